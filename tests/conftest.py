@@ -1,0 +1,25 @@
+"""Fixtures that every room's tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REAL_DATA_VARIABLE = "WSI_NCMI_TEST_DATA"
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of real slides, bags and weights; without it the test is skipped with the reason.
+
+    A variable that is set but names no such folder is an error, not a reason to skip.
+    """
+    value = os.environ.get(REAL_DATA_VARIABLE)
+    if not value:
+        pytest.skip(f"{REAL_DATA_VARIABLE} is not set: no real data on this machine")
+    folder = Path(value).resolve()
+    if not (folder / "slides").is_dir():
+        pytest.fail(f"{REAL_DATA_VARIABLE}={value} has no folder slides/")
+    return folder

@@ -1,0 +1,46 @@
+"""Errors a user can reach. Each carries one sentence: what is wrong, where, and what to do."""
+
+from __future__ import annotations
+
+__all__ = [
+    "IdentityConflictError",
+    "InputError",
+    "MissingMppError",
+    "SlideError",
+    "SlideOpenError",
+    "SlideReadError",
+    "UpsampleError",
+    "WsiNcmiError",
+]
+
+
+class WsiNcmiError(Exception):
+    """Base of all errors that are meant for the user's eyes."""
+
+
+class InputError(WsiNcmiError):
+    """Usage, configuration or input is wrong and nothing was started (exit code 2)."""
+
+
+class IdentityConflictError(InputError):
+    """A feature file of another identity stands where a new one would be written (exit code 2)."""
+
+
+class SlideError(WsiNcmiError):
+    """One slide can't be processed: it gets a ledger row and the rest of the job goes on."""
+
+
+class SlideOpenError(SlideError):
+    """No reader can open the file."""
+
+
+class SlideReadError(SlideError):
+    """A region of an open slide can't be read."""
+
+
+class MissingMppError(SlideError):
+    """No link of the resolution chain gives the slide's microns per pixel."""
+
+
+class UpsampleError(SlideError):
+    """The target resolution is finer than the slide's own and upsampling was not allowed."""
