@@ -1,0 +1,158 @@
+"""Bags from a folder of our feature files, one HDF5 file a slide."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_ncmi.cohorts.cohort import Cohort
+from wsi_ncmi.cohorts.sources import checked_bag
+from wsi_ncmi.errors import InputError
+
+__all__ = ["FeatureFolder", "find_feature_folder"]
+
+# Embeddings that differ in one of these live in different spaces or show tissue at different scales.
+_IDENTITY = (
+    "encoder",
+    "encoder_weights_sha256",
+    "transform",
+    "precision",
+    "mpp_target",
+    "tile_px",
+    "overlap_px",
+)
+_SHOWN = 5
+
+
+class FeatureFolder:
+    """Bag source over ``<out>/features/<encoder>/*.h5``; see ``BagSource``.
+
+    Attributes:
+        identity: What all files share: encoder, weights, transform, precision, mpp, tile size, overlap.
+
+    Raises:
+        InputError: No files, several encoders, an incomplete or foreign file, or files of different identity.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = find_feature_folder(path)
+        self._files: dict[str, Path] = {}
+        lengths: list[int] = []
+        widths: dict[int, Path] = {}
+        self.identity: dict[str, Any] = {}
+        first: Path | None = None
+        unusable: list[str] = []
+        for file in sorted(self.path.glob("*.h5")):
+            try:
+                attrs, shape = _read_header(file)
+            except _UnusableFileError as problem:
+                unusable.append(f"{file.name} ({problem})")
+                continue
+            slide_id = attrs["slide_id"]
+            if slide_id in self._files:
+                raise InputError(
+                    f"{file} and {self._files[slide_id].name} both hold slide {slide_id!r}; remove one."
+                )
+            self._files[slide_id] = file
+            lengths.append(shape[0])
+            widths.setdefault(shape[1], file)
+            identity = {key: attrs.get(key) for key in _IDENTITY}
+            if first is None:
+                first, self.identity = file, identity
+            _check_same_identity(file, identity, first, self.identity)
+        if unusable:
+            shown = ", ".join(unusable[:_SHOWN]) + (" …" if len(unusable) > _SHOWN else "")
+            raise InputError(
+                f"{len(unusable)} feature files in {self.path} can't be used: {shown}; "
+                f"run 'wsi-ncmi verify {self.path} --repair' and extract again."
+            )
+        if len(widths) > 1:
+            (a, file_a), (b, file_b) = list(widths.items())[:2]
+            raise InputError(
+                f"{self.path}: {file_a.name} has embeddings of {a} dimensions and {file_b.name} of {b}."
+            )
+        self.slide_ids = tuple(self._files)
+        self.lengths: NDArray[np.int64] = np.asarray(lengths, dtype=np.int64)
+        self.width = next(iter(widths))
+        self.encoder = str(self.identity.get("encoder") or "")
+
+    def load(self, slide_id: str) -> NDArray[np.float16]:
+        """Embeddings of one slide, float16 (N, D)."""
+        file = self._files.get(slide_id)
+        if file is None:
+            raise InputError(f"{self.path} has no features of slide {slide_id!r}.")
+        try:
+            with h5py.File(file, "r") as handle:
+                bag = handle["features"][()]
+        except (OSError, KeyError) as error:
+            raise InputError(f"{file} can't be read ({error}); extract the slide again.") from error
+        return checked_bag(bag, slide_id, file)
+
+    def embedded_cohort(self, group: str | None = None) -> Cohort | None:
+        """None: feature files carry no labels."""
+        return None
+
+
+def find_feature_folder(path: Path) -> Path:
+    """Finds the one folder of ``.h5`` files in ``OUT``, ``OUT/features`` or ``OUT/features/<encoder>``.
+
+    Raises:
+        InputError: None, or several encoders to choose from.
+    """
+    if any(path.glob("*.h5")):
+        return path
+    root = path / "features" if (path / "features").is_dir() else path
+    if any(root.glob("*.h5")):
+        return root
+    candidates = sorted(p for p in root.iterdir() if p.is_dir() and any(p.glob("*.h5")))
+    if len(candidates) == 1:
+        return candidates[0]
+    if not candidates:
+        raise InputError(f"No feature files (*.h5) below {path}; run 'wsi-ncmi extract' first.")
+    names = ", ".join(p.name for p in candidates)
+    raise InputError(
+        f"{root} holds features of several encoders ({names}); give one, such as {candidates[0]}."
+    )
+
+
+class _UnusableFileError(Exception):
+    """Why a file can't serve as features."""
+
+
+def _read_header(file: Path) -> tuple[dict[str, Any], tuple[int, int]]:
+    try:
+        with h5py.File(file, "r") as handle:
+            attrs = {key: _plain(value) for key, value in handle.attrs.items()}
+            dataset = handle.get("features")
+            shape = getattr(dataset, "shape", None)
+    except OSError as error:
+        raise _UnusableFileError("truncated or not HDF5") from error
+    if "schema" not in attrs or "slide_id" not in attrs:
+        raise _UnusableFileError("not written by wsi-ncmi")
+    if not attrs.get("complete"):
+        raise _UnusableFileError("not complete")
+    if shape is None or len(shape) != 2:
+        raise _UnusableFileError("no table 'features'")
+    if attrs.get("n_tiles") != shape[0]:
+        raise _UnusableFileError(f"{shape[0]} rows where n_tiles says {attrs.get('n_tiles')}")
+    return attrs, (int(shape[0]), int(shape[1]))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _check_same_identity(file: Path, found: dict[str, Any], first: Path, expected: dict[str, Any]) -> None:
+    for key in _IDENTITY:
+        if found[key] != expected[key]:
+            raise InputError(
+                f"{file.parent} mixes features of different identity: {key} is {expected[key]!r} in "
+                f"{first.name} but {found[key]!r} in {file.name}; keep one kind in a folder or extract with "
+                "--overwrite."
+            )
