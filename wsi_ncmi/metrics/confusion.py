@@ -1,0 +1,110 @@
+"""Everything that follows from a confusion matrix, for one matrix or a stack of them at once.
+
+Written as array arithmetic over leading axes, because the bootstrap evaluates thousands of matrices; each
+value equals scikit-learn's with ``labels=classes, zero_division=0``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["CONFUSION_METRICS", "confusion_matrix", "confusion_metrics", "per_class_metrics"]
+
+CONFUSION_METRICS = (
+    "macro_f1",
+    "weighted_f1",
+    "micro_f1",
+    "balanced_accuracy",
+    "accuracy",
+    "kappa_linear",
+    "kappa_quadratic",
+    "mcc",
+)
+
+_Floats = NDArray[np.float64]
+
+
+def confusion_matrix(y_true: NDArray[np.int64], y_pred: NDArray[np.int64], num_classes: int) -> _Floats:
+    """Counts ``matrix[true, predicted]`` as float64 (C, C)."""
+    flat = np.bincount(y_true * num_classes + y_pred, minlength=num_classes**2)
+    return flat.reshape(num_classes, num_classes).astype(np.float64)
+
+
+def per_class_metrics(matrices: _Floats) -> dict[str, _Floats]:
+    """Precision, recall, F1 and support of each class.
+
+    Args:
+        matrices: (..., C, C) counts ``[true, predicted]``.
+
+    Returns:
+        ``precision``, ``recall``, ``f1``, ``support``, each (..., C); 0 where the denominator is 0.
+    """
+    hits = np.diagonal(matrices, axis1=-2, axis2=-1)
+    support = matrices.sum(axis=-1)
+    predicted = matrices.sum(axis=-2)
+    return {
+        "precision": _ratio(hits, predicted),
+        "recall": _ratio(hits, support),
+        "f1": _ratio(2.0 * hits, support + predicted),
+        "support": support,
+    }
+
+
+def confusion_metrics(matrices: _Floats) -> dict[str, _Floats]:
+    """The metrics of ``CONFUSION_METRICS`` of each matrix.
+
+    Args:
+        matrices: (..., C, C) counts ``[true, predicted]``.
+
+    Returns:
+        Name → (...) values. NaN where the metric is undefined: Cohen's kappa when truth and prediction are
+        the same single class, everything when the matrix is empty. ``macro_f1`` averages over all C classes,
+        also those without a slide (``zero_division=0``); ``balanced_accuracy`` over the classes that have
+        slides, as scikit-learn does.
+    """
+    table = per_class_metrics(matrices)
+    total = matrices.sum(axis=(-2, -1))
+    empty = total == 0
+    accuracy = _ratio(np.trace(matrices, axis1=-2, axis2=-1), total)
+    present = table["support"] > 0
+    values = {
+        "macro_f1": table["f1"].mean(axis=-1),
+        "weighted_f1": _ratio((table["f1"] * table["support"]).sum(axis=-1), total),
+        "micro_f1": accuracy,
+        "balanced_accuracy": _ratio((table["recall"] * present).sum(axis=-1), present.sum(axis=-1)),
+        "accuracy": accuracy,
+        "kappa_linear": _kappa(matrices, power=1),
+        "kappa_quadratic": _kappa(matrices, power=2),
+        "mcc": _mcc(matrices),
+    }
+    return {name: np.where(empty, np.nan, value) for name, value in values.items()}
+
+
+def _kappa(matrices: _Floats, power: int) -> _Floats:
+    # Cohen 1968: 1 − Σ w·observed / Σ w·expected with disagreement weights |i − j|^power.
+    classes = np.arange(matrices.shape[-1])
+    weights = (np.abs(classes[:, None] - classes[None, :]) ** power).astype(np.float64)
+    support, predicted = matrices.sum(axis=-1), matrices.sum(axis=-2)
+    observed = np.einsum("...ij,ij->...", matrices, weights) * matrices.sum(axis=(-2, -1))
+    expected = np.einsum("...i,ij,...j->...", support, weights, predicted)
+    return np.where(expected > 0, 1.0 - _ratio(observed, expected), np.nan)
+
+
+def _mcc(matrices: _Floats) -> _Floats:
+    # Gorodkin's multiclass R_K; 0 where truth or prediction is constant, as in scikit-learn.
+    support, predicted = matrices.sum(axis=-1), matrices.sum(axis=-2)
+    total = matrices.sum(axis=(-2, -1))
+    hits = np.trace(matrices, axis1=-2, axis2=-1)
+    covariance = hits * total - (support * predicted).sum(axis=-1)
+    spread = (total**2 - (support**2).sum(axis=-1)) * (total**2 - (predicted**2).sum(axis=-1))
+    return _ratio(covariance, np.sqrt(spread))
+
+
+def _ratio(numerator: _Floats, denominator: _Floats) -> _Floats:
+    return np.divide(
+        numerator,
+        denominator,
+        out=np.zeros(np.broadcast(numerator, denominator).shape),
+        where=denominator > 0,
+    )
