@@ -1,0 +1,28 @@
+"""NCMI and its rivals behind one interface (:class:`~wsi_ncmi.losses.base.Criterion`)."""
+
+from __future__ import annotations
+
+from wsi_ncmi._lazy import attach
+from wsi_ncmi.losses.options import LossOptions
+from wsi_ncmi.losses.registry import LossInfo, build_loss, list_losses
+
+__all__ = [
+    "LossOptions",
+    "LossInfo",
+    "build_loss",
+    "list_losses",
+    "Criterion",
+    "LogitCriterion",
+    "CrossEntropy",
+    "WeightedCrossEntropy",
+]
+
+__getattr__, __dir__ = attach(
+    __name__,
+    {
+        "Criterion": "wsi_ncmi.losses.base",
+        "LogitCriterion": "wsi_ncmi.losses.base",
+        "CrossEntropy": "wsi_ncmi.losses.cross_entropy",
+        "WeightedCrossEntropy": "wsi_ncmi.losses.cross_entropy",
+    },
+)

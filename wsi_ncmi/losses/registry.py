@@ -1,0 +1,99 @@
+"""All losses by name, with their papers; importing this does not import torch."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+from wsi_ncmi.errors import InputError
+from wsi_ncmi.losses.options import LossOptions
+
+if TYPE_CHECKING:
+    from wsi_ncmi.losses.base import Criterion
+
+__all__ = ["LossInfo", "build_loss", "list_losses"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossInfo:
+    """One entry of the list of losses.
+
+    Attributes:
+        name: Name in configurations and on the command line.
+        paper: Where the loss comes from.
+        summary: One line on what it minimises.
+        module: Module of the class.
+        class_name: The :class:`~wsi_ncmi.losses.base.Criterion` in it.
+        settings: Constructor argument → field of :class:`LossOptions`.
+        needs_counts: The constructor takes ``class_counts``.
+    """
+
+    name: str
+    paper: str
+    summary: str
+    module: str
+    class_name: str
+    settings: Mapping[str, str] = field(default_factory=dict)
+    needs_counts: bool = False
+
+
+_LOSSES = (
+    LossInfo(
+        name="ce",
+        paper="Good 1952 (logarithmic score)",
+        summary="cross-entropy of the softmax",
+        module="wsi_ncmi.losses.cross_entropy",
+        class_name="CrossEntropy",
+    ),
+    LossInfo(
+        name="weighted_ce",
+        paper="King & Zeng 2001",
+        summary="cross-entropy weighted by inverse class frequency",
+        module="wsi_ncmi.losses.cross_entropy",
+        class_name="WeightedCrossEntropy",
+        needs_counts=True,
+    ),
+)
+
+
+def list_losses() -> tuple[LossInfo, ...]:
+    """All losses: NCMI first, then its rivals."""
+    return _LOSSES
+
+
+def build_loss(
+    options: LossOptions,
+    num_classes: int,
+    in_features: int | None = None,
+    class_counts: Sequence[int] | None = None,
+) -> Criterion:
+    """Makes the criterion that the options describe.
+
+    Args:
+        options: Name and settings.
+        num_classes: Number of classes C.
+        in_features: Width of the embedding, or None when the inputs are logits.
+        class_counts: Training samples of each class (C,); only some losses need them.
+
+    Returns:
+        The criterion, on the CPU, in float32.
+
+    Raises:
+        InputError: The name is unknown, or the loss needs class counts and none are given.
+    """
+    entries = {info.name: info for info in _LOSSES}
+    info = entries.get(options.name)
+    if info is None:
+        near = difflib.get_close_matches(options.name, entries, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"choose one of {', '.join(entries)}."
+        raise InputError(f"There is no loss named '{options.name}'; {hint}")
+    arguments: dict[str, Any] = {key: getattr(options, name) for key, name in info.settings.items()}
+    if info.needs_counts:
+        if class_counts is None:
+            raise InputError(f"The loss '{info.name}' needs the number of training samples of each class.")
+        arguments["class_counts"] = class_counts
+    make = cast("Callable[..., Criterion]", getattr(importlib.import_module(info.module), info.class_name))
+    return make(num_classes, in_features, **arguments)

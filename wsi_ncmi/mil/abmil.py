@@ -1,0 +1,73 @@
+"""Attention-based deep multiple-instance learning, plain and gated.
+
+Source: Ilse, Tomczak, Welling, "Attention-based Deep Multiple Instance Learning", ICML 2018,
+arXiv 1802.04712, equations 7–9.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from wsi_ncmi.mil.base import Aggregator, AggregatorOutput, BagBatch
+from wsi_ncmi.mil.segments import segment_softmax, segment_sum
+
+__all__ = ["ABMIL", "GatedABMIL"]
+
+
+class ABMIL(Aggregator):
+    """Attention pooling with a_k = softmax_k(wᵀ tanh(V h_k)), embedding Σ a_k h_k (equations 7 and 8).
+
+    Each instance is first projected, h = dropout(relu(W x + b)).
+
+    Args:
+        in_features: Width D of the instance features.
+        hidden: Width of the projection = width of the embedding.
+        attention: Width of the attention branch.
+        dropout: Dropout probability after the projection and inside the attention branch.
+        input_dropout: Dropout probability on the instance features.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden: int = 128,
+        attention: int = 64,
+        dropout: float = 0.25,
+        input_dropout: float = 0.0,
+    ) -> None:
+        super().__init__(in_features, hidden)
+        self.input_dropout = nn.Dropout(input_dropout)
+        self.projection = nn.Linear(in_features, hidden)
+        self.dropout = nn.Dropout(dropout)
+        self.branches = nn.Linear(hidden, self._branch_count() * attention)
+        self.score = nn.Linear(attention, 1)
+
+    @staticmethod
+    def _branch_count() -> int:
+        return 1
+
+    def _activate(self, branches: Tensor) -> Tensor:
+        return branches.tanh()
+
+    def forward(self, batch: BagBatch) -> AggregatorOutput:
+        """Embeds every bag (see :class:`Aggregator`)."""
+        features = self.input_dropout(batch.features.to(self.projection.weight.dtype))
+        hidden = self.dropout(self.projection(features).relu())
+        scores = self.score(self.dropout(self._activate(self.branches(hidden)))).squeeze(1)
+        attention = segment_softmax(scores, batch)
+        return AggregatorOutput(segment_sum(hidden * attention.unsqueeze(1), batch), attention)
+
+
+class GatedABMIL(ABMIL):
+    """ABMIL with a gate: a_k = softmax_k(wᵀ (tanh(V h_k) ⊙ σ(U h_k))) (equation 9).
+
+    V and U are the two halves of one linear layer, which takes one matrix product in place of two.
+    """
+
+    @staticmethod
+    def _branch_count() -> int:
+        return 2
+
+    def _activate(self, branches: Tensor) -> Tensor:
+        content, gate = branches.chunk(2, dim=1)
+        return content.tanh() * gate.sigmoid()

@@ -1,0 +1,71 @@
+"""Mean and max pooling: the floors that an attention model has to beat."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from wsi_ncmi.mil.base import Aggregator, AggregatorOutput, BagBatch
+from wsi_ncmi.mil.segments import segment_max, segment_mean
+
+__all__ = ["MaxPool", "MeanPool"]
+
+
+class _Pool(Aggregator):
+    def __init__(
+        self, in_features: int, hidden: int = 128, dropout: float = 0.25, input_dropout: float = 0.0
+    ) -> None:
+        super().__init__(in_features, hidden)
+        self.input_dropout = nn.Dropout(input_dropout)
+        self.projection = nn.Linear(in_features, hidden)
+        self.dropout = nn.Dropout(dropout)
+
+    def _project(self, batch: BagBatch) -> Tensor:
+        features = self.input_dropout(batch.features.to(self.projection.weight.dtype))
+        hidden: Tensor = self.dropout(self.projection(features).relu())
+        return hidden
+
+
+class MeanPool(_Pool):
+    """Mean of the projected instances; every instance has the attention 1/N.
+
+    Source: the mean operator of Ilse et al., arXiv 1802.04712, section 2.3.
+
+    Args:
+        in_features: Width D of the instance features.
+        hidden: Width of the projection = width of the embedding.
+        dropout: Dropout probability after the projection.
+        input_dropout: Dropout probability on the instance features.
+    """
+
+    def forward(self, batch: BagBatch) -> AggregatorOutput:
+        """Embeds every bag (see :class:`Aggregator`)."""
+        hidden = self._project(batch)
+        attention = batch.lengths.to(hidden.dtype).reciprocal()[batch.bag_index]
+        return AggregatorOutput(segment_mean(hidden, batch), attention)
+
+
+class MaxPool(_Pool):
+    """Maximum of the projected instances, element by element.
+
+    An instance's attention is its share of the embedding's elements: the number of elements in which it
+    is the maximum (ties shared equally) over E. It explains the result and carries no gradient.
+
+    Source: the max operator of Ilse et al., arXiv 1802.04712, section 2.3.
+
+    Args:
+        in_features: Width D of the instance features.
+        hidden: Width of the projection = width of the embedding.
+        dropout: Dropout probability after the projection.
+        input_dropout: Dropout probability on the instance features.
+    """
+
+    def forward(self, batch: BagBatch) -> AggregatorOutput:
+        """Embeds every bag (see :class:`Aggregator`)."""
+        hidden = self._project(batch)
+        embedding = segment_max(hidden, batch)
+        with torch.no_grad():
+            wins = (hidden == embedding[batch.bag_index]).to(hidden.dtype)
+            ties = wins.new_zeros(embedding.shape).index_add_(0, batch.bag_index, wins)
+            attention = (wins / ties[batch.bag_index]).mean(dim=1)
+        return AggregatorOutput(embedding, attention)
