@@ -1,0 +1,199 @@
+"""The one interface to a whole-slide image, whatever reads it.
+
+:class:`Slide` is a template method: the public :meth:`Slide.read_region` validates the request, composites
+transparency and turns every failure into one error that names file, level and box; a reader only implements
+the private :meth:`Slide._read`. Label and macro images (they carry patient data) have no place in it.
+"""
+
+from __future__ import annotations
+
+import operator
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_ncmi.errors import SlideOpenError, SlideReadError
+from wsi_ncmi.slides.compositing import background_colour, composite
+from wsi_ncmi.slides.wording import plain_reason
+
+__all__ = ["MAX_REGION_PX", "MAX_SIDE_PX", "Level", "Slide"]
+
+MAX_REGION_PX = 1 << 27
+"""Largest region of one read in pixels (512 MiB as RGBA); larger areas are read block by block."""
+
+MAX_SIDE_PX = 10_000_000
+"""Largest believable side of a slide in pixels; 10^7 px at 0.1 µm are a metre of glass."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """One level of a slide's pyramid.
+
+    Attributes:
+        width_px: Width of the level in its own pixels.
+        height_px: Height of the level in its own pixels.
+        downsample_x: Level-0 pixels for one pixel of this level along x (1.0 at level 0).
+        downsample_y: The same along y.
+    """
+
+    width_px: int
+    height_px: int
+    downsample_x: float
+    downsample_y: float
+
+
+class Slide(ABC):
+    """An open whole-slide image. Reading from several threads is safe; use it as a context manager.
+
+    Attributes:
+        path: The file (only its name appears in messages).
+        reader: Name of the reader in the registry, for example ``openslide``.
+        vendor: The scanner format as the reader names it, for example ``aperio``.
+        levels: Pyramid levels, finest first.
+        properties: Metadata under OpenSlide's names (``openslide.mpp-x``, ``tiff.XResolution``…), read-only.
+        note: Empty, or one sentence about how this reader came to be used (it belongs in the ledger).
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        reader: str,
+        vendor: str,
+        levels: Sequence[Level],
+        properties: Mapping[str, str],
+        note: str = "",
+    ) -> None:
+        for number, level in enumerate(levels):
+            sides = (level.width_px, level.height_px)
+            if min(sides) < 1 or max(sides) > MAX_SIDE_PX:
+                raise SlideOpenError(
+                    f"{path.name}: level {number} claims to be {sides[0]} × {sides[1]} px, "
+                    "which no slide is; the header is damaged, copy or export the slide again."
+                )
+        if not levels:
+            raise SlideOpenError(f"{path.name}: no image level was found; export the slide again.")
+        self.path = path
+        self.reader = reader
+        self.vendor = vendor
+        self.levels: tuple[Level, ...] = tuple(levels)
+        self.properties: Mapping[str, str] = MappingProxyType(dict(properties))
+        self.note = note
+        self._background = background_colour(self.properties)
+        self._closed = False
+        self._close_lock = threading.Lock()
+
+    @property
+    def width_px(self) -> int:
+        """Width of level 0 in pixels."""
+        return self.levels[0].width_px
+
+    @property
+    def height_px(self) -> int:
+        """Height of level 0 in pixels."""
+        return self.levels[0].height_px
+
+    def read_region(
+        self, x_level0: int, y_level0: int, level: int, width_px: int, height_px: int
+    ) -> NDArray[np.uint8]:
+        """Reads a rectangle of one level as RGB.
+
+        Transparent pixels (absent tiles, areas outside the slide) get the slide's own background colour
+        (property ``openslide.background-color``), white when it has none: OpenSlide's convention.
+
+        Args:
+            x_level0: Left edge in level-0 pixels; it may lie outside the slide.
+            y_level0: Top edge in level-0 pixels; it may lie outside the slide.
+            level: Index into :attr:`levels`.
+            width_px: Width of the result in pixels of ``level``.
+            height_px: Height of the result in pixels of ``level``.
+
+        Returns:
+            uint8 array of shape ``(height_px, width_px, 3)``, RGB, C-contiguous, owned by the caller.
+
+        Raises:
+            TypeError: An argument is no integer (a bug in the caller: rounding is the grid's business).
+            ValueError: The level does not exist, or the size is not positive or above ``MAX_REGION_PX``.
+            SlideReadError: The pixels can't be read; the slide stays usable for other regions.
+        """
+        x, y, level, width, height = (
+            _integer(name, value)
+            for name, value in (
+                ("x_level0", x_level0), ("y_level0", y_level0), ("level", level),
+                ("width_px", width_px), ("height_px", height_px),
+            )
+        )  # fmt: skip
+        if not 0 <= level < len(self.levels):
+            raise ValueError(f"{self.path.name} has levels 0 to {len(self.levels) - 1}, not {level}.")
+        if width < 1 or height < 1 or width * height > MAX_REGION_PX:
+            raise ValueError(f"A region of {width} × {height} px is not between 1 and {MAX_REGION_PX} px.")
+        if self._closed:
+            raise SlideReadError(f"{self._where(level, x, y, width, height)}: the slide is closed.")
+        try:
+            pixels = self._read(x, y, level, width, height)
+        except Exception as error:
+            # Decoders raise whatever they like (OSError, RuntimeError, struct.error…): all mean the same.
+            reason = plain_reason(error, self.path)
+            raise SlideReadError(f"{self._where(level, x, y, width, height)}: {reason}") from error
+        if pixels.dtype != np.uint8 or pixels.shape not in ((height, width, 3), (height, width, 4)):
+            raise SlideReadError(
+                f"{self._where(level, x, y, width, height)}: the reader {self.reader} returned "
+                f"{pixels.dtype} {pixels.shape} instead of 8-bit RGB pixels."
+            )
+        return composite(pixels, self._background)
+
+    def _where(self, level: int, x: int, y: int, width: int, height: int) -> str:
+        return (
+            f"{self.path.name} can't be read at level {level}, x {x}, y {y} (level-0 px), "
+            f"size {width} × {height} px"
+        )
+
+    @abstractmethod
+    def _read(
+        self, x_level0: int, y_level0: int, level: int, width_px: int, height_px: int
+    ) -> NDArray[np.uint8]:
+        """Reads a validated region: uint8 ``(height_px, width_px, 3)`` RGB or ``(…, 4)`` straight RGBA.
+
+        Areas outside the slide have alpha 0. Any exception means that the region can't be read.
+        """
+
+    def _close(self) -> None:  # noqa: B027 - readers without a handle have nothing to release
+        """Releases the reader's handle; called once."""
+
+    def close(self) -> None:
+        """Releases the file; a second call does nothing."""
+        with self._close_lock:
+            if not self._closed:
+                self._closed = True
+                self._close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.path.name} {self.width_px}×{self.height_px} {self.vendor}>"
+
+
+def _integer(name: str, value: object) -> int:
+    # operator.index takes Python and numpy integers and refuses floats, which would be rounded unseen.
+    if isinstance(value, bool):
+        raise TypeError(f"{name} must be an integer, not a bool.")
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, not {value!r}.") from None
