@@ -1,0 +1,96 @@
+"""Brings labels and features together; what has no partner is named, not dropped in silence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from wsi_ncmi import slides
+from wsi_ncmi.cohorts.cohort import Cohort, CohortRow
+from wsi_ncmi.cohorts.sources import BagSource, empty_bags
+from wsi_ncmi.errors import InputError
+
+__all__ = ["MatchResult", "Unmatched", "match_features"]
+
+
+@dataclass(frozen=True)
+class Unmatched:
+    """A slide that can't be used, and why (a row of the cohort flow in the report)."""
+
+    slide_id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class MatchResult:
+    """What labels and features have in common.
+
+    Attributes:
+        cohort: Labelled slides with at least one tile; ids as the source spells them.
+        rows_without_features: Labels without a feature file.
+        features_without_label: Features without a label.
+        empty: Labelled slides whose features hold no tile (no tissue).
+        unmatched: All of the above as rows with reasons, sorted by slide id.
+    """
+
+    cohort: Cohort
+    rows_without_features: tuple[CohortRow, ...]
+    features_without_label: tuple[str, ...]
+    empty: tuple[CohortRow, ...]
+    unmatched: tuple[Unmatched, ...]
+
+
+def match_features(cohort: Cohort, source: BagSource) -> MatchResult:
+    """Joins a cohort with a bag source; slide ids match with or without slide extension.
+
+    Raises:
+        InputError: Two ids of the source differ only in their extension, no slide has both label and
+            features, or what is left is a single class.
+    """
+    spelled: dict[str, str] = {}
+    for name in source.slide_ids:
+        key = slides.slide_id_of(name)
+        if key in spelled:
+            raise InputError(
+                f"{source.path} holds features of both {spelled[key]!r} and {name!r}, which are one slide id "
+                f"without extension ({key!r}); remove one."
+            )
+        spelled[key] = name
+    without_tiles = set(empty_bags(source))
+    usable: list[CohortRow] = []
+    empty: list[CohortRow] = []
+    missing: list[CohortRow] = []
+    official: dict[str, str] = {}
+    for row in cohort.rows:
+        key = slides.slide_id_of(row.slide_id)
+        if key not in spelled:
+            missing.append(row)
+            continue
+        name = spelled.pop(key)
+        if name in without_tiles:
+            empty.append(row)
+        else:
+            usable.append(replace(row, slide_id=name))
+            if row.slide_id in cohort.official_split:
+                official[name] = cohort.official_split[row.slide_id]
+    unlabelled = tuple(spelled.values())
+    if not usable:
+        raise InputError(
+            f"None of the {len(cohort.rows)} labelled slides has features in {source.path} (labels have ids "
+            f"like {cohort.slide_ids[0]!r}, features like {source.slide_ids[0]!r}); check the slide ids."
+        )
+    found = {row.label for row in usable}
+    if len(found) < 2:
+        raise InputError(
+            f"All {len(usable)} labelled slides with features in {source.path} have the class "
+            f"{next(iter(found))!r}; a task needs at least two."
+        )
+    unmatched = [Unmatched(row.slide_id, "label without features") for row in missing]
+    unmatched += [Unmatched(row.slide_id, "no tissue: the features hold no tile") for row in empty]
+    unmatched += [Unmatched(name, "features without label") for name in unlabelled]
+    return MatchResult(
+        cohort=replace(cohort, rows=tuple(usable), official_split=official),
+        rows_without_features=tuple(missing),
+        features_without_label=unlabelled,
+        empty=tuple(empty),
+        unmatched=tuple(sorted(unmatched, key=lambda item: item.slide_id)),
+    )

@@ -1,0 +1,179 @@
+"""Patient-safe splits: k-fold, hold-out, or the cohort's official one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_ncmi.cohorts.balance import deal
+from wsi_ncmi.cohorts.cohort import Cohort, CohortRow
+from wsi_ncmi.cohorts.fold import Fold, SplitOptions, Splits
+from wsi_ncmi.cohorts.imbalance import describe_splits
+from wsi_ncmi.errors import InputError
+
+__all__ = ["make_splits", "official_splits"]
+
+# Class before centre: a centre's deviation weighs a twentieth of a class's; the sheer number of slides and of
+# patients in a bin, so that folds are of like size, as much as a centre's.
+_CENTRE_WEIGHT = 0.05
+_SIZE_WEIGHT = 0.05
+
+
+def make_splits(cohort: Cohort, options: SplitOptions) -> Splits:
+    """Splits a cohort so that no patient is in two parts of a fold.
+
+    Classes are balanced first, over slides, then centres as far as that allows; what imbalance is left is in
+    ``meta``. Every class is in every training part. Each slide is tested exactly once (k-fold), or in one
+    hold-out (``folds=1``). The order of the cohort's rows doesn't matter.
+
+    Args:
+        cohort: Labelled slides; a patient's slides may differ in class.
+        options: See ``SplitOptions``.
+
+    Returns:
+        Folds with sorted slide ids.
+
+    Raises:
+        InputError: A class has too few patients, or patients bind the classes together so that no such split
+            exists.
+    """
+    groups = _groups(cohort.rows, options.group)
+    _check_enough_patients(cohort, groups, options)
+    rng = np.random.default_rng(options.seed)
+    if options.folds == 1:
+        shares = np.array([1.0 - options.test, options.test])
+        tests = [_deal(cohort, groups, shares, options, rng) == 1]
+    else:
+        shares = np.full(options.folds, 1.0 / options.folds)
+        bin_of = _deal(cohort, groups, shares, options, rng)
+        tests = [bin_of == k for k in range(options.folds)]
+    folds = tuple(
+        _with_validation(
+            cohort,
+            [group for group, is_test in zip(groups, test, strict=True) if not is_test],
+            [group for group, is_test in zip(groups, test, strict=True) if is_test],
+            options,
+            np.random.default_rng([options.seed, k]),
+        )
+        for k, test in enumerate(tests)
+    )
+    _check_training_parts(cohort, folds)
+    kind = "hold-out" if options.folds == 1 else "k-fold"
+    return Splits(folds, describe_splits(folds, cohort, kind, options))
+
+
+def official_splits(cohort: Cohort, options: SplitOptions) -> Splits:
+    """The split that the cohort ships with, as one fold.
+
+    Where it names no validation slides, they are drawn from its training patients (``options.validation``).
+
+    Raises:
+        InputError: The cohort ships none, a slide is in no part, or a class is missing from training.
+    """
+    if not cohort.official_split:
+        raise InputError("This cohort ships no official split; make folds instead (--folds).")
+    homeless = [s for s in cohort.slide_ids if s not in cohort.official_split]
+    if homeless:
+        raise InputError(
+            f"Slide {homeless[0]!r} and {len(homeless) - 1} others are in no part of the official split."
+        )
+    rows: dict[str, list[CohortRow]] = {"train": [], "validation": [], "test": []}
+    for row in cohort.rows:
+        rows[cohort.official_split[row.slide_id]].append(row)
+    if rows["validation"]:
+        fold = Fold(_ids(rows["train"]), _ids(rows["validation"]), _ids(rows["test"]))
+    else:
+        fold = _with_validation(
+            cohort,
+            _groups(rows["train"], options.group),
+            [rows["test"]],
+            options,
+            np.random.default_rng([options.seed, 0]),
+        )
+    _check_training_parts(cohort, (fold,))
+    if not fold.test:
+        raise InputError("The official split leaves no slide of this cohort for the test.")
+    return Splits((fold,), describe_splits((fold,), cohort, "official", options))
+
+
+def _groups(rows: Iterable[CohortRow], group: str) -> list[list[CohortRow]]:
+    # Sorted, so that the order of rows in the file can't change the split.
+    groups: dict[str, list[CohortRow]] = {}
+    for row in sorted(rows, key=lambda row: (getattr(row, group), row.slide_id)):
+        groups.setdefault(getattr(row, group), []).append(row)
+    return list(groups.values())
+
+
+def _check_enough_patients(
+    cohort: Cohort, groups: Sequence[Sequence[CohortRow]], options: SplitOptions
+) -> None:
+    # One patient of each class for each test part, and at least one left to train on.
+    needed = max(options.folds, 2)
+    unit = "patients" if options.group == "case_id" else "slides"
+    for name in cohort.classes:
+        count = sum(any(row.label == name for row in group) for group in groups)
+        if count >= needed:
+            continue
+        remedy = f"use --folds {count}" if count >= 2 else "add patients, or merge or leave out the class"
+        what = f"{options.folds} folds" if options.folds > 1 else "a hold-out"
+        raise InputError(f"Class {name!r} has only {count} {unit}, {what} need at least {needed}: {remedy}.")
+
+
+def _deal(
+    cohort: Cohort,
+    groups: Sequence[Sequence[CohortRow]],
+    shares: NDArray[np.float64],
+    options: SplitOptions,
+    rng: np.random.Generator,
+    patients_for_all: int = 2,
+) -> NDArray[np.int64]:
+    # A class with fewer than ``patients_for_all`` patients need only be in bin 0.
+    classes = cohort.classes if "label" in options.stratify else ()
+    centres = cohort.centres if "centre" in options.stratify else ()
+    columns: list[list[int]] = []
+    for group in groups:
+        by_class = [sum(row.label == name for row in group) for name in classes]
+        by_centre = [sum(row.centre == name for row in group) for name in centres]
+        columns.append([*by_class, *by_centre, len(group), 1])
+    counts = np.asarray(columns, dtype=np.float64)
+    weights = np.array([1.0] * len(classes) + [_CENTRE_WEIGHT] * len(centres) + [_SIZE_WEIGHT, _SIZE_WEIGHT])
+    required = np.zeros((len(shares), len(weights)), dtype=bool)
+    required[:, : len(classes)] = (counts > 0).sum(axis=0)[: len(classes)] >= patients_for_all
+    required[0, : len(classes)] = True  # bin 0 is the training part when a hold-out is drawn
+    return deal(counts, weights, shares, required, rng)
+
+
+def _with_validation(
+    cohort: Cohort,
+    training: Sequence[Sequence[CohortRow]],
+    test: Sequence[Sequence[CohortRow]],
+    options: SplitOptions,
+    rng: np.random.Generator,
+) -> Fold:
+    held_out = np.zeros(len(training), dtype=bool)
+    if options.validation > 0 and len(training) > 1:
+        shares = np.array([1.0 - options.validation, options.validation])
+        # Of two patients of a class both train: a class learnt from one patient is worse than one that the
+        # choice of the model can't see.
+        held_out = _deal(cohort, training, shares, options, rng, patients_for_all=3) == 1
+    parts: tuple[list[CohortRow], list[CohortRow]] = ([], [])
+    for group, out in zip(training, held_out, strict=True):
+        parts[int(out)].extend(group)
+    return Fold(_ids(parts[0]), _ids(parts[1]), _ids([row for group in test for row in group]))
+
+
+def _ids(rows: Iterable[CohortRow]) -> tuple[str, ...]:
+    return tuple(sorted(row.slide_id for row in rows))
+
+
+def _check_training_parts(cohort: Cohort, folds: Sequence[Fold]) -> None:
+    for k, fold in enumerate(folds):
+        present = {cohort.by_slide[s].label for s in fold.train}
+        missing = [name for name in cohort.classes if name not in present]
+        if missing:
+            raise InputError(
+                f"Class {missing[0]!r} has no slide in the training part of fold {k}: its patients can't be "
+                "spread over the parts; use fewer --folds, a smaller validation share, or add patients."
+            )

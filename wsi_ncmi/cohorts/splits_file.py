@@ -1,0 +1,102 @@
+"""Splits on disk: ``splits.json``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from wsi_ncmi import __version__
+from wsi_ncmi.cohorts.cohort import Cohort
+from wsi_ncmi.cohorts.fold import PARTS, Fold, Splits
+from wsi_ncmi.errors import InputError
+from wsi_ncmi.files import write_json
+
+__all__ = ["SPLITS_SCHEMA", "read_splits", "write_splits"]
+
+SPLITS_SCHEMA = "wsi-ncmi/splits/1"
+
+
+def write_splits(splits: Splits, path: Path) -> None:
+    """Writes splits atomically.
+
+    The file: ``{"schema": "wsi-ncmi/splits/1", "software", **meta, "folds": [{"train": [ids],
+    "validation": [ids], "test": [ids]}, …]}`` with ``meta`` as in ``Splits``.
+    """
+    folds = [{part: list(fold.part(part)) for part in PARTS} for fold in splits.folds]
+    write_json(
+        path,
+        {"schema": SPLITS_SCHEMA, "software": f"wsi-ncmi {__version__}", **splits.meta, "folds": folds},
+    )
+
+
+def read_splits(path: Path, cohort: Cohort | None = None) -> Splits:
+    """Reads splits and, given the cohort, makes sure that they belong to it.
+
+    Leaks are not judged here: see ``find_leaks``.
+
+    Args:
+        path: A file by ``write_splits``.
+        cohort: The labels as they are now, all of them (restrict the splits to slides with features after
+            reading).
+
+    Returns:
+        The splits; when the labels have changed since they were made, ``meta["warnings"]`` says so.
+
+    Raises:
+        InputError: Not such a file, a slide that the cohort doesn't know, or one of its slides in no part.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise InputError(f"{path} can't be read ({error.strerror}).") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not a splits file: not JSON ({error}).") from error
+    if not isinstance(content, dict) or content.get("schema") != SPLITS_SCHEMA:
+        found = content.get("schema") if isinstance(content, dict) else None
+        raise InputError(f"{path} is not a splits file: its schema is {found!r}, not {SPLITS_SCHEMA!r}.")
+    folds = tuple(_read_fold(path, k, fold) for k, fold in enumerate(_list(path, content, "folds")))
+    if not folds:
+        raise InputError(f"{path} holds no folds.")
+    meta = {key: value for key, value in content.items() if key not in ("schema", "software", "folds")}
+    if cohort is not None:
+        _check_same_slides(path, folds, cohort)
+        if meta.get("labels_sha256") not in (None, cohort.sha256):
+            warning = f"The labels have changed since {path.name} was made; the folds may be less balanced."
+            meta["warnings"] = [*meta.get("warnings", []), warning]
+    return Splits(folds, meta)
+
+
+def _read_fold(path: Path, k: int, content: Any) -> Fold:
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: fold {k} is not an object with {', '.join(PARTS)}.")
+    return Fold(*(tuple(_list(path, content, part)) for part in PARTS))
+
+
+def _list(path: Path, content: dict[str, Any], key: str) -> list[Any]:
+    value = content.get(key)
+    if not isinstance(value, list) or (key != "folds" and not all(isinstance(s, str) for s in value)):
+        raise InputError(
+            f"{path}: {key!r} is missing or not a list{'' if key == 'folds' else ' of slide ids'}."
+        )
+    return value
+
+
+def _check_same_slides(path: Path, folds: tuple[Fold, ...], cohort: Cohort) -> None:
+    in_splits = {s for fold in folds for part in PARTS for s in fold.part(part)}
+    unknown = sorted(in_splits - set(cohort.slide_ids))
+    if unknown:
+        raise InputError(
+            f"{path} names slide {unknown[0]!r}{_more(unknown)}, unknown to the labels; make the splits "
+            "again."
+        )
+    left_out = sorted(set(cohort.slide_ids) - in_splits)
+    if left_out:
+        raise InputError(
+            f"Slide {left_out[0]!r}{_more(left_out)} of the labels is in no part of {path}; make the "
+            "splits again."
+        )
+
+
+def _more(names: list[str]) -> str:
+    return f" (and {len(names) - 1} more)" if len(names) > 1 else ""
