@@ -9,6 +9,7 @@ __all__ = [
     "SlideError",
     "SlideOpenError",
     "SlideReadError",
+    "TrainingError",
     "UpsampleError",
     "WsiNcmiError",
 ]
@@ -44,3 +45,7 @@ class MissingMppError(SlideError):
 
 class UpsampleError(SlideError):
     """The target resolution is finer than the slide's own and upsampling was not allowed."""
+
+
+class TrainingError(WsiNcmiError):
+    """One training run can't go on: its loss or gradient isn't finite, or its process died (exit code 1)."""
