@@ -1,0 +1,105 @@
+"""Bags in memory, ready to be packed: read once, converted once, within a byte budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wsi_ncmi.cohorts import BagSource
+from wsi_ncmi.errors import InputError
+from wsi_ncmi.mil import BagBatch
+
+__all__ = ["BagCache", "EVALUATION_ROWS"]
+
+EVALUATION_ROWS = 16_384
+"""Tiles that are embedded at a time outside training: enough to be efficient, little memory."""
+
+
+class BagCache:
+    """Gives packed batches of a source's bags and keeps what it has read.
+
+    When all bags fit the budget as float32 they are kept so (the conversion is paid once); else they are kept
+    as float16 while the budget lasts, and the rest is read again at each use. What came first stays: an epoch
+    visits every bag once in random order, where replacing the oldest would throw each bag away just before
+    its turn.
+
+    Args:
+        source: Where bags are read.
+        budget_bytes: Most bytes of kept bags.
+    """
+
+    def __init__(self, source: BagSource, budget_bytes: int) -> None:
+        self.source = source
+        self._lengths = dict(zip(source.slide_ids, np.asarray(source.lengths).tolist(), strict=True))
+        total = sum(self._lengths.values()) * source.width
+        self._dtype = torch.float32 if 4 * total <= budget_bytes else torch.float16
+        self._left = budget_bytes
+        self._kept: dict[str, Tensor] = {}
+
+    @property
+    def bytes_kept(self) -> int:
+        """Bytes of the bags in memory."""
+        return sum(bag.nbytes for bag in self._kept.values())
+
+    def lengths(self, slide_ids: Sequence[str]) -> NDArray[np.int64]:
+        """Tiles of each slide, int64.
+
+        Raises:
+            InputError: A slide isn't in the source or has no tiles.
+        """
+        for slide_id in slide_ids:
+            if not self._lengths.get(slide_id):
+                what = "no tiles" if slide_id in self._lengths else "no features"
+                raise InputError(
+                    f"Slide {slide_id!r} has {what} in {self.source.path}; "
+                    "leave it out of the splits or extract it."
+                )
+        return np.array([self._lengths[slide_id] for slide_id in slide_ids], dtype=np.int64)
+
+    def bag(self, slide_id: str) -> Tensor:
+        """Embeddings of a slide, (N, D), in the dtype in which they are kept."""
+        bag = self._kept.get(slide_id)
+        if bag is None:
+            bag = torch.from_numpy(self.source.load(slide_id)).to(self._dtype)
+            if bag.nbytes <= self._left:
+                self._kept[slide_id] = bag
+                self._left -= bag.nbytes
+        return bag
+
+    def pack(
+        self, slide_ids: Sequence[str], rows: Sequence[NDArray[np.int64] | None] | None = None
+    ) -> BagBatch:
+        """Packs slides into one batch.
+
+        Args:
+            slide_ids: The slides.
+            rows: For each slide the tiles to take, or ``None`` for the whole bag.
+
+        Returns:
+            The batch with float32 features, on the CPU.
+        """
+        bags = [self.bag(slide_id) for slide_id in slide_ids]
+        if rows is not None:
+            bags = [
+                bag if keep is None else bag[torch.from_numpy(keep)]
+                for bag, keep in zip(bags, rows, strict=True)
+            ]
+        batch = BagBatch.pack(bags)
+        return batch if self._dtype is torch.float32 else batch.to("cpu", torch.float32)
+
+    def whole_batches(self, slide_ids: Sequence[str]) -> Iterator[BagBatch]:
+        """Packs slides in their order into batches of about ``EVALUATION_ROWS`` tiles, whole bags."""
+        pending: list[str] = []
+        rows = 0
+        for slide_id, length in zip(slide_ids, self.lengths(slide_ids).tolist(), strict=True):
+            if pending and rows + length > EVALUATION_ROWS:
+                yield self.pack(pending)
+                pending, rows = [], 0
+            pending.append(slide_id)
+            rows += length
+        if pending:
+            yield self.pack(pending)
