@@ -1,0 +1,129 @@
+"""A run that was cut off at any step ends with the same bits as one that wasn't."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+from dataclasses import asdict, replace
+
+import pandas as pd
+import pytest
+import torch
+
+from wsi_ncmi.errors import InputError
+from wsi_ncmi.losses import LossOptions
+from wsi_ncmi.training import fit
+from wsi_ncmi.training.checkpoint import MODEL_WEIGHTS
+from wsi_ncmi.training.loop import TrainingLoop
+
+KILLED_RUN = """
+import json, os, signal, sys
+from pathlib import Path
+from wsi_ncmi.cohorts import Fold, open_bag_source
+from wsi_ncmi.losses import LossOptions
+from wsi_ncmi.mil import ModelOptions
+from wsi_ncmi.training import TrainingOptions, fit
+from wsi_ncmi.training.loop import TrainingLoop
+
+job = json.loads(sys.argv[1])
+step, taken = TrainingLoop._take_step, 0
+
+def fatal_step(self, chosen):
+    global taken
+    taken += 1
+    if taken > job["steps"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, chosen)
+
+TrainingLoop._take_step = fatal_step
+source = open_bag_source(Path(job["path"]))
+fit(source, Fold(*map(tuple, job["fold"])), source.embedded_cohort(), model=ModelOptions(**job["model"]),
+    loss=LossOptions(**job["loss"]), training=TrainingOptions(**job["training"]), seed=0, out=Path(job["out"]))
+"""
+
+EVERYTHING = {"epochs": 4, "ema": 0.9, "max_instances": 4, "sampler": "class_balanced", "patience": 3}
+
+
+def run(task, kit, out, loss, **changes):
+    training = replace(kit.QUICK, **{"checkpoint_interval_s": 0.0, **EVERYTHING, **changes})
+    return fit(
+        task.source, task.fold, task.cohort, model=kit.MODEL, loss=loss, training=training, seed=0, out=out
+    )
+
+
+def assert_equal_runs(one, other):
+    assert (one / MODEL_WEIGHTS).read_bytes() == (other / MODEL_WEIGHTS).read_bytes()
+    curves = [pd.read_csv(folder / "curves.csv").drop(columns="seconds") for folder in (one, other)]
+    pd.testing.assert_frame_equal(*curves)
+
+
+def test_sigkill_at_a_random_step_and_resume(task, kit, tmp_path):
+    undisturbed = run(task, kit, tmp_path / "a", LossOptions(name="ncmi"))
+    steps = len(undisturbed.curves) * -(-len(task.fold.train) // kit.QUICK.batch_size)
+    at = random.randrange(1, steps)
+    training = replace(kit.QUICK, checkpoint_interval_s=0.0, **EVERYTHING)
+    fold = [task.fold.train, task.fold.validation, task.fold.test]
+    job = {
+        "path": str(task.path), "fold": fold, "out": str(tmp_path / "b"), "steps": at, "model": asdict(kit.MODEL),
+        "loss": {"name": "ncmi"}, "training": asdict(training),
+    }  # fmt: skip
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED_RUN, json.dumps(job)], capture_output=True, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    assert (tmp_path / "b" / "last.ckpt").exists()
+    assert not (tmp_path / "b" / MODEL_WEIGHTS).exists()
+    run(task, kit, tmp_path / "b", LossOptions(name="ncmi"))
+    assert_equal_runs(tmp_path / "a", tmp_path / "b")
+
+
+class CutError(Exception):
+    """The plug is pulled."""
+
+
+@pytest.mark.parametrize(("loss", "cuts"), [("ce", (1, 9, 2)), ("ncmi", (3, 4, 8)), ("ncmi-means", (7, 5))])
+def test_any_number_of_cuts(task, kit, tmp_path, monkeypatch, loss, cuts):
+    """Cuts at the first step, inside an epoch and at its end; ``means`` has state that an epoch's end changes."""
+    options = LossOptions(name="ncmi", code_words="means") if loss == "ncmi-means" else LossOptions(name=loss)
+    run(task, kit, tmp_path / "a", options)
+    take_step = TrainingLoop._take_step
+    for cut in cuts:
+        left = [cut]
+
+        def step(self, chosen, left=left):
+            left[0] -= 1
+            if left[0] < 0:
+                raise CutError
+            return take_step(self, chosen)
+
+        monkeypatch.setattr(TrainingLoop, "_take_step", step)
+        with pytest.raises(CutError):
+            run(task, kit, tmp_path / "b", options)
+        torch.rand(3)  # what happens between has no influence
+    monkeypatch.setattr(TrainingLoop, "_take_step", take_step)
+    run(task, kit, tmp_path / "b", options)
+    assert_equal_runs(tmp_path / "a", tmp_path / "b")
+
+
+def test_the_checkpoint_of_another_run_is_not_continued(task, kit, tmp_path, monkeypatch):
+    def cut_after_the_first(self, chosen):
+        if self._step:
+            raise CutError
+        return 0.0
+
+    monkeypatch.setattr(TrainingLoop, "_take_step", cut_after_the_first)
+    with pytest.raises(CutError):
+        run(task, kit, tmp_path / "a", kit.CE)
+    with pytest.raises(InputError, match=r"training\.epochs is 4 there and 5 now"):
+        run(task, kit, tmp_path / "a", kit.CE, epochs=5)
+
+
+def test_a_damaged_checkpoint_is_named(task, kit, tmp_path):
+    folder = tmp_path / "a"
+    folder.mkdir()
+    (folder / "last.ckpt").write_bytes(b"not a checkpoint")
+    with pytest.raises(InputError, match=r"last\.ckpt isn't a resume checkpoint .* remove it"):
+        run(task, kit, folder, kit.CE)

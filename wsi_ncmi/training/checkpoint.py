@@ -1,0 +1,174 @@
+"""The trained model on disk: ``model.safetensors`` for the numbers, ``model.json`` for what they mean."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save_file
+
+from wsi_ncmi import __version__
+from wsi_ncmi.errors import InputError
+from wsi_ncmi.files import atomic_path, sha256_file, write_json
+from wsi_ncmi.losses import LossOptions, build_loss
+from wsi_ncmi.losses.base import Criterion
+from wsi_ncmi.mil import BagBatch, ModelOptions, build_model
+from wsi_ncmi.mil.base import Aggregator
+from wsi_ncmi.training.scoring import probabilities_of
+
+__all__ = ["MODEL_JSON", "MODEL_WEIGHTS", "TrainedModel", "load_trained", "write_trained"]
+
+MODEL_JSON = "model.json"
+MODEL_WEIGHTS = "model.safetensors"
+_SCHEMA = "wsi-ncmi-model/1"
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model ready to predict.
+
+    Attributes:
+        aggregator: Bag → embedding, in evaluation mode.
+        criterion: Embedding → probabilities, in evaluation mode.
+        classes: Class names in the order of the probabilities.
+        config: Content of ``model.json``: options, widths, class counts, encoder, seed, kept epoch,
+            provenance.
+    """
+
+    aggregator: Aggregator
+    criterion: Criterion
+    classes: tuple[str, ...]
+    config: Mapping[str, Any]
+
+    @torch.no_grad()
+    def predict(self, features: NDArray[np.floating[Any]]) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """Predicts one slide.
+
+        Args:
+            features: Tile embeddings (N, D) of the encoder that the model was trained with, N at least 1.
+
+        Returns:
+            Probabilities (C,), float64, summing to 1, and the tiles' attention (N,), float32, summing to 1.
+
+        Raises:
+            InputError: No tile, another width than the model's, or a number that isn't finite.
+        """
+        width = self.aggregator.in_features
+        if features.ndim != 2 or features.shape[0] == 0 or features.shape[1] != width:
+            raise InputError(
+                f"The model takes features of shape (tiles, {width}) with at least one tile, got "
+                f"{tuple(features.shape)}; extract the slide with the encoder the model was trained with."
+            )
+        if not np.isfinite(features).all():
+            raise InputError("The slide's features hold NaN or infinity; extract the slide again.")
+        device = next(self.aggregator.parameters()).device
+        bag = torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32))
+        output = self.aggregator(BagBatch.pack([bag]).to(device))
+        return probabilities_of(self.criterion, output.embedding)[0], output.attention.float().cpu().numpy()
+
+    def to(self, device: torch.device | str) -> TrainedModel:
+        """Moves the model to a device (in place) and returns it."""
+        self.aggregator.to(device)
+        self.criterion.to(device)
+        return self
+
+
+def write_trained(
+    folder: Path,
+    aggregator: Aggregator,
+    criterion: Criterion,
+    *,
+    classes: tuple[str, ...],
+    model: ModelOptions,
+    loss: LossOptions,
+    class_counts: tuple[int, ...],
+    extra: Mapping[str, Any],
+) -> TrainedModel:
+    """Writes the weights, then their description, each atomically: a ``model.json`` speaks of whole weights.
+
+    Args:
+        folder: Where to; it exists.
+        aggregator: The fitted model.
+        criterion: The fitted criterion.
+        classes: Class names in target order.
+        model: Options that ``aggregator`` was built with.
+        loss: Options that ``criterion`` was built with.
+        class_counts: Training slides of each class.
+        extra: More JSON-ready entries of ``model.json``.
+
+    Returns:
+        The same model, as ``load_trained`` would give it.
+    """
+    modules = {"aggregator": aggregator, "criterion": criterion}
+    tensors = {
+        f"{prefix}.{name}": tensor.detach().cpu().contiguous().clone()
+        for prefix, module in modules.items()
+        for name, tensor in module.state_dict().items()
+    }
+    with atomic_path(folder / MODEL_WEIGHTS) as temporary:
+        save_file(tensors, temporary)
+    config = {
+        "schema": _SCHEMA,
+        "software": f"wsi-ncmi {__version__}",
+        "weights_sha256": sha256_file(folder / MODEL_WEIGHTS),
+        "classes": list(classes),
+        "in_features": aggregator.in_features,
+        "embedding_width": aggregator.embedding_width,
+        "model": asdict(model),
+        "loss": asdict(loss),
+        "class_counts": list(class_counts),
+        **extra,
+    }
+    write_json(folder / MODEL_JSON, config)
+    return TrainedModel(aggregator.eval(), criterion.eval(), classes, config)
+
+
+def load_trained(folder: Path) -> TrainedModel:
+    """Loads the model of a run's folder, on the CPU, in evaluation mode. No code in the files is executed.
+
+    Args:
+        folder: For example ``RUN/fold_0/seed_0``.
+
+    Raises:
+        InputError: A file is missing, altered, or of another version.
+    """
+    folder = Path(folder)
+    description, weights = folder / MODEL_JSON, folder / MODEL_WEIGHTS
+    if not description.is_file() or not weights.is_file():
+        raise InputError(
+            f"{folder} holds no trained model ({MODEL_JSON} and {MODEL_WEIGHTS}); "
+            "give a folder such as RUN/fold_0/seed_0."
+        )
+    try:
+        config = json.loads(description.read_text(encoding="utf-8"))
+        if config["schema"] != _SCHEMA:
+            raise InputError(
+                f"{description} has the schema {config['schema']!r} but this version reads {_SCHEMA!r}."
+            )
+        if sha256_file(weights) != config["weights_sha256"]:
+            raise InputError(
+                f"{weights} was altered after training (its checksum isn't the one in {MODEL_JSON})."
+            )
+        classes = tuple(str(name) for name in config["classes"])
+        aggregator = build_model(ModelOptions(**config["model"]), int(config["in_features"]))
+        criterion = build_loss(
+            LossOptions(**config["loss"]), len(classes), aggregator.embedding_width, config["class_counts"]
+        )
+        tensors = load_tensors(weights.read_bytes())
+        for prefix, module in (("aggregator.", aggregator), ("criterion.", criterion)):
+            module.load_state_dict(
+                {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+            )
+    except (KeyError, TypeError, ValueError, ValidationError, SafetensorError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{folder} isn't a model that this version can load ({reason}).") from error
+    return TrainedModel(aggregator.eval(), criterion.eval(), classes, config)

@@ -1,0 +1,218 @@
+"""One run: a model fitted to the training part of a fold and chosen on its validation part."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from wsi_ncmi.cohorts import BagSource, Cohort, Fold
+from wsi_ncmi.errors import InputError
+from wsi_ncmi.files import atomic_path, ensure_folder
+from wsi_ncmi.losses import LossOptions, build_loss
+from wsi_ncmi.losses.base import Criterion
+from wsi_ncmi.mil import ModelOptions, build_model
+from wsi_ncmi.mil.base import Aggregator
+from wsi_ncmi.provenance import collect_provenance
+from wsi_ncmi.training.batches import BagCache
+from wsi_ncmi.training.checkpoint import TrainedModel, write_trained
+from wsi_ncmi.training.identity import first_difference, run_identity
+from wsi_ncmi.training.loop import CURVE_COLUMNS, LabelledSlides, TrainingLoop
+from wsi_ncmi.training.options import TrainingOptions
+from wsi_ncmi.training.resume import LAST, read_resume
+from wsi_ncmi.training.scoring import embed
+from wsi_ncmi.training.seeding import derive_seed
+
+__all__ = ["FitResult", "build_modules", "fit"]
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a run left.
+
+    Attributes:
+        folder: Where ``model.safetensors``, ``model.json`` and ``curves.csv`` are.
+        model: The kept model.
+        best_epoch: Its epoch, from 1.
+        curves: The rows of ``curves.csv``.
+    """
+
+    folder: Path
+    model: TrainedModel
+    best_epoch: int
+    curves: tuple[Mapping[str, float], ...]
+
+
+def fit(
+    source: BagSource | BagCache,
+    split: Fold,
+    cohort: Cohort,
+    *,
+    model: ModelOptions,
+    loss: LossOptions,
+    training: TrainingOptions,
+    seed: int,
+    out: Path,
+    encoder: Mapping[str, Any] | None = None,
+    on_epoch: Callable[[Mapping[str, float]], None] | None = None,
+) -> FitResult:
+    """Fits one model. The fold's test part is neither read nor needed.
+
+    A run that was cut off continues from ``out/last.ckpt``; on CPU the result equals that of an undisturbed
+    run bit for bit. The caller's random numbers and thread count are as before afterwards.
+
+    Args:
+        source: The bags, or a cache of them shared between runs.
+        split: Training and validation slides.
+        cohort: Labels of these slides.
+        model: Aggregator.
+        loss: Criterion.
+        training: How to train.
+        seed: Seed of weights, order and dropout. Equal seeds give equal initial aggregators, whatever the
+            loss.
+        out: Folder of the run.
+        encoder: What made the features (JSON-ready), stored in ``model.json``.
+        on_epoch: Called with each row of ``curves.csv``.
+
+    Returns:
+        The kept model and the curves.
+
+    Raises:
+        InputError: A part is empty or lacks features, fewer than two classes to learn, or ``out`` holds a
+            checkpoint of another run.
+        TrainingError: A loss or gradient isn't finite.
+    """
+    cache = source if isinstance(source, BagCache) else BagCache(source, training.cache_mib * 2**20)
+    train, validation = _part("training", split.train, cohort), _part("validation", split.validation, cohort)
+    counts = tuple(np.bincount(train.y, minlength=len(cohort.classes)).tolist())
+    if sum(count > 0 for count in counts) < 2:
+        raise InputError(
+            f"The training part holds only the class {cohort.classes[train.y[0]]!r}; "
+            "make other folds or add slides of another class."
+        )
+    cache.lengths(validation.slide_ids)
+    identity = run_identity(cache.source, split, cohort, model=model, loss=loss, training=training, seed=seed)
+    ensure_folder(out)
+    resumed = read_resume(out)
+    if resumed is not None and (difference := first_difference(resumed[0], identity)):
+        raise InputError(
+            f"{out / LAST} belongs to another run ({difference}); remove it, or choose another output folder."
+        )
+    device = _device(training)
+    with _private_torch(training.threads, device):
+        aggregator, criterion = build_modules(
+            model, loss, in_features=cache.source.width, class_counts=counts, seed=seed
+        )
+        aggregator.to(device)
+        criterion.to(device)
+        torch.manual_seed(derive_seed(seed, "training"))
+        loop = TrainingLoop(
+            aggregator, criterion, cache, train=train, validation=validation, options=training,
+            seed=seed, folder=out, identity=identity, on_epoch=on_epoch,
+        )  # fmt: skip
+        if resumed is not None:
+            loop.load_state_dict(resumed[1])
+        loop.run()
+        _fit_decision(aggregator, criterion, cache, train, validation, training, device)
+    best = loop.curves[loop.best_epoch - 1]
+    trained = write_trained(
+        out, aggregator, criterion, classes=cohort.classes, model=model, loss=loss, class_counts=counts,
+        extra={
+            "training": asdict(training),
+            "seed": seed,
+            "best_epoch": loop.best_epoch,
+            "validation": {k: v if np.isfinite(v) else None for k, v in best.items() if k.startswith("val_")},
+            "encoder": dict(encoder or {"name": cache.source.encoder}),
+            "identity": identity,
+            "provenance": collect_provenance(),
+        },
+    )  # fmt: skip
+    _write_curves(out / "curves.csv", loop.curves)
+    (out / LAST).unlink(missing_ok=True)
+    return FitResult(out, trained, loop.best_epoch, tuple(loop.curves))
+
+
+def build_modules(
+    model: ModelOptions, loss: LossOptions, *, in_features: int, class_counts: Sequence[int], seed: int
+) -> tuple[Aggregator, Criterion]:
+    """Builds aggregator and criterion with weights that follow from the seed.
+
+    Each has a seed of its own, so the aggregator starts from the same weights under every loss.
+
+    Args:
+        model: Aggregator.
+        loss: Criterion.
+        in_features: Width D of the features.
+        class_counts: Training slides of each class.
+        seed: The run's seed.
+    """
+    torch.manual_seed(derive_seed(seed, "aggregator"))
+    aggregator = build_model(model, in_features)
+    torch.manual_seed(derive_seed(seed, "criterion"))
+    criterion = build_loss(loss, len(class_counts), aggregator.embedding_width, class_counts)
+    return aggregator, criterion
+
+
+def _part(name: str, slide_ids: tuple[str, ...], cohort: Cohort) -> LabelledSlides:
+    if not slide_ids:
+        raise InputError(
+            f"The {name} part of the fold is empty; make the splits again with a validation share above 0."
+        )
+    rows, index = cohort.by_slide, cohort.class_index
+    for slide_id in slide_ids:
+        if slide_id not in rows:
+            raise InputError(f"Slide {slide_id!r} of the {name} part has no label; make the splits again.")
+    return LabelledSlides(
+        slide_ids, np.array([index[rows[slide_id].label] for slide_id in slide_ids], dtype=np.int64)
+    )
+
+
+def _fit_decision(
+    aggregator: Aggregator,
+    criterion: Criterion,
+    cache: BagCache,
+    train: LabelledSlides,
+    validation: LabelledSlides,
+    training: TrainingOptions,
+    device: torch.device,
+) -> None:
+    # Validation alone by default: training embeddings are further apart than those of unseen slides, so a
+    # scale fitted to them is overconfident.
+    if training.decision == "none" or not criterion.fits_decision:
+        return
+    parts = [validation] if training.decision == "validation" else [train, validation]
+    z = torch.cat([embed(aggregator, cache, part.slide_ids, device) for part in parts])
+    y = torch.from_numpy(np.concatenate([part.y for part in parts])).to(device)
+    criterion.fit_decision(z, y)
+
+
+def _device(training: TrainingOptions) -> torch.device:
+    if training.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("training.device is 'cuda' but there is no usable GPU; set it to 'auto' or 'cpu'.")
+    use_cuda = training.device != "cpu" and torch.cuda.is_available()
+    return torch.device("cuda" if use_cuda else "cpu")
+
+
+@contextlib.contextmanager
+def _private_torch(threads: int, device: torch.device) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _write_curves(path: Path, curves: Sequence[Mapping[str, float]]) -> None:
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as handle:
+        writer = csv.DictWriter(handle, CURVE_COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        for row in curves:
+            writer.writerow({name: "" if value != value else value for name, value in row.items()})
