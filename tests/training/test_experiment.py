@@ -1,0 +1,185 @@
+"""The grid: layout, resume by run, equal results for any number of processes, lost runs reported."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from wsi_ncmi.errors import InputError, TrainingError
+from wsi_ncmi.losses import LossOptions
+from wsi_ncmi.training import experiment as module
+from wsi_ncmi.training import load_trained, run_experiment
+from wsi_ncmi.training.runs import do_run, read_predictions
+
+LOSSES = (LossOptions(name="ce"), LossOptions(name="ncmi"))
+
+
+class Recorder:
+    """A progress reporter that counts."""
+
+    def __init__(self):
+        self.total = self.done = 0.0
+        self.notes = []
+
+    def task(self, description, total, unit=""):
+        self.total = total
+        return self
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        return False
+
+    def advance(self, amount=1, note=""):
+        self.done += amount
+        self.notes.append(note)
+
+
+def run(task, kit, out, losses=LOSSES, **changes):
+    arguments = {"model": kit.MODEL, "training": kit.QUICK, "seeds": (0, 1), **changes}
+    return run_experiment(task.path, task.cohort, task.splits, losses=losses, out=out, **arguments)
+
+
+def test_grid_of_two_losses(task, kit, tmp_path):
+    progress = Recorder()
+    result = run(task, kit, tmp_path, progress=progress)
+    assert result.failures == ()
+    assert result.skipped == 0
+    tested = [s for fold in task.splits.folds for s in fold.test]
+    table = result.predictions
+    assert len(table) == len(tested) * 2 * 2
+    for loss in ("ce", "ncmi"):
+        folder = tmp_path / loss
+        on_disk = read_predictions(folder / "predictions.csv")
+        assert list(on_disk.columns) == [
+            "slide_id", "case_id", "fold", "seed", "centre", "label", "prediction", "p_alpha", "p_beta", "p_gamma",
+        ]  # fmt: skip
+        pd.testing.assert_frame_equal(
+            on_disk, table[table["loss"] == loss].drop(columns="loss").reset_index(drop=True)
+        )
+        for seed in (0, 1):
+            assert sorted(on_disk[on_disk["seed"] == seed]["slide_id"]) == sorted(tested)
+        rows = task.cohort.by_slide
+        assert on_disk["label"].tolist() == [rows[s].label for s in on_disk["slide_id"]]
+        assert on_disk["case_id"].tolist() == [rows[s].case_id for s in on_disk["slide_id"]]
+        probabilities = on_disk.filter(like="p_").to_numpy()
+        np.testing.assert_allclose(probabilities.sum(axis=1), 1.0, atol=1e-9)
+        assert on_disk["prediction"].tolist() == [kit.CLASSES[i] for i in probabilities.argmax(axis=1)]
+        model = load_trained(folder / "fold_1" / "seed_0")
+        row = on_disk[(on_disk["fold"] == 1) & (on_disk["seed"] == 0)].iloc[0]
+        np.testing.assert_allclose(
+            model.predict(task.source.load(row["slide_id"]))[0], row[["p_alpha", "p_beta", "p_gamma"]].astype(float),
+            atol=1e-5,
+        )  # fmt: skip
+    assert result.curves.groupby(["loss", "fold", "seed"]).size().tolist() == [3] * 8
+    assert progress.done == progress.total == 8 * 3
+    assert "run 8/8: ncmi fold 1 seed 1 epoch 3" in progress.notes[-2]
+
+
+def test_finished_runs_are_skipped_and_missing_ones_done(task, kit, tmp_path):
+    first = run(task, kit, tmp_path, (kit.CE,))
+    assert (tmp_path / "predictions.csv").is_file()
+    stamps = {p: p.stat().st_mtime_ns for p in tmp_path.glob("fold_*/seed_*/model.safetensors")}
+    assert len(stamps) == 4
+    lost = tmp_path / "fold_1" / "seed_0"
+    (lost / "run.json").unlink()
+    again = run(task, kit, tmp_path, (kit.CE,))
+    assert again.skipped == 3
+    changed = [p for p, stamp in stamps.items() if p.stat().st_mtime_ns != stamp]
+    assert changed == [lost / "model.safetensors"]
+    pd.testing.assert_frame_equal(first.predictions, again.predictions)
+    # The pace is no part of a run's identity.
+    assert run(task, kit, tmp_path, (kit.CE,), training=replace(kit.QUICK, cache_mib=1)).skipped == 4
+
+
+def test_another_configuration_is_refused_unless_overwritten(task, kit, tmp_path):
+    run(task, kit, tmp_path, (kit.CE,), seeds=(0,))
+    other = replace(kit.QUICK, learning_rate=1e-4)
+    with pytest.raises(
+        InputError, match=r"training\.learning_rate is 0\.\d+ there and 0\.0001 now.*--overwrite"
+    ):
+        run(task, kit, tmp_path, (kit.CE,), seeds=(0, 1), training=other)
+    assert not (tmp_path / "fold_0" / "seed_1").exists(), "something was started"
+    result = run(task, kit, tmp_path, (kit.CE,), seeds=(0,), training=other, overwrite=True)
+    assert result.skipped == 0
+    stored = json.loads((tmp_path / "fold_0" / "seed_0" / "model.json").read_text())
+    assert stored["training"]["learning_rate"] == 1e-4
+    with pytest.raises(InputError, match=r"loss\.name is ce there and ncmi now"):
+        run(task, kit, tmp_path, (LossOptions(name="ncmi"),), seeds=(0,), training=other)
+
+
+def test_other_features_under_the_same_names_are_noticed(task, kit, tmp_path):
+    run(task, kit, tmp_path / "out", (kit.CE,), seeds=(0,))
+    kit.write_cohort(task.path, seed=5)
+    with pytest.raises(InputError, match=r"holds a run of another configuration \((features|split)\."):
+        run(kit.open_task(task.path), kit, tmp_path / "out", (kit.CE,), seeds=(0,))
+
+
+class KillerOnce(Recorder):
+    """Kills every process at the first news from any of them."""
+
+    killed = 0
+
+    def advance(self, amount=1, note=""):
+        super().advance(amount, note)
+        if not self.killed:
+            for process in multiprocessing.active_children():
+                os.kill(process.pid, signal.SIGKILL)
+                self.killed += 1
+
+
+def test_two_processes_give_the_same_bits_even_when_both_are_killed(task, kit, tmp_path):
+    alone = run(task, kit, tmp_path / "one", (kit.CE,))
+    progress = KillerOnce()
+    several = run(task, kit, tmp_path / "two", (kit.CE,), workers=2, progress=progress)
+    assert progress.killed == 2
+    assert several.failures == ()
+    assert progress.done == progress.total
+    pd.testing.assert_frame_equal(several.predictions, alone.predictions)
+    assert not multiprocessing.active_children()
+
+
+def test_a_run_that_fails_leaves_the_others(task, kit, tmp_path, monkeypatch):
+    def failing(run, context, tell):
+        if run.seed == 1:
+            raise TrainingError("Seed 1 went wrong.")
+        do_run(run, context, tell)
+
+    monkeypatch.setattr(module, "do_run", failing)
+    result = run(task, kit, tmp_path, (kit.CE,))
+    assert {(f.fold, f.seed, f.reason) for f in result.failures} == {
+        (k, 1, "Seed 1 went wrong.") for k in (0, 1)
+    }
+    assert set(result.predictions["seed"]) == {0}
+    with pytest.raises(
+        TrainingError, match=r"Not one of 2 runs has a result; the first: Seed 1 went wrong\."
+    ):
+        run(task, kit, tmp_path / "none", (kit.CE,), seeds=(1,))
+
+
+def test_several_settings_of_one_loss_need_names(task, kit, tmp_path):
+    settings = {"plain": LossOptions(name="ce"), "smooth": LossOptions(name="ce", label_smoothing=0.2)}
+    with pytest.raises(InputError, match="same name"):
+        run(task, kit, tmp_path, list(settings.values()))
+    result = run(task, kit, tmp_path, settings, seeds=(0,))
+    assert set(result.folders) == {"plain", "smooth"}
+    assert (tmp_path / "smooth" / "fold_0" / "seed_0" / "run.json").is_file()
+
+
+def test_a_slide_without_tiles_is_refused_before_anything_starts(task, kit, tmp_path):
+    with np.load(task.path) as archive:
+        arrays = dict(archive)
+    keep = np.repeat(arrays["slide_id"] != task.fold.test[0], arrays["lengths"])
+    arrays["lengths"][arrays["slide_id"] == task.fold.test[0]] = 0
+    np.savez(task.path, **{**arrays, "features": arrays["features"][keep]})
+    with pytest.raises(InputError, match=f"'{task.fold.test[0]}' has no tiles"):
+        run(task, kit, tmp_path / "out", (kit.CE,))
+    assert not (tmp_path / "out").exists()

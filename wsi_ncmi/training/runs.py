@@ -1,0 +1,191 @@
+"""One cell of the grid folds × seeds × losses: its folder, its files, and whether it is done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from wsi_ncmi.cohorts import Cohort, Splits
+from wsi_ncmi.errors import InputError
+from wsi_ncmi.files import atomic_path, write_json
+from wsi_ncmi.losses import LossOptions
+from wsi_ncmi.mil import ModelOptions
+from wsi_ncmi.training.batches import BagCache
+from wsi_ncmi.training.checkpoint import MODEL_JSON, MODEL_WEIGHTS, TrainedModel
+from wsi_ncmi.training.fitting import fit
+from wsi_ncmi.training.identity import first_difference, run_identity
+from wsi_ncmi.training.options import TrainingOptions
+from wsi_ncmi.training.resume import LAST, read_resume
+from wsi_ncmi.training.scoring import embed, probabilities_of
+
+__all__ = ["Run", "RunContext", "RunFailure", "do_run", "is_done", "read_predictions", "remove_run"]
+
+RUN_JSON = "run.json"
+PREDICTIONS = "predictions.csv"
+CURVES = "curves.csv"
+_TEXT_COLUMNS = ("slide_id", "case_id", "centre", "label", "prediction")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the grid.
+
+    Attributes:
+        name: The loss's name in the grid.
+        loss: Its options.
+        fold: Position of the fold.
+        seed: Seed of weights and order.
+        folder: Where the run's files go.
+    """
+
+    name: str
+    loss: LossOptions
+    fold: int
+    seed: int
+    folder: Path
+
+
+@dataclass(frozen=True)
+class RunFailure:
+    """A run that has no result.
+
+    Attributes:
+        loss: Name of the loss in the grid.
+        fold: Position of the fold.
+        seed: Seed of the run.
+        reason: One sentence.
+        details: Traceback of an unexpected error, else empty.
+    """
+
+    loss: str
+    fold: int
+    seed: int
+    reason: str
+    details: str = ""
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What all runs of an experiment share in a process."""
+
+    cache: BagCache
+    cohort: Cohort
+    splits: Splits
+    model: ModelOptions
+    training: TrainingOptions
+    encoder: Mapping[str, Any]
+
+    def identity(self, run: Run) -> dict[str, Any]:
+        """What makes the run (see ``run_identity``)."""
+        return run_identity(
+            self.cache.source, self.splits.folds[run.fold], self.cohort,
+            model=self.model, loss=run.loss, training=self.training, seed=run.seed,
+        )  # fmt: skip
+
+
+def is_done(run: Run, identity: Mapping[str, Any]) -> bool:
+    """Tells whether the run's folder holds its finished result.
+
+    Args:
+        run: The run.
+        identity: What it is to be.
+
+    Returns:
+        True when all files are there; False when nothing is, or an unfinished part of the same run.
+
+    Raises:
+        InputError: The folder holds another run; names the first difference.
+    """
+    found = _identity_on_disk(run.folder)
+    if found is None:
+        return False
+    if difference := first_difference(found, identity):
+        raise InputError(
+            f"{run.folder} holds a run of another configuration ({difference}); choose another --out, "
+            "or pass --overwrite to replace it."
+        )
+    files = (RUN_JSON, PREDICTIONS, CURVES, MODEL_JSON, MODEL_WEIGHTS)
+    return all((run.folder / name).is_file() for name in files)
+
+
+def _identity_on_disk(folder: Path) -> Mapping[str, Any] | None:
+    for name in (RUN_JSON, MODEL_JSON):
+        path = folder / name
+        if path.is_file():
+            try:
+                identity: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))["identity"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise InputError(f"{path} can't be read ({error}); remove it or pass --overwrite.") from error
+            return identity
+    resumed = read_resume(folder)
+    return None if resumed is None else resumed[0]
+
+
+def remove_run(run: Run) -> None:
+    """Removes the files of a run, the proof of completeness first."""
+    for name in (RUN_JSON, PREDICTIONS, CURVES, MODEL_JSON, MODEL_WEIGHTS, LAST):
+        (run.folder / name).unlink(missing_ok=True)
+
+
+def do_run(run: Run, context: RunContext, tell: Callable[[Mapping[str, float]], None]) -> None:
+    """Fits the model, predicts the fold's test part and writes ``run.json`` last.
+
+    Args:
+        run: What to do.
+        context: What the runs share.
+        tell: Called with the curve's row after every epoch.
+
+    Raises:
+        InputError: As ``fit``.
+        TrainingError: As ``fit``.
+    """
+    split = context.splits.folds[run.fold]
+    result = fit(
+        context.cache, split, context.cohort,
+        model=context.model, loss=run.loss, training=context.training,
+        seed=run.seed, out=run.folder, encoder=context.encoder, on_epoch=tell,
+    )  # fmt: skip
+    table = _test_predictions(result.model, context.cache, context.cohort, split.test)
+    table.insert(2, "fold", run.fold)
+    table.insert(3, "seed", run.seed)
+    with atomic_path(run.folder / PREDICTIONS) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n")
+    write_json(
+        run.folder / RUN_JSON,
+        {
+            "loss": run.name,
+            "fold": run.fold,
+            "seed": run.seed,
+            "best_epoch": result.best_epoch,
+            "epochs": len(result.curves),
+            "training_seconds": sum(row["seconds"] for row in result.curves),
+            "identity": result.model.config["identity"],
+        },
+    )
+
+
+def _test_predictions(
+    model: TrainedModel, cache: BagCache, cohort: Cohort, slide_ids: tuple[str, ...]
+) -> pd.DataFrame:
+    rows = [cohort.by_slide[slide_id] for slide_id in slide_ids]
+    device = next(model.aggregator.parameters()).device
+    probabilities = probabilities_of(model.criterion, embed(model.aggregator, cache, slide_ids, device))
+    table = pd.DataFrame({"slide_id": list(slide_ids), "case_id": [row.case_id for row in rows]})
+    if cohort.centres:
+        table["centre"] = [row.centre for row in rows]
+    table["label"] = [row.label for row in rows]
+    table["prediction"] = [model.classes[i] for i in probabilities.argmax(axis=1)]
+    for position, name in enumerate(model.classes):
+        table[f"p_{name}"] = probabilities[:, position]
+    return table
+
+
+def read_predictions(path: Path) -> pd.DataFrame:
+    """Reads a ``predictions.csv``: ids and classes as the strings they are, numbers to their last digit."""
+    text = dict.fromkeys(_TEXT_COLUMNS, str)
+    return pd.read_csv(path, dtype=text, keep_default_na=False, float_precision="round_trip")
