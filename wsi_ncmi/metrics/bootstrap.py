@@ -1,0 +1,64 @@
+"""Bootstrap over patients, as matrix products.
+
+Slides of one patient aren't independent, so patients are drawn, not slides. Every metric that follows from
+sums over slides (confusion matrix, Brier, NLL, calibration gaps) needs only one vector of sums per patient: a
+resample is a vector of patient multiplicities, and thousands of resamples are one matrix product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["draw_multiplicities", "percentile_interval", "sum_by_patient"]
+
+_Floats = NDArray[np.float64]
+_CHUNK_CELLS = 2_000_000
+
+
+def draw_multiplicities(patients: int, resamples: int, seed: int, width: int = 1) -> Iterator[_Floats]:
+    """Draws patients with replacement.
+
+    Args:
+        patients: How many there are.
+        resamples: How many resamples in all.
+        seed: The same seed gives the same draws, so that two models can be compared on the same patients.
+        width: Columns that the caller will hold per resample beside the patients; bounds memory.
+
+    Yields:
+        float64 (r, patients) how often each patient was drawn; rows sum to ``patients``; in chunks,
+        the sizes of which don't change the draws.
+    """
+    rng = np.random.default_rng(seed)
+    rows = max(1, _CHUNK_CELLS // max(patients, width, 1))
+    for start in range(0, resamples, rows):
+        r = min(rows, resamples - start)
+        drawn = rng.integers(0, patients, size=(r, patients))
+        drawn += np.arange(r)[:, None] * patients
+        counts = np.bincount(drawn.ravel(), minlength=r * patients)
+        yield counts.reshape(r, patients).astype(np.float64)
+
+
+def sum_by_patient(values: _Floats, patient: NDArray[np.int64], patients: int) -> _Floats:
+    """Sums rows of (N, M) slide values into (patients, M)."""
+    sums = np.zeros((patients, values.shape[1]))
+    np.add.at(sums, patient, values)
+    return sums
+
+
+def percentile_interval(values: _Floats, confidence: float = 0.95) -> tuple[float, float, float]:
+    """Percentile interval of resampled values.
+
+    Returns:
+        ``(low, high, defined)``: the bounds over the resamples in which the metric is defined, and their
+        share. The bounds are NaN where that is less than half.
+    """
+    finite = values[np.isfinite(values)]
+    defined = len(finite) / len(values) if len(values) else 0.0
+    if defined < 0.5:
+        return float("nan"), float("nan"), defined
+    tail = (1.0 - confidence) / 2.0
+    low, high = np.quantile(finite, [tail, 1.0 - tail])
+    return float(low), float(high), defined

@@ -1,0 +1,150 @@
+"""Two runs on the same slides, folds and seeds: is one better?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_ncmi.errors import InputError
+from wsi_ncmi.metrics.bootstrap import percentile_interval
+from wsi_ncmi.metrics.evaluate import fold_metrics
+from wsi_ncmi.metrics.pooled import PooledSeeds
+from wsi_ncmi.metrics.predictions import check_predictions, classes_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["PairedComparison", "compare_paired", "corrected_resampled_t_test"]
+
+_TIE = 1e-12
+
+
+@dataclass(frozen=True)
+class PairedComparison:
+    """Run A minus run B in macro-F1.
+
+    Attributes:
+        difference: Of the pooled out-of-fold values, averaged over seeds.
+        ci_low: Lower bound of the 95 % interval from drawing patients, the same for both runs.
+        ci_high: Its upper bound.
+        t: Corrected resampled t statistic over the fold × seed differences; NaN where undefined.
+        p_value: Its two-sided p; NaN where undefined.
+        wins: Fold × seed runs in which A is better.
+        ties: In which they are equal.
+        losses: In which B is better.
+    """
+
+    difference: float
+    ci_low: float
+    ci_high: float
+    t: float
+    p_value: float
+    wins: int
+    ties: int
+    losses: int
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields, undefined as null."""
+        return {
+            name: (None if isinstance(value, float) and not math.isfinite(value) else value)
+            for name, value in vars(self).items()
+        }
+
+
+def compare_paired(
+    df_a: pd.DataFrame,
+    df_b: pd.DataFrame,
+    classes: Sequence[str] | None = None,
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> PairedComparison:
+    """Compares the macro-F1 of two runs.
+
+    The interval says how the difference would vary with other patients for these trained models; the t-test
+    how it varies with the training (folds and seeds), corrected for training sets that overlap.
+
+    Args:
+        df_a: Predictions of run A.
+        df_b: Predictions of run B on the same slides, folds and seeds.
+        classes: All classes in order; default those of A's ``p_`` columns.
+        resamples: Bootstrap resamples.
+        seed: Seed of the draws.
+
+    Raises:
+        InputError: The runs aren't paired, or see ``check_predictions``.
+    """
+    names = tuple(classes) if classes is not None else classes_of(df_a)
+    a = _sorted(check_predictions(df_a, names, source="The predictions of run A"))
+    b = _sorted(check_predictions(df_b, names, source="The predictions of run B"))
+    keys = ["seed", "fold", "slide_id", "case_id", "label"]
+    if len(a) != len(b) or not (a[keys].to_numpy() == b[keys].to_numpy()).all():
+        raise InputError(
+            "The two runs aren't paired: slides, patients, labels, folds and seeds must be the same in both."
+        )
+    pooled_a, pooled_b = PooledSeeds(a, names), PooledSeeds(b, names)
+    difference = pooled_a.values(ranking=False)[0]["macro_f1"] - pooled_b.values(ranking=False)[0]["macro_f1"]
+    # The same seed and patients give the same draws in both.
+    drawn_a = pooled_a.bootstrap(resamples, seed, ranking=False)[0]["macro_f1"]
+    drawn_b = pooled_b.bootstrap(resamples, seed, ranking=False)[0]["macro_f1"]
+    low, high, _ = percentile_interval(drawn_a - drawn_b)
+    runs_a, runs_b = fold_metrics(a, names), fold_metrics(b, names)
+    per_run = np.asarray([runs_a[key]["macro_f1"] - runs_b[key]["macro_f1"] for key in runs_a])
+    t, p_value = corrected_resampled_t_test(per_run, _test_to_train(a))
+    return PairedComparison(
+        difference=float(difference[0]),
+        ci_low=low,
+        ci_high=high,
+        t=t,
+        p_value=p_value,
+        wins=int((per_run > _TIE).sum()),
+        ties=int((np.abs(per_run) <= _TIE).sum()),
+        losses=int((per_run < -_TIE).sum()),
+    )
+
+
+def corrected_resampled_t_test(differences: NDArray[np.float64], test_to_train: float) -> tuple[float, float]:
+    """Nadeau & Bengio's corrected resampled t-test (Machine Learning 52, 2003).
+
+    ``t = mean / sqrt((1/n + n_test/n_train) · variance)`` with n − 1 degrees of freedom: the plain t-test
+    takes runs for independent that share most of their training slides.
+
+    Args:
+        differences: (n,) of the runs.
+        test_to_train: Test size over training size.
+
+    Returns:
+        ``(t, two-sided p)``; NaN for fewer than two runs, equal differences or an unknown ratio.
+    """
+    from scipy.stats import t as student
+
+    n = len(differences)
+    if n < 2 or not math.isfinite(test_to_train):
+        return math.nan, math.nan
+    variance = float(np.var(differences, ddof=1))
+    if variance <= _TIE**2:
+        return math.nan, math.nan
+    t = float(differences.mean()) / math.sqrt((1.0 / n + test_to_train) * variance)
+    return t, float(2.0 * student.sf(abs(t), n - 1))
+
+
+def _test_to_train(frame: pd.DataFrame) -> float:
+    # Training slides of a fold = all slides of the seed that it doesn't test (validation included).
+    ratios = []
+    for _, of_seed in frame.groupby("seed"):
+        total = of_seed["slide_id"].nunique()
+        for _, of_fold in of_seed.groupby("fold"):
+            tested = of_fold["slide_id"].nunique()
+            if tested < total:
+                ratios.append(tested / (total - tested))
+    # A single test part (hold-out) says nothing about the size of the training part: no test then.
+    return float(np.mean(ratios)) if ratios else math.nan
+
+
+def _sorted(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.sort_values(["seed", "fold", "slide_id"]).reset_index(drop=True)

@@ -1,0 +1,194 @@
+"""From a predictions table to its evaluation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_ncmi.errors import InputError
+from wsi_ncmi.metrics.bootstrap import percentile_interval
+from wsi_ncmi.metrics.confusion import CONFUSION_METRICS, confusion_matrix, confusion_metrics
+from wsi_ncmi.metrics.evaluation import CONFIDENCE, Estimate, Evaluation, Spread
+from wsi_ncmi.metrics.pooled import PooledSeeds
+from wsi_ncmi.metrics.predictions import check_predictions
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["evaluate_predictions", "fold_metrics"]
+
+_FEW_PATIENTS = 100
+_FEW_PATIENTS_OF_A_CLASS = 10
+_NOTICEABLY_UNDEFINED = 0.05
+
+
+def evaluate_predictions(
+    df: pd.DataFrame, classes: Sequence[str], *, resamples: int = 2000, seed: int = 0
+) -> Evaluation:
+    """Evaluates out-of-fold predictions.
+
+    The headline is macro-F1 over all classes of the task, pooled over folds for each seed and averaged over
+    seeds, with a percentile interval from drawing patients with replacement (once per resample for all
+    seeds). The spread over folds and over seeds is reported apart from it: they answer other questions.
+
+    Args:
+        df: ``slide_id, case_id, fold, seed, label, prediction, p_<class>…`` and perhaps ``centre``.
+        classes: All classes of the task in order.
+        resamples: Bootstrap resamples.
+        seed: Seed of the draws.
+
+    Raises:
+        InputError: See ``check_predictions``; or ``resamples`` below 1.
+    """
+    if resamples < 1:
+        raise InputError(f"The bootstrap needs at least 1 resample, got {resamples}.")
+    frame = check_predictions(df, classes)
+    names = tuple(classes)
+    pooled = PooledSeeds(frame, names)
+    overall, by_class = pooled.values()
+    drawn, drawn_by_class = pooled.bootstrap(resamples, seed)
+    metrics = {name: _estimate(value[0], drawn[name], _why(name)) for name, value in overall.items()}
+    ordered = {name: metrics.pop(name) for name in (*CONFUSION_METRICS, "auroc_macro_ovr", "auprc_macro")}
+    ordered |= metrics
+    per_class = {
+        name: {
+            metric: _estimate(by_class[metric][0, i], drawn_by_class[metric][:, i], _why(metric))
+            for metric in ("precision", "recall", "f1", "auroc", "auprc")
+        }
+        for i, name in enumerate(names)
+    }
+    slides = frame.drop_duplicates("slide_id")
+    per_centre, sizes = _centres(frame, names, resamples, seed)
+    support = {name: int((slides["label"] == name).sum()) for name in names}
+    patients_of = {name: int(slides.loc[slides["label"] == name, "case_id"].nunique()) for name in names}
+    return Evaluation(
+        classes=names,
+        n_slides=len(slides),
+        n_patients=len(pooled.patients),
+        n_folds=int(frame["fold"].nunique()),
+        seeds=tuple(pooled.seeds),
+        resamples=resamples,
+        metrics=ordered,
+        over_folds=_spread_over_folds(frame, names),
+        over_seeds=_spread_over_seeds(frame, names),
+        per_class=per_class,
+        support=support,
+        patients_of=patients_of,
+        confusion=pooled.confusion.mean(axis=0),
+        per_centre=per_centre,
+        centre_sizes=sizes,
+        warnings=(*_warnings(frame, support, patients_of, len(pooled.patients)), *_unstable(drawn)),
+    )
+
+
+def fold_metrics(frame: pd.DataFrame, classes: Sequence[str]) -> dict[tuple[int, int], dict[str, float]]:
+    """Confusion-matrix metrics of each ``(seed, fold)``, over all classes of the task."""
+    index = {name: i for i, name in enumerate(classes)}
+    found: dict[tuple[int, int], dict[str, float]] = {}
+    for (run_seed, fold), part in frame.groupby(["seed", "fold"], sort=True):
+        truth = np.asarray([index[name] for name in part["label"]], dtype=np.int64)
+        predicted = np.asarray([index[name] for name in part["prediction"]], dtype=np.int64)
+        values = confusion_metrics(confusion_matrix(truth, predicted, len(classes)))
+        found[cast("int", run_seed), cast("int", fold)] = {
+            name: float(value) for name, value in values.items()
+        }
+    return found
+
+
+def _estimate(value: float, drawn: NDArray[np.float64], why: str) -> Estimate:
+    if not math.isfinite(value):
+        return Estimate(math.nan, reason=why)
+    low, high, defined = percentile_interval(drawn, CONFIDENCE)
+    reason = "" if defined >= 0.5 else "no interval: undefined in most resamples"
+    return Estimate(float(value), low, high, reason)
+
+
+def _why(metric: str) -> str:
+    if metric.startswith(("auroc", "auprc")):
+        return "undefined: a class has no slide, or no slide is of another class"
+    if metric.startswith("kappa"):
+        return "undefined: truth and predictions are one and the same class"
+    return "undefined: too few slides or classes"
+
+
+def _spread_over_folds(frame: pd.DataFrame, classes: Sequence[str]) -> dict[str, Spread]:
+    by_fold: dict[int, list[dict[str, float]]] = {}
+    for (_, fold), values in fold_metrics(frame, classes).items():
+        by_fold.setdefault(fold, []).append(values)
+    return {
+        name: _spread([float(np.mean([run[name] for run in runs])) for runs in by_fold.values()])
+        for name in CONFUSION_METRICS
+    }
+
+
+def _spread_over_seeds(frame: pd.DataFrame, classes: Sequence[str]) -> dict[str, Spread]:
+    values = [PooledSeeds(part, classes).values()[0] for _, part in frame.groupby("seed", sort=True)]
+    return {name: _spread([float(run[name][0]) for run in values]) for name in values[0]}
+
+
+def _spread(values: Sequence[float]) -> Spread:
+    sd = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+    return Spread(float(np.mean(values)), sd, len(values))
+
+
+def _centres(
+    frame: pd.DataFrame, classes: tuple[str, ...], resamples: int, seed: int
+) -> tuple[dict[str, dict[str, Estimate]], dict[str, tuple[int, int]]]:
+    found: dict[str, dict[str, Estimate]] = {}
+    sizes: dict[str, tuple[int, int]] = {}
+    if "centre" not in frame.columns:
+        return found, sizes
+    known = frame[frame["centre"].notna() & (frame["centre"].astype(str) != "")]
+    for centre, part in known.groupby(known["centre"].astype(str), sort=True):
+        pooled = PooledSeeds(part, classes)
+        overall, _ = pooled.values(ranking=False)
+        drawn, _ = pooled.bootstrap(resamples, seed, ranking=False)
+        missing = [name for name in classes if not (part["label"] == name).any()]
+        estimates = {
+            name: _estimate(overall[name][0], drawn[name], _why(name))
+            for name in ("macro_f1", "balanced_accuracy", "accuracy")
+        }
+        if missing:
+            # A class that the centre never saw would enter the average as 0 and make the centre look bad.
+            reason = f"undefined: no slide of class {', '.join(missing)} at this centre"
+            estimates["macro_f1"] = Estimate(math.nan, reason=reason)
+        found[str(centre)] = estimates
+        sizes[str(centre)] = (int(part["slide_id"].nunique()), len(pooled.patients))
+    return found, sizes
+
+
+def _warnings(
+    frame: pd.DataFrame, support: Mapping[str, int], patients_of: Mapping[str, int], n_patients: int
+) -> list[str]:
+    found: list[str] = []
+    if n_patients < _FEW_PATIENTS:
+        found.append(
+            f"Only {n_patients} patients: bootstrap intervals from fewer than {_FEW_PATIENTS} tend to "
+            "be too narrow."
+        )
+    for name, patients in patients_of.items():
+        if support[name] == 0:
+            found.append(f"Class {name} has no slide here; it enters macro-F1 as 0.")
+        elif patients < _FEW_PATIENTS_OF_A_CLASS:
+            found.append(f"Class {name} has only {patients} patients; its figures are uncertain.")
+    per_seed = frame.groupby("seed")["slide_id"]
+    if (per_seed.count() > per_seed.nunique()).any():
+        found.append(
+            "Some slides are tested in several folds of a seed; pooled metrics count them each time."
+        )
+    if per_seed.nunique().nunique() > 1 or (per_seed.nunique() < frame["slide_id"].nunique()).any():
+        found.append("The seeds tested different slides; their mean mixes test sets.")
+    return found
+
+
+def _unstable(drawn: Mapping[str, NDArray[np.float64]]) -> list[str]:
+    shares = {name: 1.0 - float(np.isfinite(values).mean()) for name, values in drawn.items()}
+    return [
+        f"{name} is undefined in {share:.0%} of the resamples; its interval rests on the others."
+        for name, share in shares.items()
+        if share > _NOTICEABLY_UNDEFINED
+    ]

@@ -1,0 +1,150 @@
+"""What an evaluation found, and its form in ``metrics.json``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["CONFIDENCE", "METRICS_SCHEMA", "Estimate", "Evaluation", "Spread"]
+
+METRICS_SCHEMA = "wsi-ncmi/metrics/1"
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A metric with its 95 % patient-bootstrap percentile interval; NaN = undefined, ``reason`` says why."""
+
+    value: float
+    ci_low: float = math.nan
+    ci_high: float = math.nan
+    reason: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """``{value, ci_low, ci_high}``, undefined as null, and ``reason`` where there is one."""
+        numbers = {"value": self.value, "ci_low": self.ci_low, "ci_high": self.ci_high}
+        content: dict[str, Any] = {key: _null_if_undefined(number) for key, number in numbers.items()}
+        return content | {"reason": self.reason} if self.reason else content
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and standard deviation (n − 1) over folds or seeds, and over how many; NaN = undefined."""
+
+    mean: float
+    sd: float
+    n: int
+
+    def to_json(self) -> dict[str, Any]:
+        """``{mean, sd, n}`` with null where undefined."""
+        return {"mean": _null_if_undefined(self.mean), "sd": _null_if_undefined(self.sd), "n": self.n}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a predictions table is worth.
+
+    Attributes:
+        classes: All classes of the task, in order.
+        n_slides: Distinct slides.
+        n_patients: Distinct patients.
+        n_folds: Distinct folds.
+        seeds: Distinct seeds.
+        resamples: Bootstrap resamples.
+        metrics: Name (``METRICS``, then ``cmi``, ``gamma``, ``ncmi``) → pooled out-of-fold value of each
+            seed, averaged over seeds, with interval.
+        over_folds: Metric → spread over folds (each fold's value averaged over seeds).
+        over_seeds: Metric → spread over seeds of the pooled value.
+        per_class: Class → ``precision``, ``recall``, ``f1``, ``auroc``, ``auprc`` → estimate.
+        support: Class → slides; ``patients_of`` → patients with such a slide.
+        patients_of: Class → patients.
+        confusion: (C, C) ``[true, predicted]`` slides, mean over seeds.
+        per_centre: Centre → metric → estimate, ``{}`` where no centre is known.
+        centre_sizes: Centre → (slides, patients).
+        warnings: What a reader must know before believing the numbers.
+    """
+
+    classes: tuple[str, ...]
+    n_slides: int
+    n_patients: int
+    n_folds: int
+    seeds: tuple[int, ...]
+    resamples: int
+    metrics: Mapping[str, Estimate]
+    over_folds: Mapping[str, Spread]
+    over_seeds: Mapping[str, Spread]
+    per_class: Mapping[str, Mapping[str, Estimate]]
+    support: Mapping[str, int]
+    patients_of: Mapping[str, int]
+    confusion: NDArray[np.float64]
+    per_centre: Mapping[str, Mapping[str, Estimate]]
+    centre_sizes: Mapping[str, tuple[int, int]]
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of ``metrics.json``.
+
+        Schema ``wsi-ncmi/metrics/1``; every number at full precision, null where undefined (``reason`` says
+        why)::
+
+            schema, headline ("macro_f1"), classes, n_slides, n_patients, n_folds, seeds, resamples,
+            confidence (0.95), bootstrap_unit ("patient"), pooling (how values come about, in words)
+            macro_f1, weighted_f1, …      one key a metric: {value, ci_low, ci_high[, reason]}
+            over_folds.<metric>           {mean, sd, n}: spread over folds, seeds averaged
+            over_seeds.<metric>           {mean, sd, n}: spread over seeds
+            per_class.<class>             support, patients, precision, recall, f1, auroc, auprc
+            confusion_matrix              {classes, rows ("true"), columns ("predicted"), counts, over}
+            per_centre.<centre>           n_slides, n_patients, <metric>: {value, ci_low, ci_high[, reason]}
+            warnings                      list of sentences
+        """
+        per_class = {
+            name: {
+                "support": self.support[name],
+                "patients": self.patients_of[name],
+                **{metric: estimate.to_json() for metric, estimate in estimates.items()},
+            }
+            for name, estimates in self.per_class.items()
+        }
+        per_centre = {
+            name: {
+                "n_slides": self.centre_sizes[name][0],
+                "n_patients": self.centre_sizes[name][1],
+                **{metric: estimate.to_json() for metric, estimate in estimates.items()},
+            }
+            for name, estimates in self.per_centre.items()
+        }
+        return {
+            "schema": METRICS_SCHEMA,
+            "headline": "macro_f1",
+            "classes": list(self.classes),
+            "n_slides": self.n_slides,
+            "n_patients": self.n_patients,
+            "n_folds": self.n_folds,
+            "seeds": list(self.seeds),
+            "resamples": self.resamples,
+            "confidence": CONFIDENCE,
+            "bootstrap_unit": "patient",
+            "pooling": "out-of-fold predictions pooled over folds, metric per seed, mean over seeds",
+            **{name: estimate.to_json() for name, estimate in self.metrics.items()},
+            "over_folds": {name: spread.to_json() for name, spread in self.over_folds.items()},
+            "over_seeds": {name: spread.to_json() for name, spread in self.over_seeds.items()},
+            "per_class": per_class,
+            "confusion_matrix": {
+                "classes": list(self.classes),
+                "rows": "true",
+                "columns": "predicted",
+                "counts": self.confusion.tolist(),
+                "over": f"mean over {len(self.seeds)} seeds" if len(self.seeds) > 1 else "one seed",
+            },
+            "per_centre": per_centre,
+            "warnings": list(self.warnings),
+        }
+
+
+def _null_if_undefined(number: float) -> float | None:
+    return float(number) if math.isfinite(number) else None

@@ -1,0 +1,203 @@
+"""The predictions table: ``slide_id, case_id, fold, seed, label, prediction, p_<class>…``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from wsi_ncmi.errors import InputError
+from wsi_ncmi.metrics.classification import SUM_TOLERANCE
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["LabelRow", "check_predictions", "classes_of", "read_predictions"]
+
+_PREFIX = "p_"
+
+
+class LabelRow(Protocol):
+    """A labelled slide, such as ``wsi_ncmi.cohorts.CohortRow``."""
+
+    @property
+    def slide_id(self) -> str:
+        """Name of the slide."""
+
+    @property
+    def case_id(self) -> str:
+        """The patient."""
+
+    @property
+    def label(self) -> str:
+        """The class."""
+
+    @property
+    def centre(self) -> str:
+        """The hospital or ``""``."""
+
+
+def classes_of(frame: pd.DataFrame) -> tuple[str, ...]:
+    """The classes of a predictions table, in the order of its ``p_`` columns."""
+    return tuple(str(c)[len(_PREFIX) :] for c in frame.columns if str(c).startswith(_PREFIX))
+
+
+def read_predictions(
+    path: Path, *, labels: Iterable[LabelRow] | None = None, group: str | None = None
+) -> pd.DataFrame:
+    """Reads and checks a predictions table.
+
+    Args:
+        path: CSV in UTF-8. Needed: ``slide_id``, a ``p_<class>`` for every class, and ``label`` and
+            ``case_id`` unless ``labels`` gives them. ``prediction`` defaults to the most probable class,
+            ``fold`` and ``seed`` to 0.
+        labels: Truth, patient and centre by slide; overrides the table's own.
+        group: ``"slide_id"`` = the user says that each slide is a patient of its own.
+
+    Returns:
+        Table with the contract's columns (and ``centre`` where known), text as ``str``, probabilities
+        float64.
+
+    Raises:
+        InputError: Names file, row and value.
+    """
+    import pandas as pd
+
+    try:
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{path} can't be read ({error.strerror}).") from error
+    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise InputError(f"{path} is not a CSV in UTF-8 ({error}).") from error
+    frame.columns = [str(name).strip() for name in frame.columns]
+    if "slide_id" not in frame.columns:
+        raise InputError(f"{path} lacks the column 'slide_id' (it has: {', '.join(frame.columns)}).")
+    if labels is not None:
+        frame = _join(frame, labels, path)
+    if group == "slide_id" and "case_id" not in frame.columns:
+        frame["case_id"] = frame["slide_id"]
+    _fill_in(frame, path)
+    return check_predictions(frame, source=str(path))
+
+
+def check_predictions(
+    frame: pd.DataFrame, classes: Sequence[str] | None = None, *, source: str = "The predictions table"
+) -> pd.DataFrame:
+    """Makes sure that a table can be evaluated.
+
+    Args:
+        frame: With the contract's columns.
+        classes: All classes of the task; default those of the ``p_`` columns.
+        source: Its name in errors.
+
+    Returns:
+        A copy with ids as ``str``, ``fold`` and ``seed`` as int64, probabilities as float64.
+
+    Raises:
+        InputError: A column missing, no rows, a class outside the classes, an empty id, a slide twice in a
+            fold and seed, or probabilities that are NaN, outside 0–1 or don't sum to 1.
+    """
+    names = tuple(classes) if classes is not None else classes_of(frame)
+    if len(names) < 2:
+        raise InputError(f"{source} needs a column p_<class> for each of at least two classes.")
+    columns = [f"{_PREFIX}{name}" for name in names]
+    needed = ["slide_id", "case_id", "fold", "seed", "label", "prediction", *columns]
+    missing = [name for name in needed if name not in frame.columns]
+    if missing:
+        raise InputError(f"{source} lacks the column {missing[0]!r} (it has: {', '.join(frame.columns)}).")
+    if len(frame) == 0:
+        raise InputError(f"{source} has no rows.")
+    checked = frame.reset_index(drop=True).copy()
+    for column in ("slide_id", "case_id", "label", "prediction"):
+        checked[column] = checked[column].astype(str).str.strip()
+        empty = np.flatnonzero(checked[column].isin(["", "nan"]).to_numpy())
+        if len(empty):
+            raise InputError(f"{source}, {_row(checked, int(empty[0]))}: the {column!r} is empty.")
+    for column in ("fold", "seed"):
+        checked[column] = _numbers(checked, column, source).astype(np.int64)
+    for column in columns:
+        checked[column] = _numbers(checked, column, source)
+    _check_classes(checked, names, source)
+    _check_probabilities(checked, columns, source)
+    twice = np.flatnonzero(checked.duplicated(["slide_id", "fold", "seed"]).to_numpy())
+    if len(twice):
+        raise InputError(
+            f"{source}, {_row(checked, int(twice[0]))}: the slide is twice in this fold and seed."
+        )
+    patients = checked.groupby("slide_id")["case_id"].nunique()
+    if (patients > 1).any():
+        raise InputError(f"{source}: slide {patients.idxmax()!r} belongs to two patients.")
+    return checked
+
+
+def _join(frame: pd.DataFrame, labels: Iterable[LabelRow], path: Path) -> pd.DataFrame:
+    rows = {row.slide_id: row for row in labels}
+    unknown = [s for s in frame["slide_id"] if s not in rows]
+    if unknown:
+        raise InputError(
+            f"{path}: slide {unknown[0]!r} and {len(unknown) - 1} others have no label; add them."
+        )
+    joined = frame.copy()
+    joined["label"] = [rows[s].label for s in frame["slide_id"]]
+    joined["case_id"] = [rows[s].case_id for s in frame["slide_id"]]
+    if any(row.centre for row in rows.values()):
+        joined["centre"] = [rows[s].centre for s in frame["slide_id"]]
+    return joined
+
+
+def _fill_in(frame: pd.DataFrame, path: Path) -> None:
+    if "label" not in frame.columns:
+        raise InputError(f"{path} lacks the column 'label'; add it or pass --labels.")
+    if "case_id" not in frame.columns:
+        raise InputError(
+            f"{path} lacks the column 'case_id': intervals need patients; add it, pass --labels, or say with "
+            "--group slide_id that each slide is a patient of its own."
+        )
+    for column in ("fold", "seed"):
+        if column not in frame.columns:
+            frame[column] = "0"
+    names = classes_of(frame)
+    if "prediction" not in frame.columns and names:
+        p = np.stack([_numbers(frame, f"{_PREFIX}{name}", str(path)) for name in names], axis=1)
+        frame["prediction"] = [names[i] for i in p.argmax(axis=1)]
+
+
+def _numbers(frame: pd.DataFrame, column: str, source: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    import pandas as pd
+
+    values = pd.to_numeric(frame[column], errors="coerce").to_numpy(dtype=np.float64)
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad):
+        i = int(bad[0])
+        value = frame[column].iloc[i]
+        raise InputError(f"{source}, {_row(frame, i)}: {column!r} is {value!r}, not a finite number.")
+    return values
+
+
+def _check_classes(frame: pd.DataFrame, classes: Sequence[str], source: str) -> None:
+    for column in ("label", "prediction"):
+        bad = np.flatnonzero(~frame[column].isin(classes).to_numpy())
+        if len(bad):
+            i = int(bad[0])
+            raise InputError(
+                f"{source}, {_row(frame, i)}: the {column} {frame[column].iloc[i]!r} is not among the "
+                f"classes ({', '.join(classes)})."
+            )
+
+
+def _check_probabilities(frame: pd.DataFrame, columns: list[str], source: str) -> None:
+    p = frame[columns].to_numpy(dtype=np.float64)
+    bad = np.flatnonzero((np.abs(p.sum(axis=1) - 1.0) > SUM_TOLERANCE) | (p < 0).any(axis=1))
+    if len(bad):
+        i = int(bad[0])
+        raise InputError(
+            f"{source}, {_row(frame, i)}: the probabilities are {p[i].tolist()} (sum {p[i].sum():.4g}); each "
+            "must lie in 0–1 and they must sum to 1."
+        )
+
+
+def _row(frame: pd.DataFrame, i: int) -> str:
+    # Row 1 of the file is the header.
+    return f"row {i + 2} (slide {str(frame['slide_id'].iloc[i])!r})"
