@@ -183,3 +183,18 @@ def test_a_slide_without_tiles_is_refused_before_anything_starts(task, kit, tmp_
     with pytest.raises(InputError, match=f"'{task.fold.test[0]}' has no tiles"):
         run(task, kit, tmp_path / "out", (kit.CE,))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_leaking_split_is_refused_unless_allowed(task, kit, tmp_path):
+    fold = task.fold
+    leaking = replace(
+        task.splits, folds=(replace(fold, train=(*fold.train, fold.test[0])), task.splits.folds[1])
+    )
+    leaky = replace(task, splits=leaking)
+    with pytest.raises(InputError, match=r"^Fold 0: Slide .* is in train .* or pass --allow-leak\.$"):
+        run(leaky, kit, tmp_path, (kit.CE,), seeds=(0,))
+    assert run(leaky, kit, tmp_path, (kit.CE,), seeds=(0,), allow_leak=True).failures == ()
+    lacking = replace(fold, train=tuple(s for s in fold.train if task.cohort.by_slide[s].label != "beta"))
+    leaky = replace(task, splits=replace(task.splits, folds=(lacking,)))
+    with pytest.raises(InputError, match="class beta has no slide in train; make the splits again"):
+        run(leaky, kit, tmp_path / "b", (kit.CE,), seeds=(0,), allow_leak=True)

@@ -14,12 +14,13 @@ import pandas as pd
 
 from wsi_ncmi.cohorts import Cohort, Splits, open_bag_source
 from wsi_ncmi.errors import InputError, TrainingError, WsiNcmiError
-from wsi_ncmi.files import atomic_path, ensure_folder, path_safe
+from wsi_ncmi.files import atomic_path, ensure_folder
 from wsi_ncmi.losses import LossOptions
 from wsi_ncmi.mil import ModelOptions
 from wsi_ncmi.progress import NullProgress, ProgressReporter
 from wsi_ncmi.training.batches import BagCache
 from wsi_ncmi.training.options import TrainingOptions
+from wsi_ncmi.training.plan import named_losses, plan_runs, refuse_leaks
 from wsi_ncmi.training.pool import Outcome, Work, run_in_processes
 from wsi_ncmi.training.runs import (
     CURVES,
@@ -33,7 +34,7 @@ from wsi_ncmi.training.runs import (
     remove_run,
 )
 
-__all__ = ["ExperimentResult", "plan_runs", "run_experiment"]
+__all__ = ["ExperimentResult", "run_experiment"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -70,6 +71,7 @@ def run_experiment(
     out: Path,
     workers: int = 1,
     overwrite: bool = False,
+    allow_leak: bool = False,
     encoder: Mapping[str, Any] | None = None,
     progress: ProgressReporter | None = None,
 ) -> ExperimentResult:
@@ -90,6 +92,7 @@ def run_experiment(
         out: Output folder.
         workers: Processes; with one, all runs in this process. Results do not depend on it.
         overwrite: Replace runs of another configuration.
+        allow_leak: Train although a patient, slide or image is in two parts of a fold.
         encoder: What made the features, stored with each model.
         progress: Told about every epoch.
 
@@ -100,8 +103,8 @@ def run_experiment(
         InputError: Wrong input, or ``out`` holds runs of another configuration; nothing was started.
         TrainingError: Not one run has a result.
     """
-    named = _named(losses)
-    runs = plan_runs(named, len(splits.folds), seeds, out)
+    refuse_leaks(splits, cohort, allow_leak=allow_leak)
+    runs = plan_runs(named_losses(losses), len(splits.folds), seeds, out)
     alone = training if workers == 1 else replace(training, threads=1)
     setup = partial(_open_context, source_path, cohort, splits, model, alone, dict(encoder or {}))
     context = setup()
@@ -126,28 +129,6 @@ def run_experiment(
             table.to_csv(temporary, index=False, lineterminator="\n")
     curves = _collect(finished, CURVES, pd.read_csv, with_run=True)
     return ExperimentResult(predictions, curves, folders, len(runs) - len(todo), failures)
-
-
-def plan_runs(losses: Mapping[str, LossOptions], folds: int, seeds: Sequence[int], out: Path) -> list[Run]:
-    """Lists the runs, the losses of a fold and seed together, so that an early stop leaves fair pairs."""
-    if len(set(seeds)) != len(seeds) or not seeds:
-        raise InputError(f"The seeds must be different and at least one, got {list(seeds)}.")
-    roots = {name: out if len(losses) == 1 else out / path_safe(name) for name in losses}
-    return [
-        Run(name, loss, fold, seed, roots[name] / f"fold_{fold}" / f"seed_{seed}")
-        for seed in seeds
-        for fold in range(folds)
-        for name, loss in losses.items()
-    ]
-
-
-def _named(losses: Sequence[LossOptions] | Mapping[str, LossOptions]) -> Mapping[str, LossOptions]:
-    named = losses if isinstance(losses, Mapping) else {loss.name: loss for loss in losses}
-    if not named:
-        raise InputError("An experiment needs at least one loss.")
-    if len(named) != len(losses) or len({path_safe(name) for name in named}) != len(named):
-        raise InputError("Two losses of the experiment have the same name; name each setting in a mapping.")
-    return named
 
 
 def _open_context(
