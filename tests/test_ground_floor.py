@@ -1,0 +1,109 @@
+"""Errors, options, atomic files, progress and provenance."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pydantic
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wsi_ncmi.errors import InputError
+from wsi_ncmi.files import atomic_path, ensure_folder, path_safe, sha256_file, write_json
+from wsi_ncmi.options import options
+from wsi_ncmi.progress import progress_for
+from wsi_ncmi.provenance import collect_provenance
+
+
+@options
+class Example:
+    """Options of the tests."""
+
+    size: int = 3
+
+
+def test_options_refuse_unknown_keys_and_stay_frozen() -> None:
+    with pytest.raises(pydantic.ValidationError, match="colour"):
+        Example(colour="red")  # type: ignore[call-arg]
+    with pytest.raises(pydantic.ValidationError):
+        Example(size="many")  # type: ignore[arg-type]
+    with pytest.raises(Exception, match=r"frozen|assign"):
+        Example().size = 4  # type: ignore[misc]
+
+
+def test_atomic_path_leaves_nothing_behind_when_the_block_raises(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+
+    def interrupted_write() -> None:
+        with atomic_path(target) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("boom")
+
+    with pytest.raises(RuntimeError, match="boom"):
+        interrupted_write()
+    assert target.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_killed_writer_never_leaves_the_final_name(tmp_path: Path) -> None:
+    script = (
+        "import os, pathlib, sys; from wsi_ncmi.files import atomic_path\n"
+        "with atomic_path(pathlib.Path(sys.argv[1])) as t:\n"
+        "    t.write_text('half'); os.kill(os.getpid(), 9)\n"
+    )
+    target = tmp_path / "b.txt"
+    result = subprocess.run([sys.executable, "-c", script, str(target)], check=False)
+    assert result.returncode == -9
+    assert not target.exists()
+
+
+def test_json_with_nan_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", {"x": float("nan")})
+    assert not (tmp_path / "a.json").exists()
+
+
+def test_ensure_folder_names_the_folder_and_the_reason(tmp_path: Path) -> None:
+    blocker = tmp_path / "file"
+    blocker.write_text("x")
+    with pytest.raises(InputError, match=r"file/out.*can't be written to.*--out"):
+        ensure_folder(blocker / "out")
+
+
+@given(st.text(min_size=1))
+def test_path_safe_never_leaves_a_separator(name: str) -> None:
+    assert set(path_safe(name)) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+    assert path_safe("torchvision:squeezenet1_1") == "torchvision_squeezenet1_1"
+
+
+def test_sha256(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"abc")
+    assert sha256_file(tmp_path / "x").startswith("ba7816bf")
+
+
+def test_provenance_is_json_and_holds_no_path_or_host() -> None:
+    text = json.dumps(collect_provenance())
+    assert os.path.sep + "home" not in text
+    assert os.uname().nodename not in text
+    assert collect_provenance()["packages"]["torch"] != "missing"
+
+
+def test_progress_off_the_terminal_logs_rate_and_time_left(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "wsi_ncmi"), progress_for().task("slides", 2, "slides") as task:
+        task.advance()
+        task.advance()
+    assert "2/2 slides" in caplog.text
+    assert "s left" in caplog.text
+
+
+def test_quiet_progress_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "wsi_ncmi"), progress_for(quiet=True).task("x", 1) as task:
+        task.advance()
+    assert not caplog.text
