@@ -109,10 +109,18 @@ def _unique_rows(
     table: Table, labelled: Labelled, classes: Sequence[str] | None
 ) -> tuple[tuple[CohortRow, ...], tuple[str, ...]]:
     allowed = classes or labelled.classes
+    # ``a.svs`` beside ``a.tif`` are two slides and keep their extensions; ``a`` beside ``a.svs`` is one.
+    spellings: dict[str, set[str]] = {}
+    for raw in labelled.rows:
+        short = slides.slide_id_of(raw.slide_id)
+        if short != raw.slide_id:
+            spellings.setdefault(short, set()).add(raw.slide_id)
     seen: dict[str, tuple[CohortRow, TableRow]] = {}
     repeated = 0
     for raw in labelled.rows:
-        row = _checked_row(table, raw, allowed)
+        short = slides.slide_id_of(raw.slide_id)
+        slide_id = raw.slide_id if len(spellings.get(short, ())) > 1 else short
+        row = _checked_row(table, raw, slide_id, allowed)
         if row.slide_id not in seen:
             seen[row.slide_id] = (row, raw.source)
             continue
@@ -131,7 +139,7 @@ def _unique_rows(
     return tuple(row for row, _ in seen.values()), notes if repeated else ()
 
 
-def _checked_row(table: Table, raw: LabelledRow, allowed: Sequence[str]) -> CohortRow:
+def _checked_row(table: Table, raw: LabelledRow, slide_id: str, allowed: Sequence[str]) -> CohortRow:
     required = {"slide_id": raw.slide_id, "label": raw.label, "case_id": raw.case_id}
     for column, value in required.items():
         if value is not None and value in _BLANK:
@@ -141,7 +149,6 @@ def _checked_row(table: Table, raw: LabelledRow, allowed: Sequence[str]) -> Coho
             f"{table.path}, row {raw.source.line}: the label {raw.label!r} of slide {raw.slide_id!r} is not "
             f"among the classes of the task ({', '.join(allowed)})."
         )
-    slide_id = slides.slide_id_of(raw.slide_id)
     case_id = slide_id if raw.case_id is None else raw.case_id
     return CohortRow(slide_id=slide_id, case_id=case_id, label=raw.label, centre=raw.centre)
 

@@ -43,36 +43,38 @@ def match_features(cohort: Cohort, source: BagSource) -> MatchResult:
     """Joins a cohort with a bag source; slide ids match with or without slide extension.
 
     Raises:
-        InputError: Two ids of the source differ only in their extension, no slide has both label and
-            features, or what is left is a single class.
+        InputError: A label fits several slides that differ only in their extension, no slide has both label
+            and features, or what is left is a single class.
     """
-    spelled: dict[str, str] = {}
+    unused = dict.fromkeys(source.slide_ids)
+    spelled: dict[str, list[str]] = {}
     for name in source.slide_ids:
-        key = slides.slide_id_of(name)
-        if key in spelled:
-            raise InputError(
-                f"{source.path} holds features of both {spelled[key]!r} and {name!r}, which are one slide id "
-                f"without extension ({key!r}); remove one."
-            )
-        spelled[key] = name
+        spelled.setdefault(slides.slide_id_of(name), []).append(name)
     without_tiles = set(empty_bags(source))
     usable: list[CohortRow] = []
     empty: list[CohortRow] = []
     missing: list[CohortRow] = []
     official: dict[str, str] = {}
     for row in cohort.rows:
-        key = slides.slide_id_of(row.slide_id)
-        if key not in spelled:
+        candidates = [row.slide_id] if row.slide_id in unused else []
+        candidates = candidates or spelled.get(slides.slide_id_of(row.slide_id), [])
+        if not candidates:
             missing.append(row)
             continue
-        name = spelled.pop(key)
+        if len(candidates) > 1 or candidates[0] not in unused:
+            raise InputError(
+                f"The label of {row.slide_id!r} could belong to {' or '.join(map(repr, candidates))} in "
+                f"{source.path}; write the slide id in the labels as the features do."
+            )
+        name = candidates[0]
+        del unused[name]
         if name in without_tiles:
             empty.append(row)
         else:
             usable.append(replace(row, slide_id=name))
             if row.slide_id in cohort.official_split:
                 official[name] = cohort.official_split[row.slide_id]
-    unlabelled = tuple(spelled.values())
+    unlabelled = tuple(unused)
     if not usable:
         raise InputError(
             f"None of the {len(cohort.rows)} labelled slides has features in {source.path} (labels have ids "

@@ -56,6 +56,10 @@ class PackedBags:
         self._starts = np.concatenate([[0], np.cumsum(self.lengths)])
         self._position = {s: i for i, s in enumerate(self.slide_ids)}
 
+    def __reduce__(self) -> tuple[type[PackedBags], tuple[Path]]:
+        # Another process opens the file itself; a pickled memory map would carry all features along.
+        return PackedBags, (self.path,)
+
     def load(self, slide_id: str) -> NDArray[np.float16]:
         """Embeddings of one slide, float16 (N, D), a copy in memory."""
         if slide_id not in self._position:
@@ -97,7 +101,8 @@ class PackedBags:
 
     def _read_small_arrays(self) -> dict[str, NDArray[Any]]:
         try:
-            with np.load(self.path, allow_pickle=False) as archive:
+            # Opened here: numpy leaves its own handle open when the archive is broken.
+            with self.path.open("rb") as handle, np.load(handle, allow_pickle=False) as archive:
                 missing = [key for key in _REQUIRED if key not in archive.files]
                 if missing:
                     found = ", ".join(archive.files)

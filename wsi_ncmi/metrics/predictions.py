@@ -116,7 +116,11 @@ def check_predictions(
         if len(empty):
             raise InputError(f"{source}, {_row(checked, int(empty[0]))}: the {column!r} is empty.")
     for column in ("fold", "seed"):
-        checked[column] = _numbers(checked, column, source).astype(np.int64)
+        numbers = _numbers(checked, column, source)
+        broken = np.flatnonzero(numbers != np.round(numbers))
+        if len(broken):
+            raise InputError(f"{source}, {_row(checked, int(broken[0]))}: {column!r} is not a whole number.")
+        checked[column] = numbers.astype(np.int64)
     for column in columns:
         checked[column] = _numbers(checked, column, source)
     _check_classes(checked, names, source)
@@ -126,9 +130,10 @@ def check_predictions(
         raise InputError(
             f"{source}, {_row(checked, int(twice[0]))}: the slide is twice in this fold and seed."
         )
-    patients = checked.groupby("slide_id")["case_id"].nunique()
-    if (patients > 1).any():
-        raise InputError(f"{source}: slide {patients.idxmax()!r} belongs to two patients.")
+    for column, what in (("case_id", "belongs to two patients"), ("label", "has two labels")):
+        distinct = checked.groupby("slide_id")[column].nunique()
+        if (distinct > 1).any():
+            raise InputError(f"{source}: slide {distinct.idxmax()!r} {what}; keep one.")
     return checked
 
 
