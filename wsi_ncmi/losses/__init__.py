@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from wsi_ncmi._lazy import attach
+from wsi_ncmi.losses.ncmi_form import PRESETS
 from wsi_ncmi.losses.options import LossOptions
 from wsi_ncmi.losses.registry import LossInfo, build_loss, list_losses
 
@@ -11,8 +12,10 @@ __all__ = [
     "LossInfo",
     "build_loss",
     "list_losses",
+    "PRESETS",
     "Criterion",
     "LogitCriterion",
+    "NCMILoss",
     "CrossEntropy",
     "WeightedCrossEntropy",
 ]
@@ -22,6 +25,7 @@ __getattr__, __dir__ = attach(
     {
         "Criterion": "wsi_ncmi.losses.base",
         "LogitCriterion": "wsi_ncmi.losses.base",
+        "NCMILoss": "wsi_ncmi.losses.ncmi",
         "CrossEntropy": "wsi_ncmi.losses.cross_entropy",
         "WeightedCrossEntropy": "wsi_ncmi.losses.cross_entropy",
     },

@@ -9,7 +9,19 @@ from torch import Tensor, nn
 
 from wsi_ncmi.errors import InputError
 
-__all__ = ["Criterion", "LogitCriterion"]
+__all__ = ["Criterion", "LogitCriterion", "project"]
+
+
+def project(head: nn.Module, z: Tensor) -> Tensor:
+    """Applies a linear head (or none) in its own precision; the result is float32 at least.
+
+    Args:
+        head: ``nn.Linear``, or ``nn.Identity`` when ``z`` are the scores already.
+        z: Inputs (B, E), any floating dtype.
+    """
+    if isinstance(head, nn.Linear):
+        z = head(z.to(head.weight.dtype))
+    return z if z.dtype == torch.float64 else z.float()
 
 
 class Criterion(nn.Module, ABC):
@@ -86,14 +98,13 @@ class LogitCriterion(Criterion):
 
     def logits(self, z: Tensor) -> Tensor:
         """Logits (B, C) in float32 (float64 kept), also inside autocast."""
-        logits: Tensor = self.head(z)
-        return logits if logits.dtype == torch.float64 else logits.float()
+        with torch.autocast(z.device.type, enabled=False):
+            return project(self.head, z)
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
         """Computes the loss of a batch (see :class:`Criterion`)."""
-        logits = self.logits(z)
-        with torch.autocast(logits.device.type, enabled=False):
-            return self.loss_from_logits(logits, y)
+        with torch.autocast(z.device.type, enabled=False):
+            return self.loss_from_logits(project(self.head, z), y)
 
     def log_proba(self, z: Tensor) -> Tensor:
         """Log-softmax of the logits, (B, C)."""

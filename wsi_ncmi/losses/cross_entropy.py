@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from wsi_ncmi.errors import InputError
 from wsi_ncmi.losses.base import LogitCriterion
@@ -22,7 +22,7 @@ class CrossEntropy(LogitCriterion):
 
     def loss_from_logits(self, logits: Tensor, y: Tensor) -> Tensor:
         """Mean of −log p_y over the batch."""
-        return F.cross_entropy(logits, y)
+        return cross_entropy(logits, y)
 
 
 class WeightedCrossEntropy(LogitCriterion):
@@ -55,4 +55,4 @@ class WeightedCrossEntropy(LogitCriterion):
 
     def loss_from_logits(self, logits: Tensor, y: Tensor) -> Tensor:
         """Weighted mean of −log p_y over the batch."""
-        return F.cross_entropy(logits, y, weight=self.weight.to(logits.dtype))
+        return cross_entropy(logits, y, weight=self.weight.to(logits.dtype))

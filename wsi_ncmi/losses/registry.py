@@ -40,7 +40,29 @@ class LossInfo:
     needs_counts: bool = False
 
 
+_NCMI = (
+    "preset",
+    "symbols",
+    "temperature",
+    "symbol_map",
+    "code_words",
+    "ratio",
+    "separation",
+    "direction",
+    "tau",
+    "centring",
+    "normalise",
+)
+
 _LOSSES = (
+    LossInfo(
+        name="ncmi",
+        paper="arXiv 2601.02543 (2026)",
+        summary="concentration of each class's outputs (conditional mutual information) against separation",
+        module="wsi_ncmi.losses.ncmi",
+        class_name="NCMILoss",
+        settings={name: name for name in _NCMI},
+    ),
     LossInfo(
         name="ce",
         paper="Good 1952 (logarithmic score)",

@@ -1,0 +1,88 @@
+"""The forms of the NCMI loss and the presets among them; free of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+from wsi_ncmi.errors import InputError
+
+__all__ = ["PRESETS", "NCMIForm", "resolve_form"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NCMIForm:
+    """Every choice that makes up a form of the loss.
+
+    Attributes:
+        symbols: Symbols m that the embedding is projected to; None takes the embedding as the scores.
+        temperature: T, divides the scores.
+        symbol_map: From scores to probabilities, p ∝ σ(u) (``sigmax``) or p ∝ exp(u) (``softmax``).
+        code_words: ``orthogonal``, ``simplex``, ``identity`` (fixed), ``learned`` (by gradient), ``means``
+            (closed-form class means after each epoch).
+        code_scale: Size of the scores of the code words.
+        ratio: ``sample``: mean of CMI_i / Γ_i; ``batch``: mean CMI / mean Γ; ``log``: log-domain.
+        separation: Γ of the ratios, ``centroid`` or ``pairwise``.
+        own_term_in_mean: Γ's centroid form divides its sum over j ≠ y by C, not by C − 1 (public code).
+        direction: The divergence of the log form and of the decision, KL(p ‖ s) or KL(s ‖ p).
+        tau: Temperature of the log form.
+        centring: Whether the running mean is subtracted from the scores.
+        centring_momentum: Weight of the past in the running mean.
+        centring_start: How the running mean starts, see ``RunningCentre``.
+        normalise: ``l2`` divides the centred scores by their norm; ``none`` keeps their magnitude.
+    """
+
+    symbols: int | None = 8
+    temperature: float = 0.5
+    symbol_map: Literal["sigmax", "softmax"] = "sigmax"
+    code_words: Literal["orthogonal", "simplex", "identity", "learned", "means"] = "orthogonal"
+    code_scale: float = 10.0
+    ratio: Literal["sample", "batch", "log"] = "sample"
+    separation: Literal["centroid", "pairwise"] = "centroid"
+    own_term_in_mean: bool = False
+    direction: Literal["sample_to_code", "code_to_sample"] = "sample_to_code"
+    tau: float = 0.1
+    centring: bool = True
+    centring_momentum: float = 0.99
+    centring_start: Literal["cumulative", "batch"] = "cumulative"
+    normalise: Literal["none", "l2"] = "none"
+
+
+_RATIO = NCMIForm()
+_LOG = NCMIForm(ratio="log")
+PRESETS: Mapping[str, NCMIForm] = {
+    "default": _LOG,
+    "log": _LOG,
+    "ratio": _RATIO,
+    "paper": NCMIForm(
+        symbols=None,
+        temperature=0.2,
+        code_words="identity",
+        own_term_in_mean=True,
+        centring_momentum=0.9999,
+        centring_start="batch",
+        normalise="l2",
+    ),
+}
+
+
+def resolve_form(preset: str, overrides: Mapping[str, Any]) -> NCMIForm:
+    """The preset's form with the overrides that are not None.
+
+    Raises:
+        InputError: There is no such preset or setting, or a number is out of its range.
+    """
+    if preset not in PRESETS:
+        raise InputError(f"There is no NCMI preset '{preset}'; choose one of {', '.join(PRESETS)}.")
+    known = {item.name for item in fields(NCMIForm)}
+    for name in overrides:
+        if name not in known:
+            raise InputError(f"NCMI has no setting '{name}'; choose among {', '.join(sorted(known))}.")
+    form = replace(PRESETS[preset], **{k: v for k, v in overrides.items() if v is not None})
+    if min(form.temperature, form.tau, form.code_scale) <= 0 or not 0 <= form.centring_momentum <= 1:
+        raise InputError(
+            "NCMI's temperature, tau and code_scale must be above 0 and centring_momentum within [0, 1], got "
+            f"{form.temperature}, {form.tau}, {form.code_scale}, {form.centring_momentum}."
+        )
+    return form
