@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from pydantic import ValidationError
+
+from wsi_ncmi.encoders import EncoderOptions, encoder_folder_name, list_encoders, load_encoder
+from wsi_ncmi.encoders.registry import EncoderFamily, encoder_family
+from wsi_ncmi.errors import InputError
+
+
+def test_listing_holds_every_family():
+    names = list_encoders()
+    assert {"descriptor", "torchvision:squeezenet1_1", "torchvision:vit_b_16", "timm:resnet18"} <= set(names)
+    assert list_encoders("descriptor") == ("descriptor",)
+    assert len(set(names)) == len(names)
+    with pytest.raises(InputError, match="no encoder family 'tim'"):
+        list_encoders("tim")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("descriptr", "did you mean descriptor"),
+        ("torchvision:squeezenet11", "torchvision:squeezenet1_1"),
+        ("torchvison:resnet50", "torchvision:resnet50"),
+        ("resnet50", "torchvision:resnet50 or timm:resnet50"),
+        ("timm:resnet_18", "timm:resnet18"),
+        ("timm:hf-hub:MahmoodLab/UNI", "no encoder"),
+        ("timm:resnet18.no_such_tag", "no encoder"),
+        ("timm:", "no encoder"),
+        ("torchvision:", "no encoder"),
+        ("descriptor:x", "no encoder"),
+        ("", "use descriptor, torchvision:NAME or timm:NAME"),
+    ],
+)
+def test_unknown_names_get_the_nearest(name, hint):
+    with pytest.raises(InputError, match="no encoder") as caught:
+        load_encoder(EncoderOptions(name=name))
+    assert hint in str(caught.value)
+
+
+def test_folder_names():
+    assert encoder_folder_name("torchvision:squeezenet1_1") == "torchvision_squeezenet1_1"
+    assert encoder_folder_name("timm:a/b c.d") == "timm_a_b_c.d"
+
+
+def test_a_family_is_registered_once():
+    with pytest.raises(ValueError, match="twice"):
+        encoder_family("descriptor")(type("Again", (EncoderFamily,), {"models": tuple, "load": None}))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"device": "tpu"}, {"precision": "int8"}, {"batch_size": 0}, {"colour": 1}]
+)
+def test_options_are_checked(wrong):
+    with pytest.raises(ValidationError):
+        EncoderOptions(**wrong)
+
+
+def test_importing_the_room_and_the_descriptor_needs_no_torch():
+    code = (
+        "import sys; from wsi_ncmi.encoders import load_encoder, EncoderOptions; load_encoder(EncoderOptions());"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

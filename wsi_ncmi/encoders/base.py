@@ -1,0 +1,69 @@
+"""What every encoder is: a frozen map from tiles to vectors that can say exactly how it computes them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_ncmi.errors import WsiNcmiError
+
+__all__ = ["Encoder"]
+
+
+class Encoder(ABC):
+    """Maps RGB tiles to feature vectors. The public method validates, the private one computes.
+
+    A tile's vector depends on the tile alone, never on the tiles that share its batch.
+
+    Attributes:
+        name: Full name as given by the user, for example ``torchvision:squeezenet1_1``.
+        width: Length of a feature vector.
+        transform: Canonical text of everything done to the pixels before the network.
+        weights_sha256: SHA-256 of the tensors in use (``weights.state_sha256``); ``"none"`` without weights.
+        weights_source: Where the weights come from: a file name, ``"random (seed 0)"`` or ``"none"``.
+        precision: ``fp32``, ``bf16`` or ``fp16``: the arithmetic of the forward pass; the result is float32.
+        backend: ``numpy``, ``torch-cpu`` or ``torch-cuda``.
+    """
+
+    name: str
+    width: int
+    transform: str
+    weights_sha256: str
+    weights_source: str
+    precision: str
+    backend: str
+
+    def encode(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Encodes tiles.
+
+        Args:
+            pixels: uint8 (n, h, w, 3), RGB, square; n may be 0.
+
+        Returns:
+            float32 (n, width), finite.
+
+        Raises:
+            ValueError: ``pixels`` has another type or shape.
+            WsiNcmiError: The encoder gave a value that is not finite.
+        """
+        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3:
+            raise ValueError(f"tiles must be uint8 (n, h, w, 3), not {pixels.dtype} {pixels.shape}")
+        if pixels.shape[1] != pixels.shape[2]:
+            # A network's input is square; stretching a tile would change the shape of its nuclei.
+            raise ValueError(f"tiles must be square, not {pixels.shape[1]} × {pixels.shape[2]} px")
+        if pixels.shape[0] == 0:
+            return np.empty((0, self.width), np.float32)
+        features = self._encode(pixels)
+        if not np.isfinite(features).all():
+            bad = int((~np.isfinite(features).all(axis=1)).sum())
+            raise WsiNcmiError(
+                f"Encoder {self.name} gave values that are not finite for {bad} of {len(features)} tiles "
+                f"at precision {self.precision}; use --precision fp32 and check its weights."
+            )
+        return features
+
+    @abstractmethod
+    def _encode(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Encodes at least one square tile: float32 (n, width)."""

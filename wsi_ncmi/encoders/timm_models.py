@@ -1,0 +1,92 @@
+"""Any network of timm as an encoder, without its classifier and without any download."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from typing import Any
+
+from torch import nn
+
+from wsi_ncmi.encoders.base import Encoder
+from wsi_ncmi.encoders.network import Headless, Preprocessing, build_network_encoder, build_seeded
+from wsi_ncmi.encoders.options import EncoderOptions
+from wsi_ncmi.encoders.registry import EncoderFamily, encoder_family
+from wsi_ncmi.errors import InputError
+
+__all__ = ["headless_timm"]
+
+_INTERPOLATIONS = ("bilinear", "bicubic", "nearest")
+
+
+@cache
+def _timm() -> Any:
+    # Read by huggingface_hub when timm first imports it: nothing here may reach for the network.
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    import timm
+
+    return timm
+
+
+@cache
+def _models() -> tuple[str, ...]:
+    return tuple(_timm().list_models())
+
+
+@cache
+def _tagged() -> frozenset[str]:
+    return frozenset(_timm().list_pretrained())
+
+
+def headless_timm(name: str, input_px: int | None = None) -> Headless:
+    """Builds a timm network with ``num_classes=0`` and seeded random weights.
+
+    Args:
+        name: timm's name, with or without the tag of a published configuration (``resnet18.a1_in1k``), which
+            decides size, mean and standard deviation.
+        input_px: Another input size than the configuration's.
+
+    Returns:
+        The network, the names of what was removed, and the preprocessing of timm's configuration.
+
+    Raises:
+        InputError: The network can't take ``input_px`` or does not take RGB.
+    """
+    model: nn.Module = build_seeded(lambda: _timm().create_model(name, pretrained=False, num_classes=0))
+    published: dict[str, Any] = _timm().data.resolve_model_data_config(model)
+    channels, own, _ = published["input_size"]
+    if channels != 3:
+        raise InputError(f"timm:{name} takes {channels} channels, not RGB; choose another model.")
+    configuration: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
+    if configuration.get("fixed_input_size") and input_px not in (None, own):
+        raise InputError(f"timm:{name} takes {own} px only, not input_px {input_px}; leave input_px out.")
+    head = configuration.get("classifier") or ()
+    return Headless(
+        model,
+        tuple(f"{each}." for each in ((head,) if isinstance(head, str) else head)),
+        Preprocessing(
+            input_px=input_px or int(own),
+            interpolation=_interpolation(published["interpolation"]),
+            mean=tuple(published["mean"]),
+            std=tuple(published["std"]),
+        ),
+    )
+
+
+def _interpolation(published: str) -> str:
+    # timm names a few that only PIL has (lanczos) or that training picks at random: bicubic is its own
+    # default.
+    return published if published in _INTERPOLATIONS else "bicubic"
+
+
+@encoder_family("timm")
+class _TimmFamily(EncoderFamily):
+    def models(self) -> tuple[str, ...]:
+        return _models()
+
+    def knows(self, model: str) -> bool:
+        # Names such as hf-hub:owner/model would be looked up on the network: only timm's own are taken.
+        return model in _tagged() if "." in model else model in _models()
+
+    def load(self, model: str, options: EncoderOptions) -> Encoder:
+        return build_network_encoder(headless_timm(model, options.input_px), model, options)

@@ -1,0 +1,92 @@
+"""Any classification network of torchvision as an encoder, its last linear layer taken off."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torchvision
+from torch import nn
+
+from wsi_ncmi.encoders.base import Encoder
+from wsi_ncmi.encoders.network import Headless, Preprocessing, build_network_encoder, build_seeded
+from wsi_ncmi.encoders.options import EncoderOptions
+from wsi_ncmi.encoders.registry import EncoderFamily, encoder_family
+from wsi_ncmi.errors import InputError
+
+__all__ = ["headless_torchvision"]
+
+_HEADS = ("fc", "classifier", "heads", "head")
+# Networks whose published weights want their input scaled as TensorFlow did, and whose auxiliary classifiers
+# serve training only.
+_INCEPTIONS = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
+
+
+@cache
+def _models() -> tuple[str, ...]:
+    return tuple(sorted(torchvision.models.list_models(module=torchvision.models)))
+
+
+def headless_torchvision(name: str, input_px: int | None = None) -> Headless:
+    """Builds a torchvision network without its classifier, with seeded random weights.
+
+    The last ``nn.Linear`` of the classifier becomes the identity: what the classifier saw is the feature
+    vector (VGG and AlexNet 4096, MobileNetV3-small 1024; layers before it stay). SqueezeNet classifies by a
+    convolution: its whole classifier becomes global average pooling (512).
+
+    Args:
+        name: torchvision's name, for example ``resnet50``.
+        input_px: Another input size than the published weights'.
+
+    Returns:
+        The network, the names of what was removed, and torchvision's own preprocessing for its default
+        weights.
+
+    Raises:
+        InputError: The network can't take ``input_px``.
+    """
+    arguments: dict[str, Any] = {}
+    if name in _INCEPTIONS:
+        arguments = {"aux_logits": False, "transform_input": True, "init_weights": False}
+    model: nn.Module = build_seeded(lambda: torchvision.models.get_model(name, weights=None, **arguments))
+    preprocessing = _preprocessing(name, model, input_px)
+    if name.startswith("squeezenet"):
+        model.classifier = nn.AdaptiveAvgPool2d(1)
+        return Headless(model, ("classifier.",), preprocessing)
+    attribute = next(each for each in _HEADS if hasattr(model, each))
+    layers = [
+        f"{attribute}.{inner}".rstrip(".")
+        for inner, module in getattr(model, attribute).named_modules()
+        if isinstance(module, nn.Linear)
+    ]
+    model.set_submodule(layers[-1], nn.Identity())
+    return Headless(model, (f"{layers[-1]}.", *_INCEPTIONS.get(name, ())), preprocessing)
+
+
+def _preprocessing(name: str, model: nn.Module, input_px: int | None) -> Preprocessing:
+    published = torchvision.models.get_model_weights(name).DEFAULT.transforms()
+    # Transformers are tied to the size they are built for, which is not always that of the default weights.
+    fixed = getattr(model, "image_size", None) if name.startswith("vit") else None
+    if name.startswith("maxvit"):
+        fixed = published.crop_size[0]
+    own = int(fixed or published.crop_size[0])
+    if fixed is not None and input_px not in (None, fixed):
+        raise InputError(
+            f"torchvision:{name} takes {fixed} px only, not input_px {input_px}; leave input_px out."
+        )
+    return Preprocessing(
+        input_px=input_px or own,
+        interpolation=published.interpolation.value,
+        mean=tuple(published.mean),
+        std=tuple(published.std),
+        note="scaled to -1 … 1 by the network" if name in _INCEPTIONS else "",
+    )
+
+
+@encoder_family("torchvision")
+class _TorchvisionFamily(EncoderFamily):
+    def models(self) -> tuple[str, ...]:
+        return _models()
+
+    def load(self, model: str, options: EncoderOptions) -> Encoder:
+        return build_network_encoder(headless_torchvision(model, options.input_px), model, options)

@@ -1,0 +1,192 @@
+"""Weights from local files: found, read without running anything in them, loaded strictly, hashed."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wsi_ncmi.errors import InputError
+
+__all__ = ["find_weights", "load_state", "load_strictly", "state_sha256"]
+
+_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+_HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # the layout of a downloaded hub repository
+_WRAPPERS = ("state_dict", "model_state_dict", "model")
+_PREFIXES = ("module.", "model.", "backbone.")
+
+
+def find_weights(path: Path, model: str) -> Path:
+    """Finds the weights file of a model.
+
+    Args:
+        path: The file itself, or a folder that holds ``MODEL.suffix``, one
+            ``MODEL_*``/``MODEL-*``/``MODEL.*`` file, or a hub download (``model.safetensors`` or
+            ``pytorch_model.bin``).
+        model: Name of the model without its family, for example ``squeezenet1_1``.
+
+    Returns:
+        The file.
+
+    Raises:
+        InputError: There is none or more than one; the sentence names what is there.
+    """
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise InputError(
+            f"There is no weights file or folder {path}; give a file that exists with --weights."
+        )
+    files = sorted(each for each in path.iterdir() if each.is_file() and each.suffix in _SUFFIXES)
+    # A timm name may carry a tag (resnet18.a1_in1k); its file may be named with or without it.
+    for name in dict.fromkeys((model, model.partition(".")[0])):
+        exact = [each for each in files if each.stem == name]
+        near = [each for each in files if each.name.startswith(tuple(f"{name}{mark}" for mark in "_-."))]
+        found = exact or near
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise InputError(
+                f"The folder {path} holds {len(found)} weights files for {model} "
+                f"({_some([each.name for each in found])}); give one of them with --weights."
+            )
+    for hub_file in _HUB_FILES:
+        if (path / hub_file).is_file():
+            return path / hub_file
+    holds = f"it holds {_some([each.name for each in files])}" if files else "it holds no weights file"
+    raise InputError(
+        f"The folder {path} has no weights for {model} ({holds}); name the file {model}.safetensors "
+        "or give the file itself with --weights."
+    )
+
+
+def load_state(path: Path) -> dict[str, Tensor]:
+    """Reads the tensors of a weights file; nothing in the file is executed.
+
+    Args:
+        path: ``.safetensors``, or a file of ``torch.save`` that holds tensors only (read with
+            ``weights_only``).
+
+    Returns:
+        Tensor by name, on the CPU, with the wrappers and prefixes of training code taken off.
+
+    Raises:
+        InputError: The file is damaged, no weights file, or holds more than tensors.
+    """
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    for wrapper in _WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    if not isinstance(content, Mapping) or not content:
+        raise InputError(f"The weights file {path} holds no named tensors; give a state dict of the model.")
+    state = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    if len(state) != len(content):
+        strange = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
+        raise InputError(
+            f"The weights file {path} holds entries that are no tensors ({_some(strange)}); save the "
+            "state dict alone."
+        )
+    stripped = True
+    while stripped:
+        stripped = False
+        for prefix in _PREFIXES:
+            if all(key.startswith(prefix) for key in state):
+                state = {key.removeprefix(prefix): value for key, value in state.items()}
+                stripped = True
+    return state
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"The weights file {path} can't be read ({_first_line(error)}); fetch it again."
+        ) from error
+
+
+def _read_pickle(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"The weights file {path} was refused: it is damaged or holds Python objects beside tensors, "
+            f"which could "
+            "run code when loaded; ask for it as safetensors."
+        ) from error
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"The weights file {path} can't be read ({_first_line(error)}); fetch it again."
+        ) from error
+
+
+def load_strictly(
+    model: nn.Module, state: Mapping[str, Tensor], *, head: Sequence[str], path: Path, name: str
+) -> None:
+    """Loads every tensor of a headless model, and allows nothing left over but the removed head.
+
+    Args:
+        model: The network without its classifier.
+        state: Tensors by name.
+        head: Name prefixes of what was removed from the network (for example ``("fc.",)``).
+        path: The file, for the error.
+        name: The encoder's name, for the error.
+
+    Raises:
+        InputError: Tensors are missing, unexpected or of another shape; names the first and counts all.
+    """
+    expected = model.state_dict()
+    # Counters of training batches: evaluation never reads them and many published files lack them.
+    needed = {key for key in expected if not key.endswith("num_batches_tracked")}
+    missing = sorted(needed - state.keys())
+    extra = sorted(key for key in state if key not in expected and not key.startswith(tuple(head)))
+    shapes = sorted(key for key in expected if key in state and state[key].shape != expected[key].shape)
+    faults = [
+        f"{len(keys)} {what} ({_some(keys)})"
+        for keys, what in ((missing, "missing"), (extra, "unexpected"), (shapes, "of another shape"))
+        if keys
+    ]
+    if faults:
+        raise InputError(
+            f"The weights file {path} does not fit {name}: of {len(needed)} tensors needed, "
+            f"{', '.join(faults)}; give the weights of this very model."
+        )
+    model.load_state_dict({**expected, **{key: state[key] for key in expected if key in state}})
+
+
+def state_sha256(model: nn.Module) -> str:
+    """SHA-256 of the tensors a network computes with.
+
+    Taken over name, dtype, shape and bytes of each tensor in use, sorted by name, after loading: the same
+    tensors give the same hash from safetensors or pickle, with or without a head or a prefix.
+
+    Args:
+        model: The network.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for key, tensor in sorted(model.state_dict().items()):
+        if key.endswith("num_batches_tracked"):
+            continue
+        digest.update(f"{key}|{tensor.dtype}|{tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _some(names: Sequence[str], limit: int = 3) -> str:
+    return ", ".join(names[:limit]) + (", …" if len(names) > limit else "")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
