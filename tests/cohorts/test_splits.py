@@ -214,6 +214,21 @@ def test_camelyon17_is_balanced_better_than_by_stratified_group_k_fold(real_data
 
 
 @pytest.mark.real_data
+def test_real_official_splits(real_data):
+    camelyon = read_labels(f"camelyon17:{real_data}/labels/camelyon17_stage_labels.csv")
+    splits = official_splits(camelyon, SplitOptions())
+    (fold,) = splits.folds
+    assert {camelyon.by_slide[s].centre for s in (*fold.train, *fold.validation)} == {"0", "1", "2"}
+    assert {camelyon.by_slide[s].centre for s in fold.test} == {"3", "4"}
+    assert (len(fold.train), len(fold.validation), len(fold.test)) == (240, 60, 200)
+    assert [leak for leak in find_leaks(splits, camelyon) if leak.fatal] == []
+    assert any("Centre 0, 1, 2, 3, 4" in warning for warning in splits.meta["warnings"])
+    bracs = read_labels(f"bracs7:{real_data}/labels/bracs.csv", group="slide_id")
+    (fold,) = official_splits(bracs, SplitOptions()).folds
+    assert (len(fold.train), len(fold.validation), len(fold.test)) == (395, 65, 87)
+
+
+@pytest.mark.real_data
 def test_real_bags_split_by_patient(real_data):
     cohort = open_bag_source(real_data / "tcga_bags" / "tcga_rcc.npz").embedded_cohort()
     splits = make_splits(cohort, SplitOptions(stratify=("label",)))

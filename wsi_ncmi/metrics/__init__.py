@@ -13,6 +13,7 @@ from wsi_ncmi.metrics.comparison import PairedComparison, compare_paired, correc
 from wsi_ncmi.metrics.confusion import confusion_matrix
 from wsi_ncmi.metrics.evaluate import evaluate_predictions, fold_metrics
 from wsi_ncmi.metrics.evaluation import METRICS_SCHEMA, Estimate, Evaluation, Spread
+from wsi_ncmi.metrics.information import information_metrics
 from wsi_ncmi.metrics.predictions import check_predictions, classes_of, read_predictions
 from wsi_ncmi.metrics.staging import STAGES, patient_stage, patient_stages, stage_kappa
 
@@ -36,6 +37,7 @@ __all__ = [
     "expected_calibration_error",
     "fit_temperature",
     "fold_metrics",
+    "information_metrics",
     "patient_stage",
     "patient_stages",
     "read_predictions",

@@ -54,6 +54,9 @@ def evaluate_predictions(
     metrics = {name: _estimate(value[0], drawn[name], _why(name)) for name, value in overall.items()}
     ordered = {name: metrics.pop(name) for name in (*CONFUSION_METRICS, "auroc_macro_ovr", "auprc_macro")}
     ordered |= metrics
+    for name, number in pooled.information().items():
+        reason = "no interval: not resampled" if math.isfinite(number) else _why(name)
+        ordered[name] = Estimate(number, reason=reason)
     per_class = {
         name: {
             metric: _estimate(by_class[metric][0, i], drawn_by_class[metric][:, i], _why(metric))

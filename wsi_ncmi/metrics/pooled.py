@@ -12,6 +12,7 @@ from wsi_ncmi.metrics.bootstrap import draw_multiplicities, sum_by_patient
 from wsi_ncmi.metrics.calibration import brier_terms, nll_terms
 from wsi_ncmi.metrics.classification import check_probabilities, class_positions
 from wsi_ncmi.metrics.confusion import confusion_metrics, per_class_metrics
+from wsi_ncmi.metrics.information import INFORMATION_METRICS, information_metrics
 from wsi_ncmi.metrics.ranking import one_vs_rest_auroc, one_vs_rest_average_precision
 
 if TYPE_CHECKING:
@@ -72,6 +73,11 @@ class PooledSeeds:
             {name: np.mean(values, axis=0) for name, values in overall.items()},
             {name: np.mean(values, axis=0) for name, values in per_class.items()},
         )
+
+    def information(self) -> dict[str, float]:
+        """CMI, Γ and NCMI of the pooled predictions, means over seeds."""
+        by_seed = [information_metrics(seed.p, seed.truth) for seed in self._seeds]
+        return {name: float(np.mean([values[name] for values in by_seed])) for name in INFORMATION_METRICS}
 
     def bootstrap(self, resamples: int, seed: int, *, ranking: bool = True) -> tuple[_Values, _Values]:
         """As ``values`` for ``resamples`` draws of patients: (resamples,) and (resamples, C)."""
