@@ -107,15 +107,21 @@ def test_hold_out():
 
 
 def test_class_counts_before_centre():
-    # Class and centre can't both be even: every class-b patient is at centre 1.
-    groups = [[0]] * 20 + [[1]] * 5
-    rows = [
-        replace(row, centre="1" if row.label == "b" or i % 3 == 0 else "0")
-        for i, row in enumerate(cohort_of(groups).rows)
-    ]
-    cohort = Cohort(tuple(rows), ("a", "b"))
-    for fold in make_splits(cohort, SplitOptions(folds=5)).folds:
-        assert Counter(cohort.by_slide[s].label for s in fold.test) == {"a": 4, "b": 1}
+    # Even classes put both slides of p000 against p001 and p002; even centres would part those two.
+    cohort = cohort_of([[0, 0], [0], [0], [1], [1], [1], [1]], ("a", "b"), centres="0112222")
+    for seed in range(5):
+        for fold in make_splits(cohort, SplitOptions(folds=2, validation=0, seed=seed)).folds:
+            assert Counter(cohort.by_slide[s].label for s in fold.test) == {"a": 2, "b": 2}
+    # Without a class in the way, the centres are even.
+    for fold in make_splits(cohort, SplitOptions(folds=2, validation=0, stratify=("centre",))).folds:
+        assert Counter(cohort.by_slide[s].centre for s in fold.test)["1"] == 1
+
+
+def test_validation_sees_a_class_even_where_that_is_more_than_its_share():
+    # One of class b's patients brings ten slides, where the share of the validation would be four.
+    cohort = cohort_of([[0]] * 60 + [[1] * 10] * 6, ("a", "b"))
+    for fold in make_splits(cohort, SplitOptions(folds=3, validation=0.1)).folds:
+        assert {cohort.by_slide[s].label for s in fold.validation} == {"a", "b"}
 
 
 def test_too_few_patients_of_a_class():

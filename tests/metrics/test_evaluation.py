@@ -106,6 +106,8 @@ def test_draws_are_whole_patients_and_repeatable():
     assert np.array_equal(draws, in_chunks)
     assert draws.mean() == 1.0
     assert draws.var() == pytest.approx(16 / 17, rel=0.15)
+    many = np.concatenate(list(draw_multiplicities(17, 5000, seed=4)))
+    assert many.mean(axis=0) == pytest.approx(np.ones(17), abs=0.08)
 
 
 def test_interval_covers_the_truth_about_as_often_as_it_says():
