@@ -18,6 +18,13 @@ __all__ = [
     "NCMILoss",
     "CrossEntropy",
     "WeightedCrossEntropy",
+    "FocalLoss",
+    "LabelSmoothing",
+    "Poly1Loss",
+    "SquareLoss",
+    "SupervisedContrastive",
+    "OrthogonalProjectionLoss",
+    "CMIConstrained",
 ]
 
 __getattr__, __dir__ = attach(
@@ -27,6 +34,13 @@ __getattr__, __dir__ = attach(
         "LogitCriterion": "wsi_ncmi.losses.base",
         "NCMILoss": "wsi_ncmi.losses.ncmi",
         "CrossEntropy": "wsi_ncmi.losses.cross_entropy",
-        "WeightedCrossEntropy": "wsi_ncmi.losses.cross_entropy",
+        "WeightedCrossEntropy": "wsi_ncmi.losses.weighted_cross_entropy",
+        "FocalLoss": "wsi_ncmi.losses.focal",
+        "LabelSmoothing": "wsi_ncmi.losses.label_smoothing",
+        "Poly1Loss": "wsi_ncmi.losses.poly",
+        "SquareLoss": "wsi_ncmi.losses.square",
+        "SupervisedContrastive": "wsi_ncmi.losses.supervised_contrastive",
+        "OrthogonalProjectionLoss": "wsi_ncmi.losses.orthogonal_projection",
+        "CMIConstrained": "wsi_ncmi.losses.cmi_constrained",
     },
 )

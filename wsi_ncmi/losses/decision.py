@@ -19,7 +19,7 @@ class CalibratedDecision(nn.Module):
     Args:
         num_classes: Number of classes C.
         scale: The scale a before any fit.
-        ridge: Penalty on b and on the relative change of a, as a number of pseudo-samples.
+        ridge: Penalty on b and on a (in units of the distances' spread), as a number of pseudo-samples.
 
     Attributes:
         scale: a, () buffer.
@@ -32,7 +32,6 @@ class CalibratedDecision(nn.Module):
     def __init__(self, num_classes: int, scale: float, ridge: float = 1.0) -> None:
         super().__init__()
         self.ridge = ridge
-        self.initial_scale = scale
         self.register_buffer("scale", torch.tensor(float(scale)))
         self.register_buffer("bias", torch.zeros(num_classes))
 
@@ -50,13 +49,15 @@ class CalibratedDecision(nn.Module):
             y: Class indices (N,).
         """
         distances = distances.detach().double()
-        # The relative scale is the unknown: it has the size 1 whatever the unit of the distances is.
+        # The unknown is the scale in units of the distances' own spread, so that it is of the size 1 for all.
+        spread = (distances - distances.mean(dim=1, keepdim=True)).square().mean().sqrt()
+        unit = 1 / torch.where(spread > 0, spread, 1.0)
         relative = distances.new_ones((), requires_grad=True)
         bias = distances.new_zeros(distances.shape[1], requires_grad=True)
         weight = self.ridge / max(len(y), 1)
 
         def objective() -> Tensor:
-            scores = bias - relative * self.initial_scale * distances
+            scores = bias - relative * unit * distances
             penalty = bias.square().sum() + (relative - 1).square()
             return cross_entropy(scores, y) + 0.5 * weight * penalty
 
@@ -72,6 +73,6 @@ class CalibratedDecision(nn.Module):
 
         optimizer.step(closure)  # type: ignore[no-untyped-call]
         with torch.no_grad():
-            # A negative scale would call the farthest class the nearest; where the data say so they say nothing.
-            self.scale.copy_(relative.clamp(min=1e-3) * self.initial_scale)
+            # Below zero the farthest class would be the nearest one: such data say nothing of it.
+            self.scale.copy_(relative.clamp(min=1e-3) * unit)
             self.bias.copy_(bias)
