@@ -30,7 +30,7 @@ class RunningCentre(nn.Module):
 
     Attributes:
         mean: The running mean (m,).
-        seen: Samples seen, () float64.
+        seen: Samples seen, ().
     """
 
     mean: Tensor
@@ -41,7 +41,7 @@ class RunningCentre(nn.Module):
         self.momentum = momentum
         self.start = start
         self.register_buffer("mean", torch.zeros(width))
-        self.register_buffer("seen", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("seen", torch.zeros(()))
 
     @torch.no_grad()
     def update(self, u: Tensor) -> None:

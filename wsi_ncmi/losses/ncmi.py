@@ -102,9 +102,9 @@ class NCMILoss(Criterion):
         if form.centring:
             self.centre = RunningCentre(self.symbols, form.centring_momentum, form.centring_start)
         scores = code_word_scores(form.code_words, num_classes, self.symbols, form.code_scale)
-        log_words = self._log_map(scores).float()
+        log_words = self._log_map(scores).to(torch.get_default_dtype())
         if form.code_words == "learned":
-            self.code_scores = nn.Parameter(scores.float())
+            self.code_scores = nn.Parameter(scores.to(torch.get_default_dtype()))
         self.register_buffer("log_centroids", log_words)
         self.register_buffer("log_decision_centroids", log_words.clone())
         if form.separation == "pairwise" and form.ratio != "log":
