@@ -1,0 +1,205 @@
+"""Every rival against an independent slow formula, and the list of losses."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from wsi_ncmi.errors import InputError
+from wsi_ncmi.losses import LossOptions, build_loss, list_losses
+from wsi_ncmi.losses.cmi_constrained import CMIConstrained
+from wsi_ncmi.losses.orthogonal_projection import orthogonal_projection
+from wsi_ncmi.losses.supervised_contrastive import supervised_contrastive
+
+NAMES = [info.name for info in list_losses()]
+COUNTS = [6, 3, 1]
+
+
+def _softmax(row: list[float]) -> list[float]:
+    top = max(row)
+    e = [math.exp(x - top) for x in row]
+    return [x / sum(e) for x in e]
+
+
+def _cosine(a: list[float], b: list[float]) -> float:
+    dot = sum(x * w for x, w in zip(a, b, strict=True))
+    return dot / math.sqrt(sum(x * x for x in a) * sum(x * x for x in b))
+
+
+def _ce(rows, y):
+    return sum(-math.log(_softmax(r)[c]) for r, c in zip(rows, y, strict=True)) / len(y)
+
+
+def _weighted(rows, y):
+    weight = [sum(COUNTS) / (3 * n) for n in COUNTS]
+    total = sum(-weight[c] * math.log(_softmax(r)[c]) for r, c in zip(rows, y, strict=True))
+    return total / sum(weight[c] for c in y)
+
+
+def _focal(rows, y):
+    p = [_softmax(r)[c] for r, c in zip(rows, y, strict=True)]
+    return sum(-((1 - q) ** 2.0) * math.log(q) for q in p) / len(p)
+
+
+def _smooth(rows, y):
+    total = 0.0
+    for r, c in zip(rows, y, strict=True):
+        total -= sum((0.9 * (j == c) + 0.1 / 3) * math.log(q) for j, q in enumerate(_softmax(r)))
+    return total / len(y)
+
+
+def _poly(rows, y):
+    p = [_softmax(r)[c] for r, c in zip(rows, y, strict=True)]
+    return sum(-math.log(q) + 1.0 * (1 - q) for q in p) / len(p)
+
+
+def _square(rows, y):
+    total = sum((x - (j == c)) ** 2 for r, c in zip(rows, y, strict=True) for j, x in enumerate(r))
+    return total / (3 * len(y))
+
+
+def _contrast(rows, y, tau):
+    terms = []
+    for i, a in enumerate(rows):
+        positives = [k for k in range(len(y)) if k != i and y[k] == y[i]]
+        bottom = sum(math.exp(_cosine(a, rows[k]) / tau) for k in range(len(y)) if k != i)
+        if positives:
+            shares = [math.log(math.exp(_cosine(a, rows[k]) / tau) / bottom) for k in positives]
+            terms.append(-sum(shares) / len(shares))
+    return sum(terms) / len(terms)
+
+
+def _opl(rows, y, gamma):
+    pairs = [(i, k) for i in range(len(y)) for k in range(len(y)) if i != k]
+    same = [_cosine(rows[i], rows[k]) for i, k in pairs if y[i] == y[k]]
+    other = [_cosine(rows[i], rows[k]) for i, k in pairs if y[i] != y[k]]
+    return 1 - sum(same) / len(same) + gamma * abs(sum(other) / len(other))
+
+
+def _cmic(rows, y):
+    p = [_softmax(r) for r in rows]
+    n = len(y)
+    means = {c: [sum(p[i][j] for i in range(n) if y[i] == c) / y.count(c) for j in range(3)] for c in set(y)}
+    cmi = sum(p[i][j] * math.log(p[i][j] / means[y[i]][j]) for i in range(n) for j in range(3)) / n
+    gamma = 0.0
+    for i in range(n):
+        for k in range(n):
+            if y[i] != y[k]:
+                gamma -= sum(p[i][j] * math.log(p[k][j]) for j in range(3)) / n**2
+    return _ce(rows, y) + 0.5 * cmi - 0.1 * gamma
+
+
+SLOW = {
+    "ce": _ce,
+    "weighted_ce": _weighted,
+    "focal": _focal,
+    "label_smoothing": _smooth,
+    "poly1": _poly,
+    "square": _square,
+    "supcon": lambda rows, y: _ce(rows, y) + _contrast(rows, y, 0.1),
+    "opl": lambda rows, y: _ce(rows, y) + _opl(rows, y, 0.5),
+    "cmic": _cmic,
+}
+
+
+def test_every_rival_has_a_slow_formula():
+    assert set(SLOW) == set(NAMES) - {"ncmi"}
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", sorted(SLOW))
+def test_rival_equals_its_slow_formula_and_its_gradient_is_right(name, seed):
+    torch.manual_seed(seed)
+    logits = torch.randn(7, 3, dtype=torch.float64) * 2
+    y = torch.tensor([0, 1, 1, 2, 0, 0, 1])
+    criterion = build_loss(LossOptions(name=name), 3, None, COUNTS).double()
+    # The first update of CMIC-DL's centroids takes the batch's means; afterwards they rest.
+    value = criterion(logits, y).item()
+    assert value == pytest.approx(SLOW[name](logits.tolist(), y.tolist()), rel=1e-7)
+    criterion.eval()
+    assert torch.autograd.gradcheck(lambda a: criterion(a, y), logits.clone().requires_grad_())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_loss_owns_its_head_and_works_with_one_slide_and_in_half_precision(name):
+    torch.manual_seed(0)
+    criterion = build_loss(LossOptions(name=name), 3, 16, COUNTS)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for batch in (1, 5):
+            z = torch.where(torch.rand(batch, 16) > 0.5, 100.0, -100.0).bfloat16().requires_grad_()
+            loss = criterion(z, torch.full((batch,), 2))
+            loss.backward()
+            assert loss.dtype == torch.float32
+            assert torch.isfinite(loss)
+            assert torch.isfinite(z.grad).all()
+            assert all(torch.isfinite(p.grad).all() for p in criterion.parameters() if p.grad is not None)
+    criterion.eval()
+    z, y = torch.randn(6, 16), torch.arange(6) % 3
+    criterion.end_epoch(z, y)
+    criterion.fit_decision(z, y)
+    assert torch.allclose(criterion.predict_proba(z).sum(1), torch.ones(6))
+    clone = build_loss(LossOptions(name=name), 3, 16, COUNTS).eval()
+    clone.load_state_dict(criterion.state_dict())
+    assert torch.equal(clone.predict_proba(z), criterion.predict_proba(z))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_loss_learns_separable_classes(name):
+    torch.manual_seed(1)
+    y = torch.arange(90) % 3
+    z = torch.randn(3, 8)[y] * 3 + torch.randn(90, 8) * 0.5
+    criterion = build_loss(LossOptions(name=name), 3, 8, [30, 30, 30])
+    optimizer = torch.optim.Adam(criterion.parameters(), lr=0.05)
+    for _ in range(100):
+        optimizer.zero_grad()
+        criterion(z, y).backward()
+        optimizer.step()
+    criterion.eval()
+    criterion.end_epoch(z, y)
+    assert (criterion.predict_proba(z).argmax(1) == y).float().mean() > 0.95
+
+
+def test_pair_terms_are_zero_without_pairs():
+    one = torch.randn(1, 4, requires_grad=True)
+    label = torch.tensor([0])
+    assert supervised_contrastive(one, label, 0.1).item() == 0
+    assert orthogonal_projection(one, label, 0.5).item() == 0
+    # Only other classes: the within term is absent, the between term is there.
+    two = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
+    assert orthogonal_projection(two, torch.tensor([0, 1]), 0.5).item() == pytest.approx(0.5 / math.sqrt(2))
+
+
+def test_cmic_centroids_become_the_class_means_of_the_epoch():
+    criterion = CMIConstrained(3)
+    criterion(torch.randn(4, 3), torch.tensor([0, 0, 1, 1]))
+    logits, y = torch.randn(6, 3), torch.tensor([0, 0, 0, 1, 1, 1])
+    criterion.end_epoch(logits, y)
+    assert torch.allclose(criterion.centroids[0], logits.softmax(1)[:3].mean(0), atol=1e-6)
+    assert torch.equal(criterion.centroids[2], torch.full((3,), 1 / 3))
+
+
+def test_the_list_names_papers_and_the_registry_refuses_what_it_lacks():
+    assert NAMES[0] == "ncmi"
+    assert len(set(NAMES)) == len(NAMES) == 10
+    assert all(info.paper and info.summary for info in list_losses())
+    with pytest.raises(InputError, match="did you mean 'focal'"):
+        build_loss(LossOptions(name="focall"), 3)
+    with pytest.raises(InputError, match="needs the number of training samples"):
+        build_loss(LossOptions(name="weighted_ce"), 3)
+    with pytest.raises(InputError, match="class counts of at least 1"):
+        build_loss(LossOptions(name="weighted_ce"), 3, None, [3, 0, 2])
+    with pytest.raises(InputError, match="at least 2 classes"):
+        build_loss(LossOptions(name="ce"), 1)
+
+
+def test_listing_the_losses_does_not_import_torch():
+    import subprocess
+    import sys
+
+    code = "import sys; from wsi_ncmi.losses import list_losses, LossOptions, PRESETS; print('torch' in sys.modules)"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        == "False\n"
+    )
