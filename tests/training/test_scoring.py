@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score, recall_score
 
+from wsi_ncmi.losses import LossOptions, build_loss
 from wsi_ncmi.training.identity import first_difference, identity_hash
-from wsi_ncmi.training.scoring import f1_and_recall
+from wsi_ncmi.training.scoring import f1_and_recall, probabilities_of, validation_scores
 
 
 @given(st.integers(2, 6), st.integers(1, 60), st.integers(0, 2**31))
@@ -31,3 +34,28 @@ def test_identity_ignores_the_order_of_keys_and_names_the_difference():
     assert first_difference(one, other) == ""
     assert first_difference(one, {**one, "a": {"b": 2, "c": [1, 2]}}) == "a.b is 1 there and 2 now"
     assert first_difference(one, {"a": one["a"]}) == "d is None there and absent now"
+
+
+def test_validation_information_equals_a_slow_loop():
+    """CMI = mean KL(p‖class mean), Γ = mean over all pairs of 1{y≠v} H(p, q), on CE's probabilities."""
+    generator = torch.Generator().manual_seed(0)
+    z, y = torch.randn(9, 5, generator=generator), torch.tensor([0, 0, 0, 1, 1, 2, 2, 2, 2])
+    criterion = build_loss(LossOptions(name="ce"), 3, 5)
+    scores = validation_scores(criterion, z, y)
+    p = probabilities_of(criterion, z)
+    means = [p[y.numpy() == c].mean(axis=0) for c in range(3)]
+    cmi = np.mean([np.sum(p[i] * np.log(p[i] / means[int(y[i])])) for i in range(9)])
+    pairs = [-np.sum(p[i] * np.log(p[j])) if y[i] != y[j] else 0.0 for i in range(9) for j in range(9)]
+    np.testing.assert_allclose(scores["val_cmi"], cmi, rtol=1e-9)
+    np.testing.assert_allclose(scores["val_gamma"], np.mean(pairs), rtol=1e-9)
+    np.testing.assert_allclose(scores["val_ncmi"], cmi / np.mean(pairs), rtol=1e-9)
+    assert scores["val_loss"] == pytest.approx(float(criterion(z, y)), rel=1e-6)
+
+
+def test_information_of_one_class_leaves_the_ratio_undefined():
+    scores = validation_scores(
+        build_loss(LossOptions(name="ce"), 3, 4), torch.randn(5, 4), torch.ones(5).long()
+    )
+    assert np.isfinite(scores["val_cmi"])
+    assert np.isnan(scores["val_gamma"])
+    assert np.isnan(scores["val_ncmi"])

@@ -215,7 +215,8 @@ def _train(
 
         for outcome in _outcomes(todo, setup, context, workers, on_news):
             ended += 1
-            task.advance(epochs - counted[outcome.index])
+            if counted[outcome.index] < epochs:  # stopped early, or failed
+                task.advance(epochs - counted[outcome.index])
             if outcome.problem:
                 run = todo[outcome.index]
                 _LOG.warning("%s fold %d seed %d: %s", run.name, run.fold, run.seed, outcome.problem)

@@ -10,6 +10,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -164,7 +165,10 @@ def _serve(connection: Connection, setup: Callable[[], Work]) -> None:
         try:
             task = connection.recv()
         except EOFError:
-            return
+            # Torch takes seconds to leave a process in order; all our files are closed and on disk by now.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(0)
         try:
             if work is None:
                 work = setup()

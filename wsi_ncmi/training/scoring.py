@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from wsi_ncmi.losses import functional
 from wsi_ncmi.losses.base import Criterion
-from wsi_ncmi.metrics import information_metrics
 from wsi_ncmi.mil.base import Aggregator
 from wsi_ncmi.training.batches import BagCache
 
@@ -89,10 +90,22 @@ def validation_scores(criterion: Criterion, z: Tensor, y: Tensor) -> dict[str, f
     probabilities = probabilities_of(criterion, z)
     truth = y.cpu().numpy()
     macro_f1, balanced = f1_and_recall(truth, probabilities.argmax(axis=1), criterion.num_classes)
-    information = information_metrics(probabilities, truth)
     return {
         "val_loss": loss,
         "val_macro_f1": macro_f1,
         "val_balanced_accuracy": balanced,
-        **{f"val_{name}": float(information[name]) for name in ("cmi", "gamma", "ncmi")},
+        **_information(probabilities, truth, criterion.num_classes),
     }
+
+
+def _information(
+    probabilities: NDArray[np.float64], y: NDArray[np.int64], num_classes: int
+) -> dict[str, float]:
+    """Concentration, pairwise separation and their ratio on class probabilities, the same for all losses."""
+    log_p, target = functional.safe_log(torch.from_numpy(probabilities)), torch.from_numpy(y)
+    log_s, counts = functional.class_means(log_p, target, num_classes)
+    cmi = float(functional.cmi(log_p, target, log_s))
+    if int((counts > 0).sum()) < 2:
+        return {"val_cmi": cmi, "val_gamma": math.nan, "val_ncmi": math.nan}
+    gamma = float(functional.separation(log_p, target, log_s))
+    return {"val_cmi": cmi, "val_gamma": gamma, "val_ncmi": cmi / gamma}
