@@ -9,7 +9,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from wsi_ncmi.mil.base import Aggregator, AggregatorOutput, BagBatch
-from wsi_ncmi.mil.segments import segment_softmax, segment_sum
+from wsi_ncmi.mil.dropout import FastDropout
+from wsi_ncmi.mil.segments import segment_softmax, segment_weighted_sum
 
 __all__ = ["ABMIL", "GatedABMIL"]
 
@@ -36,9 +37,9 @@ class ABMIL(Aggregator):
         input_dropout: float = 0.0,
     ) -> None:
         super().__init__(in_features, hidden)
-        self.input_dropout = nn.Dropout(input_dropout)
+        self.input_dropout = FastDropout(input_dropout)
         self.projection = nn.Linear(in_features, hidden)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = FastDropout(dropout)
         self.branches = nn.Linear(hidden, self._branch_count() * attention)
         self.score = nn.Linear(attention, 1)
 
@@ -55,7 +56,7 @@ class ABMIL(Aggregator):
         hidden = self.dropout(self.projection(features).relu())
         scores = self.score(self.dropout(self._activate(self.branches(hidden)))).squeeze(1)
         attention = segment_softmax(scores, batch)
-        return AggregatorOutput(segment_sum(hidden * attention.unsqueeze(1), batch), attention)
+        return AggregatorOutput(segment_weighted_sum(hidden, attention, batch), attention)
 
 
 class GatedABMIL(ABMIL):

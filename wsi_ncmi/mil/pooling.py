@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from wsi_ncmi.mil.base import Aggregator, AggregatorOutput, BagBatch
+from wsi_ncmi.mil.dropout import FastDropout
 from wsi_ncmi.mil.segments import segment_max, segment_mean
 
 __all__ = ["MaxPool", "MeanPool"]
@@ -16,9 +17,9 @@ class _Pool(Aggregator):
         self, in_features: int, hidden: int = 128, dropout: float = 0.25, input_dropout: float = 0.0
     ) -> None:
         super().__init__(in_features, hidden)
-        self.input_dropout = nn.Dropout(input_dropout)
+        self.input_dropout = FastDropout(input_dropout)
         self.projection = nn.Linear(in_features, hidden)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = FastDropout(dropout)
 
     def _project(self, batch: BagBatch) -> Tensor:
         features = self.input_dropout(batch.features.to(self.projection.weight.dtype))
@@ -41,8 +42,9 @@ class MeanPool(_Pool):
     def forward(self, batch: BagBatch) -> AggregatorOutput:
         """Embeds every bag (see :class:`Aggregator`)."""
         hidden = self._project(batch)
-        attention = batch.lengths.to(hidden.dtype).reciprocal()[batch.bag_index]
-        return AggregatorOutput(segment_mean(hidden, batch), attention)
+        embedding = segment_mean(hidden, batch)
+        attention = batch.lengths.to(embedding.dtype).reciprocal()[batch.bag_index]
+        return AggregatorOutput(embedding, attention)
 
 
 class MaxPool(_Pool):
@@ -65,7 +67,7 @@ class MaxPool(_Pool):
         hidden = self._project(batch)
         embedding = segment_max(hidden, batch)
         with torch.no_grad():
-            wins = (hidden == embedding[batch.bag_index]).to(hidden.dtype)
+            wins = (hidden == embedding[batch.bag_index]).to(embedding.dtype)
             ties = wins.new_zeros(embedding.shape).index_add_(0, batch.bag_index, wins)
             attention = (wins / ties[batch.bag_index]).mean(dim=1)
         return AggregatorOutput(embedding, attention)

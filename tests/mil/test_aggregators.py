@@ -1,0 +1,206 @@
+"""Aggregators: packed bags equal single bags and a slow one-bag reference."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from wsi_ncmi.errors import InputError
+from wsi_ncmi.mil import BagBatch, ModelOptions, build_model, list_models
+
+NAMES = [info.name for info in list_models()]
+LENGTHS = [1, 7, 30, 2]
+
+
+def _model(name: str, dtype: torch.dtype = torch.float64, **settings):
+    torch.manual_seed(0)
+    return build_model(ModelOptions(name=name, hidden=6, attention=5, **settings), 4).to(dtype)
+
+
+def _bags(dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(n, 4, generator=generator, dtype=dtype) for n in LENGTHS]
+
+
+def _slow_bag(name: str, model, bag: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """One bag, instance by instance, from the papers' equations."""
+    hidden = [torch.clamp(model.projection.weight @ x + model.projection.bias, min=0) for x in bag]
+    if name == "mean":
+        weights = [torch.tensor(1 / len(hidden), dtype=torch.float64)] * len(hidden)
+    elif name == "max":
+        embedding = torch.stack([max((h[e] for h in hidden), key=lambda v: v.item()) for e in range(6)])
+        return embedding, []
+    else:
+        V, bV = model.branches.weight[:5], model.branches.bias[:5]
+        scores = []
+        for h in hidden:
+            branch = torch.tanh(V @ h + bV)
+            if name == "abmil":
+                U, bU = model.branches.weight[5:], model.branches.bias[5:]
+                branch = branch / (1 + torch.exp(-(U @ h + bU)))
+            scores.append(model.score.weight[0] @ branch + model.score.bias[0])
+        total = sum(torch.exp(s) for s in scores)
+        weights = [torch.exp(s) / total for s in scores]
+    return sum(w * h for w, h in zip(weights, hidden, strict=True)), weights
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_packed_bags_equal_the_slow_reference_in_value_and_gradient(name):
+    model = _model(name).eval()
+    head = torch.randn(6, 3, dtype=torch.float64)
+    probe = torch.randn(len(LENGTHS), 3, dtype=torch.float64)
+    bags = [bag.requires_grad_() for bag in _bags()]
+    output = model(BagBatch.pack(bags))
+    logits = output.embedding @ head
+    inputs = [*model.parameters(), *bags]
+    fast = torch.autograd.grad((logits * probe).sum(), inputs, allow_unused=True)
+    slow_bags = [_slow_bag(name, model, bag) for bag in bags]
+    slow_logits = torch.stack([embedding for embedding, _ in slow_bags]) @ head
+    slow = torch.autograd.grad((slow_logits * probe).sum(), inputs, allow_unused=True)
+    assert torch.allclose(logits, slow_logits, rtol=1e-10, atol=1e-12)
+    if name != "max":
+        weights = torch.stack([w for _, ws in slow_bags for w in ws]).double()
+        assert torch.allclose(output.attention, weights, rtol=1e-6, atol=1e-9)
+    for a, b in zip(fast, slow, strict=True):
+        assert (a is None) == (b is None)
+        assert a is None or torch.allclose(a, b, rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_packed_equals_single_bags_in_float32(name):
+    model = _model(name, torch.float32).eval()
+    bags = _bags(torch.float32)
+    packed = model(BagBatch.pack(bags))
+    single = [model(BagBatch.pack([bag])) for bag in bags]
+    assert torch.allclose(packed.embedding, torch.cat([s.embedding for s in single]), atol=1e-6)
+    assert torch.allclose(packed.attention, torch.cat([s.attention for s in single]), atol=1e-6)
+    sums = [part.sum().item() for part in packed.attention.split(LENGTHS)]
+    assert sums == pytest.approx([1.0] * len(LENGTHS), abs=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_order_of_instances_does_not_matter(name):
+    model = _model(name).eval()
+    bag = _bags()[2]
+    order = torch.randperm(len(bag))
+    straight, shuffled = model(BagBatch.pack([bag])), model(BagBatch.pack([bag[order]]))
+    assert torch.allclose(straight.embedding, shuffled.embedding, atol=1e-12)
+    assert torch.allclose(straight.attention[order], shuffled.attention, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradcheck(name):
+    model = _model(name).eval()
+    lengths = torch.tensor([1, 4, 2])
+    x = torch.randn(7, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda a: model(BagBatch(a, lengths)).embedding, x)
+    if name.startswith("abmil"):
+        assert torch.autograd.gradcheck(lambda a: model(BagBatch(a, lengths)).attention, x)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_bag_of_a_hundred_thousand_beside_one_of_one(name):
+    model = _model(name, torch.float32).train()
+    big, one = torch.randn(100_000, 4), torch.randn(1, 4)
+    output = model(BagBatch.pack([one, big]))
+    output.embedding.sum().backward()
+    assert torch.isfinite(output.embedding).all()
+    assert output.attention[0].item() == 1
+    assert output.attention[1:].sum().item() == pytest.approx(1, abs=1e-4)
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_half_precision_features_are_cast_to_the_model():
+    model = _model("abmil", torch.float32).eval()
+    bags = [bag.half() for bag in _bags(torch.float32)]
+    expected = model(BagBatch.pack([bag.float() for bag in bags])).embedding
+    assert torch.equal(model(BagBatch.pack(bags)).embedding, expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_autocast_pools_in_float32(name):
+    model = _model(name, torch.float32)
+    bags = _bags(torch.float32)
+    expected = model.eval()(BagBatch.pack(bags)).embedding
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = model(BagBatch.pack(bags))
+    assert output.embedding.dtype == output.attention.dtype == torch.float32
+    assert torch.allclose(output.embedding, expected, rtol=0.05, atol=0.05)
+    output.embedding.sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("name", ["abmil", "abmil_plain", "max"])
+def test_learns_to_find_a_rare_instance(name):
+    """A slide is positive when one instance in twenty is of another kind; the mean alone hardly tells."""
+    generator = torch.Generator().manual_seed(5)
+    bags, labels = [], torch.arange(60) % 2
+    for label in labels:
+        bag = torch.randn(20, 4, generator=generator)
+        bag[:, 0] = -1
+        if label:
+            bag[3, 0] = 3
+        bags.append(bag)
+    torch.manual_seed(0)
+    model = build_model(ModelOptions(name=name, hidden=16, attention=8, dropout=0.0), 4)
+    head = torch.nn.Linear(16, 2)
+    optimizer = torch.optim.Adam([*model.parameters(), *head.parameters()], lr=0.01)
+    batch = BagBatch.pack(bags)
+    for _ in range(150):
+        output = model(batch)
+        loss = torch.nn.functional.cross_entropy(head(output.embedding), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    output = model.eval()(batch)
+    assert (head(output.embedding).argmax(1) == labels).float().mean() >= 0.98
+    if name != "max":
+        rare = output.attention.view(60, 20)[labels == 1, 3]
+        assert rare.mean() > 3 / 20
+
+
+def test_max_pool_shares_its_attention_among_ties():
+    model = _model("max").eval()
+    bag = torch.randn(1, 4, dtype=torch.float64).repeat(5, 1)
+    assert model(BagBatch.pack([bag])).attention.tolist() == pytest.approx([0.2] * 5)
+
+
+def test_unknown_model_is_named_with_the_nearest_one():
+    with pytest.raises(InputError, match="no aggregator named 'abmill'; did you mean 'abmil'"):
+        build_model(ModelOptions(name="abmill"), 4)
+    with pytest.raises(InputError, match="widths of at least 1"):
+        build_model(ModelOptions(), 0)
+
+
+def test_packing():
+    bags = _bags()
+    batch = BagBatch.pack(bags)
+    assert len(batch) == 4
+    assert batch.offsets.tolist() == [0, 1, 8, 38, 40]
+    assert batch.bag_index.tolist() == [0] * 1 + [1] * 7 + [2] * 30 + [3] * 2
+    assert torch.equal(batch.features, torch.cat(bags))
+    assert batch.to("cpu", torch.float32).features.dtype == torch.float32
+    with pytest.raises(InputError, match="Bag 1 of the batch has shape"):
+        BagBatch.pack([torch.zeros(3, 4), torch.zeros(0, 4)])
+    with pytest.raises(InputError, match="width 4"):
+        BagBatch.pack([torch.zeros(3, 4), torch.zeros(2, 5)])
+    with pytest.raises(InputError, match="at least one bag"):
+        BagBatch.pack([])
+    with pytest.raises(ValueError, match=r"features must be \(ΣN, D\)"):
+        BagBatch(torch.zeros(3), torch.tensor([3]))
+
+
+def test_attention_of_huge_scores_is_stable():
+    from wsi_ncmi.mil.segments import segment_softmax
+
+    scores = torch.tensor([1e4, 1e4, -1e4, -3e4, 5.0])
+    batch = BagBatch(torch.zeros(5, 1), torch.tensor([3, 1, 1]))
+    assert segment_softmax(scores, batch).tolist() == pytest.approx([0.5, 0.5, 0.0, 1.0, 1.0])
+    # Softmax of scores shifted by a constant a bag is the same.
+    shift = torch.tensor([3.0, 3.0, 3.0, -7.0, 2.0])
+    assert torch.allclose(segment_softmax(scores / 1e4 + shift, batch), segment_softmax(scores / 1e4, batch))
+    assert math.isclose(
+        segment_softmax(scores / 1e4, batch)[2].item(), math.exp(-2) / (2 + math.exp(-2)), rel_tol=1e-5
+    )

@@ -1,0 +1,45 @@
+"""Dropout that doesn't dominate a training step on the CPU."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import dropout
+
+__all__ = ["FastDropout"]
+
+_LEVELS = 1 << 16
+
+
+class FastDropout(nn.Module):
+    """Inverted dropout as ``nn.Dropout``, with 16 random bits an element on the CPU.
+
+    ``bernoulli_`` draws one double an element and took a quarter of a training step of ABMIL; four elements
+    share one 64-bit draw here (about ten times faster). The probability is exact to 1/65,536 and the scale
+    belongs to the rounded one, so that the expectation is unchanged. Follows ``torch.manual_seed``. On other
+    devices it is torch's own dropout.
+
+    Args:
+        p: Probability of zeroing an element, in [0, 1).
+    """
+
+    def __init__(self, p: float = 0.5) -> None:
+        super().__init__()
+        self.p = p
+        self._threshold = round(p * _LEVELS)
+
+    def extra_repr(self) -> str:
+        """The probability, for ``repr``."""
+        return f"p={self.p}"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Zeroes elements of ``x`` (any shape) in training; the identity otherwise."""
+        if not self.training or self._threshold == 0:
+            return x
+        if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
+            return dropout(x, self.p, training=True)
+        draws = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+        bits = draws.view(torch.int16)[: x.numel()].view(x.shape)
+        mask = torch.empty_like(x, memory_format=torch.contiguous_format, requires_grad=False)
+        torch.ge(bits, self._threshold - _LEVELS // 2, out=mask)
+        return x * mask.mul_(_LEVELS / (_LEVELS - self._threshold))
