@@ -49,7 +49,7 @@ def test_validation_information_equals_a_slow_loop():
     np.testing.assert_allclose(scores["val_cmi"], cmi, rtol=1e-9)
     np.testing.assert_allclose(scores["val_gamma"], np.mean(pairs), rtol=1e-9)
     np.testing.assert_allclose(scores["val_ncmi"], cmi / np.mean(pairs), rtol=1e-9)
-    assert scores["val_loss"] == pytest.approx(float(criterion(z, y)), rel=1e-6)
+    assert scores["val_loss"] == pytest.approx(criterion(z, y).item(), rel=1e-6)
 
 
 def test_information_of_one_class_leaves_the_ratio_undefined():
