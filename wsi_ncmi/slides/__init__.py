@@ -10,7 +10,7 @@ _EXPORTS = {
     "Mpp": "wsi_ncmi.slides.mpp",
     "resolve_mpp": "wsi_ncmi.slides.mpp",
     "read_mpp_table": "wsi_ncmi.slides.mpp_table",
-    "open_slide": "wsi_ncmi.slides.registry",
+    "open_slide": "wsi_ncmi.slides.opening",
     "list_readers": "wsi_ncmi.slides.registry",
     "probe_against_openslide": "wsi_ncmi.slides.probe",
     "SLIDE_EXTENSIONS": "wsi_ncmi.slides.names",

@@ -1,11 +1,41 @@
-"""Microns per pixel of level 0, with where the number came from."""
+"""Microns per pixel of level 0: a written chain, each link checked, the source of the number kept.
+
+An explicit value of the user's per-slide table wins (the user has looked at this very slide). Otherwise, in
+order: the scanner vendor's own property, the TIFF resolution tags, the objective power by the convention
+10 / power (40× is 0.25 µm, the field's usual one), the cohort's default. Nothing is guessed: without any of
+them the slide has no resolution and is reported.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["Mpp"]
+from wsi_ncmi.errors import InputError, MissingMppError
+from wsi_ncmi.slides.base import Slide
+
+__all__ = ["COARSEST_MPP", "FINEST_MPP", "MPP_SOURCES", "Mpp", "is_believable_mpp", "resolve_mpp"]
+
+FINEST_MPP = 0.02
+"""At or below this many microns per pixel no value is believed (100× oil scans have about 0.05)."""
+
+COARSEST_MPP = 100.0
+"""Above this no value is believed."""
+
+MPP_SOURCES = ("table", "vendor", "tiff", "objective", "default")
+"""The links of the chain in the order in which they are asked."""
+
+_OBJECTIVE_MICRONS = 10.0
+_BELIEVABLE_POWERS = (0.5, 160.0)
+# Dots per inch that image software writes unasked; none is a scanner's resolution (1200 dpi is 21 µm).
+# fmt: off
+_PRINT_DPI = (72, 75, 90, 96, 100, 120, 144, 150, 180, 192, 200, 240, 254,
+               300, 360, 400, 600, 720, 1200, 2400)
+# fmt: on
+_MICRONS_PER_UNIT = {"inch": 25400.0, "centimeter": 10000.0, "millimeter": 1000.0, "micrometer": 1.0}
+# OpenSlide fills openslide.mpp-x of these formats from the TIFF tags: no vendor stands behind the number.
+_VENDORS_WITHOUT_OWN_MPP = ("generic-tiff", "image", "")
 
 
 @dataclass(frozen=True)
@@ -30,3 +60,96 @@ class Mpp:
     def mean(self) -> float:
         """Geometric mean of both axes: the side in µm of a square of one pixel's area."""
         return math.sqrt(self.x * self.y)
+
+
+def is_believable_mpp(value: float) -> bool:
+    """Whether a number of microns per pixel can be a slide's (above 0.02, at most 100, finite)."""
+    return math.isfinite(value) and FINEST_MPP < value <= COARSEST_MPP
+
+
+def resolve_mpp(slide: Slide, *, table_mpp: float | None = None, default_mpp: float | None = None) -> Mpp:
+    """Resolves a slide's microns per pixel through the chain of this module.
+
+    Args:
+        slide: An open slide; only its properties are looked at.
+        table_mpp: The slide's own value in the user's table (µm per level-0 pixel, both axes), if any.
+        default_mpp: The cohort's value for slides without any of their own, if any.
+
+    Returns:
+        The resolution of both axes with the name of the link that gave it.
+
+    Raises:
+        InputError: A value given by the user is not believable.
+        MissingMppError: No link gives a believable value; the message says what each of them holds.
+    """
+    for name, value in (("table", table_mpp), ("cohort default", default_mpp)):
+        if value is not None and not is_believable_mpp(value):
+            raise InputError(
+                f"The {name} gives {value:g} µm per pixel for {slide.path.name}; "
+                f"give a value above {FINEST_MPP} and at most {COARSEST_MPP:g}."
+            )
+    if table_mpp is not None:
+        return Mpp(table_mpp, table_mpp, "table")
+    refusals: list[str] = []
+    for source, link in (("vendor", _from_vendor), ("tiff", _from_tiff), ("objective", _from_objective)):
+        found = link(slide.properties, slide.vendor)
+        if not isinstance(found, str):
+            return Mpp(*found, source)
+        refusals.append(found)
+    if default_mpp is not None:
+        return Mpp(default_mpp, default_mpp, "default")
+    raise MissingMppError(
+        f"{slide.path.name} does not say how many microns a pixel has ({'; '.join(refusals)}); "
+        "give it in an mpp table (--mpp-table, columns slide_id,mpp) or as the cohort's default."
+    )
+
+
+# Each link returns (x, y) in µm, or the reason why it has none as half a sentence.
+
+
+def _from_vendor(properties: Mapping[str, str], vendor: str) -> tuple[float, float] | str:
+    if vendor in _VENDORS_WITHOUT_OWN_MPP:
+        return "the format has no vendor property"
+    texts = properties.get("openslide.mpp-x"), properties.get("openslide.mpp-y")
+    if texts[0] is None or texts[1] is None:
+        return "no vendor property"
+    x, y = _number(texts[0]), _number(texts[1])
+    if not (is_believable_mpp(x) and is_believable_mpp(y)):
+        return f"the vendor property is {texts[0]} × {texts[1]} µm"
+    return x, y
+
+
+def _from_tiff(properties: Mapping[str, str], vendor: str) -> tuple[float, float] | str:
+    texts = properties.get("tiff.XResolution"), properties.get("tiff.YResolution")
+    # TIFF 6.0: the unit is inch where the tag is absent, and readers fill that in.
+    unit = properties.get("tiff.ResolutionUnit", "inch").strip().lower()
+    if texts[0] is None or texts[1] is None:
+        return "no TIFF resolution tag"
+    x, y = _number(texts[0]), _number(texts[1])
+    refusal = f"the TIFF resolution tag {texts[0]} × {texts[1]} per {unit} is a placeholder"
+    if unit not in _MICRONS_PER_UNIT or not (x > 0 and y > 0) or x == y == 1:
+        return refusal
+    microns_x, microns_y = _MICRONS_PER_UNIT[unit] / x, _MICRONS_PER_UNIT[unit] / y
+    if not (is_believable_mpp(microns_x) and is_believable_mpp(microns_y)):
+        return refusal
+    # 0.5 %: 28.35 pixels per centimetre is 72 dpi after rounding, and 118.11 is 300.
+    if any(abs(25400.0 / microns_x - dpi) <= 0.005 * dpi for dpi in _PRINT_DPI):
+        return refusal
+    return microns_x, microns_y
+
+
+def _from_objective(properties: Mapping[str, str], vendor: str) -> tuple[float, float] | str:
+    text = properties.get("openslide.objective-power")
+    if text is None:
+        return "no objective power"
+    power = _number(text)
+    if not _BELIEVABLE_POWERS[0] <= power <= _BELIEVABLE_POWERS[1]:
+        return f"the objective power is {text}"
+    return _OBJECTIVE_MICRONS / power, _OBJECTIVE_MICRONS / power
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

@@ -1,0 +1,176 @@
+"""Which slides a folder holds: nested folders, links without loops, several files of one slide as one."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from wsi_ncmi.errors import InputError
+from wsi_ncmi.slides.dicom_series import series_uid
+from wsi_ncmi.slides.names import FLAT_EXTENSIONS, has_slide_extension, slide_id_of
+from wsi_ncmi.slides.wording import plain_reason
+
+__all__ = ["FoundSlide", "find_slides"]
+
+_COMPANION_IMAGE = re.compile(rb"=\s*([^\r\n=]+\.(?:jpg|jpeg|opt))\s*$", re.IGNORECASE | re.MULTILINE)
+_PICTURE_OF_SLIDE = re.compile(r"[-_. ]?(?:label|macro|thumb|thumbnail|overview|preview)$", re.IGNORECASE)
+_INDEX_FILE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class FoundSlide:
+    """One slide on disk, not yet opened.
+
+    Attributes:
+        path: Its main file.
+        relative: The path below the root with ``/``; never absolute.
+        companions: Further files of the same slide.
+        problem: Empty, or why it can't even be looked at.
+    """
+
+    path: Path
+    relative: str
+    companions: tuple[Path, ...] = ()
+    problem: str = ""
+
+
+def find_slides(root: Path) -> tuple[FoundSlide, ...]:
+    """Lists the slides of a folder in the order of their paths.
+
+    Multi-file slides count once: MRXS with its data folder, VMS/VMU with their JPEG files, a DICOM series
+    (represented by its largest file). Hidden files, and flat pictures of a slide beside it (``x.jpg`` or
+    ``x_label.png`` beside ``x.svs``: patient data as a rule), are not slides. Folders that can't be listed,
+    links that lead nowhere and MIRAX data without its ``.mrxs`` are listed with a problem, so that nothing
+    is lost unseen.
+
+    Args:
+        root: A folder, or a single slide file.
+
+    Returns:
+        The slides, sorted by their relative path.
+
+    Raises:
+        InputError: ``root`` does not exist or can't be listed.
+    """
+    if not root.exists():
+        raise InputError(f"There is no file or folder {root}; give the folder that holds the slides.")
+    if not root.is_dir():
+        return (FoundSlide(root, root.name, _companions_of(root)),)
+    found: list[FoundSlide] = []
+    seen: set[tuple[int, int]] = set()
+    # Linked folders wait until all real ones are walked, so that a folder is listed under its real name.
+    queue, linked = [(root, "")], []
+    while queue or linked:
+        folder, prefix = queue.pop() if queue else linked.pop(0)
+        try:
+            status = folder.stat()
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(folder) as scan:
+                entries = sorted(scan, key=lambda entry: entry.name)
+        except OSError as error:
+            if not prefix:
+                raise InputError(f"The folder {root} can't be listed ({error.strerror}).") from error
+            problem = f"The folder {folder.name} can't be listed ({plain_reason(error, folder)}); "
+            found.append(FoundSlide(folder, prefix.rstrip("/"), problem=problem + "check its permissions."))
+            continue
+        folders, files = _split(entries)
+        slides, used = _slides_of(folder, files, set(folders))
+        found += [replace(slide, relative=prefix + slide.relative) for slide in slides]
+        for name, is_link in folders.items():
+            if name not in used:
+                (linked if is_link else queue).append((folder / name, f"{prefix}{name}/"))
+        linked.sort(key=lambda pair: pair[1])
+    return tuple(sorted(found, key=lambda slide: slide.relative))
+
+
+def _split(entries: list[os.DirEntry[str]]) -> tuple[dict[str, bool], list[str]]:
+    """Folder names (with whether they are links) and file names, hidden ones left out."""
+    folders: dict[str, bool] = {}
+    files = []
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            folders[entry.name] = entry.is_symlink()
+        else:
+            files.append(entry.name)
+    return folders, files
+
+
+def _slides_of(folder: Path, files: list[str], folders: set[str]) -> tuple[list[FoundSlide], set[str]]:
+    """The slides among one folder's files, and the subfolders that belong to them."""
+    used: set[str] = set()
+    hidden: set[str] = set()
+    slides: list[FoundSlide] = []
+    series: dict[str, list[str]] = defaultdict(list)
+    if "Slidedat.ini" in files:  # else its parent's .mrxs would have claimed this folder
+        problem = f"{folder.name} holds MIRAX data without its file {folder.name}.mrxs; put that beside the
+        folder." slides.append(FoundSlide(folder / "Slidedat.ini", "Slidedat.ini", problem=problem))
+    names = [name for name in files if has_slide_extension(name)]
+    stems = {slide_id_of(name) for name in names if not name.lower().endswith(FLAT_EXTENSIONS)}
+    for name in names:
+        if name.lower().endswith((".vms", ".vmu")):
+            hidden |= _named_in_index(folder / name)
+    for name in names:
+        path, lower = folder / name, name.lower()
+        if name in hidden or (lower.endswith(FLAT_EXTENSIONS) and _is_picture_of(slide_id_of(name), stems)):
+            continue
+        if lower.endswith(".mrxs"):
+            used |= {slide_id_of(name)} & folders
+        uid = _series_or_empty(path) if lower.endswith(".dcm") else ""
+        if uid:
+            series[uid].append(name)
+        else:
+            slides.append(_found(path, _companions_of(path)))
+    for members in series.values():
+        # The largest file holds the finest level; the first of equals keeps the choice stable.
+        main = max(sorted(members), key=lambda name: (folder / name).stat().st_size)
+        slides.append(_found(folder / main, tuple(folder / name for name in sorted(members) if name != main)))
+    return slides, used
+
+
+def _found(path: Path, companions: tuple[Path, ...]) -> FoundSlide:
+    try:
+        path.name.encode("utf-8")
+    except UnicodeEncodeError:
+        shown = os.fsencode(path.name).decode("utf-8", "backslashreplace")
+        problem = f"The file name {shown} is not valid UTF-8; rename the file."
+        return FoundSlide(path, shown, companions, problem)
+    problem = "" if path.exists() else f"{path.name} is a link that leads nowhere; repair or remove it."
+    return FoundSlide(path, path.name, companions, problem)
+
+
+def _companions_of(path: Path) -> tuple[Path, ...]:
+    lower = path.name.lower()
+    if lower.endswith(".mrxs"):
+        folder = path.with_name(slide_id_of(path.name))
+        return tuple(sorted(file for file in folder.glob("*") if file.is_file())) if folder.is_dir() else ()
+    if lower.endswith((".vms", ".vmu")):
+        named = (path.with_name(name) for name in sorted(_named_in_index(path)))
+        return tuple(file for file in named if file.is_file())
+    return ()
+
+
+def _named_in_index(path: Path) -> set[str]:
+    try:
+        with path.open("rb") as handle:
+            text = handle.read(_INDEX_FILE_BYTES)
+    except OSError:  # the slide itself will be listed with this problem
+        return set()
+    return {match.decode("utf-8", "replace").strip() for match in _COMPANION_IMAGE.findall(text)}
+
+
+def _series_or_empty(path: Path) -> str:
+    try:
+        return series_uid(path)
+    except OSError:  # listed on its own, with the problem when it is opened
+        return ""
+
+
+def _is_picture_of(stem: str, slide_stems: set[str]) -> bool:
+    return stem in slide_stems or _PICTURE_OF_SLIDE.sub("", stem) in slide_stems

@@ -1,0 +1,156 @@
+"""A folder of slides as a table: what opens, at which resolution, what is double, and what is wrong."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+from wsi_ncmi.errors import InputError, SlideError
+from wsi_ncmi.progress import NullProgress, ProgressReporter
+from wsi_ncmi.slides.discovery import FoundSlide, find_slides
+from wsi_ncmi.slides.fingerprint import content_sha256, fingerprint
+from wsi_ncmi.slides.mpp import COARSEST_MPP, FINEST_MPP, is_believable_mpp, resolve_mpp
+from wsi_ncmi.slides.mpp_table import read_mpp_table
+from wsi_ncmi.slides.names import assign_slide_ids, slide_id_of
+from wsi_ncmi.slides.opening import open_slide
+from wsi_ncmi.slides.records import SlideRecord
+from wsi_ncmi.slides.wording import plain_reason
+
+__all__ = ["take_inventory"]
+
+_LOG = logging.getLogger(__name__)
+# Opening waits for the disk or network, not for the processor: more threads than cores pay.
+_THREADS = 8
+
+
+def take_inventory(
+    root: Path,
+    *,
+    mpp_table: Path | None = None,
+    default_mpp: float | None = None,
+    progress: ProgressReporter | None = None,
+) -> tuple[SlideRecord, ...]:
+    """Lists the slides of a folder from their headers; no pixel is decoded.
+
+    Args:
+        root: A folder (searched through all its levels), or one slide file.
+        mpp_table: CSV ``slide_id,mpp`` whose values override the slides' own.
+        default_mpp: µm per pixel for slides without any of their own.
+        progress: Where to report; silent by default.
+
+    Returns:
+        One record a slide in the order of the paths. Unusable slides carry a ``problem``, copies a
+        ``duplicate_of``; none is left out.
+
+    Raises:
+        InputError: The root, the table or the default is wrong.
+    """
+    if default_mpp is not None and not is_believable_mpp(default_mpp):
+        raise InputError(
+            f"The default of {default_mpp:g} µm per pixel is no slide's; "
+            f"give a value above {FINEST_MPP} and at most {COARSEST_MPP:g}."
+        )
+    table = read_mpp_table(mpp_table) if mpp_table is not None else {}
+    found = find_slides(root)
+    ids = assign_slide_ids([slide.relative for slide in found])
+    own_mpp = _match_table(table, found, ids, mpp_table.name if mpp_table is not None else "")
+    with (
+        (progress or NullProgress()).task("inventory", len(found), "slides") as task,
+        ThreadPoolExecutor(_THREADS) as pool,
+    ):
+
+        def inspect(pair: tuple[FoundSlide, str]) -> SlideRecord:
+            return _inspect(*pair, own_mpp.get(pair[1]), default_mpp)
+
+        records = []
+        for record in pool.map(inspect, zip(found, ids, strict=True)):
+            records.append(record)
+            task.advance(1, record.slide_id)
+        return _mark_duplicates(records, found, pool)
+
+
+def _match_table(
+    table: Mapping[str, float], found: Sequence[FoundSlide], ids: Sequence[str], table_name: str
+) -> dict[str, float]:
+    """The table's values by the ids of this job; a name that two slides share is refused, not guessed."""
+    by_name: dict[str, list[str]] = defaultdict(list)
+    for slide, slide_id in zip(found, ids, strict=True):
+        by_name[slide_id_of(slide.relative.rsplit("/", 1)[-1])].append(slide_id)
+    known = set(ids)
+    values: dict[str, float] = {}
+    unknown = []
+    for name, value in table.items():
+        matches = [name] if name in known else by_name.get(name, [])
+        if len(matches) > 1:
+            raise InputError(
+                f"The mpp table {table_name} names {name}, but {len(matches)} slides carry that name; "
+                f"use their ids ({', '.join(matches[:3])})."
+            )
+        if matches:
+            values[matches[0]] = value
+        else:
+            unknown.append(name)
+    if unknown:
+        _LOG.warning(
+            "The mpp table %s names %d slides that are not here: %s", table_name, len(unknown), unknown[:5]
+        )
+    return values
+
+
+def _inspect(
+    found: FoundSlide, slide_id: str, table_mpp: float | None, default_mpp: float | None
+) -> SlideRecord:
+    record = SlideRecord(
+        slide_id=slide_id, path=found.relative, reader="", vendor="", width_px=0, height_px=0, n_levels=0,
+        mpp_x=None, mpp_y=None, mpp_source="", fingerprint="", size_bytes=0, problem=found.problem,
+    )  # fmt: skip
+    if found.problem:
+        return record
+    try:
+        size = sum(file.stat().st_size for file in (found.path, *found.companions))
+        record = replace(record, size_bytes=size)
+        record = replace(record, fingerprint=fingerprint(found.path, found.companions))
+        with open_slide(found.path) as slide:
+            record = replace(
+                record, reader=slide.reader, vendor=slide.vendor, width_px=slide.width_px,
+                height_px=slide.height_px, n_levels=len(slide.levels),
+            )  # fmt: skip
+            mpp = resolve_mpp(slide, table_mpp=table_mpp, default_mpp=default_mpp)
+        return replace(record, mpp_x=mpp.x, mpp_y=mpp.y, mpp_source=mpp.source)
+    except SlideError as error:
+        return replace(record, problem=str(error))
+    except OSError as error:
+        reason = plain_reason(error, found.path)
+        return replace(record, problem=f"{found.path.name} can't be read ({reason}); check its permissions.")
+
+
+def _mark_duplicates(
+    records: Sequence[SlideRecord], found: Sequence[FoundSlide], pool: ThreadPoolExecutor
+) -> tuple[SlideRecord, ...]:
+    groups: dict[tuple[int, str], list[int]] = defaultdict(list)
+    for index, record in enumerate(records):
+        if record.fingerprint:
+            groups[record.size_bytes, record.fingerprint].append(index)
+    suspects = [index for group in groups.values() if len(group) > 1 for index in group]
+    contents = dict(zip(suspects, _content_keys([found[index] for index in suspects], pool), strict=True))
+    first: dict[str, str] = {}
+    marked = list(records)
+    for index in suspects:
+        original = first.setdefault(contents[index], records[index].slide_id)
+        if original != records[index].slide_id:
+            marked[index] = replace(records[index], duplicate_of=original)
+    return tuple(marked)
+
+
+def _content_keys(slides: Sequence[FoundSlide], pool: ThreadPoolExecutor) -> Iterable[str]:
+    """Full hashes; links to one file (symbolic or hard) are read once."""
+    inodes = [(status.st_dev, status.st_ino) for status in (os.stat(slide.path) for slide in slides)]
+    unique = dict(zip(inodes, slides, strict=True))
+    hashes = pool.map(lambda slide: content_sha256(slide.path, slide.companions), unique.values())
+    by_inode = dict(zip(unique, hashes, strict=True))
+    return [by_inode[inode] for inode in inodes]

@@ -1,0 +1,123 @@
+"""Opening a slide with the first reader that can, or one sentence that says why none could."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from wsi_ncmi.errors import SlideError, SlideOpenError
+from wsi_ncmi.slides.base import Slide
+from wsi_ncmi.slides.probe import PROBE_TOLERANCE, probe_against_openslide
+from wsi_ncmi.slides.registry import Reader, get_reader, list_readers
+from wsi_ncmi.slides.tiff_layout import read_tiff_layout
+from wsi_ncmi.slides.wording import plain_reason
+
+__all__ = ["open_slide"]
+
+_LOG = logging.getLogger(__name__)
+
+
+def open_slide(path: Path | str, reader: str = "auto") -> Slide:
+    """Opens a whole-slide image.
+
+    A TIFF-based file whose stored tiles do not all lie inside it is refused whoever could open it: readers
+    give white or black for what was cut off. When a reader other than OpenSlide is asked for by name, its
+    pixels are compared with OpenSlide's; if they differ, OpenSlide is used and :attr:`Slide.note` says so.
+
+    Args:
+        path: A local file, or an fsspec address (``s3://…``), which only tiffslide reads.
+        reader: ``auto`` asks the readers in their order; otherwise the name of one.
+
+    Returns:
+        The open slide.
+
+    Raises:
+        SlideOpenError: The file can't be opened; one sentence with each reader's reason.
+        InputError: There is no reader of that name.
+    """
+    readers = list_readers() if reader == "auto" else (get_reader(reader),)
+    if isinstance(path, str) and "://" in path:
+        return _open_remote(path, readers)
+    path = Path(path)
+    _check_file(path)
+    slide = _first_that_opens(path, readers)
+    if slide.reader != "openslide" and reader != "auto":
+        return _prove(slide)
+    # In the automatic order OpenSlide has refused already, so there is nothing to compare with.
+    return slide
+
+
+def _check_file(path: Path) -> None:
+    name = path.name
+    try:
+        if path.is_dir():
+            raise SlideOpenError(f"{name} is a folder, not a slide; give one of the files in it.")
+        with path.open("rb") as handle:
+            size = os.fstat(handle.fileno()).st_size
+        layout = read_tiff_layout(path) if size else None
+    except OSError as error:
+        raise SlideOpenError(
+            f"{name} can't be read ({plain_reason(error, path)}); check its name and permissions."
+        ) from error
+    if size == 0:
+        raise SlideOpenError(f"{name} is empty (0 bytes); copy it again from its source.")
+    if layout is not None and layout.damage:
+        raise SlideOpenError(
+            f"{name} is truncated or damaged: {layout.damage}; copy it again from its source."
+        )
+
+
+def _first_that_opens(path: Path, readers: tuple[Reader, ...]) -> Slide:
+    reasons = []
+    for reader in readers:
+        reason = reader.unavailable()
+        if not reason:
+            try:
+                return reader.open(path)
+            except Exception as error:  # readers raise whatever their parsers stumble over
+                reason = plain_reason(error, path)
+        reasons.append(f"{reader.name}: {reason}")
+    raise SlideOpenError(
+        f"{path.name} can't be opened as a slide ({'; '.join(reasons)}); "
+        "check that the copy is whole and that it is a slide format."
+    )
+
+
+def _open_remote(address: str, readers: tuple[Reader, ...]) -> Slide:
+    name = address.rsplit("/", 1)[-1]
+    reasons = []
+    for reader in readers:
+        reason = reader.unavailable() or ("" if reader.open_remote else "it reads local files only")
+        if reader.open_remote and not reason:
+            try:
+                return reader.open_remote(address)
+            except Exception as error:  # as above, and every file system has its own errors
+                reason = plain_reason(error, Path(name))
+        reasons.append(f"{reader.name}: {reason}")
+    raise SlideOpenError(
+        f"{name} can't be opened from its address ({'; '.join(reasons)}); check the address and its access."
+    )
+
+
+def _prove(slide: Slide) -> Slide:
+    reference = get_reader("openslide")
+    if not reference.is_available:
+        return slide
+    try:
+        difference = probe_against_openslide(slide)
+        verdict = f"pixels up to {difference} grey levels away from OpenSlide's"
+    except SlideError as error:
+        difference, verdict = PROBE_TOLERANCE + 1, f"an error where OpenSlide was compared ({error})"
+    except Exception as error:
+        # OpenSlide can't open it: there is no reference, which is why this reader was asked for.
+        _LOG.debug("%s has no OpenSlide reference: %s", slide.path.name, error)
+        return slide
+    if difference <= PROBE_TOLERANCE:
+        return slide
+    name = slide.reader
+    slide.close()
+    replacement = _first_that_opens(slide.path, (reference,))
+    replacement.note = f"Read by openslide because {name} gave {verdict}."
+    _LOG.warning("%s: %s", slide.path.name, replacement.note)
+    return replacement

@@ -1,0 +1,82 @@
+"""The reference reader: OpenSlide, for every format that it opens."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_ncmi.errors import SlideReadError
+from wsi_ncmi.slides.base import Level, Slide
+from wsi_ncmi.slides.registry import Reader, import_reason, register_reader
+
+__all__ = ["OpenSlideSlide"]
+
+
+class OpenSlideSlide(Slide):
+    """A slide read through OpenSlide; embedded colour profiles are left alone.
+
+    After a failed read an OpenSlide handle answers every further read with the same error. So that one bad
+    tile does not cost the rest of the slide, a failed region is tried once more with a fresh handle, which
+    also tells a bad region from a good one that another thread's failure has spoilt.
+    """
+
+    def __init__(self, path: Path) -> None:
+        import openslide
+
+        self._failure: type[Exception] = openslide.OpenSlideError
+        self._open: Any = openslide.OpenSlide
+        self._handle: Any = self._open(path)
+        self._lock = threading.Lock()
+        try:
+            width, height = self._handle.dimensions
+            super().__init__(
+                path,
+                reader="openslide",
+                vendor=self._handle.properties.get("openslide.vendor", ""),
+                levels=[
+                    Level(w, h, width / w if w else 1.0, height / h if h else 1.0)
+                    for w, h in self._handle.level_dimensions
+                ],
+                # Not even the sizes of label and macro images are taken over.
+                properties={
+                    key: value
+                    for key, value in self._handle.properties.items()
+                    if not key.startswith("openslide.associated.")
+                },
+            )
+        except BaseException:
+            self._handle.close()
+            raise
+
+    def _read(
+        self, x_level0: int, y_level0: int, level: int, width_px: int, height_px: int
+    ) -> NDArray[np.uint8]:
+        request = (x_level0, y_level0), level, (width_px, height_px)
+        handle = self._handle
+        try:
+            return np.asarray(handle.read_region(*request))
+        except self._failure:
+            with self._lock:
+                if self._closed:
+                    raise SlideReadError("the slide was closed") from None
+                # The spoilt handle is let go, not closed: other threads may be inside it; the last frees it.
+                if self._handle is handle:
+                    self._handle = self._open(self.path)
+                fresh = self._open(self.path)
+            try:
+                return np.asarray(fresh.read_region(*request))
+            finally:
+                fresh.close()
+
+    def _close(self) -> None:
+        with self._lock:
+            self._handle.close()
+
+
+register_reader(
+    Reader(name="openslide", order=10, open=OpenSlideSlide, unavailable=lambda: import_reason("openslide"))
+)

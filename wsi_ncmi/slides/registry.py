@@ -1,0 +1,82 @@
+"""The readers, in the order in which they are asked, each with whether it can be used here and why not."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from wsi_ncmi.errors import InputError
+from wsi_ncmi.slides.base import Slide
+
+__all__ = ["Reader", "get_reader", "import_reason", "list_readers", "register_reader"]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One way to open slides.
+
+    Attributes:
+        name: What users, ledgers and feature files call it.
+        order: Lower is asked first.
+        open: Opens a local file; raises whatever it likes.
+        unavailable: Empty text where the reader works on this machine, else the reason.
+        open_remote: Opens an fsspec address such as ``s3://bucket/slide.svs``, where the reader can.
+    """
+
+    name: str
+    order: int
+    open: Callable[[Path], Slide]
+    unavailable: Callable[[], str]
+    open_remote: Callable[[str], Slide] | None = None
+
+    @property
+    def is_available(self) -> bool:
+        """Whether the reader works on this machine."""
+        return not self.unavailable()
+
+
+_READERS: dict[str, Reader] = {}
+_BUILT_IN = ("openslide_reader", "tiffslide_reader", "image_reader")
+
+
+def register_reader(reader: Reader) -> Reader:
+    """Adds a reader, or replaces the one of the same name.
+
+    Args:
+        reader: The reader.
+
+    Returns:
+        The same reader.
+    """
+    _READERS[reader.name] = reader
+    return reader
+
+
+def list_readers() -> tuple[Reader, ...]:
+    """All readers in the order in which :func:`~wsi_ncmi.slides.opening.open_slide` asks them."""
+    for module in _BUILT_IN:
+        importlib.import_module(f"wsi_ncmi.slides.{module}")
+    return tuple(sorted(_READERS.values(), key=lambda reader: (reader.order, reader.name)))
+
+
+def get_reader(name: str) -> Reader:
+    """The reader of a name.
+
+    Raises:
+        InputError: There is none; the message lists those that exist.
+    """
+    readers = {reader.name: reader for reader in list_readers()}
+    if name not in readers:
+        raise InputError(f"There is no slide reader {name!r}; choose auto or one of {', '.join(readers)}.")
+    return readers[name]
+
+
+def import_reason(module: str) -> str:
+    """Why a module can't be imported (a missing package or shared library), or an empty text."""
+    try:
+        importlib.import_module(module)
+    except Exception as error:  # a broken shared library raises OSError, a half install anything
+        return f"the package {module} can't be loaded ({error})"
+    return ""

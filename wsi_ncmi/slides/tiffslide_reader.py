@@ -1,0 +1,148 @@
+"""The second reader: tiffslide (tifffile and fsspec), for what OpenSlide refuses and for remote addresses."""
+
+from __future__ import annotations
+
+import math
+import threading
+import warnings
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_ncmi.errors import SlideOpenError
+from wsi_ncmi.slides.base import Level, Slide
+from wsi_ncmi.slides.registry import Reader, import_reason, register_reader
+
+__all__ = ["TiffSlideSlide"]
+
+_OPENING = threading.Lock()
+
+
+class TiffSlideSlide(Slide):
+    """A slide read through tiffslide.
+
+    tiffslide fills absent tiles with black, which would pass for tissue: they are made transparent here, so
+    that they get the background colour as with OpenSlide.
+    """
+
+    def __init__(self, source: Path | str) -> None:
+        from tiffslide import TiffSlide
+
+        path = Path(PurePosixPath(urlsplit(source).path).name) if isinstance(source, str) else source
+        # tiffslide warns about formats that it knows in part; catch_warnings is not safe in threads.
+        with _OPENING, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self._handle: Any = TiffSlide(source)
+            try:
+                raw: Mapping[str, Any] = self._handle.properties
+                sizes = [(int(w), int(h)) for w, h in self._handle.level_dimensions]
+                pages = self._pages(raw)
+                self._absent = [_absent_tiles(page) for page in pages]
+                _check_samples(path, pages[0])
+                width, height = sizes[0]
+                super().__init__(
+                    path,
+                    reader="tiffslide",
+                    vendor=str(raw.get("tiffslide.vendor") or "generic-tiff").lower(),
+                    levels=[Level(w, h, width / max(w, 1), height / max(h, 1)) for w, h in sizes],
+                    properties=_openslide_names(raw),
+                )
+            except BaseException:
+                self._handle.close()
+                raise
+        self._axes = str(raw["tiffslide.series-axes"])
+
+    def _pages(self, raw: Mapping[str, Any]) -> list[Any]:
+        series = self._handle.ts_tifffile.series[raw["tiffslide.series-index"]]
+        return [level[0] for level in series.levels]
+
+    def _read(
+        self, x_level0: int, y_level0: int, level: int, width_px: int, height_px: int
+    ) -> NDArray[np.uint8]:
+        target = self.levels[level]
+        # OpenSlide and tiffslide place a region by the mean of both downsamples.
+        scale = (target.downsample_x + target.downsample_y) / 2
+        left, top = math.floor(x_level0 / scale), math.floor(y_level0 / scale)
+        x0, y0 = max(left, 0), max(top, 0)
+        x1, y1 = min(left + width_px, target.width_px), min(top + height_px, target.height_px)
+        result = np.zeros((height_px, width_px, 4), dtype=np.uint8)
+        if x0 >= x1 or y0 >= y1:
+            return result
+        array = self._handle.zarr_group
+        array = array[str(level)] if hasattr(array, "keys") else array
+        box = slice(y0, y1), slice(x0, x1)
+        pixels = np.asarray(array[(slice(None), *box)] if self._axes == "CYX" else array[box])
+        if self._axes == "CYX":
+            pixels = np.moveaxis(pixels, 0, 2)
+        elif self._axes == "YX":
+            pixels = np.repeat(pixels[:, :, None], 3, axis=2)
+        inside = result[y0 - top : y1 - top, x0 - left : x1 - left]
+        inside[:, :, :3] = pixels[:, :, :3]
+        inside[:, :, 3] = pixels[:, :, 3] if pixels.shape[2] == 4 else 255
+        _clear_absent(inside[:, :, 3], self._absent[level], x0, y0)
+        return result
+
+    def _close(self) -> None:
+        self._handle.close()
+
+
+def _check_samples(path: Path, page: Any) -> None:
+    samples, dtype, photometric = int(page.samplesperpixel), str(page.dtype), page.photometric.name
+    if dtype != "uint8" or samples not in (1, 3, 4) or photometric in ("SEPARATED", "CIELAB", "MINISWHITE"):
+        raise SlideOpenError(
+            f"{path.name} holds {samples} × {dtype} samples ({photometric}), not 8-bit RGB or grey"
+        )
+
+
+def _absent_tiles(page: Any) -> tuple[NDArray[np.bool_], int, int] | None:
+    """Which tiles of a level are not stored, with the tiles' width and height; None when all are there."""
+    if not page.is_tiled or page.planarconfig.name == "SEPARATE":
+        return None
+    missing = np.asarray(page.databytecounts) == 0
+    if not missing.any():
+        return None
+    columns = -(-int(page.imagewidth) // int(page.tilewidth))
+    rows = -(-int(page.imagelength) // int(page.tilelength))
+    return missing[: rows * columns].reshape(rows, columns), int(page.tilewidth), int(page.tilelength)
+
+
+def _clear_absent(
+    alpha: NDArray[np.uint8], absent: tuple[NDArray[np.bool_], int, int] | None, x0: int, y0: int
+) -> None:
+    if absent is None:
+        return
+    missing, tile_width, tile_height = absent
+    rows = (np.arange(y0, y0 + alpha.shape[0]) // tile_height)[:, None]
+    columns = (np.arange(x0, x0 + alpha.shape[1]) // tile_width)[None, :]
+    alpha[missing[rows, columns]] = 0
+
+
+def _openslide_names(raw: Mapping[str, Any]) -> dict[str, str]:
+    named = {
+        key.replace("tiffslide.", "openslide.", 1): str(value)
+        for key, value in raw.items()
+        if value is not None
+    }
+    if "tiff.ResolutionUnit" in named:
+        named["tiff.ResolutionUnit"] = named["tiff.ResolutionUnit"].lower()
+    # tiffslide computes mpp from the TIFF tags where the vendor gives none; that link of the chain is ours,
+    # with its checks. Philips files carry both and the vendor's spacing has replaced the computed value.
+    if "tiff.XResolution" in named and "philips" not in named.get("openslide.vendor", "").lower():
+        named.pop("openslide.mpp-x", None)
+        named.pop("openslide.mpp-y", None)
+    return named
+
+
+register_reader(
+    Reader(
+        name="tiffslide",
+        order=20,
+        open=TiffSlideSlide,
+        unavailable=lambda: import_reason("tiffslide"),
+        open_remote=TiffSlideSlide,
+    )
+)
