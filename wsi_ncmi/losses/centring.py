@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from wsi_ncmi.losses.distributed import sum_over_ranks
+from wsi_ncmi.losses.distributed import is_distributed, sum_over_ranks
 
 __all__ = ["CentringStart", "RunningCentre"]
 
@@ -46,20 +46,26 @@ class RunningCentre(nn.Module):
     @torch.no_grad()
     def update(self, u: Tensor) -> None:
         """Takes a batch of scores (B, m) into the mean."""
-        total = u.detach().sum(dim=0)
-        number = torch.full((1,), float(u.shape[0]), dtype=total.dtype, device=total.device)
-        total = sum_over_ranks(torch.cat([total, number]))
-        count = total[-1]
-        share = (count / (self.seen + count)).to(self.mean.dtype)
-        if self.start == "cumulative":
-            share = share.clamp(min=1 - self.momentum)
-        else:
-            share = torch.where(self.seen < 2, share, 1 - self.momentum)
-        self.mean.lerp_((total[:-1] / count).to(self.mean.dtype), share)
+        batch_mean, count = self._batch_mean(u.detach())
         self.seen.add_(count)
+        share = count / self.seen
+        if self.start == "cumulative":
+            share = share.clamp_(min=1 - self.momentum)
+        else:
+            share = torch.where(self.seen - count < 2, share, 1 - self.momentum)
+        self.mean.lerp_(batch_mean.to(self.mean.dtype), share.to(self.mean.dtype))
+
+    def _batch_mean(self, u: Tensor) -> tuple[Tensor, Tensor | int]:
+        if not is_distributed():
+            return u.mean(dim=0), u.shape[0]
+        number = torch.full((1,), float(u.shape[0]), dtype=u.dtype, device=u.device)
+        total = sum_over_ranks(torch.cat([u.sum(dim=0), number]))
+        return total[:-1] / total[-1], total[-1]
 
     def forward(self, u: Tensor) -> Tensor:
         """Subtracts the mean from scores (B, m); in training it is updated first."""
         if self.training:
             self.update(u)
+            if u.shape[0] > 1:
+                return u - self.mean.to(u.dtype)
         return u - torch.where(self.seen >= 2, self.mean, 0.0).to(u.dtype)

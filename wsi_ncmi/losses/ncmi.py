@@ -134,14 +134,19 @@ class NCMILoss(Criterion):
         with torch.autocast(z.device.type, enabled=False):
             log_s = self._training_centroids().to(log_p.dtype)
             if self.form.ratio == "log":
-                distances = functional.kl_to_centroids(log_p, log_s, self.form.direction)
-                return cross_entropy(distances / -self.form.tau, y)
+                return cross_entropy(self._log_form_scores(log_p, log_s), y)
             concentration = functional.own(functional.kl_to_centroids(log_p, log_s), y)
             separation = self._separation(log_p, y, log_s)
             if self.form.ratio == "sample":
                 return (concentration / functional.separation_floor(separation)).mean()
             sums = sum_over_ranks_with_gradient(torch.stack([concentration.sum(), separation.sum()]))
             return sums[0] / functional.separation_floor(sums[1])
+
+    def _log_form_scores(self, log_p: Tensor, log_s: Tensor) -> Tensor:
+        """−KL/τ (B, C) up to a term that all classes of a sample share and the softmax cancels."""
+        if self.form.direction == "sample_to_code":
+            return log_p.exp() @ (log_s / self.form.tau).T
+        return functional.kl_to_centroids(log_p, log_s, self.form.direction) / -self.form.tau
 
     def distances(self, z: Tensor) -> Tensor:
         """Divergences (B, C) from the centroids of the decision, in nats."""
