@@ -1,0 +1,11 @@
+"""The report's figures as plain Plotly descriptions; the browser chooses the colours."""
+
+from __future__ import annotations
+
+from wsi_ncmi.reporting.figures.calibration import calibration_figure
+from wsi_ncmi.reporting.figures.figure import Figure
+from wsi_ncmi.reporting.figures.information import information_figure
+from wsi_ncmi.reporting.figures.learning import learning_figures
+from wsi_ncmi.reporting.figures.ranking import ranking_figures
+
+__all__ = ["Figure", "calibration_figure", "information_figure", "learning_figures", "ranking_figures"]

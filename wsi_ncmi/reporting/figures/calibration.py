@@ -1,0 +1,106 @@
+"""Whether a confidence of 80 % means 80 % right."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from wsi_ncmi.metrics import Evaluation, reliability_bins
+from wsi_ncmi.reporting.figures.figure import Figure, axis
+from wsi_ncmi.reporting.wording import count, number, percent
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["calibration_figure"]
+
+_BINS = 10
+
+
+def calibration_figure(predictions: pd.DataFrame, evaluation: Evaluation) -> Figure:
+    """Reliability diagram of one loss: accuracy against confidence in ten bins, all seeds together.
+
+    Args:
+        predictions: Its rows.
+        evaluation: Its evaluation.
+
+    Returns:
+        The figure, with its bins as a table.
+    """
+    columns = [f"p_{name}" for name in evaluation.classes]
+    index = {name: i for i, name in enumerate(evaluation.classes)}
+    truth = np.asarray([index[name] for name in predictions["label"]], dtype=np.int64)
+    probabilities = predictions[columns].to_numpy(dtype=np.float64)
+    confidence, accuracy, counts = reliability_bins(truth, probabilities, _BINS)
+    used = np.flatnonzero(counts > 0)
+    share = counts / counts.sum()
+    ece = evaluation.metrics.get("ece")
+    error = f" Calibration error {number(ece.value)}." if ece is not None else ""
+    over = float((share[used] * (confidence[used] - accuracy[used])).sum())
+    tendency = "too sure of itself" if over > 0.02 else "too cautious" if over < -0.02 else "about right"
+    confident = float(probabilities.max(axis=1).mean())
+    right = float((accuracy * counts)[used].sum() / counts.sum())
+    mean = f"mean confidence {percent(confident)}, accuracy {percent(right)}"
+    points = {
+        "type": "scatter",
+        "mode": "markers+lines",
+        "name": "observed",
+        "x": [round(float(confidence[k]), 4) for k in used],
+        "y": [round(float(accuracy[k]), 4) for k in used],
+        "text": [count(counts[k], "prediction") for k in used],
+        "hovertemplate": "confidence %{x:.2f}<br>accuracy %{y:.2f}<br>%{text}<extra></extra>",
+        # Area, not diameter, follows the number of predictions.
+        "marker": {"size": [round(7 + 22 * float(np.sqrt(share[k])), 1) for k in used], "opacity": 0.85},
+        "line": {"width": 1.5},
+        "showlegend": False,
+        "meta": {"colour": 0},
+    }
+    perfect = {
+        "type": "scatter",
+        "mode": "lines",
+        "x": [0, 1],
+        "y": [0, 1],
+        "line": {"width": 1, "dash": "dot"},
+        "hoverinfo": "skip",
+        "showlegend": False,
+        "meta": {"faint": True, "colour": 0},
+    }
+    bars = {
+        "type": "bar",
+        "x": [round((k + 0.5) / _BINS, 3) for k in range(_BINS)],
+        "y": [round(float(value), 4) for value in share],
+        "width": 0.9 / _BINS,
+        "xaxis": "x",
+        "yaxis": "y2",
+        "hovertemplate": "%{y:.0%} of the predictions<extra></extra>",
+        "showlegend": False,
+        "meta": {"colour": 0},
+    }
+    lowest = 1 / len(evaluation.classes)
+    highest = max(1.05 * float(share.max()), 0.05)
+    return Figure(
+        "calibration",
+        "Calibration",
+        f"Accuracy against confidence (probability of the predicted class) in {_BINS} bins, test predictions "
+        "of all seeds; a larger dot stands for more predictions, the bars below show their share. On the "
+        "dotted line confidence is right; below it the model is too sure, above it too cautious. "
+        f"With {len(evaluation.classes)} classes no confidence is under {lowest:.2f}.{error}",
+        f"Reliability diagram: {mean}; the model is {tendency}.{error}",
+        [perfect, points, bars],
+        {
+            "xaxis": axis("Confidence", -0.02, 1.02, anchor="y2"),  # drawn below the bars, which share it
+            "yaxis": axis("Accuracy", -0.04, 1.06, domain=[0.3, 1.0]),
+            "yaxis2": axis("Share", 0, highest, domain=[0.0, 0.2], nticks=3, tickformat=".0%"),
+        },
+        ("Confidence", "Mean confidence", "Accuracy", "Predictions"),
+        [
+            (
+                f"{k / _BINS:.1f}–{(k + 1) / _BINS:.1f}",
+                number(confidence[k], 2),
+                number(accuracy[k], 2),
+                f"{counts[k]:,.0f}",
+            )
+            for k in used
+        ],
+    )

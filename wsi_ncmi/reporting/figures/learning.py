@@ -1,0 +1,159 @@
+"""Learning curves: the loss in training and validation, and macro-F1 on the validation part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_ncmi.reporting.figures.figure import Figure, axis, line
+from wsi_ncmi.reporting.wording import count, number
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["has_values", "learning_figures", "mean_over_runs", "runs_of"]
+
+_MOST_THIN_LINES = 30
+
+
+def has_values(curves: pd.DataFrame | None, *columns: str) -> bool:
+    """Whether the curves have all columns with at least one finite value in each."""
+    if curves is None or curves.empty or "epoch" not in curves.columns:
+        return False
+    return all(
+        column in curves.columns and bool(np.isfinite(curves[column].to_numpy(dtype=np.float64)).any())
+        for column in columns
+    )
+
+
+def runs_of(curves: pd.DataFrame, names: Sequence[str]) -> dict[str, list[pd.DataFrame]]:
+    """Loss → the curves of its runs (fold × seed), each sorted by epoch."""
+    keys = [column for column in ("fold", "seed") if column in curves.columns]
+    found: dict[str, list[pd.DataFrame]] = {}
+    for name in names:
+        told_apart = "loss" in curves.columns and len(names) > 1
+        mine = curves[curves["loss"].astype(str) == name] if told_apart else curves
+        parts = [part for _, part in mine.groupby(keys, sort=True)] if keys else [mine]
+        runs = [part.sort_values("epoch") for part in parts if not part.empty]
+        if runs:
+            found[name] = runs
+    return found
+
+
+def mean_over_runs(
+    runs: Sequence[pd.DataFrame], column: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Epochs and mean values, as far as at least half of the runs go; beyond, it would be a mean of few."""
+    values: dict[float, list[float]] = {}
+    for run in runs:
+        for epoch, value in zip(run["epoch"].to_numpy(), run[column].to_numpy(dtype=np.float64), strict=True):
+            if np.isfinite(value):
+                values.setdefault(float(epoch), []).append(float(value))
+    epochs = sorted(epoch for epoch, found in values.items() if 2 * len(found) >= len(runs))
+    return np.asarray(epochs), np.asarray([np.mean(values[epoch]) for epoch in epochs])
+
+
+def learning_figures(curves: pd.DataFrame | None, names: Sequence[str]) -> list[Figure]:
+    """The learning curves that the table has columns for.
+
+    Args:
+        curves: ``fold, seed, epoch, train_loss, val_loss, val_macro_f1``, perhaps ``loss``.
+        names: The losses, in the order of the report.
+
+    Returns:
+        Macro-F1, then the loss values; each only where it was recorded.
+    """
+    figures = []
+    if has_values(curves, "val_macro_f1"):
+        assert curves is not None
+        figures.append(_macro_f1(runs_of(curves, names)))
+    if has_values(curves, "train_loss"):
+        assert curves is not None
+        figures.append(_losses(runs_of(curves, names), has_values(curves, "val_loss")))
+    return figures
+
+
+def _macro_f1(by_loss: dict[str, list[pd.DataFrame]]) -> Figure:
+    traces, sentences = _lines(by_loss, "val_macro_f1", ""), []
+    for name, runs in by_loss.items():
+        best, at = _best(runs)
+        if not best:
+            continue
+        sentences.append(
+            f"{name + ': ' if name else ''}best value {number(float(np.mean(best)))} on average over "
+            f"{count(len(best), 'run')}, reached at epoch {np.median(at):.0f} (median)."
+        )
+    return Figure(
+        "learning-f1",
+        "Validation macro-F1",
+        "Macro-F1 on the validation part, which chooses the epoch to keep, never on the test part. Thick: "
+        f"mean over folds and seeds; thin: single runs. {' '.join(sentences)}",
+        f"Learning curves of validation macro-F1. {' '.join(sentences)}",
+        traces,
+        {
+            "xaxis": axis("Epoch", rangemode="tozero"),
+            "yaxis": axis("Macro-F1 (validation)"),
+            "legend": {"below": True},
+        },
+    )
+
+
+def _best(runs: Sequence[pd.DataFrame]) -> tuple[list[float], list[int]]:
+    """Best validation macro-F1 of each run that has one, and its epoch."""
+    best, at = [], []
+    for run in runs:
+        values = run["val_macro_f1"].to_numpy(dtype=np.float64)
+        if np.isfinite(values).any():
+            best.append(float(np.nanmax(values)))
+            at.append(int(run["epoch"].iloc[int(np.nanargmax(values))]))
+    return best, at
+
+
+def _losses(by_loss: dict[str, list[pd.DataFrame]], with_validation: bool) -> Figure:
+    columns = ["train_loss", "val_loss"] if with_validation else ["train_loss"]
+    traces, sentences = [], []
+    for i, (name, runs) in enumerate(by_loss.items()):
+        for j, column in enumerate(columns):
+            part = "training" if column == "train_loss" else "validation"
+            epochs, values = mean_over_runs(runs, column)
+            # One loss: a colour a part. Several: a colour a loss, and dashes for validation.
+            colour = j if len(by_loss) == 1 else i
+            label = f"{name} {part}".strip()
+            traces += _thin(runs, column, colour) if len(by_loss) == 1 else []
+            traces.append(line(label, epochs, values, colour, line={"dash": "dash" if j else "solid"}))
+            if len(values):
+                sentences.append(f"{label}: {number(values[0])} → {number(values[-1])}")
+    return Figure(
+        "learning-loss",
+        "Loss",
+        "Mean over folds and seeds. Values of different losses have different scales and can't be compared "
+        "with each other; a validation loss that rises while the training loss falls is overfitting.",
+        f"Learning curves of the loss, first to last epoch. {'; '.join(sentences)}.",
+        traces,
+        {"xaxis": axis("Epoch", rangemode="tozero"), "yaxis": axis("Loss"), "legend": {"below": True}},
+    )
+
+
+def _lines(by_loss: dict[str, list[pd.DataFrame]], column: str, part: str) -> list[dict[str, Any]]:
+    traces = []
+    for i, (name, runs) in enumerate(by_loss.items()):
+        if len(by_loss) <= 2:
+            traces += _thin(runs, column, i)
+        epochs, values = mean_over_runs(runs, column)
+        traces.append(
+            line(f"{name} {part}".strip() or "mean over runs", epochs, values, i, line={"width": 3})
+        )
+    return traces
+
+
+def _thin(runs: Sequence[pd.DataFrame], column: str, colour: int) -> list[dict[str, Any]]:
+    if not 1 < len(runs) <= _MOST_THIN_LINES:
+        return []
+    return [
+        line("", run["epoch"].to_numpy(), run[column].to_numpy(dtype=np.float64), colour,
+             line={"width": 0.8, "dash": "solid"}, opacity=0.35, hoverinfo="skip", showlegend=False)
+        for run in runs
+    ]  # fmt: skip

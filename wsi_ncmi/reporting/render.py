@@ -1,0 +1,165 @@
+"""From the report's input to one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from wsi_ncmi.files import write_text
+from wsi_ncmi.reporting import tables, wording
+from wsi_ncmi.reporting.content import ReportInput
+from wsi_ncmi.reporting.figures import (
+    Figure,
+    calibration_figure,
+    information_figure,
+    learning_figures,
+    ranking_figures,
+)
+from wsi_ncmi.reporting.paths import without_folders
+from wsi_ncmi.reporting.slides import best_and_worst
+
+__all__ = ["render_report", "write_report"]
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("wsi_ncmi.reporting"),
+        autoescape=True,  # for every template: slide ids and class names come from elsewhere
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "number": wording.number,
+        "percent": wording.percent,
+        "count": wording.count,
+    }
+    return environment
+
+
+def _source(name: str) -> str:
+    source, _, _ = _environment().loader.get_source(_environment(), name)  # type: ignore[union-attr]
+    return source
+
+
+@cache
+def _plotly() -> str:
+    from plotly.offline import get_plotlyjs
+
+    return str(get_plotlyjs())
+
+
+def render_report(data: ReportInput) -> str:
+    """Renders the report.
+
+    Args:
+        data: What it is made from; sections without content are left out.
+
+    Returns:
+        One HTML document with styles, scripts and figures inside: it opens from disk, loads nothing, and its
+        content-security policy forbids it to.
+    """
+    evaluation = data.headline
+    predictions = data.predictions_of(data.headline_name)
+    names = list(data.evaluations)
+    learning = learning_figures(data.curves, names)
+    information = information_figure(data.curves, names)
+    figures = {
+        "ranking": ranking_figures(predictions, evaluation),
+        "calibration": [calibration_figure(predictions, evaluation)],
+        "learning": [*learning, *([information] if information else [])],
+    }
+    worst, best, n_wrong = best_and_worst(predictions, evaluation, ledger=data.ledger)
+    beside = [name for name in tables.headline_companions() if name in evaluation.metrics]
+    page = _environment().get_template("report.html.j2")
+    return page.render(
+        data=data,
+        evaluation=evaluation,
+        headline=tables.cell(evaluation.metrics["macro_f1"]),
+        folds=evaluation.over_folds.get("macro_f1"),
+        seeds=evaluation.over_seeds.get("macro_f1"),
+        beside=[(wording.words_of(name), tables.cell(evaluation.metrics[name])) for name in beside],
+        warnings=data.all_warnings(),
+        metric_rows=tables.metric_rows(data.evaluations),
+        class_rows=tables.class_rows(evaluation),
+        confusion=tables.confusion_tables(data.evaluations),
+        centre_rows=tables.centre_rows(evaluation),
+        part_rows=tables.part_rows(data),
+        leaks=None if data.leaks is None else [without_folders(str(leak)) for leak in data.leaks],
+        ledger=_ledger_rows(data),
+        figures=figures,
+        worst=worst,
+        best=best,
+        n_wrong=n_wrong,
+        config=_yaml(data.config),
+        provenance=_facts(data.provenance),
+        packages=dict((data.provenance or {}).get("packages") or {}),
+        style=_source("style.css"),
+        script=_source("report.js"),
+        plotly=_plotly(),
+        figures_json=_figures_json([figure for group in figures.values() for figure in group]),
+    )
+
+
+def write_report(data: ReportInput, path: Path) -> None:
+    """Renders the report and writes it atomically."""
+    write_text(path, render_report(data))
+
+
+def _figures_json(figures: list[Figure]) -> str:
+    content = [{"key": figure.key, "data": figure.traces, "layout": figure.layout} for figure in figures]
+    text = json.dumps(content, allow_nan=False, ensure_ascii=True, separators=(",", ":"))
+    # Inside a script element only "<" can end it (or open a comment).
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _yaml(config: Any) -> str:
+    if not config:
+        return ""
+    return str(yaml.safe_dump(without_folders(_simple(config)), sort_keys=False, allow_unicode=True))
+
+
+def _simple(value: Any) -> Any:
+    """Only what YAML knows; a path or an enum becomes its text."""
+    if isinstance(value, dict):
+        return {str(key): _simple(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [_simple(item) for item in value]
+    return value if value is None or isinstance(value, bool | int | float) else str(value)
+
+
+def _facts(provenance: Any) -> list[tuple[str, str]]:
+    words = {
+        "software": "Software",
+        "python": "Python",
+        "platform": "Platform",
+        "cpu_count": "CPU cores usable",
+        "device": "Device",
+        "verb": "Command",
+        "utc": "Finished (UTC)",
+    }
+    found = dict(without_folders(provenance or {}))
+    known = [(label, str(found[key])) for key, label in words.items() if found.get(key) not in (None, "")]
+    others = [
+        (key.replace("_", " "), str(value))
+        for key, value in found.items()
+        if key not in words and key != "packages" and isinstance(value, str | int | float)
+    ]
+    return known + others
+
+
+def _ledger_rows(data: ReportInput) -> list[tuple[str, str, str]]:
+    """Slides of the ledger that failed or have something to say: id, status, reason."""
+    if data.ledger is None or data.ledger.empty:
+        return []
+    told = data.ledger[(data.ledger["status"] == "failed") | (data.ledger.get("tiles", 1) == 0)]
+    return [
+        (str(row["slide_id"]), str(row["status"]), str(without_folders(str(row["reason"]))))
+        for _, row in told.iterrows()
+    ]

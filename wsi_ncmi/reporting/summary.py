@@ -1,0 +1,77 @@
+"""The report in a page of Markdown, to paste into a paper or a ticket."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from wsi_ncmi.files import write_text
+from wsi_ncmi.reporting import tables
+from wsi_ncmi.reporting.content import ReportInput
+from wsi_ncmi.reporting.wording import count, interval, number
+
+__all__ = ["render_summary", "write_summary"]
+
+
+def render_summary(data: ReportInput) -> str:
+    """Renders the summary.
+
+    Args:
+        data: What the report is made from.
+
+    Returns:
+        Markdown: headline, warnings, metrics of every loss, classes and versions.
+    """
+    evaluation = data.headline
+    headline = evaluation.metrics["macro_f1"]
+    bounds = interval(headline)
+    name = f" ({_text(data.headline_name)})" if data.headline_name else ""
+    lines = [
+        f"# {_text(data.title)}",
+        "",
+        f"**Macro-F1{name}: {number(headline.value)}**" + (f" (95 % CI {bounds})" if bounds else "")
+        + f", {count(evaluation.n_slides, 'slide')} of {count(evaluation.n_patients, 'patient')}, "
+        f"{len(evaluation.classes)} classes, {count(evaluation.n_folds, 'fold')}, "
+        f"{count(len(evaluation.seeds), 'seed')}.",
+        f"Unweighted mean of F1 over all classes; test predictions pooled over folds, mean over seeds; "
+        f"interval: "
+        f"{count(evaluation.resamples, 'bootstrap resample')} of patients.",
+        "",
+    ]  # fmt: skip
+    warnings = data.all_warnings()
+    if warnings:
+        lines += [*(f"> {_text(warning)}" + "  " for warning in warnings), ""]
+    names = [_text(each) or "value" for each in data.evaluations]
+    lines += ["| metric | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
+    for row in tables.metric_rows(data.evaluations):
+        cells = [_cell(cell) for cell in row.cells]
+        lines.append(f"| {row.words.name} | " + " | ".join(cells) + " |")
+    lines += ["", "| class | slides | patients | F1 | precision | recall |", "|---|---|---|---|---|---|"]
+    for group in tables.class_rows(evaluation):
+        cells = [_cell(group.cells.get(metric)) for metric in ("f1", "precision", "recall")]
+        lines.append(
+            f"| {_text(group.name)} | {group.slides} | {group.patients} | " + " | ".join(cells) + " |"
+        )
+    if data.flow:
+        steps = [f"{step.slides} {_text(step.name)}" for step in data.flow]
+        lines += ["", f"Cohort: {' → '.join(steps)}."]
+    software = (data.provenance or {}).get("software")
+    if software:
+        lines += ["", f"Made with {_text(str(software))}."]
+    return "\n".join(lines) + "\n"
+
+
+def write_summary(data: ReportInput, path: Path) -> None:
+    """Renders the summary and writes it atomically."""
+    write_text(path, render_summary(data))
+
+
+def _cell(cell: tables.Cell | None) -> str:
+    if cell is None:
+        return "–"
+    return f"{cell.value} ({cell.interval})" if cell.interval else cell.value
+
+
+def _text(text: str) -> str:
+    """Text that can't break out of its table cell, nor become HTML where Markdown is rendered."""
+    flat = " ".join(str(text).split())
+    return flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("|", "\\|")

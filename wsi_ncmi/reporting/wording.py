@@ -1,0 +1,79 @@
+"""Names, explanations and number formats: the same words in table, caption and summary."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from wsi_ncmi.metrics import Estimate
+
+__all__ = ["METRIC_WORDS", "MetricWords", "count", "interval", "number", "percent", "words_of"]
+
+
+@dataclass(frozen=True)
+class MetricWords:
+    """How a metric is named and read.
+
+    Attributes:
+        name: Name with its average.
+        meaning: One clause.
+        better: ``higher`` or ``lower``.
+        unit_range: Whether 0 … 1 is its range, so that an interval bar makes sense.
+    """
+
+    name: str
+    meaning: str
+    better: str = "higher"
+    unit_range: bool = True
+
+
+METRIC_WORDS = {
+    "macro_f1": MetricWords("Macro-F1", "unweighted mean of F1 over all classes of the task"),
+    "balanced_accuracy": MetricWords("Balanced accuracy", "mean recall over the classes"),
+    "auroc_macro_ovr": MetricWords("AUROC, macro", "one class against the rest, unweighted mean"),
+    "auprc_macro": MetricWords("AUPRC, macro", "average precision, unweighted mean over classes"),
+    "kappa_quadratic": MetricWords(
+        "Cohen's kappa, quadratic", "agreement beyond chance, order of classes counts"
+    ),
+    "kappa_linear": MetricWords("Cohen's kappa, linear", "agreement beyond chance, order of classes counts"),
+    "mcc": MetricWords("MCC", "correlation of truth and prediction, multiclass"),
+    "weighted_f1": MetricWords("Weighted F1", "F1 weighted by class size"),
+    "micro_f1": MetricWords("Micro-F1", "equal to accuracy; not the headline of this report"),
+    "accuracy": MetricWords("Accuracy", "share of slides classified correctly"),
+    "brier": MetricWords("Brier score", "squared error of the probabilities, 0–2", "lower", unit_range=False),
+    "nll": MetricWords("Log loss", "negative log-likelihood, nats", "lower", unit_range=False),
+    "ece": MetricWords("Calibration error", "mean gap of confidence and accuracy, 15 bins", "lower"),
+    "ncmi": MetricWords("NCMI", "concentration over separation, CMI / Γ", "lower", unit_range=False),
+    "cmi": MetricWords("CMI", "spread of the outputs within a class, nats", "lower", unit_range=False),
+    "gamma": MetricWords("Γ", "separation of the outputs between classes, nats", unit_range=False),
+}
+
+
+def words_of(metric: str) -> MetricWords:
+    """The words for a metric; one that is not known speaks for itself."""
+    return METRIC_WORDS.get(metric) or MetricWords(metric.replace("_", " "), "", unit_range=False)
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number with fixed digits, a true minus sign, and ``–`` for what is undefined."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{value:.{digits}f}".replace("-", "−")
+
+
+def percent(share: float | None) -> str:
+    """A share as whole percent."""
+    return "–" if share is None or not math.isfinite(share) else f"{100 * share:.0f} %"
+
+
+def interval(estimate: Estimate, digits: int = 3) -> str:
+    """``low–high`` of an estimate, empty where there is none."""
+    if not (math.isfinite(estimate.ci_low) and math.isfinite(estimate.ci_high)):
+        return ""
+    separator = " to " if estimate.ci_low < 0 else "–"
+    return f"{number(estimate.ci_low, digits)}{separator}{number(estimate.ci_high, digits)}"
+
+
+def count(amount: float, one: str, many: str | None = None) -> str:
+    """``1 slide``, ``2 slides``, ``1,234 slides``."""
+    return f"{amount:,.0f} {one if amount == 1 else many or one + 's'}"
