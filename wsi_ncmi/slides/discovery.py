@@ -58,11 +58,12 @@ def find_slides(root: Path) -> tuple[FoundSlide, ...]:
     if not root.exists():
         raise InputError(f"There is no file or folder {root}; give the folder that holds the slides.")
     if not root.is_dir():
-        return (FoundSlide(root, root.name, _companions_of(root)),)
+        return (_single(root),)
     found: list[FoundSlide] = []
     seen: set[tuple[int, int]] = set()
     # Linked folders wait until all real ones are walked, so that a folder is listed under its real name.
-    queue, linked = [(root, "")], []
+    queue: list[tuple[Path, str]] = [(root, "")]
+    linked: list[tuple[Path, str]] = []
     while queue or linked:
         folder, prefix = queue.pop() if queue else linked.pop(0)
         try:
@@ -88,6 +89,16 @@ def find_slides(root: Path) -> tuple[FoundSlide, ...]:
     return tuple(sorted(found, key=lambda slide: slide.relative))
 
 
+def _single(path: Path) -> FoundSlide:
+    """One named file, as the same slide that its folder's listing would give."""
+    if path.name.lower().endswith(".dcm"):
+        siblings = sorted(file.name for file in path.parent.iterdir() if file.is_file())
+        for slide in _slides_of(path.parent, siblings, set())[0]:
+            if path in (slide.path, *slide.companions):
+                return slide
+    return _found(path, _companions_of(path))
+
+
 def _split(entries: list[os.DirEntry[str]]) -> tuple[dict[str, bool], list[str]]:
     """Folder names (with whether they are links) and file names, hidden ones left out."""
     folders: dict[str, bool] = {}
@@ -95,7 +106,11 @@ def _split(entries: list[os.DirEntry[str]]) -> tuple[dict[str, bool], list[str]]
     for entry in entries:
         if entry.name.startswith("."):
             continue
-        if entry.is_dir():
+        try:
+            is_folder = entry.is_dir()
+        except OSError:  # a link to itself; it is listed as a file with that problem
+            is_folder = False
+        if is_folder:
             folders[entry.name] = entry.is_symlink()
         else:
             files.append(entry.name)
@@ -109,8 +124,10 @@ def _slides_of(folder: Path, files: list[str], folders: set[str]) -> tuple[list[
     slides: list[FoundSlide] = []
     series: dict[str, list[str]] = defaultdict(list)
     if "Slidedat.ini" in files:  # else its parent's .mrxs would have claimed this folder
-        problem = f"{folder.name} holds MIRAX data without its file {folder.name}.mrxs; put that beside the
-        folder." slides.append(FoundSlide(folder / "Slidedat.ini", "Slidedat.ini", problem=problem))
+        problem = (
+            f"{folder.name} holds MIRAX data without its file {folder.name}.mrxs; put that beside the folder."
+        )
+        slides.append(FoundSlide(folder / "Slidedat.ini", "Slidedat.ini", problem=problem))
     names = [name for name in files if has_slide_extension(name)]
     stems = {slide_id_of(name) for name in names if not name.lower().endswith(FLAT_EXTENSIONS)}
     for name in names:

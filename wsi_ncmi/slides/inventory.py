@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -149,7 +148,7 @@ def _mark_duplicates(
 
 def _content_keys(slides: Sequence[FoundSlide], pool: ThreadPoolExecutor) -> Iterable[str]:
     """Full hashes; links to one file (symbolic or hard) are read once."""
-    inodes = [(status.st_dev, status.st_ino) for status in (os.stat(slide.path) for slide in slides)]
+    inodes = [(status.st_dev, status.st_ino) for status in (slide.path.stat() for slide in slides)]
     unique = dict(zip(inodes, slides, strict=True))
     hashes = pool.map(lambda slide: content_sha256(slide.path, slide.companions), unique.values())
     by_inode = dict(zip(unique, hashes, strict=True))
