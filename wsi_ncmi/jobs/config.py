@@ -1,0 +1,111 @@
+"""The configuration of a whole job: one YAML, composed of the option classes that each room owns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, TypeAdapter
+
+from wsi_ncmi.cohorts import SplitOptions
+from wsi_ncmi.encoders.options import EncoderOptions
+from wsi_ncmi.losses import LossOptions
+from wsi_ncmi.mil import ModelOptions
+from wsi_ncmi.options import options
+from wsi_ncmi.tiling.options import GridOptions
+from wsi_ncmi.tissue.options import TissueOptions
+from wsi_ncmi.training import TrainingOptions
+
+__all__ = ["EvaluationOptions", "ExtractionOptions", "JobConfig", "config_adapter"]
+
+
+def _named(value: Any) -> Any:
+    # ``losses: [ce, ncmi]`` is what people write; ``{name: ncmi, temperature: 1}`` where a setting differs.
+    if isinstance(value, list | tuple):
+        return [{"name": item} if isinstance(item, str) else item for item in value]
+    return value
+
+
+@options
+class ExtractionOptions:
+    """How slides are worked through.
+
+    Attributes:
+        workers: Processes; None takes one a core that this process may use (affinity and cgroup quota).
+        timeout_per_slide: Seconds after which a slide is given up; None waits for ever.
+    """
+
+    workers: Annotated[int, Field(ge=1)] | None = None
+    timeout_per_slide: Annotated[float, Field(gt=0)] | None = None
+
+
+@options
+class EvaluationOptions:
+    """How results get their intervals.
+
+    Attributes:
+        resamples: Bootstrap resamples over patients.
+        seed: Seed of the resamples.
+    """
+
+    resamples: Annotated[int, Field(ge=100)] = 2000
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+@options
+class JobConfig:
+    """A whole job, from slides (or features) and labels to the report.
+
+    Attributes:
+        name: Title of the report.
+        slides: Folder of slides; None when ``features`` is given.
+        features: Features that exist already (folder or packed ``.npz``); None extracts them from ``slides``.
+        labels: CSV, or ``adapter:FILE`` such as ``camelyon17:stage_labels.csv``; None takes the labels inside
+            a packed features file.
+        out: Output folder: ``features/``, ``tissue/``, ``thumbnails/``, ``ledger.csv`` and ``run/``.
+        mpp_table: CSV with ``slide_id,mpp`` for slides whose own resolution is missing or wrong.
+        default_mpp: Resolution in µm per pixel of slides for which nothing else gives it.
+        weights_dir: Folder of encoder weights; the environment variable ``WSI_NCMI_WEIGHTS`` does the same.
+        tissue: Tissue segmentation.
+        grid: Tile grid.
+        encoder: Tile encoder.
+        extraction: Processes and time limits.
+        splits: Splits file to use instead of making one.
+        official_split: Use the split that the cohort ships (CAMELYON-17: centres 0–2 / 3–4; BRACS).
+        split: How folds are made otherwise.
+        model: Aggregator.
+        losses: Losses to train; the first one is the headline.
+        seeds: Number of seeds (0, 1, …).
+        training: Optimisation.
+        evaluation: Intervals.
+        workers: Processes of the training; None takes one a core.
+    """
+
+    name: str = "wsi-ncmi"
+    slides: Path | None = None
+    features: Path | None = None
+    labels: str | None = None
+    out: Path = Path("out")
+    mpp_table: Path | None = None
+    default_mpp: Annotated[float, Field(gt=0.02, lt=100)] | None = None
+    weights_dir: Path | None = None
+    tissue: TissueOptions = Field(default_factory=TissueOptions)
+    grid: GridOptions = Field(default_factory=GridOptions)
+    encoder: EncoderOptions = Field(default_factory=EncoderOptions)
+    extraction: ExtractionOptions = Field(default_factory=ExtractionOptions)
+    splits: Path | None = None
+    official_split: bool = False
+    split: SplitOptions = Field(default_factory=SplitOptions)
+    model: ModelOptions = Field(default_factory=ModelOptions)
+    losses: Annotated[tuple[LossOptions, ...], BeforeValidator(_named), Field(min_length=1)] = (
+        LossOptions(name="ncmi"),
+    )
+    seeds: Annotated[int, Field(ge=1, le=1000)] = 1
+    training: TrainingOptions = Field(default_factory=TrainingOptions)
+    evaluation: EvaluationOptions = Field(default_factory=EvaluationOptions)
+    workers: Annotated[int, Field(ge=1)] | None = None
+
+
+def config_adapter() -> TypeAdapter[JobConfig]:
+    """The pydantic adapter of the configuration (validation, JSON schema, dumping)."""
+    return TypeAdapter(JobConfig)

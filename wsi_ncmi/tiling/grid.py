@@ -1,0 +1,155 @@
+"""The tile grid: the one place where pixels, microns and pyramid levels are converted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_ncmi.errors import UpsampleError
+from wsi_ncmi.slides import Level, Mpp
+from wsi_ncmi.tiling.options import GridOptions
+
+__all__ = ["TileGrid"]
+
+# A target this much finer than level 0 is still "native": scanners state mpp to two or three digits.
+_UPSAMPLE_TOLERANCE = 0.01
+# A scale this near to a whole number of read-level pixels is taken as that number, so that pixels are read
+# as they are; half of the 0.1 % by which a source box may be off.
+_WHOLE_TOLERANCE = 0.0005
+
+
+@dataclass(frozen=True)
+class TileGrid:
+    """A regular grid of tiles over one slide, in raster order, every tile wholly inside the slide.
+
+    Attributes:
+        width_px: Width of level 0 in pixels.
+        height_px: Height of level 0 in pixels.
+        mpp: Resolution of level 0.
+        target_mpp: Resolution of the tiles, µm per pixel.
+        tile_px: Edge of a tile at ``target_mpp``.
+        overlap_px: Pixels at ``target_mpp`` shared by neighbours.
+        read_level: Pyramid level that tiles are read from: the coarsest that is not coarser than the target.
+        level: That level.
+        scale_x: Level-0 pixels per tile pixel along x (a float; anisotropic slides have two).
+        scale_y: The same along y.
+    """
+
+    width_px: int
+    height_px: int
+    mpp: Mpp
+    target_mpp: float
+    tile_px: int
+    overlap_px: int
+    read_level: int
+    level: Level
+    scale_x: float
+    scale_y: float
+
+    @classmethod
+    def plan(cls, levels: Sequence[Level], mpp: Mpp, options: GridOptions) -> TileGrid:
+        """Lays the grid over a slide.
+
+        Args:
+            levels: The slide's pyramid, finest first.
+            mpp: Resolution of level 0.
+            options: Target resolution, tile size and overlap.
+
+        Raises:
+            UpsampleError: The target is more than 1 % finer than level 0 and ``allow_upsample`` is off.
+        """
+        scale_x, scale_y = options.mpp / mpp.x, options.mpp / mpp.y
+        if min(scale_x, scale_y) < 1.0 - _UPSAMPLE_TOLERANCE and not options.allow_upsample:
+            raise UpsampleError(
+                f"The slide has {mpp.x:g} × {mpp.y:g} µm per pixel, coarser than the target of "
+                f"{options.mpp:g}; choose a coarser --mpp or pass --allow-upsample."
+            )
+        index = max(
+            (
+                number
+                for number, level in enumerate(levels)
+                if level.downsample_x <= scale_x * (1 + _UPSAMPLE_TOLERANCE)
+                and level.downsample_y <= scale_y * (1 + _UPSAMPLE_TOLERANCE)
+            ),
+            key=lambda number: levels[number].downsample_x,
+            default=0,
+        )
+        level = levels[index]
+        return cls(
+            width_px=levels[0].width_px,
+            height_px=levels[0].height_px,
+            mpp=mpp,
+            target_mpp=options.mpp,
+            tile_px=options.tile_px,
+            overlap_px=options.overlap_px,
+            read_level=index,
+            level=level,
+            scale_x=_whole(scale_x, level.downsample_x),
+            scale_y=_whole(scale_y, level.downsample_y),
+        )
+
+    @property
+    def tile_size_level0(self) -> tuple[float, float]:
+        """Width and height of a tile in level-0 pixels, exact floats."""
+        return self.tile_px * self.scale_x, self.tile_px * self.scale_y
+
+    @property
+    def step_level0(self) -> tuple[float, float]:
+        """Distance between neighbouring tiles in level-0 pixels."""
+        stride = self.tile_px - self.overlap_px
+        return stride * self.scale_x, stride * self.scale_y
+
+    @property
+    def n_columns(self) -> int:
+        """Tiles in a row of the grid."""
+        return _count(self.width_px, self.tile_size_level0[0], self.step_level0[0])
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the grid."""
+        return _count(self.height_px, self.tile_size_level0[1], self.step_level0[1])
+
+    def __len__(self) -> int:
+        return self.n_columns * self.n_rows
+
+    def boxes(self, indices: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
+        """Source boxes in level-0 pixels.
+
+        Args:
+            indices: Positions in raster order, int64 (N,); None = all.
+
+        Returns:
+            float64 (N, 4): left, top, right, bottom.
+        """
+        index = np.arange(len(self), dtype=np.int64) if indices is None else indices
+        rows, columns = np.divmod(index, max(self.n_columns, 1))
+        left, top = columns * self.step_level0[0], rows * self.step_level0[1]
+        width, height = self.tile_size_level0
+        return np.stack((left, top, left + width, top + height), axis=1)
+
+    def coords(self, indices: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+        """Top-left corners rounded to level-0 pixels: int64 (N, 2), x then y (``/coords`` of the file)."""
+        return np.rint(self.boxes(indices)[:, :2]).astype(np.int64)
+
+    @property
+    def reduction(self) -> tuple[float, float]:
+        """Read-level pixels per tile pixel along x and y; (1, 1) means pixels are taken as they are."""
+        return self.scale_x / self.level.downsample_x, self.scale_y / self.level.downsample_y
+
+
+def _whole(scale: float, downsample: float) -> float:
+    ratio = scale / downsample
+    nearest = round(ratio)
+    if nearest >= 1 and abs(ratio / nearest - 1.0) <= _WHOLE_TOLERANCE:
+        return nearest * downsample
+    return scale
+
+
+def _count(length: int, tile: float, step: float) -> int:
+    # The last tile may end a millionth of a pixel outside for rounding alone.
+    free = length - tile + 1e-6
+    return 0 if free < 0 else math.floor(free / step) + 1
