@@ -6,7 +6,12 @@ attention multiple-instance-learning aggregator trained with the NCMI loss predi
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from wsi_ncmi._lazy import attach
+
+if TYPE_CHECKING:  # the names below are loaded lazily at run time
+    from wsi_ncmi.losses.ncmi import NCMILoss as NCMILoss
 
 __all__ = ["NCMILoss", "__version__"]
 

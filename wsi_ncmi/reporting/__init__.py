@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from wsi_ncmi._lazy import attach
+
+if TYPE_CHECKING:  # the names below are loaded lazily at run time
+    from wsi_ncmi.reporting.content import ReportInput as ReportInput
+    from wsi_ncmi.reporting.flow import FlowStep as FlowStep
+    from wsi_ncmi.reporting.flow import cohort_flow as cohort_flow
+    from wsi_ncmi.reporting.render import render_report as render_report
+    from wsi_ncmi.reporting.render import write_report as write_report
+    from wsi_ncmi.reporting.summary import render_summary as render_summary
+    from wsi_ncmi.reporting.summary import write_summary as write_summary
 
 __all__ = [
     "FlowStep",

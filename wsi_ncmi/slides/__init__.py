@@ -2,7 +2,28 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from wsi_ncmi._lazy import attach
+
+if TYPE_CHECKING:  # the names below are loaded lazily at run time
+    from wsi_ncmi.slides.base import Level as Level
+    from wsi_ncmi.slides.base import Slide as Slide
+    from wsi_ncmi.slides.inventory import take_inventory as take_inventory
+    from wsi_ncmi.slides.mpp import Mpp as Mpp
+    from wsi_ncmi.slides.mpp import resolve_mpp as resolve_mpp
+    from wsi_ncmi.slides.mpp_table import read_mpp_table as read_mpp_table
+    from wsi_ncmi.slides.names import SLIDE_EXTENSIONS as SLIDE_EXTENSIONS
+    from wsi_ncmi.slides.names import slide_id_of as slide_id_of
+    from wsi_ncmi.slides.opening import open_slide as open_slide
+    from wsi_ncmi.slides.overview import Overview as Overview
+    from wsi_ncmi.slides.overview import read_overview as read_overview
+    from wsi_ncmi.slides.overview import thumbnail as thumbnail
+    from wsi_ncmi.slides.probe import probe_against_openslide as probe_against_openslide
+    from wsi_ncmi.slides.records import SlideRecord as SlideRecord
+    from wsi_ncmi.slides.records import read_slides_csv as read_slides_csv
+    from wsi_ncmi.slides.records import write_slides_csv as write_slides_csv
+    from wsi_ncmi.slides.registry import list_readers as list_readers
 
 _EXPORTS = {
     "Level": "wsi_ncmi.slides.base",

@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from wsi_ncmi._lazy import attach
 from wsi_ncmi.training.options import TrainingOptions
+
+if TYPE_CHECKING:  # the names below are loaded lazily at run time
+    from wsi_ncmi.training.batches import BagCache as BagCache
+    from wsi_ncmi.training.checkpoint import TrainedModel as TrainedModel
+    from wsi_ncmi.training.checkpoint import load_trained as load_trained
+    from wsi_ncmi.training.experiment import ExperimentResult as ExperimentResult
+    from wsi_ncmi.training.experiment import run_experiment as run_experiment
+    from wsi_ncmi.training.fitting import FitResult as FitResult
+    from wsi_ncmi.training.fitting import fit as fit
+    from wsi_ncmi.training.runs import RunFailure as RunFailure
 
 __all__ = [
     "BagCache",
