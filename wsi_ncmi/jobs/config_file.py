@@ -43,12 +43,18 @@ def find_config(name_or_path: str | Path) -> Path:
     )
 
 
-def load_config(name_or_path: str | Path | None, overrides: Sequence[str] = ()) -> JobConfig:
+def load_config(
+    name_or_path: str | Path | None,
+    overrides: Sequence[str] = (),
+    values: Mapping[str, Any] | None = None,
+) -> JobConfig:
     """Reads a configuration and applies ``--set`` overrides.
 
     Args:
         name_or_path: YAML file, name of a shipped configuration, or None for the defaults.
-        overrides: ``a.b=value`` with the value in YAML; lists by index (``losses.0.temperature=1``).
+        overrides: ``a.b=value`` with the value in YAML; lists by index (``losses.0.temperature=1``). They
+            come last.
+        values: Nested values of flags; None values are flags that were not given.
 
     Returns:
         The validated configuration; relative paths are relative to the working directory.
@@ -63,6 +69,7 @@ def load_config(name_or_path: str | Path | None, overrides: Sequence[str] = ()) 
         path = find_config(name_or_path)
         where = str(path)
         content = _parse(path)
+    _merge(content, values or {})
     for override in overrides:
         _apply(content, override)
     try:
@@ -110,6 +117,16 @@ def _parse(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise InputError(f"The configuration {path} must be a mapping of keys to values.")
     return content
+
+
+def _merge(content: dict[str, Any], values: Mapping[str, Any]) -> None:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            node = content.setdefault(key, {})
+            if isinstance(node, dict):
+                _merge(node, value)
+        elif value is not None:
+            content[key] = value
 
 
 def _apply(content: dict[str, Any], override: str) -> None:

@@ -1,0 +1,33 @@
+"""Losses on the same folds, seeds and initial weights. The verb ``wsi-ncmi compare`` does the same.
+
+    python pipelines/loss_comparison.py FEATURES OUT [a.b=value ...]
+
+FEATURES carries its labels (a packed .npz), or add ``labels=FILE.csv``.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from wsi_ncmi.jobs import JobResult
+from wsi_ncmi.jobs.comparison import train_configured
+from wsi_ncmi.progress import progress_for
+
+LOSSES = ["ncmi", "ce", "weighted_ce"]
+
+
+def main(arguments: list[str]) -> JobResult:
+    """Compares the losses on the features named first, into the folder named second."""
+    features, out, *overrides = arguments
+    values = {"features": Path(features), "losses": LOSSES, "seeds": 5, "name": "Losses compared"}
+    return train_configured(values, Path(out), overrides, progress_for())
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
+    result = main(sys.argv[1:])
+    print(result.files["differences"].read_text(encoding="utf-8"))
+    print(f"report: {result.files['report']}")
+    sys.exit(result.exit_code)

@@ -1,0 +1,63 @@
+"""The command ``wsi-ncmi``: one file per verb, registered here."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from wsi_ncmi import __version__
+from wsi_ncmi.cli import (
+    compare,
+    config,
+    demo,
+    doctor,
+    evaluate,
+    extract,
+    inventory,
+    predict,
+    run,
+    split,
+    synth,
+    train,
+    verify,
+)
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="wsi-ncmi",
+    help="Whole-slide images to slide-level subtypes: exact tiles, cached features, MIL with the NCMI loss.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"wsi-ncmi {__version__}")
+        raise typer.Exit(0)
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Whole-slide images to slide-level subtypes: exact tiles, cached embeddings, MIL with the NCMI loss."""
+
+
+for _module in (
+    demo, run, inventory, extract, verify, split, train, compare, evaluate, predict, synth, doctor,
+):  # fmt: skip
+    app.command(_module.NAME)(_module.command)
+app.add_typer(config.app, name="config")
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()

@@ -1,0 +1,106 @@
+"""What every verb shares: progress, logging, exit codes and one-sentence errors."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from wsi_ncmi.errors import InputError, WsiNcmiError
+from wsi_ncmi.progress import ProgressReporter, progress_for
+
+if TYPE_CHECKING:
+    from wsi_ncmi.jobs.result import JobResult
+
+__all__ = [
+    "AsJson",
+    "Debug",
+    "Quiet",
+    "Settings",
+    "fail",
+    "finish",
+    "run_verb",
+]
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only results and errors.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="A.B=VALUE", help="Change one key of the configuration; may be repeated."),
+]
+
+_MOST_SHOWN = 20
+
+
+def run_verb(
+    action: Callable[[ProgressReporter], JobResult], *, quiet: bool, debug: bool, as_json: bool
+) -> NoReturn:
+    """Runs a job and ends the process: 0 all done, 1 some items failed, 2 wrong input, 130 interrupted."""
+    finish(guarded(action, quiet=quiet, debug=debug), quiet=quiet, as_json=as_json)
+
+
+def guarded(action: Callable[[ProgressReporter], Any], *, quiet: bool, debug: bool) -> Any:
+    """Runs an action; an error becomes one sentence on standard error and the right exit code."""
+    level = logging.WARNING if quiet else logging.INFO
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    # Third-party chatter is not the user's business.
+    logging.getLogger().setLevel(logging.WARNING)
+    logging.getLogger("wsi_ncmi").setLevel(level)
+    try:
+        return action(progress_for(quiet=quiet))
+    except KeyboardInterrupt:
+        fail("Interrupted; the same command goes on where this one stopped.", 130)
+    except WsiNcmiError as error:
+        if debug:
+            traceback.print_exc()
+        fail(str(error), 2 if isinstance(error, InputError) else 1)
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        fail(
+            f"Internal error ({type(error).__name__}: {error}); run again with --debug for the traceback.",
+            1,
+        )
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """Ends the process with one sentence on standard error."""
+    typer.echo(f"Error: {message}" if code != 130 else message, err=True)
+    raise typer.Exit(code)
+
+
+def finish(result: JobResult, *, quiet: bool, as_json: bool) -> NoReturn:
+    """Prints what a job left and ends the process with its exit code."""
+    if as_json:
+        content = {
+            "files": {name: str(path) for name, path in result.files.items()},
+            "failures": list(result.failures),
+            "notes": list(result.notes),
+        }
+        typer.echo(json.dumps(content, ensure_ascii=False))
+    else:
+        if not quiet:
+            _some(result.notes, "", err=False)
+        _some(result.failures, "failed: ", err=True)
+        _files(result.files)
+    raise typer.Exit(result.exit_code)
+
+
+def _some(lines: tuple[str, ...], prefix: str, *, err: bool) -> None:
+    for line in lines[:_MOST_SHOWN]:
+        typer.echo(f"{prefix}{line}", err=err)
+    if len(lines) > _MOST_SHOWN:
+        typer.echo(f"{prefix}… and {len(lines) - _MOST_SHOWN} more", err=err)
+
+
+def _files(files: Mapping[str, Path]) -> None:
+    # The report comes last: it is what a person opens next.
+    for name in sorted(files, key=lambda name: name == "report"):
+        typer.echo(f"{name}: {files[name]}")

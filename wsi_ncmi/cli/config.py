@@ -1,0 +1,77 @@
+"""``wsi-ncmi config init|show|schema``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from wsi_ncmi.cli.common import Debug, Settings, guarded
+
+if TYPE_CHECKING:
+    from wsi_ncmi.progress import ProgressReporter
+
+app = typer.Typer(help="Write, show or describe configurations.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.command()
+def init(
+    out: Annotated[Path, typer.Option("--out", help="YAML file to write.")] = Path("job.yaml"),
+    base: Annotated[str | None, typer.Option("--from", help="Shipped configuration to start from.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Write a configuration with every key and its default.
+
+    Example: wsi-ncmi config init --from camelyon17 --out job.yaml
+    """
+
+    def act(_: ProgressReporter) -> None:
+        from wsi_ncmi.errors import InputError
+        from wsi_ncmi.files import ensure_folder, write_text
+        from wsi_ncmi.jobs.config_file import config_yaml, load_config
+
+        if out.exists():
+            raise InputError(f"{out} exists; remove it or choose another name with --out.")
+        ensure_folder(out.parent)
+        write_text(out, config_yaml(load_config(base)))
+
+    guarded(act, quiet=False, debug=debug)
+    typer.echo(f"config: {out}")
+
+
+@app.command()
+def show(
+    config: Annotated[
+        str | None, typer.Argument(help="YAML file or shipped name; none = the defaults.")
+    ] = None,
+    setting: Settings = None,
+    debug: Debug = False,
+) -> None:
+    """Print a configuration as it would be used, defaults and --set applied.
+
+    Example: wsi-ncmi config show demo --set training.epochs=5
+    """
+
+    def act(_: ProgressReporter) -> str:
+        from wsi_ncmi.jobs.config_file import config_yaml, load_config
+
+        return config_yaml(load_config(config, setting or ()))
+
+    typer.echo(guarded(act, quiet=False, debug=debug), nl=False)
+
+
+@app.command()
+def schema(debug: Debug = False) -> None:
+    """Print the JSON schema of the configuration (editors check YAML with it).
+
+    Example: wsi-ncmi config schema > wsi-ncmi.schema.json
+    """
+
+    def act(_: ProgressReporter) -> dict[str, Any]:
+        from wsi_ncmi.jobs.config import config_adapter
+
+        return config_adapter().json_schema()
+
+    typer.echo(json.dumps(guarded(act, quiet=False, debug=debug), indent=2, ensure_ascii=False))

@@ -1,0 +1,31 @@
+"""``wsi-ncmi demo``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsi_ncmi.cli.common import AsJson, Debug, Quiet, Settings, run_verb
+
+NAME = "demo"
+
+
+def command(
+    out: Annotated[Path, typer.Option("--out", help="Output folder.")] = Path("demo"),
+    setting: Settings = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a synthetic cohort and run the whole job on it, offline.
+
+    Example: wsi-ncmi demo --out demo
+    """
+    from wsi_ncmi.jobs import run_demo
+
+    run_verb(
+        lambda progress: run_demo(out, progress, overrides=tuple(setting or ())),
+        quiet=quiet, debug=debug, as_json=as_json,
+    )  # fmt: skip

@@ -1,0 +1,107 @@
+"""``wsi-ncmi extract``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wsi_ncmi.cli.common import AsJson, Debug, Quiet, Settings, run_verb
+from wsi_ncmi.errors import InputError
+
+if TYPE_CHECKING:
+    from wsi_ncmi.jobs import JobResult
+    from wsi_ncmi.progress import ProgressReporter
+
+NAME = "extract"
+
+
+def command(
+    slides: Annotated[Path, typer.Argument(help="Folder of slides, or one slide.")],
+    out: Annotated[Path, typer.Option("--out", help="Output folder.")],
+    encoder: Annotated[
+        str, typer.Option("--encoder", help="descriptor, torchvision:NAME or timm:NAME.")
+    ] = "descriptor",
+    weights: Annotated[Path | None, typer.Option(help="Weights file, or a folder that holds it.")] = None,
+    mpp: Annotated[float | None, typer.Option(help="Target µm per pixel (0.5).")] = None,
+    tile_px: Annotated[int | None, typer.Option(help="Tile edge in pixels (256).")] = None,
+    overlap_px: Annotated[int | None, typer.Option(help="Overlap of neighbours in pixels (0).")] = None,
+    min_tissue: Annotated[float | None, typer.Option(help="Least tissue share of a tile (0.25).")] = None,
+    only: Annotated[Path | None, typer.Option("--list", help="CSV with slide_id: only these slides.")] = None,
+    mpp_table: Annotated[Path | None, typer.Option(help="CSV with slide_id,mpp.")] = None,
+    default_mpp: Annotated[
+        float | None, typer.Option(help="µm per pixel where nothing else gives it.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes (one a core).")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Tiles of one forward pass (32).")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="The I-th of N parts, for job arrays.")
+    ] = None,
+    timeout_per_slide: Annotated[
+        float | None, typer.Option(metavar="S", help="Seconds a slide may take.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace features of another identity.")
+    ] = False,
+    allow_upsample: Annotated[
+        bool, typer.Option("--allow-upsample", help="Accept slides coarser than --mpp.")
+    ] = False,
+    setting: Settings = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+    as_json: AsJson = False,
+) -> None:
+    """Find tissue, cut tiles and embed them; what is done already is skipped.
+
+    Example: wsi-ncmi extract slides/ --out out --encoder descriptor --mpp 0.5 --tile-px 256
+    """
+
+    def act(progress: ProgressReporter) -> JobResult:
+        from wsi_ncmi.jobs import ExtractionRequest, extract, load_config
+
+        grid = {"mpp": mpp, "tile_px": tile_px, "overlap_px": overlap_px, "min_tissue": min_tissue}
+        config = load_config(
+            None,
+            setting or (),
+            {
+                "grid": {**grid, "allow_upsample": allow_upsample or None},
+                "encoder": {
+                    "name": encoder, "weights": weights, "batch_size": batch_size, "device": device,
+                    "precision": precision,
+                },
+                "extraction": {"workers": workers, "timeout_per_slide": timeout_per_slide},
+                "mpp_table": mpp_table,
+                "default_mpp": default_mpp,
+            },
+        )  # fmt: skip
+        return extract(
+            ExtractionRequest(
+                slides=slides,
+                out=out,
+                encoder=config.encoder,
+                tissue=config.tissue,
+                grid=config.grid,
+                extraction=config.extraction,
+                mpp_table=config.mpp_table,
+                default_mpp=config.default_mpp,
+                only=only,
+                shard=_shard(shard),
+                overwrite=overwrite,
+                weights_dir=config.weights_dir,
+            ),
+            progress,
+        )
+
+    run_verb(act, quiet=quiet, debug=debug, as_json=as_json)
+
+
+def _shard(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    number, slash, count = text.partition("/")
+    if not slash or not number.isdecimal() or not count.isdecimal() or not 1 <= int(number) <= int(count):
+        raise InputError(f"--shard takes I/N with 1 ≤ I ≤ N, such as 3/8, got {text!r}.")
+    return int(number), int(count)

@@ -1,0 +1,62 @@
+"""``wsi-ncmi inventory``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wsi_ncmi.cli.common import AsJson, Debug, Quiet, guarded
+
+if TYPE_CHECKING:
+    from wsi_ncmi.progress import ProgressReporter
+    from wsi_ncmi.slides import SlideRecord
+
+NAME = "inventory"
+
+
+def command(
+    slides: Annotated[Path, typer.Argument(help="Folder of slides, or one slide.")],
+    mpp_table: Annotated[Path | None, typer.Option(help="CSV with slide_id,mpp.")] = None,
+    default_mpp: Annotated[
+        float | None, typer.Option(help="µm per pixel where nothing else gives it.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="Table to write.")] = Path("slides.csv"),
+    quiet: Quiet = False,
+    debug: Debug = False,
+    as_json: AsJson = False,
+) -> None:
+    """List slides: reader, size, levels, mpp and its source, duplicates, problems.
+
+    Example: wsi-ncmi inventory slides/ --out slides.csv
+    """
+    from wsi_ncmi.files import ensure_folder
+    from wsi_ncmi.slides import take_inventory, write_slides_csv
+
+    def act(progress: ProgressReporter) -> tuple[SlideRecord, ...]:
+        records = take_inventory(slides, mpp_table=mpp_table, default_mpp=default_mpp, progress=progress)
+        ensure_folder(out.parent)
+        write_slides_csv(records, out)
+        return records
+
+    records: tuple[SlideRecord, ...] = guarded(act, quiet=quiet, debug=debug)
+    if as_json:
+        typer.echo(json.dumps([asdict(record) for record in records], ensure_ascii=False))
+    else:
+        for record in records:
+            typer.echo(_line(record))
+        typer.echo(f"slides: {out}")
+    raise typer.Exit(1 if any(record.problem for record in records) else 0)
+
+
+def _line(record: SlideRecord) -> str:
+    if record.problem:
+        return f"{record.slide_id}: PROBLEM {record.problem}"
+    copy = f", same content as {record.duplicate_of}" if record.duplicate_of else ""
+    return (
+        f"{record.slide_id}: {record.vendor} by {record.reader}, {record.width_px} × {record.height_px} px, "
+        f"{record.n_levels} levels, {record.mpp_x:g} µm/px ({record.mpp_source}){copy}"
+    )

@@ -1,0 +1,46 @@
+"""``wsi-ncmi verify``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsi_ncmi.cli.common import AsJson, Debug, Quiet, guarded
+
+NAME = "verify"
+
+
+def command(
+    features: Annotated[Path, typer.Argument(help="Folder of feature files, or an output folder.")],
+    repair: Annotated[
+        bool,
+        typer.Option("--repair", help="Move bad files to quarantine/, so that extract makes them again."),
+    ] = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+    as_json: AsJson = False,
+) -> None:
+    """Prove that every feature file is whole.
+
+    Example: wsi-ncmi verify out/features/descriptor
+    """
+    from wsi_ncmi.features import verify_folder
+
+    verdicts = guarded(lambda _: verify_folder(features, repair=repair), quiet=quiet, debug=debug)
+    bad = [verdict for verdict in verdicts if not verdict.ok]
+    if as_json:
+        rows = [
+            {"file": v.path.name, "ok": v.ok, "problem": v.problem, "n_tiles": v.n_tiles} for v in verdicts
+        ]
+        typer.echo(json.dumps({"files": rows, "bad": len(bad)}, ensure_ascii=False))
+    else:
+        for verdict in verdicts:
+            if not verdict.ok:
+                typer.echo(f"bad: {verdict.path.name}: {verdict.problem}")
+            elif not quiet:
+                typer.echo(f"ok: {verdict.path.name} ({verdict.n_tiles} tiles)")
+        typer.echo(f"{len(verdicts) - len(bad)} files whole, {len(bad)} bad.")
+    raise typer.Exit(1 if bad else 0)

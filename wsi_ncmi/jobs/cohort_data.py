@@ -1,0 +1,111 @@
+"""Bringing labels, features and folds together for the jobs that train."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wsi_ncmi.cohorts import (
+    BagSource,
+    Cohort,
+    MatchResult,
+    SplitOptions,
+    Splits,
+    make_splits,
+    match_features,
+    official_splits,
+    open_bag_source,
+    read_any_splits,
+    read_labels,
+)
+from wsi_ncmi.errors import InputError
+
+__all__ = ["CohortData", "load_cohort", "prepare_cohort"]
+
+
+@dataclass(frozen=True)
+class CohortData:
+    """Everything a training needs to know.
+
+    Attributes:
+        source: The bags.
+        labelled: All labelled slides.
+        match: Which of them have features; ``match.cohort`` is what is trained and tested on.
+        splits: Folds over ``match.cohort``.
+        warnings: Sentences that the report must show.
+        hashes: Name → SHA-256 of labels and features list.
+    """
+
+    source: BagSource
+    labelled: Cohort
+    match: MatchResult
+    splits: Splits
+    warnings: tuple[str, ...]
+    hashes: Mapping[str, str]
+
+    @property
+    def cohort(self) -> Cohort:
+        """The usable slides."""
+        return self.match.cohort
+
+
+def load_cohort(features: Path, labels: str | None, group: str | None) -> tuple[BagSource, Cohort]:
+    """Opens features and reads labels (those inside a packed file when no table is given).
+
+    Raises:
+        InputError: Wrong input, no labels at all, or no patient ids without ``group="slide_id"``.
+    """
+    source = open_bag_source(features)
+    cohort = source.embedded_cohort(group) if labels is None else read_labels(labels, group=group)
+    if cohort is None:
+        raise InputError(f"{features} carries no labels; give a table with --labels.")
+    return source, cohort
+
+
+def prepare_cohort(
+    features: Path,
+    labels: str | None,
+    *,
+    split: SplitOptions,
+    splits_file: Path | None = None,
+    official: bool = False,
+) -> CohortData:
+    """Reads labels, matches them with the features, and makes or reads the folds.
+
+    Raises:
+        InputError: Wrong input; the message names file, value and remedy.
+    """
+    source, labelled = load_cohort(features, labels, "slide_id" if split.group == "slide_id" else None)
+    match = match_features(labelled, source)
+    warnings = list(labelled.notes)
+    if labelled.case_id_assumed or split.group == "slide_id":
+        warnings.append(
+            "Each slide was taken for a patient of its own (--group slide_id): if patients have several "
+            "slides, training and test share patients and the results are too good."
+        )
+    if splits_file is not None:
+        splits = read_any_splits(splits_file, labelled).restricted_to(match.cohort.slide_ids)
+    elif official:
+        splits = official_splits(match.cohort, split)
+    else:
+        splits = make_splits(match.cohort, split)
+    for number, fold in enumerate(splits.folds):
+        for name in ("train", "test"):
+            if not fold.part(name):
+                raise InputError(
+                    f"Fold {number} has no slide with features in its {name} part; extract the missing "
+                    "slides or make other splits."
+                )
+    warnings += [str(text) for text in splits.meta.get("warnings", ())]
+    return CohortData(source, labelled, match, splits, tuple(warnings), _hashes(source, match.cohort))
+
+
+def _hashes(source: BagSource, cohort: Cohort) -> dict[str, str]:
+    bags = hashlib.sha256()
+    lengths: dict[str, Any] = dict(zip(source.slide_ids, source.lengths, strict=True))
+    for slide_id in sorted(cohort.slide_ids):
+        bags.update(f"{slide_id}:{int(lengths[slide_id])}\n".encode())
+    return {"labels": cohort.sha256, "bags (slide ids and tile counts)": bags.hexdigest()}

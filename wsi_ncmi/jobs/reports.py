@@ -1,0 +1,166 @@
+"""Metrics, comparison and report of a run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wsi_ncmi.cohorts import find_leaks
+from wsi_ncmi.files import atomic_path, write_json
+from wsi_ncmi.metrics import Evaluation, PairedComparison, compare_paired, evaluate_predictions, fold_metrics
+from wsi_ncmi.reporting import ReportInput, cohort_flow, write_report, write_summary
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from wsi_ncmi.jobs.cohort_data import CohortData
+    from wsi_ncmi.jobs.training import TrainingRequest
+    from wsi_ncmi.training import ExperimentResult
+
+__all__ = ["publish_run", "read_ledger_table"]
+
+COMPARE_SCHEMA = "wsi-ncmi/compare/1"
+
+
+def publish_run(
+    out: Path,
+    request: TrainingRequest,
+    data: CohortData,
+    result: ExperimentResult,
+    record: Mapping[str, Any],
+) -> dict[str, Path]:
+    """Writes ``predictions.csv``, ``metrics.json``, ``report.html`` and, for several losses, ``compare.*``.
+
+    Args:
+        out: Run folder.
+        request: What was asked for.
+        data: Cohort, folds and their warnings.
+        result: Predictions and curves.
+        record: Content of ``run.json``.
+
+    Returns:
+        Name → path of what was written.
+    """
+    classes = data.cohort.classes
+    names = [name for name in request.losses if name in set(result.predictions["loss"])]
+    tables = {
+        name: result.predictions[result.predictions["loss"] == name].drop(columns="loss") for name in names
+    }
+    options = request.evaluation
+    evaluations = {
+        name: evaluate_predictions(table, classes, resamples=options.resamples, seed=options.seed)
+        for name, table in tables.items()
+    }
+    headline = names[0]
+    files = {
+        "predictions": out / "predictions.csv",
+        "metrics": out / "metrics.json",
+        "report": out / "report.html",
+        "summary": out / "summary.md",
+    }
+    _write_csv(tables[headline], files["predictions"])
+    write_json(files["metrics"], _metrics(evaluations))
+    comparisons: dict[str, PairedComparison] = {}
+    if len(names) > 1:
+        comparisons = _comparisons(tables, classes, options.resamples, options.seed)
+        files["compare"] = out / "compare.csv"
+        _write_csv(_rows(tables, classes), files["compare"])
+        files["differences"] = out / "compare.json"
+        write_json(files["differences"], _compare_json(headline, comparisons, evaluations))
+    ledger = read_ledger_table(request.ledger)
+    leaks = [leak.detail for leak in find_leaks(data.splits, data.cohort)]
+    warnings = list(data.warnings)
+    if request.allow_leak and any(leak.fatal for leak in find_leaks(data.splits, data.cohort)):
+        warnings.insert(0, "This split LEAKS between its parts and was trained on with --allow-leak.")
+    warnings += [f"Run without result: {failed.reason}" for failed in result.failures]
+    report = ReportInput(
+        title=request.title,
+        predictions=result.predictions,
+        evaluations=evaluations,
+        curves=result.curves,
+        ledger=ledger,
+        flow=cohort_flow(
+            used_slides=len(data.cohort.rows),
+            used_patients=len(data.cohort.case_ids),
+            ledger=ledger,
+            unmatched=data.match.unmatched,
+        ),
+        splits=data.splits.meta,
+        comparisons=comparisons,
+        leaks=leaks,
+        config=record["config"],
+        provenance=record["provenance"],
+        hashes=data.hashes,
+        warnings=warnings,
+    )
+    write_report(report, files["report"])
+    write_summary(report, files["summary"])
+    return files
+
+
+def read_ledger_table(path: Path | None) -> pd.DataFrame | None:
+    """The extraction's ledger as a table, or None where there is none."""
+    import pandas as pd
+
+    if path is None or not path.is_file():
+        return None
+    return pd.read_csv(path, dtype={"slide_id": str, "reason": str}, keep_default_na=False)
+
+
+def _metrics(evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
+    # The headline's metrics stand at the top, as for a single loss; the others below "losses".
+    headline = next(iter(evaluations))
+    content = {"loss": headline, **evaluations[headline].to_json()}
+    if len(evaluations) > 1:
+        content["losses"] = {name: evaluation.to_json() for name, evaluation in evaluations.items()}
+    return content
+
+
+def _comparisons(
+    tables: Mapping[str, pd.DataFrame], classes: Sequence[str], resamples: int, seed: int
+) -> dict[str, PairedComparison]:
+    headline, *others = tables
+    found = {}
+    for other in others:
+        # Runs without result leave unpaired rows; only what both losses have is compared.
+        keys = ["seed", "fold"]
+        a, b = tables[headline], tables[other]
+        both = a[keys].drop_duplicates().merge(b[keys].drop_duplicates(), on=keys)
+        if len(both):
+            found[other] = compare_paired(
+                a.merge(both, on=keys), b.merge(both, on=keys), classes, resamples=resamples, seed=seed
+            )
+    return found
+
+
+def _rows(tables: Mapping[str, pd.DataFrame], classes: Sequence[str]) -> pd.DataFrame:
+    import pandas as pd
+
+    rows = [
+        {"loss": name, "fold": fold, "seed": seed, **metrics}
+        for name, table in tables.items()
+        for (seed, fold), metrics in fold_metrics(table, classes).items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def _compare_json(
+    headline: str,
+    comparisons: Mapping[str, PairedComparison],
+    evaluations: Mapping[str, Evaluation],
+) -> dict[str, Any]:
+    return {
+        "schema": COMPARE_SCHEMA,
+        "metric": "macro_f1",
+        "headline": headline,
+        "macro_f1": {name: found.metrics["macro_f1"].to_json() for name, found in evaluations.items()},
+        "differences": [
+            {"a": headline, "b": other, **comparison.to_json()} for other, comparison in comparisons.items()
+        ],
+    }
+
+
+def _write_csv(table: pd.DataFrame, path: Path) -> None:
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n")

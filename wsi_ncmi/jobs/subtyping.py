@@ -1,0 +1,127 @@
+"""The whole job: from a folder of slides and a labels table to the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from wsi_ncmi.cohorts import read_labels
+from wsi_ncmi.errors import InputError
+from wsi_ncmi.files import ensure_folder, write_text
+from wsi_ncmi.jobs.config import JobConfig
+from wsi_ncmi.jobs.config_file import config_yaml
+from wsi_ncmi.jobs.extraction import ExtractionRequest, extract
+from wsi_ncmi.jobs.result import JobResult
+from wsi_ncmi.jobs.training import TrainingRequest, train
+from wsi_ncmi.losses import LossOptions
+from wsi_ncmi.progress import NullProgress, ProgressReporter
+
+__all__ = ["named_losses", "run_job"]
+
+
+def run_job(
+    config: JobConfig,
+    progress: ProgressReporter | None = None,
+    *,
+    overwrite: bool = False,
+    allow_leak: bool = False,
+) -> JobResult:
+    """Runs a whole job; whatever is done already is not done again.
+
+    Args:
+        config: The job.
+        progress: Told about slides and epochs.
+        overwrite: Replace features and runs of another configuration.
+        allow_leak: Train on a split that leaks.
+
+    Returns:
+        Files of extraction and training together, and all failures.
+
+    Raises:
+        InputError: The configuration or an input is wrong; nothing was started.
+    """
+    progress = progress or NullProgress()
+    if config.features is None and config.slides is None:
+        raise InputError(
+            "The configuration names no slides; add 'slides: FOLDER' (or 'features: FOLDER' for ready "
+            "features), for example with --set slides=FOLDER."
+        )
+    if config.features is None and config.labels is None:
+        raise InputError(
+            "The configuration names no labels; add 'labels: FILE.csv', for example with "
+            "--set labels=FILE.csv."
+        )
+    if config.labels is not None:
+        # A fault in the labels must not wait until hours of extraction are over.
+        read_labels(config.labels, group=_group(config))
+    ensure_folder(config.out)
+    files: dict[str, Path] = {}
+    failures: list[str] = []
+    notes: list[str] = []
+    features, ledger = config.features, None
+    if features is None:
+        assert config.slides is not None
+        extracted = extract(
+            ExtractionRequest(
+                slides=config.slides,
+                out=config.out,
+                encoder=config.encoder,
+                tissue=config.tissue,
+                grid=config.grid,
+                extraction=config.extraction,
+                mpp_table=config.mpp_table,
+                default_mpp=config.default_mpp,
+                overwrite=overwrite,
+                weights_dir=config.weights_dir,
+            ),
+            progress,
+        )
+        files.update(extracted.files)
+        failures += extracted.failures
+        notes += extracted.notes
+        features, ledger = extracted.files["features"], extracted.files["ledger"]
+    trained = train(
+        TrainingRequest(
+            features=features,
+            out=config.out / "run",
+            losses=named_losses(config.losses),
+            labels=config.labels,
+            splits_file=config.splits,
+            official=config.official_split,
+            split=config.split,
+            model=config.model,
+            training=config.training,
+            seeds=tuple(range(config.seeds)),
+            evaluation=config.evaluation,
+            workers=config.workers,
+            overwrite=overwrite,
+            allow_leak=allow_leak,
+            title=config.name,
+            ledger=ledger,
+        ),
+        progress,
+    )
+    # The configuration in force, with every default written out: the same file repeats the job.
+    write_text(config.out / "config.yaml", config_yaml(replace(config, out=Path(config.out.name))))
+    files["config"] = config.out / "config.yaml"
+    return JobResult(
+        files={**files, **trained.files},
+        failures=(*failures, *trained.failures),
+        notes=(*notes, *trained.notes),
+    )
+
+
+def named_losses(losses: tuple[LossOptions, ...]) -> Mapping[str, LossOptions]:
+    """Names each loss of a list: its own name, with a number where one name comes several times."""
+    named: dict[str, LossOptions] = {}
+    for loss in losses:
+        name, number = loss.name, 2
+        while name in named:
+            name, number = f"{loss.name}-{number}", number + 1
+        named[name] = loss
+    return named
+
+
+def _group(config: JobConfig) -> str | None:
+    return "slide_id" if config.split.group == "slide_id" else None

@@ -1,0 +1,140 @@
+"""The training job: features and labels to out-of-fold predictions, metrics and a report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wsi_ncmi.cohorts import SplitOptions, write_splits
+from wsi_ncmi.files import ensure_folder
+from wsi_ncmi.jobs.cohort_data import CohortData, prepare_cohort
+from wsi_ncmi.jobs.config import EvaluationOptions
+from wsi_ncmi.jobs.records import write_record
+from wsi_ncmi.jobs.reports import publish_run
+from wsi_ncmi.jobs.result import JobResult
+from wsi_ncmi.losses import LossOptions
+from wsi_ncmi.mil import ModelOptions
+from wsi_ncmi.progress import NullProgress, ProgressReporter
+from wsi_ncmi.training import TrainingOptions, run_experiment
+
+__all__ = ["TrainingRequest", "train"]
+
+
+@dataclass(frozen=True)
+class TrainingRequest:
+    """What to train on, and how.
+
+    Attributes:
+        features: Folder of feature files, or a packed ``.npz``.
+        out: Run folder.
+        losses: Name → loss; the first is the headline.
+        labels: Labels table, or ``adapter:FILE``; None takes those inside a packed file.
+        splits_file: Splits to use; None makes folds.
+        official: Use the cohort's own split.
+        split: How folds are made.
+        model: Aggregator.
+        training: Optimisation.
+        seeds: Seeds of weights and order.
+        evaluation: Intervals.
+        workers: Processes; None takes one a core.
+        overwrite: Replace runs of another configuration.
+        allow_leak: Train on a split that leaks; the report says so.
+        title: Title of the report.
+        ledger: Ledger of the extraction, for the cohort flow.
+    """
+
+    features: Path
+    out: Path
+    losses: Mapping[str, LossOptions]
+    labels: str | None = None
+    splits_file: Path | None = None
+    official: bool = False
+    split: SplitOptions = field(default_factory=SplitOptions)
+    model: ModelOptions = field(default_factory=ModelOptions)
+    training: TrainingOptions = field(default_factory=TrainingOptions)
+    seeds: tuple[int, ...] = (0,)
+    evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
+    workers: int | None = None
+    overwrite: bool = False
+    allow_leak: bool = False
+    title: str = "wsi-ncmi"
+    ledger: Path | None = None
+
+
+def train(request: TrainingRequest, progress: ProgressReporter | None = None) -> JobResult:
+    """Trains every loss on every fold with every seed, evaluates and reports.
+
+    Args:
+        request: What and how.
+        progress: Told about every epoch.
+
+    Returns:
+        Paths of ``predictions``, ``metrics``, ``report``, ``summary`` and ``splits``; a failure for each run
+        that has no result.
+
+    Raises:
+        InputError: Wrong input; nothing was started.
+        TrainingError: Not one run has a result.
+    """
+    from wsi_ncmi.scale import available_cores
+
+    data = prepare_cohort(
+        request.features,
+        request.labels,
+        split=request.split,
+        splits_file=request.splits_file,
+        official=request.official,
+    )
+    out = ensure_folder(request.out)
+    write_splits(data.splits, out / "splits.json")
+    result = run_experiment(
+        data.source.path,
+        data.cohort,
+        data.splits,
+        model=request.model,
+        losses=request.losses,
+        training=request.training,
+        seeds=request.seeds,
+        out=out,
+        workers=request.workers or available_cores(),
+        overwrite=request.overwrite,
+        allow_leak=request.allow_leak,
+        encoder=_origin(data),
+        progress=progress or NullProgress(),
+    )
+    config = {
+        "model": asdict(request.model),
+        "losses": {name: asdict(loss) for name, loss in request.losses.items()},
+        "training": asdict(request.training),
+        "split": asdict(request.split),
+        "splits_file": request.splits_file,
+        "official_split": request.official,
+        "evaluation": asdict(request.evaluation),
+        "seeds": list(request.seeds),
+        "features": request.features,
+        "labels": request.labels,
+        "allow_leak": request.allow_leak,
+    }
+    record = write_record(
+        out / "run.json",
+        config=config,
+        headline=next(iter(request.losses)),
+        losses=list(request.losses),
+        classes=list(data.cohort.classes),
+        features=_origin(data),
+        hashes=dict(data.hashes),
+    )
+    files = publish_run(out, request, data, result, record)
+    failures = tuple(
+        f"{failed.loss}, fold {failed.fold}, seed {failed.seed}: {failed.reason}"
+        for failed in result.failures
+    )
+    notes = tuple(f"{item.slide_id}: {item.reason}." for item in data.match.unmatched)
+    return JobResult({**files, "splits": out / "splits.json"}, failures, notes)
+
+
+def _origin(data: CohortData) -> dict[str, Any]:
+    """What made the features: kept with every model, so that prediction can ask for the same."""
+    return dict(getattr(data.source, "identity", {}))

@@ -1,0 +1,128 @@
+"""All models of a run as one: folds and seeds averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_ncmi.errors import InputError
+from wsi_ncmi.training import TrainedModel, load_trained
+
+__all__ = ["Ensemble", "SlidePrediction", "check_features", "load_ensemble"]
+
+_MUST_AGREE = ("encoder", "encoder_weights_sha256", "transform", "mpp_target", "tile_px", "overlap_px")
+
+
+@dataclass(frozen=True)
+class SlidePrediction:
+    """What an ensemble says of a slide.
+
+    Attributes:
+        probabilities: Mean over members, float64 (C,).
+        spread: Standard deviation over members, float64 (C,).
+        agreement: Share of members whose own answer is the ensemble's.
+        attention: Mean attention of each tile, float32 (N,), summing to 1.
+    """
+
+    probabilities: NDArray[np.float64]
+    spread: NDArray[np.float64]
+    agreement: float
+    attention: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Trained models of one task.
+
+    Attributes:
+        members: The models, one a fold and seed.
+        classes: Class names in the order of the probabilities.
+        features: What made the features that they were trained on (encoder, weights, mpp, tile size…);
+            empty where the training features did not tell.
+        name: Name of the run's folder.
+    """
+
+    members: tuple[TrainedModel, ...]
+    classes: tuple[str, ...]
+    features: Mapping[str, Any]
+    name: str
+
+    def predict(self, features: NDArray[np.floating[Any]]) -> SlidePrediction:
+        """Predicts one slide from its tile embeddings (N, D), N at least 1.
+
+        Raises:
+            InputError: The embeddings have another width than those of the training.
+        """
+        answers = [member.predict(features) for member in self.members]
+        each = np.stack([probabilities for probabilities, _ in answers])
+        mean = each.mean(axis=0)
+        return SlidePrediction(
+            probabilities=mean,
+            spread=each.std(axis=0),
+            agreement=float((each.argmax(axis=1) == mean.argmax()).mean()),
+            attention=np.mean([attention for _, attention in answers], axis=0, dtype=np.float32),
+        )
+
+
+def load_ensemble(run: Path) -> Ensemble:
+    """Loads every model of a run.
+
+    Args:
+        run: ``RUN`` (with ``fold_*/seed_*`` inside), ``RUN/<loss>`` where several losses were trained, or the
+            folder of a single model.
+
+    Raises:
+        InputError: No model, several losses to choose from, or models of different tasks or features.
+    """
+    folders = [run] if (run / "model.json").is_file() else _model_folders(run)
+    members = tuple(load_trained(folder) for folder in folders)
+    first = members[0]
+    features = _features_of(first)
+    for folder, member in zip(folders, members, strict=True):
+        if member.classes != first.classes or _features_of(member) != features:
+            raise InputError(
+                f"{folder} was trained on other classes or features than {folders[0]}; an ensemble needs "
+                "models of one run."
+            )
+    return Ensemble(members, first.classes, features, run.name)
+
+
+def check_features(ensemble: Ensemble, found: Mapping[str, Any]) -> None:
+    """Refuses features that the models were not trained for.
+
+    Args:
+        ensemble: The models.
+        found: Attributes of the features at hand, under the names of the feature files.
+
+    Raises:
+        InputError: Encoder, weights, transform, mpp, tile size or overlap differ; the first one is named.
+    """
+    for key in _MUST_AGREE:
+        wanted, got = ensemble.features.get(key), found.get(key)
+        if wanted is not None and wanted != got:
+            raise InputError(
+                f"The model {ensemble.name} was trained on features with {key} {wanted!r}, these have "
+                f"{got!r}; extract the slides with the same encoder, weights and grid."
+            )
+
+
+def _model_folders(run: Path) -> list[Path]:
+    found = sorted(path.parent for path in run.glob("fold_*/seed_*/model.json"))
+    if found:
+        return found
+    losses = sorted({path.parents[2] for path in run.glob("*/fold_*/seed_*/model.json")})
+    if len(losses) == 1:
+        return _model_folders(losses[0])
+    if losses:
+        names = ", ".join(path.name for path in losses)
+        raise InputError(f"{run} holds models of several losses ({names}); give one, such as {losses[0]}.")
+    raise InputError(f"{run} holds no trained model; give the folder that 'wsi-ncmi train' wrote.")
+
+
+def _features_of(model: TrainedModel) -> dict[str, Any]:
+    return dict(model.config.get("encoder") or {})
