@@ -19,8 +19,9 @@ from wsi_ncmi.losses.ncmi import NCMILoss
 FORMS = [
     {"preset": "paper"},
     {"preset": "ratio"},
+    {"preset": "ratio", "centring": True},
     {"preset": "log"},
-    {"preset": "log", "direction": "code_to_sample"},
+    {"preset": "log_reverse"},
     {"preset": "ratio", "ratio": "batch"},
     {"preset": "ratio", "ratio": "batch", "separation": "pairwise"},
     {"preset": "ratio", "ratio": "sample", "separation": "pairwise"},
@@ -80,8 +81,9 @@ def test_paper_preset_equals_the_slow_loop(classes):
     assert got == pytest.approx(expected, rel=1e-6)
 
 
-def test_log_form_is_concentration_minus_a_soft_minimum():
-    criterion = NCMILoss(3, 6, preset="log").double().eval()
+@pytest.mark.parametrize("preset", ["log", "log_reverse"])
+def test_log_form_is_concentration_minus_a_soft_minimum(preset):
+    criterion = NCMILoss(3, 6, preset=preset, tau=0.3).double().eval()
     z, y = torch.randn(5, 6, dtype=torch.float64), torch.tensor([0, 1, 2, 1, 1])
     d, tau = criterion.distances(z), criterion.form.tau
     expected = sum(
@@ -230,7 +232,7 @@ def test_centre_starts_from_two_samples_and_then_follows():
     assert criterion.centre.mean.tolist() == [2.0, 2.0, 2.0, 2.0]
     criterion(torch.full((5, 4), 12.0) + torch.randn(5, 1) * 0, torch.zeros(5, dtype=torch.int64))
     assert criterion.centre.mean.tolist() == pytest.approx([2.001] * 4, rel=1e-6)
-    cumulative = NCMILoss(2, None, preset="ratio", symbols=4)
+    cumulative = NCMILoss(2, None, preset="ratio", symbols=4, centring=True)
     batches = torch.randn(4, 3, 4)
     for batch in batches:
         cumulative(batch, torch.zeros(3, dtype=torch.int64))

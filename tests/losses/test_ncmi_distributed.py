@@ -14,7 +14,7 @@ from wsi_ncmi.losses.ncmi import NCMILoss
 
 FORMS = [
     {"preset": "paper"},
-    {"preset": "default"},
+    {"preset": "default", "centring": True},
     {"preset": "ratio", "ratio": "batch", "separation": "pairwise", "code_words": "means"},
 ]
 

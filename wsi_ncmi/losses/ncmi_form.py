@@ -31,6 +31,7 @@ class NCMIForm:
         centring_momentum: Weight of the past in the running mean.
         centring_start: How the running mean starts, see ``RunningCentre``.
         normalise: ``l2`` divides the centred scores by their norm; ``none`` keeps their magnitude.
+        decision_means: Predict from the class means of p after each epoch, not from the code words.
     """
 
     symbols: int | None = 8
@@ -42,27 +43,31 @@ class NCMIForm:
     separation: Literal["centroid", "pairwise"] = "centroid"
     own_term_in_mean: bool = False
     direction: Literal["sample_to_code", "code_to_sample"] = "sample_to_code"
-    tau: float = 0.1
-    centring: bool = True
+    tau: float = 1.0
+    centring: bool = False
     centring_momentum: float = 0.99
     centring_start: Literal["cumulative", "batch"] = "cumulative"
     normalise: Literal["none", "l2"] = "none"
+    decision_means: bool = False
 
 
-_RATIO = NCMIForm()
 _LOG = NCMIForm(ratio="log")
+_LOG_REVERSE = NCMIForm(ratio="log", direction="code_to_sample", code_scale=3.0, temperature=1.0)
 PRESETS: Mapping[str, NCMIForm] = {
-    "default": _LOG,
+    "default": _LOG_REVERSE,
     "log": _LOG,
-    "ratio": _RATIO,
+    "log_reverse": _LOG_REVERSE,
+    "ratio": NCMIForm(code_scale=3.0),
     "paper": NCMIForm(
         symbols=None,
         temperature=0.2,
         code_words="identity",
         own_term_in_mean=True,
+        centring=True,
         centring_momentum=0.9999,
         centring_start="batch",
         normalise="l2",
+        decision_means=True,
     ),
 }
 
