@@ -1,0 +1,81 @@
+"""From coarse fields to polygons in level-0 pixels and back to rasters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+from shapely import Polygon, unary_union
+from shapely.geometry.base import BaseGeometry
+
+__all__ = ["draw_polygons", "level_polygons", "polygons_of", "threshold_for_area"]
+
+
+def threshold_for_area(field: NDArray[np.float32], cells: float) -> float:
+    """The value above which ``cells`` cells of the field lie."""
+    values = np.sort(field[np.isfinite(field)])[::-1]
+    index = int(np.clip(round(cells), 1, len(values) - 1))
+    return float((values[index - 1] + values[index]) / 2)
+
+
+def polygons_of(geometry: BaseGeometry, min_area: float = 0.0) -> tuple[Polygon, ...]:
+    """The polygons of any geometry above an area, in a fixed order (by their bounds)."""
+    parts = [geometry] if isinstance(geometry, Polygon) else list(getattr(geometry, "geoms", []))
+    return tuple(
+        sorted((p for p in parts if isinstance(p, Polygon) and p.area > min_area), key=lambda p: p.bounds)
+    )
+
+
+def level_polygons(
+    field: NDArray[np.float32],
+    level: float,
+    cell_px: int,
+    *,
+    min_area_px: float = 0.0,
+    inside: Iterable[Polygon] | None = None,
+) -> tuple[Polygon, ...]:
+    """Outlines of ``field > level`` (a field whose border lies below and which has no holes).
+
+    Args:
+        field: float32 (rows, columns); the value of a cell belongs to its middle.
+        level: Threshold.
+        cell_px: Edge of a cell in level-0 px.
+        min_area_px: Smaller outlines are left out (level-0 px²).
+        inside: When given, the result is cut to these polygons.
+
+    Returns:
+        Valid polygons in level-0 px, coordinates rounded to 1/8 px.
+    """
+    from skimage.measure import find_contours
+
+    rings = []
+    for contour in find_contours(field.astype(np.float64), level):  # type: ignore[no-untyped-call]
+        if len(contour) < 4:
+            continue
+        xy = (contour[:, ::-1] + 0.5) * cell_px
+        rings.append(Polygon(np.round(xy * 8) / 8).simplify(0.06 * cell_px).buffer(0))
+    merged = unary_union([ring for ring in rings if not ring.is_empty])
+    if inside is not None:
+        merged = merged.intersection(unary_union(list(inside)))
+    return polygons_of(merged, min_area_px)
+
+
+def draw_polygons(
+    polygons: Iterable[Polygon], width: int, height: int, scale: float, value: int = 255
+) -> NDArray[np.uint8]:
+    """Rasters polygons given in level-0 px on a grid ``scale`` times as fine (0.5: every second pixel).
+
+    Returns:
+        uint8 (height, width) with ``value`` inside and 0 outside.
+    """
+    from PIL import Image, ImageDraw
+
+    image = Image.new("L", (width, height))
+    pen = ImageDraw.Draw(image)
+    for polygon in polygons:
+        # Pillow draws through pixel middles, which lie half a pixel off the coordinates of a polygon.
+        pen.polygon([(x * scale - 0.5, y * scale - 0.5) for x, y in polygon.exterior.coords], fill=value)
+        for hole in polygon.interiors:
+            pen.polygon([(x * scale - 0.5, y * scale - 0.5) for x, y in hole.coords], fill=0)
+    return np.array(image)
