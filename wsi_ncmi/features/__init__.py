@@ -1,0 +1,54 @@
+"""Feature files: their layout, atomic writing, proof, and the extraction of one slide into one of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from wsi_ncmi._lazy import attach
+
+if TYPE_CHECKING:  # the names below are loaded lazily at run time
+    from wsi_ncmi.features.extraction import check_conflicts as check_conflicts
+    from wsi_ncmi.features.extraction import extract_slide as extract_slide
+    from wsi_ncmi.features.ledger import Journal as Journal
+    from wsi_ncmi.features.ledger import LedgerRow as LedgerRow
+    from wsi_ncmi.features.ledger import merge_rows as merge_rows
+    from wsi_ncmi.features.ledger import read_journal as read_journal
+    from wsi_ncmi.features.ledger import read_ledger as read_ledger
+    from wsi_ncmi.features.ledger import write_ledger as write_ledger
+    from wsi_ncmi.features.outputs import OutputError as OutputError
+    from wsi_ncmi.features.outputs import feature_path as feature_path
+    from wsi_ncmi.features.reader import FeatureFile as FeatureFile
+    from wsi_ncmi.features.reader import open_features_file as open_features_file
+    from wsi_ncmi.features.schema import FeatureIdentity as FeatureIdentity
+    from wsi_ncmi.features.task import SlideTask as SlideTask
+    from wsi_ncmi.features.verify import Verdict as Verdict
+    from wsi_ncmi.features.verify import verify_file as verify_file
+    from wsi_ncmi.features.verify import verify_folder as verify_folder
+    from wsi_ncmi.features.writer import SlideFeatures as SlideFeatures
+    from wsi_ncmi.features.writer import write_features as write_features
+
+_EXPORTS = {
+    "FeatureFile": "wsi_ncmi.features.reader",
+    "FeatureIdentity": "wsi_ncmi.features.schema",
+    "Journal": "wsi_ncmi.features.ledger",
+    "LedgerRow": "wsi_ncmi.features.ledger",
+    "OutputError": "wsi_ncmi.features.outputs",
+    "SlideFeatures": "wsi_ncmi.features.writer",
+    "SlideTask": "wsi_ncmi.features.task",
+    "Verdict": "wsi_ncmi.features.verify",
+    "check_conflicts": "wsi_ncmi.features.extraction",
+    "extract_slide": "wsi_ncmi.features.extraction",
+    "feature_path": "wsi_ncmi.features.outputs",
+    "merge_rows": "wsi_ncmi.features.ledger",
+    "open_features_file": "wsi_ncmi.features.reader",
+    "read_journal": "wsi_ncmi.features.ledger",
+    "read_ledger": "wsi_ncmi.features.ledger",
+    "verify_file": "wsi_ncmi.features.verify",
+    "verify_folder": "wsi_ncmi.features.verify",
+    "write_features": "wsi_ncmi.features.writer",
+    "write_ledger": "wsi_ncmi.features.ledger",
+}
+
+__all__ = sorted(_EXPORTS)
+
+__getattr__, __dir__ = attach(__name__, _EXPORTS)

@@ -1,0 +1,162 @@
+"""Claims: at most one process works on a slide, over any number of jobs and hosts on one output folder.
+
+A claim is a file made with ``O_EXCL`` (atomic on local disks and on NFS since version 3). Its holder refreshes
+the file's time; a claim whose process is dead on this host is taken at once, any other when its heartbeat has
+lapsed. Files are published atomically, so even a claim broken in error costs double work and no corruption.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+__all__ = ["HEARTBEAT_S", "LAPSE_S", "claim", "claim_path", "is_alive"]
+
+LAPSE_S = 120.0
+"""A claim that was not refreshed for this long is void."""
+
+HEARTBEAT_S = 20.0
+"""How often a holder refreshes its claim."""
+
+_ATTEMPTS = 3
+
+
+def claim_path(final: Path) -> Path:
+    """Where the claim on a file lies: hidden, beside it."""
+    return final.with_name(f".{final.name}.claim")
+
+
+@contextlib.contextmanager
+def claim(final: Path, *, heartbeat_s: float = HEARTBEAT_S, lapse_s: float = LAPSE_S) -> Iterator[bool]:
+    """Claims a file for the duration of the block.
+
+    Args:
+        final: The file that is to be made; its folder exists.
+        heartbeat_s: Seconds between refreshes.
+        lapse_s: Age at which somebody else's claim is void.
+
+    Yields:
+        Whether the claim is ours; when not, another live process is at work on the file.
+
+    Raises:
+        OSError: The folder can't be written to.
+    """
+    path, token = claim_path(final), secrets.token_hex(16)
+    if not _take(path, token, lapse_s):
+        yield False
+        return
+    stop = threading.Event()
+    heart = threading.Thread(target=_beat, args=(path, stop, heartbeat_s), daemon=True, name="claim")
+    heart.start()
+    try:
+        yield True
+    finally:
+        stop.set()
+        heart.join()
+        with contextlib.suppress(OSError):
+            if _read(path).get("token") == token:
+                path.unlink()
+
+
+def _beat(path: Path, stop: threading.Event, heartbeat_s: float) -> None:
+    while not stop.wait(heartbeat_s):
+        with contextlib.suppress(OSError):
+            os.utime(path)
+
+
+def _take(path: Path, token: str, lapse_s: float) -> bool:
+    for _ in range(_ATTEMPTS):
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        except FileExistsError:
+            if not _break_void(path, lapse_s):
+                return False
+            continue
+        try:
+            os.write(descriptor, json.dumps({"token": token, **_self()}).encode())
+        finally:
+            os.close(descriptor)
+        return True
+    return False
+
+
+def _break_void(path: Path, lapse_s: float) -> bool:
+    """Removes the claim at ``path`` if it is void; True when it is worth trying to take it."""
+    try:
+        held = _read(path)
+        age = _folder_time(path.parent) - path.stat().st_mtime
+    except FileNotFoundError:
+        return True  # released meanwhile
+    if is_alive(held) is not False and age < lapse_s:
+        return False
+    # Two processes may see the same void claim. A rename is atomic: one of them gets it. Should the other rename
+    # the claim that the first has made since, the content tells, and it is put back.
+    aside = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        path.rename(aside)
+    except FileNotFoundError:
+        return True
+    ours = _read(aside) == held
+    if not ours:
+        with contextlib.suppress(OSError):
+            os.link(aside, path)
+    with contextlib.suppress(OSError):
+        aside.unlink()
+    return ours
+
+
+def _folder_time(folder: Path) -> float:
+    # The clock of the file server, not this host's: they may differ by more than a heartbeat.
+    probe = folder / f".clock-{os.getpid()}-{secrets.token_hex(4)}.partial"
+    try:
+        probe.touch()
+        return probe.stat().st_mtime
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What a claim says; empty for one whose writer has not got that far."""
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _self() -> dict[str, Any]:
+    return {"host": _host(), "pid": os.getpid(), "started": _start_time(os.getpid())}
+
+
+def is_alive(holder: dict[str, Any]) -> bool | None:
+    """Whether the process of a claim lives; None when that can't be known here (another host or container)."""
+    if not holder.get("host") or holder["host"] != _host():
+        return None
+    # A number is given again after a while; the start time is not.
+    return _start_time(int(holder["pid"])) == holder.get("started")
+
+
+def _host() -> str:
+    # Containers on one host share its boot id but not the numbers of its processes.
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"  # noqa: PTH115 - the link's text, not a path
+    except OSError:
+        return ""
+
+
+def _start_time(process_id: int) -> str:
+    """Start time in clock ticks since boot; empty for a process that is gone or a zombie."""
+    try:
+        text = Path(f"/proc/{process_id}/stat").read_text()
+    except OSError:
+        return ""
+    # The second field is the program's name in parentheses and may hold anything.
+    fields = text.rpartition(")")[2].split()
+    return "" if fields[0] in ("Z", "X") else fields[19]

@@ -1,0 +1,88 @@
+"""Where the products of one slide lie in the output folder, and what broken-off runs leave there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from pathlib import Path
+
+from wsi_ncmi.encoders import encoder_folder_name
+from wsi_ncmi.errors import InputError
+from wsi_ncmi.files import TEMPORARY_SUFFIX
+
+__all__ = [
+    "claims_folder",
+    "feature_path",
+    "is_leftover",
+    "ledger_path",
+    "remove_leftovers",
+    "thumbnail_path",
+    "tissue_path",
+]
+
+# The names that files.atomic_path gives: .<final name>.<process>-<random>.partial
+_TEMPORARY = re.compile(rf"^\.(?P<final>.+)\.(?P<pid>\d+)-[0-9a-f]+{re.escape(TEMPORARY_SUFFIX)}$")
+
+
+def feature_path(out: Path, encoder_name: str, slide_id: str) -> Path:
+    """``OUT/features/<encoder>/<slide_id>.h5``.
+
+    Raises:
+        InputError: The slide id would lead out of the folder.
+    """
+    return out / "features" / encoder_folder_name(encoder_name) / f"{_checked(slide_id)}.h5"
+
+
+def tissue_path(out: Path, slide_id: str) -> Path:
+    """``OUT/tissue/<slide_id>.geojson``."""
+    return out / "tissue" / f"{_checked(slide_id)}.geojson"
+
+
+def thumbnail_path(out: Path, slide_id: str) -> Path:
+    """``OUT/thumbnails/<slide_id>.jpg``."""
+    return out / "thumbnails" / f"{_checked(slide_id)}.jpg"
+
+
+def claims_folder(out: Path, encoder_name: str) -> Path:
+    """``OUT/features/<encoder>/.claims``: one file for each slide that is being worked on."""
+    return out / "features" / encoder_folder_name(encoder_name) / ".claims"
+
+
+def ledger_path(out: Path) -> Path:
+    """``OUT/ledger.csv``."""
+    return out / "ledger.csv"
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether a temporary file belongs to no process of this machine.
+
+    A writer on another machine looks the same; who removes such a file has to hold the slide's claim, or
+    to know that the file is old.
+    """
+    match = _TEMPORARY.match(path.name)
+    if match is None:
+        return False
+    try:
+        os.kill(int(match["pid"]), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return False
+
+
+def remove_leftovers(final: Path) -> None:
+    """Removes what dead processes left of an attempt to write ``final``."""
+    with contextlib.suppress(OSError):
+        for path in final.parent.iterdir():
+            match = _TEMPORARY.match(path.name)
+            if match is not None and match["final"] == final.name and is_leftover(path):
+                path.unlink(missing_ok=True)
+
+
+def _checked(slide_id: str) -> str:
+    # Slide ids come from file names and tables of others; they must stay names.
+    if not slide_id or slide_id.startswith(".") or re.search(r"[/\\\x00]", slide_id):
+        raise InputError(f"The slide id {slide_id!r} can't name a file; rename the slide.")
+    return slide_id

@@ -1,0 +1,163 @@
+"""Reading feature files: header first, rows when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_ncmi.errors import InputError
+from wsi_ncmi.features.schema import (
+    COORDS,
+    FEATURES,
+    SCHEMA,
+    TISSUE_FRACTION,
+    Identity,
+    identity_from_attrs,
+)
+from wsi_ncmi.features.seal import has_seal
+
+__all__ = ["FeatureFile", "open_features_file", "read_identity"]
+
+
+@dataclass(frozen=True)
+class FeatureFile:
+    """One feature file. The arrays are read on first use and kept; nothing stays open.
+
+    Attributes:
+        path: The file.
+        attrs: File attributes as plain Python values.
+        coords_attrs: Attributes of the coordinates (TRIDENT's names).
+        n_tiles: Number of rows.
+        width: Length of an embedding.
+        offset: Where the features start in the file when they lie in one piece, else None.
+    """
+
+    path: Path
+    attrs: Mapping[str, Any]
+    coords_attrs: Mapping[str, Any]
+    n_tiles: int
+    width: int
+    offset: int | None = field(default=None, repr=False)
+
+    @property
+    def slide_id(self) -> str:
+        """Id of the slide."""
+        return str(self.attrs["slide_id"])
+
+    @property
+    def identity(self) -> Identity:
+        """What the numbers depend on."""
+        return identity_from_attrs(self.attrs)
+
+    @cached_property
+    def features(self) -> NDArray[np.float16]:
+        """float16 (N, D); a read-only memory map where the file allows, so that rows come as needed."""
+        if self.offset is None:
+            return self._dataset(FEATURES)
+        return np.memmap(self.path, "<f2", mode="r", offset=self.offset, shape=(self.n_tiles, self.width))
+
+    @cached_property
+    def coords(self) -> NDArray[np.int64]:
+        """int64 (N, 2): x and y of the tiles' top-left corners in level-0 pixels."""
+        return self._dataset(COORDS)
+
+    @cached_property
+    def tissue_fraction(self) -> NDArray[np.float16]:
+        """float16 (N,), 0 to 1."""
+        return self._dataset(TISSUE_FRACTION)
+
+    def rows(self, indices: NDArray[np.int64]) -> NDArray[np.float16]:
+        """Some embeddings in memory, float16 (n, D), in the order of ``indices``.
+
+        Raises:
+            IndexError: An index is outside of the file.
+        """
+        return np.asarray(self.features[np.asarray(indices, dtype=np.int64)])
+
+    def _dataset(self, name: str) -> NDArray[Any]:
+        try:
+            with h5py.File(self.path, "r") as file:
+                values: NDArray[Any] = file[name][()]
+        except (OSError, KeyError) as error:
+            raise InputError(
+                f"{name} of {self.path} can't be read ({error}); extract the slide again."
+            ) from error
+        return values
+
+
+def open_features_file(path: Path) -> FeatureFile:
+    """Reads the header of a feature file.
+
+    Args:
+        path: ``<slide_id>.h5``.
+
+    Raises:
+        InputError: It is not there, not a feature file of this program, or not complete.
+    """
+    remedy = "check it with 'wsi-ncmi verify' and extract the slide again"
+    try:
+        with h5py.File(path, "r") as file:
+            attrs = {name: _plain(value) for name, value in file.attrs.items()}
+            if attrs.get("schema") != SCHEMA:
+                raise InputError(
+                    f"{path} is no feature file of this program: its schema is {attrs.get('schema')!r}, "
+                    f"not {SCHEMA!r}."
+                )
+            if not attrs.get("complete"):
+                raise InputError(f"{path} was not finished; {remedy}.")
+            features, coords = file[FEATURES], file[COORDS]
+            n_tiles, width = features.shape
+            if not n_tiles == len(coords) == attrs.get("n_tiles"):
+                raise InputError(
+                    f"{path} has {n_tiles} embeddings, {len(coords)} coordinates and says "
+                    f"{attrs.get('n_tiles')} tiles; {remedy}."
+                )
+            in_one_piece = features.chunks is None and features.dtype == np.dtype("<f2")
+            return FeatureFile(
+                path=path,
+                attrs=MappingProxyType(attrs),
+                coords_attrs=MappingProxyType({name: _plain(value) for name, value in coords.attrs.items()}),
+                n_tiles=int(n_tiles),
+                width=int(width),
+                # None also for a file of no tiles, where HDF5 has allocated nothing.
+                offset=features.id.get_offset() if in_one_piece else None,
+            )
+    except FileNotFoundError as error:
+        raise InputError(f"There is no feature file {path}; run 'wsi-ncmi extract' first.") from error
+    # What the parser raises over damaged bytes is not documented; all of it means the same here.
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+        raise InputError(f"{path} can't be read as features ({_one_line(error)}); {remedy}.") from error
+
+
+def read_identity(path: Path) -> Identity | None:
+    """The identity of the feature file at ``path``; None where there is none that is whole by its ends.
+
+    A file of another schema version has an identity too (with that version), a file that is not ours or is
+    damaged in a visible way has none and may be written over.
+    """
+    try:
+        if not has_seal(path):
+            return None
+        with h5py.File(path, "r") as file:
+            attrs = {name: _plain(value) for name, value in file.attrs.items()}
+        return identity_from_attrs(attrs) if attrs.get("complete") else None
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError):
+        return None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,142 @@
+"""Proves feature files whole, and sets those that are not aside."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from wsi_ncmi.errors import InputError
+from wsi_ncmi.features.outputs import output_errors
+from wsi_ncmi.features.reader import FeatureFile, open_features_file
+from wsi_ncmi.features.schema import FILE_ATTRIBUTES, SCHEMA, TRIDENT_ATTRIBUTES
+from wsi_ncmi.features.writer import content_digest
+from wsi_ncmi.files import TEMPORARY_SUFFIX
+
+__all__ = ["QUARANTINE", "Verdict", "verify_file", "verify_folder"]
+
+QUARANTINE = "quarantine"
+"""Folder beside the features that takes files found bad; nothing reads it."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What verification says of one file.
+
+    Attributes:
+        path: The file, where it was found.
+        ok: Whether it is whole.
+        problem: One sentence when it is not, else empty.
+        n_tiles: Its rows; 0 when they can't be told.
+        repaired: What ``--repair`` did with it, else empty.
+    """
+
+    path: Path
+    ok: bool
+    problem: str = ""
+    n_tiles: int = 0
+    repaired: str = ""
+
+
+def verify_file(path: Path) -> Verdict:
+    """Checks one feature file: structure, attributes, lengths, values, and the checksum over its content.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The verdict; nothing about the file raises.
+    """
+    try:
+        file = open_features_file(path)
+        problem = _problem(file)
+    except InputError as error:
+        return Verdict(path, False, str(error))
+    except Exception as error:
+        # Damage at any byte can surface as any error of the layers below; the verdict is the same.
+        return Verdict(path, False, f"It can't be read ({type(error).__name__}: {error}).")
+    return Verdict(path, not problem, problem, file.n_tiles)
+
+
+def _problem(file: FeatureFile) -> str:
+    for name in FILE_ATTRIBUTES:
+        if name not in file.attrs:
+            return f"The file attribute {name!r} is missing."
+    for name in TRIDENT_ATTRIBUTES:
+        if name not in file.coords_attrs:
+            return f"The attribute {name!r} of /coords is missing."
+    if file.attrs["schema"] != SCHEMA:
+        return f"Its schema is {file.attrs['schema']}, this version writes {SCHEMA}."
+    if file.path.name != f"{file.attrs['slide_id']}.h5":
+        return f"It is named {file.path.name} but holds slide {file.attrs['slide_id']!r}."
+    if file.features.dtype != np.dtype("<f2") or file.coords.dtype != np.dtype("<i8"):
+        return f"Its types are {file.features.dtype} and {file.coords.dtype} instead of float16 and int64."
+    if content_digest(file.features, file.coords) != file.attrs["sha256"]:
+        return "Its content does not match its checksum."
+    if not np.isfinite(file.features).all():
+        return "It holds values that are not finite."
+    fraction = np.asarray(file.tissue_fraction, np.float32)
+    if not ((fraction >= 0) & (fraction <= 1)).all():
+        return "It holds tissue shares outside 0 to 1."
+    return ""
+
+
+def verify_folder(folder: Path, repair: bool = False) -> tuple[Verdict, ...]:
+    """Checks every feature file of a job or of one encoder.
+
+    Args:
+        folder: ``OUT`` (all encoders), ``OUT/features`` or ``OUT/features/<encoder>``.
+        repair: Move bad files into ``quarantine/`` beside them, so that the next ``extract`` makes them anew,
+            and remove temporary files of killed writers (give it while no job is running on the folder).
+
+    Returns:
+        One verdict a file, sorted by path; a temporary file counts as a bad one.
+
+    Raises:
+        InputError: There is no such folder or nothing to verify in it.
+        OutputError: A bad file can't be moved.
+    """
+    if not folder.is_dir():
+        raise InputError(f"There is no folder {folder}; give the --out folder of 'wsi-ncmi extract'.")
+    verdicts = [_treated(verdict, repair) for verdict in _verdicts(folder)]
+    if not verdicts:
+        raise InputError(f"There are no feature files (*.h5) in {folder}; run 'wsi-ncmi extract' first.")
+    return tuple(verdicts)
+
+
+def _verdicts(folder: Path) -> Iterator[Verdict]:
+    for place in _feature_folders(folder):
+        for path in sorted(place.iterdir()):
+            if path.suffix == ".h5" and path.is_file():
+                yield verify_file(path)
+            elif path.name.endswith(TEMPORARY_SUFFIX):
+                yield Verdict(
+                    path, False, "It is a temporary file of a writer that was killed or still runs."
+                )
+
+
+def _feature_folders(folder: Path) -> list[Path]:
+    root = folder / "features" if (folder / "features").is_dir() else folder
+    inside = [path for path in sorted(root.iterdir()) if path.is_dir() and path.name != QUARANTINE]
+    return [root, *inside]
+
+
+def _treated(verdict: Verdict, repair: bool) -> Verdict:
+    if verdict.ok or not repair:
+        return verdict
+    path = verdict.path
+    with output_errors(path.parent):
+        if path.name.endswith(TEMPORARY_SUFFIX):
+            path.unlink(missing_ok=True)
+            return Verdict(path, False, verdict.problem, repaired="removed")
+        quarantine = path.parent / QUARANTINE
+        quarantine.mkdir(exist_ok=True)
+        target, number = quarantine / path.name, 1
+        while target.exists():  # earlier damage of the same slide is evidence too
+            number += 1
+            target = quarantine / f"{path.stem}.{number}{path.suffix}"
+        os.replace(path, target)
+    return Verdict(path, False, verdict.problem, verdict.n_tiles, f"moved to {QUARANTINE}/{target.name}")
