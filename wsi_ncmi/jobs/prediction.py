@@ -119,8 +119,8 @@ def predict(request: PredictionRequest, progress: ProgressReporter | None = None
     def keep_attention(slide_id: str, answer: SlidePrediction) -> None:
         found = open_features_file(features / f"{slide_id}.h5")
         size = (
-            float(found.attributes["tile_size_level0"]),
-            float(found.attributes["tile_size_level0_y"]),
+            float(found.attrs["tile_size_level0"]),
+            float(found.attrs["tile_size_level0_y"]),
         )
         write_attention_geojson(attention / f"{slide_id}.geojson", found.coords, size, answer.attention)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wsi_ncmi.cohorts import SplitOptions, write_splits
+from wsi_ncmi.features import open_features_file
 from wsi_ncmi.files import ensure_folder
 from wsi_ncmi.jobs.cohort_data import CohortData, prepare_cohort
 from wsi_ncmi.jobs.config import EvaluationOptions
@@ -137,4 +138,10 @@ def train(request: TrainingRequest, progress: ProgressReporter | None = None) ->
 
 def _origin(data: CohortData) -> dict[str, Any]:
     """What made the features: kept with every model, so that prediction can ask for the same."""
-    return dict(getattr(data.source, "identity", {}))
+    identity = dict(getattr(data.source, "identity", {}))
+    if identity:
+        # Tissue settings are one for a whole extraction, so the first file speaks for all.
+        first = open_features_file(data.source.path / f"{data.source.slide_ids[0]}.h5")
+        keys = ("tissue_method", "tissue_parameters", "min_tissue")
+        identity |= {key: first.attrs.get(key) for key in keys}
+    return identity

@@ -1,0 +1,105 @@
+"""The command line: help, version, exit codes and one-sentence errors."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from wsi_ncmi import __version__
+from wsi_ncmi.cli.app import app
+
+VERBS = (
+    "demo", "run", "inventory", "extract", "verify", "split", "train", "compare", "evaluate", "predict",
+    "synth", "doctor",
+)  # fmt: skip
+
+
+def call(*arguments: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, list(arguments))
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_with_an_example(verb: str) -> None:
+    code, out, _ = call(verb, "--help")
+    assert code == 0
+    assert f"Example: wsi-ncmi {verb}" in " ".join(out.split())
+
+
+def test_help_does_not_import_torch() -> None:
+    script = (
+        "import sys\nfrom typer.testing import CliRunner\nfrom wsi_ncmi.cli.app import app\n"
+        "assert CliRunner().invoke(app, ['--help']).exit_code == 0\n"
+        "heavy = {'torch', 'timm', 'plotly', 'sklearn', 'skimage', 'pandas'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_version() -> None:
+    assert call("--version")[1].strip() == f"wsi-ncmi {__version__}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("inventory", "no_such_folder"), "no_such_folder"),
+        (("run", "no_such_config"), "no_such_config"),
+        (("run", "demo"), "--set slides="),
+        (("train", "--features", "nowhere", "--out", "x"), "nowhere"),
+        (("split", "nowhere.csv", "--out", "x.json"), "nowhere.csv"),
+        (("evaluate", "nowhere.csv", "--out", "x"), "nowhere.csv"),
+        (("extract", "nowhere", "--out", "x", "--shard", "9/3"), "9/3"),
+        (("extract", "nowhere", "--out", "x", "--encoder", "timm:resnet5O"), "resnet50"),
+        (("verify", "nowhere"), "nowhere"),
+        (("predict", "nowhere", "--model", "nomodel", "--out", "x"), "nomodel"),
+        (("config", "show", "--set", "seeds=0"), "seeds"),
+    ],
+)
+def test_wrong_input_is_one_sentence_and_exit_code_2(
+    arguments: tuple[str, ...], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, err = call(*arguments)
+    assert code == 2, err
+    assert words in err
+    assert "Traceback" not in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_a_flag_that_does_not_exist_is_exit_code_2() -> None:
+    assert call("inventory", "--colour")[0] == 2
+
+
+def test_config_init_show_schema(tmp_path: Path) -> None:
+    target = tmp_path / "job.yaml"
+    assert call("config", "init", "--from", "tcga_rcc", "--out", str(target))[0] == 0
+    code, out, _ = call("config", "show", str(target), "--set", "seeds=7")
+    assert code == 0
+    assert "seeds: 7" in out
+    assert "TCGA-RCC" in out
+    assert call("config", "init", "--out", str(target))[0] == 2
+    assert "losses" in json.loads(call("config", "schema")[1])["properties"]
+
+
+def test_doctor_prints_json() -> None:
+    code, out, _ = call("doctor", "--json")
+    findings = {item["name"]: item for item in json.loads(out)}
+    assert code == 0
+    assert findings["openslide"]["status"] == "ok"
+    assert findings["codecs"]["status"] == "ok"
+    assert all(item["remedy"] for item in findings.values() if item["status"] != "ok")
+
+
+def test_doctor_finds_planted_faults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("WSI_NCMI_WEIGHTS", str(tmp_path / "missing"))
+    code, out, _ = call("doctor", "--json")
+    findings = {item["name"]: item for item in json.loads(out)}
+    assert code == 1
+    assert findings["weights folder"]["status"] == "fail"
