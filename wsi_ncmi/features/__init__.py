@@ -15,34 +15,42 @@ if TYPE_CHECKING:  # the names below are loaded lazily at run time
     from wsi_ncmi.features.ledger import read_journal as read_journal
     from wsi_ncmi.features.ledger import read_ledger as read_ledger
     from wsi_ncmi.features.ledger import write_ledger as write_ledger
-    from wsi_ncmi.features.outputs import OutputError as OutputError
-    from wsi_ncmi.features.outputs import feature_path as feature_path
+    from wsi_ncmi.features.paths import feature_path as feature_path
+    from wsi_ncmi.features.paths import thumbnail_path as thumbnail_path
+    from wsi_ncmi.features.paths import tissue_path as tissue_path
     from wsi_ncmi.features.reader import FeatureFile as FeatureFile
     from wsi_ncmi.features.reader import open_features_file as open_features_file
-    from wsi_ncmi.features.schema import FeatureIdentity as FeatureIdentity
+    from wsi_ncmi.features.reader import read_identity as read_identity
+    from wsi_ncmi.features.schema import Identity as Identity
+    from wsi_ncmi.features.schema import difference as difference
+    from wsi_ncmi.features.schema import identity_of as identity_of
     from wsi_ncmi.features.task import SlideTask as SlideTask
     from wsi_ncmi.features.verify import Verdict as Verdict
     from wsi_ncmi.features.verify import verify_file as verify_file
     from wsi_ncmi.features.verify import verify_folder as verify_folder
-    from wsi_ncmi.features.writer import SlideFeatures as SlideFeatures
+    from wsi_ncmi.features.writer import SlideFacts as SlideFacts
     from wsi_ncmi.features.writer import write_features as write_features
 
 _EXPORTS = {
     "FeatureFile": "wsi_ncmi.features.reader",
-    "FeatureIdentity": "wsi_ncmi.features.schema",
+    "Identity": "wsi_ncmi.features.schema",
     "Journal": "wsi_ncmi.features.ledger",
     "LedgerRow": "wsi_ncmi.features.ledger",
-    "OutputError": "wsi_ncmi.features.outputs",
-    "SlideFeatures": "wsi_ncmi.features.writer",
+    "SlideFacts": "wsi_ncmi.features.writer",
     "SlideTask": "wsi_ncmi.features.task",
     "Verdict": "wsi_ncmi.features.verify",
     "check_conflicts": "wsi_ncmi.features.extraction",
+    "difference": "wsi_ncmi.features.schema",
     "extract_slide": "wsi_ncmi.features.extraction",
-    "feature_path": "wsi_ncmi.features.outputs",
+    "feature_path": "wsi_ncmi.features.paths",
+    "identity_of": "wsi_ncmi.features.schema",
     "merge_rows": "wsi_ncmi.features.ledger",
     "open_features_file": "wsi_ncmi.features.reader",
+    "read_identity": "wsi_ncmi.features.reader",
     "read_journal": "wsi_ncmi.features.ledger",
     "read_ledger": "wsi_ncmi.features.ledger",
+    "thumbnail_path": "wsi_ncmi.features.paths",
+    "tissue_path": "wsi_ncmi.features.paths",
     "verify_file": "wsi_ncmi.features.verify",
     "verify_folder": "wsi_ncmi.features.verify",
     "write_features": "wsi_ncmi.features.writer",

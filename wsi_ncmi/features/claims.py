@@ -1,8 +1,9 @@
 """Claims: at most one process works on a slide, over any number of jobs and hosts on one output folder.
 
-A claim is a file made with ``O_EXCL`` (atomic on local disks and on NFS since version 3). Its holder refreshes
-the file's time; a claim whose process is dead on this host is taken at once, any other when its heartbeat has
-lapsed. Files are published atomically, so even a claim broken in error costs double work and no corruption.
+A claim is a file made with ``O_EXCL`` (atomic on local disks and on NFS since version 3). Its holder
+refreshes the file's time; a claim whose process is dead on this host is taken at once, any other when its
+heartbeat has lapsed. Files are published atomically, so even a claim broken in error costs double work and
+no corruption.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["HEARTBEAT_S", "LAPSE_S", "claim", "claim_path", "is_alive"]
+from wsi_ncmi.features.storage import storing
+
+__all__ = ["HEARTBEAT_S", "LAPSE_S", "claim", "is_alive"]
 
 LAPSE_S = 120.0
 """A claim that was not refreshed for this long is void."""
@@ -27,28 +30,25 @@ HEARTBEAT_S = 20.0
 _ATTEMPTS = 3
 
 
-def claim_path(final: Path) -> Path:
-    """Where the claim on a file lies: hidden, beside it."""
-    return final.with_name(f".{final.name}.claim")
-
-
 @contextlib.contextmanager
-def claim(final: Path, *, heartbeat_s: float = HEARTBEAT_S, lapse_s: float = LAPSE_S) -> Iterator[bool]:
-    """Claims a file for the duration of the block.
+def claim(path: Path, *, heartbeat_s: float = HEARTBEAT_S, lapse_s: float = LAPSE_S) -> Iterator[bool]:
+    """Claims a slide for the duration of the block.
 
     Args:
-        final: The file that is to be made; its folder exists.
+        path: The claim's file, one a slide; its folder exists.
         heartbeat_s: Seconds between refreshes.
         lapse_s: Age at which somebody else's claim is void.
 
     Yields:
-        Whether the claim is ours; when not, another live process is at work on the file.
+        Whether the claim is ours; when not, another live process is at work on the slide.
 
     Raises:
-        OSError: The folder can't be written to.
+        JobStoppedError: The folder can't be written to.
     """
-    path, token = claim_path(final), secrets.token_hex(16)
-    if not _take(path, token, lapse_s):
+    token = secrets.token_hex(16)
+    with storing(path):
+        taken = _take(path, token, lapse_s)
+    if not taken:
         yield False
         return
     stop = threading.Event()
@@ -95,8 +95,8 @@ def _break_void(path: Path, lapse_s: float) -> bool:
         return True  # released meanwhile
     if is_alive(held) is not False and age < lapse_s:
         return False
-    # Two processes may see the same void claim. A rename is atomic: one of them gets it. Should the other rename
-    # the claim that the first has made since, the content tells, and it is put back.
+    # Two processes may see the same void claim. A rename is atomic: one of them gets it. Should the other
+    # rename the claim that the first has made since, the content tells, and it is put back.
     aside = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
     try:
         path.rename(aside)
@@ -135,7 +135,7 @@ def _self() -> dict[str, Any]:
 
 
 def is_alive(holder: dict[str, Any]) -> bool | None:
-    """Whether the process of a claim lives; None when that can't be known here (another host or container)."""
+    """Whether the process of a claim lives; None when that can't be known here (another host)."""
     if not holder.get("host") or holder["host"] != _host():
         return None
     # A number is given again after a while; the start time is not.

@@ -87,7 +87,7 @@ def read_ledger(path: Path) -> tuple[LedgerRow, ...]:
 
 
 def merge_rows(*groups: Iterable[LedgerRow]) -> tuple[LedgerRow, ...]:
-    """One row a slide, the one of the latest group, sorted by slide id (earlier ledger, journal, this job)."""
+    """One row a slide, the one of the latest group, sorted by slide id (old ledger, journal, new rows)."""
     merged = {row.slide_id: row for group in groups for row in group}
     return tuple(merged[slide_id] for slide_id in sorted(merged))
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import re
+import time
 from pathlib import Path
 
 from wsi_ncmi.encoders import encoder_folder_name
@@ -21,6 +23,7 @@ __all__ = [
     "tissue_path",
 ]
 
+_OLD_S = 300.0
 # The names that files.atomic_path gives: .<final name>.<process>-<random>.partial
 _TEMPORARY = re.compile(rf"^\.(?P<final>.+)\.(?P<pid>\d+)-[0-9a-f]+{re.escape(TEMPORARY_SUFFIX)}$")
 
@@ -73,11 +76,18 @@ def is_leftover(path: Path) -> bool:
 
 
 def remove_leftovers(final: Path) -> None:
-    """Removes what dead processes left of an attempt to write ``final``."""
+    """Removes what dead processes left of an attempt to write ``final``; the caller holds its claim.
+
+    A container that starts again gives the same process numbers to others: what bears our own number or is
+    old is left over too.
+    """
     with contextlib.suppress(OSError):
-        for path in final.parent.iterdir():
+        for path in final.parent.glob(f".{glob.escape(final.name)}.*{TEMPORARY_SUFFIX}"):
             match = _TEMPORARY.match(path.name)
-            if match is not None and match["final"] == final.name and is_leftover(path):
+            if match is None or match["final"] != final.name:
+                continue
+            ours = int(match["pid"]) == os.getpid()
+            if ours or is_leftover(path) or time.time() - path.stat().st_mtime > _OLD_S:
                 path.unlink(missing_ok=True)
 
 

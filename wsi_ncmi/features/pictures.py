@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wsi_ncmi.features.outputs import thumbnail_path, tissue_path
+from wsi_ncmi.features.paths import thumbnail_path, tissue_path
+from wsi_ncmi.features.storage import storing
 from wsi_ncmi.files import atomic_path
 from wsi_ncmi.slides import Slide, thumbnail
 from wsi_ncmi.tissue import TissueMask, mask_polygons, write_geojson
@@ -33,11 +34,13 @@ def write_pictures(out: Path, slide_id: str, slide: Slide, mask: TissueMask) -> 
         mask: Its tissue.
 
     Raises:
-        OSError: The folder can't be written to.
+        JobStoppedError: The folder can't be written to.
         SlideReadError: Nothing of the slide can be read.
     """
     polygons = mask_polygons(mask)
-    write_geojson(tissue_path(out, slide_id), polygons, "Tissue")
+    outline = tissue_path(out, slide_id)
+    with storing(outline):
+        write_geojson(outline, polygons, "tissue")
     _write_thumbnail(thumbnail_path(out, slide_id), slide, polygons)
 
 
@@ -53,5 +56,5 @@ def _write_thumbnail(path: Path, slide: Slide, polygons: Sequence[shapely.Polygo
         for ring in (polygon.exterior, *polygon.interiors):
             points = (np.asarray(ring.coords)[:, :2] * scale).round().astype(int)
             draw.line([(int(x), int(y)) for x, y in points], fill=_OUTLINE, width=2)
-    with atomic_path(path) as temporary:
+    with storing(path), atomic_path(path) as temporary:
         picture.save(temporary, format="JPEG", quality=85)

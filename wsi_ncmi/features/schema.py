@@ -148,7 +148,7 @@ def identity_of(
     """
     if record.mpp_x is None or record.mpp_y is None:
         raise ValueError(f"{record.slide_id} has no resolution")
-    parameters = dataclasses.asdict(tissue)  # type: ignore[call-overload]
+    parameters = dataclasses.asdict(tissue)
     method = str(parameters.pop("method"))
     return Identity(
         schema=SCHEMA,

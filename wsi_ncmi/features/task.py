@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsi_ncmi.encoders import Encoder
-from wsi_ncmi.features.schema import FeatureIdentity, canonical_json
+from wsi_ncmi.features.schema import EncoderFacts, Identity, identity_of
 from wsi_ncmi.slides import Mpp, SlideRecord
 from wsi_ncmi.tiling.options import GridOptions
 from wsi_ncmi.tissue.options import TissueOptions
@@ -50,22 +49,10 @@ class SlideTask:
             raise ValueError(f"the record of {self.record.slide_id} has no resolution")
         return Mpp(self.record.mpp_x, self.record.mpp_y, self.record.mpp_source)
 
-    def identity(self, encoder: Encoder) -> FeatureIdentity:
-        """The identity of the file that this task writes; nothing of the slide is opened."""
-        mpp = self.mpp
-        return FeatureIdentity(
-            slide_fingerprint=self.record.fingerprint,
-            mpp_level0=mpp.x,
-            mpp_level0_y=mpp.y,
-            mpp_target=self.grid.mpp,
-            tile_px=self.grid.tile_px,
-            overlap_px=self.grid.overlap_px,
-            tissue_method=self.tissue.method,
-            tissue_parameters=canonical_json(self.tissue),
-            min_tissue=self.grid.min_tissue,
-            encoder=encoder.name,
-            encoder_weights_sha256=encoder.weights_sha256,
-            transform=encoder.transform,
-            precision=encoder.precision,
-            backend=encoder.backend,
-        )
+    def identity(self, encoder: EncoderFacts) -> Identity:
+        """The identity of the file that this task writes; nothing of the slide is opened.
+
+        Raises:
+            ValueError: The record has no resolution.
+        """
+        return identity_of(self.record, self.tissue, self.grid, encoder)

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from wsi_ncmi.errors import InputError
-from wsi_ncmi.features.outputs import output_errors
 from wsi_ncmi.features.reader import FeatureFile, open_features_file
-from wsi_ncmi.features.schema import FILE_ATTRIBUTES, SCHEMA, TRIDENT_ATTRIBUTES
-from wsi_ncmi.features.writer import content_digest
+from wsi_ncmi.features.seal import broken_seal
+from wsi_ncmi.features.storage import storing
+from wsi_ncmi.features.writer import content_sha256
 from wsi_ncmi.files import TEMPORARY_SUFFIX
 
 __all__ = ["QUARANTINE", "Verdict", "verify_file", "verify_folder"]
@@ -51,36 +51,34 @@ def verify_file(path: Path) -> Verdict:
         The verdict; nothing about the file raises.
     """
     try:
+        if broken := broken_seal(path):
+            return Verdict(path, False, f"{path.name}: {broken}.")
         file = open_features_file(path)
         problem = _problem(file)
     except InputError as error:
         return Verdict(path, False, str(error))
     except Exception as error:
         # Damage at any byte can surface as any error of the layers below; the verdict is the same.
-        return Verdict(path, False, f"It can't be read ({type(error).__name__}: {error}).")
-    return Verdict(path, not problem, problem, file.n_tiles)
+        return Verdict(path, False, f"{path.name} can't be read ({type(error).__name__}: {error}).")
+    return Verdict(path, not problem, f"{path.name}: {problem}." if problem else "", file.n_tiles)
 
 
 def _problem(file: FeatureFile) -> str:
-    for name in FILE_ATTRIBUTES:
-        if name not in file.attrs:
-            return f"The file attribute {name!r} is missing."
-    for name in TRIDENT_ATTRIBUTES:
-        if name not in file.coords_attrs:
-            return f"The attribute {name!r} of /coords is missing."
-    if file.attrs["schema"] != SCHEMA:
-        return f"Its schema is {file.attrs['schema']}, this version writes {SCHEMA}."
-    if file.path.name != f"{file.attrs['slide_id']}.h5":
-        return f"It is named {file.path.name} but holds slide {file.attrs['slide_id']!r}."
+    # The seal says that these are the bytes that were written; what follows says that they were right.
+    identity = file.identity
+    if file.path.name != f"{file.slide_id}.h5":
+        return f"it holds slide {file.slide_id!r}"
     if file.features.dtype != np.dtype("<f2") or file.coords.dtype != np.dtype("<i8"):
-        return f"Its types are {file.features.dtype} and {file.coords.dtype} instead of float16 and int64."
-    if content_digest(file.features, file.coords) != file.attrs["sha256"]:
-        return "Its content does not match its checksum."
+        return f"its types are {file.features.dtype} and {file.coords.dtype} instead of float16 and int64"
+    if content_sha256(file.features, file.coords) != file.attrs.get("sha256"):
+        return "its content does not match its checksum"
     if not np.isfinite(file.features).all():
-        return "It holds values that are not finite."
+        return "it holds values that are not finite"
     fraction = np.asarray(file.tissue_fraction, np.float32)
-    if not ((fraction >= 0) & (fraction <= 1)).all():
-        return "It holds tissue shares outside 0 to 1."
+    if fraction.shape != (file.n_tiles,) or not ((fraction >= 0) & (fraction <= 1)).all():
+        return "its tissue shares are no numbers from 0 to 1, one a tile"
+    if file.coords_attrs.get("patch_size") != identity.tile_px:
+        return f"its coordinates are of tiles of {file.coords_attrs.get('patch_size')} px"
     return ""
 
 
@@ -97,7 +95,7 @@ def verify_folder(folder: Path, repair: bool = False) -> tuple[Verdict, ...]:
 
     Raises:
         InputError: There is no such folder or nothing to verify in it.
-        OutputError: A bad file can't be moved.
+        JobStoppedError: A bad file can't be moved.
     """
     if not folder.is_dir():
         raise InputError(f"There is no folder {folder}; give the --out folder of 'wsi-ncmi extract'.")
@@ -120,15 +118,19 @@ def _verdicts(folder: Path) -> Iterator[Verdict]:
 
 def _feature_folders(folder: Path) -> list[Path]:
     root = folder / "features" if (folder / "features").is_dir() else folder
-    inside = [path for path in sorted(root.iterdir()) if path.is_dir() and path.name != QUARANTINE]
+    inside = [path for path in sorted(root.iterdir()) if path.is_dir() and not _is_apart(path)]
     return [root, *inside]
+
+
+def _is_apart(folder: Path) -> bool:
+    return folder.name == QUARANTINE or folder.name.startswith(".")
 
 
 def _treated(verdict: Verdict, repair: bool) -> Verdict:
     if verdict.ok or not repair:
         return verdict
     path = verdict.path
-    with output_errors(path.parent):
+    with storing(path):
         if path.name.endswith(TEMPORARY_SUFFIX):
             path.unlink(missing_ok=True)
             return Verdict(path, False, verdict.problem, repaired="removed")

@@ -66,8 +66,8 @@ def to_float16(features: NDArray[np.floating[Any]], encoder: str) -> NDArray[np.
         rounded = features.astype(np.float16)
     if not np.isfinite(rounded).all():
         raise SlideError(
-            f"Encoder {encoder} gave a value of {np.abs(features).max():.4g}, beyond the 65504 that a float16 "
-            "feature file can hold; use an encoder with normalised output."
+            f"Encoder {encoder} gave a value of {np.abs(features).max():.4g}, beyond the 65504 that a "
+            "float16 feature file can hold; use an encoder with normalised output."
         )
     return rounded
 

@@ -1,0 +1,99 @@
+"""What this process may use: cores by affinity and cgroup quota, memory by cgroup limit; not the host's."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+__all__ = ["available_cores", "memory_limit"]
+
+_ROOT = Path("/")
+# cgroup v1 says "no limit" as the largest multiple of the page size.
+_NO_LIMIT = 1 << 60
+
+
+def available_cores(root: Path = _ROOT) -> int:
+    """Cores that this process may use: the least of affinity, host, and the quota of each cgroup above it.
+
+    A quota of one and a half cores counts as one: a thread more than the quota is throttled with all others.
+
+    Args:
+        root: Root of the file system with ``proc`` and ``sys`` (another one in tests).
+
+    Returns:
+        At least 1.
+    """
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quotas = [_quota_v2(folder) for folder in _v2_folders(root)]
+    quotas += [_quota_v1(folder) for folder in _v1_folders(root, "cpu")]
+    return max(1, math.floor(min([float(affinity), *(quota for quota in quotas if quota is not None)])))
+
+
+def memory_limit(root: Path = _ROOT) -> int:
+    """Bytes of memory that this process may use: the least of the host's and each cgroup's limit above it.
+
+    Args:
+        root: Root of the file system with ``proc`` and ``sys`` (another one in tests).
+    """
+    limits = [_number(folder / "memory.max") for folder in _v2_folders(root)]
+    limits += [_number(folder / "memory.limit_in_bytes") for folder in _v1_folders(root, "memory")]
+    host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min([host, *(limit for limit in limits if limit is not None and 0 < limit < _NO_LIMIT)])
+
+
+def _quota_v2(folder: Path) -> float | None:
+    quota, _, period = _text(folder / "cpu.max").partition(" ")
+    return _ratio(quota, period)
+
+
+def _quota_v1(folder: Path) -> float | None:
+    return _ratio(_text(folder / "cpu.cfs_quota_us"), _text(folder / "cpu.cfs_period_us"))
+
+
+def _ratio(quota: str, period: str) -> float | None:
+    # "max" (v2) and -1 (v1) are no quota.
+    if not quota.isdigit() or not period.isdigit() or int(period) == 0 or int(quota) == 0:
+        return None
+    return int(quota) / int(period)
+
+
+def _v2_folders(root: Path) -> Iterator[Path]:
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        number, _, rest = line.partition(":")
+        if number == "0" and rest.startswith(":"):
+            yield from _upwards(root / "sys/fs/cgroup", rest[1:])
+
+
+def _v1_folders(root: Path, controller: str) -> Iterator[Path]:
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, group = rest.partition(":")
+        if controller in controllers.split(","):
+            # The mount bears the controllers' joint name; most systems link the single names to it.
+            for name in dict.fromkeys((controller, controllers)):
+                yield from _upwards(root / "sys/fs/cgroup" / name, group)
+
+
+def _upwards(mount: Path, group: str) -> Iterator[Path]:
+    """The group's folder and those above it, up to the mount.
+
+    Inside a container the mount often is the container's own group, while ``/proc`` shows the host's path:
+    folders that don't exist simply have no limits, and the mount itself is always asked.
+    """
+    parts = [part for part in group.split("/") if part not in ("", ".", "..")]
+    for length in range(len(parts), -1, -1):
+        yield mount.joinpath(*parts[:length])
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii", errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def _number(path: Path) -> int | None:
+    text = _text(path)
+    return int(text) if text.isdigit() else None
