@@ -1,13 +1,11 @@
 """The four CAMELYON-17 slide classes and the lesion sizes that define them.
 
 TNM: isolated tumour cells (itc) are at most 0.2 mm across, micro-metastases at most 2 mm, macro-metastases
-    larger. Synthetic
-slides hold about 2 mm² of tissue instead of 100–300 mm², so every length of a lesion is scaled down by one
-constant, ``LESION_SCALE``: itc ≤ 0.1 mm, micro ≤ 1 mm, macro > 1 mm. The length of a lesion is the diameter
-of the circle that has
-its area, which makes the class a function of the area alone: itc covers 1–4 tiles of 128 µm (never more
-    than half a tile's
-area), micro 2–15 % of the tissue, macro 40 % and more.
+larger. Synthetic slides hold about 2 mm² of tissue instead of 100–300 mm², so every length of a lesion is
+scaled down by one constant, ``LESION_SCALE``: itc ≤ 0.1 mm, micro ≤ 1 mm, macro > 1 mm. The length of a
+lesion is the diameter of the circle that has its area, which makes the class a function of the area alone:
+itc touches 1–4 tiles of 128 µm (never more than half a tile's area), micro covers 2–17 % of the tissue, macro
+30–65 %.
 """
 
 from __future__ import annotations

@@ -99,13 +99,13 @@ def plan_cohort(options: SynthesisOptions) -> tuple[SlidePlan, ...]:
 def class_counts(total: int) -> dict[str, int]:
     """How many of ``total`` slides belong to each class: CAMELYON-17's shares, rounded by largest remainder.
 
-    From 9 slides on no positive class has fewer than one, from 30 on than three.
+    No positive class has fewer than three, or a quarter of the slides where there are fewer than twelve.
     """
     exact = {name: share * total for name, share in CLASS_SHARES.items()}
     counts = {name: int(value) for name, value in exact.items()}
     for name in sorted(exact, key=lambda n: counts[n] - exact[n])[: total - sum(counts.values())]:
         counts[name] += 1
-    least = 3 if total >= 30 else 1 if total >= 9 else 0
+    least = min(_MIN_PATIENTS_A_CLASS, total // len(CLASSES))
     for name in CLASSES[1:]:
         missing = max(least - counts[name], 0)
         counts[name] += missing
@@ -136,10 +136,10 @@ def _assign_classes(rng: np.random.Generator, counts: tuple[int, ...]) -> list[l
         left = numbers[name]
         spread = min(left, len(positive), max(_MIN_PATIENTS_A_CLASS + 2, math.ceil(0.6 * left)))
         start = turn * len(positive) // 3
-        for patient in (positive[start:] + positive[:start])[:spread]:
-            if free[patient] > 0 and left > 0:
-                give(patient, name)
-                left -= 1
+        able = [p for p in positive[start:] + positive[:start] if free[p] > 0]
+        for patient in able[:spread]:
+            give(patient, name)
+            left -= 1
         while left > 0:
             open_patients = [p for p in positive if free[p] > 0] or [p for p in order if free[p] > 0]
             give(int(rng.choice(open_patients)), name)
