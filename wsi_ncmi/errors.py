@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "IdentityConflictError",
     "InputError",
+    "JobStoppedError",
     "MissingMppError",
     "SlideError",
     "SlideOpenError",
@@ -25,6 +26,10 @@ class InputError(WsiNcmiError):
 
 class IdentityConflictError(InputError):
     """A feature file of another identity stands where a new one would be written (exit code 2)."""
+
+
+class JobStoppedError(WsiNcmiError):
+    """A running job can't go on, for example because the disk is full; it can be resumed (exit code 1)."""
 
 
 class SlideError(WsiNcmiError):
