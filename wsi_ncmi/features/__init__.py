@@ -8,7 +8,9 @@ from wsi_ncmi._lazy import attach
 
 if TYPE_CHECKING:  # the names below are loaded lazily at run time
     from wsi_ncmi.features.extraction import check_conflicts as check_conflicts
+    from wsi_ncmi.features.extraction import clean_up as clean_up
     from wsi_ncmi.features.extraction import extract_slide as extract_slide
+    from wsi_ncmi.features.extraction import failed_row as failed_row
     from wsi_ncmi.features.ledger import Journal as Journal
     from wsi_ncmi.features.ledger import LedgerRow as LedgerRow
     from wsi_ncmi.features.ledger import merge_rows as merge_rows
@@ -39,6 +41,8 @@ _EXPORTS = {
     "SlideFacts": "wsi_ncmi.features.writer",
     "SlideTask": "wsi_ncmi.features.task",
     "Verdict": "wsi_ncmi.features.verify",
+    "clean_up": "wsi_ncmi.features.extraction",
+    "failed_row": "wsi_ncmi.features.extraction",
     "check_conflicts": "wsi_ncmi.features.extraction",
     "difference": "wsi_ncmi.features.schema",
     "extract_slide": "wsi_ncmi.features.extraction",

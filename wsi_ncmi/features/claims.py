@@ -19,7 +19,7 @@ from typing import Any
 
 from wsi_ncmi.features.storage import storing
 
-__all__ = ["HEARTBEAT_S", "LAPSE_S", "claim", "is_alive"]
+__all__ = ["HEARTBEAT_S", "LAPSE_S", "claim", "is_alive", "remove_void_claim"]
 
 LAPSE_S = 120.0
 """A claim that was not refreshed for this long is void."""
@@ -75,7 +75,7 @@ def _take(path: Path, token: str, lapse_s: float) -> bool:
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         except FileExistsError:
-            if not _break_void(path, lapse_s):
+            if not remove_void_claim(path, lapse_s):
                 return False
             continue
         try:
@@ -86,8 +86,15 @@ def _take(path: Path, token: str, lapse_s: float) -> bool:
     return False
 
 
-def _break_void(path: Path, lapse_s: float) -> bool:
-    """Removes the claim at ``path`` if it is void; True when it is worth trying to take it."""
+def remove_void_claim(path: Path, lapse_s: float = LAPSE_S) -> bool:
+    """Removes the claim at ``path`` if it is void.
+
+    Returns:
+        Whether it is worth trying to take it.
+
+    Raises:
+        OSError: The folder can't be written to.
+    """
     try:
         held = _read(path)
         age = _folder_time(path.parent) - path.stat().st_mtime

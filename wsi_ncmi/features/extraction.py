@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from wsi_ncmi.encoders import Encoder
 from wsi_ncmi.errors import IdentityConflictError, InputError, JobStoppedError, WsiNcmiError
-from wsi_ncmi.features.claims import claim
+from wsi_ncmi.features.claims import claim, remove_void_claim
 from wsi_ncmi.features.embedding import embed_slide
 from wsi_ncmi.features.ledger import LedgerRow
 from wsi_ncmi.features.paths import (
@@ -29,7 +30,7 @@ from wsi_ncmi.features.writer import write_features
 from wsi_ncmi.slides import open_slide
 from wsi_ncmi.tissue import segment_tissue
 
-__all__ = ["ALREADY_EXTRACTED", "CLAIMED", "check_conflicts", "extract_slide"]
+__all__ = ["ALREADY_EXTRACTED", "CLAIMED", "check_conflicts", "clean_up", "extract_slide", "failed_row"]
 
 ALREADY_EXTRACTED = "already extracted"
 """Reason of a row whose file was there."""
@@ -61,6 +62,39 @@ def check_conflicts(tasks: Sequence[SlideTask], encoder: Encoder) -> None:
         raise _conflict(*conflicts[0], len(conflicts))
 
 
+def failed_row(task: SlideTask, reason: str, seconds: float = 0.0) -> LedgerRow:
+    """The row of a slide that could not be processed."""
+    record = task.record
+    return LedgerRow(
+        slide_id=record.slide_id,
+        path=record.path,
+        status="failed",
+        reason=reason,
+        seconds=seconds,
+        reader=record.reader,
+        mpp=record.mpp_x,
+        mpp_source=record.mpp_source,
+    )
+
+
+def clean_up(task: SlideTask, encoder_name: str) -> None:
+    """Removes what a dead process left of a slide: temporary files and its claim. A failure is passed over."""
+    slide_id = task.record.slide_id
+    for file in _products(task, encoder_name):
+        remove_leftovers(file)
+    with contextlib.suppress(OSError):
+        remove_void_claim(claims_folder(task.out, encoder_name) / slide_id)
+
+
+def _products(task: SlideTask, encoder_name: str) -> tuple[Path, ...]:
+    slide_id = task.record.slide_id
+    return (
+        feature_path(task.out, encoder_name, slide_id),
+        tissue_path(task.out, slide_id),
+        thumbnail_path(task.out, slide_id),
+    )
+
+
 def extract_slide(task: SlideTask, encoder: Encoder, *, batch_size: int = 32) -> LedgerRow:
     """Extracts one slide: tissue, tiles, embeddings, feature file, outline, thumbnail.
 
@@ -79,10 +113,7 @@ def extract_slide(task: SlideTask, encoder: Encoder, *, batch_size: int = 32) ->
     """
     started = time.monotonic()
     record = task.record
-    row = LedgerRow(
-        slide_id=record.slide_id, path=record.path, status="failed", reason=record.problem,
-        reader=record.reader, mpp=record.mpp_x, mpp_source=record.mpp_source,
-    )  # fmt: skip
+    row = failed_row(task, record.problem)
     if not record.problem:
         try:
             row = _claim_and_extract(task, encoder, row, batch_size)
@@ -97,10 +128,10 @@ def extract_slide(task: SlideTask, encoder: Encoder, *, batch_size: int = 32) ->
 
 
 def _claim_and_extract(task: SlideTask, encoder: Encoder, row: LedgerRow, batch_size: int) -> LedgerRow:
-    path = feature_path(task.out, encoder.name, task.record.slide_id)
+    files = _products(task, encoder.name)
+    path = files[0]
     if skipped := _skip(task, encoder, path, row):
         return skipped
-    files = path, tissue_path(task.out, row.slide_id), thumbnail_path(task.out, row.slide_id)
     held = claims_folder(task.out, encoder.name) / row.slide_id
     with storing(path):
         for file in (*files, held):

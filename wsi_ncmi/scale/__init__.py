@@ -1,0 +1,22 @@
+"""Running an extraction job over the machine's processes, within the limits that this process really has."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from wsi_ncmi._lazy import attach
+
+if TYPE_CHECKING:  # the names below are loaded lazily at run time
+    from wsi_ncmi.scale.limits import available_cores as available_cores
+    from wsi_ncmi.scale.limits import memory_limit as memory_limit
+    from wsi_ncmi.scale.local import run_slides as run_slides
+
+_EXPORTS = {
+    "available_cores": "wsi_ncmi.scale.limits",
+    "memory_limit": "wsi_ncmi.scale.limits",
+    "run_slides": "wsi_ncmi.scale.local",
+}
+
+__all__ = sorted(_EXPORTS)
+
+__getattr__, __dir__ = attach(__name__, _EXPORTS)

@@ -1,0 +1,74 @@
+"""Rows as they come: to the journal on disk, to the caller, to the progress display."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from wsi_ncmi.features import Journal, LedgerRow, SlideTask
+from wsi_ncmi.features.extraction import ALREADY_EXTRACTED
+from wsi_ncmi.features.storage import storing
+from wsi_ncmi.progress import TaskProgress
+
+__all__ = ["JOURNAL", "Bookkeeping"]
+
+JOURNAL = "ledger.jsonl"
+"""Name of the journal in the output folder: the rows of every job on it, as they came."""
+
+
+class Bookkeeping(contextlib.ExitStack):
+    """Collects the rows of a job; a context manager that holds the journal open.
+
+    Args:
+        tasks: The job.
+        progress: Advanced by one a slide.
+        on_row: Called with every row.
+
+    Raises:
+        JobStoppedError: The journal can't be written.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[SlideTask],
+        progress: TaskProgress,
+        on_row: Callable[[LedgerRow], None] | None,
+    ) -> None:
+        super().__init__()
+        self._tasks = tasks
+        self._progress = progress
+        self._on_row = on_row
+        self._rows: dict[int, LedgerRow] = {}
+        self._journals: dict[Path, Journal] = {}
+        self._started = time.monotonic()
+        self._tiles = 0
+        self._failed = 0
+
+    def add(self, index: int, row: LedgerRow) -> None:
+        """Takes the final row of the task at ``index``."""
+        self._rows[index] = row
+        if row.reason != ALREADY_EXTRACTED:
+            # A slide that was there before is in the journal since then.
+            out = self._tasks[index].out
+            with storing(out / JOURNAL):
+                self._journal(out).append(row)
+            self._tiles += row.tiles
+        self._failed += row.status == "failed"
+        if self._on_row is not None:
+            self._on_row(row)
+        rate = self._tiles / max(time.monotonic() - self._started, 1e-9)
+        note = f"{rate:.0f} tiles/s" + (f", {self._failed} failed" if self._failed else "")
+        self._progress.advance(1, note)
+
+    @property
+    def rows(self) -> list[LedgerRow]:
+        """The rows in the order of the tasks."""
+        return [self._rows[index] for index in sorted(self._rows)]
+
+    def _journal(self, out: Path) -> Journal:
+        if out not in self._journals:
+            out.mkdir(parents=True, exist_ok=True)
+            self._journals[out] = self.enter_context(Journal(out / JOURNAL))
+        return self._journals[out]
