@@ -135,6 +135,7 @@ class KillerOnce(Recorder):
             self.killed = True
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same_bits_even_when_one_is_killed(task, kit, tmp_path):
     alone = run(task, kit, tmp_path / "one", (kit.CE,))
     progress = KillerOnce()
