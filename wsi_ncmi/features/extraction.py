@@ -78,7 +78,7 @@ def failed_row(task: SlideTask, reason: str, seconds: float = 0.0) -> LedgerRow:
 
 
 def clean_up(task: SlideTask, encoder_name: str) -> None:
-    """Removes what a dead process left of a slide: temporary files and its claim. A failure is passed over."""
+    """Removes what a dead process left of a slide: temporary files and its claim, as far as it can."""
     slide_id = task.record.slide_id
     for file in _products(task, encoder_name):
         remove_leftovers(file)

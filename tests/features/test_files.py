@@ -1,0 +1,203 @@
+"""Writing, reading and proving feature files."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from wsi_ncmi.cohorts.folder import FeatureFolder
+from wsi_ncmi.encoders import Encoder
+from wsi_ncmi.errors import InputError, SlideError
+from wsi_ncmi.features import (
+    SlideFacts,
+    difference,
+    identity_of,
+    open_features_file,
+    read_identity,
+    verify_file,
+    verify_folder,
+    write_features,
+)
+from wsi_ncmi.features.schema import Identity
+from wsi_ncmi.slides import SlideRecord
+from wsi_ncmi.tiling import GridOptions
+from wsi_ncmi.tissue import TissueOptions
+
+RECORD = SlideRecord(
+    slide_id="a.1", path="a.1.svs", reader="openslide", vendor="aperio", width_px=4000, height_px=3000,
+    n_levels=2, mpp_x=0.25, mpp_y=0.25, mpp_source="vendor", fingerprint="ab" * 16, size_bytes=1,
+)  # fmt: skip
+FACTS = SlideFacts(
+    slide_id="a.1", width_px=4000, height_px=3000, reader="openslide", mpp_source="vendor", read_level=1,
+    tile_size_level0=(512.0, 512.0), n_failed_reads=3, tissue_found={"threshold_used": 0.1},
+)  # fmt: skip
+
+
+@pytest.fixture
+def identity(encoder: Encoder) -> Identity:
+    return identity_of(RECORD, TissueOptions(), GridOptions(mpp=0.5, overlap_px=16), encoder)
+
+
+def write(path: Path, identity: Identity, n: int = 20, width: int = 6, features=None) -> Path:
+    rng = np.random.default_rng(n)
+    features = rng.normal(size=(n, width)).astype(np.float32) if features is None else features
+    coords = np.stack((np.arange(n) * 512, np.arange(n) // 3 * 512), 1).astype(np.int64)
+    fraction = np.linspace(0.25, 1, n).astype(np.float16)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_features(
+        path, features=features, coords=coords, tissue_fraction=fraction, identity=identity, slide=FACTS
+    )
+    return path
+
+
+def test_the_layout_is_the_golden_one(tmp_path: Path, identity: Identity) -> None:
+    with h5py.File(write(tmp_path / "a.1.h5", identity), "r") as file:
+        assert sorted(file) == ["coords", "features", "tissue_fraction"]
+        assert (file["features"].dtype, file["features"].shape) == (np.dtype("<f2"), (20, 6))
+        assert (file["coords"].dtype, file["coords"].shape) == (np.dtype("<i8"), (20, 2))
+        assert file["tissue_fraction"].dtype == np.dtype("<f2")
+        assert file["features"].chunks is None
+        assert file["features"].compression is None
+        assert dict(file["coords"].attrs) == {
+            "patch_size": 256, "patch_size_level0": 512, "level0_magnification": 40,
+            "target_magnification": 20, "overlap": 16, "name": "a.1", "savetodir": "",
+            "level0_width": 4000, "level0_height": 3000,
+        }  # fmt: skip
+        attrs = dict(file.attrs)
+        content = file["features"][()].tobytes() + file["coords"][()].tobytes()
+    assert attrs["sha256"] == hashlib.sha256(content).hexdigest()
+    expected = {
+        "schema": "wsi-ncmi-features/1", "complete": True, "n_tiles": 20, "n_failed_reads": 3,
+        "slide_id": "a.1", "slide_fingerprint": "ab" * 16, "reader": "openslide", "mpp_level0": 0.25,
+        "mpp_source": "vendor", "mpp_target": 0.5, "tile_px": 256, "overlap_px": 16, "read_level": 1,
+        "tissue_method": "hed", "encoder": "descriptor", "encoder_weights_sha256": "none",
+        "precision": identity.precision, "backend": identity.backend, "transform": identity.transform,
+        "min_tissue": 0.25, "artifacts_rule": "keep", "tile_size_level0": 512.0,
+    }  # fmt: skip
+    assert {name: attrs[name] for name in expected} == expected
+    assert str(attrs["software"]).startswith("wsi-ncmi ")
+    assert "min_object_um2" in attrs["tissue_parameters"]
+
+
+def test_the_same_content_gives_the_same_bytes(tmp_path: Path, identity: Identity) -> None:
+    first = write(tmp_path / "x" / "a.1.h5", identity).read_bytes()
+    assert write(tmp_path / "y" / "a.1.h5", identity).read_bytes() == first
+
+
+@pytest.mark.parametrize("n", [0, 1, 20])
+def test_what_is_written_is_read(tmp_path: Path, identity: Identity, n: int) -> None:
+    values = np.random.default_rng(1).normal(size=(n, 6)).astype(np.float32)
+    path = write(tmp_path / "a.1.h5", identity, n, features=values)
+    file = open_features_file(path)
+    assert (file.n_tiles, file.width, file.slide_id) == (n, 6, "a.1")
+    np.testing.assert_array_equal(file.features, values.astype(np.float16))
+    assert file.features.dtype == np.float16
+    assert file.coords.shape == (n, 2)
+    assert file.tissue_fraction.shape == (n,)
+    assert file.identity == read_identity(path) == identity
+    assert verify_file(path).ok
+    assert verify_file(path).n_tiles == n
+
+
+def test_rows_come_from_the_mapped_file(tmp_path: Path, identity: Identity) -> None:
+    file = open_features_file(write(tmp_path / "a.1.h5", identity))
+    assert isinstance(file.features, np.memmap)
+    with h5py.File(file.path, "r") as plain:
+        np.testing.assert_array_equal(file.rows(np.array([7, 0, 7])), plain["features"][()][[7, 0, 7]])
+
+
+def test_the_cohort_room_reads_these_files(tmp_path: Path, identity: Identity) -> None:
+    write(tmp_path / "a.1.h5", identity)
+    source = FeatureFolder(tmp_path)
+    assert source.slide_ids == ("a.1",)
+    assert source.encoder == "descriptor"
+    np.testing.assert_array_equal(source.load("a.1"), open_features_file(tmp_path / "a.1.h5").features)
+
+
+@pytest.mark.parametrize(("bad", "word"), [(1e5, "65504"), (np.nan, "not finite"), (np.inf, "not finite")])
+def test_values_that_no_float16_holds_are_refused(
+    tmp_path: Path, identity: Identity, bad: float, word: str
+) -> None:
+    features = np.zeros((20, 6), np.float32)
+    features[3, 2] = bad
+    with pytest.raises(SlideError, match=word):
+        write(tmp_path / "a.1.h5", identity, features=features)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_difference_is_told_in_words(identity: Identity) -> None:
+    other = dataclasses.replace(identity, tile_px=224, encoder="timm:vit")
+    text = difference(identity, other)
+    assert "256" in text
+    assert "224" in text
+    assert "timm:vit" in text
+    assert difference(identity, identity) == ""
+
+
+def test_damage_at_any_place_is_found(tmp_path: Path, identity: Identity) -> None:
+    path = write(tmp_path / "a.1.h5", identity)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    # Every part: superblock, attributes, data, seal.
+    places = {0, 8, len(whole) - 1, len(whole) - 30, *rng.integers(0, len(whole), 150).tolist()}
+    for place in sorted(places):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << int(rng.integers(8))
+        path.write_bytes(damaged)
+        verdict = verify_file(path)
+        assert not verdict.ok, f"a flipped bit in byte {place} of {len(whole)} passed"
+        assert verdict.problem
+    for length in (0, 7, 100, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        assert not verify_file(path).ok, f"a file cut to {length} of {len(whole)} bytes passed"
+        assert read_identity(path) is None
+
+
+def test_another_slides_file_under_this_name_is_found(tmp_path: Path, identity: Identity) -> None:
+    path = write(tmp_path / "a.1.h5", identity)
+    other = path.rename(tmp_path / "b.h5")
+    assert "a.1" in verify_file(other).problem
+
+
+def test_repair_sets_bad_files_aside(tmp_path: Path, identity: Identity) -> None:
+    folder = tmp_path / "out" / "features" / "descriptor"
+    good = write(folder / "a.1.h5", identity)
+    bad = folder / "b.h5"
+    shutil.copy(good, bad)
+    leftover = folder / ".c.h5.999999999-abcd.partial"
+    leftover.touch()
+    for place in (tmp_path / "out", tmp_path / "out" / "features", folder):
+        verdicts = {verdict.path.name: verdict.ok for verdict in verify_folder(place)}
+        assert verdicts == {good.name: True, bad.name: False, leftover.name: False}
+    for number in (1, 2):
+        verify_folder(tmp_path / "out", repair=True)
+        assert not bad.exists()
+        assert not leftover.exists()
+        assert len(list((folder / "quarantine").iterdir())) == number
+        assert [verdict.ok for verdict in verify_folder(tmp_path / "out")] == [True]
+        shutil.copy(good, bad)
+
+
+def test_no_folder_or_no_files_is_said(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(InputError):
+            verify_folder(folder)
+
+
+def test_foreign_files_are_refused_with_the_reason(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="extract"):
+        open_features_file(tmp_path / "none.h5")
+    with h5py.File(tmp_path / "foreign.h5", "w") as file:
+        file["features"] = np.zeros((3, 4), np.float32)
+    with pytest.raises(InputError, match="schema"):
+        open_features_file(tmp_path / "foreign.h5")
+    assert not verify_file(tmp_path / "foreign.h5").ok
+    (tmp_path / "text.h5").write_text("hello")
+    with pytest.raises(InputError):
+        open_features_file(tmp_path / "text.h5")

@@ -1,0 +1,59 @@
+"""The ledger and its journal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from wsi_ncmi.errors import InputError
+from wsi_ncmi.features import Journal, LedgerRow, merge_rows, read_journal, read_ledger, write_ledger
+
+ROWS = (
+    LedgerRow("b", "x/b.svs", "failed", 'it said "no", and\nmore; µ'),
+    LedgerRow("a", "a.svs", "done", "", 12, 1, 3.25, "openslide", 0.2525, "vendor"),
+)
+
+
+def test_the_ledger_is_sorted_and_reads_back(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.csv"
+    write_ledger(ROWS, path)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "slide_id,path,status,reason,tiles,failed_reads,seconds,reader,mpp,mpp_source"
+    assert lines[1] == "a,a.svs,done,,12,1,3.25,openslide,0.2525,vendor"
+    assert len(lines) == 3  # a line break in a reason makes no line
+    first, second = read_ledger(path)
+    assert first == ROWS[1]
+    assert second.reason == 'it said "no", and more; µ'
+    assert second.mpp is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "slide_id,status\na,done\n",
+        "",
+        "slide_id,path,status,reason,tiles,failed_reads,seconds,reader,mpp,mpp_source\na,a,odd,,1,0,1,,,\n",
+    ],
+)
+def test_no_ledger_is_said(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.csv").write_text(text)
+    with pytest.raises(InputError, match=r"x\.csv"):
+        read_ledger(tmp_path / "x.csv")
+
+
+def test_a_torn_line_costs_itself_only(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    with Journal(path) as journal:
+        journal.append(ROWS[0])
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[: len(whole) // 2])
+    with Journal(path) as journal:
+        journal.append(ROWS[1])
+    assert read_journal(path) == ROWS
+    assert read_journal(tmp_path / "none") == ()
+
+
+def test_the_latest_row_of_a_slide_counts() -> None:
+    again = LedgerRow("b", "x/b.svs", "done", tiles=4)
+    assert merge_rows(ROWS, [again]) == (ROWS[1], again)
