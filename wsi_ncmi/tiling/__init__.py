@@ -10,6 +10,7 @@ from wsi_ncmi.tiling.options import GridOptions
 if TYPE_CHECKING:  # the names below are loaded lazily at run time
     from wsi_ncmi.tiling.grid import TileGrid as TileGrid
     from wsi_ncmi.tiling.reader import TileBatch as TileBatch
+    from wsi_ncmi.tiling.reader import TileReader as TileReader
     from wsi_ncmi.tiling.reader import read_tile as read_tile
     from wsi_ncmi.tiling.reader import read_tiles as read_tiles
     from wsi_ncmi.tiling.selection import TileSelection as TileSelection
@@ -19,6 +20,7 @@ __all__ = [
     "GridOptions",
     "TileBatch",
     "TileGrid",
+    "TileReader",
     "TileSelection",
     "read_tile",
     "read_tiles",
@@ -30,6 +32,7 @@ __getattr__, __dir__ = attach(
     {
         "TileBatch": "wsi_ncmi.tiling.reader",
         "TileGrid": "wsi_ncmi.tiling.grid",
+        "TileReader": "wsi_ncmi.tiling.reader",
         "TileSelection": "wsi_ncmi.tiling.selection",
         "read_tile": "wsi_ncmi.tiling.reader",
         "read_tiles": "wsi_ncmi.tiling.reader",

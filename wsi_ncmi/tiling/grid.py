@@ -20,6 +20,8 @@ _UPSAMPLE_TOLERANCE = 0.01
 # A scale this near to a whole number of read-level pixels is taken as that number, so that pixels are read
 # as they are; half of the 0.1 % by which a source box may be off.
 _WHOLE_TOLERANCE = 0.0005
+# A box this near to a whole pixel lies on it.
+_NOISE_PX = 1e-6
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,32 @@ class TileGrid:
     def reduction(self) -> tuple[float, float]:
         """Read-level pixels per tile pixel along x and y; (1, 1) means pixels are taken as they are."""
         return self.scale_x / self.level.downsample_x, self.scale_y / self.level.downsample_y
+
+    @property
+    def native(self) -> bool:
+        """Whether tile pixels are the read level's own pixels, taken as they are."""
+        return self.reduction == (1.0, 1.0)
+
+    def level_boxes(self, indices: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
+        """Source boxes in pixels of the read level.
+
+        A native grid's corners are rounded: at scale 1 a sub-pixel offset would only blur. All others keep
+        their fractions, except for the noise of floating-point division near whole numbers.
+
+        Args:
+            indices: Positions in raster order, int64 (N,); None = all.
+
+        Returns:
+            float64 (N, 4): left, top, right, bottom.
+        """
+        down = (self.level.downsample_x, self.level.downsample_y)
+        boxes = self.boxes(indices) / np.array(down * 2)
+        if self.native:
+            corners = np.rint(boxes[:, :2])
+            return np.concatenate((corners, corners + self.tile_px), axis=1)
+        whole = np.rint(boxes)
+        exact: NDArray[np.float64] = np.where(np.abs(boxes - whole) < _NOISE_PX, whole, boxes)
+        return exact
 
 
 def _whole(scale: float, downsample: float) -> float:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from types import TracebackType
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +17,12 @@ from wsi_ncmi.errors import SlideReadError
 from wsi_ncmi.slides import Slide
 from wsi_ncmi.tiling.area import area_resample
 from wsi_ncmi.tiling.grid import TileGrid
+from wsi_ncmi.tiling.probe import PROBE_TOLERANCE, probe_stored_tiles
 from wsi_ncmi.tiling.selection import TileSelection
+from wsi_ncmi.tiling.sources import DirectSource, PixelSource, ReaderSource
+from wsi_ncmi.tiling.stored import NotDirectError, StoredTiles, open_stored_tiles
 
-__all__ = ["TileBatch", "read_tile", "read_tiles"]
+__all__ = ["TileBatch", "TileReader", "read_tile", "read_tiles"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -36,42 +42,184 @@ class TileBatch:
     failed: NDArray[np.bool_]
 
 
+class TileReader:
+    """Reads the selected tiles of a slide in raster order; use it as a context manager, once.
+
+    Stored tiles of TIFF-based slides are decoded directly where that is proven to give the reader's pixels:
+    some of them are compared when the reader is opened. Everything else is read through the slide's reader.
+
+    Args:
+        slide: The slide the grid was planned for; it stays open.
+        grid: Its grid.
+        selection: Tiles to read.
+        threads: Threads to decode with.
+        path: ``auto``, or ``reader`` to leave stored tiles alone.
+
+    Attributes:
+        path: ``direct`` or ``reader``.
+        reason: Why stored tiles are not decoded directly, as half a sentence; empty where they are.
+        note: One sentence for the ledger when direct decoding gave other pixels than the reader, else empty.
+    """
+
+    def __init__(
+        self,
+        slide: Slide,
+        grid: TileGrid,
+        selection: TileSelection,
+        *,
+        threads: int = 1,
+        path: Literal["auto", "reader"] = "auto",
+    ) -> None:
+        if threads < 1:
+            raise ValueError(f"threads must be at least 1, not {threads}.")
+        self._grid, self._n = grid, len(selection)
+        self._boxes = grid.level_boxes(selection.indices)
+        self._plan = _rectangles(self._boxes, grid)
+        self._threads = threads
+        self._pool = ThreadPoolExecutor(threads, "tiles") if threads > 1 else None
+        self._stored: StoredTiles | None = None
+        self.path: Literal["direct", "reader"] = "reader"
+        self.reason, self.note = "", ""
+        self._source: PixelSource = ReaderSource(slide, grid.read_level, self._plan)
+        if path == "reader":
+            self.reason = "the slide's reader was asked for"
+            return
+        try:
+            self._source = self._open_direct(slide)
+            self.path = "direct"
+        except NotDirectError as error:
+            self.reason = str(error)
+            _LOG.debug("%s is read through %s: %s", slide.path.name, slide.reader, error)
+
+    def batches(self, batch_size: int) -> Iterator[TileBatch]:
+        """Reads all tiles.
+
+        Args:
+            batch_size: Tiles in a batch; the last one may hold fewer.
+
+        Yields:
+            Batches that together hold every tile of the selection once, in raster order.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {batch_size}.")
+        size = self._grid.tile_px
+        for start in range(0, self._n, batch_size):
+            rows = np.arange(start, min(start + batch_size, self._n), dtype=np.int64)
+            pixels = np.empty((len(rows), size, size, 3), np.uint8)
+            failed = np.zeros(len(rows), np.bool_)
+            for first in range(0, len(rows), self._source.group):
+                places = range(first, min(first + self._source.group, len(rows)))
+                wanted = range(start + places.start, start + places.stop)
+                self._source.prepare(wanted)
+                self._run(places, start, pixels, failed)
+                self._source.release(wanted)
+            yield TileBatch(rows, pixels, failed)
+
+    def close(self) -> None:
+        """Ends the threads and closes the file of stored tiles."""
+        if self._pool is not None:
+            self._pool.shutdown()
+        if self._stored is not None:
+            self._stored.close()
+            self._stored = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _open_direct(self, slide: Slide) -> DirectSource:
+        level = self._grid.read_level
+        with contextlib.ExitStack() as on_refusal:
+            stored = on_refusal.enter_context(open_stored_tiles(slide, level))
+            source = DirectSource(slide, stored, self._plan, self._pool)
+            self._refuse_wrong_pixels(slide, level, stored, source.used_tiles)
+            on_refusal.pop_all()
+        self._stored = stored
+        return source
+
+    def _refuse_wrong_pixels(
+        self, slide: Slide, level: int, stored: StoredTiles, used: NDArray[np.int64]
+    ) -> None:
+        worst = probe_stored_tiles(slide, level, stored, used) if len(used) else 0
+        if worst < 0:
+            raise NotDirectError("none of its stored tiles could be compared with the reader's pixels")
+        if worst > PROBE_TOLERANCE:
+            self.note = (
+                f"stored tiles decoded directly differ from {slide.reader}'s pixels by {worst} grey levels, "
+                f"so the slide was read through {slide.reader}"
+            )
+            _LOG.warning("%s: %s", slide.path.name, self.note)
+            raise NotDirectError(f"its tiles differ from {slide.reader}'s by {worst} grey levels")
+
+    def _run(self, places: range, start: int, pixels: NDArray[np.uint8], failed: NDArray[np.bool_]) -> None:
+        def read(part: range) -> None:
+            for place in part:
+                try:
+                    self.read_into(start + place, pixels[place])
+                except SlideReadError as error:
+                    pixels[place] = 0
+                    failed[place] = True
+                    _LOG.warning("%s", error)
+
+        if self._pool is None:
+            read(places)
+            return
+        # A few tiles a task: handing out each one alone costs as much as copying it.
+        step = max(1, len(places) // (4 * self._threads))
+        list(self._pool.map(read, [places[i : i + step] for i in range(0, len(places), step)]))
+
+    def read_into(self, position: int, out: NDArray[np.uint8]) -> None:
+        """Reads one tile of the selection; :meth:`batches` is faster for many.
+
+        Args:
+            position: Its place in the selection.
+            out: uint8 (tile_px, tile_px, 3), C-contiguous.
+
+        Raises:
+            SlideReadError: The tile can't be read; ``out`` then holds nothing of use.
+        """
+        if self._grid.native:
+            self._source.fill(position, out)
+            return
+        region, x, y = self._source.region(position)
+        box = self._boxes[position]
+        left, top = max(0.0, float(box[0]) - x), max(0.0, float(box[1]) - y)
+        out[...] = area_resample(region, left, top, self._grid.reduction, self._grid.tile_px)
+
+
 def read_tiles(
-    slide: Slide, grid: TileGrid, selection: TileSelection, batch_size: int
+    slide: Slide, grid: TileGrid, selection: TileSelection, batch_size: int, *, threads: int = 1
 ) -> Iterator[TileBatch]:
-    """Reads the selected tiles in raster order.
+    """Reads the selected tiles in raster order, as :class:`TileReader` does.
 
     Args:
         slide: The slide the grid was planned for.
         grid: Its grid.
         selection: Tiles to read.
         batch_size: Tiles in a batch; the last one may hold fewer.
+        threads: Threads to decode with.
 
     Yields:
         Batches that together hold every tile of the selection once.
     """
-    boxes = grid.boxes(selection.indices)
-    size = grid.tile_px
-    for start in range(0, len(selection), batch_size):
-        rows = np.arange(start, min(start + batch_size, len(selection)), dtype=np.int64)
-        pixels = np.zeros((len(rows), size, size, 3), np.uint8)
-        failed = np.zeros(len(rows), np.bool_)
-        for place, row in enumerate(rows):
-            try:
-                pixels[place] = read_tile(slide, grid, boxes[row])
-            except SlideReadError as error:
-                failed[place] = True
-                _LOG.warning("%s", error)
-        yield TileBatch(rows, pixels, failed)
+    with TileReader(slide, grid, selection, threads=threads) as reader:
+        yield from reader.batches(batch_size)
 
 
-def read_tile(slide: Slide, grid: TileGrid, box: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Reads one source box as a tile.
+def read_tile(slide: Slide, grid: TileGrid, index: int) -> NDArray[np.uint8]:
+    """Reads one tile through the slide's reader.
 
     Args:
         slide: The slide.
         grid: Its grid.
-        box: Left, top, right, bottom in level-0 pixels (a row of ``grid.boxes``).
+        index: Position in the grid, in raster order.
 
     Returns:
         uint8 (tile_px, tile_px, 3).
@@ -79,23 +227,18 @@ def read_tile(slide: Slide, grid: TileGrid, box: NDArray[np.float64]) -> NDArray
     Raises:
         SlideReadError: The region can't be read.
     """
-    level, (scale_x, scale_y) = grid.level, grid.reduction
-    x, left, width = _span(box[0], box[2], level.downsample_x, level.width_px)
-    y, top, height = _span(box[1], box[3], level.downsample_y, level.height_px)
-    if (scale_x, scale_y) == (1.0, 1.0):
-        # As they are: at scale 1 a sub-pixel offset would only blur, so the nearest whole pixel is read.
-        x, y = round(box[0] / level.downsample_x), round(box[1] / level.downsample_y)
-        corner = round(x * level.downsample_x), round(y * level.downsample_y)
-        return slide.read_region(*corner, grid.read_level, grid.tile_px, grid.tile_px)
-    region = slide.read_region(x, y, grid.read_level, width, height)
-    return area_resample(region, left, top, (scale_x, scale_y), grid.tile_px)
+    chosen = np.array([index], np.int64)
+    selection = TileSelection(chosen, grid.coords(chosen), np.ones(1, np.float16))
+    pixels = np.empty((grid.tile_px, grid.tile_px, 3), np.uint8)
+    with TileReader(slide, grid, selection, path="reader") as reader:
+        reader.read_into(0, pixels)
+    return pixels
 
 
-def _span(low: float, high: float, downsample: float, length: int) -> tuple[int, float, int]:
-    """Level-0 start, offset of the box in read-level pixels from there, and read-level pixels to read."""
-    first = math.floor(low / downsample + 1e-9)
-    # OpenSlide takes the corner in level-0 pixels and divides by the level's downsample: do the same.
-    start = math.floor(first * downsample + 1e-9)
-    offset = max(0.0, low / downsample - start / downsample)
-    end = math.ceil(high / downsample - start / downsample - 1e-6)
-    return start, offset, max(1, min(end, length - first))
+def _rectangles(boxes: NDArray[np.float64], grid: TileGrid) -> NDArray[np.int64]:
+    """The whole pixels of the read level that boxes touch, inside the level: int64 (N, 4)."""
+    corners = np.concatenate((np.floor(boxes[:, :2]), np.ceil(boxes[:, 2:])), axis=1).astype(np.int64)
+    sides = np.array((grid.level.width_px, grid.level.height_px) * 2)
+    # A level may be shorter than level 0 by a fraction of a pixel: its last pixel is then repeated.
+    least = np.array((0, 0, 1, 1))
+    return np.clip(corners, least, sides - 1 + least)

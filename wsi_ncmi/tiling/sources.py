@@ -1,0 +1,226 @@
+"""Where the pixels of a read level come from: the slide's reader, or its stored tiles decoded directly."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_ncmi.errors import SlideReadError
+from wsi_ncmi.slides import Slide
+from wsi_ncmi.slides.compositing import background_colour
+from wsi_ncmi.tiling.stored import StoredTiles
+
+__all__ = ["CACHE_BYTES", "DirectSource", "PixelSource", "ReaderSource"]
+
+CACHE_BYTES = 256 << 20
+"""Decoded tiles kept for later use. One row of a slide 150,000 px wide takes 115 MB."""
+
+_GROUP_BYTES = 64 << 20
+
+
+class PixelSource(ABC):
+    """Gives the rectangles of a plan, to be asked for in the plan's order.
+
+    Attributes:
+        plan: int64 (N, 4): left, top, right, bottom in whole pixels of the level, right and bottom excluded.
+        group: Rectangles that are worth preparing together.
+    """
+
+    def __init__(self, plan: NDArray[np.int64], group: int) -> None:
+        self.plan = plan
+        self.group = group
+
+    def prepare(self, positions: range) -> None:  # noqa: B027 - only a source with a cache has work to do
+        """Says that the rectangles at these positions of the plan are wanted next."""
+
+    def release(self, positions: range) -> None:  # noqa: B027
+        """Says that these rectangles have been taken and won't be asked for again."""
+
+    @abstractmethod
+    def fill(self, position: int, out: NDArray[np.uint8]) -> None:
+        """Writes a rectangle into an array of its size, to the nearest whole pixel.
+
+        Raises:
+            SlideReadError: The pixels can't be read.
+        """
+
+    @abstractmethod
+    def region(self, position: int) -> tuple[NDArray[np.uint8], float, float]:
+        """Reads a rectangle for a resample.
+
+        Returns:
+            uint8 (h, w, 3) that holds at least the rectangle, and the level pixel (x, y) at which its corner
+            lies: the rectangle's own, or up to a pixel less where a reader can't be asked for whole pixels.
+
+        Raises:
+            SlideReadError: The pixels can't be read.
+        """
+
+    def _rectangle(self, position: int) -> tuple[int, int, int, int]:
+        left, top, right, bottom = self.plan[position].tolist()
+        return left, top, right, bottom
+
+
+class ReaderSource(PixelSource):
+    """Reads through the slide's own reader.
+
+    Args:
+        slide: An open slide.
+        level: Index of the level.
+        plan: The rectangles.
+    """
+
+    def __init__(self, slide: Slide, level: int, plan: NDArray[np.int64]) -> None:
+        super().__init__(plan, group=16)
+        self._slide, self._level = slide, level
+        view = slide.levels[level]
+        # OpenSlide divides level-0 coordinates by the mean of both axes.
+        self._down = (view.downsample_x + view.downsample_y) / 2
+
+    def fill(self, position: int, out: NDArray[np.uint8]) -> None:
+        """See the base class."""
+        left, top, right, bottom = self._rectangle(position)
+        x, y = round(left * self._down), round(top * self._down)
+        out[...] = self._slide.read_region(x, y, self._level, right - left, bottom - top)
+
+    def region(self, position: int) -> tuple[NDArray[np.uint8], float, float]:
+        """See the base class."""
+        left, top, right, bottom = self._rectangle(position)
+        x, y = math.floor(left * self._down + 1e-6), math.floor(top * self._down + 1e-6)
+        start_x, start_y = min(x / self._down, left), min(y / self._down, top)
+        width, height = math.ceil(right - start_x - 1e-6), math.ceil(bottom - start_y - 1e-6)
+        return self._slide.read_region(x, y, self._level, width, height), start_x, start_y
+
+
+class DirectSource(PixelSource):
+    """Decodes stored tiles, each of them once as long as the plan is followed.
+
+    How often each tile is still wanted is counted beforehand, so a decoded tile is kept exactly until its
+    last use; only above ``CACHE_BYTES`` the oldest are dropped and would be decoded again. A tile that can't
+    be decoded fails every rectangle that touches it.
+
+    Args:
+        slide: The slide; its background colour stands where tiles are absent.
+        stored: The level's tiles.
+        plan: The rectangles, all inside the level.
+        pool: Threads to decode with, or None.
+    """
+
+    def __init__(
+        self, slide: Slide, stored: StoredTiles, plan: NDArray[np.int64], pool: Executor | None = None
+    ) -> None:
+        self._name, self._stored, self._pool = slide.path.name, stored, pool
+        self._background = np.array(background_colour(slide.properties), np.uint8)
+        self._cache: dict[int, NDArray[np.uint8] | SlideReadError] = {}
+        self._uses = _count_uses(stored, plan)
+        self._tile_bytes = stored.tile_width_px * stored.tile_height_px * 3
+        most = 1
+        if len(plan):
+            wide, high = (plan[:, 2:] - plan[:, :2]).max(axis=0)
+            most = (wide // stored.tile_width_px + 2) * (high // stored.tile_height_px + 2)
+        super().__init__(plan, group=int(max(1, min(64, _GROUP_BYTES // (self._tile_bytes * most)))))
+
+    @property
+    def used_tiles(self) -> NDArray[np.int64]:
+        """The stored tiles that the plan needs and the file holds, ascending."""
+        return np.flatnonzero((self._uses > 0) & (self._stored.byte_counts > 0)).astype(np.int64)
+
+    def prepare(self, positions: range) -> None:
+        """Decodes what the rectangles need and the cache lacks."""
+        wanted: dict[int, None] = {}
+        for position in positions:
+            needs = self._needs(position)
+            if not self._is_one_tile(position, needs):
+                wanted.update(dict.fromkeys(needs))
+        missing = [index for index in wanted if index not in self._cache]
+        run: Callable[..., Iterable[NDArray[np.uint8] | SlideReadError]] = (
+            self._pool.map if self._pool else map
+        )
+        self._cache.update(zip(missing, run(self._decoded, missing), strict=True))
+
+    def release(self, positions: range) -> None:
+        """Forgets tiles after their last use, and the oldest ones above the cache's limit."""
+        for position in positions:
+            for index in self._needs(position):
+                self._uses[index] -= 1
+                if not self._uses[index]:
+                    self._cache.pop(index, None)
+        while len(self._cache) * self._tile_bytes > CACHE_BYTES:
+            del self._cache[next(iter(self._cache))]
+
+    def fill(self, position: int, out: NDArray[np.uint8]) -> None:
+        """See the base class; a rectangle that is one stored tile is decoded straight into its place."""
+        needs = self._needs(position)
+        if self._is_one_tile(position, needs):
+            self._decode(needs[0], out)
+            return
+        left, top, right, bottom = self._rectangle(position)
+        wide, high = self._stored.tile_width_px, self._stored.tile_height_px
+        for index in needs:
+            tile = self._cache.get(index)
+            if tile is None:  # dropped above the cache's limit
+                tile = self._decoded(index)
+            if isinstance(tile, SlideReadError):
+                raise SlideReadError(str(tile))
+            row, column = divmod(index, self._stored.n_columns)
+            x, y = column * wide, row * high
+            x0, x1, y0, y1 = max(left, x), min(right, x + wide), max(top, y), min(bottom, y + high)
+            out[y0 - top : y1 - top, x0 - left : x1 - left] = tile[y0 - y : y1 - y, x0 - x : x1 - x]
+
+    def region(self, position: int) -> tuple[NDArray[np.uint8], float, float]:
+        """See the base class."""
+        left, top, right, bottom = self._rectangle(position)
+        out = np.empty((bottom - top, right - left, 3), np.uint8)
+        self.fill(position, out)
+        return out, float(left), float(top)
+
+    def _needs(self, position: int) -> list[int]:
+        left, top, right, bottom = self._rectangle(position)
+        wide, high, across = self._stored.tile_width_px, self._stored.tile_height_px, self._stored.n_columns
+        columns = range(left // wide, (right - 1) // wide + 1)
+        return [
+            row * across + column
+            for row in range(top // high, (bottom - 1) // high + 1)
+            for column in columns
+        ]
+
+    def _is_one_tile(self, position: int, needs: list[int]) -> bool:
+        if len(needs) != 1 or self._uses[needs[0]] != 1 or needs[0] in self._cache:
+            return False
+        left, top, right, bottom = self._rectangle(position)
+        return right - left == self._stored.tile_width_px and bottom - top == self._stored.tile_height_px
+
+    def _decoded(self, index: int) -> NDArray[np.uint8] | SlideReadError:
+        tile = np.empty((self._stored.tile_height_px, self._stored.tile_width_px, 3), np.uint8)
+        try:
+            self._decode(index, tile)
+        except SlideReadError as error:
+            return error
+        return tile
+
+    def _decode(self, index: int, out: NDArray[np.uint8]) -> None:
+        if self._stored.is_absent(index):
+            out[...] = self._background
+            return
+        try:
+            self._stored.decode(index, out)
+        except Exception as error:  # decoders raise what they like: all mean the same
+            raise SlideReadError(
+                f"{self._name}: the stored tile {index} can't be decoded ({error})."
+            ) from error
+
+
+def _count_uses(stored: StoredTiles, plan: NDArray[np.int64]) -> NDArray[np.int32]:
+    """How many rectangles touch each stored tile, int32 (n_rows · n_columns,)."""
+    # Each rectangle adds one to a block of tiles: mark the block's corners, then sum along both axes.
+    steps = np.zeros((stored.n_rows + 1, stored.n_columns + 1), np.int32)
+    left, right = plan[:, 0] // stored.tile_width_px, (plan[:, 2] - 1) // stored.tile_width_px + 1
+    top, bottom = plan[:, 1] // stored.tile_height_px, (plan[:, 3] - 1) // stored.tile_height_px + 1
+    for rows, columns, sign in ((top, left, 1), (top, right, -1), (bottom, left, -1), (bottom, right, 1)):
+        np.add.at(steps, (rows, columns), sign)
+    return steps.cumsum(axis=0).cumsum(axis=1)[:-1, :-1].ravel().astype(np.int32)

@@ -1,0 +1,202 @@
+"""The compressed tiles of one pyramid level of a TIFF-based slide, read by their offsets.
+
+Only formats whose tiles are a plain grid are opened this way: Aperio, generic tiled TIFF and Philips. Others
+move or overlap their tiles (Ventana, Trestle, Leica's regions, Hamamatsu) and are left to their readers.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_ncmi.slides import Slide
+from wsi_ncmi.tiling.jpeg import Decoder, jpeg2000_decoder, jpeg_decoder
+
+__all__ = ["NotDirectError", "StoredTiles", "open_stored_tiles"]
+
+_VENDORS = ("aperio", "generic-tiff", "philips")
+_JPEG, _APERIO_YCBCR, _APERIO_RGB = 7, 33003, 33005
+_PLAIN_COMPRESSIONS = {1: "none", 5: "LZW", 8: "Deflate", 32946: "Deflate"}
+_RGB, _YCBCR = 2, 6
+_SMALLEST_SIDE_PX, _LARGEST_SIDE_PX = 16, 4096
+_LARGEST_STORED_BYTES = 1 << 27
+
+
+class NotDirectError(Exception):
+    """The level can't be read by offsets; the text is the reason as half a sentence."""
+
+
+@dataclass(frozen=True)
+class StoredTiles:
+    """Tiles of a level in row-major order. Use it as a context manager; reading from several threads is safe.
+
+    Attributes:
+        width_px: Width of the level.
+        height_px: Height of the level.
+        tile_width_px: Width of every stored tile, those on the right edge included.
+        tile_height_px: Height of every stored tile.
+        n_columns: Stored tiles in a row.
+        n_rows: Rows of stored tiles.
+        offsets: Byte offset of each tile, int64 (n_rows · n_columns,).
+        byte_counts: Its stored size; 0 where the tile is absent.
+        decoder: Decodes one stored tile.
+    """
+
+    width_px: int
+    height_px: int
+    tile_width_px: int
+    tile_height_px: int
+    n_columns: int
+    n_rows: int
+    offsets: NDArray[np.int64]
+    byte_counts: NDArray[np.int64]
+    decoder: Decoder
+    _descriptor: int
+
+    def is_absent(self, index: int) -> bool:
+        """Whether the file stores no such tile (background)."""
+        # OpenSlide takes the size alone for it; an offset of 0 would be the header.
+        return int(self.byte_counts[index]) == 0
+
+    def decode(self, index: int, out: NDArray[np.uint8]) -> None:
+        """Reads and decodes a stored tile.
+
+        Args:
+            index: Row-major position; the tile must not be absent.
+            out: C-contiguous uint8 (tile_height_px, tile_width_px, 3) that receives its pixels.
+
+        Raises:
+            Exception: The tile can't be read or decoded, for whatever reason the decoder gives.
+        """
+        length = int(self.byte_counts[index])
+        if length > _LARGEST_STORED_BYTES:
+            raise ValueError(f"the tile claims {length} bytes")
+        data = os.pread(self._descriptor, length, int(self.offsets[index]))
+        if len(data) != length:
+            raise ValueError("the file ends inside the tile")
+        self.decoder(data, out)
+
+    def close(self) -> None:
+        """Closes the file."""
+        os.close(self._descriptor)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def open_stored_tiles(slide: Slide, level: int) -> StoredTiles:
+    """Finds where the tiles of a level lie in the slide's file.
+
+    Args:
+        slide: An open slide.
+        level: Index of the level.
+
+    Returns:
+        The level's tiles; close them.
+
+    Raises:
+        NotDirectError: The file is no TIFF of a known plain layout, or uses what is not supported here.
+    """
+    if slide.vendor not in _VENDORS:
+        raise NotDirectError(f"{slide.vendor or 'this format'} is not one of {', '.join(_VENDORS)}")
+    try:
+        pages = _find_pages(slide)
+        page = _checked(pages[level], slide, level)
+        decoder = _decoder(page)
+        if slide.vendor == "aperio" and level > 0 and _has_holes(pages, level):
+            # A hole at level 0 is background. In coarser levels OpenSlide renders its place, and all of the
+            # tiles above it, from the finer level.
+            raise NotDirectError("it has absent tiles, which OpenSlide renders from a finer level")
+        offsets, counts = np.asarray(page.dataoffsets, np.int64), np.asarray(page.databytecounts, np.int64)
+        across, down = -(-page.imagewidth // page.tilewidth), -(-page.imagelength // page.tilelength)
+    except NotDirectError:
+        raise
+    except Exception as error:  # a damaged directory makes the parser raise whatever it likes
+        raise NotDirectError(f"its TIFF directory can't be parsed ({error})") from error
+    if len(offsets) != across * down or len(counts) != len(offsets):
+        raise NotDirectError(f"it lists {len(offsets)} tiles where {across} × {down} are needed")
+    try:
+        descriptor = os.open(slide.path, os.O_RDONLY)
+    except OSError as error:
+        raise NotDirectError(f"it can't be opened again ({error.strerror})") from error
+    view = slide.levels[level]
+    return StoredTiles(
+        width_px=view.width_px,
+        height_px=view.height_px,
+        tile_width_px=page.tilewidth,
+        tile_height_px=page.tilelength,
+        n_columns=across,
+        n_rows=down,
+        offsets=offsets,
+        byte_counts=counts,
+        decoder=decoder,
+        _descriptor=descriptor,
+    )
+
+
+def _find_pages(slide: Slide) -> list[Any]:
+    import tifffile
+
+    with tifffile.TiffFile(slide.path) as file:
+        pages: list[Any] = [page for page in list[Any](file.pages) if page.is_tiled]
+    if len(pages) != len(slide.levels):
+        raise NotDirectError(f"it has {len(pages)} tiled images for {len(slide.levels)} levels")
+    # Finest first, as the levels are; a stable sort, so that equal sizes keep their order in the file.
+    return sorted(pages, key=lambda page: -page.imagewidth * page.imagelength)
+
+
+def _checked(page: Any, slide: Slide, level: int) -> Any:
+    view = slide.levels[level]
+    wide, high = page.tilewidth, page.tilelength
+    # Philips pads its levels to whole tiles; elsewhere the sizes agree.
+    spare_x, spare_y = (wide, high) if slide.vendor == "philips" else (1, 1)
+    if not (
+        0 <= page.imagewidth - view.width_px < spare_x and 0 <= page.imagelength - view.height_px < spare_y
+    ):
+        raise NotDirectError(f"no tiled image has the {view.width_px} × {view.height_px} px of level {level}")
+    if not _SMALLEST_SIDE_PX <= min(wide, high) <= max(wide, high) <= _LARGEST_SIDE_PX:
+        raise NotDirectError(f"its tiles have {wide} × {high} px")
+    return page
+
+
+def _has_holes(pages: list[Any], level: int) -> bool:
+    return any(0 in page.databytecounts for page in pages[: level + 1])
+
+
+def _decoder(page: Any) -> Decoder:
+    photometric, compression = int(page.photometric), int(page.compression)
+    if (page.samplesperpixel, page.bitspersample, int(page.planarconfig)) != (3, 8, 1):
+        raise NotDirectError("its tiles are not 8-bit RGB with interleaved samples")
+    if compression == _JPEG and photometric in (_RGB, _YCBCR):
+        return jpeg_decoder(page.jpegtables, ycbcr=photometric == _YCBCR)
+    if compression in (_APERIO_YCBCR, _APERIO_RGB):
+        return jpeg2000_decoder(ycbcr=compression == _APERIO_YCBCR)
+    if compression in _PLAIN_COMPRESSIONS and photometric == _RGB:
+        return _PlainDecoder(page)
+    raise NotDirectError(f"compression {compression} with photometric {photometric} is not read directly")
+
+
+class _PlainDecoder:
+    """LZW, Deflate and uncompressed tiles, by tifffile's own decoder (predictors included)."""
+
+    def __init__(self, page: Any) -> None:
+        self._decode = page.decode
+
+    def __call__(self, data: bytes, out: NDArray[np.uint8]) -> None:
+        pixels = self._decode(data, 0)[0]
+        if pixels is None or pixels.shape[-3:] != out.shape:
+            raise ValueError("the tile has another size than the directory says")
+        out[...] = pixels.reshape(out.shape)
