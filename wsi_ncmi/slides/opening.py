@@ -66,6 +66,12 @@ def _check_file(path: Path) -> None:
         raise SlideOpenError(
             f"{name} is truncated or damaged: {layout.damage}; copy it again from its source."
         )
+    bits = (
+        max((directory.bits_per_sample for directory in layout.pixel_directories), default=0) if layout else 0
+    )
+    if bits > 8:
+        # OpenSlide opens such files and leaves parts of their edge tiles black.
+        raise SlideOpenError(f"{name} has {bits} bits per channel, not 8; convert it to 8-bit RGB.")
 
 
 def _first_that_opens(path: Path, readers: tuple[Reader, ...]) -> Slide:

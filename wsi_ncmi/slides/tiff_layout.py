@@ -21,6 +21,7 @@ __all__ = ["TiffDirectory", "TiffLayout", "read_tiff_layout"]
 
 _MAX_DIRECTORIES = 5_000
 _MAX_ENTRIES = 4_096
+_BITS_PER_SAMPLE = 258
 _STRIP_OFFSETS, _STRIP_COUNTS, _TILE_OFFSETS, _TILE_COUNTS = 273, 279, 324, 325
 _SUB_DIRECTORIES, _NDPI_FORMAT_FLAG = 330, 65420
 _INTEGER_TYPES = {3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
@@ -35,12 +36,14 @@ class TiffDirectory:
         entries: The directory's raw entries: dimensions, compression, tile size and the like.
         offsets: uint64 (N,) byte offset of each stored tile or strip.
         byte_counts: uint64 (N,) its stored size; 0 means that it is absent (background).
+        bits_per_sample: The widest channel's bits; 0 when the tag is absent.
     """
 
     tiled: bool
     entries: bytes
     offsets: NDArray[np.uint64]
     byte_counts: NDArray[np.uint64]
+    bits_per_sample: int
 
 
 @dataclass(frozen=True)
@@ -185,7 +188,8 @@ class _Parser:
             )
         if self.ndpi:
             offsets = np.array([self._wide(int(value), offset) for value in offsets], dtype=np.uint64)
-        self.directories.append(TiffDirectory(tiled, raw, offsets, counts))
+        bits = int(self._values(tags.get(_BITS_PER_SAMPLE), offset).max(initial=0))
+        self.directories.append(TiffDirectory(tiled, raw, offsets, counts, bits))
         if not nested:
             for child in self._values(tags.get(_SUB_DIRECTORIES), offset):
                 self._directory(int(child), nested=True)

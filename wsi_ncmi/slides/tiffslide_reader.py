@@ -20,6 +20,9 @@ from wsi_ncmi.slides.registry import Reader, import_reason, register_reader
 __all__ = ["TiffSlideSlide"]
 
 _OPENING = threading.Lock()
+# TIFF 6.0, PhotometricInterpretation: white-is-zero, CMYK, CIE L*a*b*; PlanarConfiguration: separate planes.
+_NOT_RGB = (0, 5, 8)
+_SEPARATE_PLANES = 2
 
 
 class TiffSlideSlide(Slide):
@@ -42,7 +45,7 @@ class TiffSlideSlide(Slide):
                 sizes = [(int(w), int(h)) for w, h in self._handle.level_dimensions]
                 pages = self._pages(raw)
                 self._absent = [_absent_tiles(page) for page in pages]
-                _check_samples(path, pages[0])
+                _check_samples(pages[0])
                 width, height = sizes[0]
                 super().__init__(
                     path,
@@ -90,17 +93,17 @@ class TiffSlideSlide(Slide):
         self._handle.close()
 
 
-def _check_samples(path: Path, page: Any) -> None:
-    samples, dtype, photometric = int(page.samplesperpixel), str(page.dtype), page.photometric.name
-    if dtype != "uint8" or samples not in (1, 3, 4) or photometric in ("SEPARATED", "CIELAB", "MINISWHITE"):
+def _check_samples(page: Any) -> None:
+    samples, dtype, photometric = int(page.samplesperpixel), str(page.dtype), int(page.photometric)
+    if dtype != "uint8" or samples not in (1, 3, 4) or photometric in _NOT_RGB:
         raise SlideOpenError(
-            f"{path.name} holds {samples} × {dtype} samples ({photometric}), not 8-bit RGB or grey"
+            f"its pixels are {samples} × {dtype} of photometric kind {photometric}, not 8-bit RGB or grey"
         )
 
 
 def _absent_tiles(page: Any) -> tuple[NDArray[np.bool_], int, int] | None:
     """Which tiles of a level are not stored, with the tiles' width and height; None when all are there."""
-    if not page.is_tiled or page.planarconfig.name == "SEPARATE":
+    if not page.is_tiled or int(page.planarconfig or 1) == _SEPARATE_PLANES:
         return None
     missing = np.asarray(page.databytecounts) == 0
     if not missing.any():

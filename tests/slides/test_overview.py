@@ -1,0 +1,134 @@
+"""Pictures of whole slides."""
+
+from __future__ import annotations
+
+import shutil
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wsi_ncmi.errors import SlideReadError
+from wsi_ncmi.slides import Level, Slide, open_slide, read_overview, thumbnail
+
+
+class _Memory(Slide):
+    """A slide whose pixels are computed, with places that fail."""
+
+    def __init__(self, pixels=None, sides=None, bad=()):
+        self.pixels, self.bad, self.largest = pixels, bad, 0
+        width, height = sides or (pixels.shape[1], pixels.shape[0])
+        super().__init__(
+            Path("m"), reader="memory", vendor="", levels=[Level(width, height, 1.0, 1.0)], properties={}
+        )
+
+    def _read(self, x, y, level, width, height):
+        self.largest = max(self.largest, width * height)
+        for bad_x, bad_y in self.bad:
+            if x <= bad_x < x + width and y <= bad_y < y + height:
+                raise OSError("bad tile")
+        if self.pixels is None:
+            return np.full((height, width, 3), 100, np.uint8)
+        assert y + height <= self.pixels.shape[0]
+        assert x + width <= self.pixels.shape[1]
+        return self.pixels[y : y + height, x : x + width].copy()
+
+
+def _slow_mean(pixels, width, height):
+    """Area average by the book: every output pixel, every source pixel."""
+    rows = _weights(pixels.shape[0], height)
+    columns = _weights(pixels.shape[1], width)
+    return np.einsum("ai,bj,ijc->abc", rows, columns, pixels.astype(np.float64), optimize=True)
+
+
+def _weights(source, target):
+    weights = np.zeros((target, source))
+    for out in range(target):
+        start, stop = out * source / target, (out + 1) * source / target
+        for index in range(source):
+            weights[out, index] = max(0.0, min(stop, index + 1) - max(start, index)) / (stop - start)
+    return weights
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 60), st.integers(1, 60), st.data())
+def test_every_pixel_is_the_area_mean(width, height, data):
+    out = data.draw(st.integers(1, width)), data.draw(st.integers(1, height))
+    pixels = np.random.default_rng(width * 100 + height).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    overview = read_overview(_Memory(pixels), *out)
+    assert overview.pixels.shape == (out[1], out[0], 3)
+    assert np.abs(overview.pixels - _slow_mean(pixels, *out)).max() <= 0.5 + 1e-3
+    assert (overview.downsample_x, overview.downsample_y) == (width / out[0], height / out[1])
+    assert overview.readable.all()
+
+
+def test_the_seams_of_blocks_do_not_show():
+    pixels = np.random.default_rng(0).integers(0, 256, (1100, 2100, 3), dtype=np.uint8)
+    overview = read_overview(_Memory(pixels), 213, 77)
+    assert np.abs(overview.pixels - _slow_mean(pixels, 213, 77)).max() <= 0.5 + 1e-3
+
+
+def test_native_size_is_a_copy(generic, kit):
+    with open_slide(generic) as slide:
+        np.testing.assert_array_equal(read_overview(slide, 700, 600).pixels, kit.texture())
+        np.testing.assert_array_equal(thumbnail(slide, 5000), kit.texture())
+
+
+def test_the_coarsest_level_that_is_fine_enough_is_used(generic, kit):
+    with open_slide(generic) as slide:
+        np.testing.assert_array_equal(thumbnail(slide, 350), kit.texture()[::2, ::2])
+        assert np.abs(thumbnail(slide, 351) - _slow_mean(kit.texture(), 351, 301)).max() <= 0.5 + 1e-3
+
+
+@pytest.mark.parametrize(
+    ("sides", "shape"),
+    [((700, 600), (86, 100)), ((100, 1000), (100, 10)), ((3000, 2), (1, 100)), ((50, 20), (20, 50))],
+)
+def test_thumbnails_keep_the_aspect_and_never_enlarge(sides, shape):
+    assert thumbnail(_Memory(sides=sides), 100).shape == (*shape, 3)
+
+
+@pytest.mark.parametrize("size", [(0, 1), (1, 0), (701, 1), (1, 601)])
+def test_impossible_sizes(generic, size):
+    with open_slide(generic) as slide:
+        with pytest.raises(ValueError, match="can't have"):
+            read_overview(slide, *size)
+        with pytest.raises(ValueError, match="at least 1"):
+            thumbnail(slide, 0)
+
+
+def test_a_bad_place_is_marked_grey_and_costs_only_itself(caplog):
+    pixels = np.full((600, 2000, 3), 200, np.uint8)
+    overview = read_overview(_Memory(pixels, bad=[(1500, 300)]), 200, 60)
+    broken = ~overview.readable
+    rows, columns = np.nonzero(broken)
+    assert broken[30, 150]
+    assert (rows.max() - rows.min() + 1, columns.max() - columns.min() + 1) <= (14, 14)
+    assert (overview.pixels[broken] == 128).all()
+    assert (overview.pixels[~broken] == 200).all()
+    assert "bad tile" in caplog.text
+
+
+def test_a_slide_of_which_nothing_can_be_read_is_an_error(tmp_path, kit, svs):
+    path = tmp_path / "spoilt.svs"
+    shutil.copy(svs, path)
+    for number in range(len(kit.level0_table(path)[0])):
+        kit.spoil_tile(path, number)
+    with open_slide(path) as slide, pytest.raises(SlideReadError, match="level 0"):
+        thumbnail(slide, 500)
+
+
+def test_a_huge_level_is_read_in_bounded_memory():
+    slide = _Memory(sides=(20_000, 3_000))
+    tracemalloc.start()
+    try:
+        picture = thumbnail(slide, 200)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (picture == 100).all()
+    assert slide.largest <= 1024 * 1024
+    assert peak < 60e6  # the level itself has 180 MB
