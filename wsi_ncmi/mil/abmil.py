@@ -52,7 +52,7 @@ class ABMIL(Aggregator):
 
     def forward(self, batch: BagBatch) -> AggregatorOutput:
         """Embeds every bag (see :class:`Aggregator`)."""
-        features = self.input_dropout(batch.features.to(self.projection.weight.dtype))
+        features = self.input_dropout(self.prepared(batch))
         hidden = self.dropout(self.projection(features).relu())
         scores = self.score(self.dropout(self._activate(self.branches(hidden)))).squeeze(1)
         attention = segment_softmax(scores, batch)

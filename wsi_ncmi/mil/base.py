@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from wsi_ncmi.errors import InputError
@@ -33,6 +34,12 @@ class Aggregator(nn.Module, ABC):
         in_features: Width D of the instance features.
         embedding_width: Width E of the slide embedding.
 
+    Attributes:
+        standardise: Whether each feature is brought to mean 0 and deviation 1 (over the training instances,
+            see :meth:`set_input_statistics`) before anything else.
+        input_mean: (D,), part of the state.
+        input_scale: (D,), one over the deviation, part of the state.
+
     Raises:
         InputError: A width below one.
     """
@@ -45,6 +52,26 @@ class Aggregator(nn.Module, ABC):
             )
         self.in_features = in_features
         self.embedding_width = embedding_width
+        self.standardise = False
+        self.input_mean: Tensor
+        self.input_scale: Tensor
+        self.register_buffer("input_mean", torch.zeros(in_features))
+        self.register_buffer("input_scale", torch.ones(in_features))
+
+    def set_input_statistics(self, mean: Tensor, deviation: Tensor) -> None:
+        """Sets what ``standardise`` subtracts and divides by.
+
+        Args:
+            mean: Mean of each feature over the training instances, (D,).
+            deviation: Standard deviation, (D,); a feature that never varies is only centred.
+        """
+        self.input_mean.copy_(mean)
+        self.input_scale.copy_(torch.where(deviation > 0, 1.0 / deviation.clamp_min(1e-12), 1.0))
+
+    def prepared(self, batch: BagBatch) -> Tensor:
+        """The instance features as the model takes them: its dtype, standardised where asked, (ΣN, D)."""
+        features = batch.features.to(self.input_mean.dtype)
+        return (features - self.input_mean) * self.input_scale if self.standardise else features
 
     @abstractmethod
     def forward(self, batch: BagBatch) -> AggregatorOutput:

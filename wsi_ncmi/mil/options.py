@@ -24,6 +24,8 @@ class ModelOptions:
         attention: Width of the attention branch (attention models).
         dropout: Dropout after the projection and inside the attention branch.
         input_dropout: Dropout on the instance features themselves.
+        standardise: Bring each feature to mean 0 and deviation 1 over the training instances first; for
+            features of very different scales, such as the descriptor's.
     """
 
     name: str = "abmil"
@@ -31,3 +33,4 @@ class ModelOptions:
     attention: _Width = 64
     dropout: _Probability = 0.25
     input_dropout: _Probability = 0.0
+    standardise: bool = False

@@ -22,7 +22,7 @@ class _Pool(Aggregator):
         self.dropout = FastDropout(dropout)
 
     def _project(self, batch: BagBatch) -> Tensor:
-        features = self.input_dropout(batch.features.to(self.projection.weight.dtype))
+        features = self.input_dropout(self.prepared(batch))
         hidden: Tensor = self.dropout(self.projection(features).relu())
         return hidden
 

@@ -101,4 +101,6 @@ def build_model(options: ModelOptions, in_features: int) -> Aggregator:
         hint = f"did you mean '{near[0]}'?" if near else f"choose one of {', '.join(entries)}."
         raise InputError(f"There is no aggregator named '{options.name}'; {hint}")
     make = cast("Callable[..., Aggregator]", getattr(importlib.import_module(info.module), info.class_name))
-    return make(in_features, **{name: getattr(options, name) for name in info.settings})
+    model = make(in_features, **{name: getattr(options, name) for name in info.settings})
+    model.standardise = options.standardise
+    return model

@@ -91,6 +91,22 @@ class BagCache:
         batch = BagBatch.pack(bags)
         return batch if self._dtype is torch.float32 else batch.to("cpu", torch.float32)
 
+    def statistics(self, slide_ids: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of each feature over all instances of these slides, float32 (D,) each."""
+        count = 0
+        total = torch.zeros(self.source.width, dtype=torch.float64)
+        squares = torch.zeros_like(total)
+        for slide_id in slide_ids:
+            bag = self.bag(slide_id).double()
+            count += len(bag)
+            total += bag.sum(dim=0)
+            squares += bag.square().sum(dim=0)
+        mean = total / count
+        variance = (squares / count - mean.square()).clamp_min(0.0)
+        # What is left of a constant feature is rounding, not variation.
+        variance[variance <= 1e-10 * mean.square()] = 0.0
+        return mean.float(), variance.sqrt().float()
+
     def whole_batches(self, slide_ids: Sequence[str]) -> Iterator[BagBatch]:
         """Packs slides in their order into batches of about ``EVALUATION_ROWS`` tiles, whole bags."""
         pending: list[str] = []

@@ -109,6 +109,8 @@ def fit(
         aggregator, criterion = build_modules(
             model, loss, in_features=cache.source.width, class_counts=counts, seed=seed
         )
+        if model.standardise:
+            aggregator.set_input_statistics(*cache.statistics(train.slide_ids))
         aggregator.to(device)
         criterion.to(device)
         torch.manual_seed(derive_seed(seed, "training"))
