@@ -26,6 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 BELOW_JOBS = set(MAY_IMPORT)
 MAY_IMPORT["jobs"] = BELOW_JOBS
 MAY_IMPORT["cli"] = BELOW_JOBS | {"jobs"}
+MAY_IMPORT["__main__"] = {"cli"}
 
 # Rooms on one floor that must not know each other are those absent from each other's sets above.
 

@@ -75,3 +75,13 @@ def test_slides_without_features_or_tiles_are_refused(tmp_path, kit):
         cache.lengths(["slide_000", "slide_001"])
     with pytest.raises(InputError, match=r"'other' has no features"):
         cache.lengths(["other"])
+
+
+def test_statistics_are_those_of_the_pooled_instances(task):
+    source = task.source
+    cache = BagCache(source, 1 << 30)
+    slide_ids = source.slide_ids[:5]
+    pooled = np.concatenate([source.load(slide_id) for slide_id in slide_ids]).astype(np.float64)
+    mean, deviation = cache.statistics(slide_ids)
+    np.testing.assert_allclose(mean.numpy(), pooled.mean(axis=0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(deviation.numpy(), pooled.std(axis=0), rtol=1e-5, atol=1e-6)

@@ -77,8 +77,24 @@ def _problem(file: FeatureFile) -> str:
     fraction = np.asarray(file.tissue_fraction, np.float32)
     if fraction.shape != (file.n_tiles,) or not ((fraction >= 0) & (fraction <= 1)).all():
         return "its tissue shares are no numbers from 0 to 1, one a tile"
+    if misplaced := _misplaced(file):
+        return misplaced
     if file.coords_attrs.get("patch_size") != identity.tile_px:
         return f"its coordinates are of tiles of {file.coords_attrs.get('patch_size')} px"
+    return ""
+
+
+def _misplaced(file: FeatureFile) -> str:
+    """Coordinates must be tiles of one grid: in raster order, none twice, all inside the slide."""
+    x, y = file.coords[:, 0], file.coords[:, 1]
+    width, height = (float(file.attrs[f"tile_size_level0_{axis}"]) for axis in "xy")
+    # Corners are rounded to whole pixels, so a tile at the edge may seem to end half a pixel outside.
+    right, bottom = (int(file.coords_attrs[f"level0_{side}"]) + 0.5 for side in ("width", "height"))
+    if len(x) and (min(x.min(), y.min()) < 0 or (x + width).max() > right or (y + height).max() > bottom):
+        return "it holds tiles outside the slide"
+    later_row, same_row = np.diff(y) > 0, np.diff(y) == 0
+    if not (later_row | (same_row & (np.diff(x) > 0))).all():
+        return "its tiles are not in raster order, or one is there twice"
     return ""
 
 

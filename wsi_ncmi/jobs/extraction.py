@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wsi_ncmi.encoders.options import EncoderOptions
 from wsi_ncmi.errors import InputError
@@ -18,6 +19,9 @@ from wsi_ncmi.progress import NullProgress, ProgressReporter
 from wsi_ncmi.slides import SlideRecord, slide_id_of, take_inventory, write_slides_csv
 from wsi_ncmi.tiling import GridOptions
 from wsi_ncmi.tissue import TissueOptions
+
+if TYPE_CHECKING:
+    from wsi_ncmi.features import LedgerRow
 
 __all__ = ["ExtractionRequest", "extract", "resolve_weights"]
 
@@ -118,7 +122,7 @@ def extract(request: ExtractionRequest, progress: ProgressReporter | None = None
         },
         workers=workers,
     )
-    rows = run_slides(
+    ran = run_slides(
         tasks,
         encoder_options,
         workers=max(1, min(workers, len(tasks))),
@@ -126,8 +130,10 @@ def extract(request: ExtractionRequest, progress: ProgressReporter | None = None
         progress=progress,
         on_row=None,
     )
+    copies = {record.slide_id: record.duplicate_of for record in chosen if record.duplicate_of}
+    rows = [_with_copy(row, copies.get(row.slide_id, "")) for row in ran]
     ledger = out / ("ledger.csv" if request.shard is None else "ledger_{}_of_{}.csv".format(*request.shard))
-    write_ledger(rows, ledger)
+    write_ledger(_with_earlier(rows, ledger, {record.slide_id for record in records}), ledger)
     failures = tuple(f"{row.slide_id}: {row.reason}" for row in rows if row.status == "failed")
     return JobResult(
         files={
@@ -142,6 +148,21 @@ def extract(request: ExtractionRequest, progress: ProgressReporter | None = None
             f"{sum(row.tiles for row in rows)} tiles.",
         ),
     )
+
+
+def _with_copy(row: LedgerRow, original: str) -> LedgerRow:
+    if not original:
+        return row
+    same = f"same content as {original}"
+    return replace(row, reason=f"{row.reason}; {same}" if row.reason else same)
+
+
+def _with_earlier(rows: Sequence[LedgerRow], ledger: Path, present: set[str]) -> tuple[LedgerRow, ...]:
+    """Rows of earlier jobs on slides that are still there stay: a job on a part of them forgets nothing."""
+    from wsi_ncmi.features import merge_rows, read_ledger
+
+    earlier = read_ledger(ledger) if ledger.is_file() else ()
+    return merge_rows((row for row in earlier if row.slide_id in present), rows)
 
 
 def resolve_weights(encoder: EncoderOptions, weights_dir: Path | None) -> EncoderOptions:

@@ -119,7 +119,7 @@ def predict(request: PredictionRequest, progress: ProgressReporter | None = None
     def keep_attention(slide_id: str, answer: SlidePrediction) -> None:
         found = open_features_file(features / f"{slide_id}.h5")
         size = (
-            float(found.attrs["tile_size_level0"]),
+            float(found.attrs["tile_size_level0_x"]),
             float(found.attrs["tile_size_level0_y"]),
         )
         write_attention_geojson(attention / f"{slide_id}.geojson", found.coords, size, answer.attention)
@@ -177,6 +177,8 @@ def _settings(
     if known.get("min_tissue") is not None:
         grid["min_tissue"] = known["min_tissue"]
     tissue = json.loads(known["tissue_parameters"]) if known.get("tissue_parameters") else {}
+    if known.get("tissue_method"):
+        tissue["method"] = known["tissue_method"]
     return (
         encoder,
         build_options(GridOptions, grid, where),

@@ -92,7 +92,7 @@ class BagCache:
         return batch if self._dtype is torch.float32 else batch.to("cpu", torch.float32)
 
     def statistics(self, slide_ids: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of each feature over all instances of these slides, float32 (D,) each."""
+        """Mean and deviation of each feature over all instances of these slides, float32 (D,) each."""
         count = 0
         total = torch.zeros(self.source.width, dtype=torch.float64)
         squares = torch.zeros_like(total)

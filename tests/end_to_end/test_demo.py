@@ -1,0 +1,161 @@
+"""The demo from an installed wheel: the contract of the command line, and what a newcomer opens."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.conftest import PROJECT, Demo
+
+pytestmark = [pytest.mark.xdist_group("demo"), pytest.mark.slow]
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+def test_the_wheel_is_what_ran(demo: Demo) -> None:
+    script = "import wsi_ncmi; print(wsi_ncmi.__file__)"
+    python = demo.command.parent / "python"
+    found = subprocess.run([str(python), "-c", script], capture_output=True, text=True, check=True, cwd="/")
+    assert str(PROJECT) not in found.stdout
+    assert str(demo.command.parents[1]) in found.stdout
+
+
+def test_it_ends_with_the_path_of_the_report(demo: Demo) -> None:
+    last = demo.stdout.strip().splitlines()[-1]
+    assert last == f"report: {demo.folder / 'run' / 'report.html'}"
+    assert (demo.folder / "run" / "report.html").stat().st_size < 6e6
+
+
+def test_every_slide_is_done_and_one_has_no_tissue(demo: Demo) -> None:
+    ledger = demo.ledger
+    labels = rows(demo.folder / "labels.csv")
+    assert {row["slide_id"] for row in ledger} == {row["slide_id"] for row in labels}
+    assert Counter(row["status"] for row in ledger) == {"done": len(labels)}
+    empty = [row for row in ledger if row["tiles"] == "0"]
+    assert len(empty) == 1
+    assert "no tissue" in empty[0]["reason"]
+    assert min(int(row["tiles"]) for row in ledger if row not in empty) >= 100
+
+
+def test_the_cohort_is_as_promised(demo: Demo) -> None:
+    labels = rows(demo.folder / "labels.csv")
+    patients = {row["case_id"] for row in labels}
+    assert len(patients) >= 10
+    for name in ("negative", "itc", "micro", "macro"):
+        assert len({row["case_id"] for row in labels if row["label"] == name}) >= 3
+    assert len({row["centre"] for row in labels}) == 5
+
+
+def test_predictions_follow_the_contract(demo: Demo) -> None:
+    table = rows(demo.folder / "run" / "predictions.csv")
+    columns = ["slide_id", "case_id", "fold", "seed", "label", "prediction"]
+    assert list(table[0])[:6] == columns
+    tested = Counter((row["seed"], row["slide_id"]) for row in table)
+    assert set(tested.values()) == {1}
+    for row in table:
+        assert sum(float(v) for k, v in row.items() if k.startswith("p_")) == pytest.approx(1, abs=1e-6)
+
+
+def test_it_learns_from_the_slides(demo: Demo) -> None:
+    metrics = json.loads((demo.folder / "run" / "metrics.json").read_text())
+    for name in ("ncmi", "ce"):
+        macro_f1 = metrics["losses"][name]["macro_f1"]
+        # Always answering "negative" has 0.195; a random order of the labels about 0.25.
+        assert macro_f1["value"] > 0.33
+        assert macro_f1["ci_low"] <= macro_f1["value"] <= macro_f1["ci_high"]
+
+
+def test_no_output_names_a_folder_of_this_machine(demo: Demo) -> None:
+    here = re.escape(str(demo.folder.parent))
+    for path in demo.folder.rglob("*"):
+        if path.suffix in (".json", ".csv", ".html", ".md", ".yaml", ".geojson", ".h5"):
+            content = path.read_bytes().decode("latin-1")
+            assert not re.search(here, content), f"{path.name} names the output folder"
+            assert os.uname().nodename not in content or len(os.uname().nodename) < 4
+
+
+def test_the_same_command_again_does_nothing_twice(demo: Demo) -> None:
+    before = {p: p.stat().st_mtime_ns for p in (demo.folder / "features").rglob("*.h5")}
+    report = (demo.folder / "run" / "predictions.csv").read_bytes()
+    again = demo.run("demo", "--out", str(demo.folder))
+    assert again.returncode == 0, again.stderr
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    assert (demo.folder / "run" / "predictions.csv").read_bytes() == report
+
+
+def test_verify_proves_every_file(demo: Demo) -> None:
+    result = demo.run("verify", str(demo.folder), "--json")
+    assert result.returncode == 0, result.stdout
+    assert json.loads(result.stdout)["bad"] == 0
+
+
+def test_predict_on_two_of_the_slides(demo: Demo, tmp_path: Path) -> None:
+    slides = tmp_path / "new"
+    slides.mkdir()
+    for path in sorted((demo.folder / "slides").iterdir())[:2]:
+        shutil.copy(path, slides)
+    (slides / "note.svs").write_text("not a slide")
+    result = demo.run(
+        "predict", str(slides), "--model", str(demo.folder / "run" / "ncmi"), "--out", str(tmp_path / "out")
+    )
+    assert result.returncode == 1, result.stderr  # the text file failed, the rest was done
+    table = {row["slide_id"]: row for row in rows(tmp_path / "out" / "predictions.csv")}
+    assert len(table) == 3
+    assert table["note"]["prediction"] == ""
+    assert table["note"]["reason"]
+    done = [row for row in table.values() if row["prediction"]]
+    assert len(done) == 2
+    for row in done:
+        geometry = json.loads((tmp_path / "out" / "attention" / f"{row['slide_id']}.geojson").read_text())
+        assert len(geometry["features"]) == int(row["tiles"])
+    assert "For research use" in (tmp_path / "out" / "report.html").read_text()
+
+
+def script(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(PROJECT / "pipelines" / name), *arguments],
+        capture_output=True, text=True, check=False, cwd=PROJECT,
+    )  # fmt: skip
+
+
+def test_the_demo_script_does_what_the_verb_does(demo: Demo) -> None:
+    result = script("demo.py", str(demo.folder))  # everything is there: the same job finds nothing to do
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip().endswith("report.html")
+
+
+def test_the_subtyping_script_and_the_run_verb_give_the_same_numbers(demo: Demo, tmp_path: Path) -> None:
+    settings = (
+        f"features={demo.folder / 'features' / 'descriptor'}", f"labels={demo.folder / 'labels.csv'}",
+        "seeds=1", "training.epochs=3",
+    )  # fmt: skip
+    by_script = script("subtyping.py", "demo", *settings, f"out={tmp_path / 'script'}")
+    assert by_script.returncode == 0, by_script.stderr
+    flags = [part for setting in (*settings, f"out={tmp_path / 'verb'}") for part in ("--set", setting)]
+    by_verb = demo.run("run", "demo", *flags)
+    assert by_verb.returncode == 0, by_verb.stderr
+    first, second = (tmp_path / name / "run" / "predictions.csv" for name in ("script", "verb"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_the_loss_comparison_script(demo: Demo, tmp_path: Path) -> None:
+    result = script(
+        "loss_comparison.py", str(demo.folder / "features" / "descriptor"), str(tmp_path / "out"),
+        f"labels={demo.folder / 'labels.csv'}", "seeds=1", "training.epochs=2", "split.folds=3",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    found = json.loads((tmp_path / "out" / "compare.json").read_text())
+    assert [(d["a"], d["b"]) for d in found["differences"]] == [("ncmi", "ce"), ("ncmi", "weighted_ce")]
+    assert len(rows(tmp_path / "out" / "compare.csv")) == 9
