@@ -19,7 +19,7 @@ from typing import Any
 
 from wsi_ncmi.features.storage import storing
 
-__all__ = ["HEARTBEAT_S", "LAPSE_S", "claim", "is_alive", "remove_void_claim"]
+__all__ = ["HEARTBEAT_S", "LAPSE_S", "claim", "is_alive"]
 
 LAPSE_S = 120.0
 """A claim that was not refreshed for this long is void."""
@@ -72,50 +72,47 @@ def _beat(path: Path, stop: threading.Event, heartbeat_s: float) -> None:
 
 def _take(path: Path, token: str, lapse_s: float) -> bool:
     for _ in range(_ATTEMPTS):
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-        except FileExistsError:
-            if not remove_void_claim(path, lapse_s):
-                return False
-            continue
-        try:
-            os.write(descriptor, json.dumps({"token": token, **_self()}).encode())
-        finally:
-            os.close(descriptor)
-        return True
+        if _create(path, token):
+            return True
+        if not _is_void(path, lapse_s):
+            return False
+        # Who finds a void claim may be late: another one may have put a live claim in its place. So a claim
+        # is replaced only by the holder of a second claim, who looks again.
+        guard = path.with_name(f".takeover-{path.name}")
+        if _create(guard, token):
+            try:
+                # One that was released since is nobody's to remove: the next may be in its place already.
+                if _is_void(path, lapse_s, missing=False):
+                    path.unlink(missing_ok=True)
+                return _create(path, token)
+            finally:
+                guard.unlink(missing_ok=True)
+        elif _is_void(guard, lapse_s, missing=False):
+            # Its holder died in the instant of taking over.
+            guard.unlink(missing_ok=True)
     return False
 
 
-def remove_void_claim(path: Path, lapse_s: float = LAPSE_S) -> bool:
-    """Removes the claim at ``path`` if it is void.
-
-    Returns:
-        Whether it is worth trying to take it.
-
-    Raises:
-        OSError: The folder can't be written to.
-    """
+def _create(path: Path, token: str) -> bool:
     try:
-        held = _read(path)
-        age = _folder_time(path.parent) - path.stat().st_mtime
-    except FileNotFoundError:
-        return True  # released meanwhile
-    if is_alive(held) is not False and age < lapse_s:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    except FileExistsError:
         return False
-    # Two processes may see the same void claim. A rename is atomic: one of them gets it. Should the other
-    # rename the claim that the first has made since, the content tells, and it is put back.
-    aside = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
     try:
-        path.rename(aside)
+        os.write(descriptor, json.dumps({"token": token, **_self()}).encode())
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _is_void(path: Path, lapse_s: float, *, missing: bool = True) -> bool:
+    """Whether nobody holds the claim any more; ``missing`` is the answer for one that was released."""
+    try:
+        if is_alive(_read(path)) is False:
+            return True
+        return _folder_time(path.parent) - path.stat().st_mtime >= lapse_s
     except FileNotFoundError:
-        return True
-    ours = _read(aside) == held
-    if not ours:
-        with contextlib.suppress(OSError):
-            os.link(aside, path)
-    with contextlib.suppress(OSError):
-        aside.unlink()
-    return ours
+        return missing
 
 
 def _folder_time(folder: Path) -> float:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from wsi_ncmi.encoders import Encoder
 from wsi_ncmi.errors import IdentityConflictError, InputError, JobStoppedError, WsiNcmiError
-from wsi_ncmi.features.claims import claim, remove_void_claim
+from wsi_ncmi.features.claims import claim
 from wsi_ncmi.features.embedding import embed_slide
 from wsi_ncmi.features.ledger import LedgerRow
 from wsi_ncmi.features.paths import (
@@ -82,8 +82,11 @@ def clean_up(task: SlideTask, encoder_name: str) -> None:
     slide_id = task.record.slide_id
     for file in _products(task, encoder_name):
         remove_leftovers(file)
-    with contextlib.suppress(OSError):
-        remove_void_claim(claims_folder(task.out, encoder_name) / slide_id)
+    held = claims_folder(task.out, encoder_name) / slide_id
+    with contextlib.suppress(OSError, JobStoppedError):
+        if held.exists():
+            with claim(held):
+                pass  # a dead process's claim is taken, and released
 
 
 def _products(task: SlideTask, encoder_name: str) -> tuple[Path, ...]:
