@@ -47,7 +47,7 @@ def identity(encoder: Encoder) -> Identity:
 def write(path: Path, identity: Identity, n: int = 20, width: int = 6, features=None) -> Path:
     rng = np.random.default_rng(n)
     features = rng.normal(size=(n, width)).astype(np.float32) if features is None else features
-    coords = np.stack((np.arange(n) * 512, np.arange(n) // 3 * 512), 1).astype(np.int64)
+    coords = np.stack((np.arange(n) % 7 * 512, np.arange(n) // 7 * 512), 1).astype(np.int64)
     fraction = np.linspace(0.25, 1, n).astype(np.float16)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_features(

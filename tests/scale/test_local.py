@@ -104,9 +104,9 @@ def test_a_killed_worker_costs_its_slide_only(tasks, reference) -> None:
 
 def test_an_overdue_slide_is_given_up(tasks) -> None:
     todo = tasks()[:2]
-    rows = run_slides([as_kind(todo[0], HangingTask), todo[1]], OPTIONS, workers=1, timeout_s=8)
+    rows = run_slides([as_kind(todo[0], HangingTask), todo[1]], OPTIONS, workers=1, timeout_s=5)
     assert [row.status for row in rows] == ["failed", "done"]
-    assert "longer than 8 s" in rows[0].reason
+    assert "longer than 5 s" in rows[0].reason
     assert not any("slide_0" in name for name in files_of(todo[0].out))
 
 
