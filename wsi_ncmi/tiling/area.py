@@ -19,6 +19,10 @@ from scipy import sparse
 
 __all__ = ["area_resample"]
 
+# Pillow multiplies by the rounded-down inverse of the number of pixels: exact for powers of two only, a level
+# too low in one of eight cells at 3.
+_EXACT = (1, 2, 4, 8, 16)
+
 
 def area_resample(
     region: NDArray[np.uint8], left: float, top: float, scale: tuple[float, float], size_px: int
@@ -42,7 +46,9 @@ def area_resample(
     height, width = region.shape[:2]
     whole_x, whole_y = round(scale[0]), round(scale[1])
     untouched = left == top == 0.0 and scale[0] == whole_x and scale[1] == whole_y
-    if untouched and (width, height) == (size_px * whole_x, size_px * whole_y):
+    if untouched and whole_x in _EXACT and whole_y in _EXACT and (width, height) == (
+        size_px * whole_x, size_px * whole_y
+    ):  # fmt: skip
         # The same mean in Pillow's integer arithmetic, twice as fast.
         return np.asarray(Image.fromarray(region).reduce((whole_x, whole_y)))
     rows = _weights(round(top, 6), round(scale[1], 9), size_px, height, 1)

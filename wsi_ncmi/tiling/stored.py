@@ -6,7 +6,10 @@ move or overlap their tiles (Ventana, Trestle, Leica's regions, Hamamatsu) and a
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -150,7 +153,8 @@ def open_stored_tiles(slide: Slide, level: int) -> StoredTiles:
 def _find_pages(slide: Slide) -> list[Any]:
     import tifffile
 
-    with tifffile.TiffFile(slide.path) as file:
+    # What is wrong with a directory becomes the reason for the other way; the parser's own log would alarm.
+    with _silent("tifffile"), tifffile.TiffFile(slide.path) as file:
         pages: list[Any] = [page for page in list[Any](file.pages) if page.is_tiled]
     if len(pages) != len(slide.levels):
         raise NotDirectError(f"it has {len(pages)} tiled images for {len(slide.levels)} levels")
@@ -170,6 +174,17 @@ def _checked(page: Any, slide: Slide, level: int) -> Any:
     if not _SMALLEST_SIDE_PX <= min(wide, high) <= max(wide, high) <= _LARGEST_SIDE_PX:
         raise NotDirectError(f"its tiles have {wide} × {high} px")
     return page
+
+
+@contextlib.contextmanager
+def _silent(logger: str) -> Iterator[None]:
+    log = logging.getLogger(logger)
+    before = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def _has_holes(pages: list[Any], level: int) -> bool:

@@ -1,0 +1,215 @@
+"""How fast tiles are read: against OpenSlide, and against bare decoding of the same stored tiles.
+
+    python benchmarks/tile_reading.py [--seconds 40] [--json]
+
+A synthetic slide (8,192² px, JPEG q80 4:2:0, 256 px tiles) is written to a temporary folder. Each comparison
+is a series of rounds in which both sides read the same tiles one after the other, in alternating order, on one
+thread; a round gives one ratio and the median ratio counts, so that what else the machine does mostly cancels
+out. Only ``scaling_2_cores`` can't be measured while others use the machine: its second core must be free.
+``--json`` prints one object as the last line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import openslide
+import simplejpeg
+import tifffile
+from PIL import Image
+
+from wsi_ncmi.slides import Mpp, Slide, open_slide
+from wsi_ncmi.tiling import GridOptions, TileGrid, TileReader, TileSelection
+
+SIDE_PX = 8192
+TILE_PX = 256
+ROUNDS = 15
+BATCH = 64
+MPP = Mpp(0.25, 0.25, "benchmark")
+
+
+@dataclass(frozen=True)
+class Case:
+    """Tiles of a grid, as many as are read in one round."""
+
+    grid: TileGrid
+    selection: TileSelection
+
+
+def write_slide(path: Path, side_px: int = SIDE_PX) -> None:
+    """A slide with the texture of tissue, and stored tiles of the size that scanners' have at quality 80."""
+    rng = np.random.default_rng(0)
+
+    def tile() -> bytes:
+        pixels = np.full((TILE_PX, TILE_PX), 0.0, np.float32)
+        for step, weight in ((64, 60.0), (16, 45.0), (4, 22.0)):  # compartments, nuclei, chromatin
+            grains = rng.normal(0, 1, (TILE_PX // step + 3, TILE_PX // step + 3)).astype(np.float32)
+            layer = Image.fromarray(grains).resize((TILE_PX, TILE_PX), Image.Resampling.BICUBIC)
+            pixels += weight * np.asarray(layer)
+        noise = rng.normal(0, 3, (TILE_PX, TILE_PX, 3))
+        colour = np.array([195.0, 140.0, 190.0]) + pixels[:, :, None] * np.array([0.8, 1.0, 0.55]) + noise
+        return imagecodecs.jpeg8_encode(
+            np.clip(colour, 0, 255).astype(np.uint8), level=80, colorspace="rgb", outcolorspace="ycbcr",
+            subsampling="420",
+        )  # fmt: skip
+
+    different = [tile() for _ in range(64)]
+    count = (side_px // TILE_PX) ** 2
+    order = rng.integers(0, len(different), count)
+    with tifffile.TiffWriter(path) as file:
+        file.write(
+            (different[i] for i in order), shape=(side_px, side_px, 3), dtype=np.uint8,
+            tile=(TILE_PX, TILE_PX), compression=7, photometric="ycbcr", subsampling=(2, 2), metadata=None,
+            description="Aperio Image Library v1\n|AppMag = 40|MPP = 0.25",
+        )  # fmt: skip
+
+
+def plan(
+    slide: Slide, target_mpp: float, n_tiles: int, *, tile_px: int = TILE_PX, overlap_px: int = 0
+) -> Case:
+    """Whole rows from the middle of the slide, about ``n_tiles`` tiles."""
+    options = GridOptions(mpp=target_mpp, tile_px=tile_px, overlap_px=overlap_px)
+    grid = TileGrid.plan(slide.levels, MPP, options)
+    rows = max(2, round(n_tiles / grid.n_columns))
+    first = (grid.n_rows - rows) // 2
+    indices = np.arange(first * grid.n_columns, (first + rows) * grid.n_columns, dtype=np.int64)
+    return Case(grid, TileSelection(indices, grid.coords(indices), np.ones(len(indices), np.float16)))
+
+
+def ours(slide: Slide, case: Case, threads: int = 1) -> Callable[[], int]:
+    """Reads the case through the package; what is done once a slide (directory, probes) is not counted."""
+
+    def read() -> int:
+        with TileReader(slide, case.grid, case.selection, threads=threads) as reader:
+            assert reader.path == "direct", reader.reason
+            started = time.perf_counter_ns()
+            for batch in reader.batches(BATCH):
+                assert not batch.failed.any()
+            return time.perf_counter_ns() - started
+
+    return read
+
+
+def with_openslide(path: Path, case: Case) -> Callable[[], int]:
+    """The usual loop: ``read_region``, conversion to RGB and, where scales differ, Pillow's box resize."""
+    boxes = case.grid.level_boxes(case.selection.indices)
+    size = case.grid.tile_px
+
+    def read() -> int:
+        with openslide.OpenSlide(path) as slide:
+            # A fresh handle each time: its cache of decoded tiles serves this round only, as ours does.
+            started = time.perf_counter_ns()
+            for left, top, right, bottom in boxes.round().astype(int).tolist():
+                tile = slide.read_region((left, top), 0, (right - left, bottom - top)).convert("RGB")
+                if tile.width != size:
+                    tile = tile.resize((size, size), Image.Resampling.BOX)
+                np.asarray(tile)
+            return time.perf_counter_ns() - started
+
+    return read
+
+
+def bare_decoding(path: Path, case: Case) -> Callable[[], int]:
+    """Decodes the very stored tiles of an aligned case, already in memory, with the same decoder settings."""
+    with tifffile.TiffFile(path) as file:
+        page = file.pages.first
+        across = page.imagewidth // TILE_PX
+        data = path.read_bytes()
+        streams = []
+        for x, y in (case.selection.coords // TILE_PX).tolist():
+            start = page.dataoffsets[y * across + x]
+            streams.append(data[start : start + page.databytecounts[y * across + x]])
+    out = np.empty((BATCH, TILE_PX, TILE_PX, 3), np.uint8)
+
+    def read() -> int:
+        started = time.perf_counter_ns()
+        for place, stream in enumerate(streams):
+            simplejpeg.decode_jpeg(
+                stream, "RGB", fastdct=False, fastupsample=False, buffer=out[place % BATCH]
+            )
+        return time.perf_counter_ns() - started
+
+    return read
+
+
+@dataclass(frozen=True)
+class Result:
+    """Of one comparison: median of the rounds' ratios, their quartiles, and the rates of both sides."""
+
+    ratio: float
+    low: float
+    high: float
+    rate: float
+    other_rate: float
+    rounds: int
+
+
+def compare(first: Callable[[], int], other: Callable[[], int], n_tiles: int, seconds: float) -> Result:
+    """Runs both sides in pairs, in alternating order, until the time is up or ``ROUNDS`` pairs are done."""
+    first(), other()  # page cache, imports, decoder tables
+    ratios, ours_ns, other_ns = [], [], []
+    started = time.monotonic()
+    while len(ratios) < ROUNDS and (len(ratios) < 3 or time.monotonic() - started < seconds):
+        gc.collect()
+        if len(ratios) % 2:
+            b, a = other(), first()
+        else:
+            a, b = first(), other()
+        ratios.append(b / a)
+        ours_ns.append(a)
+        other_ns.append(b)
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    rates = (1e9 * n_tiles / statistics.median(values) for values in (ours_ns, other_ns))
+    return Result(middle, low, high, *rates, len(ratios))
+
+
+def main() -> None:
+    """Measures everything and prints a table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", type=float, default=40.0, help="time for all comparisons together")
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    arguments = parser.parse_args()
+    share = arguments.seconds / 6
+    results: dict[str, Result] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "slide.svs"
+        write_slide(path)
+        with open_slide(path) as slide:
+            aligned = plan(slide, 0.25, 256)
+            shifted = plan(slide, 0.25, 256, tile_px=224, overlap_px=16)
+            half = plan(slide, 0.5, 96)
+            two_cores = plan(slide, 0.25, 1024)
+            for name, first, other, case in (
+                ("vs_openslide_aligned", ours(slide, aligned), with_openslide(path, aligned), aligned),
+                ("vs_decode_aligned", ours(slide, aligned), bare_decoding(path, aligned), aligned),
+                ("vs_openslide_unaligned", ours(slide, shifted), with_openslide(path, shifted), shifted),
+                ("vs_openslide_resampled", ours(slide, half), with_openslide(path, half), half),
+                ("scaling_2_cores", ours(slide, two_cores, 2), ours(slide, two_cores), two_cores),
+            ):
+                results[name] = compare(first, other, len(case.selection), share)
+                result = results[name]
+                print(
+                    f"{name:24s} {result.ratio:5.2f}  (quartiles {result.low:.2f} to {result.high:.2f}, "
+                    f"{result.rounds} rounds; {result.rate:,.0f} against {result.other_rate:,.0f} tiles/s)",
+                    flush=True,
+                )
+    if arguments.json:
+        values = {name: round(result.ratio, 3) for name, result in results.items()}
+        rates = {f"{name}_tiles_per_s": round(result.rate) for name, result in results.items()}
+        print(json.dumps(values | rates))
+
+
+if __name__ == "__main__":
+    main()
