@@ -17,7 +17,8 @@ class TissueOptions:
 
     Attributes:
         method: ``hed`` = optical density with the colour of H&E (ink is not tissue); ``otsu`` = Otsu's
-            threshold on saturation; ``threshold`` = a fixed threshold on saturation.
+            threshold on saturation; ``threshold`` = a fixed threshold on saturation. Both are relative to
+            the slide's glass.
         working_mpp: Resolution at which the mask is made, µm per pixel.
         threshold: Saturation (0 to 1) of the ``threshold`` method.
         min_density: Least optical density of the ``hed`` method, whatever Otsu says: below it is glass.

@@ -9,27 +9,23 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from wsi_ncmi.slides import Mpp, Overview, Slide, read_overview
+from wsi_ncmi.slides import Mpp, Slide, read_overview
 from wsi_ncmi.tissue.mask import TissueMask
 from wsi_ncmi.tissue.options import TissueOptions
+from wsi_ncmi.tissue.signals import HIGHEST_DENSITY, HIGHEST_SATURATION, LOWEST_SATURATION, tissue_signal
 
 __all__ = ["segment_tissue"]
 
 # Less than this share of the slide counts as "next to nothing" and gets a second, looser try.
 _NEXT_TO_NOTHING = 0.0005
 _LOOSER = 0.6
-# Otsu's threshold may split pale from dark tissue; above these values it's no border of glass any more.
-_HIGHEST_DENSITY = 0.15
-_HIGHEST_SATURATION = 0.15
-# Camera noise and JPEG give empty glass a saturation of up to about 0.03.
-_LOWEST_SATURATION = 0.04
 
 
 def segment_tissue(slide: Slide, mpp: Mpp, options: TissueOptions) -> TissueMask:
     """Finds the tissue of a slide.
 
-    Where next to nothing is found the threshold is loosened once, and the mask's note says so. Areas that
-    can't be read count as tissue, so that their tiles end as failed reads in the ledger and not as glass.
+    Where next to nothing is found the threshold is loosened once. Areas that can't be read count as tissue,
+    so that their tiles end as failed reads in the ledger and not as glass. The mask's note says either.
 
     Args:
         slide: An open slide.
@@ -45,71 +41,57 @@ def segment_tissue(slide: Slide, mpp: Mpp, options: TissueOptions) -> TissueMask
     width = min(slide.width_px, math.ceil(slide.width_px * mpp.x / options.working_mpp))
     height = min(slide.height_px, math.ceil(slide.height_px * mpp.y / options.working_mpp))
     overview = read_overview(slide, width, height)
-    pixel_um = (overview.downsample_x * mpp.x * overview.downsample_y * mpp.y) ** 0.5
-    signal, eligible = _signal(overview, options, pixel_um)
-    threshold = _threshold(signal, options)
-    note = ""
+    pixel_um = (overview.downsample_x * mpp.x, overview.downsample_y * mpp.y)
+    signal, eligible = tissue_signal(overview, options, pixel_um)
+    threshold = _threshold(signal, eligible & overview.readable, options)
+    notes = []
     mask = _clean(signal > threshold, eligible, pixel_um, options)
+    loosened = False
     if mask.mean() < _NEXT_TO_NOTHING:
         looser = _clean(signal > threshold * _LOOSER, eligible, pixel_um, options)
-        if looser.sum() > mask.sum():
-            threshold, mask = threshold * _LOOSER, looser
-            note = "next to no tissue was found, the threshold was loosened"
-    mask |= ~overview.readable
+        if np.count_nonzero(looser) > np.count_nonzero(mask):
+            threshold, mask, loosened = threshold * _LOOSER, looser, True
+            notes.append("next to no tissue was found, the threshold was loosened")
+    if not overview.readable.all():
+        share = 100.0 * float(1.0 - overview.readable.mean())
+        notes.append(f"{share:.2g} % of the slide can't be read and counts as tissue")
+        mask |= ~overview.readable
     return TissueMask(
         mask=mask,
         downsample_x=overview.downsample_x,
         downsample_y=overview.downsample_y,
         method=options.method,
-        parameters={**asdict(options), "threshold_used": round(float(threshold), 6), "loosened": bool(note)},
-        note=note,
+        parameters={**asdict(options), "threshold_used": round(float(threshold), 6), "loosened": loosened},
+        note="; ".join(notes),
     )
 
 
-def _signal(
-    overview: Overview, options: TissueOptions, pixel_um: float
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    sigma = options.smooth_um / pixel_um
-    pixels = overview.pixels.astype(np.float32)
-    if options.method == "hed":
-        density = _optical_density(pixels)
-        smooth = ndimage.gaussian_filter(density, (sigma, sigma, 0)) if sigma > 0 else density
-        red, green, blue = np.moveaxis(smooth, 2, 0)
-        # Haematoxylin and eosin absorb green most. Blue ink absorbs red more, green ink absorbs green
-        # least, black ink absorbs all alike.
-        stained = (green >= 0.9 * red) & (blue <= 0.92 * green)
-        return green, stained
-    top, bottom = pixels.max(axis=2), pixels.min(axis=2)
-    saturation = (top - bottom) / np.maximum(top, 1.0)
-    smooth = ndimage.gaussian_filter(saturation, sigma) if sigma > 0 else saturation
-    return smooth, np.ones(smooth.shape, np.bool_)
-
-
-def _optical_density(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-    # The glass is the brightest thing on a slide; on one without glass, white is assumed.
-    white = np.percentile(pixels[:: max(1, pixels.shape[0] // 512)], 98, axis=(0, 1))
-    white = np.maximum(white, 200.0).astype(np.float32)
-    density: NDArray[np.float32] = -np.log10((pixels + 1.0) / (white + 1.0))
-    return np.maximum(density, 0.0)
-
-
-def _threshold(signal: NDArray[np.float32], options: TissueOptions) -> float:
+def _threshold(signal: NDArray[np.float32], counted: NDArray[np.bool_], options: TissueOptions) -> float:
+    """The threshold on the signal; Otsu looks only at what may be glass or tissue, not at ink."""
     if options.method == "threshold":
         return options.threshold
     from skimage.filters import threshold_otsu
 
-    found = 0.0
-    if signal.min() < signal.max():
-        found = float(threshold_otsu(signal))  # type: ignore[no-untyped-call]
-    if options.method == "hed":
-        return float(np.clip(found, options.min_density, _HIGHEST_DENSITY))
-    return float(np.clip(found, _LOWEST_SATURATION, _HIGHEST_SATURATION))
+    lowest, highest = (
+        (options.min_density, max(HIGHEST_DENSITY, options.min_density))
+        if options.method == "hed"
+        else (LOWEST_SATURATION, HIGHEST_SATURATION)
+    )
+    # What absorbs no more than the glass is eligible too, but its colour is noise: it belongs to the glass.
+    values = signal[counted | (signal < lowest)]
+    if not values.size or values.min() == values.max():
+        return lowest
+    found = float(threshold_otsu(values))  # type: ignore[no-untyped-call]
+    return min(max(found, lowest), highest)
 
 
 def _clean(
-    mask: NDArray[np.bool_], eligible: NDArray[np.bool_], pixel_um: float, options: TissueOptions
+    mask: NDArray[np.bool_],
+    eligible: NDArray[np.bool_],
+    pixel_um: tuple[float, float],
+    options: TissueOptions,
 ) -> NDArray[np.bool_]:
-    pixel_um2 = pixel_um**2
+    pixel_um2 = pixel_um[0] * pixel_um[1]
     tissue = _without_small(mask & eligible, options.min_object_um2 / pixel_um2)
     return ~_without_small(~tissue, options.min_hole_um2 / pixel_um2)
 
