@@ -15,7 +15,7 @@ from wsi_ncmi.slides import Mpp
 __all__ = ["TissueMask"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no one truth value to compare by
 class TissueMask:
     """Where the tissue of a slide is.
 
