@@ -12,8 +12,12 @@ from wsi_ncmi.tissue import TissueMask
 
 __all__ = ["TileSelection", "select_tiles"]
 
+_BOXES = 1 << 18
+# Shares are differences of large sums: this much of them is noise, which makes no tissue and excludes none.
+_ROUNDING = 1e-7
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)  # arrays have no one truth value to compare by
 class TileSelection:
     """The tiles to read, in raster order.
 
@@ -39,7 +43,14 @@ def select_tiles(grid: TileGrid, mask: TissueMask, min_tissue: float) -> TileSel
         mask: Tissue of the same slide.
         min_tissue: Least share, 0 to 1.
     """
-    fraction = mask.fraction_in(grid.boxes()) if len(grid) else np.empty(0)
-    # float16 would round a share just below the limit up to it: compare before storing.
-    chosen = np.flatnonzero((fraction >= min_tissue) & (fraction > 0)).astype(np.int64)
-    return TileSelection(chosen, grid.coords(chosen), fraction[chosen].astype(np.float16))
+    chosen, shares = [np.empty(0, np.int64)], [np.empty(0)]
+    # Small tiles on a large slide make tens of millions of boxes: a part of them at a time.
+    for start in range(0, len(grid), _BOXES):
+        indices = np.arange(start, min(start + _BOXES, len(grid)), dtype=np.int64)
+        share = mask.fraction_in(grid.boxes(indices))
+        # float16 would round a share just below the limit up to it: compare before storing.
+        enough = (share >= min_tissue - _ROUNDING) & (share > _ROUNDING)
+        chosen.append(indices[enough])
+        shares.append(share[enough])
+    found = np.concatenate(chosen)
+    return TileSelection(found, grid.coords(found), np.concatenate(shares).astype(np.float16))
