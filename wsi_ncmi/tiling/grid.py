@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.errors import UpsampleError
+from wsi_ncmi.errors import SlideError, UpsampleError
 from wsi_ncmi.slides import Level, Mpp
+from wsi_ncmi.slides.base import MAX_REGION_PX
 from wsi_ncmi.tiling.options import GridOptions
 
 __all__ = ["TileGrid"]
@@ -63,6 +64,7 @@ class TileGrid:
 
         Raises:
             UpsampleError: The target is more than 1 % finer than level 0 and ``allow_upsample`` is off.
+            SlideError: One tile covers more pixels of the read level than are read at once.
         """
         scale_x, scale_y = options.mpp / mpp.x, options.mpp / mpp.y
         if min(scale_x, scale_y) < 1.0 - _UPSAMPLE_TOLERANCE and not options.allow_upsample:
@@ -81,6 +83,7 @@ class TileGrid:
             default=0,
         )
         level = levels[index]
+        _check_region(level, options, scale_x, scale_y)
         return cls(
             width_px=levels[0].width_px,
             height_px=levels[0].height_px,
@@ -167,6 +170,17 @@ class TileGrid:
         whole = np.rint(boxes)
         exact: NDArray[np.float64] = np.where(np.abs(boxes - whole) < _NOISE_PX, whole, boxes)
         return exact
+
+
+def _check_region(level: Level, options: GridOptions, scale_x: float, scale_y: float) -> None:
+    # One pixel more on each side: a box may cut the pixels at its borders.
+    width = math.ceil(options.tile_px * scale_x / level.downsample_x) + 2
+    height = math.ceil(options.tile_px * scale_y / level.downsample_y) + 2
+    if min(width, level.width_px) * min(height, level.height_px) > MAX_REGION_PX:
+        raise SlideError(
+            f"A tile of {options.tile_px} px at {options.mpp:g} µm per pixel covers {width} × {height} px of "
+            "the nearest level, more than are read at once; choose a smaller --tile-px or a finer --mpp."
+        )
 
 
 def _whole(scale: float, downsample: float) -> float:
