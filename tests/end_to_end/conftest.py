@@ -64,7 +64,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (packages / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
     script = environment / "bin" / "wsi-ncmi"
     script.write_text(
-        f"#!{environment / 'bin' / 'python'}\nimport sys\nfrom wsi_ncmi.cli.app import main\nsys.exit(main())\n"
+        # As pip writes it; the guard matters, for spawned workers import this file again.
+        f"#!{environment / 'bin' / 'python'}\nimport sys\nfrom wsi_ncmi.cli.app import main\n"
+        "if __name__ == '__main__':\n    sys.exit(main())\n"
     )
     script.chmod(0o755)
     return script

@@ -156,14 +156,14 @@ def test_one_class_only_and_too_few_patients_of_a_class(extracted: tuple[Path, P
 
 def test_a_leaking_split_is_refused_and_said_in_the_report(extracted: tuple[Path, Path, int, str]) -> None:
     root = extracted[0]
-    labels = write_labels(root / "pairs.csv", [f"p{n:02d},{'ab'[n % 4 // 2]},c{n // 2}" for n in range(12)])
+    # The first two slides are one patient's.
+    pair = ["p00,a,c00", "p01,a,c00", *LABELS[2:]]
+    labels = write_labels(root / "pairs.csv", pair)
     assert call("split", str(labels), "--out", str(root / "s.json"), "--folds", "2")[0] == 0
     splits = json.loads((root / "s.json").read_text())
-    fold = splits["folds"][0]
-    # The sister slide of a tested one: the same patient in training and test.
-    leaked = next(s for s in fold["test"] if s in fold["test"])
-    fold["train"].append(leaked)
-    fold["test"].remove(leaked)
+    fold = next(fold for fold in splits["folds"] if "p00" in fold["test"])
+    fold["train"].append("p00")  # its sister p01 stays in the test part
+    fold["test"].remove("p00")
     (root / "s.json").write_text(json.dumps(splits))
     code, _, err = train(root, labels, "leak", "--splits", str(root / "s.json"))
     assert code == 2
@@ -180,3 +180,12 @@ def test_an_output_that_cannot_be_written(extracted: tuple[Path, Path, int, str]
     assert code == 2
     assert "can't be written to" in err
     assert "--out" in err
+
+
+def test_too_few_patients_for_a_validation_part(extracted: tuple[Path, Path, int, str]) -> None:
+    root = extracted[0]
+    labels = write_labels(root / "tiny.csv", LABELS[:4])
+    code, _, err = train(root, labels, "tiny")
+    assert code == 2
+    assert "validation part" in err
+    assert not (root / "tiny").exists()

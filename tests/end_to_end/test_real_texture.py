@@ -17,12 +17,12 @@ from wsi_ncmi.synthesis import write_pyramid
 
 pytestmark = [pytest.mark.real_data, pytest.mark.slow, pytest.mark.xdist_group("texture")]
 
-PATIENTS_A_CLASS, SOURCES_A_PATIENT, COLUMNS, TILE_PX = 14, 12, 6, 224
+PATIENTS_A_CLASS, SOURCES_A_PATIENT, COLUMNS, TILE_PX = 12, 8, 4, 224
 
 
 @pytest.fixture(scope="module")
 def cohort(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Slides of 24 tiles each; a patient is a group of source tiles, so no source is in two patients."""
+    """Slides of 16 tiles each; a patient is a group of source tiles, so no source is in two patients."""
     root = tmp_path_factory.mktemp("texture")
     (root / "slides").mkdir()
     sources: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))

@@ -94,7 +94,7 @@ def test_several_losses_must_be_told_apart(tmp_path: Path) -> None:
 
 def test_no_model_and_models_of_different_tasks_are_refused(tmp_path: Path, run: Path) -> None:
     with pytest.raises(InputError, match="no trained model"):
-        load_ensemble(tmp_path)
+        load_ensemble(tmp_path / "nothing")
     write_model(run / "fold_2" / "seed_0", 2, classes=("a", "c"))
     with pytest.raises(InputError, match="other classes or features"):
         load_ensemble(run)

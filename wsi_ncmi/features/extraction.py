@@ -134,6 +134,8 @@ def _claim_and_extract(task: SlideTask, encoder: Encoder, row: LedgerRow, batch_
     files = _products(task, encoder.name)
     path = files[0]
     if skipped := _skip(task, encoder, path, row):
+        if (claims_folder(task.out, encoder.name) / task.record.slide_id).exists():
+            clean_up(task, encoder.name)  # its holder was killed between publishing and releasing
         return skipped
     held = claims_folder(task.out, encoder.name) / row.slide_id
     with storing(path):

@@ -93,11 +93,11 @@ def prepare_cohort(
     else:
         splits = make_splits(match.cohort, split)
     for number, fold in enumerate(splits.folds):
-        for name in ("train", "test"):
+        for name in ("train", "validation", "test"):
             if not fold.part(name):
                 raise InputError(
-                    f"Fold {number} has no slide with features in its {name} part; extract the missing "
-                    "slides or make other splits."
+                    f"Fold {number} has no slide with features in its {name} part: there are too few patients "
+                    "or slides for this split; use fewer folds, another validation share, or more slides."
                 )
     warnings += [str(text) for text in splits.meta.get("warnings", ())]
     return CohortData(source, labelled, match, splits, tuple(warnings), _hashes(source, match.cohort))
