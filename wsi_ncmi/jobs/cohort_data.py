@@ -97,7 +97,7 @@ def prepare_cohort(
             if not fold.part(name):
                 raise InputError(
                     f"Fold {number} has no slide with features in its {name} part: there are too few "
-                    "patients or slides for this split; use fewer folds, another validation share, or more slides."
+                    "patients or slides for this split; use fewer folds or another validation share."
                 )
     warnings += [str(text) for text in splits.meta.get("warnings", ())]
     return CohortData(source, labelled, match, splits, tuple(warnings), _hashes(source, match.cohort))
