@@ -172,7 +172,7 @@ class TileReader:
             read(places)
             return
         # A few tiles a task: handing out each one alone costs as much as copying it.
-        step = max(1, len(places) // (4 * self._threads))
+        step = max(1, min(4, len(places) // (4 * self._threads)))
         list(self._pool.map(read, [places[i : i + step] for i in range(0, len(places), step)]))
 
     def read_into(self, position: int, out: NDArray[np.uint8]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 
 import numpy as np
@@ -21,6 +20,7 @@ CACHE_BYTES = 256 << 20
 """Decoded tiles kept for later use. One row of a slide 150,000 px wide takes 115 MB."""
 
 _GROUP_BYTES = 64 << 20
+_TILES_A_TASK = 4
 
 
 class PixelSource(ABC):
@@ -138,10 +138,14 @@ class DirectSource(PixelSource):
             if not self._is_one_tile(position, needs):
                 wanted.update(dict.fromkeys(needs))
         missing = [index for index in wanted if index not in self._cache]
-        run: Callable[..., Iterable[NDArray[np.uint8] | SlideReadError]] = (
-            self._pool.map if self._pool else map
-        )
-        self._cache.update(zip(missing, run(self._decoded, missing), strict=True))
+        if self._pool is None:
+            parts = [self._decoded_part(missing)]
+        else:
+            # A few tiles a task: handing out each one alone holds up the threads that decode.
+            chunks = [missing[i : i + _TILES_A_TASK] for i in range(0, len(missing), _TILES_A_TASK)]
+            parts = list(self._pool.map(self._decoded_part, chunks))
+        for part in parts:
+            self._cache.update(part)
 
     def release(self, positions: range) -> None:
         """Forgets tiles after their last use, and the oldest ones above the cache's limit."""
@@ -194,6 +198,9 @@ class DirectSource(PixelSource):
             return False
         left, top, right, bottom = self._rectangle(position)
         return right - left == self._stored.tile_width_px and bottom - top == self._stored.tile_height_px
+
+    def _decoded_part(self, indices: list[int]) -> dict[int, NDArray[np.uint8] | SlideReadError]:
+        return {index: self._decoded(index) for index in indices}
 
     def _decoded(self, index: int) -> NDArray[np.uint8] | SlideReadError:
         tile = np.empty((self._stored.tile_height_px, self._stored.tile_width_px, 3), np.uint8)
