@@ -32,7 +32,7 @@ demo: $(STAMP)  ## Runs the main job on a synthetic cohort, offline, and ends wi
 	$(BIN)/wsi-ncmi demo --out $(DEMO_OUT)
 
 test: $(STAMP)  ## Runs the test suite
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup -q $(PYTEST_FLAGS)
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile -q $(PYTEST_FLAGS)
 
 check: $(STAMP)  ## Checks format, lint, types and architecture
 	$(BIN)/ruff format --check .

@@ -16,7 +16,7 @@ import pytest
 
 from tests.end_to_end.conftest import PROJECT, Demo
 
-pytestmark = [pytest.mark.xdist_group("demo"), pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 
 def rows(path: Path) -> list[dict[str, str]]:

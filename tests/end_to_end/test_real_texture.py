@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from wsi_ncmi.cli.app import app
 from wsi_ncmi.synthesis import write_pyramid
 
-pytestmark = [pytest.mark.real_data, pytest.mark.slow, pytest.mark.xdist_group("texture")]
+pytestmark = [pytest.mark.real_data, pytest.mark.slow]
 
 PATIENTS_A_CLASS, SOURCES_A_PATIENT, COLUMNS, TILE_PX = 12, 8, 4, 224
 

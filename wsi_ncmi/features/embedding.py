@@ -12,7 +12,7 @@ from wsi_ncmi.errors import SlideError
 from wsi_ncmi.features.task import SlideTask
 from wsi_ncmi.features.writer import SlideFacts
 from wsi_ncmi.slides import Slide
-from wsi_ncmi.tiling import TileGrid, TileSelection, read_tiles, select_tiles
+from wsi_ncmi.tiling import TileGrid, TileReader, TileSelection, select_tiles
 from wsi_ncmi.tissue import TissueMask
 
 __all__ = ["Embedded", "embed_slide"]
@@ -59,12 +59,13 @@ def embed_slide(
     selection = select_tiles(grid, mask, task.grid.min_tissue)
     features = np.empty((len(selection), encoder.width), np.float32)
     kept = np.zeros(len(selection), np.bool_)
-    for batch in read_tiles(slide, grid, selection, batch_size):
-        sound = ~batch.failed
-        rows = batch.rows[sound]
-        if len(rows):
-            features[rows] = encoder.encode(batch.pixels if sound.all() else batch.pixels[sound])
-            kept[rows] = True
+    with TileReader(slide, grid, selection) as reader:
+        for batch in reader.batches(batch_size):
+            sound = ~batch.failed
+            rows = batch.rows[sound]
+            if len(rows):
+                features[rows] = encoder.encode(batch.pixels if sound.all() else batch.pixels[sound])
+                kept[rows] = True
     failed = int((~kept).sum())
     if failed and not kept.any():
         raise SlideError(
@@ -87,14 +88,19 @@ def embed_slide(
         coords=selection.coords[kept],
         tissue_fraction=selection.tissue_fraction[kept],
         slide=facts,
-        remark=_remark(task, slide, grid, mask, selection, failed),
+        remark=_remark(task, [slide.note, mask.note, reader.note], grid, mask, selection, failed),
     )
 
 
 def _remark(
-    task: SlideTask, slide: Slide, grid: TileGrid, mask: TissueMask, selection: TileSelection, failed: int
+    task: SlideTask,
+    notes: list[str],
+    grid: TileGrid,
+    mask: TissueMask,
+    selection: TileSelection,
+    failed: int,
 ) -> str:
-    remarks = [slide.note, mask.note]
+    remarks = list(notes)
     if not mask.mask.any():
         remarks.append("no tissue found")
     elif not len(grid):
