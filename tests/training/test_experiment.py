@@ -60,7 +60,7 @@ def test_grid_of_two_losses(task, kit, tmp_path):
         folder = tmp_path / loss
         on_disk = read_predictions(folder / "predictions.csv")
         assert list(on_disk.columns) == [
-            "slide_id", "case_id", "fold", "seed", "centre", "label", "prediction", "p_alpha", "p_beta", "p_gamma",
+            "slide_id", "case_id", "fold", "seed", "label", "prediction", "p_alpha", "p_beta", "p_gamma", "centre",
         ]  # fmt: skip
         pd.testing.assert_frame_equal(
             on_disk, table[table["loss"] == loss].drop(columns="loss").reset_index(drop=True)

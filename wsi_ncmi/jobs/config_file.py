@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from wsi_ncmi.errors import InputError
 from wsi_ncmi.jobs.config import JobConfig, config_adapter
+from wsi_ncmi.jobs.records import relative_paths
 
 __all__ = ["build_options", "config_yaml", "explain", "find_config", "load_config", "shipped_configs"]
 
@@ -86,9 +87,17 @@ def build_options(cls: type[Any], values: Mapping[str, Any], where: str) -> Any:
         raise InputError(explain(error, cls, where)) from error
 
 
-def config_yaml(config: JobConfig) -> str:
-    """The whole configuration as YAML, every default written out."""
-    return yaml.safe_dump(config_adapter().dump_python(config, mode="json"), sort_keys=False)
+def config_yaml(config: JobConfig, *, absolute_paths: bool = True) -> str:
+    """The whole configuration as YAML, every default written out.
+
+    Args:
+        config: The configuration.
+        absolute_paths: False cuts them to their last part, for a file that may leave the machine.
+    """
+    content = config_adapter().dump_python(config, mode="json")
+    if not absolute_paths:
+        content = relative_paths(content)
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
 def explain(error: ValidationError, cls: type[Any], where: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from wsi_ncmi.cohorts import read_labels
@@ -102,8 +101,8 @@ def run_job(
         ),
         progress,
     )
-    # The configuration in force, with every default written out: the same file repeats the job.
-    write_text(config.out / "config.yaml", config_yaml(replace(config, out=Path(config.out.name))))
+    # The configuration in force, every default written out, absolute paths cut to their last part.
+    write_text(config.out / "config.yaml", config_yaml(config, absolute_paths=False))
     files["config"] = config.out / "config.yaml"
     return JobResult(
         files={**files, **trained.files},

@@ -176,12 +176,13 @@ def _test_predictions(
     device = next(model.aggregator.parameters()).device
     probabilities = probabilities_of(model.criterion, embed(model.aggregator, cache, slide_ids, device))
     table = pd.DataFrame({"slide_id": list(slide_ids), "case_id": [row.case_id for row in rows]})
-    if cohort.centres:
-        table["centre"] = [row.centre for row in rows]
     table["label"] = [row.label for row in rows]
     table["prediction"] = [model.classes[i] for i in probabilities.argmax(axis=1)]
     for position, name in enumerate(model.classes):
         table[f"p_{name}"] = probabilities[:, position]
+    if cohort.centres:
+        # Last: the columns before it are those of the command line's contract, in its order.
+        table["centre"] = [row.centre for row in rows]
     return table
 
 
