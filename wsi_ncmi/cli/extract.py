@@ -77,23 +77,10 @@ def command(
                 "default_mpp": default_mpp,
             },
         )  # fmt: skip
-        return extract(
-            ExtractionRequest(
-                slides=slides,
-                out=out,
-                encoder=config.encoder,
-                tissue=config.tissue,
-                grid=config.grid,
-                extraction=config.extraction,
-                mpp_table=config.mpp_table,
-                default_mpp=config.default_mpp,
-                only=only,
-                shard=_shard(shard),
-                overwrite=overwrite,
-                weights_dir=config.weights_dir,
-            ),
-            progress,
+        request = ExtractionRequest.of_config(
+            config, slides, out, only=only, shard=_shard(shard), overwrite=overwrite
         )
+        return extract(request, progress)
 
     run_verb(act, quiet=quiet, debug=debug, as_json=as_json)
 

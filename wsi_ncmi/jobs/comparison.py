@@ -9,7 +9,6 @@ from typing import Any
 from wsi_ncmi.errors import InputError
 from wsi_ncmi.jobs.config_file import load_config
 from wsi_ncmi.jobs.result import JobResult
-from wsi_ncmi.jobs.subtyping import named_losses
 from wsi_ncmi.jobs.training import TrainingRequest, train
 from wsi_ncmi.progress import ProgressReporter
 
@@ -43,23 +42,7 @@ def train_configured(
         raise InputError("No features were named; give --features FOLDER.")
     if not config.features.exists():
         raise InputError(f"The features {config.features} do not exist; run 'wsi-ncmi extract' first.")
-    return train(
-        TrainingRequest(
-            features=config.features,
-            out=out,
-            losses=named_losses(config.losses),
-            labels=config.labels,
-            splits_file=config.splits,
-            official=config.official_split,
-            split=config.split,
-            model=config.model,
-            training=config.training,
-            seeds=tuple(range(config.seeds)),
-            evaluation=config.evaluation,
-            workers=config.workers,
-            overwrite=overwrite,
-            allow_leak=allow_leak,
-            title=config.name,
-        ),
-        progress,
+    request = TrainingRequest.of_config(
+        config, config.features, out, overwrite=overwrite, allow_leak=allow_leak
     )
+    return train(request, progress)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from wsi_ncmi.encoders.options import EncoderOptions
 from wsi_ncmi.errors import InputError
 from wsi_ncmi.files import ensure_folder, path_safe
-from wsi_ncmi.jobs.config import ExtractionOptions
+from wsi_ncmi.jobs.config import ExtractionOptions, JobConfig
 from wsi_ncmi.jobs.records import write_record
 from wsi_ncmi.jobs.result import JobResult
 from wsi_ncmi.progress import NullProgress, ProgressReporter
@@ -59,6 +59,33 @@ class ExtractionRequest:
     shard: tuple[int, int] | None = None
     overwrite: bool = False
     weights_dir: Path | None = None
+
+    @classmethod
+    def of_config(
+        cls,
+        config: JobConfig,
+        slides: Path,
+        out: Path,
+        *,
+        only: Path | None = None,
+        shard: tuple[int, int] | None = None,
+        overwrite: bool = False,
+    ) -> ExtractionRequest:
+        """The extraction that a job's configuration asks for, of these slides and into this folder."""
+        return cls(
+            slides=slides,
+            out=out,
+            encoder=config.encoder,
+            tissue=config.tissue,
+            grid=config.grid,
+            extraction=config.extraction,
+            mpp_table=config.mpp_table,
+            default_mpp=config.default_mpp,
+            only=only,
+            shard=shard,
+            overwrite=overwrite,
+            weights_dir=config.weights_dir,
+        )
 
 
 def extract(request: ExtractionRequest, progress: ProgressReporter | None = None) -> JobResult:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from wsi_ncmi.cohorts import read_labels
@@ -13,10 +12,9 @@ from wsi_ncmi.jobs.config_file import config_yaml
 from wsi_ncmi.jobs.extraction import ExtractionRequest, extract
 from wsi_ncmi.jobs.result import JobResult
 from wsi_ncmi.jobs.training import TrainingRequest, train
-from wsi_ncmi.losses import LossOptions
 from wsi_ncmi.progress import NullProgress, ProgressReporter
 
-__all__ = ["named_losses", "run_job"]
+__all__ = ["run_job"]
 
 
 def run_job(
@@ -62,18 +60,7 @@ def run_job(
     if features is None:
         assert config.slides is not None
         extracted = extract(
-            ExtractionRequest(
-                slides=config.slides,
-                out=config.out,
-                encoder=config.encoder,
-                tissue=config.tissue,
-                grid=config.grid,
-                extraction=config.extraction,
-                mpp_table=config.mpp_table,
-                default_mpp=config.default_mpp,
-                overwrite=overwrite,
-                weights_dir=config.weights_dir,
-            ),
+            ExtractionRequest.of_config(config, config.slides, config.out, overwrite=overwrite),
             progress,
         )
         files.update(extracted.files)
@@ -81,23 +68,8 @@ def run_job(
         notes += extracted.notes
         features, ledger = extracted.files["features"], extracted.files["ledger"]
     trained = train(
-        TrainingRequest(
-            features=features,
-            out=config.out / "run",
-            losses=named_losses(config.losses),
-            labels=config.labels,
-            splits_file=config.splits,
-            official=config.official_split,
-            split=config.split,
-            model=config.model,
-            training=config.training,
-            seeds=tuple(range(config.seeds)),
-            evaluation=config.evaluation,
-            workers=config.workers,
-            overwrite=overwrite,
-            allow_leak=allow_leak,
-            title=config.name,
-            ledger=ledger,
+        TrainingRequest.of_config(
+            config, features, config.out / "run", overwrite=overwrite, allow_leak=allow_leak, ledger=ledger
         ),
         progress,
     )
@@ -109,17 +81,6 @@ def run_job(
         failures=(*failures, *trained.failures),
         notes=(*notes, *trained.notes),
     )
-
-
-def named_losses(losses: tuple[LossOptions, ...]) -> Mapping[str, LossOptions]:
-    """Names each loss of a list: its own name, with a number where one name comes several times."""
-    named: dict[str, LossOptions] = {}
-    for loss in losses:
-        name, number = loss.name, 2
-        while name in named:
-            name, number = f"{loss.name}-{number}", number + 1
-        named[name] = loss
-    return named
 
 
 def _group(config: JobConfig) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from wsi_ncmi.cohorts import SplitOptions, write_splits
 from wsi_ncmi.features import open_features_file
 from wsi_ncmi.files import ensure_folder
 from wsi_ncmi.jobs.cohort_data import CohortData, prepare_cohort
-from wsi_ncmi.jobs.config import EvaluationOptions
+from wsi_ncmi.jobs.config import EvaluationOptions, JobConfig
 from wsi_ncmi.jobs.records import write_record
 from wsi_ncmi.jobs.reports import publish_run
 from wsi_ncmi.jobs.result import JobResult
@@ -20,7 +20,7 @@ from wsi_ncmi.mil import ModelOptions
 from wsi_ncmi.progress import NullProgress, ProgressReporter
 from wsi_ncmi.training import TrainingOptions, run_experiment
 
-__all__ = ["TrainingRequest", "train"]
+__all__ = ["TrainingRequest", "named_losses", "train"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,48 @@ class TrainingRequest:
     allow_leak: bool = False
     title: str = "wsi-ncmi"
     ledger: Path | None = None
+
+    @classmethod
+    def of_config(
+        cls,
+        config: JobConfig,
+        features: Path,
+        out: Path,
+        *,
+        overwrite: bool = False,
+        allow_leak: bool = False,
+        ledger: Path | None = None,
+    ) -> TrainingRequest:
+        """The training that a job's configuration asks for, on these features and into this folder."""
+        return cls(
+            features=features,
+            out=out,
+            losses=named_losses(config.losses),
+            labels=config.labels,
+            splits_file=config.splits,
+            official=config.official_split,
+            split=config.split,
+            model=config.model,
+            training=config.training,
+            seeds=tuple(range(config.seeds)),
+            evaluation=config.evaluation,
+            workers=config.workers,
+            overwrite=overwrite,
+            allow_leak=allow_leak,
+            title=config.name,
+            ledger=ledger,
+        )
+
+
+def named_losses(losses: Sequence[LossOptions]) -> Mapping[str, LossOptions]:
+    """Names each loss of a list: its own name, with a number where one name comes several times."""
+    named: dict[str, LossOptions] = {}
+    for loss in losses:
+        name, number = loss.name, 2
+        while name in named:
+            name, number = f"{loss.name}-{number}", number + 1
+        named[name] = loss
+    return named
 
 
 def train(request: TrainingRequest, progress: ProgressReporter | None = None) -> JobResult:
