@@ -111,11 +111,13 @@ def test_an_overdue_slide_is_given_up(tasks) -> None:
 
 
 JOB = """
-import pickle, sys
+import pickle, signal, sys
 from pathlib import Path
 from wsi_ncmi.encoders import EncoderOptions
 from wsi_ncmi.scale import run_slides
 if __name__ == "__main__":
+    # A suite that runs in the background of a shell is born deaf to Ctrl-C, and so are its children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     tasks = pickle.loads(Path(sys.argv[1]).read_bytes())
     run_slides(tasks, EncoderOptions(batch_size=16), workers=2)
 """
