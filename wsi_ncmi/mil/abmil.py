@@ -50,7 +50,7 @@ class ABMIL(Aggregator):
     def _activate(self, branches: Tensor) -> Tensor:
         return branches.tanh()
 
-    def forward(self, batch: BagBatch) -> AggregatorOutput:
+    def forward(self, batch: BagBatch, labels: Tensor | None = None) -> AggregatorOutput:
         """Embeds every bag (see :class:`Aggregator`)."""
         features = self.input_dropout(self.prepared(batch))
         hidden = self.dropout(self.projection(features).relu())

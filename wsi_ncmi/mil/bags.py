@@ -21,10 +21,16 @@ class BagBatch:
     Attributes:
         features: Instances of all bags (ΣN, D), any floating dtype; models cast to their own.
         lengths: Instances of each bag (B,), int64, each at least 1, summing to ΣN.
+        coordinates: Place of each instance (ΣN, 2), any dtype and unit, for the models that use it.
+
+    Raises:
+        InputError: An empty bag, or lengths that don't sum to the instances (checked where the lengths are on
+            the CPU; on another device the check would wait for it).
     """
 
     features: Tensor
     lengths: Tensor
+    coordinates: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.features.ndim != 2 or self.lengths.ndim != 1:
@@ -32,6 +38,18 @@ class BagBatch:
                 f"features must be (ΣN, D) and lengths (B,), "
                 f"got {tuple(self.features.shape)} and {tuple(self.lengths.shape)}"
             )
+        if self.lengths.device.type == "cpu" and (min(self.sizes, default=0) < 1 or self._total_differs):
+            raise InputError(
+                f"The bags have the lengths {self.sizes[:8]} for {len(self.features)} instances; a batch "
+                "needs at least one bag, every bag at least one instance, and lengths that sum to the instances "
+                "(leave slides without tiles out)."
+            )
+        if self.coordinates is not None and self.coordinates.shape != (len(self.features), 2):
+            raise ValueError(f"coordinates must be (ΣN, 2), got {tuple(self.coordinates.shape)}")
+
+    @property
+    def _total_differs(self) -> bool:
+        return sum(self.sizes) != len(self.features)
 
     @classmethod
     def pack(cls, bags: Sequence[Tensor]) -> BagBatch:
@@ -52,11 +70,51 @@ class BagBatch:
                     f"Bag {position} of the batch has shape {tuple(bag.shape)}; every bag must hold at least "
                     f"one instance of width {width} (leave slides without tiles out of training)."
                 )
-        lengths = torch.tensor([bag.shape[0] for bag in bags], dtype=torch.int64, device=bags[0].device)
-        return cls(bags[0] if len(bags) == 1 else torch.cat(list(bags)), lengths)
+        lengths = torch.tensor([bag.shape[0] for bag in bags], dtype=torch.int64)
+        # The check of the lengths is done; on a device they follow the features.
+        features = bags[0] if len(bags) == 1 else torch.cat(list(bags))
+        return cls(features, lengths.to(features.device))
+
+    @classmethod
+    def from_padded(cls, features: Tensor, lengths: Tensor) -> BagBatch:
+        """Packs a padded batch.
+
+        Args:
+            features: (B, M, D); rows from ``lengths[b]`` on are padding, whatever they hold.
+            lengths: (B,), int64, each in 1…M.
+
+        Raises:
+            InputError: A length below 1 or above M.
+        """
+        longest = features.shape[1]
+        if int(lengths.min()) < 1 or int(lengths.max()) > longest:
+            raise InputError(
+                f"A padded batch of {longest} rows a bag has the lengths {lengths.tolist()[:8]}; each must "
+                f"be between 1 and {longest}."
+            )
+        kept = torch.arange(longest, device=features.device) < lengths.to(features.device).unsqueeze(1)
+        return cls(features[kept], lengths)
+
+    def padded(self) -> tuple[Tensor, Tensor]:
+        """The bags side by side.
+
+        Returns:
+            Features (B, M, D), zero beyond each bag's end, and which rows are instances, bool (B, M).
+        """
+        longest = max(self.sizes)
+        kept = torch.arange(longest, device=self.features.device) < self.lengths.unsqueeze(1)
+        features = self.features.new_zeros(len(self), longest, self.features.shape[1])
+        features[kept] = self.features
+        return features, kept
 
     def __len__(self) -> int:
         return int(self.lengths.shape[0])
+
+    @cached_property
+    def sizes(self) -> list[int]:
+        """The lengths as Python numbers; ``to`` keeps them, so that no model waits for a device."""
+        sizes: list[int] = self.lengths.tolist()
+        return sizes
 
     @cached_property
     def offsets(self) -> Tensor:
@@ -72,9 +130,49 @@ class BagBatch:
             output_size=self.features.shape[0],
         )
 
+    def subsampled(self, limit: int, generator: torch.Generator | None = None) -> BagBatch:
+        """At most ``limit`` instances of each bag, drawn without replacement and kept in their order.
+
+        Args:
+            limit: Most instances of a bag, at least 1.
+            generator: Source of the draws, on the CPU; None takes torch's own.
+
+        Raises:
+            InputError: The limit is below 1.
+        """
+        if limit < 1:
+            raise InputError(f"At least one instance of a bag must be kept, got a limit of {limit}.")
+        rows, start = [], 0
+        for size in self.sizes:
+            if size > limit:
+                drawn = torch.randperm(size, generator=generator)[:limit].sort().values
+            else:
+                drawn = torch.arange(size)
+            rows.append(drawn + start)
+            start += size
+        return self.select(torch.cat(rows), [min(size, limit) for size in self.sizes])
+
+    def select(self, rows: Tensor, sizes: Sequence[int]) -> BagBatch:
+        """The batch of some of the instances, in the given order.
+
+        Args:
+            rows: Positions in the packed matrix, int64 (M,), bag after bag.
+            sizes: How many of them belong to each bag; more or fewer bags than here are allowed.
+        """
+        rows = rows.to(self.features.device)
+        lengths = torch.tensor(list(sizes), dtype=torch.int64, device=self.lengths.device)
+        places = None if self.coordinates is None else self.coordinates[rows]
+        batch = BagBatch(self.features[rows], lengths, places)
+        batch.__dict__["sizes"] = list(sizes)
+        return batch
+
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> BagBatch:
         """The batch on another device, the features in ``dtype`` when given."""
-        return BagBatch(
+        places = self.coordinates
+        moved = BagBatch(
             self.features.to(device=device, dtype=dtype, non_blocking=True),
             self.lengths.to(device=device, non_blocking=True),
+            None if places is None else places.to(device=device, non_blocking=True),
         )
+        moved.__dict__["sizes"] = self.sizes
+        return moved

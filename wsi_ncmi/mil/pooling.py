@@ -39,7 +39,7 @@ class MeanPool(_Pool):
         input_dropout: Dropout probability on the instance features.
     """
 
-    def forward(self, batch: BagBatch) -> AggregatorOutput:
+    def forward(self, batch: BagBatch, labels: Tensor | None = None) -> AggregatorOutput:
         """Embeds every bag (see :class:`Aggregator`)."""
         hidden = self._project(batch)
         embedding = segment_mean(hidden, batch)
@@ -62,7 +62,7 @@ class MaxPool(_Pool):
         input_dropout: Dropout probability on the instance features.
     """
 
-    def forward(self, batch: BagBatch) -> AggregatorOutput:
+    def forward(self, batch: BagBatch, labels: Tensor | None = None) -> AggregatorOutput:
         """Embeds every bag (see :class:`Aggregator`)."""
         hidden = self._project(batch)
         embedding = segment_max(hidden, batch)

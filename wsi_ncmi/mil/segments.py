@@ -7,10 +7,20 @@ from torch import Tensor
 
 from wsi_ncmi.mil.bags import BagBatch
 
-__all__ = ["segment_max", "segment_mean", "segment_softmax", "segment_sum", "segment_weighted_sum"]
+__all__ = [
+    "promote",
+    "segment_branch_sums",
+    "segment_max",
+    "segment_mean",
+    "segment_softmax",
+    "segment_sum",
+    "segment_top",
+    "segment_weighted_sum",
+]
 
 
-def _promote(x: Tensor) -> Tensor:
+def promote(x: Tensor) -> Tensor:
+    """``x`` in float32; float64 stays."""
     return x if x.dtype == torch.float64 else x.float()
 
 
@@ -18,24 +28,24 @@ def segment_softmax(scores: Tensor, batch: BagBatch) -> Tensor:
     """Softmax within each bag, stable for any size of score.
 
     Args:
-        scores: One score an instance, (ΣN,).
+        scores: One score an instance, (ΣN,), or one for each of K branches, (ΣN, K).
         batch: The batch the scores belong to.
 
     Returns:
-        Weights (ΣN,) that sum to 1 within each bag.
+        Weights of the same shape that sum to 1 within each bag (and branch).
     """
-    scores, index = _promote(scores), batch.bag_index
+    scores, index = promote(scores), batch.bag_index
     # The maximum only guards the exponential: softmax does not depend on it, so it needs no gradient.
     top = torch.segment_reduce(scores.detach(), "max", offsets=batch.offsets, unsafe=True)
     exponential = (scores - top[index]).exp()
-    total = exponential.new_zeros(len(batch)).index_add_(0, index, exponential)
+    total = exponential.new_zeros(top.shape).index_add_(0, index, exponential)
     return exponential / total[index]
 
 
 def segment_sum(values: Tensor, batch: BagBatch) -> Tensor:
-    """Sum over each bag: (ΣN, E) → (B, E)."""
-    values = _promote(values)
-    return values.new_zeros(len(batch), values.shape[1]).index_add_(0, batch.bag_index, values)
+    """Sum over each bag: (ΣN, …) → (B, …)."""
+    values = promote(values)
+    return values.new_zeros(len(batch), *values.shape[1:]).index_add_(0, batch.bag_index, values)
 
 
 class _WeightedSum(torch.autograd.Function):
@@ -85,20 +95,57 @@ def segment_weighted_sum(values: Tensor, weights: Tensor, batch: BagBatch) -> Te
     Returns:
         Sums (B, E).
     """
-    values, weights = _promote(values), _promote(weights)
+    values, weights = promote(values), promote(weights)
     if values.device.type != "cpu":
         return segment_sum(values * weights.unsqueeze(1), batch)
     with torch.autocast("cpu", enabled=False):
-        sums: Tensor = _WeightedSum.apply(values.contiguous(), weights.contiguous(), batch.lengths.tolist())
+        sums: Tensor = _WeightedSum.apply(values.contiguous(), weights.contiguous(), batch.sizes)
     return sums
 
 
+def segment_branch_sums(values: Tensor, weights: Tensor, batch: BagBatch) -> Tensor:
+    """Weighted sums over each bag with K sets of weights, one matrix product a bag.
+
+    Args:
+        values: One vector an instance, (ΣN, E).
+        weights: K weights an instance, (ΣN, K).
+        batch: The batch they belong to.
+
+    Returns:
+        Sums (B, K, E).
+    """
+    values, weights = promote(values), promote(weights)
+    with torch.autocast(values.device.type, enabled=False):
+        parts = zip(torch.split(values, batch.sizes), torch.split(weights, batch.sizes), strict=True)
+        return torch.stack([weight.T @ bag for bag, weight in parts])
+
+
 def segment_mean(values: Tensor, batch: BagBatch) -> Tensor:
-    """Mean over each bag: (ΣN, E) → (B, E)."""
+    """Mean over each bag: (ΣN, …) → (B, …)."""
     sums = segment_sum(values, batch)
-    return sums / batch.lengths.to(sums.dtype).unsqueeze(1)
+    return sums / batch.lengths.to(sums.dtype).view(-1, *[1] * (sums.ndim - 1))
 
 
 def segment_max(values: Tensor, batch: BagBatch) -> Tensor:
     """Maximum over each bag, element by element: (ΣN, E) → (B, E)."""
-    return torch.segment_reduce(_promote(values), "max", offsets=batch.offsets, axis=0, unsafe=True)
+    return torch.segment_reduce(promote(values), "max", offsets=batch.offsets, axis=0, unsafe=True)
+
+
+@torch.no_grad()
+def segment_top(scores: Tensor, count: int, batch: BagBatch, *, largest: bool = True) -> list[Tensor]:
+    """The instances of the largest (or smallest) scores of each bag.
+
+    Args:
+        scores: (ΣN,).
+        count: How many; a bag with fewer instances gives them all.
+        batch: The batch the scores belong to.
+        largest: False takes the smallest.
+
+    Returns:
+        For each bag the positions in the packed matrix, int64, best first.
+    """
+    found, start = [], 0
+    for bag in torch.split(scores, batch.sizes):
+        found.append(bag.topk(min(count, len(bag)), largest=largest).indices + start)
+        start += len(bag)
+    return found

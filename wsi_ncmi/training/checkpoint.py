@@ -159,7 +159,7 @@ def load_trained(folder: Path) -> TrainedModel:
                 f"{weights} was altered after training (its checksum isn't the one in {MODEL_JSON})."
             )
         classes = tuple(str(name) for name in config["classes"])
-        aggregator = build_model(ModelOptions(**config["model"]), int(config["in_features"]))
+        aggregator = build_model(ModelOptions(**config["model"]), int(config["in_features"]), len(classes))
         criterion = build_loss(
             LossOptions(**config["loss"]), len(classes), aggregator.embedding_width, config["class_counts"]
         )

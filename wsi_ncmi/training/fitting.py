@@ -155,7 +155,7 @@ def build_modules(
         seed: The run's seed.
     """
     torch.manual_seed(derive_seed(seed, "aggregator"))
-    aggregator = build_model(model, in_features)
+    aggregator = build_model(model, in_features, len(class_counts))
     torch.manual_seed(derive_seed(seed, "criterion"))
     criterion = build_loss(loss, len(class_counts), aggregator.embedding_width, class_counts)
     return aggregator, criterion

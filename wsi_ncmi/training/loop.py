@@ -137,9 +137,11 @@ class TrainingLoop:
         for group in self._optimizer.param_groups:
             group["lr"] = self._rate()
         self._optimizer.zero_grad(set_to_none=True)
-        loss: Tensor = self._criterion(
-            self._aggregator(batch).embedding, self._train_y[torch.from_numpy(chosen)]
-        )
+        y = self._train_y[torch.from_numpy(chosen)]
+        output = self._aggregator(batch, y)
+        loss: Tensor = self._criterion(output.embedding, y)
+        for term in output.auxiliary.values():
+            loss = loss + term
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self._parameters, options.gradient_clip or math.inf)
         value, length = float(loss.detach()), float(norm)
