@@ -14,21 +14,14 @@ from wsi_ncmi.errors import IdentityConflictError, InputError, JobStoppedError, 
 from wsi_ncmi.features.claims import claim
 from wsi_ncmi.features.embedding import embed_slide
 from wsi_ncmi.features.ledger import LedgerRow
-from wsi_ncmi.features.paths import (
-    claims_folder,
-    feature_path,
-    remove_leftovers,
-    thumbnail_path,
-    tissue_path,
-)
-from wsi_ncmi.features.pictures import write_pictures
+from wsi_ncmi.features.paths import remove_leftovers
+from wsi_ncmi.features.preparation import prepare_slide
+from wsi_ncmi.features.publishing import done_row, publish_slide, skipped_row
 from wsi_ncmi.features.reader import open_features_file, read_identity
 from wsi_ncmi.features.schema import difference
 from wsi_ncmi.features.storage import storing
 from wsi_ncmi.features.task import SlideTask
-from wsi_ncmi.features.writer import write_features
 from wsi_ncmi.slides import open_slide
-from wsi_ncmi.tissue import segment_tissue
 
 __all__ = ["ALREADY_EXTRACTED", "CLAIMED", "check_conflicts", "clean_up", "extract_slide", "failed_row"]
 
@@ -55,7 +48,7 @@ def check_conflicts(tasks: Sequence[SlideTask], encoder: Encoder) -> None:
     for task in tasks:
         if task.overwrite or task.record.problem:
             continue
-        path = feature_path(task.out, encoder.name, task.record.slide_id)
+        path = task.feature_path(encoder.name)
         if differs := _difference(task, encoder, path):
             conflicts.append((path, differs))
     if conflicts:
@@ -79,23 +72,13 @@ def failed_row(task: SlideTask, reason: str, seconds: float = 0.0) -> LedgerRow:
 
 def clean_up(task: SlideTask, encoder_name: str) -> None:
     """Removes what a dead process left of a slide: temporary files and its claim, as far as it can."""
-    slide_id = task.record.slide_id
-    for file in _products(task, encoder_name):
+    for file in task.products(encoder_name):
         remove_leftovers(file)
-    held = claims_folder(task.out, encoder_name) / slide_id
+    held = task.claim_path(encoder_name)
     with contextlib.suppress(OSError, JobStoppedError):
         if held.exists():
             with claim(held):
                 pass  # a dead process's claim is taken, and released
-
-
-def _products(task: SlideTask, encoder_name: str) -> tuple[Path, ...]:
-    slide_id = task.record.slide_id
-    return (
-        feature_path(task.out, encoder_name, slide_id),
-        tissue_path(task.out, slide_id),
-        thumbnail_path(task.out, slide_id),
-    )
 
 
 def extract_slide(task: SlideTask, encoder: Encoder, *, batch_size: int = 32) -> LedgerRow:
@@ -131,13 +114,13 @@ def extract_slide(task: SlideTask, encoder: Encoder, *, batch_size: int = 32) ->
 
 
 def _claim_and_extract(task: SlideTask, encoder: Encoder, row: LedgerRow, batch_size: int) -> LedgerRow:
-    files = _products(task, encoder.name)
+    files = task.products(encoder.name)
     path = files[0]
     if skipped := _skip(task, encoder, path, row):
-        if (claims_folder(task.out, encoder.name) / task.record.slide_id).exists():
+        if task.claim_path(encoder.name).exists():
             clean_up(task, encoder.name)  # its holder was killed between publishing and releasing
         return skipped
-    held = claims_folder(task.out, encoder.name) / row.slide_id
+    held = task.claim_path(encoder.name)
     with storing(path):
         for file in (*files, held):
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -149,31 +132,15 @@ def _claim_and_extract(task: SlideTask, encoder: Encoder, row: LedgerRow, batch_
             return skipped
         for file in files:
             remove_leftovers(file)
-        return _extract(task, encoder, path, row, batch_size)
+        return _extract(task, encoder, row, batch_size)
 
 
-def _extract(task: SlideTask, encoder: Encoder, path: Path, row: LedgerRow, batch_size: int) -> LedgerRow:
+def _extract(task: SlideTask, encoder: Encoder, row: LedgerRow, batch_size: int) -> LedgerRow:
     with open_slide(task.slide_path) as slide:
-        mask = segment_tissue(slide, task.mpp, task.tissue)
-        embedded = embed_slide(task, slide, mask, encoder, batch_size=batch_size)
-        # The features come last: where they are, everything of the slide is.
-        write_pictures(task.out, row.slide_id, slide, mask)
-        write_features(
-            path,
-            features=embedded.features,
-            coords=embedded.coords,
-            tissue_fraction=embedded.tissue_fraction,
-            identity=task.identity(encoder),
-            slide=embedded.slide,
-        )
-    return replace(
-        row,
-        status="done",
-        reason=embedded.remark,
-        tiles=len(embedded.features),
-        failed_reads=embedded.slide.n_failed_reads,
-        reader=embedded.slide.reader,
-    )
+        prepared = prepare_slide(task, slide)
+        embedded = embed_slide(prepared, slide, encoder, batch_size=batch_size)
+    publish_slide(prepared, embedded, encoder)
+    return done_row(row, embedded)
 
 
 def _difference(task: SlideTask, encoder: Encoder, path: Path) -> str:
@@ -194,14 +161,7 @@ def _skip(task: SlideTask, encoder: Encoder, path: Path, row: LedgerRow) -> Ledg
     except InputError as error:
         _LOG.warning("%s It is made anew.", error)
         return None
-    return replace(
-        row,
-        status="skipped",
-        reason=ALREADY_EXTRACTED,
-        tiles=file.n_tiles,
-        failed_reads=int(file.attrs["n_failed_reads"]),
-        reader=str(file.attrs["reader"]),
-    )
+    return skipped_row(row, file, ALREADY_EXTRACTED)
 
 
 def _conflict(path: Path, differs: str, count: int) -> IdentityConflictError:

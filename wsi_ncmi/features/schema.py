@@ -47,6 +47,10 @@ class EncoderFacts(Protocol):
         """Hash of the tensors in use."""
 
     @property
+    def weights_source(self) -> str:
+        """Where the weights come from; for the record only, it decides nothing."""
+
+    @property
     def transform(self) -> str:
         """Canonical text of what happens to pixels before the network."""
 
@@ -65,6 +69,7 @@ class EncoderSummary:
 
     name: str
     weights_sha256: str
+    weights_source: str
     transform: str
     precision: str
     backend: str

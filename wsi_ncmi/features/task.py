@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from wsi_ncmi.features.paths import claims_folder, feature_path, thumbnail_path, tissue_path
 from wsi_ncmi.features.schema import EncoderFacts, Identity, identity_of
 from wsi_ncmi.slides import Mpp, SlideRecord
 from wsi_ncmi.tiling.options import GridOptions
@@ -56,3 +57,28 @@ class SlideTask:
             ValueError: The record has no resolution.
         """
         return identity_of(self.record, self.tissue, self.grid, encoder)
+
+    def feature_path(self, encoder_name: str) -> Path:
+        """Where the feature file of this task lies.
+
+        Raises:
+            InputError: The slide id would lead out of the folder.
+        """
+        return feature_path(self.out, encoder_name, self.record.slide_id)
+
+    def claim_path(self, encoder_name: str) -> Path:
+        """The claim that a process holds while it works on this task."""
+        return claims_folder(self.out, encoder_name) / self.record.slide_id
+
+    def products(self, encoder_name: str) -> tuple[Path, ...]:
+        """Every file that this task writes, the feature file first.
+
+        Raises:
+            InputError: The slide id would lead out of the folder.
+        """
+        slide_id = self.record.slide_id
+        return (
+            self.feature_path(encoder_name),
+            tissue_path(self.out, slide_id),
+            thumbnail_path(self.out, slide_id),
+        )
