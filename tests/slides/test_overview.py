@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from wsi_ncmi.errors import SlideReadError
 from wsi_ncmi.slides import Level, Slide, open_slide, read_overview, thumbnail
+from wsi_ncmi.slides import overview as overview_module
+from wsi_ncmi.slides.absent import find_absent_tiles
 
 
 class _Memory(Slide):
@@ -132,3 +134,94 @@ def test_a_huge_level_is_read_in_bounded_memory():
     assert (picture == 100).all()
     assert slide.largest <= 1024 * 1024
     assert peak < 60e6  # the level itself has 180 MB
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 60), st.integers(1, 60), st.sampled_from([4, 8, 32]), st.data())
+def test_bands_and_blocks_leave_no_trace(width, height, block, data):
+    """Blocks of a few pixels: cells that are cut by their borders, or larger than a block, in every mixture."""
+    out = data.draw(st.integers(1, width)), data.draw(st.integers(1, height))
+    pixels = np.random.default_rng(width * 100 + height).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(overview_module, "_BLOCK_PX", block)
+        result = read_overview(_Memory(pixels), *out)
+    assert np.abs(result.pixels - _slow_mean(pixels, *out)).max() <= 0.5 + 1e-3
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(20, 60), st.integers(20, 60), st.data())
+def test_a_bad_place_in_any_block_spoils_only_cells_of_its_smallest_part(width, height, data):
+    out = data.draw(st.integers(1, width)), data.draw(st.integers(1, height))
+    bad = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
+    pixels = np.random.default_rng(width * 100 + height).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(overview_module, "_BLOCK_PX", 16)
+        patch.setattr(overview_module, "_SMALLEST_BLOCK_PX", 4)
+        try:
+            result = read_overview(_Memory(pixels, bad=[bad]), *out)
+        except SlideReadError:
+            assert width <= 4
+            return
+    expected = _slow_mean(pixels, *out)
+    # The quarter of a quarter that holds the place, widened to whole cells.
+    across = _weights(width, out[0])[:, bad[0] // 4 * 4 : bad[0] // 4 * 4 + 4].any(axis=1)
+    down = _weights(height, out[1])[:, bad[1] // 4 * 4 : bad[1] // 4 * 4 + 4].any(axis=1)
+    spoilt = np.outer(down, across)
+    np.testing.assert_array_equal(result.readable, ~spoilt)
+    assert np.abs(result.pixels - expected)[~spoilt].max(initial=0) <= 0.5 + 1e-3
+    assert (result.pixels[spoilt] == 128).all()
+
+
+def test_the_memory_is_that_of_the_picture():
+    slide = _Memory(sides=(6_000, 4_500))
+    tracemalloc.start()
+    try:
+        picture = read_overview(slide, 3_500, 2_500).pixels
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (picture == 100).all()
+    # The picture with its masks takes 44 MB; sums of all of it would take 210 MB more.
+    assert peak < 140e6
+
+
+@pytest.mark.parametrize("size", [(640, 512), (333, 277), (90, 72), (7, 5)])
+def test_absent_tiles_are_background_without_being_read(tmp_path, kit, size, monkeypatch):
+    pixels = kit.texture(640, 512)
+    absent = {0, 1, 5, 6, 8, 9, 13, 14, 19}
+    path = kit.write_sparse_tiff(tmp_path / "sparse.tif", pixels, absent)
+    monkeypatch.setattr(overview_module, "_BLOCK_PX", 128)
+    asked = []
+    honest = Slide.read_region
+
+    def counting(self, x, y, *rest):
+        asked.append((y // 128) * 5 + x // 128)
+        return honest(self, x, y, *rest)
+
+    monkeypatch.setattr(Slide, "read_region", counting)
+    with open_slide(path) as slide:
+        found = read_overview(slide, *size)
+        assert not absent & set(asked)
+        assert len(asked) == 20 - len(absent)
+        monkeypatch.setattr(overview_module, "find_absent_tiles", lambda slide, level: None)
+        np.testing.assert_array_equal(read_overview(slide, *size).pixels, found.pixels)
+        assert len(asked) == 40 - len(absent)
+    assert (found.pixels[0, 0] == 255).all() or size == (7, 5)
+
+
+def test_absent_tiles_are_believed_only_where_the_directory_fits(tmp_path, kit, svs, generic):
+    path = kit.write_sparse_tiff(tmp_path / "sparse.tif", kit.texture(), {0, 7})
+    with open_slide(path) as slide:
+        absent = find_absent_tiles(slide, 0)
+        assert absent is not None
+        assert absent.cover(0, 0, 128, 128)
+        assert not absent.cover(0, 0, 129, 128)
+        assert absent.cover(140, 150, 20, 30)
+        assert not absent.cover(127, 150, 20, 30)
+        other = _Memory(sides=(704, 600))
+        other.vendor, other.path = "generic-tiff", path
+        assert find_absent_tiles(other, 0) is None  # another size
+    with open_slide(svs) as slide:
+        assert find_absent_tiles(slide, 0) is None  # Aperio: holes are drawn from finer levels
+    with open_slide(generic) as slide:
+        assert find_absent_tiles(slide, 0) is None  # nothing is absent

@@ -48,10 +48,12 @@ def composite(pixels: NDArray[np.uint8], background: tuple[int, int, int]) -> ND
     alpha = pixels[:, :, 3]
     if alpha.min() == 255:
         return rgb
-    # Only the few pixels that need it are blended: most regions are opaque or empty.
-    blend = alpha < 255
-    weight = alpha[blend].astype(np.uint32)[:, None]
-    under = np.asarray(background, dtype=np.uint32)[None, :]
-    mixed = rgb[blend] * weight + under * (255 - weight) + 128
-    rgb[blend] = ((mixed + (mixed >> 8)) >> 8).astype(np.uint8)
+    # Most places are opaque or, where tiles are absent, wholly transparent: only the few others are blended.
+    rgb[alpha == 0] = background
+    blend = (alpha > 0) & (alpha < 255)
+    if blend.any():
+        weight = alpha[blend].astype(np.uint32)[:, None]
+        under = np.asarray(background, dtype=np.uint32)[None, :]
+        mixed = rgb[blend] * weight + under * (255 - weight) + 128
+        rgb[blend] = ((mixed + (mixed >> 8)) >> 8).astype(np.uint8)
     return rgb

@@ -21,7 +21,7 @@ __all__ = ["TiffDirectory", "TiffLayout", "read_tiff_layout"]
 
 _MAX_DIRECTORIES = 5_000
 _MAX_ENTRIES = 4_096
-_BITS_PER_SAMPLE = 258
+_WIDTH, _HEIGHT, _BITS_PER_SAMPLE, _TILE_WIDTH, _TILE_HEIGHT = 256, 257, 258, 322, 323
 _STRIP_OFFSETS, _STRIP_COUNTS, _TILE_OFFSETS, _TILE_COUNTS = 273, 279, 324, 325
 _SUB_DIRECTORIES, _NDPI_FORMAT_FLAG = 330, 65420
 _INTEGER_TYPES = {3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
@@ -37,6 +37,10 @@ class TiffDirectory:
         offsets: uint64 (N,) byte offset of each stored tile or strip.
         byte_counts: uint64 (N,) its stored size; 0 means that it is absent (background).
         bits_per_sample: The widest channel's bits; 0 when the tag is absent.
+        width_px: Width of the image; 0 when the tag is absent, as the next three.
+        height_px: Its height.
+        tile_width_px: Width of a tile.
+        tile_height_px: Its height.
     """
 
     tiled: bool
@@ -44,6 +48,10 @@ class TiffDirectory:
     offsets: NDArray[np.uint64]
     byte_counts: NDArray[np.uint64]
     bits_per_sample: int
+    width_px: int
+    height_px: int
+    tile_width_px: int
+    tile_height_px: int
 
 
 @dataclass(frozen=True)
@@ -188,8 +196,11 @@ class _Parser:
             )
         if self.ndpi:
             offsets = np.array([self._wide(int(value), offset) for value in offsets], dtype=np.uint64)
-        bits = int(self._values(tags.get(_BITS_PER_SAMPLE), offset).max(initial=0))
-        self.directories.append(TiffDirectory(tiled, raw, offsets, counts, bits))
+        numbers = (
+            int(self._values(tags.get(tag), offset).max(initial=0))
+            for tag in (_BITS_PER_SAMPLE, _WIDTH, _HEIGHT, _TILE_WIDTH, _TILE_HEIGHT)
+        )
+        self.directories.append(TiffDirectory(tiled, raw, offsets, counts, *numbers))
         if not nested:
             for child in self._values(tags.get(_SUB_DIRECTORIES), offset):
                 self._directory(int(child), nested=True)
