@@ -41,7 +41,7 @@ class BagBatch:
         if self.lengths.device.type == "cpu" and (min(self.sizes, default=0) < 1 or self._total_differs):
             raise InputError(
                 f"The bags have the lengths {self.sizes[:8]} for {len(self.features)} instances; a batch "
-                "needs at least one bag, every bag at least one instance, and lengths that sum to the instances "
+                "needs at least one bag, no empty bag, and lengths that sum to the instances "
                 "(leave slides without tiles out)."
             )
         if self.coordinates is not None and self.coordinates.shape != (len(self.features), 2):

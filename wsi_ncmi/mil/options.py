@@ -52,7 +52,7 @@ class DsmilOptions:
     Attributes:
         query: ``nonlinear`` = linear, ReLU, linear, tanh; ``linear`` = one layer, as the paper writes it.
         query_width: Width of the queries.
-        value: ``identity``, ``linear`` (eq. 3 of the paper) or ``relu`` (the repository's ``passing_v``).
+        value: ``identity``, ``linear`` (as the paper writes it) or ``relu`` (the repository's ``passing_v``).
         value_dropout: Dropout in front of the value layer.
         instance_loss: Loss of the critical instances' scores: ``bce`` against one-hot labels as published, or
             ``ce``.

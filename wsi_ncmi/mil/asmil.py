@@ -1,0 +1,120 @@
+"""ASMIL: query tokens whose attention is held to that of a slowly moving anchor.
+
+Source: Ye, Hamidi, Chi, Li, Pilanci, Ogawa, Haseyama, Plataniotis, "ASMIL: Attention-Stabilized Multiple
+Instance Learning for Whole Slide Imaging", ICLR 2026, arXiv 2603.06658: anchor model by moving average,
+normalised sigmoid in the anchor, random dropping of tokens; layers, the stabilising loss and the decay as in
+the authors' code. That code updates its anchor only where a weight is not a number, so it never moves; here it
+moves as the paper says.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from wsi_ncmi.errors import InputError
+from wsi_ncmi.mil.base import Aggregator, AggregatorOutput, BagBatch
+from wsi_ncmi.mil.dropout import FastDropout
+from wsi_ncmi.mil.options import AsmilOptions
+from wsi_ncmi.mil.segments import promote, segment_branch_sums, segment_mean, segment_softmax, segment_sum
+from wsi_ncmi.mil.token_attention import TokenScores, TokenValues
+
+__all__ = ["ASMIL", "normalised_sigmoid"]
+
+
+def normalised_sigmoid(scores: Tensor, batch: BagBatch) -> Tensor:
+    """σ(s_k) / Σ_j σ(s_j) within each bag, (ΣN, K) → (ΣN, K)."""
+    weights = promote(scores).sigmoid()
+    return weights / (segment_sum(weights, batch) + 1e-8)[batch.bag_index]
+
+
+class ASMIL(Aggregator):
+    """T query tokens attend to the instances, a class token to what they found.
+
+    In training some tokens are dropped from each bag, and the cross-entropy between the anchor's attention
+    (normalised sigmoid) and the model's (softmax), averaged over tokens, heads and instances, is added.
+    The anchor follows the model at every training step and is part of the state.
+
+    Args:
+        in_features: Width D of the instance features.
+        hidden: Width of the projection = width of the embedding.
+        dropout: Dropout on the attentions' results.
+        input_dropout: Dropout on the instance features.
+        options: ASMIL's own settings.
+
+    Raises:
+        InputError: The heads don't divide the width, or all tokens would be dropped.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden: int = 512,
+        dropout: float = 0.1,
+        input_dropout: float = 0.0,
+        options: AsmilOptions | None = None,
+    ) -> None:
+        super().__init__(in_features, hidden)
+        self.options = options = options or AsmilOptions()
+        if hidden % options.heads or options.dropped >= options.tokens:
+            raise InputError(
+                f"ASMIL of width {hidden} needs heads that divide it, got {options.heads}, and fewer dropped "
+                f"tokens than tokens, got {options.dropped} of {options.tokens}; change model.hidden or "
+                "model.asmil."
+            )
+        self.input_dropout = FastDropout(input_dropout)
+        self.projection = nn.Linear(in_features, hidden, bias=False)
+        self.scores = TokenScores(hidden, options.tokens, options.heads)
+        self.values = TokenValues(hidden, options.tokens, options.heads, dropout)
+        self.token = nn.Parameter(torch.zeros(1, hidden))
+        self.pooling = nn.MultiheadAttention(hidden, options.heads, batch_first=True)
+        self.pooled = nn.Sequential(FastDropout(dropout), nn.LayerNorm(hidden, eps=1e-6))
+        self.anchor_projection = nn.Linear(in_features, hidden, bias=False)
+        self.anchor_scores = TokenScores(hidden, options.tokens, options.heads)
+        for ours, theirs in self._pairs():
+            theirs.requires_grad_(False).copy_(ours.detach())
+
+    def _pairs(self) -> list[tuple[Tensor, Tensor]]:
+        ours = [*self.projection.parameters(), *self.scores.parameters()]
+        anchor = [*self.anchor_projection.parameters(), *self.anchor_scores.parameters()]
+        return list(zip(ours, anchor, strict=True))
+
+    def forward(self, batch: BagBatch, labels: Tensor | None = None) -> AggregatorOutput:
+        """Embeds every bag (see :class:`Aggregator`); the auxiliary loss is ``anchor``.
+
+        A training pass that records gradients also moves the anchor.
+        """
+        features = self.input_dropout(self.prepared(batch))
+        hidden = self.projection(features).relu()
+        attention = segment_softmax(self.scores(hidden), batch)
+        tokens = self.values(segment_branch_sums(hidden, attention, batch))
+        auxiliary = {}
+        if self.training and self.options.anchor_weight > 0:
+            auxiliary["anchor"] = self.options.anchor_weight * self._pull(features, attention, batch)
+        if self.training and torch.is_grad_enabled():
+            self._move_anchor()
+        embedding = promote(self.pooled(self._pool(tokens)))
+        return AggregatorOutput(embedding, attention.mean(1), auxiliary, attention)
+
+    def _pool(self, tokens: Tensor) -> Tensor:
+        b, count, _ = tokens.shape
+        dropped = None
+        if self.training and self.options.dropped > 0:
+            ranks = torch.rand(b, count, device=tokens.device).argsort(dim=1)
+            dropped = ranks < self.options.dropped
+        query = self.token.expand(b, 1, -1).to(tokens.dtype)
+        pooled: Tensor = self.pooling(query, tokens, tokens, key_padding_mask=dropped, need_weights=False)[0]
+        return pooled.squeeze(1)
+
+    def _pull(self, features: Tensor, attention: Tensor, batch: BagBatch) -> Tensor:
+        with torch.no_grad():
+            hidden = self.anchor_projection(features).relu()
+            scores = self.anchor_scores(hidden) / self.options.temperature
+            target = normalised_sigmoid(scores, batch)
+        # The floor keeps the gradient finite where the softmax gave exactly 0.
+        return -segment_mean(target * attention.clamp_min(1e-30).log(), batch).mean()
+
+    @torch.no_grad()
+    def _move_anchor(self) -> None:
+        for ours, theirs in self._pairs():
+            theirs.lerp_(ours, 1.0 - self.options.anchor_decay)

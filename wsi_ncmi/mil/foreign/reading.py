@@ -1,0 +1,110 @@
+"""Reading a checkpoint that someone else wrote: numbers alone, every one accounted for."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from wsi_ncmi.errors import InputError
+
+__all__ = ["Tensors", "read_tensors"]
+
+_WRAPPERS = ("state_dict", "model_state_dict", "model")
+_PREFIXES = ("module.", "model.")
+
+
+class Tensors:
+    """The tensors of a checkpoint, taken one by one; what is missing or left over is an error.
+
+    Args:
+        values: Name → tensor.
+        place: Where they come from, for messages.
+    """
+
+    def __init__(self, values: Mapping[str, Tensor], place: str) -> None:
+        self._values = dict(values)
+        self.place = place
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._values
+
+    def names(self) -> list[str]:
+        """What has not been taken."""
+        return list(self._values)
+
+    def take(self, name: str, *shape: int | None) -> Tensor:
+        """Takes a tensor away, as float32.
+
+        Args:
+            name: Its name in the checkpoint.
+            *shape: Its shape; None matches any size.
+
+        Raises:
+            InputError: It is missing or has another shape.
+        """
+        if name not in self._values:
+            raise InputError(
+                f"{self.place} doesn't fit: it lacks {name!r}; only the published architecture is imported."
+            )
+        value = self._values.pop(name)
+        fits = value.ndim == len(shape) and all(
+            n in (None, m) for n, m in zip(shape, value.shape, strict=True)
+        )
+        if not fits:
+            wanted = " × ".join("any" if n is None else str(n) for n in shape)
+            raise InputError(
+                f"{self.place} doesn't fit: {name!r} has the shape {tuple(value.shape)} where {wanted} is "
+                "expected; only the published architecture is imported."
+            )
+        return value.detach().to(torch.float32).clone()
+
+    def finish(self) -> None:
+        """Makes sure that nothing is left.
+
+        Raises:
+            InputError: Something is; names it.
+        """
+        if self._values:
+            shown = ", ".join(sorted(self._values)[:4])
+            raise InputError(
+                f"{self.place} doesn't fit: it holds {len(self._values)} tensors without a place here "
+                f"({shown}); only the published architecture is imported."
+            )
+
+
+def read_tensors(path: Path) -> Tensors:
+    """Reads a ``.pt``/``.pth``/``.ckpt`` without executing anything in it.
+
+    A state inside ``state_dict``, ``model_state_dict`` or ``model`` is found, and a prefix ``module.`` or
+    ``model.`` that all names share is taken off.
+
+    Raises:
+        InputError: The file is missing, isn't a checkpoint, or holds more than numbers.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise InputError(f"There is no checkpoint {path}.") from error
+    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(
+            f"{path} can't be read as a checkpoint of plain tensors ({reason}); save its state_dict() alone."
+        ) from error
+    for wrapper in _WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+            break
+    if (
+        not isinstance(content, dict)
+        or not content
+        or not all(isinstance(name, str) and isinstance(t, Tensor) for name, t in content.items())
+    ):
+        raise InputError(f"{path} holds no state_dict (names and tensors); save the model's state_dict().")
+    for prefix in _PREFIXES:
+        if all(name.startswith(prefix) for name in content):
+            content = {name.removeprefix(prefix): value for name, value in content.items()}
+    return Tensors(content, str(path))

@@ -1,0 +1,162 @@
+"""A plain transformer over the instances with a class token, as in STAMP.
+
+Source: El Nahhas et al., "From whole-slide image to biomarker prediction: end-to-end weakly supervised deep
+learning in computational pathology", Nature Protocols 20 (2025), arXiv 2312.10944; layers and sizes as the
+``vit`` of the authors' code (version 2).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from wsi_ncmi.errors import InputError
+from wsi_ncmi.mil.base import Aggregator, AggregatorOutput, BagBatch
+from wsi_ncmi.mil.buckets import make_buckets, scatter_buckets
+from wsi_ncmi.mil.distance_bias import DistanceBias
+from wsi_ncmi.mil.dropout import FastDropout
+from wsi_ncmi.mil.options import VitOptions
+from wsi_ncmi.mil.segments import promote
+
+__all__ = ["VisionTransformer"]
+
+_MOST_PADDING = 0.2
+
+
+class _SelfAttention(nn.Module):
+    def __init__(self, width: int, dropout: float, options: VitOptions) -> None:
+        super().__init__()
+        self.heads = options.heads
+        self.dropout = dropout
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.distance = DistanceBias(options.heads) if options.alibi else None
+        nn.init.xavier_uniform_(self.qkv.weight)  # as torch's own multi-head attention starts
+        nn.init.zeros_(self.qkv.bias)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(
+        self, x: Tensor, kept: Tensor | None, places: Tensor | None, *, look: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        b, n, width = x.shape
+        q, k, v = self.qkv(x).view(b, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        mask = None if kept is None else kept.view(b, 1, 1, n)
+        share = self.dropout if self.training else 0.0
+        mixed = scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=share)
+        if self.distance is not None and places is not None:
+            tiles = promote(v[:, :, 1:]) if kept is None else promote(v[:, :, 1:]) * kept[:, None, 1:, None]
+            if self.training:
+                self.distance.observe(places, None if kept is None else kept[:, 1:])
+            taken = self.distance(places, tiles)
+            mixed = torch.cat([mixed[:, :, :1], (mixed[:, :, 1:] - taken).to(mixed.dtype)], dim=2)
+        seen = self._look(q[:, :, :1], k, mask) if look else None
+        return self.out(mixed.transpose(1, 2).reshape(b, n, width)), seen
+
+    @torch.no_grad()
+    def _look(self, q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
+        scores = promote(q @ k.transpose(-1, -2)) * q.shape[-1] ** -0.5
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -torch.inf)
+        seen: Tensor = scores[..., 1:].softmax(-1).mean(1).squeeze(1)
+        return seen
+
+
+class _Layer(nn.Module):
+    def __init__(self, width: int, dropout: float, options: VitOptions) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.attention = _SelfAttention(width, dropout, options)
+        self.feed_forward = nn.Sequential(
+            nn.LayerNorm(width),
+            nn.Linear(width, options.feed_forward),
+            nn.GELU(),
+            FastDropout(options.feed_forward_dropout),
+            nn.Linear(options.feed_forward, width),
+            FastDropout(options.feed_forward_dropout),
+        )
+
+    def forward(
+        self, x: Tensor, kept: Tensor | None, places: Tensor | None, *, look: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        mixed, seen = self.attention(self.norm(x), kept, places, look=look)
+        x = x + mixed
+        return x + self.feed_forward(x), seen
+
+
+class VisionTransformer(Aggregator):
+    """Full self-attention among all instances; the embedding is the normed class token.
+
+    Bags of similar length are padded to the longest of them (at most a fifth) and the padding is masked out.
+    The reported attention is what the class token gives the instances in the last layer, averaged over the
+    heads, its share for itself left out. With ``alibi`` that is the attention before the distance biases.
+
+    Args:
+        in_features: Width D of the instance features.
+        hidden: Width of the tokens = width of the embedding.
+        dropout: Dropout after the projection and on the attention's weights; on the CPU above 0 it costs
+            memory that grows with N² in training.
+        input_dropout: Dropout on the instance features.
+        options: The transformer's own settings.
+
+    Raises:
+        InputError: The heads don't divide the width.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden: int = 512,
+        dropout: float = 0.0,
+        input_dropout: float = 0.0,
+        options: VitOptions | None = None,
+    ) -> None:
+        super().__init__(in_features, hidden)
+        options = options or VitOptions()
+        if hidden % options.heads:
+            raise InputError(
+                f"A transformer of width {hidden} needs heads that divide it, got {options.heads}; change "
+                "model.hidden or model.vit.heads."
+            )
+        self.alibi = options.alibi
+        self.input_dropout = FastDropout(input_dropout)
+        self.projection = nn.Linear(in_features, hidden)
+        self.dropout = FastDropout(dropout)
+        self.token = nn.Parameter(torch.randn(hidden))
+        self.layers = nn.ModuleList(_Layer(hidden, dropout, options) for _ in range(options.layers))
+        self.norm = nn.LayerNorm(hidden)
+
+    def forward(self, batch: BagBatch, labels: Tensor | None = None) -> AggregatorOutput:
+        """Embeds every bag (see :class:`Aggregator`).
+
+        Raises:
+            InputError: Distance biases without the tiles' coordinates.
+        """
+        if self.alibi and batch.coordinates is None:
+            raise InputError(
+                "The distance biases of 'vit' need the tiles' coordinates, which these bags lack; set "
+                "model.vit.alibi to false."
+            )
+        features = self.input_dropout(self.prepared(batch))
+        hidden = self.dropout(nn.functional.gelu(self.projection(features)))
+        buckets = make_buckets(batch, slack=_MOST_PADDING)
+        results = []
+        for bucket in buckets:
+            places = None
+            if self.alibi and batch.coordinates is not None:
+                places = batch.coordinates[bucket.rows].to(self.token.dtype)
+            results.append(self._embed(hidden[bucket.rows], bucket.kept, places))
+        embedding, attention = scatter_buckets(
+            buckets, [embedding for embedding, _ in results], [attention for _, attention in results]
+        )
+        return AggregatorOutput(embedding, attention)
+
+    def _embed(self, instances: Tensor, kept: Tensor | None, places: Tensor | None) -> tuple[Tensor, Tensor]:
+        tokens = torch.cat([self.token.expand(len(instances), 1, -1).to(instances.dtype), instances], dim=1)
+        if kept is not None:
+            kept = nn.functional.pad(kept, (1, 0), value=True)
+        seen: Tensor | None = None
+        for position, layer in enumerate(self.layers):
+            tokens, seen = layer(tokens, kept, places, look=position == len(self.layers) - 1)
+        assert seen is not None
+        return promote(self.norm(tokens[:, 0])), seen
