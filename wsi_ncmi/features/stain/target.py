@@ -1,0 +1,114 @@
+"""The target that a job brings all its slides to, and what it adds to the identity of feature files."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from wsi_ncmi.errors import InputError
+from wsi_ncmi.features.stain.fitting import fit_stain, model_class
+from wsi_ncmi.features.stain.model import StainFitError, StainModel
+from wsi_ncmi.features.stain.normaliser import StainNormaliser
+from wsi_ncmi.features.stain.options import StainOptions
+from wsi_ncmi.files import sha256_file
+
+__all__ = ["StainTarget", "sample_positions", "stain_target"]
+
+_VERSION = 1
+_MOST_REFERENCE_PIXELS = 100_000_000
+
+
+@dataclass(frozen=True)
+class StainTarget:
+    """What a job normalises to; made once a job, picklable.
+
+    Attributes:
+        model: The target's stain.
+        sample_tiles: Tiles that a slide's own stain is measured on.
+        identity: Canonical JSON of everything that changes pixels: method and its constants, sampling, and
+            the target (``builtin``, or the SHA-256 of the reference file).
+    """
+
+    model: StainModel
+    sample_tiles: int
+    identity: str
+
+    def normaliser(self, sample: NDArray[np.uint8]) -> StainNormaliser:
+        """The normaliser of one slide.
+
+        Args:
+            sample: uint8 (n, h, w, 3): the slide's tiles at ``sample_positions``.
+
+        Raises:
+            StainFitError: The slide's stain can't be measured on them.
+        """
+        return StainNormaliser(fit_stain(sample, self.model.method), self.model)
+
+
+def stain_target(options: StainOptions) -> StainTarget | None:
+    """The target of a job; None where no normalisation is wanted.
+
+    Raises:
+        InputError: The reference is missing, no image, too large, or its stain can't be measured; or a
+            reference is given without a method.
+    """
+    if options.method == "none":
+        if options.reference is not None:
+            raise InputError(
+                f"A stain reference ({options.reference}) is given but no method; choose one with --stain "
+                "macenko or --stain reinhard."
+            )
+        return None
+    kind = model_class(options.method)
+    model, origin = kind.builtin(), "builtin"
+    if options.reference is not None:
+        model, origin = _reference(options.reference, options.method)
+    facts = {
+        "method": options.method,
+        "version": _VERSION,
+        **kind.constants(),
+        "sample_tiles": options.sample_tiles,
+        "target": origin,
+    }
+    identity = json.dumps(facts, sort_keys=True, separators=(",", ":"))
+    return StainTarget(model, options.sample_tiles, identity)
+
+
+def sample_positions(n_tiles: int, sample_tiles: int) -> NDArray[np.int64]:
+    """Positions of at most ``sample_tiles`` of a slide's tiles, evenly spread in their order, each once.
+
+    Returns:
+        int64 (min(n_tiles, sample_tiles),), ascending; the same for the same numbers.
+    """
+    count = min(n_tiles, sample_tiles)
+    return (2 * np.arange(count, dtype=np.int64) + 1) * n_tiles // (2 * max(count, 1))
+
+
+def _reference(path: Path, method: str) -> tuple[StainModel, str]:
+    try:
+        with warnings.catch_warnings():
+            # The size is checked against this module's own limit.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                if image.width * image.height > _MOST_REFERENCE_PIXELS:
+                    raise InputError(
+                        f"The stain reference {path} has {image.width} × {image.height} pixels; cut a region "
+                        "of at most 100 megapixels out of it."
+                    )
+                pixels = np.asarray(image.convert("RGB"))
+            digest = sha256_file(path)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"The stain reference {path} can't be read as an image ({error}).") from error
+    try:
+        return fit_stain(pixels, method), f"sha256:{digest}"
+    except StainFitError as error:
+        reason = str(error).split(": ", 1)[1].split(";", 1)[0]
+        raise InputError(
+            f"The stain reference {path} can't be used: {reason}; give an image of tissue with both stains."
+        ) from error
