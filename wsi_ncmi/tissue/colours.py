@@ -1,0 +1,118 @@
+"""A slide in small as smoothed optical densities: one of green, and the ratios of red and blue to it.
+
+Everything that tells tissue, ink, folds and borders apart is read off these three planes. They are made strip
+by strip: float planes of a whole large slide (22 Mpx) would take 90 MB each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from wsi_ncmi.slides import Overview
+
+__all__ = ["RATIO_STEP", "Colours", "glass_colour", "smooth_colours", "strips"]
+
+RATIO_STEP = 0.01
+"""Ratio of densities that one step of a ratio plane stands for."""
+
+# No scanner's glass is darker; a slide without any glass gets this as its white at least.
+_DARKEST_GLASS = 200
+_GLASS_PERCENTILE = 98.0
+_STRIP_PX = 1 << 20
+_TRUNCATE = 4.0
+# Below this density a ratio is that of two noises.
+_LEAST_DENSITY = 0.02
+
+
+@dataclass(frozen=True, eq=False)  # arrays have no one truth value to compare by
+class Colours:
+    """Smoothed optical densities relative to the slide's glass.
+
+    Attributes:
+        green: Density of green, float16 (h, w).
+        red_ratio: Density of red over that of green, uint8 (h, w) in steps of ``RATIO_STEP``, up to 2.55.
+        blue_ratio: The same of blue.
+        brightest: Largest of R, G and B before smoothing, uint8 (h, w).
+    """
+
+    green: NDArray[np.float16]
+    red_ratio: NDArray[np.uint8]
+    blue_ratio: NDArray[np.uint8]
+    brightest: NDArray[np.uint8]
+
+
+def strips(shape: tuple[int, ...], halo: int = 0) -> Iterator[tuple[slice, slice, slice]]:
+    """Parts a picture in strips with a halo.
+
+    Yields:
+        Rows of the strip, rows with the halo, and where the strip lies within those.
+    """
+    height, width = shape
+    rows = max(1, _STRIP_PX // max(width, 1))
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        first, last = max(0, top - halo), min(height, bottom + halo)
+        yield slice(top, bottom), slice(first, last), slice(top - first, bottom - first)
+
+
+def glass_colour(overview: Overview) -> NDArray[np.float32]:
+    """The colour of empty glass, float32 (3,): the brightest thing on a slide.
+
+    On a slide without glass something near white is assumed.
+    """
+    white = np.full(3, 255.0, np.float32)
+    for channel in range(3):
+        counts = np.zeros(256, np.int64)
+        for rows, _, _ in strips(overview.readable.shape):
+            plane = overview.pixels[rows, :, channel][overview.readable[rows]]
+            counts += np.bincount(plane, minlength=256)
+        total = counts.cumsum()
+        if total[-1]:
+            white[channel] = np.searchsorted(total, total[-1] * _GLASS_PERCENTILE / 100.0)
+    return np.maximum(white, _DARKEST_GLASS)
+
+
+def smooth_colours(overview: Overview, white: NDArray[np.float32], sigma: tuple[float, float]) -> Colours:
+    """Densities of a slide, smoothed.
+
+    Args:
+        overview: The slide in small; unreadable places count as glass.
+        white: Colour of the glass.
+        sigma: Of the Gaussian, in pixels down and across.
+    """
+    height, width = overview.readable.shape
+    green = np.empty((height, width), np.float16)
+    red_ratio, blue_ratio = np.empty((height, width), np.uint8), np.empty((height, width), np.uint8)
+    brightest = np.empty((height, width), np.uint8)
+    halo = int(_TRUNCATE * sigma[0] + 0.5)
+    for rows, padded, inner in strips((height, width), halo):
+        pixels, readable = overview.pixels[padded], overview.readable[padded]
+        brightest[rows] = pixels[inner].max(axis=2)
+        planes = [density(pixels[..., c], readable, float(white[c])) for c in range(3)]
+        red, middle, blue = (smooth(plane, sigma)[inner] for plane in planes)
+        green[rows] = middle
+        reference = np.maximum(middle, _LEAST_DENSITY)
+        for target, plane in ((red_ratio, red), (blue_ratio, blue)):
+            target[rows] = np.minimum(plane / reference * (1.0 / RATIO_STEP) + 0.5, 255.0).astype(np.uint8)
+    return Colours(green, red_ratio, blue_ratio, brightest)
+
+
+def density(plane: NDArray[np.uint8], readable: NDArray[np.bool_], white: float) -> NDArray[np.float32]:
+    """Optical density of one channel through a table of 256 values; 0 where it can't be read."""
+    table = np.maximum(-np.log10((np.arange(256) + 1.0) / (white + 1.0)), 0.0).astype(np.float32)
+    result: NDArray[np.float32] = table[plane]
+    result[~readable] = 0.0
+    return result
+
+
+def smooth(plane: NDArray[np.float32], sigma: tuple[float, float]) -> NDArray[np.float32]:
+    """A Gaussian of ``sigma`` pixels down and across."""
+    if max(sigma) == 0.0:
+        return plane
+    result: NDArray[np.float32] = ndimage.gaussian_filter(plane, sigma, truncate=_TRUNCATE)
+    return result

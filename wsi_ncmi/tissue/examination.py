@@ -1,0 +1,51 @@
+"""One look at a slide in small, for its tissue and its artefacts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wsi_ncmi.slides import Mpp, Slide
+from wsi_ncmi.tissue.artifact_map import ArtifactMap
+from wsi_ncmi.tissue.artifact_options import ArtifactOptions
+from wsi_ncmi.tissue.artifacts import find_artifacts
+from wsi_ncmi.tissue.mask import TissueMask
+from wsi_ncmi.tissue.options import TissueOptions
+from wsi_ncmi.tissue.segmentation import find_tissue, slide_overview
+
+__all__ = ["Examination", "examine_slide"]
+
+
+@dataclass(frozen=True, eq=False)  # arrays have no one truth value to compare by
+class Examination:
+    """Tissue and artefacts of a slide.
+
+    Attributes:
+        mask: Its tissue.
+        artifacts: Its pen marks, folds and borders.
+    """
+
+    mask: TissueMask
+    artifacts: ArtifactMap
+
+
+def examine_slide(
+    slide: Slide, mpp: Mpp, tissue_options: TissueOptions, artifact_options: ArtifactOptions
+) -> Examination:
+    """Finds tissue and artefacts of a slide from one overview.
+
+    Args:
+        slide: An open slide.
+        mpp: Its resolution.
+        tissue_options: Method and limits of the tissue mask.
+        artifact_options: Thresholds of the artefact scores; the map itself doesn't depend on them.
+
+    Returns:
+        Both, at most as coarse as ``working_mpp``.
+
+    Raises:
+        SlideReadError: Nothing of the slide can be read.
+    """
+    overview = slide_overview(slide, mpp, tissue_options)
+    mask, colours = find_tissue(overview, mpp, tissue_options)
+    pixel_um = (overview.downsample_x * mpp.x, overview.downsample_y * mpp.y)
+    return Examination(mask, find_artifacts(overview, colours, pixel_um))
