@@ -30,7 +30,7 @@ def walk(path: Path, options: GridOptions) -> tuple[Counter[bytes], int, int]:
             stored.decoder(data, out)
 
         grid = TileGrid.plan(slide.levels, Mpp(0.25, 0.25, "table"), options)
-        plan = _rectangles(grid.level_boxes(), grid)
+        plan = _rectangles(grid.level_boxes(), grid.level.width_px, grid.level.height_px)
         source = DirectSource(slide, dataclasses.replace(stored, decoder=counting), plan)
         used = len(source.used_tiles)
         for start in range(0, len(plan), 3):

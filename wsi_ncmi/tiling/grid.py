@@ -16,10 +16,10 @@ from wsi_ncmi.tiling.options import GridOptions
 
 __all__ = ["TileGrid"]
 
-# A target this much finer than level 0 is still "native": scanners state mpp to two or three digits.
-_UPSAMPLE_TOLERANCE = 0.01
 # A scale this near to a whole number of read-level pixels is taken as that number, so that pixels are read
-# as they are; half of the 0.1 % by which a source box may be off.
+# as they are: scanners state 0.25 as 0.2501, and the sides of levels are rounded to pixels. It is half of the
+# 0.1 % by which a source box may be off. A target that is finer than a level by no more than this is that
+# level's own resolution, nothing is enlarged; finer ones need the next finer level, or leave to upsample.
 _WHOLE_TOLERANCE = 0.0005
 # A box this near to a whole pixel lies on it.
 _NOISE_PX = 1e-6
@@ -40,6 +40,7 @@ class TileGrid:
         level: That level.
         scale_x: Level-0 pixels per tile pixel along x (a float; anisotropic slides have two).
         scale_y: The same along y.
+        scaled_decoding: Whether the decoder may reduce tiles itself (see ``GridOptions``).
     """
 
     width_px: int
@@ -52,6 +53,7 @@ class TileGrid:
     level: Level
     scale_x: float
     scale_y: float
+    scaled_decoding: bool = False
 
     @classmethod
     def plan(cls, levels: Sequence[Level], mpp: Mpp, options: GridOptions) -> TileGrid:
@@ -63,22 +65,17 @@ class TileGrid:
             options: Target resolution, tile size and overlap.
 
         Raises:
-            UpsampleError: The target is more than 1 % finer than level 0 and ``allow_upsample`` is off.
+            UpsampleError: The target is finer than level 0 and ``allow_upsample`` is off.
             SlideError: One tile covers more pixels of the read level than are read at once.
         """
         scale_x, scale_y = options.mpp / mpp.x, options.mpp / mpp.y
-        if min(scale_x, scale_y) < 1.0 - _UPSAMPLE_TOLERANCE and not options.allow_upsample:
+        if not _reaches(scale_x, scale_y, levels[0]) and not options.allow_upsample:
             raise UpsampleError(
                 f"The slide has {mpp.x:g} × {mpp.y:g} µm per pixel, coarser than the target of "
-                f"{options.mpp:g}; choose a coarser --mpp or pass --allow-upsample."
+                f"{options.mpp:g}; give --mpp {max(mpp.x, mpp.y):g} or more, or pass --allow-upsample."
             )
         index = max(
-            (
-                number
-                for number, level in enumerate(levels)
-                if level.downsample_x <= scale_x * (1 + _UPSAMPLE_TOLERANCE)
-                and level.downsample_y <= scale_y * (1 + _UPSAMPLE_TOLERANCE)
-            ),
+            (number for number, level in enumerate(levels) if _reaches(scale_x, scale_y, level)),
             key=lambda number: levels[number].downsample_x,
             default=0,
         )
@@ -95,6 +92,7 @@ class TileGrid:
             level=level,
             scale_x=_whole(scale_x, level.downsample_x),
             scale_y=_whole(scale_y, level.downsample_y),
+            scaled_decoding=options.scaled_decoding,
         )
 
     @property
@@ -170,6 +168,11 @@ class TileGrid:
         whole = np.rint(boxes)
         exact: NDArray[np.float64] = np.where(np.abs(boxes - whole) < _NOISE_PX, whole, boxes)
         return exact
+
+
+def _reaches(scale_x: float, scale_y: float, level: Level) -> bool:
+    """Whether a level is fine enough for a scale in level-0 pixels."""
+    return min(scale_x / level.downsample_x, scale_y / level.downsample_y) >= 1.0 - _WHOLE_TOLERANCE
 
 
 def _check_region(level: Level, options: GridOptions, scale_x: float, scale_y: float) -> None:

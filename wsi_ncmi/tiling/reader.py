@@ -59,6 +59,7 @@ class TileReader:
         path: ``direct`` or ``reader``.
         reason: Why stored tiles are not decoded directly, as half a sentence; empty where they are.
         note: One sentence for the ledger when direct decoding gave other pixels than the reader, else empty.
+        decoding_factor: By how much the decoder itself reduces tiles; 1 unless the grid allows it.
     """
 
     def __init__(
@@ -73,14 +74,15 @@ class TileReader:
         if threads < 1:
             raise ValueError(f"threads must be at least 1, not {threads}.")
         self._grid, self._n = grid, len(selection)
-        self._boxes = grid.level_boxes(selection.indices)
-        self._plan = _rectangles(self._boxes, grid)
+        self._boxes, self._reduction = grid.level_boxes(selection.indices), grid.reduction
+        self.decoding_factor = 1
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads, "tiles") if threads > 1 else None
         self._stored: StoredTiles | None = None
         self.path: Literal["direct", "reader"] = "reader"
         self.reason, self.note = "", ""
-        self._source: PixelSource = ReaderSource(slide, grid.read_level, self._plan)
+        plan = _rectangles(self._boxes, grid.level.width_px, grid.level.height_px)
+        self._source: PixelSource = ReaderSource(slide, grid.read_level, plan)
         if path == "reader":
             self.reason = "the slide's reader was asked for"
             return
@@ -138,10 +140,17 @@ class TileReader:
         level = self._grid.read_level
         with contextlib.ExitStack() as on_refusal:
             stored = on_refusal.enter_context(open_stored_tiles(slide, level))
-            source = DirectSource(slide, stored, self._plan, self._pool)
+            factor = _decoding_factor(stored, self._grid)
+            tiles = stored.reduced(factor) if factor > 1 else stored
+            boxes = self._boxes / factor
+            source = DirectSource(
+                slide, tiles, _rectangles(boxes, tiles.width_px, tiles.height_px), self._pool
+            )
+            # Tiles are proven at their full size; reduced ones have pixels of their own by design.
             self._refuse_wrong_pixels(slide, level, stored, source.used_tiles)
             on_refusal.pop_all()
-        self._stored = stored
+        self._stored, self._boxes, self.decoding_factor = stored, boxes, factor
+        self._reduction = self._reduction[0] / factor, self._reduction[1] / factor
         return source
 
     def _refuse_wrong_pixels(
@@ -185,13 +194,13 @@ class TileReader:
         Raises:
             SlideReadError: The tile can't be read; ``out`` then holds nothing of use.
         """
-        if self._grid.native:
+        if self._reduction == (1.0, 1.0):
             self._source.fill(position, out)
             return
         region, x, y = self._source.region(position)
         box = self._boxes[position]
         left, top = max(0.0, float(box[0]) - x), max(0.0, float(box[1]) - y)
-        out[...] = area_resample(region, left, top, self._grid.reduction, self._grid.tile_px)
+        out[...] = area_resample(region, left, top, self._reduction, self._grid.tile_px)
 
 
 def read_tiles(
@@ -235,10 +244,19 @@ def read_tile(slide: Slide, grid: TileGrid, index: int) -> NDArray[np.uint8]:
     return pixels
 
 
-def _rectangles(boxes: NDArray[np.float64], grid: TileGrid) -> NDArray[np.int64]:
-    """The whole pixels of the read level that boxes touch, inside the level: int64 (N, 4)."""
+def _decoding_factor(stored: StoredTiles, grid: TileGrid) -> int:
+    """The largest reduction that the decoder may do: it never gives fewer pixels than the target has."""
+    if grid.scaled_decoding:
+        for factor in (8, 4, 2):
+            if factor <= min(grid.reduction) and stored.reducible(factor):
+                return factor
+    return 1
+
+
+def _rectangles(boxes: NDArray[np.float64], width_px: int, height_px: int) -> NDArray[np.int64]:
+    """The whole pixels that boxes touch, inside a level of that size: int64 (N, 4)."""
     corners = np.concatenate((np.floor(boxes[:, :2]), np.ceil(boxes[:, 2:])), axis=1).astype(np.int64)
-    sides = np.array((grid.level.width_px, grid.level.height_px) * 2)
+    sides = np.array((width_px, height_px) * 2)
     # A level may be shorter than level 0 by a fraction of a pixel: its last pixel is then repeated.
     least = np.array((0, 0, 1, 1))
     return np.clip(corners, least, sides - 1 + least)

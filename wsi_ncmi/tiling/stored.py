@@ -10,7 +10,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.slides import Slide
-from wsi_ncmi.tiling.jpeg import Decoder, jpeg2000_decoder, jpeg_decoder
+from wsi_ncmi.tiling.jpeg import Decoder, JpegDecoder, jpeg2000_decoder, jpeg_decoder
 
 __all__ = ["NotDirectError", "StoredTiles", "open_stored_tiles"]
 
@@ -83,6 +83,31 @@ class StoredTiles:
         if len(data) != length:
             raise ValueError("the file ends inside the tile")
         self.decoder(data, out)
+
+    def reducible(self, factor: int) -> bool:
+        """Whether the decoder itself can reduce the tiles by 2, 4 or 8."""
+        return (
+            isinstance(self.decoder, JpegDecoder)
+            and self.tile_width_px % factor == 0
+            and self.tile_height_px % factor == 0
+        )
+
+    def reduced(self, factor: int) -> StoredTiles:
+        """The same tiles, decoded at ``1 / factor`` of their sides; it shares the open file.
+
+        Raises:
+            ValueError: They can't be.
+        """
+        if not (isinstance(self.decoder, JpegDecoder) and self.reducible(factor)):
+            raise ValueError(f"tiles of {self.tile_width_px} px can't be decoded at 1/{factor}")
+        return replace(
+            self,
+            width_px=-(-self.width_px // factor),
+            height_px=-(-self.height_px // factor),
+            tile_width_px=self.tile_width_px // factor,
+            tile_height_px=self.tile_height_px // factor,
+            decoder=replace(self.decoder, factor=factor),
+        )
 
     def close(self) -> None:
         """Closes the file."""
