@@ -15,6 +15,7 @@ from wsi_ncmi.cli import (
     evaluate,
     extract,
     inventory,
+    models,
     predict,
     run,
     split,
@@ -52,7 +53,7 @@ def _root(
 
 
 for _module in (
-    demo, run, inventory, extract, verify, split, train, compare, evaluate, predict, synth, doctor,
+    demo, run, inventory, extract, verify, split, train, compare, evaluate, predict, synth, doctor, models,
 ):  # fmt: skip
     app.command(_module.NAME)(_module.command)
 app.add_typer(config.app, name="config")

@@ -3,8 +3,8 @@
 Source: Ye, Hamidi, Chi, Li, Pilanci, Ogawa, Haseyama, Plataniotis, "ASMIL: Attention-Stabilized Multiple
 Instance Learning for Whole Slide Imaging", ICLR 2026, arXiv 2603.06658: anchor model by moving average,
 normalised sigmoid in the anchor, random dropping of tokens; layers, the stabilising loss and the decay as in
-the authors' code. That code updates its anchor only where a weight is not a number, so it never moves; here it
-moves as the paper says.
+the authors' code. That code updates its anchor only where a weight is not a number, so it never moves; here
+it moves as the paper says.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Nyström self-attention: a few landmarks stand for all instances, so that memory grows with N alone.
 
-Source: Xiong, Zeng, Chakraborty, Tan, Fung, Li, Singh, "Nyströmformer", AAAI 2021, arXiv 2102.03902, with
-its iterative pseudo-inverse and the details of the implementation that TransMIL builds on: zeros in front to a multiple of the landmarks, one norm for all heads of a bag, and a
-depth-wise convolution over the values.
+Source: Xiong, Zeng, Chakraborty, Tan, Fung, Li, Singh, "Nyströmformer", AAAI 2021, arXiv 2102.03902, with its
+iterative pseudo-inverse and the details of the implementation that TransMIL builds on (nystrom-attention by
+lucidrains): zeros in front to a multiple of the landmarks, one norm for all heads of a bag, and a depth-wise
+convolution over the values.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """CLAM's checkpoints (``s_<fold>_checkpoint.pt``): names of ``CLAM_SB`` and ``CLAM_MB``.
 
-Key list: models/model_clam.py of github.com/mahmoodlab/CLAM. The attention net is entry 3 of ``attention_net``,
-or 2 in models made without dropout by earlier versions; the last layer of the plain one moves likewise.
+Key list: models/model_clam.py of github.com/mahmoodlab/CLAM. The attention net is entry 3 of
+``attention_net``, or 2 in models made without dropout by earlier versions; the last layer of the plain one
+moves likewise.
 """
 
 from __future__ import annotations
@@ -72,5 +73,7 @@ def _single_head(tensors: Tensors, hidden: int) -> tuple[dict[str, Tensor], int]
 def _multiple_head(tensors: Tensors, hidden: int) -> tuple[dict[str, Tensor], int]:
     classes = sum(name.startswith("classifiers.") and name.endswith(".bias") for name in tensors.names())
     parts = [_linear(tensors, f"classifiers.{c}", 1, hidden) for c in range(classes)]
-    weight = torch.block_diag(*[weight for weight, _ in parts])
+    weight = torch.zeros(classes, classes * hidden)
+    for c, (own, _) in enumerate(parts):
+        weight[c, c * hidden : (c + 1) * hidden] = own[0]
     return {"weight": weight, "bias": torch.cat([bias for _, bias in parts])}, classes

@@ -1,8 +1,8 @@
 """DSMIL's checkpoints: names of ``MILNet(FCLayer, BClassifier)``.
 
-Key list: dsmil.py of github.com/binli123/dsmil-wsi. The instance layer is ``fc.0`` in ``FCLayer`` and ``fc`` in
-``IClassifier``; the query is one layer, or two (``q.0`` and ``q.2``) in the nonlinear form; the value layer
-``v.1`` is there where the value isn't passed as it is.
+Key list: dsmil.py of github.com/binli123/dsmil-wsi. The instance layer is ``fc.0`` in ``FCLayer`` and
+``fc`` in ``IClassifier``; the query is one layer, or two (``q.0`` and ``q.2``) in the nonlinear form; the
+value layer ``v.1`` is there where the value isn't passed as it is.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def import_checkpoint(path: Path, *, dsmil_value: Literal["linear", "relu"] | No
         dsmil_value: What follows DSMIL's value layer (see :func:`translate_dsmil`).
 
     Raises:
-        InputError: The file can't be read, is of none of the three, or doesn't fit the published architecture.
+        InputError: The file can't be read, is of none of the three, or doesn't fit the published one.
     """
     translated = _translate(read_tensors(Path(path)), dsmil_value)
     aggregator = build_model(translated.options, translated.in_features, translated.num_classes)

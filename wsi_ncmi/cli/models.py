@@ -1,0 +1,68 @@
+"""``wsi-ncmi models``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from wsi_ncmi.cli.common import AsJson, Debug, Quiet, guarded
+
+NAME = "models"
+
+
+def command(
+    in_features: Annotated[
+        int, typer.Option("--in-features", min=1, help="Width of the instance features.")
+    ] = 1024,
+    classes: Annotated[int, typer.Option("--classes", min=2, help="Number of classes.")] = 2,
+    instances: Annotated[
+        int, typer.Option("--instances", min=1, help="Instances of the measured bag.")
+    ] = 1024,
+    quiet: Quiet = False,
+    debug: Debug = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the aggregators with paper, parameters and cost, measured with their default settings.
+
+    Example: wsi-ncmi models --in-features 1536
+    """
+    rows = guarded(
+        lambda _: _rows(in_features, classes, instances, costed=as_json or not quiet),
+        quiet=quiet, debug=debug,
+    )  # fmt: skip
+    if as_json:
+        typer.echo(json.dumps(rows, ensure_ascii=False))
+        return
+    for row in rows:
+        if quiet:
+            typer.echo(row["name"])
+            continue
+        size, flops = row["parameters"] / 1e6, row["flops_per_instance"] / 1e6
+        cost = f"{size:.2f} M parameters, {flops:.2f} MFLOP/instance"
+        typer.echo(f"{row['name']:<12} {cost:<44} {row['paper']}")
+        typer.echo(f"{'':<12} {row['summary']}; attention: {row['attention']}")
+
+
+def _rows(in_features: int, classes: int, instances: int, *, costed: bool) -> list[dict[str, Any]]:
+    from wsi_ncmi.mil import ModelOptions, list_models, measure_model
+
+    rows = []
+    for info in list_models():
+        row: dict[str, Any] = {
+            "name": info.name,
+            "paper": info.paper,
+            "summary": info.summary,
+            "attention": info.attention,
+            "needs_classes": info.needs_classes,
+            "ordered": info.ordered,
+            "full_attention": info.full_attention,
+            "settings": [*info.settings, *([info.group] if info.group else [])],
+        }
+        if costed:
+            row |= asdict(measure_model(ModelOptions(name=info.name), in_features, classes, instances))
+            row |= {"in_features": in_features, "classes": classes}
+        rows.append(row)
+    return rows
