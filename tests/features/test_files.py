@@ -25,6 +25,7 @@ from wsi_ncmi.features import (
     write_features,
 )
 from wsi_ncmi.features.schema import Identity
+from wsi_ncmi.features.seal import seal_of
 from wsi_ncmi.slides import SlideRecord
 from wsi_ncmi.tiling import GridOptions
 from wsi_ncmi.tissue import TissueOptions
@@ -35,7 +36,7 @@ RECORD = SlideRecord(
 )  # fmt: skip
 FACTS = SlideFacts(
     slide_id="a.1", width_px=4000, height_px=3000, reader="openslide", mpp_source="vendor", read_level=1,
-    tile_size_level0=(512.0, 512.0), n_failed_reads=3, tissue_found={"threshold_used": 0.1},
+    tile_size_level0=(512.0, 512.0), n_failed_reads=3, n_artifact_tiles=5, tissue_found={"threshold_used": 0.1},
 )  # fmt: skip
 
 
@@ -44,21 +45,28 @@ def identity(encoder: Encoder) -> Identity:
     return identity_of(RECORD, TissueOptions(), GridOptions(mpp=0.5, overlap_px=16), encoder)
 
 
-def write(path: Path, identity: Identity, n: int = 20, width: int = 6, features=None) -> Path:
+KINDS = ("pen", "fold", "border", "blur")
+
+
+def write(path: Path, identity: Identity, n: int = 20, width: int = 6, features=None, artifacts=None) -> Path:
     rng = np.random.default_rng(n)
     features = rng.normal(size=(n, width)).astype(np.float32) if features is None else features
     coords = np.stack((np.arange(n) % 7 * 512, np.arange(n) // 7 * 512), 1).astype(np.int64)
     fraction = np.linspace(0.25, 1, n).astype(np.float16)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_features(
-        path, features=features, coords=coords, tissue_fraction=fraction, identity=identity, slide=FACTS
-    )
+        path, features=features, coords=coords, tissue_fraction=fraction, identity=identity, slide=FACTS,
+        artifacts=artifacts, artifact_kinds=() if artifacts is None else KINDS,
+    )  # fmt: skip
     return path
 
 
 def test_the_layout_is_the_golden_one(tmp_path: Path, identity: Identity) -> None:
-    with h5py.File(write(tmp_path / "a.1.h5", identity), "r") as file:
-        assert sorted(file) == ["coords", "features", "tissue_fraction"]
+    scores = np.linspace(0, 1, 80).reshape(20, 4).astype(np.float16)
+    with h5py.File(write(tmp_path / "a.1.h5", identity, artifacts=scores), "r") as file:
+        assert sorted(file) == ["artifacts", "coords", "features", "tissue_fraction"]
+        assert (file["artifacts"].dtype, file["artifacts"].shape) == (np.dtype("<f2"), (20, 4))
+        assert list(file["artifacts"].attrs["names"]) == ["pen", "fold", "border", "blur"]
         assert (file["features"].dtype, file["features"].shape) == (np.dtype("<f2"), (20, 6))
         assert (file["coords"].dtype, file["coords"].shape) == (np.dtype("<i8"), (20, 2))
         assert file["tissue_fraction"].dtype == np.dtype("<f2")
@@ -73,12 +81,13 @@ def test_the_layout_is_the_golden_one(tmp_path: Path, identity: Identity) -> Non
         content = file["features"][()].tobytes() + file["coords"][()].tobytes()
     assert attrs["sha256"] == hashlib.sha256(content).hexdigest()
     expected = {
-        "schema": "wsi-ncmi-features/1", "complete": True, "n_tiles": 20, "n_failed_reads": 3,
+        "schema": "wsi-ncmi-features/2", "complete": True, "n_tiles": 20, "n_failed_reads": 3,
         "slide_id": "a.1", "slide_fingerprint": "ab" * 16, "reader": "openslide", "mpp_level0": 0.25,
         "mpp_source": "vendor", "mpp_target": 0.5, "tile_px": 256, "overlap_px": 16, "read_level": 1,
         "tissue_method": "hed", "encoder": "descriptor", "encoder_weights_sha256": "none",
         "precision": identity.precision, "backend": identity.backend, "transform": identity.transform,
-        "min_tissue": 0.25, "artifacts_rule": "keep", "tile_size_level0": 512.0,
+        "min_tissue": 0.25, "artifacts_rule": "keep", "tile_size_level0": 512.0, "n_artifact_tiles": 5,
+        "annotations": "none", "stain": "none", "stain_found": "", "decoding": "exact",
     }  # fmt: skip
     assert {name: attrs[name] for name in expected} == expected
     assert str(attrs["software"]).startswith("wsi-ncmi ")
@@ -103,6 +112,64 @@ def test_what_is_written_is_read(tmp_path: Path, identity: Identity, n: int) -> 
     assert file.identity == read_identity(path) == identity
     assert verify_file(path).ok
     assert verify_file(path).n_tiles == n
+
+
+@pytest.mark.parametrize("n", [0, 20])
+def test_artefact_scores_are_read_back(tmp_path: Path, identity: Identity, n: int) -> None:
+    scores = np.random.default_rng(0).random((n, 4)).astype(np.float16)
+    path = write(tmp_path / "a.1.h5", identity, n, artifacts=scores)
+    file = open_features_file(path)
+    assert file.artifact_kinds == KINDS
+    assert file.n_artifact_tiles == 5
+    np.testing.assert_array_equal(file.artifacts, scores)
+    assert verify_file(path).ok
+    without = open_features_file(write(tmp_path / "b" / "a.1.h5", identity, n))
+    assert without.artifact_kinds == ()
+    assert without.artifacts.shape == (n, 0)
+
+
+def test_scores_that_are_no_shares_are_found(tmp_path: Path, identity: Identity) -> None:
+    for bad in (np.full((20, 4), 1.5), np.full((20, 4), np.nan)):
+        path = write(tmp_path / "a.1.h5", identity, artifacts=bad.astype(np.float16))
+        assert "artefact scores" in verify_file(path).problem
+    with pytest.raises(ValueError, match="artifacts"):
+        write(tmp_path / "a.1.h5", identity, artifacts=np.zeros((19, 4), np.float16))
+
+
+def first_version(path: Path) -> Path:
+    """What version 1 wrote: no scores, no attributes of annotations and stain; sealed as it was."""
+    with h5py.File(path, "r+") as file:
+        file.attrs["schema"] = "wsi-ncmi-features/1"
+        for name in ("annotations", "stain", "stain_found", "decoding", "n_artifact_tiles"):
+            del file.attrs[name]
+    content = path.read_bytes()
+    content = content[: content.rindex(b"\nwsi-ncmi seal")] if b"\nwsi-ncmi seal" in content else content
+    path.write_bytes(content + seal_of(content))
+    return path
+
+
+def test_files_of_the_first_version_are_read_and_never_written_over(
+    tmp_path: Path, identity: Identity
+) -> None:
+    path = first_version(write(tmp_path / "a.1.h5", identity))
+    assert verify_file(path).ok, verify_file(path).problem
+    file = open_features_file(path)
+    assert file.attrs["schema"] == "wsi-ncmi-features/1"
+    assert (file.n_artifact_tiles, file.artifacts.shape) == (0, (20, 0))
+    found = read_identity(path)
+    assert found is not None
+    assert difference(found, identity) == (
+        "the file layout is wsi-ncmi-features/1 there, wsi-ncmi-features/2 here"
+    )
+
+
+def test_a_layout_of_the_future_is_refused_with_a_remedy(tmp_path: Path, identity: Identity) -> None:
+    path = write(tmp_path / "a.1.h5", dataclasses.replace(identity, schema="wsi-ncmi-features/9"))
+    with pytest.raises(InputError, match=r"features/9.*update wsi-ncmi"):
+        open_features_file(path)
+    found = read_identity(path)
+    assert found is not None
+    assert "the file layout is wsi-ncmi-features/9 there" in difference(found, identity)
 
 
 def test_rows_come_from_the_mapped_file(tmp_path: Path, identity: Identity) -> None:
@@ -138,6 +205,37 @@ def test_a_difference_is_told_in_words(identity: Identity) -> None:
     assert "224" in text
     assert "timm:vit" in text
     assert difference(identity, identity) == ""
+
+
+DROP = '{"blur":0.5,"pen":0.1,"rule":"drop"}'
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "words"),
+    [
+        ({"artifacts_rule": "keep"}, {"artifacts_rule": DROP}, "the artefact rule is keep there, drop here"),
+        (
+            {"artifacts_rule": DROP},
+            {"artifacts_rule": DROP.replace("0.5", "0.7")},
+            "the artefact option blur is 0.5 there, 0.7 here",
+        ),
+        ({"stain": "none"}, {"stain": '{"method":"macenko"}'}, "normalisation is none there, macenko here"),
+        ({"decoding": "exact"}, {"decoding": "scaled"}, "the decoding is exact there, scaled here"),
+        (
+            {"annotations": "none"},
+            {"annotations": "ab" * 32},
+            "the slide's set of annotations is another (none there, abababababab… here)",
+        ),
+        (
+            {"stain": '{"method":"macenko","target":"builtin"}'},
+            {"stain": '{"method":"macenko","target":"sha256:%s"}' % ("0" * 64)},
+            "the stain option target is builtin there, sha256:00000… here",
+        ),
+    ],
+)
+def test_options_that_differ_are_named(identity: Identity, there, here, words: str) -> None:
+    found, wanted = dataclasses.replace(identity, **there), dataclasses.replace(identity, **here)
+    assert difference(found, wanted).endswith(words)
 
 
 def test_damage_at_any_place_is_found(tmp_path: Path, identity: Identity) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from wsi_ncmi.features import Journal, LedgerRow, merge_rows, read_journal, read
 
 ROWS = (
     LedgerRow("b", "x/b.svs", "failed", 'it said "no", and\nmore; µ'),
-    LedgerRow("a", "a.svs", "done", "", 12, 1, 3.25, "openslide", 0.2525, "vendor"),
+    LedgerRow("a", "a.svs", "done", "", 12, 1, 3.25, "openslide", 0.2525, "vendor", 7),
 )
 
 
@@ -19,13 +20,28 @@ def test_the_ledger_is_sorted_and_reads_back(tmp_path: Path) -> None:
     path = tmp_path / "ledger.csv"
     write_ledger(ROWS, path)
     lines = path.read_text(encoding="utf-8").splitlines()
-    assert lines[0] == "slide_id,path,status,reason,tiles,failed_reads,seconds,reader,mpp,mpp_source"
-    assert lines[1] == "a,a.svs,done,,12,1,3.25,openslide,0.2525,vendor"
+    assert lines[0] == (
+        "slide_id,path,status,reason,tiles,failed_reads,seconds,reader,mpp,mpp_source,artifact_tiles,features_set"
+    )
+    assert lines[1] == "a,a.svs,done,,12,1,3.25,openslide,0.2525,vendor,7,"
     assert len(lines) == 3  # a line break in a reason makes no line
     first, second = read_ledger(path)
     assert first == ROWS[1]
     assert second.reason == 'it said "no", and more; µ'
     assert second.mpp is None
+
+
+def test_ledgers_and_journals_of_the_first_version_are_read(tmp_path: Path) -> None:
+    (tmp_path / "ledger.csv").write_text(
+        "slide_id,path,status,reason,tiles,failed_reads,seconds,reader,mpp,mpp_source\n"
+        "a,a.svs,done,,12,1,3.25,openslide,0.2525,vendor\n"
+    )
+    (row,) = read_ledger(tmp_path / "ledger.csv")
+    assert row == LedgerRow("a", "a.svs", "done", "", 12, 1, 3.25, "openslide", 0.2525, "vendor", 0, "")
+    line = {"slide_id": "a", "path": "a.svs", "status": "failed", "reason": "x", "tiles": 0, "failed_reads": 0,
+            "seconds": 0.0, "reader": "", "mpp": None, "mpp_source": ""}  # fmt: skip
+    (tmp_path / "ledger.jsonl").write_text(json.dumps(line) + "\n")
+    assert read_journal(tmp_path / "ledger.jsonl") == (LedgerRow("a", "a.svs", "failed", "x"),)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,18 @@ from typing import Any, Literal, Self
 from wsi_ncmi.errors import InputError
 from wsi_ncmi.files import write_text
 
-__all__ = ["Journal", "LedgerRow", "merge_rows", "read_journal", "read_ledger", "write_ledger"]
+__all__ = [
+    "ALREADY_EXTRACTED",
+    "Journal",
+    "LedgerRow",
+    "merge_rows",
+    "read_journal",
+    "read_ledger",
+    "write_ledger",
+]
+
+ALREADY_EXTRACTED = "already extracted"
+"""Reason of a row whose file was there; more may follow after a semicolon."""
 
 _STATUSES = ("done", "skipped", "failed")
 
@@ -35,6 +46,8 @@ class LedgerRow:
         reader: Reader that gave the pixels, or empty.
         mpp: µm per level-0 pixel along x, or None.
         mpp_source: Link of the resolution chain that gave it, or empty.
+        artifact_tiles: Tiles that the artefact rule dropped.
+        features_set: Which of several sets of features of a slide this row is about; empty for the main one.
     """
 
     slide_id: str
@@ -47,9 +60,16 @@ class LedgerRow:
     reader: str = ""
     mpp: float | None = None
     mpp_source: str = ""
+    artifact_tiles: int = 0
+    features_set: str = ""
 
 
 _COLUMNS = tuple(field.name for field in fields(LedgerRow))
+# Ledgers of earlier versions lack these; their slides had no such tiles and no further sets.
+_LATER: dict[str, Any] = {"artifact_tiles": 0, "features_set": ""}
+_KINDS: dict[str, type] = {
+    "tiles": int, "failed_reads": int, "artifact_tiles": int, "seconds": float, "mpp": float,
+}  # fmt: skip
 
 
 def write_ledger(rows: Iterable[LedgerRow], path: Path) -> None:
@@ -78,7 +98,7 @@ def read_ledger(path: Path) -> tuple[LedgerRow, ...]:
     try:
         with path.open(encoding="utf-8", newline="") as handle:
             table = csv.DictReader(handle)
-            missing = [name for name in _COLUMNS if name not in (table.fieldnames or ())]
+            missing = [name for name in _COLUMNS if name not in {*(table.fieldnames or ()), *_LATER}]
             if missing:
                 raise InputError(f"{path} is no ledger: the column {missing[0]!r} is missing.")
             return tuple(_row(values, f"{path}, line {table.line_num}") for values in table)
@@ -87,7 +107,10 @@ def read_ledger(path: Path) -> tuple[LedgerRow, ...]:
 
 
 def merge_rows(*groups: Iterable[LedgerRow]) -> tuple[LedgerRow, ...]:
-    """One row a slide, the one of the latest group, sorted by slide id (old ledger, journal, new rows)."""
+    """One row a slide, the one of the latest group, sorted by slide id (old ledger, journal, new rows).
+
+    The rows are of one set of features.
+    """
     merged = {row.slide_id: row for group in groups for row in group}
     return tuple(merged[slide_id] for slide_id in sorted(merged))
 
@@ -152,8 +175,8 @@ def read_journal(path: Path) -> tuple[LedgerRow, ...]:
 def _row(values: dict[str, Any], where: str) -> LedgerRow:
     found: dict[str, Any] = {}
     for name in _COLUMNS:
-        value = values.get(name)
-        kind = {"tiles": int, "failed_reads": int, "seconds": float, "mpp": float}.get(name, str)
+        value = values.get(name, _LATER.get(name))
+        kind = _KINDS.get(name, str)
         try:
             found[name] = None if name == "mpp" and value in (None, "") else kind(value)
         except (TypeError, ValueError):

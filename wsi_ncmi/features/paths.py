@@ -15,10 +15,13 @@ from wsi_ncmi.files import TEMPORARY_SUFFIX
 
 __all__ = [
     "claims_folder",
+    "contact_sheet_path",
+    "feature_folder",
     "feature_path",
     "is_leftover",
     "ledger_path",
     "remove_leftovers",
+    "set_name",
     "thumbnail_path",
     "tissue_path",
 ]
@@ -28,13 +31,26 @@ _OLD_S = 300.0
 _TEMPORARY = re.compile(rf"^\.(?P<final>.+)\.(?P<pid>\d+)-[0-9a-f]+{re.escape(TEMPORARY_SUFFIX)}$")
 
 
-def feature_path(out: Path, encoder_name: str, slide_id: str) -> Path:
-    """``OUT/features/<encoder>/<slide_id>.h5``.
+def set_name(mpp: float) -> str:
+    """The name of a further set of features, by its resolution: ``1um`` for 1 µm per pixel."""
+    return f"{mpp:.12g}um"
+
+
+def feature_folder(out: Path, encoder_name: str, features_set: str = "") -> Path:
+    """``OUT/features/<encoder>``; ``OUT/features/<encoder>@<set>`` for a further set of the same slides.
+
+    No encoder's folder has an ``@`` (``encoder_folder_name`` replaces it), so the two never meet.
+    """
+    return out / "features" / _of_set(encoder_folder_name(encoder_name), features_set)
+
+
+def feature_path(out: Path, encoder_name: str, slide_id: str, features_set: str = "") -> Path:
+    """``OUT/features/<encoder>/<slide_id>.h5``, or below ``<encoder>@<set>``.
 
     Raises:
         InputError: The slide id would lead out of the folder.
     """
-    return out / "features" / encoder_folder_name(encoder_name) / f"{_checked(slide_id)}.h5"
+    return feature_folder(out, encoder_name, features_set) / f"{_checked(slide_id)}.h5"
 
 
 def tissue_path(out: Path, slide_id: str) -> Path:
@@ -42,19 +58,25 @@ def tissue_path(out: Path, slide_id: str) -> Path:
     return out / "tissue" / f"{_checked(slide_id)}.geojson"
 
 
-def thumbnail_path(out: Path, slide_id: str) -> Path:
-    """``OUT/thumbnails/<slide_id>.jpg``."""
-    return out / "thumbnails" / f"{_checked(slide_id)}.jpg"
+def thumbnail_path(out: Path, slide_id: str, features_set: str = "") -> Path:
+    """``OUT/thumbnails/<slide_id>.jpg``, or below ``thumbnails@<set>`` (the tiles drawn are others)."""
+    return out / _of_set("thumbnails", features_set) / f"{_checked(slide_id)}.jpg"
 
 
-def claims_folder(out: Path, encoder_name: str) -> Path:
+def claims_folder(out: Path, encoder_name: str, features_set: str = "") -> Path:
     """``OUT/features/<encoder>/.claims``: one file for each slide that is being worked on."""
-    return out / "features" / encoder_folder_name(encoder_name) / ".claims"
+    return feature_folder(out, encoder_name, features_set) / ".claims"
 
 
-def ledger_path(out: Path) -> Path:
-    """``OUT/ledger.csv``."""
-    return out / "ledger.csv"
+def ledger_path(out: Path, features_set: str = "", shard: tuple[int, int] | None = None) -> Path:
+    """``OUT/ledger.csv``, ``OUT/ledger@<set>.csv``; ``…_<i>_of_<n>.csv`` for a part of a job array."""
+    part = "" if shard is None else "_{}_of_{}".format(*shard)
+    return out / f"{_of_set('ledger', features_set)}{part}.csv"
+
+
+def contact_sheet_path(out: Path, features_set: str = "") -> Path:
+    """``OUT/contact_sheet.html``, or ``contact_sheet@<set>.html``."""
+    return out / f"{_of_set('contact_sheet', features_set)}.html"
 
 
 def is_leftover(path: Path) -> bool:
@@ -89,6 +111,10 @@ def remove_leftovers(final: Path) -> None:
             ours = int(match["pid"]) == os.getpid()
             if ours or is_leftover(path) or time.time() - path.stat().st_mtime > _OLD_S:
                 path.unlink(missing_ok=True)
+
+
+def _of_set(name: str, features_set: str) -> str:
+    return f"{name}@{features_set}" if features_set else name
 
 
 def _checked(slide_id: str) -> str:

@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 from wsi_ncmi.errors import InputError
 from wsi_ncmi.features.schema import (
+    ARTIFACTS,
     COORDS,
     FEATURES,
+    READABLE_SCHEMAS,
     SCHEMA,
     TISSUE_FRACTION,
     Identity,
@@ -38,6 +40,7 @@ class FeatureFile:
         n_tiles: Number of rows.
         width: Length of an embedding.
         offset: Where the features start in the file when they lie in one piece, else None.
+        artifact_kinds: Names of the columns of ``artifacts``; empty where the file has no scores.
     """
 
     path: Path
@@ -46,6 +49,7 @@ class FeatureFile:
     n_tiles: int
     width: int
     offset: int | None = field(default=None, repr=False)
+    artifact_kinds: tuple[str, ...] = ()
 
     @property
     def slide_id(self) -> str:
@@ -73,6 +77,18 @@ class FeatureFile:
     def tissue_fraction(self) -> NDArray[np.float16]:
         """float16 (N,), 0 to 1."""
         return self._dataset(TISSUE_FRACTION)
+
+    @cached_property
+    def artifacts(self) -> NDArray[np.float16]:
+        """float16 (N, k), 0 to 1: each tile's score for each of ``artifact_kinds``; k is 0 without scores."""
+        if not self.artifact_kinds:
+            return np.empty((self.n_tiles, 0), np.float16)
+        return self._dataset(ARTIFACTS)
+
+    @property
+    def n_artifact_tiles(self) -> int:
+        """Tiles that the artefact rule dropped (0 in files of version 1, which dropped none)."""
+        return int(self.attrs.get("n_artifact_tiles", 0))
 
     def rows(self, indices: NDArray[np.int64]) -> NDArray[np.float16]:
         """Some embeddings in memory, float16 (n, D), in the order of ``indices``.
@@ -106,10 +122,10 @@ def open_features_file(path: Path) -> FeatureFile:
     try:
         with h5py.File(path, "r") as file:
             attrs = {name: _plain(value) for name, value in file.attrs.items()}
-            if attrs.get("schema") != SCHEMA:
+            if attrs.get("schema") not in READABLE_SCHEMAS:
                 raise InputError(
-                    f"{path} is no feature file of this program: its schema is {attrs.get('schema')!r}, "
-                    f"not {SCHEMA!r}."
+                    f"{path} is no feature file that this version reads: its schema is "
+                    f"{attrs.get('schema')!r}, not {SCHEMA!r}; update wsi-ncmi or extract the slide again."
                 )
             if not attrs.get("complete"):
                 raise InputError(f"{path} was not finished; {remedy}.")
@@ -129,6 +145,7 @@ def open_features_file(path: Path) -> FeatureFile:
                 width=int(width),
                 # None also for a file of no tiles, where HDF5 has allocated nothing.
                 offset=features.id.get_offset() if in_one_piece else None,
+                artifact_kinds=_names(file[ARTIFACTS]) if ARTIFACTS in file else (),
             )
     except FileNotFoundError as error:
         raise InputError(f"There is no feature file {path}; run 'wsi-ncmi extract' first.") from error
@@ -151,6 +168,10 @@ def read_identity(path: Path) -> Identity | None:
         return identity_from_attrs(attrs) if attrs.get("complete") else None
     except (OSError, KeyError, ValueError, TypeError, RuntimeError):
         return None
+
+
+def _names(scores: h5py.Dataset) -> tuple[str, ...]:
+    return tuple(_plain(name) for name in scores.attrs["names"])
 
 
 def _plain(value: Any) -> Any:

@@ -12,9 +12,11 @@ from wsi_ncmi.tiling import GridOptions
 from wsi_ncmi.tissue import TissueOptions
 
 __all__ = [
-    "ARTIFACTS_RULE",
+    "ARTIFACTS",
     "COORDS",
     "FEATURES",
+    "NONE",
+    "READABLE_SCHEMAS",
     "SCHEMA",
     "TISSUE_FRACTION",
     "EncoderFacts",
@@ -26,13 +28,22 @@ __all__ = [
     "identity_of",
 ]
 
-SCHEMA = "wsi-ncmi-features/1"
-"""Name and version of the layout; a change that moves numbers or names raises the version."""
+SCHEMA = "wsi-ncmi-features/2"
+"""Name and version of the layout; a change that moves numbers or names raises the version.
+
+Version 2 adds ``/artifacts`` and the attributes ``annotations``, ``stain``, ``decoding`` and
+``n_artifact_tiles``: a program that knows version 1 alone would take tiles of other colours for its own.
+"""
+
+READABLE_SCHEMAS = ("wsi-ncmi-features/1", SCHEMA)
+"""Layouts that are read. Version 1 knew no annotations and no stain normalisation; being of an earlier tissue
+and grid code it is another identity all the same."""
 
 FEATURES, COORDS, TISSUE_FRACTION = "features", "coords", "tissue_fraction"
+ARTIFACTS = "artifacts"
 
-ARTIFACTS_RULE = "keep"
-"""What happens to tiles with artefacts: they are kept."""
+NONE = "none"
+"""Of an identity's fields that name something a job may go without."""
 
 
 class EncoderFacts(Protocol):
@@ -95,12 +106,16 @@ class Identity:
         min_tissue: Least tissue share of a tile, 0 to 1.
         tissue_method: How tissue was found.
         tissue_parameters: Canonical JSON of its options.
-        artifacts_rule: What happens to tiles with artefacts.
+        artifacts_rule: What happens to tiles with artefacts: ``keep``, or the canonical JSON of the rule and
+            its thresholds.
         encoder: Full name.
         encoder_weights_sha256: Hash of its tensors.
         transform: What happens to pixels before it.
         precision: Arithmetic of the forward pass.
         backend: What computed it.
+        annotations: SHA-256 of the annotations that changed the tissue; ``none`` without.
+        stain: Canonical JSON of the stain normalisation; ``none`` without.
+        decoding: ``exact``, or ``scaled`` where the JPEG decoder may reduce tiles itself.
     """
 
     schema: str
@@ -119,6 +134,9 @@ class Identity:
     transform: str
     precision: str
     backend: str
+    annotations: str = NONE
+    stain: str = NONE
+    decoding: str = "exact"
 
 
 _WORDS = {
@@ -138,15 +156,36 @@ _WORDS = {
     "transform": "the encoder's preprocessing",
     "precision": "the precision",
     "backend": "the backend",
+    "annotations": "the slide's set of annotations",
+    "stain": "the stain normalisation",
+    "decoding": "the decoding",
 }
-_HASHES = ("slide_fingerprint", "encoder_weights_sha256")
+_HASHES = ("slide_fingerprint", "encoder_weights_sha256", "annotations")
+_PARAMETERS = {"tissue_parameters": "tissue", "artifacts_rule": "artefact", "stain": "stain"}
 _SHOWN = 3
+_LONGEST = 24
 
 
 def identity_of(
-    record: SlideRecord, tissue: TissueOptions, grid: GridOptions, encoder: EncoderFacts
+    record: SlideRecord,
+    tissue: TissueOptions,
+    grid: GridOptions,
+    encoder: EncoderFacts,
+    *,
+    artifacts_rule: str = "keep",
+    annotations: str = NONE,
+    stain: str = NONE,
 ) -> Identity:
     """The identity that a slide's feature file will have; the slide itself is not opened.
+
+    Args:
+        record: The slide.
+        tissue: Tissue options.
+        grid: Grid options.
+        encoder: The encoder.
+        artifacts_rule: What happens to tiles with artefacts, see :class:`Identity`.
+        annotations: SHA-256 of the slide's annotations, or ``none``.
+        stain: Canonical JSON of the stain normalisation, or ``none``.
 
     Raises:
         ValueError: The record has no resolution.
@@ -166,12 +205,15 @@ def identity_of(
         min_tissue=float(grid.min_tissue),
         tissue_method=method,
         tissue_parameters=canonical_json(parameters),
-        artifacts_rule=ARTIFACTS_RULE,
+        artifacts_rule=artifacts_rule,
         encoder=encoder.name,
         encoder_weights_sha256=encoder.weights_sha256,
         transform=encoder.transform,
         precision=encoder.precision,
         backend=encoder.backend,
+        annotations=annotations,
+        stain=stain,
+        decoding="scaled" if grid.scaled_decoding else "exact",
     )
 
 
@@ -185,6 +227,8 @@ def identity_from_attrs(attrs: Mapping[str, Any]) -> Identity:
     values: dict[str, Any] = {}
     for field in dataclasses.fields(Identity):
         kind = {"str": str, "int": int, "float": float}[str(field.type)]
+        if field.default is not dataclasses.MISSING and field.name not in attrs:
+            continue  # an older layout that knew nothing of it
         values[field.name] = kind(attrs[field.name])
     return Identity(**values)
 
@@ -213,12 +257,27 @@ def difference(found: Identity, wanted: Identity) -> str:
 
 def _in_words(name: str, found: Any, wanted: Any) -> str:
     if name in _HASHES:
-        return f"{_WORDS[name]} is another ({str(found)[:12]}… there, {str(wanted)[:12]}… here)"
-    if name == "tissue_parameters":
-        there, here = json.loads(found), json.loads(wanted)
+        return f"{_WORDS[name]} is another ({_short(found)} there, {_short(wanted)} here)"
+    there, here = _settings(name, found), _settings(name, wanted)
+    if there and here:
         option = next(key for key in sorted({*there, *here}) if there.get(key) != here.get(key))
-        return f"the tissue option {option} is {there.get(option)} there, {here.get(option)} here"
-    return f"{_WORDS[name]} is {found} there, {wanted} here"
+        what = f"the {_PARAMETERS[name]} option {option}"
+        return f"{what} is {_short(there.get(option))} there, {_short(here.get(option))} here"
+    return f"{_WORDS[name]} is {_named(there, found)} there, {_named(here, wanted)} here"
+
+
+def _settings(name: str, value: Any) -> dict[str, Any]:
+    """The settings in a field that holds canonical JSON; none in all others."""
+    return dict(json.loads(value)) if name in _PARAMETERS and str(value).startswith("{") else {}
+
+
+def _named(settings: Mapping[str, Any], value: Any) -> Any:
+    return settings.get("rule") or settings.get("method") or value
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= _LONGEST else f"{text[:12]}…"
 
 
 def canonical_json(value: Mapping[str, Any]) -> str:

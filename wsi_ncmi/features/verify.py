@@ -77,6 +77,9 @@ def _problem(file: FeatureFile) -> str:
     fraction = np.asarray(file.tissue_fraction, np.float32)
     if fraction.shape != (file.n_tiles,) or not ((fraction >= 0) & (fraction <= 1)).all():
         return "its tissue shares are no numbers from 0 to 1, one a tile"
+    scores = np.asarray(file.artifacts, np.float32)
+    if scores.shape != (file.n_tiles, len(file.artifact_kinds)) or not ((scores >= 0) & (scores <= 1)).all():
+        return "its artefact scores are no numbers from 0 to 1, one a tile and kind"
     if misplaced := _misplaced(file):
         return misplaced
     if file.coords_attrs.get("patch_size") != identity.tile_px:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 
 from wsi_ncmi import __version__
 from wsi_ncmi.errors import SlideError
-from wsi_ncmi.features.schema import COORDS, FEATURES, TISSUE_FRACTION, Identity, canonical_json
+from wsi_ncmi.features.schema import (
+    ARTIFACTS,
+    COORDS,
+    FEATURES,
+    TISSUE_FRACTION,
+    Identity,
+    canonical_json,
+)
 from wsi_ncmi.features.seal import seal_of
 from wsi_ncmi.features.storage import storing
 from wsi_ncmi.files import atomic_path
@@ -36,8 +43,10 @@ class SlideFacts:
         read_level: Pyramid level that tiles were read from.
         tile_size_level0: Width and height of a tile in level-0 pixels, exact.
         n_failed_reads: Tiles that could not be read and are not in the file.
+        n_artifact_tiles: Tiles that the artefact rule dropped; they are not in the file.
         encoder_weights_source: Where the encoder's weights come from.
         tissue_found: What the tissue method found on this slide, JSON-ready.
+        stain_found: The slide's own stain and the one that its tiles were given, JSON; empty without.
     """
 
     slide_id: str
@@ -48,8 +57,10 @@ class SlideFacts:
     read_level: int
     tile_size_level0: tuple[float, float]
     n_failed_reads: int = 0
+    n_artifact_tiles: int = 0
     encoder_weights_source: str = ""
     tissue_found: Mapping[str, Any] = field(default_factory=dict)
+    stain_found: str = ""
 
 
 def to_float16(features: NDArray[np.floating[Any]], encoder: str) -> NDArray[np.float16]:
@@ -87,6 +98,8 @@ def write_features(
     tissue_fraction: NDArray[np.float16],
     identity: Identity,
     slide: SlideFacts,
+    artifacts: NDArray[np.float16] | None = None,
+    artifact_kinds: Sequence[str] = (),
 ) -> None:
     """Writes a feature file atomically; the same input gives the same bytes.
 
@@ -100,6 +113,8 @@ def write_features(
         tissue_fraction: (N,), 0 to 1.
         identity: What the numbers depend on.
         slide: What else is told about the slide.
+        artifacts: (N, k), 0 to 1, a score of each tile for each kind of artefact; None where nobody looked.
+        artifact_kinds: Names of the k kinds.
 
     Raises:
         SlideError: A feature is not finite or does not fit float16.
@@ -111,6 +126,8 @@ def write_features(
             f"features {features.shape}, coords {coords.shape} and tissue_fraction {tissue_fraction.shape} "
             "are not rows of the same tiles"
         )
+    if artifacts is not None and artifacts.shape != (len(features), len(artifact_kinds)):
+        raise ValueError(f"artifacts {artifacts.shape} are no {len(features)} rows of {artifact_kinds}")
     stored = to_float16(features, identity.encoder)
     image = io.BytesIO()
     with h5py.File(image, "w") as file:
@@ -118,6 +135,9 @@ def write_features(
         places = file.create_dataset(COORDS, data=coords, dtype="<i8")
         places.attrs.update(_coords_attrs(identity, slide))
         file.create_dataset(TISSUE_FRACTION, data=tissue_fraction, dtype="<f2")
+        if artifacts is not None:
+            scores = file.create_dataset(ARTIFACTS, data=artifacts, dtype="<f2")
+            scores.attrs["names"] = list(artifact_kinds)
         file.attrs.update(_file_attrs(identity, slide, stored, coords))
         file.attrs["complete"] = True
     content = image.getbuffer()
@@ -135,6 +155,7 @@ def _file_attrs(
         **asdict(identity),
         "n_tiles": len(features),
         "n_failed_reads": slide.n_failed_reads,
+        "n_artifact_tiles": slide.n_artifact_tiles,
         "sha256": content_sha256(features, coords),
         "slide_id": slide.slide_id,
         "reader": slide.reader,
@@ -146,6 +167,7 @@ def _file_attrs(
         "tile_size_level0_y": height,
         "encoder_weights_source": slide.encoder_weights_source,
         "tissue_found": canonical_json(slide.tissue_found),
+        "stain_found": slide.stain_found,
     }
 
 
