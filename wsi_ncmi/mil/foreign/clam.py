@@ -73,7 +73,7 @@ def _single_head(tensors: Tensors, hidden: int) -> tuple[dict[str, Tensor], int]
 def _multiple_head(tensors: Tensors, hidden: int) -> tuple[dict[str, Tensor], int]:
     classes = sum(name.startswith("classifiers.") and name.endswith(".bias") for name in tensors.names())
     parts = [_linear(tensors, f"classifiers.{c}", 1, hidden) for c in range(classes)]
-    weight = torch.zeros(classes, classes * hidden)
+    weight = parts[0][0].new_zeros(classes, classes * hidden)
     for c, (own, _) in enumerate(parts):
         weight[c, c * hidden : (c + 1) * hidden] = own[0]
     return {"weight": weight, "bias": torch.cat([bias for _, bias in parts])}, classes

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from wsi_ncmi.errors import InputError
+from wsi_ncmi.mil.segments import promote
 
 __all__ = ["Tensors", "read_tensors"]
 
@@ -37,7 +38,7 @@ class Tensors:
         return list(self._values)
 
     def take(self, name: str, *shape: int | None) -> Tensor:
-        """Takes a tensor away, as float32.
+        """Takes a tensor away, in float32 (float64 stays).
 
         Args:
             name: Its name in the checkpoint.
@@ -60,7 +61,7 @@ class Tensors:
                 f"{self.place} doesn't fit: {name!r} has the shape {tuple(value.shape)} where {wanted} is "
                 "expected; only the published architecture is imported."
             )
-        return value.detach().to(torch.float32).clone()
+        return promote(value.detach()).clone()
 
     def finish(self) -> None:
         """Makes sure that nothing is left.
