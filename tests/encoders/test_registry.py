@@ -15,6 +15,8 @@ def test_listing_holds_every_family():
     names = list_encoders()
     assert {"descriptor", "torchvision:squeezenet1_1", "torchvision:vit_b_16", "timm:resnet18"} <= set(names)
     assert list_encoders("descriptor") == ("descriptor",)
+    assert {"uni_v1", "virchow2", "resnet50"} <= set(list_encoders("preset")) <= set(names)
+    assert not [name for name in names if name.startswith(("torchscript", "onnx", "file"))]
     assert len(set(names)) == len(names)
     with pytest.raises(InputError, match="no encoder family 'tim'"):
         list_encoders("tim")
@@ -26,14 +28,21 @@ def test_listing_holds_every_family():
         ("descriptr", "did you mean descriptor"),
         ("torchvision:squeezenet11", "torchvision:squeezenet1_1"),
         ("torchvison:resnet50", "torchvision:resnet50"),
-        ("resnet50", "torchvision:resnet50 or timm:resnet50"),
+        ("resnet18", "torchvision:resnet18 or timm:resnet18"),
+        ("UNI", "uni_v1"),
+        ("uni2-h", "uni_v2"),
+        ("h0_mini", "h0-mini"),
+        ("Hibou-L", "hibou_l"),
+        ("preset:uni_v1", "no encoder"),
+        ("torchscript:", "no encoder"),
+        ("plugin:absent", "no encoder"),
         ("timm:resnet_18", "timm:resnet18"),
         ("timm:hf-hub:MahmoodLab/UNI", "no encoder"),
         ("timm:resnet18.no_such_tag", "no encoder"),
         ("timm:", "no encoder"),
         ("torchvision:", "no encoder"),
         ("descriptor:x", "no encoder"),
-        ("", "use descriptor, torchvision:NAME or timm:NAME"),
+        ("", "use descriptor, a preset (wsi-ncmi encoders list), torchvision:NAME or timm:NAME"),
     ],
 )
 def test_unknown_names_get_the_nearest(name, hint):

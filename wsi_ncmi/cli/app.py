@@ -12,6 +12,7 @@ from wsi_ncmi.cli import (
     config,
     demo,
     doctor,
+    encoders,
     evaluate,
     extract,
     inventory,
@@ -57,6 +58,7 @@ for _module in (
 ):  # fmt: skip
     app.command(_module.NAME)(_module.command)
 app.add_typer(config.app, name="config")
+app.add_typer(encoders.app, name="encoders")
 
 
 def main() -> None:

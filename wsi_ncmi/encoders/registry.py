@@ -10,23 +10,47 @@ from typing import TypeVar
 
 from wsi_ncmi.encoders.base import Encoder
 from wsi_ncmi.encoders.options import EncoderOptions
+from wsi_ncmi.encoders.presets.catalogue import PRESETS, near_presets
 from wsi_ncmi.errors import InputError
 from wsi_ncmi.files import path_safe
 
-__all__ = ["EncoderFamily", "encoder_family", "encoder_folder_name", "list_encoders", "load_encoder"]
+__all__ = [
+    "EncoderFamily",
+    "check_name",
+    "encoder_family",
+    "encoder_folder_name",
+    "list_encoders",
+    "load_encoder",
+    "takes_weights",
+]
 
 # Family → the module that registers it, imported only when asked for: torch takes seconds to import.
 _MODULES = {
     "descriptor": "wsi_ncmi.encoders.descriptor.encoder",
     "torchvision": "wsi_ncmi.encoders.torchvision_models",
     "timm": "wsi_ncmi.encoders.timm_models",
+    "preset": "wsi_ncmi.encoders.preset_models",
+    "torchscript": "wsi_ncmi.encoders.torchscript_models",
+    "onnx": "wsi_ncmi.encoders.onnx_models",
+    "file": "wsi_ncmi.encoders.own_models",
+    "plugin": "wsi_ncmi.encoders.own_models",
 }
+# Families whose preprocessing the user states; the others' comes with the network.
+_STATED = ("torchscript", "onnx", "file", "plugin")
 _FAMILIES: dict[str, EncoderFamily] = {}
 _Family = TypeVar("_Family", bound="type[EncoderFamily]")
 
 
 class EncoderFamily(ABC):
-    """Encoders that are built the same way; their names are ``FAMILY:MODEL`` or the bare ``FAMILY``."""
+    """Encoders that are built the same way.
+
+    Their names are ``FAMILY:MODEL``; presets are named by the bare model, the descriptor by its bare family.
+
+    Attributes:
+        by_path: Models are files that the user names; there is no list of them.
+    """
+
+    by_path: bool = False
 
     @abstractmethod
     def models(self) -> tuple[str, ...]:
@@ -34,7 +58,7 @@ class EncoderFamily(ABC):
 
     def knows(self, model: str) -> bool:
         """Whether ``model`` can be built."""
-        return model in self.models()
+        return bool(model) if self.by_path else model in self.models()
 
     @abstractmethod
     def load(self, model: str, options: EncoderOptions) -> Encoder:
@@ -60,10 +84,11 @@ def _family(name: str) -> EncoderFamily:
 
 
 def list_encoders(family: str | None = None) -> tuple[str, ...]:
-    """Full names of all encoders.
+    """Full names of all encoders that have one; those from a user's file have none until it is named.
 
     Args:
-        family: ``descriptor``, ``torchvision`` or ``timm``; None for all (imports torch and timm).
+        family: ``descriptor``, ``preset``, ``torchvision``, ``timm`` or ``plugin``; None for all (imports
+            torch and timm).
 
     Returns:
         Names as ``load_encoder`` takes them.
@@ -76,7 +101,10 @@ def list_encoders(family: str | None = None) -> tuple[str, ...]:
     names: list[str] = []
     for each in _MODULES if family is None else (family,):
         models = _family(each).models()
-        names += [f"{each}:{model}" for model in models] if models else [each]
+        if each == "descriptor":
+            names.append(each)
+        else:
+            names += models if each == "preset" else [f"{each}:{model}" for model in models]
     return tuple(names)
 
 
@@ -90,35 +118,74 @@ def load_encoder(options: EncoderOptions) -> Encoder:
         The encoder, ready to encode.
 
     Raises:
-        InputError: Unknown name (with the nearest valid ones), weights that are missing, ambiguous, unsafe or
-            of another model, or a device that is not there.
+        InputError: Unknown name (with the nearest valid ones), weights that are missing, ambiguous, unsafe,
+            changed or of another model, or a device that is not there.
     """
-    family, _, model = options.name.partition(":")
-    if family not in _MODULES or (family == "descriptor") != (":" not in options.name):
-        raise _unknown(options.name)
-    builder = _family(family)
-    if family != "descriptor" and not builder.knows(model):
-        raise _unknown(options.name)
-    return builder.load(model, options)
+    family, model = check_name(options.name)
+    stated = [field for field in ("mean", "std", "interpolation") if getattr(options, field) is not None]
+    if stated and family not in (*_STATED, "preset"):
+        raise InputError(
+            f"The encoder {options.name} brings its own preprocessing; leave encoder.{stated[0]} out."
+        )
+    return _family(family).load(model, options)
+
+
+def check_name(name: str) -> tuple[str, str]:
+    """Splits an encoder's name into its family and its model.
+
+    Args:
+        name: Full name.
+
+    Returns:
+        The family and the model that this family knows.
+
+    Raises:
+        InputError: There is no such encoder; the sentence has the nearest names.
+    """
+    family, colon, model = name.partition(":")
+    if not colon:
+        if name == "descriptor":
+            return name, ""
+        if name in PRESETS:
+            return "preset", name
+    elif family in _MODULES and family not in ("descriptor", "preset") and _family(family).knows(model):
+        return family, model
+    raise _unknown(name)
+
+
+def takes_weights(name: str) -> bool:
+    """Whether an encoder looks for its weights in the weights folder."""
+    return name in PRESETS or name.partition(":")[0] in ("torchvision", "timm", "torchscript", "onnx")
 
 
 def _unknown(name: str) -> InputError:
     family, colon, model = name.partition(":")
-    if colon and family in _MODULES and family != "descriptor":
+    if colon and family in _MODULES and family not in ("descriptor", "preset"):
         known = _family(family).models()
         near = [f"{family}:{match}" for match in difflib.get_close_matches(model, known, n=3, cutoff=0.5)]
     elif not colon:
-        # The commonest slip is the model without its family.
+        # The commonest slips: another tool's spelling of a preset, and a model without its family.
         near = difflib.get_close_matches(name, ["descriptor"], n=1, cutoff=0.6)
-        near += [
-            f"{each}:{name}" for each in ("torchvision", "timm") if not near and _family(each).knows(name)
-        ]
+        near = near or [f"{each}:{name}" for each in ("torchvision", "timm") if _family(each).knows(name)]
+        near = near or near_presets(name)
     else:
-        near = [f"{each}:{model}" for each in difflib.get_close_matches(family, ["torchvision", "timm"], n=1)]
-    hint = f"did you mean {' or '.join(near)}?" if near else "use descriptor, torchvision:NAME or timm:NAME."
+        families = ["torchvision", "timm", "torchscript", "onnx", "file", "plugin"]
+        near = [f"{each}:{model}" for each in difflib.get_close_matches(family, families, n=1)]
+    hint = (
+        f"did you mean {' or '.join(near)}?"
+        if near
+        else "use descriptor, a preset (wsi-ncmi encoders list), torchvision:NAME or timm:NAME."
+    )
     return InputError(f"There is no encoder {name!r}; {hint}")
 
 
 def encoder_folder_name(name: str) -> str:
-    """Folder of an encoder's features: every character outside ``[A-Za-z0-9._-]`` becomes ``_``."""
+    """Folder of an encoder's features: every character outside ``[A-Za-z0-9._-]`` becomes ``_``.
+
+    Args:
+        name: The encoder's own name (:attr:`Encoder.name`), in which no path stands.
+
+    Returns:
+        The folder's name.
+    """
     return path_safe(name)

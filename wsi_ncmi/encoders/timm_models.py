@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
+import timm
 from torch import nn
 
 from wsi_ncmi.encoders.base import Encoder
@@ -20,22 +20,13 @@ _INTERPOLATIONS = ("bilinear", "bicubic", "nearest")
 
 
 @cache
-def _timm() -> Any:
-    # Read by huggingface_hub when timm first imports it: nothing here may reach for the network.
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    import timm
-
-    return timm
-
-
-@cache
 def _models() -> tuple[str, ...]:
-    return tuple(_timm().list_models())
+    return tuple(timm.list_models())
 
 
 @cache
 def _tagged() -> frozenset[str]:
-    return frozenset(_timm().list_pretrained())
+    return frozenset(timm.list_pretrained())
 
 
 def headless_timm(name: str, input_px: int | None = None) -> Headless:
@@ -52,8 +43,8 @@ def headless_timm(name: str, input_px: int | None = None) -> Headless:
     Raises:
         InputError: The network can't take ``input_px`` or does not take RGB.
     """
-    model: nn.Module = build_seeded(lambda: _timm().create_model(name, pretrained=False, num_classes=0))
-    published: dict[str, Any] = _timm().data.resolve_model_data_config(model)
+    model: nn.Module = build_seeded(lambda: timm.create_model(name, pretrained=False, num_classes=0))
+    published: dict[str, Any] = cast("Any", timm).data.resolve_model_data_config(model)
     channels, own, _ = published["input_size"]
     if channels != 3:
         raise InputError(f"timm:{name} takes {channels} channels, not RGB; choose another model.")

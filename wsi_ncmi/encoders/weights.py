@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wsi_ncmi.encoders.manifest import check_listed_file, find_entry
 from wsi_ncmi.errors import InputError
 
-__all__ = ["find_weights", "load_state", "load_strictly", "state_sha256"]
+__all__ = ["check_fit", "find_weights", "load_state", "load_strictly", "state_sha256"]
 
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # the layout of a downloaded hub repository
-_WRAPPERS = ("state_dict", "model_state_dict", "model")
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "teacher")
 _PREFIXES = ("module.", "model.", "backbone.")
 
 
@@ -26,7 +27,7 @@ def find_weights(path: Path, model: str) -> Path:
     """Finds the weights file of a model.
 
     Args:
-        path: The file itself, or a folder that holds ``MODEL.suffix``, one
+        path: The file itself, or a folder whose manifest names the model, or that holds ``MODEL.suffix``, one
             ``MODEL_*``/``MODEL-*``/``MODEL.*`` file, or a hub download (``model.safetensors`` or
             ``pytorch_model.bin``).
         model: Name of the model without its family, for example ``squeezenet1_1``.
@@ -43,6 +44,8 @@ def find_weights(path: Path, model: str) -> Path:
         raise InputError(
             f"There is no weights file or folder {path}; give a file that exists with --weights."
         )
+    if (entry := find_entry(path, model)) is not None:
+        return path / entry.file
     files = sorted(each for each in path.iterdir() if each.is_file() and each.suffix in _SUFFIXES)
     # A timm name may carry a tag (resnet18.a1_in1k); its file may be named with or without it.
     for name in dict.fromkeys((model, model.partition(".")[0])):
@@ -77,8 +80,10 @@ def load_state(path: Path) -> dict[str, Tensor]:
         Tensor by name, on the CPU, with the wrappers and prefixes of training code taken off.
 
     Raises:
-        InputError: The file is damaged, no weights file, or holds more than tensors.
+        InputError: The file is damaged, no weights file, holds more than tensors, or is not the one that the
+            manifest of its folder names.
     """
+    check_listed_file(path)
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
     for wrapper in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
@@ -135,11 +140,30 @@ def load_strictly(
     """Loads every tensor of a headless model, and allows nothing left over but the removed head.
 
     Args:
-        model: The network without its classifier.
+        model: The network without its classifier; on the ``meta`` device its tensors become those of
+            ``state``, in the model's own number type.
         state: Tensors by name.
         head: Name prefixes of what was removed from the network (for example ``("fc.",)``).
         path: The file, for the error.
         name: The encoder's name, for the error.
+
+    Raises:
+        InputError: Tensors are missing, unexpected or of another shape; names the first and counts all.
+    """
+    check_fit(model, state, head=head, path=path, name=name)
+    expected = model.state_dict()
+    given = {key: state[key] for key in expected if key in state}
+    if any(tensor.is_meta for tensor in expected.values()):
+        given = {key: value.to(expected[key].dtype) for key, value in given.items()}
+        model.load_state_dict(given, assign=True)
+    else:
+        model.load_state_dict({**expected, **given})
+
+
+def check_fit(
+    model: nn.Module, state: Mapping[str, Tensor], *, head: Sequence[str], path: Path, name: str
+) -> None:
+    """Checks that a state fits as :func:`load_strictly` wants it, without loading it.
 
     Raises:
         InputError: Tensors are missing, unexpected or of another shape; names the first and counts all.
@@ -160,7 +184,6 @@ def load_strictly(
             f"The weights file {path} does not fit {name}: of {len(needed)} tensors needed, "
             f"{', '.join(faults)}; give the weights of this very model."
         )
-    model.load_state_dict({**expected, **{key: state[key] for key in expected if key in state}})
 
 
 def state_sha256(model: nn.Module) -> str:

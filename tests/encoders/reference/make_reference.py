@@ -1,0 +1,107 @@
+"""Makes the small reference networks of this folder; run by hand where the reference packages are installed.
+
+    python make_reference.py hf     # transformers 4.51.3: ViTModel, Dinov2Model, Dinov2WithRegistersModel
+    python make_reference.py swin   # timm_ctp 0.5.4, the timm that CTransPath asks for
+
+Each file holds a random network's state dict under the package's own names (values that float16 holds
+exactly), an input (``__input``) and the package's output for it (``__output``).
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+HERE = Path(__file__).parent
+
+
+def fill(model: torch.nn.Module) -> None:
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            if tensor.dtype.is_floating_point and "attn_mask" not in name:
+                values = torch.randn(tensor.shape, generator=generator) * 0.3
+                if name.endswith("running_var"):
+                    values = values.abs() + 0.5
+                tensor.copy_(values.half().float())
+
+
+def keep(name: str, model: torch.nn.Module, pixels: torch.Tensor, output: torch.Tensor, version: str) -> None:
+    state = {
+        key: value.to(torch.float16 if value.dtype.is_floating_point else torch.int16).contiguous()
+        for key, value in model.state_dict().items()
+        if "attn_mask" not in key
+    }
+    save_file(
+        {**state, "__input": pixels.half(), "__output": output.contiguous()},
+        HERE / f"{name}.safetensors",
+        metadata={"made_by": version},
+    )
+
+
+def transformers_networks() -> None:
+    import transformers as hf
+
+    common = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "patch_size": 4}
+    version = f"transformers {hf.__version__}"
+    cases = {
+        "hf_vit": hf.ViTModel(hf.ViTConfig(**common, image_size=12, intermediate_size=64)),
+        "hf_dinov2": hf.Dinov2Model(hf.Dinov2Config(**common, image_size=12)),
+        "hf_dinov2_swiglu_larger": hf.Dinov2Model(
+            hf.Dinov2Config(**common, image_size=28, use_swiglu_ffn=True)
+        ),
+        "hf_dinov2_registers": hf.Dinov2WithRegistersModel(
+            hf.Dinov2WithRegistersConfig(**common, image_size=12, use_swiglu_ffn=True, num_register_tokens=4)
+        ),
+    }
+    pixels = torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(3)).half().float()
+    for name, model in cases.items():
+        fill(model)
+        model.eval()
+        with torch.no_grad():
+            output = model(pixel_values=pixels).last_hidden_state
+        keep(name, model, pixels, output, version)
+
+
+def swin() -> None:
+    import timm_ctp
+    from timm_ctp.models.swin_transformer import SwinTransformer
+    from torch import nn
+
+    class Stem(nn.Module):  # as figure 3 of the paper draws it
+        def __init__(self, img_size=224, patch_size=4, in_chans=3, embed_dim=96, norm_layer=None):
+            super().__init__()
+            self.grid_size = (img_size // 4, img_size // 4)
+            self.num_patches = self.grid_size[0] ** 2
+            self.proj = nn.Sequential(
+                nn.Conv2d(3, embed_dim // 8, 3, 2, 1, bias=False), nn.BatchNorm2d(embed_dim // 8), nn.ReLU(),
+                nn.Conv2d(embed_dim // 8, embed_dim // 4, 3, 2, 1, bias=False), nn.BatchNorm2d(embed_dim // 4), nn.ReLU(),
+                nn.Conv2d(embed_dim // 4, embed_dim, 1),
+            )  # fmt: skip
+            self.norm = norm_layer(embed_dim)
+
+        def forward(self, x):
+            return self.norm(self.proj(x).flatten(2).transpose(1, 2))
+
+    model = SwinTransformer(
+        img_size=56,
+        embed_dim=16,
+        depths=(2, 2),
+        num_heads=(2, 4),
+        window_size=7,
+        num_classes=0,
+        embed_layer=Stem,
+    )
+    fill(model)
+    model.eval()
+    pixels = torch.randn(1, 3, 56, 56, generator=torch.Generator().manual_seed(3)).half().float()
+    with torch.no_grad():
+        output = model(pixels)
+    keep("swin_timm_0_5", model, pixels, output, f"timm_ctp {timm_ctp.__version__}")
+
+
+if __name__ == "__main__":
+    {"hf": transformers_networks, "swin": swin}[sys.argv[1]]()

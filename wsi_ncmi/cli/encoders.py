@@ -1,0 +1,182 @@
+"""``wsi-ncmi encoders list|show|fetch|import|verify``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from wsi_ncmi.cli.common import AsJson, Debug, Quiet, guarded
+
+if TYPE_CHECKING:
+    from wsi_ncmi.encoders.importing import Imported
+
+app = typer.Typer(help="Published tile encoders and the folder of their weights.", no_args_is_help=True)
+
+Folder = Annotated[
+    Path | None, typer.Option("--weights-dir", help="Weights folder; by default WSI_NCMI_WEIGHTS.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace weights that are there.")]
+
+
+@app.command("list")
+def list_(folder: Folder = None, quiet: Quiet = False, debug: Debug = False, as_json: AsJson = False) -> None:
+    """List the presets: weights here or missing, width, licence.
+
+    Example: wsi-ncmi encoders list
+    """
+    from wsi_ncmi.jobs.encoders import list_presets, weights_folder
+
+    states = guarded(lambda _: list_presets(weights_folder(folder)), quiet=quiet, debug=debug)
+    if as_json:
+        _json([asdict(state) for state in states])
+        return
+    for state in states:
+        notes = [state.licence, *(["gated"] if state.gated else [])]
+        if state.unverified:
+            notes.append(f"{state.unverified} facts unverified")
+        typer.echo(f"{state.key:<17}{state.state:<10}{state.width:>5}  {'; '.join(notes)}")
+
+
+@app.command("show")
+def show(
+    key: Annotated[str, typer.Argument(metavar="PRESET", help="Key of the preset.")],
+    folder: Folder = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show all facts of a preset, what they rest on, and how to get its weights.
+
+    Example: wsi-ncmi encoders show uni_v1
+    """
+    from wsi_ncmi.jobs.encoders import describe_preset, weights_folder
+
+    facts = guarded(lambda _: describe_preset(key, weights_folder(folder)), quiet=quiet, debug=debug)
+    if as_json:
+        _json(facts)
+        return
+    for line in _lines(facts):
+        typer.echo(line)
+
+
+@app.command("fetch")
+def fetch(
+    key: Annotated[str, typer.Argument(metavar="PRESET", help="Key of the preset.")],
+    folder: Folder = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+    as_json: AsJson = False,
+) -> None:
+    """Download a preset's weights from the Hugging Face hub into the weights folder.
+
+    Example: wsi-ncmi encoders fetch phikon_v2
+    """
+    from wsi_ncmi.jobs.encoders import fetch_encoder, weights_folder
+
+    made = guarded(
+        lambda _: fetch_encoder(key, weights_folder(folder), revision=revision, overwrite=overwrite),
+        quiet=quiet, debug=debug,
+    )  # fmt: skip
+    if made is None:
+        _json({"present": True}) if as_json else typer.echo(f"The weights of {key} are here and whole.")
+        return
+    _tell(made, quiet=quiet, as_json=as_json)
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="Weights: safetensors, or a torch file of tensors only.")],
+    encoder: Annotated[str, typer.Option("--as", help="A preset, timm:NAME or torchvision:NAME.")],
+    folder: Folder = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check a weights file against an encoder and put it into the weights folder as safetensors.
+
+    Example: wsi-ncmi encoders import pytorch_model.bin --as uni_v1
+    """
+    from wsi_ncmi.jobs.encoders import import_encoder, weights_folder
+
+    made = guarded(
+        lambda _: import_encoder(file, encoder, weights_folder(folder), overwrite=overwrite),
+        quiet=quiet, debug=debug,
+    )  # fmt: skip
+    _tell(made, quiet=quiet, as_json=as_json)
+
+
+@app.command("verify")
+def verify(
+    folder: Folder = None, quiet: Quiet = False, debug: Debug = False, as_json: AsJson = False
+) -> None:
+    """Prove every file of the weights folder by its SHA-256.
+
+    Example: wsi-ncmi encoders verify
+    """
+    from wsi_ncmi.jobs.encoders import verify_encoders, weights_folder
+
+    rows = guarded(lambda _: verify_encoders(weights_folder(folder)), quiet=quiet, debug=debug)
+    bad = [row for row in rows if not row["ok"]]
+    if as_json:
+        _json({"files": rows, "bad": len(bad)})
+    else:
+        for row in rows:
+            if row["problem"]:
+                typer.echo(f"bad: {row['file']} ({row['encoder']}): {row['problem']}")
+            elif not quiet:
+                typer.echo(f"ok: {row['file']} ({row['encoder']})")
+        typer.echo(f"{len(rows) - len(bad)} files whole, {len(bad)} bad.")
+    raise typer.Exit(1 if bad else 0)
+
+
+def _json(value: Any) -> None:
+    typer.echo(json.dumps(value, ensure_ascii=False))
+
+
+def _tell(made: Imported, *, quiet: bool, as_json: bool) -> None:
+    if as_json:
+        _json({"path": str(made.path), "entry": made.entry.to_json(), "notes": list(made.notes)})
+        return
+    if not quiet:
+        for note in made.notes:
+            typer.echo(note)
+    typer.echo(f"weights: {made.path}")
+
+
+def _lines(facts: dict[str, Any]) -> list[str]:
+    recipe, architecture = facts["recipe"], facts["architecture"]
+    crop = f", crop {recipe['crop_px']}" if recipe["crop_px"] != recipe["resize_px"] else ""
+    hub = facts["hub"]["repository"] if facts["hub"] else "none"
+    weights = facts["weights"]
+    here = f"{weights['file']} (from {weights['source']}, {weights['date']})" if weights else "not here"
+    published = f", published: {facts['published']} ({facts['published_by']})" if facts["published"] else ""
+    rows = {
+        "encoder": f"{facts['key']} – {facts['title']}",
+        "weights": here,
+        "hub": hub,
+        "access": facts["access"],
+        "licence": facts["licence"],
+        "commercial use": "permitted by the licence" if facts["commercial"] else "NOT permitted as it stands",
+        "gated": "yes" if facts["gated"] else "no",
+        "network": f"{architecture['kind']} {architecture['name']} {architecture['arguments']}"
+        + (" SwiGLU" if architecture["swiglu"] else ""),
+        "preprocessing": f"resize {recipe['resize_px']} {recipe['interpolation']}{crop}; "
+        f"mean {recipe['mean']}; std {recipe['std']}",
+        "pooling": facts["pooling"],
+        "width": facts["width"],
+        "parameters": f"{facts['parameters']:,}{published}",
+        "native": f"{facts['tile_px']} px at {' / '.join(f'{mpp:g}' for mpp in facts['mpp'])} µm per pixel",
+        "citation": facts["citation"],
+    }
+    return [
+        *(f"{name}: {value}" for name, value in rows.items()),
+        *(f"verified: {each}" for each in facts["verified"]),
+        *(f"UNVERIFIED: {each}" for each in facts["unverified"]),
+    ]

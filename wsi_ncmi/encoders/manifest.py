@@ -1,0 +1,140 @@
+"""The manifest of a weights folder: what each file is, where it came from, and the bytes it must have."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from wsi_ncmi.errors import InputError
+from wsi_ncmi.files import sha256_file, write_json
+
+__all__ = [
+    "MANIFEST",
+    "ManifestEntry",
+    "check_listed_file",
+    "find_entry",
+    "read_manifest",
+    "record_entry",
+    "verify_weights_folder",
+]
+
+MANIFEST = "manifest.json"
+_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class ManifestEntry:
+    """One weights file of a folder.
+
+    Attributes:
+        file: Its name in the folder.
+        encoder: Key of the preset, or the full name of another encoder, that it belongs to.
+        sha256: Of its bytes.
+        n_bytes: Its size.
+        source: Where it came from: ``hub:OWNER/NAME/FILE@REVISION`` or ``file:NAME``; never a path.
+        source_sha256: Of the file it was made from.
+        licence: Of the weights.
+        date: Day it was imported, ISO 8601.
+        parameters: Number of values it holds.
+    """
+
+    file: str
+    encoder: str
+    sha256: str
+    n_bytes: int
+    source: str
+    source_sha256: str
+    licence: str
+    date: str
+    parameters: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The entry as the manifest holds it."""
+        return asdict(self)
+
+
+def read_manifest(folder: Path) -> tuple[ManifestEntry, ...]:
+    """The entries of a weights folder, in the order they were made; empty without a manifest.
+
+    Raises:
+        InputError: The manifest can't be read or is not one of ours.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        return ()
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content.get("schema") != _SCHEMA:
+            raise ValueError(f"its schema is {content.get('schema')!r}, not {_SCHEMA}")
+        entries = TypeAdapter(tuple[ManifestEntry, ...]).validate_python(content["files"])
+        if any(Path(entry.file).name != entry.file or entry.file in ("", ".", "..") for entry in entries):
+            raise ValueError("a file of it lies outside the folder")
+    except (OSError, ValueError, KeyError, AttributeError, ValidationError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"The manifest {path} can't be read ({reason}); move it away and import the weights again."
+        ) from error
+    return entries
+
+
+def find_entry(folder: Path, encoder: str) -> ManifestEntry | None:
+    """The entry of an encoder: by its full name, or by the part after the colon."""
+    entries = {entry.encoder: entry for entry in read_manifest(folder)}
+    if encoder in entries:
+        return entries[encoder]
+    by_model = [entry for name, entry in entries.items() if name.partition(":")[2] == encoder]
+    return by_model[0] if len(by_model) == 1 else None
+
+
+def record_entry(folder: Path, entry: ManifestEntry) -> None:
+    """Writes an entry into the manifest, in place of an earlier one of the same encoder or file."""
+    others = [
+        each for each in read_manifest(folder) if each.encoder != entry.encoder and each.file != entry.file
+    ]
+    files = [each.to_json() for each in (*others, entry)]
+    write_json(folder / MANIFEST, {"schema": _SCHEMA, "files": files})
+
+
+def check_listed_file(path: Path) -> None:
+    """Refuses a file that stands in its folder's manifest but no longer has the recorded bytes.
+
+    Args:
+        path: A weights file; without an entry for it there is nothing to check.
+
+    Raises:
+        InputError: Its size or SHA-256 differ.
+    """
+    for entry in read_manifest(path.parent):
+        if entry.file == path.name and (problem := _problem(path, entry)):
+            raise InputError(
+                f"The weights file {path} was refused: {problem}; import or fetch {entry.encoder} again."
+            )
+
+
+def verify_weights_folder(folder: Path) -> Sequence[tuple[ManifestEntry, str]]:
+    """Checks every file of the manifest.
+
+    Returns:
+        Each entry with its problem, an empty text where the file is whole.
+
+    Raises:
+        InputError: There is no such folder or its manifest can't be read.
+    """
+    if not folder.is_dir():
+        raise InputError(f"There is no weights folder {folder}; make it or name another.")
+    return [(entry, _problem(folder / entry.file, entry)) for entry in read_manifest(folder)]
+
+
+def _problem(path: Path, entry: ManifestEntry) -> str:
+    if not path.is_file():
+        return "it is missing"
+    if path.stat().st_size != entry.n_bytes:
+        return f"it has {path.stat().st_size} bytes, not the {entry.n_bytes} of the manifest"
+    if sha256_file(path) != entry.sha256:
+        return "its SHA-256 is not that of the manifest: it was changed or damaged"
+    return ""

@@ -1,0 +1,123 @@
+"""A user's own encoder: from a Python file, or from an installed package that announces it."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import logging
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from wsi_ncmi.encoders.base import Encoder
+from wsi_ncmi.encoders.foreign import encoder_of_module, find_model_file
+from wsi_ncmi.encoders.options import EncoderOptions
+from wsi_ncmi.encoders.registry import EncoderFamily, encoder_family
+from wsi_ncmi.errors import InputError
+from wsi_ncmi.files import sha256_file
+
+__all__ = ["ENTRY_POINTS"]
+
+_LOG = logging.getLogger(__name__)
+ENTRY_POINTS = "wsi_ncmi.encoders"
+
+
+@encoder_family("file")
+class _FileFamily(EncoderFamily):
+    """``file:PATH.py:CALLABLE``: the callable gives a module or an encoder; it may take the options."""
+
+    by_path = True
+
+    def models(self) -> tuple[str, ...]:
+        return ()
+
+    def load(self, model: str, options: EncoderOptions) -> Encoder:
+        file, _, attribute = model.rpartition(":")
+        if not file.endswith(".py") or not attribute.isidentifier():
+            raise InputError(f"An encoder from a file is named file:PATH.py:CALLABLE, not 'file:{model}'.")
+        # options.weights is the callable's business here: only the path itself is looked for.
+        path = find_model_file(file, EncoderOptions(name=options.name), "Python file")
+        name = f"file:{path.name}:{attribute}"
+        _LOG.warning(
+            "Encoder %s runs the program in its file; take such files only from people you trust.", name
+        )
+        digest = sha256_file(path)
+        build = getattr(_module(path, digest), attribute, None)
+        if not callable(build):
+            raise InputError(
+                f"The file {path} has no callable {attribute!r}; name one that builds the encoder."
+            )
+        return _made(build, name, f"code sha256 {digest}", path.name, options)
+
+
+@encoder_family("plugin")
+class _PluginFamily(EncoderFamily):
+    """``plugin:NAME``: entry point NAME of the group ``wsi_ncmi.encoders`` of an installed package."""
+
+    def models(self) -> tuple[str, ...]:
+        return tuple(sorted(point.name for point in metadata.entry_points(group=ENTRY_POINTS)))
+
+    def load(self, model: str, options: EncoderOptions) -> Encoder:
+        points = [point for point in metadata.entry_points(group=ENTRY_POINTS) if point.name == model]
+        if len(points) != 1:
+            raise InputError(
+                f"{len(points)} installed packages announce an encoder {model!r}; it must be one package."
+            )
+        (point,) = points
+        try:
+            build = point.load()
+        except (ImportError, AttributeError) as error:
+            raise InputError(
+                f"The package that announces plugin:{model} can't be imported ({error}); install it again."
+            ) from error
+        version = f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown package"
+        return _made(build, f"plugin:{model}", f"code of {version}", version, options)
+
+
+def _module(path: Path, digest: str) -> Any:
+    name = f"_wsi_ncmi_encoder_{digest[:16]}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module  # dataclasses and pickles of the file look it up
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            del sys.modules[name]
+            raise InputError(
+                f"The file {path} can't be run ({type(error).__name__}: {error}); correct it."
+            ) from error
+    return sys.modules[name]
+
+
+def _made(build: Callable[..., Any], name: str, note: str, source: str, options: EncoderOptions) -> Encoder:
+    try:
+        made = build(options) if _takes_options(build) else build()
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"The encoder {name} can't be built ({type(error).__name__}: {error}).") from error
+    if isinstance(made, nn.Module):
+        return encoder_of_module(made, name, note, source, options)
+    if not isinstance(made, Encoder):
+        raise InputError(
+            f"The encoder {name} is a {type(made).__name__}; its callable must give a torch module or a "
+            "wsi_ncmi Encoder."
+        )
+    made.name = name
+    made.transform = f"{made.transform}; {note}"
+    return made
+
+
+def _takes_options(build: Callable[..., Any]) -> bool:
+    try:
+        parameters = inspect.signature(build).parameters.values()
+    except (TypeError, ValueError):  # callables written in C have no signature
+        return False
+    return any(each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD) for each in parameters)

@@ -1,0 +1,63 @@
+"""Presets as encoders: published networks with their own preprocessing, never without their weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from wsi_ncmi.encoders.architectures import TileNetwork, build_architecture, to_our_names
+from wsi_ncmi.encoders.base import Encoder
+from wsi_ncmi.encoders.network import Headless, NetworkEncoder, Preprocessing
+from wsi_ncmi.encoders.options import EncoderOptions
+from wsi_ncmi.encoders.presets import PRESETS, Preset
+from wsi_ncmi.encoders.registry import EncoderFamily, encoder_family
+from wsi_ncmi.encoders.weights import find_weights, load_state, load_strictly
+from wsi_ncmi.errors import InputError
+
+__all__ = ["preprocessing_of"]
+
+
+def preprocessing_of(preset: Preset) -> Preprocessing:
+    """What happens to a tile before the network; the crop is the network's first step."""
+    recipe = preset.recipe
+    crop = f"centre crop {recipe.crop_px}; " if recipe.crop_px != recipe.resize_px else ""
+    return Preprocessing(
+        input_px=recipe.resize_px,
+        interpolation=recipe.interpolation,
+        mean=recipe.mean,
+        std=recipe.std,
+        note=f"{crop}pooling {preset.pooling}",
+    )
+
+
+@encoder_family("preset")
+class _PresetFamily(EncoderFamily):
+    def models(self) -> tuple[str, ...]:
+        return tuple(sorted(PRESETS))
+
+    def load(self, model: str, options: EncoderOptions) -> Encoder:
+        preset = PRESETS[model]
+        own = (options.input_px, options.mean, options.std, options.interpolation)
+        if any(value is not None for value in own):
+            raise InputError(
+                f"The preset {model} has its own preprocessing ({preprocessing_of(preset)}); leave input_px, "
+                "mean, std and interpolation out."
+            )
+        path = _weights_file(preset, options.weights)
+        network = build_architecture(preset.architecture)
+        state = to_our_names(preset.architecture.names, load_state(path), network)
+        load_strictly(network, state, head=preset.architecture.left_over, path=path, name=model)
+        tile_network = TileNetwork(network, preset.recipe.crop_px, preset.pooling)
+        return NetworkEncoder(Headless(tile_network, (), preprocessing_of(preset)), path.name, options)
+
+
+def _weights_file(preset: Preset, weights: Path | None) -> Path:
+    # A preset without its weights would give features of a random network under a trusted name.
+    if weights is None:
+        raise InputError(
+            f"The preset {preset.key} needs its weights: set WSI_NCMI_WEIGHTS or --weights, and get them by "
+            f"wsi-ncmi encoders fetch {preset.weights_key} or import; {preset.access}"
+        )
+    try:
+        return find_weights(Path(weights), preset.weights_key)
+    except InputError as error:
+        raise InputError(f"{error} {preset.access}") from error
