@@ -122,7 +122,9 @@ class _Nystrom(nn.Module):
         self.heads, self.marks = heads, dim // 2
         self.to_qkv = nn.Linear(dim, 3 * dim, bias=False)
         self.to_out = nn.Sequential(nn.Linear(dim, dim))
-        self.res_conv = nn.Conv2d(heads, heads, (kernel, 1), padding=(kernel // 2, 0), groups=heads, bias=False)
+        self.res_conv = nn.Conv2d(
+            heads, heads, (kernel, 1), padding=(kernel // 2, 0), groups=heads, bias=False
+        )
 
     def forward(self, x):
         n, dim = x.shape

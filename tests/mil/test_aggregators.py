@@ -9,14 +9,22 @@ import torch
 
 from wsi_ncmi.errors import InputError
 from wsi_ncmi.mil import BagBatch, ModelOptions, build_model, list_models
+from wsi_ncmi.mil.options import AsmilOptions, VitOptions
 
 NAMES = [info.name for info in list_models()]
+UNORDERED = [info.name for info in list_models() if not info.ordered]
+POOLS = ["abmil", "abmil_plain", "mean", "max"]
 LENGTHS = [1, 7, 30, 2]
+VIT = VitOptions(heads=2, layers=1, feed_forward=16, feed_forward_dropout=0.0)
+ASMIL = AsmilOptions(tokens=3, dropped=1, heads=2)
+CLASSES = 3
 
 
-def _model(name: str, dtype: torch.dtype = torch.float64, **settings):
+def _model(
+    name: str, dtype: torch.dtype = torch.float64, classes: int = CLASSES, hidden: int = 8, **settings
+):
     torch.manual_seed(0)
-    return build_model(ModelOptions(name=name, hidden=6, attention=5, **settings), 4).to(dtype)
+    return build_model(ModelOptions(name=name, hidden=hidden, attention=5, **settings), 4, classes).to(dtype)
 
 
 def _bags(dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
@@ -30,7 +38,7 @@ def _slow_bag(name: str, model, bag: torch.Tensor) -> tuple[torch.Tensor, list[t
     if name == "mean":
         weights = [torch.tensor(1 / len(hidden), dtype=torch.float64)] * len(hidden)
     elif name == "max":
-        embedding = torch.stack([max((h[e] for h in hidden), key=lambda v: v.item()) for e in range(6)])
+        embedding = torch.stack([max((h[e] for h in hidden), key=lambda v: v.item()) for e in range(8)])
         return embedding, []
     else:
         V, bV = model.branches.weight[:5], model.branches.bias[:5]
@@ -46,10 +54,10 @@ def _slow_bag(name: str, model, bag: torch.Tensor) -> tuple[torch.Tensor, list[t
     return sum(w * h for w, h in zip(weights, hidden, strict=True)), weights
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", POOLS)
 def test_packed_bags_equal_the_slow_reference_in_value_and_gradient(name):
     model = _model(name).eval()
-    head = torch.randn(6, 3, dtype=torch.float64)
+    head = torch.randn(8, 3, dtype=torch.float64)
     probe = torch.randn(len(LENGTHS), 3, dtype=torch.float64)
     bags = [bag.requires_grad_() for bag in _bags()]
     output = model(BagBatch.pack(bags))
@@ -69,28 +77,80 @@ def test_packed_bags_equal_the_slow_reference_in_value_and_gradient(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_packed_equals_single_bags_in_float32(name):
+def test_packed_padded_and_single_bags_are_equal_in_float32(name):
     model = _model(name, torch.float32).eval()
     bags = _bags(torch.float32)
-    packed = model(BagBatch.pack(bags))
+    batch = BagBatch.pack(bags)
+    features, kept = batch.padded()
+    features[~kept] = torch.nan  # what lies in the padding must not matter
+    outputs = {
+        "packed": model(batch),
+        "padded": model(BagBatch.from_padded(features, batch.lengths)),
+        "backwards": model(BagBatch.pack(bags[::-1])),
+        "together with others": model(BagBatch.pack([*bags, torch.randn(29, 4), torch.randn(30, 4)])),
+    }
     single = [model(BagBatch.pack([bag])) for bag in bags]
-    assert torch.allclose(packed.embedding, torch.cat([s.embedding for s in single]), atol=1e-6)
-    assert torch.allclose(packed.attention, torch.cat([s.attention for s in single]), atol=1e-6)
-    sums = [part.sum().item() for part in packed.attention.split(LENGTHS)]
-    assert sums == pytest.approx([1.0] * len(LENGTHS), abs=1e-6)
+    embedding = torch.cat([s.embedding for s in single])
+    attention = torch.cat([s.attention for s in single])
+    for way, output in outputs.items():
+        parts = output.attention.split(
+            [len(bag) for bag in bags] if way != "together with others" else [40, 59]
+        )
+        found, weights = output.embedding, output.attention
+        if way == "backwards":
+            found = found.flip(0)
+            weights = torch.cat(output.attention.split(LENGTHS[::-1])[::-1])
+        elif way == "together with others":
+            found, weights = found[:4], parts[0]
+        torch.testing.assert_close(found, embedding, rtol=1e-5, atol=1e-5, msg=lambda m, w=way: f"{w}: {m}")
+        torch.testing.assert_close(weights, attention, rtol=1e-5, atol=1e-5)
+    sums = [part.sum().item() for part in attention.split(LENGTHS)]
+    assert sums == pytest.approx([1.0] * len(LENGTHS), abs=1e-5)
+    assert (attention >= 0).all()
+    branches = outputs["packed"].branches
+    if branches is not None:
+        assert torch.allclose(
+            torch.stack([b.sum(0) for b in branches.split(LENGTHS)]), torch.ones(()), atol=1e-5
+        )
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_gradients_of_a_packed_batch_are_those_of_its_bags(name):
+    model = _model(name).eval()
+    bags = _bags()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    whole = torch.autograd.grad(
+        model(BagBatch.pack(bags)).embedding.square().sum(), trained, allow_unused=True
+    )
+    parts = [
+        torch.autograd.grad(model(BagBatch.pack([bag])).embedding.square().sum(), trained, allow_unused=True)
+        for bag in bags
+    ]
+    for gradient, *own in zip(whole, *parts, strict=True):
+        assert all((gradient is None) == (g is None) for g in own)
+        if gradient is not None:
+            torch.testing.assert_close(gradient, sum(own), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", UNORDERED)
 def test_order_of_instances_does_not_matter(name):
     model = _model(name).eval()
     bag = _bags()[2]
     order = torch.randperm(len(bag))
     straight, shuffled = model(BagBatch.pack([bag])), model(BagBatch.pack([bag[order]]))
-    assert torch.allclose(straight.embedding, shuffled.embedding, atol=1e-12)
-    assert torch.allclose(straight.attention[order], shuffled.attention, atol=1e-12)
+    assert torch.allclose(straight.embedding, shuffled.embedding, atol=1e-10)
+    assert torch.allclose(straight.attention[order], shuffled.attention, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["transmil", "dtfd"])
+def test_order_matters_where_the_catalogue_says_so(name):
+    model = _model(name).eval()
+    bag = _bags()[2]
+    straight, turned = model(BagBatch.pack([bag])), model(BagBatch.pack([bag.roll(1, 0)]))
+    assert not torch.allclose(straight.embedding, turned.embedding, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", POOLS)
 def test_gradcheck(name):
     model = _model(name).eval()
     lengths = torch.tensor([1, 4, 2])
@@ -100,12 +160,13 @@ def test_gradcheck(name):
         assert torch.autograd.gradcheck(lambda a: model(BagBatch(a, lengths)).attention, x)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [info.name for info in list_models() if not info.full_attention])
 def test_a_bag_of_a_hundred_thousand_beside_one_of_one(name):
     model = _model(name, torch.float32).train()
     big, one = torch.randn(100_000, 4), torch.randn(1, 4)
-    output = model(BagBatch.pack([one, big]))
-    output.embedding.sum().backward()
+    output = model(BagBatch.pack([one, big]), torch.tensor([0, 1]))
+    (output.embedding.sum() + sum(output.auxiliary.values())).backward()
+    assert all(math.isfinite(term.item()) for term in output.auxiliary.values())
     assert torch.isfinite(output.embedding).all()
     assert output.attention[0].item() == 1
     assert output.attention[1:].sum().item() == pytest.approx(1, abs=1e-4)
@@ -126,13 +187,17 @@ def test_autocast_pools_in_float32(name):
     expected = model.eval()(BagBatch.pack(bags)).embedding
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output = model(BagBatch.pack(bags))
+        trained = model.train()(BagBatch.pack(bags), torch.tensor([0, 1, 2, 0]))
+    for term in trained.auxiliary.values():
+        assert term.dtype == torch.float32
+        assert torch.isfinite(term)
     assert output.embedding.dtype == output.attention.dtype == torch.float32
-    assert torch.allclose(output.embedding, expected, rtol=0.05, atol=0.05)
-    output.embedding.sum().backward()
+    assert torch.allclose(output.embedding, expected, rtol=0.1, atol=0.1)
+    (trained.embedding.sum() + sum(trained.auxiliary.values())).backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
 
 
-@pytest.mark.parametrize("name", ["abmil", "abmil_plain", "max"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "mean"])
 def test_learns_to_find_a_rare_instance(name):
     """A slide is positive when one instance in twenty is of another kind; the mean alone hardly tells."""
     generator = torch.Generator().manual_seed(5)
@@ -144,19 +209,24 @@ def test_learns_to_find_a_rare_instance(name):
             bag[3, 0] = 3
         bags.append(bag)
     torch.manual_seed(0)
-    model = build_model(ModelOptions(name=name, hidden=16, attention=8, dropout=0.0), 4)
-    head = torch.nn.Linear(16, 2)
+    model = build_model(
+        ModelOptions(name=name, hidden=16, attention=8, dropout=0.0, vit=VIT, asmil=ASMIL), 4, 2
+    )
+    head = model.make_head(2)
     optimizer = torch.optim.Adam([*model.parameters(), *head.parameters()], lr=0.01)
     batch = BagBatch.pack(bags)
     for _ in range(150):
-        output = model(batch)
+        output = model(batch, labels)
         loss = torch.nn.functional.cross_entropy(head(output.embedding), labels)
+        if loss < 0.02:  # learnt; TransMIL's steps are slow
+            break
+        loss = loss + sum(output.auxiliary.values())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     output = model.eval()(batch)
     assert (head(output.embedding).argmax(1) == labels).float().mean() >= 0.98
-    if name != "max":
+    if name not in ("max", "transmil", "vit"):  # their attention explains, it doesn't pool
         rare = output.attention.view(60, 20)[labels == 1, 3]
         assert rare.mean() > 3 / 20
 
@@ -172,6 +242,52 @@ def test_unknown_model_is_named_with_the_nearest_one():
         build_model(ModelOptions(name="abmill"), 4)
     with pytest.raises(InputError, match="widths of at least 1"):
         build_model(ModelOptions(), 0)
+
+
+@pytest.mark.parametrize("classes", [2, 30])
+@pytest.mark.parametrize("name", NAMES)
+def test_two_and_thirty_classes(name, classes):
+    model = _model(name, torch.float32, classes=classes).train()
+    head = model.make_head(classes)
+    labels = torch.tensor([0, classes - 1, 1, classes // 2])
+    output = model(BagBatch.pack(_bags(torch.float32)), labels)
+    logits = head(output.embedding)
+    assert logits.shape == (4, classes)
+    assert output.embedding.shape == (4, model.embedding_width)
+    loss = torch.nn.functional.cross_entropy(logits, labels) + sum(output.auxiliary.values())
+    loss.backward()
+    trained = [*head.parameters(), *(p for p in model.parameters() if p.requires_grad)]
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in trained)
+    assert model.eval()(BagBatch.pack(_bags(torch.float32))).auxiliary == {}
+
+
+def test_ten_thousand_instances_with_full_attention():
+    model = _model("vit", torch.float32, hidden=4, vit=VitOptions(layers=1, heads=1, feed_forward=4)).train()
+    output = model(BagBatch.pack([torch.randn(1, 4), torch.randn(10_000, 4)]))
+    output.embedding.sum().backward()
+    assert output.attention[0].item() == pytest.approx(1)
+    assert output.attention[1:].sum().item() == pytest.approx(1, abs=1e-4)
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_features_of_another_width_are_refused(name):
+    with pytest.raises(InputError, match="width 5 but the model was made for 4"):
+        _model(name, torch.float32)(BagBatch.pack([torch.zeros(3, 5)]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"name": "transmil", "hidden": 12}, "heads that divide it, got 8"),
+        ({"name": "transmil", "transmil": {"residual_kernel": 4}}, "odd residual kernel, got 4"),
+        ({"name": "vit", "hidden": 12}, "change model.hidden or model.vit.heads"),
+        ({"name": "asmil", "asmil": {"tokens": 2, "dropped": 2}}, "got 2 of 2"),
+    ],
+)
+def test_settings_that_do_not_fit_each_other_are_refused(settings, message):
+    with pytest.raises(InputError, match=message):
+        build_model(ModelOptions(**settings), 4)
 
 
 def test_packing():

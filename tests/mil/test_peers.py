@@ -111,9 +111,10 @@ def test_dsmil(nonlinear, value, kind):
 
     def loss(bags):
         output = model.train()(BagBatch.pack(bags), torch.tensor(LABELS))
-        return cross_entropy(head(output.embedding), torch.tensor(LABELS)) + output.auxiliary[
-            "critical_instance"
-        ]
+        return (
+            cross_entropy(head(output.embedding), torch.tensor(LABELS))
+            + output.auxiliary["critical_instance"]
+        )
 
     def slow_loss(bags):
         total = 0.0
@@ -160,7 +161,9 @@ def test_labels_that_training_needs_are_asked_for(name):
     from wsi_ncmi.errors import InputError
 
     model = build_model(ModelOptions(name=name), D, 3)
-    with pytest.raises(InputError, match=r"needs one label a bag \(4,\), got none; call model\(batch, labels\)"):
+    with pytest.raises(
+        InputError, match=r"needs one label a bag \(4,\), got none; call model\(batch, labels\)"
+    ):
         model.train()(BagBatch.pack([bag.float() for bag in _bags()]))
     with pytest.raises(InputError, match="the number of classes, at least 2, got None"):
         build_model(ModelOptions(name=name), D)

@@ -58,8 +58,9 @@ class _SelfAttention(nn.Module):
         scores = promote(q @ k.transpose(-1, -2)) * q.shape[-1] ** -0.5
         if mask is not None:
             scores = scores.masked_fill(~mask, -torch.inf)
-        seen: Tensor = scores[..., 1:].softmax(-1).mean(1).squeeze(1)
-        return seen
+        seen: Tensor = scores.softmax(-1).mean(1).squeeze(1)[:, 1:]
+        seen = seen + torch.finfo(seen.dtype).tiny  # a class token may look at itself alone
+        return seen / seen.sum(1, keepdim=True)
 
 
 class _Layer(nn.Module):
