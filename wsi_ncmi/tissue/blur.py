@@ -3,8 +3,8 @@
 The measure is a ratio, so that it depends neither on stain nor on how much there is to see: second
 differences of the green channel at a lag of about 1 µm against those at about 4 µm. Edges in focus have a
 good share of their energy at the fine lag; a Gaussian blur of sigma s takes it away below a lag of s, where
-second differences fall with the fourth power of the lag. Noise alone (sharp mucus, empty glass) has as much at
-either lag and so never looks blurred.
+second differences fall with the fourth power of the lag. Noise alone (sharp mucus, empty glass) has as much
+at either lag and so never looks blurred.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +14,37 @@ import shapely.geometry
 
 from wsi_ncmi.errors import InputError
 from wsi_ncmi.files import write_text
+from wsi_ncmi.tissue.annotation import Annotation, Annotations, areas_of
 
-__all__ = ["Annotation", "read_geojson", "write_geojson"]
+__all__ = ["parse_geojson", "read_geojson", "write_annotations", "write_geojson"]
 
-_COLOURS = {"tissue": [0, 160, 80], "tumor": [200, 0, 0]}
-
-
-@dataclass(frozen=True)
-class Annotation:
-    """One annotated area: its polygon in level-0 pixels and its class name (``""`` where unclassified)."""
-
-    polygon: shapely.Polygon
-    name: str
+_COLOURS = {
+    "tissue": [0, 160, 80], "tumor": [200, 0, 0], "pen": [0, 60, 200], "fold": [150, 80, 0],
+    "border": [60, 60, 60], "blur": [0, 150, 150],
+}  # fmt: skip
+_OTHER_COLOUR = [80, 80, 200]
+# QuPath's exports may hold cells, tiles and points beside annotations.
+_DRAWN = {"annotation", "tma_core", "unknown"}
+_LINES = (shapely.Point, shapely.MultiPoint, shapely.LineString, shapely.MultiLineString)
 
 
 def write_geojson(path: Path, polygons: Sequence[shapely.Polygon], name: str) -> None:
-    """Writes polygons as a GeoJSON FeatureCollection of QuPath annotations, atomically.
+    """Writes polygons of one class as a GeoJSON FeatureCollection of QuPath annotations, atomically.
 
     Args:
         path: Where to.
         polygons: In level-0 pixels, the coordinates QuPath uses.
         name: Class name of all of them.
+    """
+    write_annotations(path, {name: polygons})
+
+
+def write_annotations(path: Path, polygons: Mapping[str, Sequence[shapely.Polygon]]) -> None:
+    """Writes polygons of several classes as a GeoJSON FeatureCollection of QuPath annotations, atomically.
+
+    Args:
+        path: Where to.
+        polygons: Class name to its polygons in level-0 pixels; each class gets its colour.
     """
     features = [
         {
@@ -42,10 +52,11 @@ def write_geojson(path: Path, polygons: Sequence[shapely.Polygon], name: str) ->
             "geometry": shapely.geometry.mapping(polygon),
             "properties": {
                 "objectType": "annotation",
-                "classification": {"name": name, "color": _COLOURS.get(name, [80, 80, 200])},
+                "classification": {"name": name, "color": _COLOURS.get(name, _OTHER_COLOUR)},
             },
         }
-        for polygon in polygons
+        for name, members in polygons.items()
+        for polygon in members
     ]
     write_text(path, json.dumps({"type": "FeatureCollection", "features": features}) + "\n")
 
@@ -63,20 +74,62 @@ def read_geojson(path: Path) -> list[Annotation]:
         InputError: The file is no GeoJSON, or a geometry is not an area.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return [annotation for feature in _features(content) for annotation in _annotations(feature)]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise _unreadable(path, error) from error
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise unreadable(path.name, error) from error
+    return list(parse_geojson(text, path.name))
+
+
+def parse_geojson(text: str, name: str) -> Annotations:
+    """Reads the areas of a GeoJSON text.
+
+    Points and lines beside areas, and detections of QuPath, are left out with a note.
+
+    Args:
+        text: The content.
+        name: The file's name, for messages.
+
+    Raises:
+        InputError: The text is no GeoJSON, or holds features and none of them is an area.
+    """
+    try:
+        features = _features(json.loads(text))
+        areas: list[Annotation] = []
+        mended, skipped = 0, Counter[str]()
+        for feature in features:
+            if not isinstance(feature, dict):
+                raise ValueError("a feature is no object")
+            kind = (feature.get("properties") or {}).get("objectType") or "annotation"
+            if kind not in _DRAWN:
+                skipped[f"{kind} objects"] += 1
+                continue
+            with np.errstate(invalid="ignore"):  # coordinates that are no numbers are refused below
+                geometry = shapely.geometry.shape(feature["geometry"])
+            if len(features) > 1 and isinstance(geometry, _LINES):
+                skipped["points or lines"] += 1
+                continue
+            polygons, crossed = areas_of([geometry])
+            mended += crossed
+            areas += [Annotation(polygon, _class_name(feature)) for polygon in polygons]
+        if features and not areas:
+            raise ValueError("it holds no area")
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise unreadable(name, error) from error
     except shapely.errors.ShapelyError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(name, error) from error
+    notes = [f"{count} {what} are no areas and were left out" for what, count in skipped.items()]
+    if mended:
+        notes.append(f"{mended} outlines that cross themselves were mended")
+    return Annotations(areas, notes)
 
 
-def _unreadable(path: Path, error: Exception) -> InputError:
+def unreadable(name: str, error: Exception) -> InputError:
+    """The one sentence about a file that isn't what it should be."""
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     if isinstance(error, KeyError):
         reason = f"{error} is missing"
     return InputError(
-        f"{path.name} can't be read as GeoJSON polygons ({' '.join(reason.split())}); "
+        f"{name} can't be read as GeoJSON polygons ({' '.join(reason.split())}); "
         "export annotations from QuPath as GeoJSON."
     )
 
@@ -91,24 +144,11 @@ def _features(content: Any) -> list[Any]:
     return [content if content["type"] == "Feature" else {"geometry": content}]
 
 
-def _annotations(feature: Any) -> list[Annotation]:
-    if not isinstance(feature, dict):
-        raise ValueError("a feature is no object")
+def _class_name(feature: dict[str, Any]) -> str:
     properties = feature.get("properties") or {}
-    name = str((properties.get("classification") or {}).get("name") or properties.get("name") or "")
-    with np.errstate(invalid="ignore"):  # coordinates that are no numbers are refused below
-        geometry = shapely.geometry.shape(feature["geometry"])
-    return [Annotation(area, name) for area in _areas(geometry)]
-
-
-def _areas(geometry: shapely.Geometry) -> list[shapely.Polygon]:
-    # Twice: a collection may hold multi-polygons.
-    parts = shapely.get_parts(shapely.get_parts(geometry))
-    if not len(parts) or not all(isinstance(part, shapely.Polygon) and not part.is_empty for part in parts):
-        raise ValueError(f"a {geometry.geom_type} is no area")
-    if not np.isfinite(shapely.get_coordinates(parts)).all():
-        raise ValueError("a coordinate is no finite number")
-    # Outlines drawn by hand cross themselves; left so, every later overlay of them would fail.
-    sound = [part if part.is_valid else shapely.make_valid(part) for part in parts]
-    pieces = shapely.get_parts(shapely.get_parts(sound))
-    return [piece for piece in pieces if isinstance(piece, shapely.Polygon)]
+    classification = properties.get("classification") or {}
+    if isinstance(classification, str):
+        return classification
+    # QuPath writes derived classes ("Tumor: Positive") as a list of names.
+    names = classification.get("names") or [classification.get("name") or properties.get("name") or ""]
+    return ": ".join(str(name) for name in names)

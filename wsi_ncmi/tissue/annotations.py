@@ -1,0 +1,94 @@
+"""Finding and reading a slide's annotation file, whatever program wrote it."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zipfile
+from pathlib import Path
+
+from wsi_ncmi.errors import InputError
+from wsi_ncmi.tissue.annotation import Annotations
+from wsi_ncmi.tissue.asap import parse_asap
+from wsi_ncmi.tissue.geojson import parse_geojson
+
+__all__ = ["ANNOTATION_SUFFIXES", "find_annotations", "read_annotations"]
+
+ANNOTATION_SUFFIXES = (".geojson", ".json", ".geojson.gz", ".json.gz", ".zip", ".xml")
+_MOST_BYTES = 1 << 29
+
+
+def find_annotations(folder: Path, slide_id: str) -> Path | None:
+    """The annotation file of a slide.
+
+    Args:
+        folder: Where annotation files lie; each is named after its slide.
+        slide_id: The slide.
+
+    Returns:
+        ``<slide_id>`` with one of ``ANNOTATION_SUFFIXES``, or None where there is none.
+
+    Raises:
+        InputError: The folder isn't there, or two files are named after the slide.
+    """
+    if not folder.is_dir():
+        raise InputError(f"The annotation folder {folder} isn't there; check --annotations.")
+    found = [path for suffix in ANNOTATION_SUFFIXES if (path := folder / f"{slide_id}{suffix}").is_file()]
+    if len(found) > 1:
+        names = " and ".join(path.name for path in found)
+        raise InputError(f"Slide {slide_id} has two annotation files, {names}; keep one of them.")
+    return found[0] if found else None
+
+
+def read_annotations(path: Path) -> Annotations:
+    """Reads QuPath's GeoJSON (also gzipped or zipped) or ASAP's XML, told apart by their content.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its areas in level-0 pixels, each valid, with notes on what was mended or left out.
+
+    Raises:
+        InputError: It can't be read, is neither format, or holds no area.
+    """
+    try:
+        data = _unpacked(path)
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or "it ends too early"
+        raise InputError(
+            f"{path.name} can't be read as annotations ({reason}); export them from QuPath or ASAP again."
+        ) from error
+    start = data.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
+    if start == b"<" or data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return parse_asap(data, path.name)
+    if not start:
+        raise InputError(
+            f"{path.name} can't be read as annotations (it is empty); export them from QuPath or ASAP again."
+        )
+    areas = parse_geojson(data.decode("utf-8-sig", errors="replace"), path.name)
+    if not len(areas):
+        raise InputError(
+            f"{path.name} holds no annotation; draw one and export it again, or remove the file to use "
+            "the automatic tissue."
+        )
+    return areas
+
+
+def _unpacked(path: Path) -> bytes:
+    """The bytes of a file, or of the one file in an archive, up to a limit."""
+    with path.open("rb") as handle:
+        data = handle.read(_MOST_BYTES + 1)
+    if data[:2] == b"\x1f\x8b":
+        with gzip.open(io.BytesIO(data)) as packed:
+            data = packed.read(_MOST_BYTES + 1)
+    elif data[:4] == b"PK\x03\x04":
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = [name for name in archive.namelist() if not name.endswith("/")]
+            if len(members) != 1:
+                raise ValueError(f"it is an archive of {len(members)} files, not of one")
+            with archive.open(members[0]) as member:
+                data = member.read(_MOST_BYTES + 1)
+    if len(data) > _MOST_BYTES:
+        raise ValueError("it is larger than 512 MiB")
+    return data
