@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,11 @@ class Encoder(ABC):
         weights_sha256: SHA-256 of the tensors in use (``weights.state_sha256``); ``"none"`` without weights.
         weights_source: Where the weights come from: a file name, ``"random (seed 0)"`` or ``"none"``.
         precision: ``fp32``, ``bf16`` or ``fp16``: the arithmetic of the forward pass; the result is float32.
-        backend: ``numpy``, ``torch-cpu`` or ``torch-cuda``.
+        backend: What computes it: ``numpy``, ``torch-cpu``, ``torch-cuda``, ``onnxruntime-cpu``…
+        batch_size: The one number of tiles that it computes at a time; None where that makes no difference.
+        concurrent: Whether several threads may encode at once, each on one core.
+        depth: Batches worth having in work at once through :meth:`begin`.
+        remark: What happened to it that the ledger should tell; empty where nothing did.
     """
 
     name: str
@@ -34,6 +39,10 @@ class Encoder(ABC):
     weights_source: str
     precision: str
     backend: str
+    batch_size: int | None = None
+    concurrent: bool = False
+    depth: int = 1
+    remark: str = ""
 
     def encode(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Encodes tiles.
@@ -48,14 +57,42 @@ class Encoder(ABC):
             ValueError: ``pixels`` has another type or shape.
             WsiNcmiError: The encoder gave a value that is not finite.
         """
+        self.check(pixels)
+        if pixels.shape[0] == 0:
+            return np.empty((0, self.width), np.float32)
+        return self.checked(self._encode(pixels))
+
+    def begin(self, pixels: NDArray[np.uint8]) -> Callable[[], NDArray[np.float32]]:
+        """Starts to encode tiles, where the device can, behind the caller's back.
+
+        Args:
+            pixels: As for :meth:`encode`; they must not change until the result was taken.
+
+        Returns:
+            A function that waits and gives what :meth:`encode` would have given, or raises what it would.
+        """
+        features = self.encode(pixels)
+        return lambda: features
+
+    @staticmethod
+    def check(pixels: NDArray[np.uint8]) -> None:
+        """Refuses what are no tiles.
+
+        Raises:
+            ValueError: Another type or shape than uint8 (n, h, h, 3).
+        """
         if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3:
             raise ValueError(f"tiles must be uint8 (n, h, w, 3), not {pixels.dtype} {pixels.shape}")
         if pixels.shape[1] != pixels.shape[2]:
             # A network's input is square; stretching a tile would change the shape of its nuclei.
             raise ValueError(f"tiles must be square, not {pixels.shape[1]} × {pixels.shape[2]} px")
-        if pixels.shape[0] == 0:
-            return np.empty((0, self.width), np.float32)
-        features = self._encode(pixels)
+
+    def checked(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The same vectors, if all of their values are finite.
+
+        Raises:
+            WsiNcmiError: Some are not.
+        """
         if not np.isfinite(features).all():
             bad = int((~np.isfinite(features).all(axis=1)).sum())
             raise WsiNcmiError(

@@ -1,19 +1,23 @@
-"""A frozen network as an encoder: preprocessing, precision, and one fixed batch shape."""
+"""A frozen network as an encoder: preprocessing, and one fixed batch shape, halved when memory runs out."""
 
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from wsi_ncmi.encoders.backends.base import Backend, Result
+from wsi_ncmi.encoders.backends.choice import build_backend
+from wsi_ncmi.encoders.backends.memory import find_batch_size, is_out_of_memory
+from wsi_ncmi.encoders.backends.torch_module import FromPixels
 from wsi_ncmi.encoders.base import Encoder
 from wsi_ncmi.encoders.options import EncoderOptions
 from wsi_ncmi.encoders.weights import find_weights, load_state, load_strictly, state_sha256
@@ -23,7 +27,11 @@ __all__ = ["Headless", "NetworkEncoder", "Preprocessing", "build_network_encoder
 
 _LOG = logging.getLogger(__name__)
 _RANDOM_SEED = 0
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+AUTOMATIC_ON_CPU = 16
+"""Batch of ``auto`` on the CPU: larger ones gain nothing there and outgrow the caches."""
+
+_SMALLEST_AUTOMATIC, _LARGEST_AUTOMATIC = 8, 256
+_HALVING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -105,67 +113,127 @@ def _warn_random(name: str) -> None:
     )  # fmt: skip
 
 
-def _choose_device(wanted: str) -> torch.device:
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise InputError("No CUDA device can be used on this machine; take --device cpu or auto.")
-    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
-
-
 class NetworkEncoder(Encoder):
     """Runs a frozen network in inference mode.
 
     Every forward pass has ``batch_size`` rows (the last batch is padded): kernels are chosen by shape, so
-    only then a tile's numbers do not depend on how many other tiles came with it.
+    only then a tile's numbers do not depend on how many other tiles came with it. Where memory runs out the
+    batch is halved for good, and the encoder says so in ``remark``.
     """
 
     def __init__(self, headless: Headless, weights_source: str, options: EncoderOptions) -> None:
-        self._device = _choose_device(options.device)
-        self._batch_size = options.batch_size
         self._preprocessing = headless.preprocessing
         self.name = options.name
         self.transform = str(headless.preprocessing)
         self.weights_sha256 = state_sha256(headless.model)
         self.weights_source = weights_source
-        self.backend = f"torch-{self._device.type}"
-        automatic = "fp16" if self._device.type == "cuda" else "fp32"
-        self.precision = automatic if options.precision == "auto" else options.precision
-        self._model = headless.model.eval().requires_grad_(False).to(self._device)
-        self._model = self._model.to(memory_format=torch.channels_last)
-        mean, std = torch.tensor(headless.preprocessing.mean), torch.tensor(headless.preprocessing.std)
-        self._scale = (1 / (255 * std)).view(1, 3, 1, 1).to(self._device)
-        self._shift = (mean / std).view(1, 3, 1, 1).to(self._device)
+        automatic = options.batch_size == "auto"
+        self.batch_size: int = AUTOMATIC_ON_CPU if options.batch_size == "auto" else options.batch_size
+        self._network = FromPixels(headless.model, headless.preprocessing.mean, headless.preprocessing.std)
+        self._options = options
+        self._computes: Backend = self._build()
+        self.backend, self.precision = self._computes.name, self._computes.precision
+        self.concurrent, self.depth = self._computes.concurrent, self._computes.depth
         self.width = self._probe_width()
+        if automatic and self.backend.startswith("torch-cuda"):
+            self.batch_size = find_batch_size(
+                self._probe, largest=_LARGEST_AUTOMATIC, smallest=_SMALLEST_AUTOMATIC
+            )
+
+    def _build(self) -> Backend:
+        return build_backend(
+            self._network,
+            kind=self._options.backend,
+            device=self._options.device,
+            precision=self._options.precision,
+            batch_size=self.batch_size,
+            edge=self._preprocessing.input_px,
+            interpolation=self._preprocessing.interpolation,
+        )
+
+    def _probe(self, count: int) -> NDArray[np.float32]:
+        edge = self._preprocessing.input_px
+        return self._computes.begin(torch.zeros(count, 3, edge, edge, dtype=torch.uint8))()
 
     def _probe_width(self) -> int:
-        edge = self._preprocessing.input_px
-        with torch.inference_mode():
-            output = self._forward(torch.zeros(1, 3, edge, edge, dtype=torch.uint8))
-        if output.ndim != 2:
+        # Exported models take the one shape only; everywhere else one tile tells the width.
+        fixed = not self.backend.startswith("torch-") or self.backend.endswith("-compiled")
+        shape = self._probe(self.batch_size if fixed else 1).shape
+        if len(shape) != 2:
             raise InputError(
-                f"Encoder {self.name} gives an output of shape {tuple(output.shape[1:])} for a tile, not "
+                f"Encoder {self.name} gives an output of shape {tuple(shape[1:])} for a tile, not "
                 f"one vector; "
                 "choose a model that pools."
             )
-        return int(output.shape[1])
+        return int(shape[1])
+
+    def begin(self, pixels: NDArray[np.uint8]) -> Result:
+        """Starts on tiles without waiting for their vectors; see the base class."""
+        self.check(pixels)
+        if not 0 < len(pixels) <= self.batch_size:
+            return super().begin(pixels)
+        try:
+            result = self._computes.begin(self._padded(pixels, self.batch_size))
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            return super().begin(pixels)  # which halves the batch where it is still too large
+
+        def finish() -> NDArray[np.float32]:
+            try:
+                features = result()
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                return self.encode(pixels)
+            return self.checked(features[: len(pixels)])
+
+        return finish
 
     def _encode(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         features = np.empty((len(pixels), self.width), np.float32)
-        with torch.inference_mode():
-            for start in range(0, len(pixels), self._batch_size):
-                batch = self._resize(np.ascontiguousarray(pixels[start : start + self._batch_size]))
-                count = batch.shape[0]
-                if count < self._batch_size:
-                    padding = batch.new_zeros(self._batch_size - count, *batch.shape[1:])
-                    batch = torch.cat([batch, padding]).contiguous(memory_format=torch.channels_last)
-                features[start : start + count] = self._forward(batch)[:count].float().cpu().numpy()
+        start = 0
+        while start < len(pixels):
+            size = self.batch_size
+            part = pixels[start : start + size]
+            try:
+                features[start : start + len(part)] = self._computes.begin(self._padded(part, size))()[
+                    : len(part)
+                ]
+            except Exception as error:
+                if size == 1 or not is_out_of_memory(error):
+                    raise
+                self._halve(size)
+                continue
+            start += size
         return features
+
+    def _halve(self, failed: int) -> None:
+        """Lets go of what the failed batch holds, and goes on with half of it."""
+        with _HALVING:
+            if self.batch_size < failed:
+                return  # another thread has
+            self.batch_size = failed // 2
+            self.remark = f"memory ran out, so batches were halved to {self.batch_size} tiles"
+            _LOG.warning("Encoder %s: %s.", self.name, self.remark)
+            if self.backend.startswith("torch-cuda"):
+                torch.cuda.empty_cache()
+            elif not self.backend.startswith("torch-"):
+                self._computes = self._build()  # exported models are made for one shape
+
+    def _padded(self, pixels: NDArray[np.uint8], size: int) -> Tensor:
+        batch = self._resize(np.ascontiguousarray(pixels))
+        if len(pixels) == size:
+            return batch
+        padding = batch.new_zeros(size - len(pixels), *batch.shape[1:])
+        return torch.cat([batch, padding]).contiguous(memory_format=torch.channels_last)
 
     def _resize(self, pixels: NDArray[np.uint8]) -> Tensor:
         """uint8 (n, 3, input_px, input_px), channels last; rounded to whole levels as PIL does."""
         # NHWC memory seen as NCHW is channels_last already: nothing is copied.
         batch = torch.from_numpy(pixels).permute(0, 3, 1, 2)
         edge = self._preprocessing.input_px
-        if batch.shape[-1] == edge:
+        if batch.shape[-1] == edge or self._computes.resizes:
             return batch
         from torchvision.transforms.v2 import InterpolationMode
         from torchvision.transforms.v2.functional import resize_image
@@ -173,10 +241,3 @@ class NetworkEncoder(Encoder):
         mode = InterpolationMode(self._preprocessing.interpolation)
         resized: Tensor = resize_image(batch, [edge, edge], interpolation=mode, antialias=True)
         return resized.contiguous(memory_format=torch.channels_last)
-
-    def _forward(self, batch: Tensor) -> Tensor:
-        inputs = batch.to(self._device, non_blocking=True).float().mul_(self._scale).sub_(self._shift)
-        if self.precision == "fp32":
-            return cast("Tensor", self._model(inputs))
-        with torch.autocast(self._device.type, dtype=_DTYPES[self.precision]):
-            return cast("Tensor", self._model(inputs))

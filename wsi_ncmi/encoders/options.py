@@ -27,7 +27,11 @@ class EncoderOptions:
         device: ``auto`` takes a CUDA device where there is one.
         precision: ``auto`` is fp32 on the CPU (the same numbers on every machine that computes exactly)
             and fp16 on CUDA (features are stored as float16, which bfloat16 would round more coarsely).
-        batch_size: Tiles of one forward pass; every pass has this size, so it is part of how numbers arise.
+        batch_size: Tiles of one forward pass; every pass has this size, so it is part of how numbers arise
+            (to the rounding of float32). ``auto`` is 16 on the CPU, on CUDA what fits its memory, at most 256.
+        backend: What computes a network: ``torch``, ``compile`` (``torch.compile``), or an optional package
+            on the CPU, ``onnx`` (ONNX Runtime) or ``openvino``. ``auto`` is ``torch``. Each rounds in its own
+            way, so it is part of a feature file's identity.
         input_px: Edge of the network's input in pixels; None takes the model's own.
         mean: Of each channel in 0 … 1, for networks from a user's file; None takes ImageNet's.
         std: Standard deviation, same.
@@ -38,7 +42,8 @@ class EncoderOptions:
     weights: Path | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
+    batch_size: Annotated[int, Field(ge=1, le=4096)] | Literal["auto"] = "auto"
+    backend: Literal["auto", "torch", "compile", "onnx", "openvino"] = "auto"
     input_px: Annotated[int, Field(ge=16, le=2048)] | None = None
     mean: tuple[float, float, float] | None = None
     std: tuple[Positive, Positive, Positive] | None = None

@@ -1,0 +1,126 @@
+"""Networks exported from PyTorch at load and computed by ONNX Runtime or OpenVINO, both optional."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import logging
+import threading
+import warnings
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wsi_ncmi.encoders.backends.base import Backend, Result
+from wsi_ncmi.encoders.backends.torch_module import FromPixels
+from wsi_ncmi.errors import InputError
+
+__all__ = ["OnnxBackend", "OpenVinoBackend"]
+
+
+class OnnxBackend(Backend):
+    """ONNX Runtime on the CPU, in fp32. The exported model lives in memory only.
+
+    Args:
+        network: The network from pixels on.
+        shape: The one shape of all batches, (n, 3, h, w).
+        threads: Compute threads of one call.
+
+    Raises:
+        InputError: The extra is not installed, or the network can't be exported.
+    """
+
+    name = "onnxruntime-cpu"
+    precision = "fp32"
+
+    def __init__(self, network: FromPixels, shape: tuple[int, ...], threads: int) -> None:
+        runtime = _extra("onnxruntime", "onnx", "onnx")
+        _extra("onnx", "onnx", "onnx")
+        buffer = io.BytesIO()
+        example = torch.zeros(shape, dtype=torch.uint8)
+        try:
+            with torch.inference_mode(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the exporter's advice to its own developers
+                # The older exporter alone writes into memory and needs no further package.
+                export: Any = torch.onnx.export
+                export(network.eval().cpu(), (example,), buffer, dynamo=False, opset_version=17)
+        except Exception as error:
+            raise InputError(
+                f"This network can't be exported to ONNX ({_first_line(error)}); use --backend torch."
+            ) from error
+        settings = runtime.SessionOptions()
+        settings.intra_op_num_threads = threads
+        settings.inter_op_num_threads = 1
+        # A thread that spins for work takes it from the reader and from the other encoding threads.
+        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        settings.log_severity_level = 3
+        self._session = runtime.InferenceSession(
+            buffer.getvalue(), settings, providers=["CPUExecutionProvider"]
+        )
+        self._input = self._session.get_inputs()[0].name
+
+    def begin(self, batch: Tensor) -> Result:
+        """See the base class."""
+        given = np.ascontiguousarray(batch.numpy())
+        features: NDArray[np.float32] = np.asarray(self._session.run(None, {self._input: given})[0])
+        return lambda: features
+
+
+class OpenVinoBackend(Backend):
+    """OpenVINO on the CPU.
+
+    Args:
+        network: The network from pixels on.
+        shape: The one shape of all batches, (n, 3, h, w).
+        threads: Compute threads of one call.
+        precision: ``fp32`` or ``bf16``.
+
+    Raises:
+        InputError: The extra is not installed, or the network can't be converted.
+    """
+
+    name = "openvino-cpu"
+    concurrent = False  # it has a thread pool of its own
+
+    def __init__(self, network: FromPixels, shape: tuple[int, ...], threads: int, precision: str) -> None:
+        openvino = _extra("openvino", "openvino", "openvino")
+        self.precision = precision
+        example = torch.zeros(shape, dtype=torch.uint8)
+        try:
+            with torch.inference_mode():
+                model = openvino.convert_model(network.eval().cpu(), example_input=example, input=[shape])
+        except Exception as error:
+            raise InputError(
+                f"This network can't be converted to OpenVINO ({_first_line(error)}); use --backend torch."
+            ) from error
+        # Without the hint OpenVINO takes bf16 wherever the processor has it, whatever was asked for.
+        hint = {"fp32": "f32", "bf16": "bf16"}[precision]
+        settings = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
+        self._model: Any = openvino.Core().compile_model(model, "CPU", settings)
+        self._lock = threading.Lock()
+
+    def begin(self, batch: Tensor) -> Result:
+        """See the base class."""
+        given = np.ascontiguousarray(batch.numpy())
+        with self._lock:  # one request at a time
+            features: NDArray[np.float32] = np.array(self._model([given])[0], np.float32)
+        return lambda: features
+
+
+def _extra(module: str, extra: str, backend: str) -> ModuleType:
+    try:
+        logging.getLogger(module).setLevel(logging.ERROR)
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise InputError(
+            f"The backend {backend} needs the package {module}; install it with "
+            f"'pip install wsi-ncmi[{extra}]', or leave --backend out."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
