@@ -1,0 +1,88 @@
+"""Every model through the training room: fitted, stored, loaded, and resumed bit for bit."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+
+from tests.training.conftest import CE, QUICK, WIDTH, open_task, write_cohort
+from wsi_ncmi.mil import ModelOptions, list_models
+from wsi_ncmi.mil.options import AsmilOptions, VitOptions
+from wsi_ncmi.training import fit, load_trained
+from wsi_ncmi.training.checkpoint import MODEL_WEIGHTS
+from wsi_ncmi.training.loop import TrainingLoop
+
+SMALL = {
+    "hidden": 8,
+    "attention": 4,
+    "asmil": AsmilOptions(tokens=3, dropped=1),
+    "vit": VitOptions(layers=1, feed_forward=8),
+}
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory):
+    return open_task(write_cohort(tmp_path_factory.mktemp("cohort") / "bags.npz", slides=24))
+
+
+def _fit(task, model, out, **changes):
+    training = QUICK.__class__(**{**asdict(QUICK), "epochs": 2, "checkpoint_interval_s": 0.0, **changes})
+    return fit(task.source, task.fold, task.cohort, model=model, loss=CE, training=training, seed=0, out=out)
+
+
+@pytest.mark.parametrize("name", [info.name for info in list_models()])
+def test_a_fitted_model_is_stored_and_loaded_whole(task, tmp_path, name):
+    result = _fit(task, ModelOptions(name=name, **SMALL), tmp_path)
+    loaded = load_trained(tmp_path)
+    bag = np.random.default_rng(0).normal(size=(9, WIDTH)).astype(np.float16)
+    probabilities, attention = loaded.predict(bag)
+    expected, weights = result.model.predict(bag)
+    np.testing.assert_array_equal(probabilities, expected)
+    np.testing.assert_array_equal(attention, weights)
+    assert attention.shape == (9,)
+    assert attention.sum() == pytest.approx(1, abs=1e-5)
+    stored = json.loads((tmp_path / "model.json").read_text())["model"]
+    assert ModelOptions(**stored) == ModelOptions(name=name, **SMALL)
+
+
+class _CutError(Exception):
+    """The plug is pulled."""
+
+
+@pytest.mark.parametrize("name", ["dtfd", "acmil", "asmil", "clam_mb"])
+def test_a_cut_run_ends_with_the_same_bits(task, tmp_path, monkeypatch, name):
+    """Random pseudo-bags, masks, dropped tokens and the moving anchor all follow from the saved state."""
+    model = ModelOptions(name=name, feature_dropout=0.1, mixup=0.5, **SMALL)
+    _fit(task, model, tmp_path / "a")
+    step, taken = TrainingLoop._take_step, []
+
+    def cut(self, chosen):
+        taken.append(1)
+        if len(taken) == 4:
+            raise _CutError
+        return step(self, chosen)
+
+    monkeypatch.setattr(TrainingLoop, "_take_step", cut)
+    with pytest.raises(_CutError):
+        _fit(task, model, tmp_path / "b")
+    _fit(task, model, tmp_path / "b")
+    assert (tmp_path / "a" / MODEL_WEIGHTS).read_bytes() == (tmp_path / "b" / MODEL_WEIGHTS).read_bytes()
+
+
+def test_the_loop_adds_what_the_model_returns(task, tmp_path):
+    """With a weight of 0 the instance classifiers of CLAM stay as they began; with the default they learn."""
+    from wsi_ncmi.mil.options import ClamOptions
+    from wsi_ncmi.training.fitting import build_modules
+
+    weights = []
+    for weight in (0.0, 1.0):
+        model = ModelOptions(name="clam_sb", clam=ClamOptions(instance_weight=weight), **SMALL)
+        fitted = _fit(task, model, tmp_path / str(weight)).model.aggregator
+        fresh, _ = build_modules(model, CE, in_features=WIDTH, class_counts=(4, 4, 4), seed=0)
+        # Biases have no weight decay: they move by gradients alone.
+        weights.append((fitted.instances.bias - fresh.instances.bias).abs().max().item())
+    assert weights[0] == 0
+    assert weights[1] > 0
