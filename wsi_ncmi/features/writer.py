@@ -193,6 +193,8 @@ def _mean(x: float, y: float) -> float:
 
 
 def _magnification(mpp: float) -> int | float:
-    """10 µm / mpp, exact rather than snapped; a whole one is an int, as TRIDENT writes it."""
+    """10 µm / mpp, exact rather than snapped; a whole one is an int, as TRIDENT writes it; 0 = unknown."""
+    if not mpp:
+        return 0
     exact = 10.0 / mpp
     return round(exact) if abs(exact - round(exact)) < 1e-9 else exact
