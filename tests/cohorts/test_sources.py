@@ -88,7 +88,7 @@ def test_a_loaded_bag_may_be_written_to_without_touching_the_file(tmp_path):
 
 def test_uncompressed_features_stay_on_disk(tmp_path):
     source = open_bag_source(packed(tmp_path / "bags.npz"))
-    assert isinstance(source._features, np.memmap)
+    assert isinstance(source._set.table, np.memmap)
 
 
 def test_packed_without_labels_or_patients(tmp_path):

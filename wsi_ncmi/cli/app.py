@@ -10,6 +10,7 @@ from wsi_ncmi import __version__
 from wsi_ncmi.cli import (
     compare,
     config,
+    convert,
     demo,
     doctor,
     encoders,
@@ -54,7 +55,8 @@ def _root(
 
 
 for _module in (
-    demo, run, inventory, extract, verify, split, train, compare, evaluate, predict, synth, doctor, models,
+    demo, run, inventory, extract, verify, convert, split, train, compare, evaluate, predict, synth, doctor,
+    models,
 ):  # fmt: skip
     app.command(_module.NAME)(_module.command)
 app.add_typer(config.app, name="config")

@@ -1,4 +1,4 @@
-"""Where bags come from: one interface over a packed ``.npz`` and a folder of feature files."""
+"""Where bags come from: one interface over packed files and folders, ours and those of others."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ def open_bag_source(path: Path) -> BagSource:
     """Opens FEATURES.
 
     Args:
-        path: A packed ``.npz``, or a folder: ``OUT``, ``OUT/features`` or ``OUT/features/<encoder>``.
+        path: A packed ``.npz``; a folder of ours: ``OUT``, ``OUT/features`` or ``OUT/features/<encoder>``; a
+            folder of CLAM, TRIDENT or STAMP; a cohort ``.h5`` of the ACMIL family.
 
     Returns:
         The source.
@@ -55,19 +56,20 @@ def open_bag_source(path: Path) -> BagSource:
     Raises:
         InputError: Nothing there, an unknown kind, several encoders to choose from, or faulty content.
     """
-    # Imported here: the two kinds build on this module's protocol, and h5py isn't needed for an npz.
+    # Imported here: the kinds build on this module's protocol.
+    from wsi_ncmi.cohorts.foreign import ForeignBags
+    from wsi_ncmi.features.interchange.detection import kind_of_folder, open_feature_set, resolve_folder
+
     path = Path(path)
     if path.is_file() and path.suffix == ".npz":
         from wsi_ncmi.cohorts.packed import PackedBags
 
         return PackedBags(path)
-    if path.is_dir():
+    if path.is_dir() and kind_of_folder(resolve_folder(path)) == "wsi-ncmi":
         from wsi_ncmi.cohorts.folder import FeatureFolder
 
         return FeatureFolder(path)
-    if not path.exists():
-        raise InputError(f"The features {path} don't exist; give a features folder or a packed .npz file.")
-    raise InputError(f"{path} is neither a folder of feature files nor a packed .npz file.")
+    return ForeignBags(open_feature_set(path))
 
 
 def empty_bags(source: BagSource) -> tuple[str, ...]:

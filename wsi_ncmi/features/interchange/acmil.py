@@ -1,0 +1,77 @@
+"""The ACMIL family: one HDF5 file a cohort, in it a group a slide with ``feat``, ``coords`` and its label."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import h5py
+from numpy.typing import NDArray
+
+from wsi_ncmi.errors import InputError
+from wsi_ncmi.features.interchange.bag import ForeignFileError, TileBag, TileFacts
+from wsi_ncmi.features.interchange.base import FeatureSet
+from wsi_ncmi.features.interchange.hdf5 import coords_of, opened, plain, table_of, whole_pixels
+
+__all__ = ["AcmilSet"]
+
+_FEATURES = "feat"
+
+
+class AcmilSet(FeatureSet):
+    """A cohort in one HDF5 file.
+
+    Args:
+        path: The file.
+
+    Raises:
+        InputError: It can't be read or holds no slides.
+    """
+
+    kind: ClassVar[str] = "acmil"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with opened(path) as handle:
+                groups = {name: group for name, group in handle.items() if isinstance(group, h5py.Group)}
+                self._labels = {
+                    name: str(plain(group.attrs["label"]))
+                    for name, group in groups.items()
+                    if "label" in group.attrs
+                }
+                self.slide_ids = tuple(sorted(groups))
+        except ForeignFileError as error:
+            raise InputError(str(error)) from error
+        if not self.slide_ids:
+            raise InputError(f"{path} holds no slides: a cohort file has a group with 'feat' for each slide.")
+
+    def where(self, slide_id: str) -> Path:
+        """See the base class."""
+        return self.path
+
+    def shape(self, slide_id: str) -> tuple[int, int]:
+        """See the base class."""
+        with opened(self.path) as handle:
+            rows, width = table_of(handle[slide_id], _FEATURES, self.path / slide_id).shape
+            return int(rows), int(width)
+
+    def features(self, slide_id: str) -> NDArray[Any]:
+        """See the base class."""
+        with opened(self.path) as handle:
+            rows: NDArray[Any] = table_of(handle[slide_id], _FEATURES, self.path / slide_id)[()]
+            return rows
+
+    def bag(self, slide_id: str) -> TileBag:
+        """See the base class."""
+        place = self.path / slide_id
+        with opened(self.path) as handle:
+            features: NDArray[Any] = table_of(handle[slide_id], _FEATURES, place)[()]
+            stored = coords_of(handle[slide_id], len(features), place)
+        coords = None if stored is None else whole_pixels(stored, place)
+        return TileBag(slide_id, features, TileFacts(label=self._labels.get(slide_id, "")), coords)
+
+    def labels(self) -> Mapping[str, str]:
+        """See the base class."""
+        return self._labels

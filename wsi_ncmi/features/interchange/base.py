@@ -1,0 +1,160 @@
+"""What every format offers: reading slide by slide, and writing whole files or none."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from numpy.typing import NDArray
+
+from wsi_ncmi.features.interchange.bag import ForeignFileError, TileBag
+from wsi_ncmi.features.paths import remove_leftovers
+from wsi_ncmi.features.storage import storing
+from wsi_ncmi.files import atomic_path
+
+__all__ = ["FeatureSet", "ImageWriter", "SetWriter", "Written", "bare_id", "conflict"]
+
+
+class FeatureSet(ABC):
+    """Features of a cohort in one format; nothing but names is read until it is asked for.
+
+    Attributes:
+        kind: Name of the format.
+        path: Where it lies.
+        slide_ids: Ids, sorted.
+    """
+
+    kind: ClassVar[str]
+    path: Path
+    slide_ids: tuple[str, ...]
+
+    @abstractmethod
+    def where(self, slide_id: str) -> Path:
+        """The file that holds a slide."""
+
+    @abstractmethod
+    def shape(self, slide_id: str) -> tuple[int, int]:
+        """Tiles and dimensions, without reading the features.
+
+        Raises:
+            ForeignFileError: The file is damaged or is no such file.
+        """
+
+    @abstractmethod
+    def features(self, slide_id: str) -> NDArray[Any]:
+        """Features (N, D), floating point as stored.
+
+        Raises:
+            ForeignFileError: The file is damaged or is no such file.
+        """
+
+    @abstractmethod
+    def bag(self, slide_id: str) -> TileBag:
+        """Features, places and all that is known.
+
+        Raises:
+            ForeignFileError: The file is damaged or is no such file.
+        """
+
+    def encoder(self) -> str:
+        """Name of the encoder, empty where it isn't told."""
+        return ""
+
+    def labels(self) -> Mapping[str, str]:
+        """Classes by slide, for formats that carry them."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Written:
+    """What became of one slide.
+
+    Attributes:
+        status: ``done``, or ``skipped`` where every file was there with the same content.
+        path: The slide's (first) file.
+        notes: What was changed or left out on the way, one phrase each.
+    """
+
+    status: Literal["done", "skipped"]
+    path: Path
+    notes: tuple[str, ...] = ()
+
+
+class SetWriter(ABC):
+    """Writes slides in one format into a folder.
+
+    Args:
+        out: The folder.
+        overwrite: Replace files of other content.
+    """
+
+    kind: ClassVar[str]
+
+    def __init__(self, out: Path, *, overwrite: bool = False) -> None:
+        self.out, self.overwrite = out, overwrite
+
+    def write(self, bag: TileBag) -> Written:
+        """Writes a slide; each file appears whole or not at all, and none of other content is replaced.
+
+        Raises:
+            ForeignFileError: The format can't say it, or a file of other content stands there.
+            JobStoppedError: The disk is full or can't be written to.
+        """
+        # Ids come from tables and groups of others; they must stay names.
+        if not bag.slide_id or bag.slide_id.startswith(".") or re.search(r"[/\\\x00]", bag.slide_id):
+            raise ForeignFileError(f"The slide id {bag.slide_id!r} can't name a file; rename the slide.")
+        return self._write(bag)
+
+    @abstractmethod
+    def _write(self, bag: TileBag) -> Written:
+        """See ``write``."""
+
+
+class ImageWriter(SetWriter):
+    """A writer that makes its files in memory, so that what is there can be compared byte by byte."""
+
+    @abstractmethod
+    def files(self, bag: TileBag) -> tuple[dict[Path, bytes], tuple[str, ...]]:
+        """The files of a slide with their content, the same bytes for the same bag, and notes.
+
+        Raises:
+            ForeignFileError: The format can't say it.
+        """
+
+    def _write(self, bag: TileBag) -> Written:
+        contents, notes = self.files(bag)
+        missing = {path: data for path, data in contents.items() if not _holds(path, data)}
+        if not self.overwrite:
+            for path in missing:
+                if path.exists():
+                    raise conflict(path)
+        for path, data in missing.items():
+            with storing(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                remove_leftovers(path)
+                with atomic_path(path) as temporary:
+                    temporary.write_bytes(data)
+        return Written("done" if missing else "skipped", next(iter(contents)), notes)
+
+
+def conflict(path: Path) -> ForeignFileError:
+    """The error over a file of other content."""
+    return ForeignFileError(
+        f"{path} is there with other content; give --overwrite to replace it, or another --out."
+    )
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    try:
+        return path.stat().st_size == len(data) and path.read_bytes() == data
+    except OSError:
+        return False
+
+
+def bare_id(file: Path, suffix: str) -> str:
+    """The id that a file's name gives: the name without ``suffix``; other dots stay, TCGA names have them."""
+    return file.name[: -len(suffix)]

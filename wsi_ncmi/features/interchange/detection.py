@@ -1,0 +1,153 @@
+"""Telling formats apart by what lies in a folder, not by what it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+
+from wsi_ncmi.errors import InputError
+from wsi_ncmi.features.interchange.base import FeatureSet, SetWriter
+
+__all__ = ["KINDS", "kind_of_folder", "open_feature_set", "resolve_folder", "writer_for"]
+
+KINDS = ("wsi-ncmi", "clam", "trident", "stamp", "packed")
+"""Formats that can be written; the ACMIL family's one file a cohort is read too."""
+
+_CLAM_FOLDERS = ("h5_files", "pt_files")
+_PROBED = 20
+
+
+def open_feature_set(path: Path) -> FeatureSet:
+    """Opens features of any known format.
+
+    Args:
+        path: A packed ``.npz``; a cohort ``.h5`` of the ACMIL family; a folder of ours, CLAM (with
+        ``h5_files``
+            or ``pt_files``), TRIDENT or STAMP, or a folder above the only one of them.
+
+    Raises:
+        InputError: Nothing there, an unknown kind, or several folders to choose from.
+    """
+    if path.is_file() and path.suffix == ".npz":
+        from wsi_ncmi.features.interchange.packed import PackedSet
+
+        return PackedSet(path)
+    if path.is_file() and path.suffix in (".h5", ".hdf5"):
+        from wsi_ncmi.features.interchange.acmil import AcmilSet
+
+        return AcmilSet(path)
+    if path.is_dir():
+        folder = resolve_folder(path)
+        return _opener_of(kind_of_folder(folder))(folder)
+    if not path.exists():
+        raise InputError(f"The features {path} don't exist; give a features folder or a packed .npz file.")
+    raise InputError(f"{path} is neither a folder of feature files nor a packed .npz file.")
+
+
+def writer_for(kind: str, out: Path, *, overwrite: bool, origin: str) -> SetWriter:
+    """The writer of a format that has a file a slide.
+
+    Raises:
+        ValueError: There is none.
+    """
+    if kind == "wsi-ncmi":
+        from wsi_ncmi.features.interchange.native import NativeWriter
+
+        return NativeWriter(out, overwrite=overwrite, origin=origin)
+    if kind == "clam":
+        from wsi_ncmi.features.interchange.clam import ClamWriter
+
+        return ClamWriter(out, overwrite=overwrite)
+    if kind == "trident":
+        from wsi_ncmi.features.interchange.trident import TridentWriter
+
+        return TridentWriter(out, overwrite=overwrite)
+    if kind == "stamp":
+        from wsi_ncmi.features.interchange.stamp import StampWriter
+
+        return StampWriter(out, overwrite=overwrite)
+    raise ValueError(f"no format {kind!r} is written a file a slide")
+
+
+def resolve_folder(path: Path) -> Path:
+    """The one folder at or below ``path`` that holds feature files (three levels down at most).
+
+    Raises:
+        InputError: None, or several to choose from.
+    """
+    level = [path]
+    for _ in range(4):
+        found = [folder for folder in level if _holds_features(folder)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            together = len({folder.parent for folder in found}) == 1
+            names = ", ".join(f.name if together else str(f.relative_to(path)) for f in found)
+            raise InputError(
+                f"{path} holds features of several encoders ({names}); give one, such as {found[0]}."
+            )
+        level = [
+            inside
+            for folder in level
+            for inside in sorted(folder.iterdir())
+            if inside.is_dir() and not _is_apart(inside)
+        ]
+    raise InputError(f"No feature files (*.h5, *.pt) below {path}; run 'wsi-ncmi extract' first.")
+
+
+def kind_of_folder(folder: Path) -> str:
+    """The format of the files in a folder: ``wsi-ncmi``, ``clam``, ``trident`` or ``stamp``."""
+    if folder.name in _CLAM_FOLDERS or _has_clam_folders(folder) or any(folder.glob("*.pt")):
+        return "clam"
+    files = sorted(file for file in folder.glob("*.h5") if not file.name.startswith("."))
+    for file in files[:_PROBED]:  # the first that can be read tells for all
+        try:
+            with h5py.File(file, "r") as handle:
+                if "schema" in handle.attrs:
+                    return "wsi-ncmi"
+                if "feats" in handle:
+                    return "stamp"
+                if "features" in handle:
+                    places = handle["coords"].attrs if "coords" in handle else {}
+                    named = "encoder" in handle["features"].attrs or folder.name.startswith("features_")
+                    return "trident" if named or "patch_size_level0" in places else "clam"
+        except (OSError, KeyError, RuntimeError, ValueError):
+            continue
+    return "wsi-ncmi"
+
+
+def _opener_of(kind: str) -> Callable[[Path], FeatureSet]:
+    if kind == "clam":
+        from wsi_ncmi.features.interchange.clam import ClamSet
+
+        return ClamSet
+    if kind == "trident":
+        from wsi_ncmi.features.interchange.trident import TridentSet
+
+        return TridentSet
+    if kind == "stamp":
+        from wsi_ncmi.features.interchange.stamp import StampSet
+
+        return StampSet
+    from wsi_ncmi.features.interchange.native import NativeSet
+
+    return NativeSet
+
+
+def _holds_features(folder: Path) -> bool:
+    return (
+        _has_clam_folders(folder)
+        or any(not file.name.startswith(".") for file in folder.glob("*.h5"))
+        or any(not file.name.startswith(".") for file in folder.glob("*.pt"))
+    )
+
+
+def _has_clam_folders(folder: Path) -> bool:
+    return any((folder / name).is_dir() for name in _CLAM_FOLDERS)
+
+
+def _is_apart(folder: Path) -> bool:
+    # Coordinates without features, what verification set aside, and what is hidden.
+    return folder.name in ("patches", "quarantine") or folder.name.startswith(".")

@@ -1,0 +1,102 @@
+"""HDF5 files of others, read with suspicion."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_ncmi.features.interchange.bag import ForeignFileError
+
+__all__ = ["coords_of", "image_of", "opened", "plain", "table_of", "whole_pixels"]
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[h5py.File]:
+    """Opens a file to read; whatever its parser raises becomes one sentence.
+
+    Raises:
+        ForeignFileError: It is truncated, damaged or no HDF5.
+    """
+    try:
+        with h5py.File(path, "r") as handle:
+            yield handle
+    # What the parser raises over damaged bytes is not documented; all of it means the same here.
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise ForeignFileError(
+            f"{path} can't be read ({reason}); it is truncated, half-written or no HDF5 file: make it again."
+        ) from error
+
+
+def table_of(group: h5py.Group, name: str, path: Path) -> h5py.Dataset:
+    """A dataset of features: floating point (N, D) with D > 0.
+
+    Raises:
+        ForeignFileError: It is missing, or of another shape or type.
+    """
+    found = group.get(name)
+    if not isinstance(found, h5py.Dataset):
+        have = ", ".join(sorted(group)) or "nothing"
+        raise ForeignFileError(f"{path} has no table {name!r} (it has: {have}); it is no such feature file.")
+    if found.ndim != 2 or found.shape[1] == 0:
+        raise ForeignFileError(
+            f"{path}: {name!r} has the shape {found.shape}, not (tiles, dimensions): these are no tile "
+            "features."
+        )
+    if found.dtype.kind != "f":
+        raise ForeignFileError(f"{path}: {name!r} holds {found.dtype}, not floating-point numbers.")
+    return found
+
+
+def coords_of(group: h5py.Group, n_tiles: int, path: Path) -> NDArray[Any] | None:
+    """The dataset ``coords`` (N, 2) as stored; None where there is none.
+
+    Raises:
+        ForeignFileError: It has another shape or type, or a number in it is not finite.
+    """
+    found = group.get("coords")
+    if found is None:
+        return None
+    if not isinstance(found, h5py.Dataset) or found.dtype.kind not in "iuf" or found.shape != (n_tiles, 2):
+        shape = getattr(found, "shape", "no table")
+        raise ForeignFileError(
+            f"{path}: 'coords' is {shape}, not ({n_tiles}, 2): one (x, y) for each feature row."
+        )
+    values: NDArray[Any] = found[()]
+    if not np.isfinite(values).all():
+        raise ForeignFileError(f"{path}: 'coords' holds numbers that are not finite.")
+    return values
+
+
+def whole_pixels(coords: NDArray[Any], path: Path) -> NDArray[np.int64]:
+    """Coordinates as whole pixels.
+
+    Raises:
+        ForeignFileError: They are fractions of pixels, so that they must be of another unit.
+    """
+    pixels: NDArray[np.int64] = np.rint(coords).astype(np.int64)
+    if coords.dtype.kind == "f" and np.abs(pixels - coords).max(initial=0) > 1e-3:
+        raise ForeignFileError(f"{path}: 'coords' are no whole pixels; they seem to be of another unit.")
+    return pixels
+
+
+def plain(value: Any) -> Any:
+    """An attribute as a plain Python value."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def image_of(fill: Callable[[h5py.File], None]) -> bytes:
+    """The bytes of a file that ``fill`` writes; the same every time, for h5py keeps no times."""
+    image = io.BytesIO()
+    with h5py.File(image, "w") as handle:
+        fill(handle)
+    return image.getvalue()

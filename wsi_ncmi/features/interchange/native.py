@@ -1,0 +1,212 @@
+"""Our own files as a source of other formats, and features of others as files of ours."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_ncmi.errors import InputError
+from wsi_ncmi.features.interchange.bag import ForeignFileError, TileBag, TileFacts, grid_step
+from wsi_ncmi.features.interchange.base import FeatureSet, SetWriter, Written, bare_id, conflict
+from wsi_ncmi.features.interchange.rounding import to_half
+from wsi_ncmi.features.paths import feature_path
+from wsi_ncmi.features.reader import FeatureFile, open_features_file, read_identity
+from wsi_ncmi.features.schema import SCHEMA, Identity
+from wsi_ncmi.features.storage import storing
+from wsi_ncmi.features.writer import SlideFacts, content_sha256, write_features
+
+__all__ = ["UNKNOWN", "NativeSet", "NativeWriter"]
+
+UNKNOWN = "unknown"
+"""Stands in an imported file for every text that nobody told; numbers that nobody told are 0."""
+
+
+class NativeSet(FeatureSet):
+    """A folder ``features/<encoder>`` of this program.
+
+    Args:
+        path: The folder.
+    """
+
+    kind: ClassVar[str] = "wsi-ncmi"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._files = {
+            bare_id(file, ".h5"): file for file in path.glob("*.h5") if not file.name.startswith(".")
+        }
+        self.slide_ids = tuple(sorted(self._files))
+
+    def where(self, slide_id: str) -> Path:
+        """See the base class."""
+        return self._files[slide_id]
+
+    def shape(self, slide_id: str) -> tuple[int, int]:
+        """See the base class."""
+        file = self._open(slide_id)
+        return file.n_tiles, file.width
+
+    def features(self, slide_id: str) -> NDArray[Any]:
+        """See the base class."""
+        return self._open(slide_id).features
+
+    def bag(self, slide_id: str) -> TileBag:
+        """See the base class."""
+        file = self._open(slide_id)
+        identity, places = file.identity, file.coords_attrs
+        width, height = (int(places.get(f"level0_{side}", 0)) for side in ("width", "height"))
+        facts = TileFacts(
+            encoder="" if identity.encoder == UNKNOWN else identity.encoder,
+            mpp_x=identity.mpp_level0_x or None,
+            mpp_y=identity.mpp_level0_y or None,
+            mpp_target=identity.mpp_target or None,
+            tile_px=identity.tile_px or None,
+            overlap_px=identity.overlap_px,
+            tile_width=float(file.attrs.get("tile_size_level0_x", 0)) or None,
+            tile_height=float(file.attrs.get("tile_size_level0_y", 0)) or None,
+            level0_size=(width, height) if width and height else None,
+        )
+        return TileBag(slide_id, file.features, facts, file.coords)
+
+    def _open(self, slide_id: str) -> FeatureFile:
+        try:
+            return open_features_file(self.where(slide_id))
+        except InputError as error:
+            raise ForeignFileError(str(error)) from error
+
+
+class NativeWriter(SetWriter):
+    """Writes ``features/<encoder>/<id>.h5``, sealed and verifiable, with what isn't known marked as such.
+
+    Rows are put in raster order. A slide of which only micrometres are known gets coordinates in pixels of
+    its tiles' own resolution, so that pixel × mpp is right.
+
+    Args:
+        out: The folder.
+        overwrite: Replace files of other content.
+        origin: Format that the features come from, for the record.
+    """
+
+    kind: ClassVar[str] = "wsi-ncmi"
+
+    def __init__(self, out: Path, *, overwrite: bool = False, origin: str = UNKNOWN) -> None:
+        super().__init__(out, overwrite=overwrite)
+        self._origin = origin
+
+    def _write(self, bag: TileBag) -> Written:
+        told, mpp_source = bag.facts, "import"
+        if bag.coords is None and bag.coords_um is not None and told.mpp_x is None:
+            mpp = told.mpp_target or 1.0
+            bag, mpp_source = bag.at_resolution(mpp, mpp), "import: the tiles' own, the slide's is unknown"
+        if bag.coords is None:
+            raise ForeignFileError(
+                f"{bag.slide_id}: the source has no coordinates, and a feature file needs them; train on the "
+                "source "
+                "directly, or convert to packed."
+            )
+        features, error = to_half(bag.features, Path(bag.slide_id))
+        notes = [f"rounded to float16, relative error {error:.1e}"] if error else []
+        features, coords = _in_raster_order(bag.slide_id, features, bag.coords, notes)
+        facts = _complete(bag.facts, coords, notes)
+        identity = _identity(facts)
+        path = feature_path(self.out, identity.encoder, bag.slide_id)
+        if path.exists() and not self.overwrite:
+            if read_identity(path) == identity and _content(path) == content_sha256(features, coords):
+                return Written("skipped", path, tuple(notes))
+            raise conflict(path)
+        with storing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        width, height = facts.level0_size or (0, 0)
+        write_features(
+            path,
+            features=features,
+            coords=coords,
+            # Nobody tells the share of tissue; the tool has chosen all of these tiles, which counts as whole.
+            tissue_fraction=np.ones(len(features), np.float16),
+            identity=identity,
+            slide=SlideFacts(
+                slide_id=bag.slide_id,
+                width_px=width,
+                height_px=height,
+                reader=f"import from {self._origin}",
+                mpp_source=mpp_source if facts.mpp_x else UNKNOWN,
+                read_level=0,
+                tile_size_level0=(facts.tile_width or 0.0, facts.tile_height or facts.tile_width or 0.0),
+                encoder_weights_source=UNKNOWN,
+                tissue_found={"imported_from": self._origin, "unknown": [*told.unknown, "tissue_fraction"]},
+            ),
+        )
+        return Written("done", path, tuple(notes))
+
+
+def _in_raster_order(
+    slide_id: str, features: NDArray[np.float16], coords: NDArray[np.int64], notes: list[str]
+) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
+    if coords.min(initial=0) < 0:
+        raise ForeignFileError(
+            f"{slide_id}: a tile lies at {coords.min(axis=0).tolist()}, outside of the slide."
+        )
+    order = np.lexsort((coords[:, 0], coords[:, 1]))
+    features, coords = features[order], coords[order]
+    again = np.flatnonzero((np.diff(coords, axis=0) == 0).all(axis=1)) + 1
+    if len(again):
+        if not np.array_equal(features[again], features[again - 1]):
+            x, y = coords[again[0]].tolist()
+            raise ForeignFileError(
+                f"{slide_id}: two different tiles lie at ({x}, {y}); make its features again."
+            )
+        notes.append(f"{len(again)} tiles were there twice and are kept once")
+        features, coords = np.delete(features, again, axis=0), np.delete(coords, again, axis=0)
+    return features, coords
+
+
+def _complete(facts: TileFacts, coords: NDArray[np.int64], notes: list[str]) -> TileFacts:
+    """Fills in what follows from the tiles' places: their size where nobody told it, the slide's extent."""
+    if facts.tile_width is None:
+        known = facts.edge_um / facts.mpp_x if facts.edge_um and facts.mpp_x else None
+        edge = float(known or grid_step(coords) or 0)
+        facts = replace(facts, tile_width=edge, tile_height=edge)
+    far = coords.max(axis=0, initial=0) + np.array([facts.tile_width or 0.0, facts.tile_height or 0.0])
+    # Corners are rounded to whole pixels, so a tile may seem to end half a pixel further than it does.
+    extent = np.ceil(far - 0.5).astype(int)
+    if facts.level0_size is None:
+        return replace(facts, level0_size=(int(extent[0]), int(extent[1])))
+    if (extent > facts.level0_size).any():
+        notes.append("tiles reach beyond the slide's edge, which is written as where they end")
+        width, height = (max(int(e), s) for e, s in zip(extent, facts.level0_size, strict=True))
+        return replace(facts, level0_size=(width, height))
+    return facts
+
+
+def _identity(facts: TileFacts) -> Identity:
+    return Identity(
+        schema=SCHEMA,
+        slide_fingerprint=UNKNOWN,
+        mpp_level0_x=facts.mpp_x or 0.0,
+        mpp_level0_y=facts.mpp_y or 0.0,
+        mpp_target=facts.mpp_target or 0.0,
+        tile_px=facts.tile_px or 0,
+        overlap_px=facts.overlap_px or 0,
+        min_tissue=0.0,
+        tissue_method=UNKNOWN,
+        tissue_parameters="{}",
+        artifacts_rule=UNKNOWN,
+        encoder=facts.encoder or UNKNOWN,
+        encoder_weights_sha256=UNKNOWN,
+        transform=UNKNOWN,
+        precision=UNKNOWN,
+        backend=UNKNOWN,
+        annotations=UNKNOWN,
+        stain=UNKNOWN,
+    )
+
+
+def _content(path: Path) -> str:
+    try:
+        return str(open_features_file(path).attrs.get("sha256"))
+    except InputError:
+        return ""

@@ -1,0 +1,148 @@
+"""A cohort packed into one ``.npz``: ``features`` (ΣN, D), ``lengths``, ``slide_id``, and what is known."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_ncmi.errors import InputError
+from wsi_ncmi.features.interchange.bag import TileBag, TileFacts
+from wsi_ncmi.features.interchange.base import FeatureSet
+from wsi_ncmi.features.interchange.npz import map_member
+
+__all__ = ["PackedSet"]
+
+_REQUIRED = ("features", "lengths", "slide_id")
+_TEXTS = ("label", "case_id", "centre")
+_FAULTS = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile)
+
+
+class PackedSet(FeatureSet):
+    """A packed file.
+
+    Features stored without compression (``np.savez``) are memory-mapped inside the archive, so opening costs
+    nothing and processes share the pages; compressed ones are inflated once, when the file is opened.
+
+    Args:
+        path: The file.
+
+    Attributes:
+        lengths: int64 (slides,).
+        texts: The columns ``label``, ``case_id`` and ``centre`` that the file has: one text a slide.
+        table: All features (ΣN, D).
+
+    Raises:
+        InputError: Not an archive, a key missing, or arrays that don't fit each other.
+    """
+
+    kind: ClassVar[str] = "packed"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        arrays = self._read_small_arrays()
+        self.slide_ids = tuple(str(s) for s in arrays["slide_id"])
+        lengths = arrays["lengths"]
+        if lengths.ndim != 1 or not np.issubdtype(lengths.dtype, np.integer) or (lengths < 0).any():
+            raise InputError(f"{path}: 'lengths' must be a list of tile counts, whole numbers from 0.")
+        self.lengths: NDArray[np.int64] = lengths.astype(np.int64)
+        self.texts = {
+            key: tuple(str(value).strip() for value in arrays[key]) for key in _TEXTS if key in arrays
+        }
+        self._encoder = str(arrays["encoder"]) if "encoder" in arrays else ""
+        self._check_counts()
+        self.table = self._mapped("features")
+        if self.table.ndim != 2 or self.table.dtype.kind != "f":
+            raise InputError(
+                f"{path}: 'features' must be a floating-point table (tiles, dimensions), "
+                f"found {self.table.dtype} of shape {self.table.shape}."
+            )
+        total = int(self.lengths.sum())
+        if total != self.table.shape[0]:
+            raise InputError(
+                f"{path}: 'lengths' sum to {total} tiles but 'features' has {self.table.shape[0]} rows; pack "
+                "the "
+                "file again."
+            )
+        self._coords = self._mapped("coords") if "coords" in self._keys else None
+        if self._coords is not None and (
+            self._coords.shape != (total, 2) or self._coords.dtype.kind not in "iu"
+        ):
+            raise InputError(
+                f"{path}: 'coords' must be whole numbers ({total}, 2), one (x, y) for each tile."
+            )
+        self._starts = np.concatenate([[0], np.cumsum(self.lengths)])
+        self._position = {s: i for i, s in enumerate(self.slide_ids)}
+
+    def where(self, slide_id: str) -> Path:
+        """See the base class."""
+        return self.path
+
+    def rows(self, slide_id: str) -> slice:
+        """The rows of a slide in ``table``."""
+        i = self._position[slide_id]
+        return slice(int(self._starts[i]), int(self._starts[i + 1]))
+
+    def shape(self, slide_id: str) -> tuple[int, int]:
+        """See the base class."""
+        return int(self.lengths[self._position[slide_id]]), int(self.table.shape[1])
+
+    def features(self, slide_id: str) -> NDArray[Any]:
+        """See the base class; a copy in memory."""
+        return np.array(self.table[self.rows(slide_id)])
+
+    def bag(self, slide_id: str) -> TileBag:
+        """See the base class."""
+        coords = None if self._coords is None else np.array(self._coords[self.rows(slide_id)], np.int64)
+        texts = {key: values[self._position[slide_id]] for key, values in self.texts.items()}
+        facts = TileFacts(self._encoder, label=texts.get("label", ""), case_id=texts.get("case_id", ""))
+        return TileBag(slide_id, self.features(slide_id), facts, coords)
+
+    def encoder(self) -> str:
+        """See the base class."""
+        return self._encoder
+
+    def labels(self) -> Mapping[str, str]:
+        """See the base class."""
+        return dict(zip(self.slide_ids, self.texts.get("label", ()), strict=False))
+
+    def _read_small_arrays(self) -> dict[str, NDArray[Any]]:
+        try:
+            # Opened here: numpy leaves its own handle open when the archive is broken.
+            with self.path.open("rb") as handle, np.load(handle, allow_pickle=False) as archive:
+                self._keys = tuple(archive.files)
+                missing = [key for key in _REQUIRED if key not in self._keys]
+                if missing:
+                    raise InputError(
+                        f"{self.path} lacks {', '.join(map(repr, missing))} (it has: "
+                        f"{', '.join(self._keys)}); a "
+                        "packed file needs 'features', 'lengths' and 'slide_id', and 'label' and 'case_id' "
+                        "for "
+                        "training."
+                    )
+                wanted = ("lengths", "slide_id", "encoder", *_TEXTS)
+                return {key: archive[key] for key in wanted if key in self._keys}
+        except _FAULTS as error:
+            raise InputError(f"{self.path} can't be read as a packed .npz file ({error}).") from error
+
+    def _check_counts(self) -> None:
+        count = len(self.slide_ids)
+        columns = {"lengths": len(self.lengths), **{key: len(values) for key, values in self.texts.items()}}
+        for key, found in columns.items():
+            if found != count:
+                raise InputError(f"{self.path}: {key!r} has {found} entries but 'slide_id' has {count}.")
+        if len(set(self.slide_ids)) != count:
+            twice = next(s for i, s in enumerate(self.slide_ids) if s in self.slide_ids[:i])
+            raise InputError(f"{self.path}: slide {twice!r} is there twice; slide ids must be unique.")
+        if count == 0:
+            raise InputError(f"{self.path} holds no slides.")
+
+    def _mapped(self, name: str) -> NDArray[Any]:
+        try:
+            return map_member(self.path, name)
+        except _FAULTS as error:
+            raise InputError(f"{self.path}: {name!r} can't be read ({error}).") from error

@@ -1,0 +1,60 @@
+"""Reading stored embeddings into memory as fast as the disk or its cache gives them, and proving them finite."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["is_finite", "read_rows"]
+
+# Read and checked in parts that stay in the processor's cache: the check then costs next to nothing.
+_PART = 1 << 19
+_INFINITE = 0x7C00
+
+
+def is_finite(values: NDArray[np.float16]) -> bool:
+    """Whether every float16 is a number: no NaN, no infinity.
+
+    Looks at the bits (an exponent of all ones), which is several times as fast as ``numpy.isfinite``.
+    """
+    flat = np.ascontiguousarray(values).reshape(-1).view(np.uint16)
+    return all(_part_is_finite(flat[start : start + _PART]) for start in range(0, len(flat), _PART))
+
+
+def read_rows(path: Path, offset: int, shape: tuple[int, int]) -> NDArray[np.float16]:
+    """Reads a table of little-endian float16 that lies in one piece in a file.
+
+    Args:
+        path: The file.
+        offset: Where it starts, bytes.
+        shape: Rows and columns.
+
+    Returns:
+        float16 ``shape``, in memory of its own.
+
+    Raises:
+        OSError: The file can't be read.
+        EOFError: It ends before the table does.
+        ValueError: A value is NaN or infinity.
+    """
+    out = np.empty(shape, dtype="<f2")
+    bits = out.reshape(-1).view(np.uint16)
+    with path.open("rb", buffering=0) as handle:
+        handle.seek(offset)
+        for start in range(0, len(bits), _PART):
+            part = bits[start : start + _PART]
+            view = memoryview(part).cast("B")
+            while len(view):
+                count = handle.readinto(view)
+                if not count:
+                    raise EOFError(f"{path} ends in the middle of its features")
+                view = view[count:]
+            if not _part_is_finite(part):
+                raise ValueError(f"{path} holds NaN or infinity")
+    return out
+
+
+def _part_is_finite(bits: NDArray[np.uint16]) -> bool:
+    return not len(bits) or int(np.bitwise_and(bits, 0x7FFF).max()) < _INFINITE
