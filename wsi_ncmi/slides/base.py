@@ -23,13 +23,16 @@ from wsi_ncmi.errors import SlideOpenError, SlideReadError
 from wsi_ncmi.slides.compositing import background_colour, composite
 from wsi_ncmi.slides.wording import plain_reason
 
-__all__ = ["MAX_REGION_PX", "MAX_SIDE_PX", "Level", "Slide"]
+__all__ = ["MAX_REGION_PX", "MAX_SIDE_PX", "MAX_SLIDE_PX", "Level", "Slide"]
 
 MAX_REGION_PX = 1 << 27
 """Largest region of one read in pixels (512 MiB as RGBA); larger areas are read block by block."""
 
 MAX_SIDE_PX = 10_000_000
 """Largest believable side of a slide in pixels; 10^7 px at 0.1 µm are a metre of glass."""
+
+MAX_SLIDE_PX = 1_000_000_000_000
+"""Largest believable slide in pixels: ten times ten centimetres of glass at 0.1 µm."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ class Slide(ABC):
     ) -> None:
         for number, level in enumerate(levels):
             sides = (level.width_px, level.height_px)
-            if min(sides) < 1 or max(sides) > MAX_SIDE_PX:
+            if min(sides) < 1 or max(sides) > MAX_SIDE_PX or sides[0] * sides[1] > MAX_SLIDE_PX:
                 raise SlideOpenError(
                     f"{path.name}: level {number} claims to be {sides[0]} × {sides[1]} px, "
                     "which no slide is; the header is damaged, copy or export the slide again."

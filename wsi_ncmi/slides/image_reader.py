@@ -83,9 +83,10 @@ class FlatImageSlide(Slide):
 
 
 def _opened(path: Path) -> Image.Image:
-    # Pillow warns at half of our bound; the size is checked from the header, before anything is decoded.
+    # Pillow warns at half of our bound, and of odd tags; the size is checked from the header, before anything
+    # is decoded.
     with _PILLOW_LOCK, warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        warnings.simplefilter("ignore")
         try:
             return Image.open(path, formats=_FORMATS)
         except Image.DecompressionBombError:

@@ -21,6 +21,8 @@ __all__ = ["TiffDirectory", "TiffLayout", "read_tiff_layout"]
 
 _MAX_DIRECTORIES = 5_000
 _MAX_ENTRIES = 4_096
+# OpenSlide takes memory for a tile of whatever size is claimed, and ends the process where there is too little.
+_MAX_TILE_PX = 1 << 26
 _WIDTH, _HEIGHT, _BITS_PER_SAMPLE, _TILE_WIDTH, _TILE_HEIGHT = 256, 257, 258, 322, 323
 _STRIP_OFFSETS, _STRIP_COUNTS, _TILE_OFFSETS, _TILE_COUNTS = 273, 279, 324, 325
 _SUB_DIRECTORIES, _NDPI_FORMAT_FLAG = 330, 65420
@@ -129,6 +131,22 @@ def _missing_pixels(directories: tuple[TiffDirectory, ...], size: int, ndpi: boo
         if beyond:
             kind = "tiles" if directory.tiled else "strips"
             return f"{beyond} of its {int(stored.sum())} stored {kind} lie beyond its end at byte {size}"
+    return next((reason for directory in tiled if (reason := _impossible_size(directory))), "")
+
+
+def _impossible_size(directory: TiffDirectory) -> str:
+    """Sizes that the table of tiles does not bear out: readers give background for what it does not list."""
+    wide, high = directory.width_px, directory.height_px
+    tile_px = directory.tile_width_px * directory.tile_height_px
+    if min(wide, high, tile_px) < 1 or tile_px > _MAX_TILE_PX:
+        return (
+            f"a level claims {wide} × {high} px in tiles of {directory.tile_width_px} × "
+            f"{directory.tile_height_px} px"
+        )
+    needed = -(-wide // directory.tile_width_px) * -(-high // directory.tile_height_px)
+    listed = len(directory.byte_counts)
+    if listed < needed:
+        return f"a level claims {wide} × {high} px but lists {listed} of the {needed} tiles that this takes"
     return ""
 
 

@@ -9,6 +9,7 @@ OpenJPEG through imagecodecs.
 from __future__ import annotations
 
 import functools
+import struct
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -29,6 +30,8 @@ class Decoder(Protocol):
 
 
 _START, _END = b"\xff\xd8", b"\xff\xd9"
+_CODESTREAM = b"\xff\x4f\xff\x51"
+_SIZ = struct.Struct(">4x4I")  # behind length and capabilities: Xsiz, Ysiz, XOsiz, YOsiz
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,8 @@ def jpeg2000_decoder(*, ycbcr: bool) -> Decoder:
 
 
 def _decode_jpeg2000(ycbcr: bool, data: bytes, out: NDArray[np.uint8]) -> None:
+    # The decoder takes memory for whatever size the stream claims: that is looked at first.
+    _check_shape(_jpeg2000_size(data), out.shape[:2])
     pixels = imagecodecs.jpeg2k_decode(data, numthreads=1)
     _check_shape(pixels.shape, out.shape)
     if pixels.dtype != np.uint8:
@@ -102,6 +107,14 @@ def _decode_jpeg2000(ycbcr: bool, data: bytes, out: NDArray[np.uint8]) -> None:
     out[...] = pixels
 
 
+def _jpeg2000_size(data: bytes) -> tuple[int, int]:
+    """Height and width of a codestream, from the SIZ marker behind its start (ITU-T T.800, A.5.1)."""
+    if not data.startswith(_CODESTREAM) or len(data) < _SIZ.size + len(_CODESTREAM):
+        raise ValueError("the tile is no JPEG 2000 codestream")
+    right, bottom, left, top = _SIZ.unpack_from(data, len(_CODESTREAM))
+    return bottom - top, right - left
+
+
 def _check_shape(found: tuple[int, ...], expected: tuple[int, ...]) -> None:
     if found != expected:
-        raise ValueError(f"the tile holds {found[:2]} pixels instead of {expected[:2]}")
+        raise ValueError(f"the tile has the shape {found} instead of {expected}")

@@ -27,7 +27,8 @@ _JPEG, _APERIO_YCBCR, _APERIO_RGB = 7, 33003, 33005
 _PLAIN_COMPRESSIONS = {1: "none", 5: "LZW", 8: "Deflate", 32946: "Deflate"}
 _RGB, _YCBCR = 2, 6
 _SMALLEST_SIDE_PX, _LARGEST_SIDE_PX = 16, 4096
-_LARGEST_STORED_BYTES = 1 << 27
+# No encoder makes a tile much larger than its raw pixels; what claims more is damaged.
+_MOST_BYTES_A_PX, _SPARE_BYTES = 6, 1 << 16
 
 
 class NotDirectError(Exception):
@@ -77,7 +78,7 @@ class StoredTiles:
             Exception: The tile can't be read or decoded, for whatever reason the decoder gives.
         """
         length = int(self.byte_counts[index])
-        if length > _LARGEST_STORED_BYTES:
+        if length > _MOST_BYTES_A_PX * self.tile_width_px * self.tile_height_px + _SPARE_BYTES:
             raise ValueError(f"the tile claims {length} bytes")
         data = os.pread(self._descriptor, length, int(self.offsets[index]))
         if len(data) != length:
