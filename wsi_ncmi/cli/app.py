@@ -56,10 +56,10 @@ def _root(
 
 for _module in (
     demo, run, inventory, extract, verify, convert, split, train, compare, evaluate, predict, synth, doctor,
-    models,
 ):  # fmt: skip
     app.command(_module.NAME)(_module.command)
 app.add_typer(config.app, name="config")
+app.add_typer(models.app, name="models")
 app.add_typer(encoders.app, name="encoders")
 
 

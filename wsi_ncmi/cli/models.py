@@ -1,19 +1,26 @@
-"""``wsi-ncmi models``."""
+"""``wsi-ncmi models`` and ``wsi-ncmi models import``."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wsi_ncmi.cli.common import AsJson, Debug, Quiet, guarded
+from wsi_ncmi.cli.common import AsJson, Debug, Quiet, guarded, run_verb
 
-NAME = "models"
+if TYPE_CHECKING:
+    from wsi_ncmi.jobs.result import JobResult
+    from wsi_ncmi.progress import ProgressReporter
+
+app = typer.Typer(rich_markup_mode=None)
 
 
-def command(
+@app.callback(invoke_without_command=True)
+def list_all(
+    context: typer.Context,
     in_features: Annotated[
         int, typer.Option("--in-features", min=1, help="Width of the instance features.")
     ] = 1024,
@@ -29,6 +36,8 @@ def command(
 
     Example: wsi-ncmi models --in-features 1536
     """
+    if context.invoked_subcommand is not None:
+        return
     rows = guarded(
         lambda _: _rows(in_features, classes, instances, costed=as_json or not quiet),
         quiet=quiet, debug=debug,
@@ -44,6 +53,30 @@ def command(
         cost = f"{size:.2f} M parameters, {flops:.2f} MFLOP/instance"
         typer.echo(f"{row['name']:<12} {cost:<44} {row['paper']}")
         typer.echo(f"{'':<12} {row['summary']}; attention: {row['attention']}")
+
+
+@app.command("import")
+def import_one(
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of CLAM, DSMIL or TransMIL.")],
+    class_names: Annotated[
+        str, typer.Option("--class-names", help="Names of its outputs, in their order, by commas.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the model; predict takes it as --model.")],
+    quiet: Quiet = False,
+    debug: Debug = False,
+    as_json: AsJson = False,
+) -> None:
+    """Import a checkpoint of another codebase, strictly.
+
+    Example: wsi-ncmi models import s_0_checkpoint.pt --class-names normal,tumor --out clam
+    """
+
+    def act(_: ProgressReporter) -> JobResult:
+        from wsi_ncmi.jobs.model_import import import_model
+
+        return import_model(checkpoint, [name.strip() for name in class_names.split(",")], out)
+
+    run_verb(act, quiet=quiet, debug=debug, as_json=as_json)
 
 
 def _rows(in_features: int, classes: int, instances: int, *, costed: bool) -> list[dict[str, Any]]:
