@@ -21,7 +21,7 @@ __all__ = ["TiffDirectory", "TiffLayout", "read_tiff_layout"]
 
 _MAX_DIRECTORIES = 5_000
 _MAX_ENTRIES = 4_096
-# OpenSlide takes memory for a tile of whatever size is claimed, and ends the process where there is too little.
+# OpenSlide takes memory for a tile of whatever size is claimed, and ends the process without it.
 _MAX_TILE_PX = 1 << 26
 _WIDTH, _HEIGHT, _BITS_PER_SAMPLE, _TILE_WIDTH, _TILE_HEIGHT = 256, 257, 258, 322, 323
 _STRIP_OFFSETS, _STRIP_COUNTS, _TILE_OFFSETS, _TILE_COUNTS = 273, 279, 324, 325
