@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from wsi_ncmi.encoders.manifest import (
+    ManifestEntry,
+    check_listed_file,
+    find_entry,
+    read_manifest,
+    record_entry,
+    verify_weights_folder,
+)
+from wsi_ncmi.encoders.weights import find_weights, load_state
+from wsi_ncmi.errors import InputError
+from wsi_ncmi.files import sha256_file
+
+
+def _entry(folder, encoder="uni_v1", file="uni_v1.safetensors"):
+    save_file({"a": torch.arange(4.0)}, folder / file)
+    entry = ManifestEntry(
+        file=file, encoder=encoder, sha256=sha256_file(folder / file), n_bytes=(folder / file).stat().st_size,
+        source="file:x.bin", source_sha256="0" * 64, licence="MIT", date="2026-01-01", parameters=4,
+    )  # fmt: skip
+    record_entry(folder, entry)
+    return entry
+
+
+def test_round_trip_and_replacement(tmp_path):
+    assert read_manifest(tmp_path) == ()
+    first, second = _entry(tmp_path), _entry(tmp_path, "timm:resnet18", "timm_resnet18.safetensors")
+    assert read_manifest(tmp_path) == (first, second)
+    newer = dataclasses.replace(first, date="2026-02-02")
+    record_entry(tmp_path, newer)
+    assert read_manifest(tmp_path) == (second, newer)
+    assert find_entry(tmp_path, "uni_v1") == newer
+    assert find_entry(tmp_path, "timm:resnet18") == find_entry(tmp_path, "resnet18") == second
+    assert find_entry(tmp_path, "resnet34") is None
+
+
+def test_the_manifest_comes_before_names(tmp_path):
+    _entry(tmp_path, "uni_v1", "a.safetensors")
+    save_file({"b": torch.zeros(1)}, tmp_path / "uni_v1.safetensors")
+    assert find_weights(tmp_path, "uni_v1").name == "a.safetensors"
+
+
+def test_a_changed_file_is_refused_at_load_and_named_by_verify(tmp_path):
+    entry = _entry(tmp_path)
+    path = tmp_path / entry.file
+    check_listed_file(path)
+    assert [problem for _, problem in verify_weights_folder(tmp_path)] == [""]
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"refused: its SHA-256 is not that of the manifest.*uni_v1 again"):
+        load_state(path)
+    path.write_bytes(content + b"x")
+    with pytest.raises(InputError, match="bytes, not the"):
+        load_state(path)
+    path.unlink()
+    assert [problem for _, problem in verify_weights_folder(tmp_path)] == ["it is missing"]
+
+
+def test_files_that_are_not_listed_load_as_ever(tmp_path):
+    _entry(tmp_path)
+    save_file({"b": torch.zeros(1)}, tmp_path / "other.safetensors")
+    assert set(load_state(tmp_path / "other.safetensors")) == {"b"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", '{"schema": 2, "files": []}', '{"schema": 1}', '{"schema": 1, "files": [{"file": "a"}]}',
+     '{"schema": 1, "files": [ESCAPE]}'],
+)  # fmt: skip
+def test_a_bad_manifest_is_one_sentence(tmp_path, content):
+    entry = {**_entry(tmp_path).to_json(), "file": "../elsewhere.safetensors"}
+    (tmp_path / "manifest.json").write_text(content.replace("ESCAPE", json.dumps(entry)))
+    with pytest.raises(InputError, match=r"manifest\.json can't be read") as caught:
+        read_manifest(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_folder_is_one_sentence(tmp_path):
+    with pytest.raises(InputError, match="no weights folder"):
+        verify_weights_folder(tmp_path / "absent")

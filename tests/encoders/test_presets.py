@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+
+from wsi_ncmi.encoders.architectures import TileNetwork, build_architecture
+from wsi_ncmi.encoders.presets import PRESETS, find_preset
+from wsi_ncmi.errors import InputError
+from wsi_ncmi.files import path_safe
+
+ASKED_FOR = {
+    "resnet50", "resnet50_trunc", "uni_v1", "uni_v2", "virchow", "virchow2", "gigapath", "hoptimus0", "hoptimus1",
+    "h0-mini", "phikon", "phikon_v2", "hibou_b", "hibou_l", "kaiko-vits8", "kaiko-vits16", "kaiko-vitb8", "kaiko-vitb16",
+    "kaiko-vitl14", "lunit-vits16", "lunit-vits8", "ctranspath", "conch_v1", "midnight12k", "gpfm",
+}  # fmt: skip
+
+
+def test_every_encoder_asked_for_is_there():
+    assert set(PRESETS) >= ASKED_FOR
+    assert all(key == preset.key == path_safe(key) for key, preset in PRESETS.items())
+
+
+@pytest.fixture(scope="module")
+def built():
+    made = {}  # variants share a network
+    for preset in PRESETS.values():
+        description = repr(preset.architecture)
+        if description not in made:
+            made[description] = build_architecture(preset.architecture, meta=True)
+    return {key: made[repr(preset.architecture)] for key, preset in PRESETS.items()}
+
+
+@pytest.mark.parametrize("key", sorted(PRESETS))
+def test_network_has_the_width_and_parameters_stated(key, built):
+    preset = PRESETS[key]
+    assert sum(tensor.numel() for tensor in built[key].parameters()) == preset.parameters
+    edge = preset.recipe.resize_px
+    with torch.device("meta"), torch.inference_mode():
+        network = TileNetwork(built[key].eval(), preset.recipe.crop_px, preset.pooling)
+        assert network(torch.zeros(2, 3, edge, edge)).shape == (2, preset.width)
+
+
+def _same_number(exact: int, published: str) -> bool:
+    """Whether a number rounds to what was published (``85.7M``) or is it (``85741056``)."""
+    if published.isdecimal():
+        return exact == int(published)
+    digits, unit = re.fullmatch(r"([\d.]+)([MB])", published).groups()
+    scale = {"M": 1e6, "B": 1e9}[unit]
+    places = len(digits.partition(".")[2])
+    return f"{exact / scale:.{places}f}" == digits
+
+
+@pytest.mark.parametrize("key", sorted(key for key, preset in PRESETS.items() if preset.published))
+def test_parameters_are_the_published_number(key):
+    preset = PRESETS[key]
+    assert _same_number(preset.parameters + preset.unused, preset.published)
+    assert preset.published_by
+
+
+def test_numbers_are_compared_to_their_last_digit():
+    assert _same_number(85_739_520, "85.7M")
+    assert not _same_number(85_764_000, "85.7M")
+    assert not _same_number(303_350_785, "303350784")
+
+
+def test_facts_are_whole_and_honest():
+    for preset in PRESETS.values():
+        assert preset.licence, preset.key
+        assert preset.citation, preset.key
+        assert preset.access.endswith("."), preset.key
+        assert preset.verified, preset.key
+        # Weights that were never here leave something unverified; ImageNet's are torchvision's own.
+        assert preset.unverified or preset.weights_key == "resnet50", preset.key
+        closed = ("non-commercial", "GPL", "conditions")
+        assert preset.commercial is not any(word in preset.licence for word in closed), preset.key
+        assert preset.recipe.crop_px <= preset.recipe.resize_px
+        assert (preset.recipe.resize_px - preset.recipe.crop_px) % 2 == 0
+        if preset.gated:
+            assert "HF_TOKEN" in preset.access
+            assert preset.hub is not None
+            assert preset.hub.repository in preset.access
+
+
+def test_variants_share_weights_and_network():
+    for key, base in {
+        "virchow2-cls": "virchow2", "h0-mini-both": "h0-mini", "midnight12k-cls": "midnight12k",
+        "resnet50_trunc": "resnet50",
+    }.items():  # fmt: skip
+        assert PRESETS[key].weights_key == base
+        assert PRESETS[base].weights_key == base
+        assert PRESETS[key].recipe == PRESETS[base].recipe
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [("UNI", "uni_v1"), ("virchow_2", "virchow2"), ("H-optimus-0", "hoptimus0"), ("phikonv2", "phikon_v2")],
+)
+def test_unknown_keys_get_the_nearest(wrong, right):
+    with pytest.raises(InputError, match=f"no preset '{wrong}'; did you mean .*{right}"):
+        find_preset(wrong)
+
+
+def test_a_key_like_none_is_sent_to_the_list():
+    with pytest.raises(InputError, match="encoders list"):
+        find_preset("zzz")
