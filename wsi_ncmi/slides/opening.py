@@ -75,14 +75,19 @@ def _check_file(path: Path) -> None:
 
 
 def _first_that_opens(path: Path, readers: tuple[Reader, ...]) -> Slide:
-    reasons = []
+    reasons: list[str] = []
     for reader in readers:
         reason = reader.unavailable()
         if not reason:
             try:
-                return reader.open(path)
+                slide = reader.open(path)
             except Exception as error:  # readers raise whatever their parsers stumble over
                 reason = plain_reason(error, path)
+            else:
+                # Flat images are nobody else's; a slide that OpenSlide refuses belongs into the ledger.
+                if reasons and slide.vendor != "image":
+                    slide.note = _only_by(slide.reader, reasons[0])
+                return slide
         reasons.append(f"{reader.name}: {reason}")
     raise SlideOpenError(
         f"{path.name} can't be opened as a slide ({'; '.join(reasons)}); "
@@ -90,9 +95,14 @@ def _first_that_opens(path: Path, readers: tuple[Reader, ...]) -> Slide:
     )
 
 
+def _only_by(reader: str, refusal: str) -> str:
+    name, reason = refusal.split(": ", 1)
+    return f"Read by {reader}, with nothing to compare its pixels to, because {name} refuses it ({reason})."
+
+
 def _open_remote(address: str, readers: tuple[Reader, ...]) -> Slide:
     name = address.rsplit("/", 1)[-1]
-    reasons = []
+    reasons: list[str] = []
     for reader in readers:
         reason = reader.unavailable() or ("" if reader.open_remote else "it reads local files only")
         if reader.open_remote and not reason:
