@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -181,8 +182,11 @@ def _tensor(path: Path) -> torch.Tensor:
     import torch
 
     try:
-        # Never unpickles anything but tensors: the file is somebody else's.
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # Of files that are no tensors; they are refused in a sentence below.
+            warnings.simplefilter("ignore")
+            # Never unpickles anything but tensors: the file is somebody else's.
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, KeyError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ForeignFileError(

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.features.interchange.bag import ForeignFileError
+from wsi_ncmi.features.rows import is_finite
 
 __all__ = ["WORST_ERROR", "to_half"]
 
@@ -30,9 +31,10 @@ def to_half(features: NDArray[Any], path: Path) -> tuple[NDArray[np.float16], fl
         ForeignFileError: A number is not finite, is beyond float16's range, or the numbers are so small that
             float16 loses more than a thousandth of them.
     """
-    if not np.isfinite(features).all():
+    half_already = features.dtype == np.float16
+    if not (is_finite(features) if half_already else np.isfinite(features).all()):
         raise ForeignFileError(f"{path} holds NaN or infinity; make the features of this slide again.")
-    if features.dtype == np.float16:
+    if half_already:
         return features.astype(np.float16, copy=False), 0.0
     with np.errstate(over="ignore"):
         half = features.astype(np.float16)

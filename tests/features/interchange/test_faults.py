@@ -1,0 +1,360 @@
+"""Files of others that are broken, odd or hostile; and output that is there already."""
+
+from __future__ import annotations
+
+import pickle
+import tracemalloc
+import zipfile
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from tests.features.interchange import makers
+from wsi_ncmi.errors import InputError, JobStoppedError
+from wsi_ncmi.features import open_features_file, verify_folder
+from wsi_ncmi.features.interchange import (
+    ForeignFileError,
+    PackedColumns,
+    TileBag,
+    TileFacts,
+    map_member,
+    open_feature_set,
+    to_half,
+    write_packed,
+    writer_for,
+)
+from wsi_ncmi.features.interchange.npz import _member
+from wsi_ncmi.features.ledger import read_ledger
+from wsi_ncmi.jobs.conversion import ConversionRequest, convert
+
+
+def h5(path, **tables):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w") as handle:
+        for name, values in tables.items():
+            handle[name] = values
+    return path
+
+
+GOOD = np.ones((3, 4), np.float32)
+PLACES = np.array([[0, 0], [512, 0], [0, 512]])
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({"features": GOOD[0], "coords": PLACES}, r"shape \(4,\), not \(tiles, dimensions\)"),
+        ({"features": GOOD[None], "coords": PLACES}, r"shape \(1, 3, 4\)"),
+        ({"features": GOOD[:, :0], "coords": PLACES}, r"shape \(3, 0\)"),
+        ({"features": GOOD.astype(int), "coords": PLACES}, "holds int64, not floating-point"),
+        ({"features": GOOD * np.nan, "coords": PLACES}, "holds NaN or infinity"),
+        ({"features": GOOD * np.inf, "coords": PLACES}, "holds NaN or infinity"),
+        ({"features": GOOD * 1e6, "coords": PLACES}, r"the number 1e\+06, beyond the 65504"),
+        ({"features": GOOD * 1e-9, "coords": PLACES}, "so small .* that float16 would lose 100%"),
+        ({"features": GOOD, "coords": PLACES[:2]}, r"'coords' is \(2, 2\), not \(3, 2\)"),
+        ({"features": GOOD, "coords": PLACES[:, :1]}, r"'coords' is \(3, 1\)"),
+        ({"features": GOOD, "coords": PLACES * np.nan}, "not finite"),
+        ({"features": GOOD, "coords": PLACES + 0.4}, "no whole pixels"),
+        ({"features": GOOD, "coords": PLACES - 512}, "outside of the slide"),
+        ({"features": GOOD}, "the source has no coordinates"),
+        (
+            {"features": np.arange(12.0).reshape(3, 4), "coords": PLACES * 0},
+            r"two different tiles lie at \(0, 0\)",
+        ),
+    ],
+)
+def test_a_faulty_slide_fails_alone(tmp_path, tables, message):
+    folder, out = tmp_path / "clam", tmp_path / "out"
+    makers.clam(folder, "good", pt=False)
+    # The width of the faulty one is not its fault here.
+    h5(folder / "h5_files" / "bad.h5", **tables)
+    with h5py.File(folder / "h5_files" / "good.h5", "w") as handle:
+        handle["features"], handle["coords"] = GOOD, PLACES
+    result = convert(ConversionRequest(folder, "wsi-ncmi", out))
+    assert result.exit_code == 1
+    assert len(result.failures) == 1
+    assert result.failures[0].startswith("bad: ")
+    with pytest.raises(AssertionError, match=message):
+        raise AssertionError(result.failures[0])
+    rows = {row.slide_id: row.status for row in read_ledger(out / "conversion.csv")}
+    assert rows == {"bad": "failed", "good": "done"}
+    assert [verdict.ok for verdict in verify_folder(out)] == [True]
+    assert not list(out.rglob("*.partial"))
+
+
+@pytest.mark.parametrize("keep", [0, 8, 100, 700, -1])
+def test_half_written_hdf5(tmp_path, keep):
+    makers.clam(tmp_path, "s", pt=False)
+    path = tmp_path / "h5_files" / "s.h5"
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ForeignFileError, match="truncated, half-written or no HDF5"):
+        open_feature_set(tmp_path).bag("s")
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"features": torch.ones(3, 4)}, "holds a dict, not a tensor"),
+        (torch.ones(3), r"tensor of shape \(3,\)"),
+        (torch.ones(3, 4, dtype=torch.int64), "holds torch.int64"),
+        (torch.ones(3, 0), r"tensor of shape \(3, 0\)"),
+    ],
+)
+def test_odd_tensors(tmp_path, value, message):
+    (tmp_path / "pt_files").mkdir()
+    torch.save(value, tmp_path / "pt_files" / "s.pt")
+    with pytest.raises(ForeignFileError, match=message):
+        open_feature_set(tmp_path).features("s")
+
+
+class Evil:
+    def __reduce__(self):
+        return print, ("executed",)
+
+
+def test_tensors_that_would_run_code_are_refused(tmp_path, capsys):
+    (tmp_path / "pt_files").mkdir()
+    (tmp_path / "pt_files" / "s.pt").write_bytes(pickle.dumps(Evil()))
+    torch.save(Evil(), tmp_path / "pt_files" / "t.pt")
+    (tmp_path / "pt_files" / "u.pt").write_bytes(b"PK\x03\x04 nothing")
+    features = open_feature_set(tmp_path)
+    for slide_id in features.slide_ids:
+        with pytest.raises(ForeignFileError, match="can't be read as a tensor"):
+            features.features(slide_id)
+    assert "executed" not in capsys.readouterr().out
+
+
+def test_half_precision_tensors_are_taken(tmp_path):
+    (tmp_path / "pt_files").mkdir()
+    values = torch.randn(5, 4)
+    torch.save(values.bfloat16(), tmp_path / "pt_files" / "b.pt")
+    torch.save(values.half(), tmp_path / "pt_files" / "h.pt")
+    features = open_feature_set(tmp_path)
+    np.testing.assert_array_equal(features.features("b"), values.bfloat16().float().numpy())
+    assert features.features("h").dtype == np.float16
+    assert features.shape("b") == (5, 4)
+
+
+@pytest.mark.parametrize("slide_id", ["../x", "a/b", "a\\b", ".hidden", "", "a\0b"])
+@pytest.mark.parametrize("to", ["wsi-ncmi", "clam"])
+def test_ids_stay_names(tmp_path, slide_id, to):
+    bag = TileBag(slide_id, GOOD, TileFacts(), PLACES)
+    with pytest.raises(ForeignFileError, match="can't name a file"):
+        writer_for(to, tmp_path / "out", overwrite=False, origin="packed").write(bag)
+    assert not (tmp_path / "out").exists()
+
+
+def test_rounding_is_announced(tmp_path):
+    exact = np.float32(1) + np.arange(12, dtype=np.float32).reshape(3, 4) / 1024
+    assert to_half(exact, tmp_path)[1] == 0
+    rounded = exact + np.float32(1e-4)
+    half, error = to_half(rounded, tmp_path)
+    assert 1e-5 < error < 3e-4
+    np.testing.assert_array_equal(half, rounded.astype(np.float16))
+    h5(tmp_path / "clam" / "h5_files" / "s.h5", features=rounded, coords=PLACES)
+    result = convert(ConversionRequest(tmp_path / "clam", "wsi-ncmi", tmp_path / "out"))
+    assert result.notes == ("1 converted of 1 slides.", "rounded to float16 (1 of 1).")
+    (row,) = read_ledger(tmp_path / "out" / "conversion.csv")
+    assert row.reason.startswith("rounded to float16, relative error ")
+    assert to_half(np.zeros((2, 2), np.float32), tmp_path)[1] == 0
+    assert to_half(np.zeros((0, 2), np.float64), tmp_path)[0].shape == (0, 2)
+
+
+def test_tiles_that_are_there_twice_are_kept_once(tmp_path):
+    h5(tmp_path / "clam" / "h5_files" / "s.h5", features=GOOD, coords=PLACES[[0, 0, 1]])
+    result = convert(ConversionRequest(tmp_path / "clam", "wsi-ncmi", tmp_path / "out"))
+    assert "1 tiles were there twice and are kept once (1 of 1)." in result.notes
+    assert open_features_file(next(tmp_path.rglob("unknown/s.h5"))).n_tiles == 2
+
+
+def test_a_tile_beyond_the_edge_is_said(tmp_path):
+    makers.trident(tmp_path / "features_x", "s")
+    with h5py.File(tmp_path / "features_x" / "s.h5", "a") as handle:
+        handle["coords"].attrs["level0_width"] = 2400
+    result = convert(ConversionRequest(tmp_path / "features_x", "wsi-ncmi", tmp_path / "out"))
+    assert any("beyond the slide's edge" in note for note in result.notes)
+    assert all(verdict.ok for verdict in verify_folder(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("to", ["wsi-ncmi", "clam", "trident"])
+def test_output_that_is_there(tmp_path, to):
+    folder, out = tmp_path / "features_x", tmp_path / "out"
+    make = makers.stamp if to == "trident" else makers.trident
+    make(folder, "a", seed=1)
+    make(folder, "b", seed=2)
+    request = ConversionRequest(folder, to, out, default_mpp=0.5)
+    convert(request)
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.h5")}
+    next(path for path in before if path.name == "a.h5").unlink()
+    again = convert(request)
+    # Resumed: what was missing is made, what was there is left alone.
+    assert again.notes[0] == "1 converted, 1 there already of 2 slides."
+    assert all(
+        path.stat().st_mtime_ns == time for path, time in before.items() if not path.name.startswith("a")
+    )
+    make(folder, "a", seed=3)
+    refused = convert(request)
+    assert len(refused.failures) == 1
+    assert "is there with other content; give --overwrite" in refused.failures[0]
+    replaced = convert(ConversionRequest(folder, to, out, default_mpp=0.5, overwrite=True))
+    assert not replaced.failures
+    assert not convert(request).failures
+
+
+def test_a_disk_that_is_gone_stops_the_job(tmp_path):
+    makers.trident(tmp_path / "features_x", "a")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "h5_files").write_text("in the way")
+    with pytest.raises((JobStoppedError, ForeignFileError, InputError), match="h5_files"):
+        convert(ConversionRequest(tmp_path / "features_x", "clam", out))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"to": "hipt"}, "no format 'hipt'; choose from wsi-ncmi, clam"),
+        ({"to": "trident"}, "in the format trident already"),
+        ({"labels": "x.csv"}, "carry no labels"),
+    ],
+)
+def test_requests_that_make_no_sense(tmp_path, change, message):
+    makers.trident(tmp_path / "features_x", "a")
+    with pytest.raises(InputError, match=message):
+        convert(
+            ConversionRequest(
+                **({"features": tmp_path / "features_x", "to": "clam", "out": tmp_path / "o"} | change)
+            )
+        )
+    assert not (tmp_path / "o").exists()
+
+
+def test_mixed_widths_are_refused_before_anything_is_written(tmp_path):
+    makers.clam(tmp_path / "c", "a", pt=False)
+    h5(tmp_path / "c" / "h5_files" / "b.h5", features=GOOD, coords=PLACES)
+    with pytest.raises(
+        InputError, match="mixes encoders: slide 'b' has embeddings of 4 dimensions and 'a' of 6"
+    ):
+        convert(ConversionRequest(tmp_path / "c", "wsi-ncmi", tmp_path / "o"))
+    assert not (tmp_path / "o").exists()
+
+
+def test_what_a_format_needs_and_nobody_knows_is_asked_for(tmp_path):
+    makers.clam(tmp_path / "c", "a")
+    for to in ("trident", "stamp"):
+        result = convert(ConversionRequest(tmp_path / "c", to, tmp_path / to))
+        assert "--default-mpp or --mpp-table" in result.failures[0]
+
+
+def test_an_mpp_table_goes_before_the_default(tmp_path):
+    makers.clam(tmp_path / "c", "a", patches=True)
+    makers.clam(tmp_path / "c", "b.1", patches=True)
+    table = tmp_path / "mpp.csv"
+    table.write_text("slide_id,mpp\na.svs,0.5\n")
+    convert(ConversionRequest(tmp_path / "c", "wsi-ncmi", tmp_path / "o", default_mpp=0.25, mpp_table=table))
+    found = {p.stem: open_features_file(p).identity for p in (tmp_path / "o").rglob("*.h5")}
+    assert {name: (i.mpp_level0_x, i.mpp_target) for name, i in found.items()} == {
+        "a": (0.5, 1.0),
+        "b.1": (0.25, 0.5),
+    }
+
+
+def test_several_folders_must_be_chosen_from(tmp_path):
+    job = tmp_path / "20x_256px_0px_overlap"
+    makers.trident(job / "features_a", "s")
+    assert open_feature_set(tmp_path).path == job / "features_a"
+    makers.trident(job / "features_b", "s")
+    h5(job / "patches" / "s_patches.h5", coords=PLACES)
+    with pytest.raises(InputError, match=r"several encoders \(features_a, features_b\)"):
+        open_feature_set(tmp_path)
+    with pytest.raises(InputError, match="don't exist"):
+        open_feature_set(tmp_path / "nowhere")
+    (tmp_path / "x.txt").write_text("")
+    with pytest.raises(InputError, match="neither a folder"):
+        open_feature_set(tmp_path / "x.txt")
+
+
+def test_cohort_files_of_the_acmil_family(tmp_path):
+    path = tmp_path / "cohort.h5"
+    makers.acmil(path, {"TCGA.1": 4, "b": 3})
+    features = open_feature_set(path)
+    assert features.slide_ids == ("TCGA.1", "b")
+    assert features.labels() == {"TCGA.1": "0", "b": "1"}
+    assert features.shape("b") == (3, makers.WIDTH)
+    convert(ConversionRequest(path, "wsi-ncmi", tmp_path / "o"))
+    assert sorted(v.n_tiles for v in verify_folder(tmp_path / "o")) == [3, 4]
+    path.write_bytes(path.read_bytes()[:600])
+    with pytest.raises(InputError, match="can't be read"):
+        open_feature_set(path)
+    with h5py.File(tmp_path / "none.h5", "w"):
+        pass
+    with pytest.raises(InputError, match="holds no slides"):
+        open_feature_set(tmp_path / "none.h5")
+
+
+def test_packing_there_and_back(tmp_path):
+    folder = tmp_path / "features" / "uni_v1"
+    kept = {s: makers.ours(folder, s, n, i) for i, (s, n) in enumerate({"a": 5, "b.c": 0, "d": 3}.items())}
+    labels = tmp_path / "labels.csv"
+    labels.write_text("slide_id,case_id,label,centre\na,p,x,1\nb.c,q,y,2\n")
+    result = convert(ConversionRequest(folder, "packed", tmp_path / "o", labels=str(labels)))
+    assert result.notes == ("2 slides packed.", "1 slides have no label and were left out.")
+    again = convert(ConversionRequest(folder, "packed", tmp_path / "o" / "all.npz"))
+    with np.load(again.files["features"]) as plain:
+        assert plain["lengths"].tolist() == [5, 0, 3]
+        assert plain["slide_id"].tolist() == ["a", "b.c", "d"]
+        assert plain["features"].dtype == np.float16
+        np.testing.assert_array_equal(
+            plain["features"], np.concatenate([kept[s][0] for s in ("a", "b.c", "d")])
+        )
+        np.testing.assert_array_equal(
+            plain["coords"], np.concatenate([kept[s][1] for s in ("a", "b.c", "d")])
+        )
+    assert isinstance(map_member(again.files["features"], "features"), np.memmap)
+    with np.load(result.files["features"]) as plain:
+        assert plain["label"].tolist() == ["x", "y"]
+        assert plain["case_id"].tolist() == ["p", "q"]
+        assert plain["centre"].tolist() == ["1", "2"]
+    with pytest.raises(InputError, match="is there already; give --overwrite"):
+        convert(ConversionRequest(folder, "packed", tmp_path / "o"))
+    before = again.files["features"].read_bytes()
+    convert(ConversionRequest(folder, "packed", tmp_path / "o" / "all.npz", overwrite=True))
+    assert again.files["features"].read_bytes() == before
+    convert(ConversionRequest(again.files["features"], "wsi-ncmi", tmp_path / "back"))
+    for path in (tmp_path / "back" / "features" / "uni_v1").glob("*.h5"):
+        np.testing.assert_array_equal(open_features_file(path).features, kept[path.name[:-3]][0])
+    (folder / "a.h5").write_text("broken")
+    partly = convert(ConversionRequest(folder, "packed", tmp_path / "partly.npz"))
+    assert len(partly.failures) == 1
+    with np.load(tmp_path / "partly.npz") as plain:
+        assert plain["slide_id"].tolist() == ["b.c", "d"]
+
+
+def test_packing_never_holds_the_cohort(tmp_path):
+    n, slides = 2000, 40
+
+    def features(slide_id):
+        return np.full((n, 64), int(slide_id), np.float16)
+
+    ids = [str(i) for i in range(slides)]
+    tracemalloc.start()
+    write_packed(tmp_path / "bags.npz", PackedColumns(ids, [n] * slides), 64, features)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * n * 64 * 2
+    with np.load(tmp_path / "bags.npz") as plain:
+        np.testing.assert_array_equal(plain["features"][::n, 0], np.arange(slides))
+
+
+def test_a_slide_that_changes_while_it_is_packed_leaves_no_file(tmp_path):
+    with pytest.raises(ValueError, match=r"features of a are \(2, 3\), not \(4, 3\)"):
+        write_packed(tmp_path / "b.npz", PackedColumns(["a"], [4]), 3, lambda _: np.ones((2, 3), np.float16))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_large_members_are_possible():
+    # Without the 64-bit form an archive of a real cohort would break at 4 GiB.
+    assert zipfile.ZIP64_LIMIT < 2**32
+    assert _member("x").compress_type == zipfile.ZIP_STORED
