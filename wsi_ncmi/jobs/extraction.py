@@ -195,11 +195,13 @@ def _with_earlier(rows: Sequence[LedgerRow], ledger: Path, present: set[str]) ->
 def resolve_weights(encoder: EncoderOptions, weights_dir: Path | None) -> EncoderOptions:
     """Fills in the weights folder for an encoder that takes weights and was given none.
 
-    ``weights_dir`` comes first, then the environment variable ``WSI_NCMI_WEIGHTS``; a folder without a file
-    for this encoder leaves it with random weights (which the encoder says loudly).
+    ``weights_dir`` comes first, then the environment variable ``WSI_NCMI_WEIGHTS``; a folder without weights
+    for this encoder is an error when it is loaded.
     """
+    from wsi_ncmi.encoders.registry import takes_weights
+
     folder = weights_dir or (Path(os.environ[WEIGHTS_VARIABLE]) if os.environ.get(WEIGHTS_VARIABLE) else None)
-    if encoder.weights is not None or folder is None or ":" not in encoder.name:
+    if encoder.weights is not None or folder is None or not takes_weights(encoder.name):
         return encoder
     if not folder.is_dir():
         raise InputError(f"The weights folder {folder} does not exist; make it or set another.")
