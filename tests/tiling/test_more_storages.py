@@ -16,6 +16,7 @@ from tests.tiling.test_direct_pixels import area_mean, reference
 from wsi_ncmi.errors import SlideOpenError
 from wsi_ncmi.slides import Mpp, open_slide
 from wsi_ncmi.tiling import GridOptions, TileGrid, TileReader
+from wsi_ncmi.tiling.jpeg import jpeg2000_decoder
 
 MPP = Mpp(0.25, 0.25, "table")
 WIDTH, HEIGHT, EDGE = 500, 400, 128
@@ -163,3 +164,28 @@ def test_what_only_tiffslide_reads_is_said(tmp_path: Path, make_slide: Callable[
     Image.fromarray(PIXELS).save(tmp_path / "flat.png")
     with open_slide(tmp_path / "flat.png") as slide:
         assert slide.note == ""  # no other reader is for flat images
+
+
+@pytest.mark.parametrize("name", ["ycbcr_422", "ycbcr_420"])
+def test_jpeg_2000_with_subsampled_chroma_as_aperio_scanners_store_it(name: str, tmp_path: Path) -> None:
+    """The streams were made by OpenJPEG's ``opj_compress -I -mct 0``, which imagecodecs has no option for."""
+    stream = (Path(__file__).parent / "data" / f"{name}.j2k").read_bytes()
+    path = tmp_path / "slide.svs"
+    tifffile.imwrite(
+        path, iter([stream] * 6), shape=(128, 192, 3), dtype=np.uint8, tile=(64, 64), compression=33003,
+        photometric="rgb", metadata=None, software=False,
+        description="Aperio Image Library v1.0\n192x128 |AppMag = 40|MPP = 0.25",
+    )  # fmt: skip
+    assert np.abs(reference(path, 0)[:64, :64] - texture(64, 64)).mean() < 6  # the colours are right
+    with open_slide(path) as slide:
+        for tile_px in (64, 50):
+            grid = TileGrid.plan(slide.levels, MPP, GridOptions(mpp=0.25, tile_px=tile_px))
+            reader = TileReader(slide, grid, everything(grid))
+            assert reader.path == "direct", reader.reason
+            pixels, failed = read_all(reader)
+            assert not failed.any()
+            for (x, y, right, bottom), tile in zip(grid.level_boxes().astype(int), pixels, strict=True):
+                # Two roundings of the colour transform.
+                assert np.abs(reference(path, 0)[y:bottom, x:right] - tile).max() <= 1
+    with pytest.raises(ValueError, match="components of different sizes"):
+        jpeg2000_decoder(ycbcr=False)(stream, np.empty((64, 64, 3), np.uint8))

@@ -31,7 +31,8 @@ class Decoder(Protocol):
 
 _START, _END = b"\xff\xd8", b"\xff\xd9"
 _CODESTREAM = b"\xff\x4f\xff\x51"
-_SIZ = struct.Struct(">4x4I")  # behind length and capabilities: Xsiz, Ysiz, XOsiz, YOsiz
+# Behind length and capabilities: size, offset, tile size and its offset, number of components.
+_SIZ = struct.Struct(">4x4I16xH")
 
 
 @dataclass(frozen=True)
@@ -97,22 +98,29 @@ def jpeg2000_decoder(*, ycbcr: bool) -> Decoder:
 
 def _decode_jpeg2000(ycbcr: bool, data: bytes, out: NDArray[np.uint8]) -> None:
     # The decoder takes memory for whatever size the stream claims: that is looked at first.
-    _check_shape(_jpeg2000_size(data), out.shape[:2])
+    size, steps = _jpeg2000_frame(data)
+    _check_shape(size, out.shape[:2])
+    subsampled = any(step != (1, 1) for step in steps)
+    if subsampled and not ycbcr:
+        raise ValueError("the tile has components of different sizes that are no YCbCr")
     pixels = imagecodecs.jpeg2k_decode(data, numthreads=1)
     _check_shape(pixels.shape, out.shape)
     if pixels.dtype != np.uint8:
         raise ValueError(f"the tile has {pixels.dtype} samples instead of 8 bits")
-    if ycbcr:
+    # Subsampled chroma tells the decoder that it is YCbCr, and it gives RGB itself.
+    if ycbcr and not subsampled:
         pixels = np.asarray(Image.frombytes("YCbCr", out.shape[1::-1], pixels.tobytes()).convert("RGB"))
     out[...] = pixels
 
 
-def _jpeg2000_size(data: bytes) -> tuple[int, int]:
-    """Height and width of a codestream, from the SIZ marker behind its start (ITU-T T.800, A.5.1)."""
-    if not data.startswith(_CODESTREAM) or len(data) < _SIZ.size + len(_CODESTREAM):
+def _jpeg2000_frame(data: bytes) -> tuple[tuple[int, int], list[tuple[int, int]]]:
+    """Height, width and each component's steps, from a codestream's SIZ marker (ITU-T T.800, A.5.1)."""
+    start = len(_CODESTREAM) + _SIZ.size
+    if not data.startswith(_CODESTREAM) or len(data) < start:
         raise ValueError("the tile is no JPEG 2000 codestream")
-    right, bottom, left, top = _SIZ.unpack_from(data, len(_CODESTREAM))
-    return bottom - top, right - left
+    right, bottom, left, top, components = _SIZ.unpack_from(data, len(_CODESTREAM))
+    steps = [(data[i + 1], data[i + 2]) for i in range(start, min(start + 3 * components, len(data) - 2), 3)]
+    return (bottom - top, right - left), steps
 
 
 def _check_shape(found: tuple[int, ...], expected: tuple[int, ...]) -> None:
