@@ -116,7 +116,7 @@ class PeerDsmil(nn.Module):
         return logits, scores.max(0).values, torch.stack(attention, 1)
 
 
-class _Nystrom(nn.Module):
+class Nystrom(nn.Module):
     def __init__(self, dim, heads, kernel) -> None:
         super().__init__()
         self.heads, self.marks = heads, dim // 2
@@ -169,7 +169,7 @@ class PeerTransMil(nn.Module):
         self.cls_token = nn.Parameter(torch.randn(1, 1, dim))
         for name in ("layer1", "layer2"):
             layer = nn.Module()
-            layer.norm, layer.attn = nn.LayerNorm(dim), _Nystrom(dim, heads, kernel)
+            layer.norm, layer.attn = nn.LayerNorm(dim), Nystrom(dim, heads, kernel)
             setattr(self, name, layer)
         self.norm = nn.LayerNorm(dim)
         self._fc2 = nn.Linear(dim, C)

@@ -2,23 +2,47 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
+from tests.mil import peers
 from wsi_ncmi.mil.nystrom import NystromAttention, iterative_pinv
 
 
 def test_the_pseudo_inverse_converges_to_the_inverse():
     torch.manual_seed(0)
     x = (torch.randn(2, 3, 5, 5, dtype=torch.float64) * 2).softmax(-1)
-    torch.testing.assert_close(iterative_pinv(x, 40), torch.linalg.pinv(x), rtol=1e-6, atol=1e-6)
+    norm = x.sum(-2).amax((1, 2))
+    torch.testing.assert_close(iterative_pinv(x, norm, 40), torch.linalg.pinv(x), rtol=1e-6, atol=1e-6)
 
 
-def test_the_start_is_a_bags_own():
-    """One step is far from convergence, so a norm shared between bags would show."""
-    torch.manual_seed(0)
-    x = torch.stack([(torch.randn(3, 5, 5) * scale).softmax(-1) for scale in (0.1, 9.0)]).double()
-    single = torch.cat([iterative_pinv(bag.unsqueeze(0), 1) for bag in x])
-    torch.testing.assert_close(iterative_pinv(x, 1), single)
+@pytest.mark.parametrize("n", [1, 3, 8, 9, 16, 26, 37, 40])
+def test_landmarks_of_nothing_count_as_they_would_one_by_one(n):
+    """The compressed form against the plain one, which pads with zeros: fewer tokens than landmarks and more."""
+    torch.manual_seed(n)
+    plain = peers.Nystrom(16, 4, 5).double()
+    layer = NystromAttention(16, heads=4, landmarks=8, iterations=6, residual_kernel=5, dropout=0.0).double()
+    layer.load_state_dict(
+        {
+            "qkv.weight": plain.to_qkv.weight,
+            "out.weight": plain.to_out[0].weight,
+            "out.bias": plain.to_out[0].bias,
+            "residual.weight": plain.res_conv.weight,
+        }
+    )
+    with torch.no_grad():  # attention far from uniform
+        layer.qkv.weight.mul_(4)
+        plain.to_qkv.weight.mul_(4)
+    x = torch.randn(2, n, 16, dtype=torch.float64, requires_grad=True)
+    y = x.detach().clone().requires_grad_()
+    found, seen = layer(x, look=True)
+    expected = [plain(bag) for bag in y]
+    torch.testing.assert_close(found, torch.stack([mixed for mixed, _ in expected]), rtol=1e-7, atol=1e-9)
+    torch.testing.assert_close(seen, torch.stack([row for _, row in expected]).detach(), rtol=1e-7, atol=1e-9)
+    probe = torch.randn_like(found)
+    (a,) = torch.autograd.grad((found * probe).sum(), x)
+    (b,) = torch.autograd.grad((torch.stack([m for m, _ in expected]) * probe).sum(), y)
+    torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
 
 
 def test_with_as_many_landmarks_as_tokens_it_is_plain_attention():
