@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from wsi_ncmi.encoders.architectures import TileNetwork, build_architecture, to_
 from wsi_ncmi.encoders.architectures.coca_vision import AttentionPool
 from wsi_ncmi.encoders.architectures.conv_stem import ConvStem
 from wsi_ncmi.encoders.presets import PRESETS, Architecture
-from wsi_ncmi.encoders.weights import load_strictly
+from wsi_ncmi.encoders.weights import check_fit, load_strictly
 from wsi_ncmi.errors import InputError
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -65,6 +66,27 @@ def test_tokens_equal_those_of_transformers(reference, architecture):
     network = _load(architecture, state)
     with torch.inference_mode():
         torch.testing.assert_close(network(pixels), expected, rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("key", ["phikon", "phikon_v2", "hibou_b", "hibou_l", "midnight12k"])
+def test_names_of_the_full_size_models_fit(key):
+    """Every tensor that transformers' model of the published size has: name, shape and number of values."""
+    listed = json.loads((REFERENCE / "hf_names.json").read_text())["models"][key]
+    state = {
+        name.replace(".0.", f".{block}.", 1) if name.startswith("encoder.") else name: torch.empty(
+            shape, device="meta"
+        )
+        for block in range(listed["depth"])
+        for name, shape in listed["tensors"].items()
+    }
+    preset = PRESETS[key]
+    assert sum(value.numel() for value in state.values()) == int(preset.published)
+    network = build_architecture(preset.architecture)
+    ours = to_our_names(preset.architecture.names, state, network)
+    check_fit(network, ours, head=preset.architecture.left_over, path=Path("x"), name=key)
+    del ours["blocks.3.norm2.bias"]
+    with pytest.raises(InputError, match="1 missing"):
+        check_fit(network, ours, head=preset.architecture.left_over, path=Path("x"), name=key)
 
 
 def test_conv_stem_swin_equals_the_timm_that_ctranspath_asks_for():

@@ -73,7 +73,7 @@ def test_facts_are_whole_and_honest():
         assert preset.verified, preset.key
         # Weights that were never here leave something unverified; ImageNet's are torchvision's own.
         assert preset.unverified or preset.weights_key == "resnet50", preset.key
-        closed = ("non-commercial", "GPL", "conditions")
+        closed = ("non-commercial", "conditions")
         assert preset.commercial is not any(word in preset.licence for word in closed), preset.key
         assert preset.recipe.crop_px <= preset.recipe.resize_px
         assert (preset.recipe.resize_px - preset.recipe.crop_px) % 2 == 0

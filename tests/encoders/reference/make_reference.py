@@ -1,14 +1,18 @@
 """Makes the small reference networks of this folder; run by hand where the reference packages are installed.
 
     python make_reference.py hf     # transformers 4.51.3: ViTModel, Dinov2Model, Dinov2WithRegistersModel
+    python make_reference.py names  # transformers 4.51.3: tensors of the full-size models, hf_names.json
     python make_reference.py swin   # timm_ctp 0.5.4, the timm that CTransPath asks for
 
-Each file holds a random network's state dict under the package's own names (values that float16 holds
+``hf_names.json`` holds names and shapes as the published files have them, those of one block standing for
+all. Each other file holds a random network's state dict under the package's own names (values that float16 holds
 exactly), an input (``__input``) and the package's output for it (``__output``).
 """
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 from pathlib import Path
 
@@ -66,6 +70,44 @@ def transformers_networks() -> None:
         keep(name, model, pixels, output, version)
 
 
+def transformers_names() -> None:
+    import transformers as hf
+
+    large = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16}
+    hibou = {"patch_size": 14, "image_size": 224, "use_swiglu_ffn": True}
+    with torch.device("meta"):
+        models = {
+            "phikon": hf.ViTModel(hf.ViTConfig(), add_pooling_layer=False),
+            "phikon_v2": hf.Dinov2Model(hf.Dinov2Config(**large, patch_size=16, image_size=224)),
+            "hibou_b": hf.Dinov2WithRegistersModel(hf.Dinov2WithRegistersConfig(**hibou)),
+            "hibou_l": hf.Dinov2WithRegistersModel(hf.Dinov2WithRegistersConfig(**large, **hibou)),
+            "midnight12k": hf.Dinov2Model(
+                hf.Dinov2Config(
+                    hidden_size=1536, num_hidden_layers=40, num_attention_heads=24, patch_size=14, image_size=518,
+                    use_swiglu_ffn=True,
+                )
+            ),
+        }  # fmt: skip
+    lists = {}
+    for key, model in models.items():
+        shapes = {name: list(value.shape) for name, value in model.state_dict().items()}
+        depth = model.config.num_hidden_layers
+        first = {
+            name: shape
+            for name, shape in shapes.items()
+            if re.match(r"encoder\.layer\.0\.|(?!encoder)", name)
+        }
+        lists[key] = {"depth": depth, "tensors": first}
+        every = {
+            name.replace(".0.", f".{block}.", 1) if name.startswith("encoder.") else name: shape
+            for block in range(depth)
+            for name, shape in first.items()
+        }
+        assert every == shapes, key
+    text = json.dumps({"made_by": f"transformers {hf.__version__}", "models": lists}, indent=1)
+    (HERE / "hf_names.json").write_text(text + "\n")
+
+
 def swin() -> None:
     import timm_ctp
     from timm_ctp.models.swin_transformer import SwinTransformer
@@ -104,4 +146,4 @@ def swin() -> None:
 
 
 if __name__ == "__main__":
-    {"hf": transformers_networks, "swin": swin}[sys.argv[1]]()
+    {"hf": transformers_networks, "names": transformers_names, "swin": swin}[sys.argv[1]]()

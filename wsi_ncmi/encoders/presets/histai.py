@@ -39,7 +39,8 @@ def _hibou(key: str, title: str, repository: str, network: str, ratio: float, **
         verified=(
             "width and parameters: the architecture was built",
             "construction: HistAI's repository (SwiGLU, 4 registers, layer scale 1e-5)",
-            "names and arithmetic: equal to transformers' Dinov2WithRegistersModel on a small random network",
+            "names: all tensors of transformers' Dinov2WithRegistersModel of this size fit",
+            "arithmetic: equal to transformers' Dinov2WithRegistersModel on a small random network",
             "preprocessing: TRIDENT and slide2vec agree",
         ),
         unverified=(

@@ -77,8 +77,8 @@ _MIDNIGHT = Preset(
     "magnitude less data, arXiv:2504.05186",
     verified=(
         "width and parameters: the architecture was built",
-        "names, arithmetic and interpolated positions: equal to transformers' Dinov2Model on a small random "
-        "network",
+        "names: all 727 tensors of transformers' Dinov2Model of this size fit",
+        "arithmetic and interpolated positions: equal to transformers' Dinov2Model on a small random network",
         "preprocessing: TRIDENT and slide2vec agree",
         "pooling: slide2vec and LazySlide join the class token and the mean of the patch tokens (3,072)",
     ),

@@ -37,7 +37,8 @@ PRESETS = (
         "Modeling, medRxiv 2023.07.21.23292757",
         verified=(
             "width and parameters: the architecture was built",
-            "names and arithmetic: equal to transformers' ViTModel on a small random network",
+            "names: all 198 tensors of transformers' ViTModel of this size fit",
+            "arithmetic: equal to transformers' ViTModel on a small random network",
             "preprocessing: TRIDENT (bilinear, ImageNet's mean and standard deviation)",
         ),
         unverified=_UNVERIFIED,
@@ -70,7 +71,8 @@ PRESETS = (
         "prediction, arXiv:2409.09173",
         verified=(
             "width and parameters: the architecture was built",
-            "names and arithmetic: equal to transformers' Dinov2Model on a small random network",
+            "names: all 439 tensors of transformers' Dinov2Model of this size fit",
+            "arithmetic: equal to transformers' Dinov2Model on a small random network",
             "preprocessing: TRIDENT (bilinear, ImageNet's mean and standard deviation)",
         ),
         unverified=_UNVERIFIED,
