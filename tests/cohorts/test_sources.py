@@ -192,6 +192,7 @@ def test_several_encoders_must_be_chosen_from(tmp_path):
         ("tile_px", 224),
         ("overlap_px", 16),
         ("encoder_weights_sha256", "ff"),
+        ("stain", '{"method":"macenko"}'),
     ],
 )
 def test_mixed_identity_is_refused(tmp_path, attribute, value):
@@ -199,6 +200,36 @@ def test_mixed_identity_is_refused(tmp_path, attribute, value):
     feature_file(tmp_path, "b", FEATURES, **{attribute: value})
     with pytest.raises(InputError, match=rf"different identity: {attribute} is .* in a.h5 but .* in b.h5"):
         open_bag_source(tmp_path)
+
+
+def test_files_of_the_layout_before_stains_go_with_those_without(tmp_path):
+    feature_file(tmp_path, "a", FEATURES)
+    feature_file(tmp_path, "b", FEATURES, stain="none")
+    assert open_bag_source(tmp_path).slide_ids == ("a", "b")
+
+
+@pytest.mark.parametrize("options", [{}, {"chunks": (2, 4)}, {"chunks": (2, 4), "compression": "gzip"}])
+def test_every_layout_inside_a_file_gives_the_same_bag(tmp_path, options):
+    feature_file(tmp_path, "a", FEATURES)
+    with h5py.File(tmp_path / "a.h5", "a") as handle:
+        del handle["features"]
+        handle.create_dataset("features", data=FEATURES, **options)
+    bag = open_bag_source(tmp_path).load("a")
+    np.testing.assert_array_equal(bag, FEATURES)
+    bag[:] = 0
+    np.testing.assert_array_equal(open_bag_source(tmp_path).load("a"), FEATURES)
+
+
+def test_poisoned_and_shortened_files(tmp_path):
+    feature_file(tmp_path, "a", FEATURES)
+    source = open_bag_source(tmp_path)
+    with h5py.File(tmp_path / "a.h5", "a") as handle:
+        handle["features"][3, 1] = np.nan
+    with pytest.raises(InputError, match="NaN"):
+        source.load("a")
+    (tmp_path / "a.h5").write_bytes((tmp_path / "a.h5").read_bytes()[:500])
+    with pytest.raises(InputError, match=r"a\.h5 can't be read"):
+        source.load("a")
 
 
 def test_unusable_files_are_named(tmp_path):

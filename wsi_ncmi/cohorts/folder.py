@@ -25,7 +25,9 @@ _IDENTITY = (
     "mpp_target",
     "tile_px",
     "overlap_px",
+    "stain",
 )
+_DEFAULTS = {"stain": "none"}  # files of an older layout don't say it
 _SHOWN = 5
 
 
@@ -63,7 +65,7 @@ class FeatureFolder:
             self._offsets[slide_id] = offset
             lengths.append(shape[0])
             widths.setdefault(shape[1], file)
-            identity = {key: attrs.get(key) for key in _IDENTITY}
+            identity = {key: attrs.get(key, _DEFAULTS.get(key)) for key in _IDENTITY}
             if first is None:
                 first, self.identity = file, identity
             _check_same_identity(file, identity, first, self.identity)

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 __all__ = ["is_finite", "read_rows"]
 
-# Read and checked in parts that stay in the processor's cache: the check then costs next to nothing.
-_PART = 1 << 17
+# Read and checked in parts that stay in the processor's cache, so that checking doesn't fetch them again.
+_PART = 1 << 19
 _INFINITE, _MINUS_INFINITE = 0x7C00, 0xFC00
 
 
@@ -57,8 +57,8 @@ def read_rows(path: Path, offset: int, shape: tuple[int, int]) -> NDArray[np.flo
 
 
 def _part_is_finite(bits: NDArray[np.uint16]) -> bool:
-    # Seen as signed, what is not finite and positive lies above all else; seen as unsigned, what is not finite
-    # and negative does.
+    # Seen as signed, what is positive and not finite lies above all else; seen as unsigned, what is negative
+    # and not finite does.
     if not len(bits):
         return True
     return int(bits.view(np.int16).max()) < _INFINITE and int(bits.max()) < _MINUS_INFINITE

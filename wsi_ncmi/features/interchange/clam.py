@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import pickle
 import warnings
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -67,7 +68,7 @@ class ClamSet(FeatureSet):
         """See the base class."""
         path = self.where(slide_id)
         if path.suffix == ".pt":
-            rows, width = _tensor(path).shape
+            rows, width = _tensor(path, mapped=True).shape
             return int(rows), int(width)
         with opened(path) as handle:
             rows, width = table_of(handle, _FEATURES, path).shape
@@ -178,15 +179,17 @@ def _patches(name: str, coords: NDArray[np.int64], facts: TileFacts) -> bytes:
     return image_of(fill)
 
 
-def _tensor(path: Path) -> torch.Tensor:
+def _tensor(path: Path, *, mapped: bool = False) -> torch.Tensor:
     import torch
+
+    mapped = mapped and zipfile.is_zipfile(path)  # files of torch before 1.6 can't be mapped
 
     try:
         with warnings.catch_warnings():
             # Of files that are no tensors; they are refused in a sentence below.
             warnings.simplefilter("ignore")
             # Never unpickles anything but tensors: the file is somebody else's.
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
+            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, KeyError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ForeignFileError(

@@ -77,9 +77,10 @@ def resolve_folder(path: Path) -> Path:
     Raises:
         InputError: None, or several to choose from.
     """
-    level = [path]
+    # An output folder of ours: what else is in it (runs with checkpoints) is not looked at.
+    level = [path / "features"] if (path / "features").is_dir() else [path]
     for _ in range(4):
-        found = [folder for folder in level if _holds_features(folder)]
+        found = [folder for folder in level if _holds_features(folder, tensors=folder == path)]
         if len(found) == 1:
             return found[0]
         if found:
@@ -136,12 +137,11 @@ def _opener_of(kind: str) -> Callable[[Path], FeatureSet]:
     return NativeSet
 
 
-def _holds_features(folder: Path) -> bool:
-    return (
-        _has_clam_folders(folder)
-        or any(not file.name.startswith(".") for file in folder.glob("*.h5"))
-        or any(not file.name.startswith(".") for file in folder.glob("*.pt"))
-    )
+def _holds_features(folder: Path, *, tensors: bool) -> bool:
+    # Tensors outside of pt_files/ count only in the folder that was given: elsewhere they may be checkpoints.
+    if _has_clam_folders(folder) or any(not file.name.startswith(".") for file in folder.glob("*.h5")):
+        return True
+    return tensors and any(folder.glob("*.pt"))
 
 
 def _has_clam_folders(folder: Path) -> bool:

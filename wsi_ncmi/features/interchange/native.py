@@ -13,7 +13,7 @@ from wsi_ncmi.errors import InputError
 from wsi_ncmi.features.interchange.bag import ForeignFileError, TileBag, TileFacts, grid_step
 from wsi_ncmi.features.interchange.base import FeatureSet, SetWriter, Written, bare_id, conflict
 from wsi_ncmi.features.interchange.rounding import to_half
-from wsi_ncmi.features.paths import feature_path
+from wsi_ncmi.features.paths import feature_path, remove_leftovers
 from wsi_ncmi.features.reader import FeatureFile, open_features_file, read_identity
 from wsi_ncmi.features.schema import SCHEMA, Identity
 from wsi_ncmi.features.storage import storing
@@ -120,6 +120,7 @@ class NativeWriter(SetWriter):
             raise conflict(path)
         with storing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(path)
         width, height = facts.level0_size or (0, 0)
         write_features(
             path,

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_ncmi.features.paths import remove_leftovers
 from wsi_ncmi.features.storage import storing
 from wsi_ncmi.files import atomic_path
 
@@ -89,6 +90,7 @@ def write_packed(
         JobStoppedError: The disk is full or can't be written to.
         ValueError: A slide has another shape than was announced.
     """
+    remove_leftovers(path)
     total = int(sum(columns.lengths))
     texts = {"slide_id": columns.slide_ids, **columns.columns}
     with (

@@ -1,9 +1,9 @@
 """STAMP: ``<extractor>/<id>.h5`` with ``feats`` and coordinates in µm.
 
 Facts from KatherLab/STAMP (``src/stamp/modeling/data.py``: ``get_coords``; ``src/stamp/preprocessing``).
-Files of version 2 have ``tile_size_um`` (2.1 and later) or ``tile_size`` with ``unit = "um"`` (2.0); older ones
-have coordinates in pixels of 256/224 µm, which their stride of 224 tells. The slide's own resolution is in
-none.
+Files of version 2 have ``tile_size_um`` (2.1 and later) or ``tile_size`` with ``unit = "um"`` (2.0); older
+ones have coordinates in pixels of 256/224 µm, which their stride of 224 tells. The slide's own resolution is
+in none.
 """
 
 from __future__ import annotations
