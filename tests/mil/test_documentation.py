@@ -1,0 +1,28 @@
+"""docs/models.md says what the models are."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from wsi_ncmi.mil import ModelOptions, list_models, measure_model
+
+TEXT = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+
+
+def test_the_table_holds_every_model_with_its_measured_cost():
+    rows = re.findall(r"^\| `(\w+)` \| (.+?) \| ([\d,]+) \| ([\d.]+) \| (.+?) \|$", TEXT, flags=re.MULTILINE)
+    assert [row[0] for row in rows] == [info.name for info in list_models()]
+    for (name, paper, parameters, flops, attention), info in zip(rows, list_models(), strict=True):
+        cost = measure_model(ModelOptions(name=name))
+        assert int(parameters.replace(",", "")) == cost.parameters
+        assert float(flops) == round(cost.flops_per_instance / 1e6, 2)
+        assert paper.split(",")[0] == info.paper.split(",")[0]
+        assert attention
+
+
+def test_every_auxiliary_loss_is_listed_by_its_setting():
+    for setting in re.findall(r"`(\w+)\.(\w+)`", TEXT):
+        group, name = setting
+        if group in ModelOptions.__dataclass_fields__:
+            assert hasattr(getattr(ModelOptions(), group), name), f"{group}.{name}"
