@@ -28,7 +28,7 @@ class EncoderOptions:
         precision: ``auto`` is fp32 on the CPU (the same numbers on every machine that computes exactly)
             and fp16 on CUDA (features are stored as float16, which bfloat16 would round more coarsely).
         batch_size: Tiles of one forward pass; every pass has this size, so it is part of how numbers arise
-            (to the rounding of float32). ``auto`` is 16 on the CPU, on CUDA what fits its memory, at most 256.
+            (to the rounding of float32). ``auto`` is 16 on the CPU; on CUDA, up to 256 that fit its memory.
         backend: What computes a network: ``torch``, ``compile`` (``torch.compile``), or an optional package
             on the CPU, ``onnx`` (ONNX Runtime) or ``openvino``. ``auto`` is ``torch``. Each rounds in its own
             way, so it is part of a feature file's identity.
