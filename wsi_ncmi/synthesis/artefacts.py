@@ -1,4 +1,4 @@
-"""Pen marks, folds and blur: shapes here, their effect on the pixels in ``render``."""
+"""Pen marks, folds, blur and borders: shapes here, their effect on the pixels in ``render``."""
 
 from __future__ import annotations
 
@@ -11,11 +11,20 @@ from shapely.geometry.base import BaseGeometry
 from wsi_ncmi.synthesis.anatomy import Anatomy
 from wsi_ncmi.synthesis.outlines import polygons_of
 
-__all__ = ["ARTEFACTS", "PEN_COLOURS", "Artefact", "draw_artefact"]
+__all__ = ["ARTEFACTS", "BORDER_COLOURS", "PEN_COLOURS", "Artefact", "draw_artefact"]
 
+#: What the slides of a cohort may have; a border and red ink come only where a plan asks for them.
 ARTEFACTS = ("pen", "fold", "blur")
 #: Transmittance of the ink in R, G, B.
-PEN_COLOURS = {"blue": (0.13, 0.25, 0.66), "green": (0.12, 0.50, 0.30), "black": (0.13, 0.13, 0.15)}
+PEN_COLOURS = {
+    "blue": (0.13, 0.25, 0.66),
+    "green": (0.12, 0.50, 0.30),
+    "black": (0.13, 0.13, 0.15),
+    "red": (0.78, 0.12, 0.17),
+}
+_COHORT_INKS = ("black", "blue", "green")
+#: Grey level of what the scanner writes where it has no picture, or sees beside the glass.
+BORDER_COLOURS = {"black": 4, "grey": 172}
 _TRIES = 40
 
 
@@ -24,9 +33,10 @@ class Artefact:
     """One artefact of a slide.
 
     Attributes:
-        kind: One of ``ARTEFACTS``.
+        kind: One of ``ARTEFACTS``, or ``border``.
         polygons: Where, in level-0 px.
-        colour: Ink of a pen mark (a key of ``PEN_COLOURS``), else "".
+        colour: Ink of a pen mark (a key of ``PEN_COLOURS``), colour of a border (of ``BORDER_COLOURS``),
+            else "".
         strength: Blur: sigma in µm; fold: weight of the upper layer; pen: opacity.
     """
 
@@ -43,9 +53,13 @@ def draw_artefact(rng: np.random.Generator, kind: str, anatomy: Anatomy) -> Arte
 
     Args:
         rng: Source of randomness.
-        kind: One of ``ARTEFACTS``.
+        kind: One of ``ARTEFACTS`` or ``border``; ``pen:red`` and ``border:grey`` choose the colour too.
         anatomy: What lies on the slide; must have tissue.
     """
+    kind, _, colour = kind.partition(":")
+    if kind == "border":
+        chosen = colour or str(rng.choice(sorted(BORDER_COLOURS)))
+        return Artefact(kind, polygons_of(_border(rng, anatomy)), chosen)
     tissue = unary_union(list(anatomy.tissue))
     lesion = unary_union(list(anatomy.tumour)).buffer(40.0 / anatomy.frame.mpp)
     draw = {"pen": _pen, "fold": _fold, "blur": _blur}[kind]
@@ -62,7 +76,8 @@ def draw_artefact(rng: np.random.Generator, kind: str, anatomy: Anatomy) -> Arte
     assert best is not None
     polygons = polygons_of(best[1])
     if kind == "pen":
-        return Artefact(kind, polygons, str(rng.choice(sorted(PEN_COLOURS))), float(rng.uniform(0.75, 0.95)))
+        drawn = str(rng.choice(_COHORT_INKS))
+        return Artefact(kind, polygons, colour or drawn, float(rng.uniform(0.75, 0.95)))
     return Artefact(
         kind, polygons, strength=float(rng.uniform(2.4, 4.0) if kind == "blur" else rng.uniform(0.75, 1.0))
     )
@@ -113,3 +128,23 @@ def _blur(rng: np.random.Generator, anatomy: Anatomy, tissue: BaseGeometry) -> B
         affinity.rotate(affinity.scale(circle, 1.25, 0.8), rng.uniform(0, 180)), *centre
     )
     return placed.intersection(tissue.buffer(10.0 / anatomy.frame.mpp))
+
+
+def _border(rng: np.random.Generator, anatomy: Anatomy) -> BaseGeometry:
+    """One or two sides of the picture, up to a slightly slanted line that may cut into the tissue."""
+    frame = anatomy.frame
+    width, height = float(frame.width_px), float(frame.height_px)
+    strips = []
+    for side in rng.permutation(4)[: rng.integers(1, 3)]:
+        near, far = (rng.uniform(90.0, 330.0) / frame.mpp * rng.uniform(0.85, 1.0, 2)).tolist()
+        strips.append(
+            Polygon(
+                [
+                    [(0, 0), (near, 0), (far, height), (0, height)],
+                    [(width - near, 0), (width, 0), (width, height), (width - far, height)],
+                    [(0, 0), (width, 0), (width, far), (0, near)],
+                    [(0, height - near), (width, height - far), (width, height), (0, height)],
+                ][side]
+            )
+        )
+    return unary_union(strips)

@@ -1,24 +1,24 @@
-"""What artefacts do to the density planes (fold, blur) and to the colours (pen)."""
+"""What artefacts do to the density planes (fold, blur) and to the colours (pen, border)."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageFilter
-from shapely import affinity
+from shapely import affinity, box
 
-from wsi_ncmi.synthesis.artefacts import PEN_COLOURS, Artefact
+from wsi_ncmi.synthesis.artefacts import BORDER_COLOURS, PEN_COLOURS, Artefact
 from wsi_ncmi.synthesis.frame import Frame
 from wsi_ncmi.synthesis.noise import coarse_noise
 from wsi_ncmi.synthesis.outlines import draw_polygons
 from wsi_ncmi.synthesis.planes import Planes
 
-__all__ = ["PenLayer", "apply_to_planes"]
+__all__ = ["BorderLayer", "PenLayer", "apply_to_planes"]
 
 
 def apply_to_planes(planes: Planes, artefact: Artefact, mpp: float) -> None:
-    """Folds or blurs the planes in place; a pen mark doesn't change them."""
-    if artefact.kind == "pen":
+    """Folds or blurs the planes in place; pen marks and borders don't change them."""
+    if artefact.kind in ("pen", "border"):
         return
     for polygon in artefact.polygons:
         sigma = artefact.strength / mpp if artefact.kind == "blur" else 1.0
@@ -94,3 +94,27 @@ class PenLayer:
         transmitted = 1.0 - alpha * (1.0 - self._ink)
         inked: NDArray[np.uint8] = (tile[..., :3] * transmitted + 0.5).astype(np.uint8)
         return inked
+
+
+class BorderLayer:
+    """What the scanner shows beside the picture, over everything else."""
+
+    def __init__(self, rng: np.random.Generator, artefact: Artefact) -> None:
+        self._polygons = artefact.polygons
+        self._grey = BORDER_COLOURS[artefact.colour]
+        self._noise = rng.normal(0.0, 1.5, (256, 256, 1)).astype(np.float32)
+
+    def touches(self, x: int, y: int, size: int) -> bool:
+        """Whether the border covers a part of the square of level-0 pixels at (x, y)."""
+        square = box(x, y, x + size, y + size)
+        return any(polygon.intersects(square) for polygon in self._polygons)
+
+    def over(self, tile: NDArray[np.uint8], x: int, y: int) -> NDArray[np.uint8]:
+        """A tile with the border over it: uint8 (size, size, 3), as :meth:`PenLayer.over`."""
+        size = tile.shape[0]
+        moved = [affinity.translate(polygon, -x, -y) for polygon in self._polygons]
+        inside = draw_polygons(moved, size, size, 1.0) > 0
+        noise = np.tile(self._noise, (-(-size // 256), -(-size // 256), 1))[:size, :size]
+        grey = np.clip(np.rint(self._grey + noise), 0, 255).astype(np.uint8)
+        covered: NDArray[np.uint8] = np.where(inside[..., None], grey, tile[..., :3])
+        return covered

@@ -31,7 +31,8 @@ class SlidePlan:
         index: Number of the slide within the patient.
         centre: Index into ``CENTRES``.
         label: Class.
-        artefact: ``pen``, ``fold``, ``blur`` or "".
+        artefact: ``pen``, ``fold``, ``blur`` or ""; a plan made by hand may also ask for ``border`` and
+            for a colour, as in ``pen:red`` and ``border:grey``.
         has_tissue: False for the empty slide.
         seed: Seed of the cohort.
     """

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from wsi_ncmi.synthesis.anatomy import Anatomy
 from wsi_ncmi.synthesis.artefacts import Artefact
 from wsi_ncmi.synthesis.centres import Centre
-from wsi_ncmi.synthesis.effects import PenLayer, apply_to_planes
+from wsi_ncmi.synthesis.effects import BorderLayer, PenLayer, apply_to_planes
 from wsi_ncmi.synthesis.noise import coarse_noise
 from wsi_ncmi.synthesis.palette import Palette
 from wsi_ncmi.synthesis.planes import compose_planes
@@ -39,17 +39,19 @@ def render_slide(
         path: The file to make.
         rng: Source of randomness.
         anatomy: What lies on the slide.
-        artefacts: Pen marks, folds, blur.
+        artefacts: Pen marks, folds, blur, borders.
         centre: Stain, scanner and file layout; ``anatomy.frame.mpp`` decides the scale.
         palette: Textures and nuclei at the slide's resolution.
         with_mpp: False leaves every trace of the scale out of the file.
     """
     planes = compose_planes(rng, anatomy, palette)
-    pens = []
+    layers: list[PenLayer | BorderLayer] = []
     for artefact in artefacts:
         apply_to_planes(planes, artefact, anatomy.frame.mpp)
         if artefact.kind == "pen":
-            pens.append(PenLayer(rng, artefact, anatomy.frame))
+            layers.append(PenLayer(rng, artefact, anatomy.frame))
+        elif artefact.kind == "border":
+            layers.append(BorderLayer(rng, artefact))
     strength = rng.normal(1.0, 0.05, 2).clip(0.88, 1.12)
     tables = [stain_table(centre, strength[0], strength[1], darker) for darker in range(_SHADES)]
     glass = [_glass(centre, palette, darker) for darker in range(_SHADES)]
@@ -61,16 +63,16 @@ def render_slide(
     def tile(x: int, y: int) -> NDArray[np.uint8] | None:
         darker = int(shade[y // size, x // size])
         h, e = (_cut(plane, x, y, size) for plane in (planes.haematoxylin, planes.eosin))
-        inked = [pen for pen in pens if pen.touches(x, y, size)]
+        covered = [layer for layer in layers if layer.touches(x, y, size)]
         empty = not e.any() and not h.any()
-        if empty and not inked:
+        if empty and not covered:
             return None if centre.layout == "bigtiff" else glass[darker]
         picture = glass[darker] if empty else to_rgb(tables[darker], h, e)
         if not empty:
             packed = picture.view(np.uint32)[..., 0]
             np.copyto(packed, glass[darker].view(np.uint32)[..., 0], where=(e == 0) & (h == 0))
-        for pen in inked:
-            picture = pen.over(picture, x, y)
+        for layer in covered:
+            picture = layer.over(picture, x, y)
         return picture
 
     write_pyramid(

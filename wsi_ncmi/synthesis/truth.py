@@ -21,6 +21,7 @@ _COLOURS = {
     "pen": (0, 60, 200),
     "fold": (150, 80, 0),
     "blur": (0, 150, 150),
+    "border": (60, 60, 60),
 }
 
 
@@ -32,7 +33,7 @@ class SlideTruth:
         slide_id: Name without extension.
         label: Class of the slide.
         anatomy: Outlines in level-0 px, areas in mm².
-        artefacts: Pen marks, folds, blur.
+        artefacts: Pen marks, folds, blur, borders.
     """
 
     slide_id: str
@@ -44,9 +45,9 @@ class SlideTruth:
 def write_truth(path: Path, truth: SlideTruth) -> None:
     """Writes a FeatureCollection with one feature a polygon.
 
-    The classification is ``tissue``, ``tumor``, ``pen``, ``fold`` or ``blur``. ``tissue`` outlines include
-    fat cells (holes of at most 60 µm, 2.5 % of the area). The member ``slide`` beside ``features`` carries
-    label, scale and areas.
+    A class is ``tissue``, ``tumor``, ``pen``, ``fold``, ``blur`` or ``border``. ``tissue`` outlines
+    include fat cells (holes of at most 60 µm, 2.5 % of the area). The member ``slide`` beside ``features``
+    carries label, scale and areas.
     """
     anatomy = truth.anatomy
     features = [_feature(p, "tissue") for p in anatomy.tissue]
