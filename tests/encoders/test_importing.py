@@ -67,6 +67,16 @@ def test_number_types_stay(small, tmp_path):
         assert file.get_tensor("pos_embed").dtype == torch.float16
 
 
+def test_tensors_that_share_memory_are_parted(small, tmp_path):
+    state = small("uni_v1")
+    joined = torch.randn(2, 32)
+    state["norm.weight"], state["norm.bias"] = joined[0], joined[1]
+    torch.save(state, tmp_path / "a.pt")
+    made = import_weights(tmp_path / "a.pt", "uni_v1", tmp_path / "weights")
+    with safe_open(made.path, "pt") as file:
+        assert torch.equal(file.get_tensor("norm.bias"), joined[1])
+
+
 def test_what_does_not_fit_is_refused_and_leaves_nothing(small, tmp_path):
     state = small("uni_v1")
     save_file({key: value for key, value in state.items() if key != "cls_token"}, tmp_path / "a.safetensors")

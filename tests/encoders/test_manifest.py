@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -40,6 +42,22 @@ def test_round_trip_and_replacement(tmp_path):
     assert find_entry(tmp_path, "uni_v1") == newer
     assert find_entry(tmp_path, "timm:resnet18") == find_entry(tmp_path, "resnet18") == second
     assert find_entry(tmp_path, "resnet34") is None
+
+
+def test_processes_that_record_at_once_lose_nothing(tmp_path):
+    entry = _entry(tmp_path)
+    code = (
+        "import sys, json, pathlib; from wsi_ncmi.encoders.manifest import ManifestEntry, record_entry\n"
+        "entry = json.loads(sys.argv[2])\n"
+        "for n in range(20):\n"
+        "    name = f'{sys.argv[3]}_{n}'\n"
+        "    record_entry(pathlib.Path(sys.argv[1]), ManifestEntry(**{**entry, 'encoder': name, 'file': name}))\n"
+    )
+    arguments = [sys.executable, "-c", code, str(tmp_path), json.dumps(entry.to_json())]
+    running = [subprocess.Popen([*arguments, name]) for name in ("a", "b", "c")]
+    assert [process.wait() for process in running] == [0, 0, 0]
+    assert len(read_manifest(tmp_path)) == 61
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.json", "uni_v1.safetensors"]
 
 
 def test_the_manifest_comes_before_names(tmp_path):

@@ -43,11 +43,13 @@ def test_network_has_the_width_and_parameters_stated(key, built):
 
 
 def _same_number(exact: int, published: str) -> bool:
-    """Whether a number rounds to what was published (``85.7M``) or is it (``85741056``)."""
+    """Whether a number rounds to what was published (``85.7M``, a file of ``343MB``) or is it (``85741056``)."""
     if published.isdecimal():
         return exact == int(published)
-    digits, unit = re.fullmatch(r"([\d.]+)([MB])", published).groups()
-    scale = {"M": 1e6, "B": 1e9}[unit]
+    digits, unit = re.fullmatch(r"([\d.]+)(MB|GB|M|B)", published).groups()
+    scale = {"M": 1e6, "B": 1e9, "MB": 1e6 / 4, "GB": 1e9 / 4}[
+        unit
+    ]  # a file in bytes, four for each parameter
     places = len(digits.partition(".")[2])
     return f"{exact / scale:.{places}f}" == digits
 
@@ -63,6 +65,7 @@ def test_numbers_are_compared_to_their_last_digit():
     assert _same_number(85_739_520, "85.7M")
     assert not _same_number(85_764_000, "85.7M")
     assert not _same_number(303_350_785, "303350784")
+    assert not _same_number(303_230_976, "1.22GB")  # ViT-L/14 with positions for 224 px, not 518
 
 
 def test_facts_are_whole_and_honest():

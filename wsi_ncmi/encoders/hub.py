@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from wsi_ncmi.encoders.importing import Imported, import_weights
 from wsi_ncmi.encoders.manifest import check_listed_file, find_entry
@@ -66,7 +67,7 @@ def _download(preset: Preset, hub: Hub, revision: str | None, scratch: Path) -> 
     try:
         for name in hub.files:
             try:
-                common = {"repo_type": hub.kind, "revision": revision, "endpoint": endpoint}
+                common: dict[str, Any] = {"repo_type": hub.kind, "revision": revision, "endpoint": endpoint}
                 path = huggingface_hub.hf_hub_download(hub.repository, name, local_dir=scratch, **common)
             except errors.EntryNotFoundError as error:
                 if isinstance(error, errors.LocalEntryNotFoundError):

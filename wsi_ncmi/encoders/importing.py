@@ -81,7 +81,7 @@ def import_weights(
         )
     state = target.named(load_state(file))
     check_fit(target.network, state, head=target.head, path=file, name=target.name)
-    kept = {key: state[key].contiguous().clone() for key in target.network.state_dict() if key in state}
+    kept = {key: _own(state[key]) for key in target.network.state_dict() if key in state}
     final = ensure_folder(folder) / f"{path_safe(target.name)}.safetensors"
     entry = _write(kept, final, target, source or f"file:{file.name}", origin)
     record_entry(folder, entry)
@@ -107,6 +107,13 @@ def _target(encoder: str) -> _Target:
     check_name(encoder)
     headless = build(model)
     return _Target(encoder, headless.model, headless.head, None)
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """The tensor on memory of its own, as safetensors wants it; copied only where it shares its memory."""
+    tensor = tensor.contiguous()
+    shared = tensor.untyped_storage().nbytes() != tensor.numel() * tensor.element_size()
+    return tensor.clone() if shared else tensor
 
 
 def _write(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -92,7 +95,27 @@ def find_entry(folder: Path, encoder: str) -> ManifestEntry | None:
 
 
 def record_entry(folder: Path, entry: ManifestEntry) -> None:
-    """Writes an entry into the manifest, in place of an earlier one of the same encoder or file."""
+    """Writes an entry into the manifest, in place of an earlier one of the same encoder or file.
+
+    Several processes may record at once: each sees what the others have written.
+    """
+    with _alone(folder):
+        _record(folder, entry)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        # Some network file systems can't lock a folder; there the window is the write of one small file.
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _record(folder: Path, entry: ManifestEntry) -> None:
     others = [
         each for each in read_manifest(folder) if each.encoder != entry.encoder and each.file != entry.file
     ]

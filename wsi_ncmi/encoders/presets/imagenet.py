@@ -44,7 +44,7 @@ PRESETS = (
         width=1024,
         parameters=8_543_296,
         published="",
-        published_by="",
+        published_by="part of torchvision's ResNet-50",
         verified=(*_RESNET50.verified, "output: CLAM takes the mean of stage 3 of timm's resnet50.tv_in1k"),
         weights_of="resnet50",
     ),

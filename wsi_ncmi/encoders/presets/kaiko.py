@@ -11,7 +11,9 @@ __all__ = ["PRESETS"]
 _RECIPE = Recipe(224, 224, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
-def _kaiko(key: str, title: str, network: str, width: int, parameters: int, **arguments: Any) -> Preset:
+def _kaiko(
+    key: str, title: str, network: str, width: int, parameters: int, published: str, **arguments: Any
+) -> Preset:
     repository = f"1aurent/{network}.kaiko_ai_towards_large_pathology_fms"
     return Preset(
         key=key,
@@ -28,8 +30,8 @@ def _kaiko(key: str, title: str, network: str, width: int, parameters: int, **ar
         pooling="class",
         width=width,
         parameters=parameters,
-        published="",
-        published_by="",
+        published=published,
+        published_by="size of the float32 file on the hub" if published else "",
         mpp=(0.5, 0.25, 1.0, 2.0),
         tile_px=256,
         hub=Hub(repository, ("model.safetensors",)),
@@ -86,12 +88,18 @@ _MIDNIGHT = Preset(
 )
 
 PRESETS = (
-    _kaiko("kaiko-vits8", "Kaiko ViT-S/8", "vit_small_patch8_224", 384, 21_670_272),
-    _kaiko("kaiko-vits16", "Kaiko ViT-S/16", "vit_small_patch16_224", 384, 21_665_664),
-    _kaiko("kaiko-vitb8", "Kaiko ViT-B/8", "vit_base_patch8_224", 768, 85_807_872),
-    _kaiko("kaiko-vitb16", "Kaiko ViT-B/16", "vit_base_patch16_224", 768, 85_798_656),
+    _kaiko("kaiko-vits8", "Kaiko ViT-S/8", "vit_small_patch8_224", 384, 21_670_272, ""),
+    _kaiko("kaiko-vits16", "Kaiko ViT-S/16", "vit_small_patch16_224", 384, 21_665_664, ""),
+    _kaiko("kaiko-vitb8", "Kaiko ViT-B/8", "vit_base_patch8_224", 768, 85_807_872, "343MB"),
+    _kaiko("kaiko-vitb16", "Kaiko ViT-B/16", "vit_base_patch16_224", 768, 85_798_656, "343MB"),
     _kaiko(
-        "kaiko-vitl14", "Kaiko ViT-L/14", "vit_large_patch14_reg4_dinov2", 1024, 304_370_688, img_size=518
+        "kaiko-vitl14",
+        "Kaiko ViT-L/14",
+        "vit_large_patch14_reg4_dinov2",
+        1024,
+        304_370_688,
+        "1.22GB",
+        img_size=518,
     ),
     _MIDNIGHT,
     preset_with_pooling(

@@ -86,8 +86,9 @@ class Preset:
             and Swin), or ``both``, one after the other.
         width: Length of a feature vector.
         parameters: Number of parameters of the network as built here.
-        published: Number of parameters as published: exact digits, or rounded as ``85.7M``; empty if none is.
-        published_by: Who publishes that number.
+        published: Number of parameters as published: exact digits, rounded as ``85.7M``, or as the size of a
+            float32 file, ``343MB``; empty if none is.
+        published_by: Who publishes that number, or what else the number was compared with.
         unused: Parameters of the published file that the encoder does not use, part of ``published``.
         mpp: Native resolution in µm per pixel; several where the model was trained on several.
         tile_px: Native tile edge at that resolution.
