@@ -51,7 +51,7 @@ PLACES = np.array([[0, 0], [512, 0], [0, 512]])
         ({"features": GOOD.astype(int), "coords": PLACES}, "holds int64, not floating-point"),
         ({"features": GOOD * np.nan, "coords": PLACES}, "holds NaN or infinity"),
         ({"features": GOOD * np.inf, "coords": PLACES}, "holds NaN or infinity"),
-        ({"features": GOOD * 1e6, "coords": PLACES}, r"the number 1e\+06, beyond the 65504"),
+        ({"features": GOOD * 1e6, "coords": PLACES}, r"a number of 1e\+06, beyond the 65504"),
         ({"features": GOOD * 1e-9, "coords": PLACES}, "so small .* that float16 would lose 100%"),
         ({"features": GOOD, "coords": PLACES[:2]}, r"'coords' is \(2, 2\), not \(3, 2\)"),
         ({"features": GOOD, "coords": PLACES[:, :1]}, r"'coords' is \(3, 1\)"),
@@ -160,6 +160,28 @@ def test_rounding_is_announced(tmp_path):
     assert row.reason.startswith("rounded to float16, relative error ")
     assert to_half(np.zeros((2, 2), np.float32), tmp_path)[1] == 0
     assert to_half(np.zeros((0, 2), np.float64), tmp_path)[0].shape == (0, 2)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("power", [-300, -44, -30, -8, -4, -2, 0, 4, 5, 30, 300])
+def test_rounding_at_every_scale(tmp_path, dtype, power):
+    with np.errstate(over="ignore", under="ignore"):
+        values = (np.random.default_rng(0).normal(size=(50, 7)) * 10.0**power).astype(dtype)
+    if not np.isfinite(values).all() or not values.any():
+        return
+    exact = values.astype(np.longdouble)
+    with np.errstate(over="ignore"):
+        lost = values.astype(np.float16).astype(np.longdouble) - exact
+    if not np.isfinite(lost).all():
+        with pytest.raises(ForeignFileError, match="beyond the 65504"):
+            to_half(values, tmp_path)
+        return
+    expected = float(np.sqrt((lost**2).sum() / (exact**2).sum()))
+    if expected > 1e-3:
+        with pytest.raises(ForeignFileError, match="so small"):
+            to_half(values, tmp_path)
+    else:
+        assert to_half(values, tmp_path)[1] == pytest.approx(expected, rel=1e-3)
 
 
 def test_tiles_that_are_there_twice_are_kept_once(tmp_path):

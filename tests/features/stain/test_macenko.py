@@ -35,7 +35,7 @@ def slow_macenko(source, target):
 
     def measure(image):
         od = [[-np.log((int(v) + 1) / 240) for v in pixel] for pixel in image.reshape(-1, 3)]
-        stained = np.array([p for p in od if min(p) >= 0.15])
+        stained = np.array([p for p in od if 3 >= min(p) >= 0.15])
         _, _, rows = np.linalg.svd(stained, full_matrices=False)
         first, second = rows[0] * np.sign(rows[0].sum()), rows[1]
         angle = [np.arctan2(p @ second, p @ first) for p in stained]
@@ -45,7 +45,7 @@ def slow_macenko(source, target):
             [
                 np.linalg.lstsq(np.array([h, e]).T, np.array(p), rcond=None)[0]
                 for p in od
-                if sum(p) / 3 >= 0.15
+                if sum(p) / 3 >= 0.15 and min(p) <= 3
             ]
         )
         return np.array([h, e]).T, np.percentile(solved, 99, axis=0)
@@ -102,6 +102,14 @@ def test_an_image_at_the_target_stays_as_it_is():
     assert np.abs(change).max() <= 2
 
 
+@pytest.mark.parametrize("method", ["macenko", "reinhard"])
+def test_black_borders_and_ink_count_for_nothing(method):
+    image = tissue(CENTRES[0].haematoxylin, CENTRES[0].eosin)
+    alone = fit_stain(image, method)
+    black = np.random.default_rng(0).integers(0, 10, (120, 200, 3)).astype(np.uint8)
+    assert fit_stain(np.concatenate([image, black]), method) == alone
+
+
 def test_the_share_of_glass_changes_nothing_much():
     much = fit_stain(tissue(CENTRES[0].haematoxylin, CENTRES[0].eosin, glass=0.69), "macenko")
     little = fit_stain(tissue(CENTRES[0].haematoxylin, CENTRES[0].eosin, glass=0.0), "macenko")
@@ -127,7 +135,7 @@ def test_any_two_stains_come_to_the_target(h, e, seed):
     again = fit_stain(normalised, "macenko")
     # Rounding to grey levels and cutting at black leave some of it.
     np.testing.assert_allclose(again.matrix, target.matrix, atol=0.06)
-    np.testing.assert_allclose(again.strengths, target.strengths, rtol=0.15)
+    np.testing.assert_allclose(again.strengths, target.strengths, rtol=0.3)
 
 
 def noisy(colour, seed=0):
@@ -141,7 +149,7 @@ def noisy(colour, seed=0):
         (np.full((64, 64, 3), 245, np.uint8), "only 0 pixels"),
         (np.zeros((0, 64, 64, 3), np.uint8), "only 0 pixels"),
         (np.full((64, 64, 3), 120, np.uint8), "a single colour"),
-        (np.zeros((64, 64, 3), np.uint8), "a single colour"),
+        (np.zeros((64, 64, 3), np.uint8), "only 0 pixels"),
         (noisy((150, 90, 120)), "a single colour"),
         (tissue((0.3, 0.8, 0.5), (0.3, 0.8, 0.5)), "a single colour"),
         (np.repeat(np.arange(4096).reshape(64, 64, 1) % 200, 3, axis=2).astype(np.uint8), "a single colour"),

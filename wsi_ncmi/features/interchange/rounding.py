@@ -13,6 +13,7 @@ from wsi_ncmi.features.rows import is_finite
 
 __all__ = ["WORST_ERROR", "to_half"]
 
+_PART = 1 << 16
 WORST_ERROR = 1e-3
 """Root of the mean squared error over that of the values: numbers within float16's range stay below 3e-4."""
 
@@ -36,23 +37,33 @@ def to_half(features: NDArray[Any], path: Path) -> tuple[NDArray[np.float16], fl
         raise ForeignFileError(f"{path} holds NaN or infinity; make the features of this slide again.")
     if half_already:
         return features.astype(np.float16, copy=False), 0.0
-    with np.errstate(over="ignore"):
-        half = features.astype(np.float16)
-    if not np.isfinite(half).all():
+    largest = max(float(features.max(initial=0)), -float(features.min(initial=0)))
+    half = np.empty(features.shape, np.float16)
+    squares = errors = 0.0
+    # In parts that stay in the processor's cache, and never a second copy of the whole in memory.
+    rows = max(1, _PART // max(features.shape[1], 1))
+    for start in range(0, len(features), rows):
+        part = features[start : start + rows]
+        with np.errstate(over="ignore"):
+            half[start : start + rows] = part
+        if largest:
+            # Relative to the largest number: squares of tiny or huge ones would leave the range of floats.
+            flat = part.ravel() / largest
+            with np.errstate(invalid="ignore"):  # beyond float16's range; refused below
+                off = half[start : start + rows].ravel() / part.dtype.type(largest) - flat
+                squares += float(np.dot(flat, flat))
+                errors += float(np.dot(off, off))
+    if not is_finite(half):
         raise ForeignFileError(
-            f"{path} holds the number {float(np.abs(features).max()):.4g}, beyond the 65504 of float16; "
-            "scale the "
-            "features (such as by layer normalisation) before the conversion."
+            f"{path} holds a number of {largest:.4g}, beyond the 65504 of float16; scale the features (such "
+            "as by "
+            "layer normalisation) before the conversion."
         )
-    exact = features.astype(np.float64, copy=False)
-    scale = float(np.sqrt(np.mean(exact**2))) if exact.size else 0.0
-    if scale == 0.0:
-        return half, 0.0
-    error = float(np.sqrt(np.mean((half.astype(np.float64) - exact) ** 2))) / scale
+    error = float(np.sqrt(errors / squares)) if squares else 0.0
     if error > WORST_ERROR:
         raise ForeignFileError(
-            f"{path} holds numbers so small (about {scale:.1e}) that float16 would lose {error:.0%} of them; "
-            "scale "
-            "the features before the conversion."
+            f"{path} holds numbers so small (at most {largest:.1e}) that float16 would lose {error:.0%} of "
+            "them; "
+            "scale the features before the conversion."
         )
     return half, error

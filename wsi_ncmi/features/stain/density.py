@@ -14,6 +14,7 @@ from wsi_ncmi.features.stain.model import StainFitError
 __all__ = [
     "LEAST_DENSITY",
     "LOG_TABLE",
+    "MOST_DENSITY",
     "MOST_PIXELS",
     "WHITE",
     "density",
@@ -27,6 +28,9 @@ WHITE = 240.0
 
 LEAST_DENSITY = 0.15
 """β of Macenko et al. 2009: below it a channel says nothing about the stain."""
+
+MOST_DENSITY = 3.0
+"""A pixel denser than this in every channel (below 11 of 255) is ink or a scanner's black border."""
 
 MOST_PIXELS = 1 << 20
 """Pixels that statistics are taken of; more change the third decimal."""
@@ -64,13 +68,12 @@ def density(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 def is_tissue(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Which pixels (P, 3) show tissue: those whose mean density is at least ``LEAST_DENSITY``; bool (P,).
+    """Which pixels (P, 3) show tissue: of mean density ``LEAST_DENSITY`` at least, and not black; bool (P,).
 
     Raises:
         StainFitError: Fewer than 500 do.
     """
-    tissue: NDArray[np.bool_] = density(pixels).mean(axis=1) >= LEAST_DENSITY
-    return _enough(tissue)
+    return _enough(_tissue(density(pixels)))
 
 
 def tissue_densities(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -80,15 +83,21 @@ def tissue_densities(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float64], ND
         pixels: uint8 (P, 3).
 
     Returns:
-        Pixels whose density is at least ``LEAST_DENSITY`` in every channel, float64 (S, 3); all tissue
-        pixels, see ``is_tissue``, float64 (T, 3).
+        Tissue pixels whose density is at least ``LEAST_DENSITY`` in every channel, float64 (S, 3); all
+        tissue pixels, see ``is_tissue``, float64 (T, 3).
 
     Raises:
-        StainFitError: Either are fewer than 500.
+        StainFitError: Fewer than 500 pixels are dense enough.
     """
     dense = density(pixels)
-    stained = dense.min(axis=1) >= LEAST_DENSITY
-    return dense[_enough(stained)], dense[is_tissue(pixels)]
+    tissue = _tissue(dense)
+    stained = tissue & (dense.min(axis=1) >= LEAST_DENSITY)
+    return dense[_enough(stained)], dense[tissue]
+
+
+def _tissue(dense: NDArray[np.float64]) -> NDArray[np.bool_]:
+    found: NDArray[np.bool_] = (dense.mean(axis=1) >= LEAST_DENSITY) & (dense.min(axis=1) <= MOST_DENSITY)
+    return found
 
 
 def _enough(wanted: NDArray[np.bool_]) -> NDArray[np.bool_]:

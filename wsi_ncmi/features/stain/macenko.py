@@ -17,7 +17,7 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.features.stain.density import LEAST_DENSITY, LOG_TABLE, WHITE, tissue_densities
+from wsi_ncmi.features.stain.density import LEAST_DENSITY, LOG_TABLE, MOST_DENSITY, WHITE, tissue_densities
 from wsi_ncmi.features.stain.model import ColourMap, StainFitError, StainModel
 
 __all__ = ["MacenkoModel"]
@@ -80,7 +80,13 @@ class MacenkoModel(StainModel):
     @classmethod
     def constants(cls) -> dict[str, float]:
         """See the base class."""
-        return {"white": WHITE, "beta": LEAST_DENSITY, "alpha": _ALPHA, "strength": _STRENGTH_PERCENTILE}
+        return {
+            "white": WHITE,
+            "beta": LEAST_DENSITY,
+            "black": MOST_DENSITY,
+            "alpha": _ALPHA,
+            "strength": _STRENGTH_PERCENTILE,
+        }
 
     @property
     def matrix(self) -> NDArray[np.float64]:

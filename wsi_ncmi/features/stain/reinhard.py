@@ -15,7 +15,7 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.features.stain.density import LEAST_DENSITY, WHITE, is_tissue
+from wsi_ncmi.features.stain.density import LEAST_DENSITY, MOST_DENSITY, WHITE, is_tissue
 from wsi_ncmi.features.stain.model import ColourMap, StainFitError, StainModel
 
 __all__ = ["ReinhardModel"]
@@ -61,7 +61,7 @@ class ReinhardModel(StainModel):
     @classmethod
     def constants(cls) -> dict[str, float]:
         """See the base class."""
-        return {"white": WHITE, "beta": LEAST_DENSITY}
+        return {"white": WHITE, "beta": LEAST_DENSITY, "black": MOST_DENSITY}
 
     def map_to(self, target: Self) -> ColourMap:
         """See the base class."""
