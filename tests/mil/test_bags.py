@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsi_ncmi.errors import InputError
@@ -20,6 +20,7 @@ def _batch(lengths: list[int]) -> BagBatch:
     return BagBatch(torch.arange(total * 3.0).view(total, 3), torch.tensor(lengths), places)
 
 
+@settings(deadline=None)
 @given(lengths_of)
 def test_padded_and_packed_again_is_the_same(lengths):
     batch = _batch(lengths)
@@ -32,6 +33,7 @@ def test_padded_and_packed_again_is_the_same(lengths):
     assert again.sizes == lengths
 
 
+@settings(deadline=None)
 @given(lengths_of, st.integers(1, 20), st.integers(0, 1000))
 def test_subsampled_bags_are_parts_in_order(lengths, limit, seed):
     batch = _batch(lengths)
@@ -57,6 +59,7 @@ def test_subsampling_is_uniform():
     assert (counts / 2000 - 0.3).abs().max() < 5 * (0.21 / 2000) ** 0.5
 
 
+@settings(deadline=None)
 @given(lengths_of, st.sampled_from([0.0, 0.2, 0.9]))
 def test_buckets_hold_every_instance_once_and_little_padding(lengths, slack):
     batch = _batch(lengths)

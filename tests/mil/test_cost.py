@@ -63,7 +63,7 @@ with torch.no_grad():
     found = {}
     for info in sorted(list_models(), key=lambda info: info.full_attention):
         settings = {"vit": {"layers": 1, "heads": 8, "feed_forward": 8}}
-        model = build_model(ModelOptions(name=info.name, hidden=32, **settings), 32, 2).eval()
+        model = build_model(ModelOptions(name=info.name, hidden=32, attention=16, **settings), 32, 2).eval()
         before = peak()
         output = model(BagBatch.pack([square if info.full_attention else big]))
         assert torch.isfinite(output.embedding).all() and torch.isfinite(output.attention).all(), info.name

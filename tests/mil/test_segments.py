@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsi_ncmi.mil import BagBatch
@@ -19,6 +19,7 @@ def _batch(lengths: list[int], seed: int) -> BagBatch:
     )
 
 
+@settings(deadline=None)
 @given(lengths_of, st.integers(0, 10_000), st.sampled_from([1.0, 50.0, 2000.0]))
 def test_every_reduction_is_that_of_its_bags(lengths, seed, scale):
     batch = _batch(lengths, seed)
@@ -40,6 +41,7 @@ def test_every_reduction_is_that_of_its_bags(lengths, seed, scale):
     torch.testing.assert_close(s.segment_weighted_sum(values, weights[:, 1], batch), sums[:, 1])
 
 
+@settings(deadline=None)
 @given(lengths_of, st.integers(0, 10_000), st.integers(1, 5), st.booleans())
 def test_the_best_of_each_bag(lengths, seed, count, largest):
     batch = _batch(lengths, seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.mil.peers import plain_loss
@@ -14,6 +14,7 @@ from wsi_ncmi.mil.smooth_svm import smooth_top1_svm
 scores_of = st.lists(st.floats(-12, 12), min_size=2, max_size=5)
 
 
+@settings(deadline=None)
 @given(scores_of, st.integers(0, 4))
 def test_it_equals_the_plain_form_and_bounds_the_hinge(scores, target):
     target %= len(scores)
