@@ -48,4 +48,4 @@ def examine_slide(
     overview = slide_overview(slide, mpp, tissue_options)
     mask, colours = find_tissue(overview, mpp, tissue_options)
     pixel_um = (overview.downsample_x * mpp.x, overview.downsample_y * mpp.y)
-    return Examination(mask, find_artifacts(overview, colours, pixel_um))
+    return Examination(mask, find_artifacts(overview, colours, mask, pixel_um))
