@@ -41,14 +41,18 @@ class CalibratedDecision(nn.Module):
         return scores.log_softmax(dim=-1)
 
     @torch.enable_grad()
-    def fit(self, distances: Tensor, y: Tensor) -> None:
+    def fit(self, distances: Tensor, y: Tensor, balance: float = 0.0) -> None:
         """Minimises the mean negative log-likelihood plus the ridge, a convex problem, by L-BFGS in float64.
 
         Args:
             distances: Distances (N, C) of training or validation samples, never of test samples.
             y: Class indices (N,).
+            balance: Samples weigh N_c^−balance, on average 1: at 1 every class present weighs alike.
         """
         distances = distances.detach().double()
+        counts = torch.bincount(y, minlength=distances.shape[1]).double()
+        weights = counts.clamp(min=1).pow(-balance)[y]
+        weights = weights / weights.mean()
         # The unknown is the scale in units of the distances' own spread, so that it is of the size 1 for all.
         spread = (distances - distances.mean(dim=1, keepdim=True)).square().mean().sqrt()
         unit = 1 / torch.where(spread > 0, spread, 1.0)
@@ -59,7 +63,8 @@ class CalibratedDecision(nn.Module):
         def objective() -> Tensor:
             scores = bias - relative * unit * distances
             penalty = bias.square().sum() + (relative - 1).square()
-            return cross_entropy(scores, y) + 0.5 * weight * penalty
+            fit = (weights * cross_entropy(scores, y, reduction="none")).mean()
+            return fit + 0.5 * weight * penalty
 
         optimizer = torch.optim.LBFGS(
             [relative, bias], max_iter=200, tolerance_grad=1e-9, line_search_fn="strong_wolfe"

@@ -26,6 +26,7 @@ __all__ = [
     "SeparationForm",
     "class_means",
     "cmi",
+    "generalised_log",
     "kl_to_centroids",
     "log_sigmax",
     "ncmi",
@@ -125,6 +126,22 @@ def others_mean(distances: Tensor, y: Tensor) -> Tensor:
     # Masking before the sum, not total − own: the difference would lose the digits of a small remainder.
     others = distances.scatter(1, y.unsqueeze(1), 0.0)
     return others.sum(dim=1) / (distances.shape[1] - 1)
+
+
+def generalised_log(log_ratio: Tensor, power: float) -> Tensor:
+    """The generalised (Tsallis) logarithm (1 − (1 + r)^−q)/q of 1 + r, from ℓ = log(1 + r).
+
+    It rises with r for every q, so it ranks outputs as the ratio r does; q says how much a bad sample counts:
+    its slope in r is (1 + r)^−(1+q). q = −1 gives r itself (all samples alike), q = 0 gives log(1 + r), q = 1
+    the share r/(1 + r), which never exceeds 1.
+
+    Args:
+        log_ratio: ℓ = log(1 + r), any shape.
+        power: q in [−1, 1].
+    """
+    if power == 0:
+        return log_ratio
+    return torch.expm1(-power * log_ratio) / -power
 
 
 def separation_floor(separation: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ Source: "Normalized Conditional Mutual Information Surrogate Loss for Deep Neura
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,12 +15,14 @@ from torch.nn.functional import cross_entropy
 
 from wsi_ncmi.errors import InputError
 from wsi_ncmi.losses import functional
+from wsi_ncmi.losses.alternating import MemoryBank, RunningMeans, class_sums, log_means
 from wsi_ncmi.losses.base import Criterion, project
 from wsi_ncmi.losses.centring import RunningCentre
 from wsi_ncmi.losses.code_words import code_word_scores, symbols_needed
 from wsi_ncmi.losses.decision import CalibratedDecision
-from wsi_ncmi.losses.distributed import sum_over_ranks, sum_over_ranks_with_gradient
+from wsi_ncmi.losses.distributed import sum_over_ranks_with_gradient
 from wsi_ncmi.losses.ncmi_form import resolve_form
+from wsi_ncmi.losses.pairwise import PairwiseSeparation
 
 __all__ = ["NCMILoss"]
 
@@ -27,44 +30,28 @@ __all__ = ["NCMILoss"]
 class NCMILoss(Criterion):
     """Concentration of each class's output distributions against the separation from the other classes.
 
-    An embedding is projected to m symbol scores, (centred,) divided by T and mapped to a distribution p
-    over the
-    symbols; s_j is the centroid (code word) of class j. What is minimised depends on the form:
+    An embedding is projected to m symbol scores, (centred,) divided by T and mapped to a distribution p over
+    the symbols; s_j is the centroid (code word) of class j. A form has three parts:
 
-    - preset ``paper``: mean_i KL(p‖s_y) / (1/C · Σ_{j≠y} KL(s_j‖p)): the training arithmetic of the paper's
-    public
-      code, in which the scores are the centred, L2-normalised features themselves and the centroids are
-      fixed. Its prediction normalises differently there (L1); here prediction uses the training's p, with
-      class means.
-    - preset ``ratio``: the same ratio (mean over the C − 1 other classes) on a linear projection to 8
-    symbols, with
-      orthogonal fixed code words and without L2 normalisation, which would drop the magnitude.
-    - preset ``log``: KL(p‖s_y)/τ + log Σ_j exp(−KL(p‖s_j)/τ). The concentration term is the paper's; the
-    division
-      by the separation is replaced by the subtraction of a soft minimum over all centroids. With fixed code
-      words it is bounded: a single hard (or wrongly labelled) slide can't dominate, nor does it teach much.
-    - preset ``log_reverse`` (= ``default``): KL(s_y‖p)/τ + log Σ_j exp(−KL(s_j‖p)/τ): the same in the
-    divergence of
-      the paper's separation. It is unbounded, as cross-entropy is.
+    - the ratio r of concentration and separation. ``sample``: KL(p‖s_y) / mean_{j≠y} KL(s_j‖p), the paper's;
+      ``batch``: the two means first, with the pairwise Γ the definition itself; ``log``: the soft ratio
+      Σ_{j≠y} exp((d_y − d_j)/τ) of the divergences d_j (``direction``: KL(p‖s_j) or KL(s_j‖p));
+    - the generalised logarithm (1 − (1 + r)^−q)/q that is minimised (``power`` q): −1 is r itself, 0 is
+      log(1 + r), 1 the bounded share r/(1 + r). All rank outputs as r does; the larger q, the less a sample
+      counts that is far from its class: a hard one, or a wrongly labelled one;
+    - the centroids: fixed code words, learned by gradient, or the class means of p, which minimise the
+      concentration for given outputs, and so NCMI itself where Γ is the pairwise form, which does not depend
+      on them; with the centroid Γ they are a heuristic.
 
-    The default is what inner validation on kidney slides supports so far (macro-F1, gated ABMIL, 5
-    patient-grouped folds): full data 0.918 (cross-entropy 0.919, ``log`` 0.924), a tenth of the patients
-    0.842 (cross-entropy 0.826, class-weighted 0.840, ``log`` 0.817).
-
-    The log forms are no monotone function of the paper's NCMI, but all forms fall when p nears s_y and
-    leaves the other s_j; as functions of the distances they are the cross-entropy of softmax(−KL/τ).
-
-    Closed-form class means (``code_words="means"``) minimise the numerator CMI for given outputs, and so NCMI
-    itself where Γ is the pairwise form, which does not depend on them; with the centroid form they are a
-    heuristic.
+    Presets: ``paper`` is the training arithmetic of the paper's public code (scores = centred, L2-normalised
+    features; its prediction normalises differently there (L1), here it uses the training's p with class
+    means); ``ratio`` the same ratio on 8 projected symbols with orthogonal code words; ``log`` and
+    ``log_reverse`` the log form in the two directions. ``docs/ncmi.md`` has the derivations, what was
+    measured and what failed.
 
     Centring is off but in ``paper``: fixed code words ask for scores whose mean is not zero, so a mean that
-    follows the scores is chased by them without end (its norm grew to 119 in 20 epochs on kidney slides;
-    macro-F1 on inner validation about 0.89 with it and 0.92 without, log form). The paper's momentum of
-    0.9999 hides this by all but freezing the first batch's mean.
-
-    Fixed orthogonal code words need m to be a power of two above C: m is raised where ``symbols`` is too
-    small (8 symbols serve up to 7 classes; 1,000 classes take 1,024).
+    follows the scores is chased by them without end. Fixed orthogonal code words need m to be a power of two
+    above C: m is raised where ``symbols`` is too small (8 symbols serve up to 7 classes).
 
     Args:
         num_classes: Number of classes C.
@@ -72,6 +59,7 @@ class NCMILoss(Criterion):
             (B, symbols) where ``symbols`` is given.
         preset: Name in ``PRESETS``.
         ridge: Regularisation of :meth:`fit_decision`, in pseudo-samples.
+        class_counts: Training samples of each class (C,); needed by ``balance`` and ``prior_shift`` only.
         **overrides: Fields of :class:`~wsi_ncmi.losses.ncmi_form.NCMIForm` that replace the preset's.
 
     Attributes:
@@ -79,7 +67,7 @@ class NCMILoss(Criterion):
         symbols: Number of symbols m.
 
     Raises:
-        InputError: Unknown preset or setting, or fewer symbols than classes.
+        InputError: Unknown preset or setting, fewer symbols than classes, or class counts that are missing.
 
     Example:
         >>> import torch
@@ -92,7 +80,8 @@ class NCMILoss(Criterion):
 
     log_centroids: Tensor
     log_decision_centroids: Tensor
-    mean_log_p: Tensor
+    class_weight: Tensor
+    log_prior: Tensor
 
     def __init__(
         self,
@@ -101,6 +90,7 @@ class NCMILoss(Criterion):
         preset: str = "default",
         *,
         ridge: float = 1.0,
+        class_counts: Sequence[int] | None = None,
         **overrides: Any,
     ) -> None:
         super().__init__(num_classes, in_features)
@@ -123,12 +113,35 @@ class NCMILoss(Criterion):
             self.code_scores = nn.Parameter(scores.to(torch.get_default_dtype()))
         self.register_buffer("log_centroids", log_words)
         self.register_buffer("log_decision_centroids", log_words.clone())
+        self.pairwise = None
         if form.separation == "pairwise" and form.ratio != "log":
-            # Stands in for a class that is missing in a batch (always, at batch size 1).
-            self.register_buffer("mean_log_p", log_words.clone())
+            self.pairwise = PairwiseSeparation(log_words)
+        self.means: RunningMeans | MemoryBank | None = None
+        if form.code_words == "means" and form.means_update == "running":
+            self.means = RunningMeans(form.means_momentum)
+        elif form.code_words == "means" and form.means_update == "bank":
+            self.means = MemoryBank(form.bank_size, self.symbols)
+        self._set_prior(class_counts)
         self.decision = CalibratedDecision(num_classes, 1 / form.tau if form.ratio == "log" else 1.0, ridge)
-        self.needs_epoch_pass = form.code_words == "means" or form.decision_means
+        exact = form.code_words == "means" and form.means_update == "epoch"
+        self.needs_epoch_pass = exact or form.decision_means
         self.fits_decision = True
+
+    def _set_prior(self, class_counts: Sequence[int] | None) -> None:
+        if not self.form.needs_counts:
+            return
+        if class_counts is None or len(class_counts) != self.num_classes:
+            raise InputError(
+                f"NCMI's balance and prior_shift need the training samples of all {self.num_classes} classes, "
+                f"got {class_counts if class_counts is None else list(class_counts)}; pass class_counts."
+            )
+        # A class without a sample is never asked for; 1 keeps its logarithm finite.
+        counts = torch.tensor(class_counts, dtype=torch.float64).clamp(min=1)
+        weight = counts.pow(-self.form.balance)
+        weight *= counts.sum() / (counts * weight).sum()
+        dtype = torch.get_default_dtype()
+        self.register_buffer("class_weight", weight.to(dtype))
+        self.register_buffer("log_prior", (counts / counts.sum()).log().to(dtype))
 
     def log_symbols(self, z: Tensor) -> Tensor:
         """Log-probabilities (B, m) of the symbols; in training the running mean is updated."""
@@ -148,15 +161,37 @@ class NCMILoss(Criterion):
         """Computes the loss of a batch (see :class:`~wsi_ncmi.losses.base.Criterion`)."""
         log_p = self.log_symbols(z)
         with torch.autocast(z.device.type, enabled=False):
-            log_s = self._training_centroids().to(log_p.dtype)
+            log_s = self._training_centroids(log_p, y).to(log_p.dtype)
             if self.form.ratio == "log":
-                return cross_entropy(self._log_form_scores(log_p, log_s), y)
+                return self._log_form(self._log_form_scores(log_p, log_s), y)
             concentration = functional.own(functional.kl_to_centroids(log_p, log_s), y)
             separation = self._separation(log_p, y, log_s)
             if self.form.ratio == "sample":
-                return (concentration / functional.separation_floor(separation)).mean()
+                ratio = concentration / functional.separation_floor(separation)
+                return self._mean(self._normalised(ratio), y)
+            if self.form.balance:
+                concentration = concentration * self.class_weight.to(log_p.dtype)[y]
             sums = sum_over_ranks_with_gradient(torch.stack([concentration.sum(), separation.sum()]))
-            return sums[0] / functional.separation_floor(sums[1])
+            return self._normalised(sums[0] / functional.separation_floor(sums[1]))
+
+    def _log_form(self, scores: Tensor, y: Tensor) -> Tensor:
+        form = self.form
+        if form.prior_shift and self.training:
+            scores = scores + form.prior_shift * self.log_prior.to(scores.dtype)
+        if form.exponent == 0 and not form.balance:
+            return cross_entropy(scores, y)
+        log_ratio = cross_entropy(scores, y, reduction="none")
+        return self._mean(functional.generalised_log(log_ratio, form.exponent), y)
+
+    def _normalised(self, ratio: Tensor) -> Tensor:
+        if self.form.exponent == -1:
+            return ratio
+        return functional.generalised_log(ratio.log1p(), self.form.exponent)
+
+    def _mean(self, losses: Tensor, y: Tensor) -> Tensor:
+        if self.form.balance:
+            losses = losses * self.class_weight.to(losses.dtype)[y]
+        return losses.mean()
 
     def _log_form_scores(self, log_p: Tensor, log_s: Tensor) -> Tensor:
         """−KL/τ (B, C) up to a term that all classes of a sample share and the softmax cancels."""
@@ -169,7 +204,7 @@ class NCMILoss(Criterion):
         log_p = self.log_symbols(z)
         log_s = self.log_decision_centroids
         if self.form.code_words == "learned":
-            log_s = self._training_centroids()
+            log_s = self._learned_centroids()
         return functional.kl_to_centroids(log_p, log_s.to(log_p.dtype), self.form.direction)
 
     def log_proba(self, z: Tensor) -> Tensor:
@@ -191,17 +226,12 @@ class NCMILoss(Criterion):
         """
         if not self.needs_epoch_pass:
             return
-        p = self._without_update(z).exp()
-        sums = p.new_zeros(self.num_classes, self.symbols + 1)
-        sums.index_add_(0, y, torch.cat([p, p.new_ones(p.shape[0], 1)], dim=1))
-        sums = sum_over_ranks(sums)
-        present = sums[:, -1:] > 0
-        means = functional.safe_log(sums[:, :-1] / sums[:, -1:].clamp(min=1))
+        sums = class_sums(self._without_update(z).exp(), y, self.num_classes)
         targets = [self.log_decision_centroids]
         if self.form.code_words == "means":
             targets.append(self.log_centroids)
         for target in targets:
-            target.copy_(torch.where(present, means.to(target.dtype), target))
+            target.copy_(log_means(sums, target))
 
     def fit_decision(self, z: Tensor, y: Tensor) -> None:
         """Fits scale and per-class bias of the decision on training or validation inputs (never test).
@@ -215,7 +245,7 @@ class NCMILoss(Criterion):
         with torch.no_grad():
             distances = self.distances(z)
         self.train(was_training)
-        self.decision.fit(distances, y)
+        self.decision.fit(distances, y, self.form.decision_balance)
 
     def _without_update(self, z: Tensor) -> Tensor:
         was_training = self.training
@@ -227,30 +257,26 @@ class NCMILoss(Criterion):
     def _log_map(self, u: Tensor) -> Tensor:
         return functional.log_sigmax(u) if self.form.symbol_map == "sigmax" else u.log_softmax(dim=-1)
 
-    def _training_centroids(self) -> Tensor:
-        return self._log_map(self.code_scores) if self.form.code_words == "learned" else self.log_centroids
+    def _learned_centroids(self) -> Tensor:
+        return self._log_map(self.code_scores)
+
+    def _training_centroids(self, log_p: Tensor, y: Tensor) -> Tensor:
+        if self.form.code_words == "learned":
+            return self._learned_centroids()
+        if self.means is not None and self.training:
+            new: Tensor = self.means(log_p.detach().exp(), y, self.log_centroids)
+            self.log_centroids.copy_(new)
+            self.log_decision_centroids.copy_(new)
+            # Not the buffer: the next batch would change it, perhaps before this one's backward pass.
+            return new
+        return self.log_centroids
 
     def _separation(self, log_p: Tensor, y: Tensor, log_s: Tensor) -> Tensor:
         """Each sample's Γ, (B,)."""
-        if self.form.separation == "pairwise":
-            return self._pairwise(log_p, y)
+        if self.pairwise is not None:
+            shares: Tensor = self.pairwise(log_p, y)
+            return shares
         separation = functional.others_mean(functional.kl_to_centroids(log_p, log_s, "code_to_sample"), y)
         if self.form.own_term_in_mean:
             separation = separation * ((self.num_classes - 1) / self.num_classes)
         return separation
-
-    def _pairwise(self, log_p: Tensor, y: Tensor) -> Tensor:
-        """Pairwise Γ over the joint batch; a missing class enters as one sample: its mean log p so far."""
-        batch = torch.cat([log_p, log_p.new_ones(log_p.shape[0], 1)], dim=1)
-        sums = log_p.new_zeros(self.num_classes, self.symbols + 1).index_add_(0, y, batch)
-        sums = sum_over_ranks_with_gradient(sums)
-        class_sums, counts = sums[:, :-1], sums[:, -1:].detach()
-        present = counts > 0
-        if self.training:
-            with torch.no_grad():
-                means = (class_sums / counts.clamp(min=1)).to(self.mean_log_p.dtype)
-                self.mean_log_p.copy_(torch.where(present, self.mean_log_p.lerp(means, 0.1), self.mean_log_p))
-        class_sums = torch.where(present, class_sums, self.mean_log_p.to(log_p.dtype))
-        samples = counts.clamp(min=1).sum()
-        other_sums = class_sums.sum(dim=0) - class_sums
-        return -(log_p.exp() * other_sums[y]).sum(dim=1) / samples

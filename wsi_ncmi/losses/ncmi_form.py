@@ -22,7 +22,14 @@ class NCMIForm:
         code_words: ``orthogonal``, ``simplex``, ``identity`` (fixed), ``learned`` (by gradient), ``means``
             (closed-form class means after each epoch).
         code_scale: Size of the scores of the code words.
-        ratio: ``sample``: mean of CMI_i / Γ_i; ``batch``: mean CMI / mean Γ; ``log``: log-domain.
+        means_update: How class means follow the network: ``epoch`` (exact, by a pass after each epoch),
+            ``running`` (moving average of the batches) or ``bank`` (mean over the last samples seen).
+        means_momentum: Weight of the past in the running class means.
+        bank_size: Samples in the bank.
+        ratio: ``sample``: mean of r_i = CMI_i / Γ_i; ``batch``: r = mean CMI / mean Γ; ``log``: r_i is the
+            soft ratio Σ_{j≠y} exp((KL_y − KL_j)/τ), whose log(1 + r) is KL_y/τ + log Σ_j exp(−KL_j/τ).
+        power: q of the generalised logarithm (1 − (1 + r)^−q)/q that is minimised: −1 is the ratio itself, 0
+            is log(1 + r), 1 is the bounded share r/(1 + r). None: −1 for the ratios and 0 for ``log``.
         separation: Γ of the ratios, ``centroid`` or ``pairwise``.
         own_term_in_mean: Γ's centroid form divides its sum over j ≠ y by C, not by C − 1 (public code).
         direction: The divergence of the log form and of the decision, KL(p ‖ s) or KL(s ‖ p).
@@ -32,6 +39,12 @@ class NCMIForm:
         centring_start: How the running mean starts, see ``RunningCentre``.
         normalise: ``l2`` divides the centred scores by their norm; ``none`` keeps their magnitude.
         decision_means: Predict from the class means of p after each epoch, not from the code words.
+        balance: β of the class weights N_c^−β in the concentration: 0 is the empirical P(y) of the
+            definition, 1 a uniform one.
+        prior_shift: β log P(y) is added to the log form's class scores, in training only (logit adjustment,
+            Menon et al., ICLR 2021): what is learned then refers to a flatter prior.
+        decision_balance: Exponent of the class weights in the fit of the decision: 0 gives probabilities
+            under the prior of the data it is fitted to, 1 under a uniform one.
     """
 
     symbols: int | None = 8
@@ -39,7 +52,11 @@ class NCMIForm:
     symbol_map: Literal["sigmax", "softmax"] = "sigmax"
     code_words: Literal["orthogonal", "simplex", "identity", "learned", "means"] = "orthogonal"
     code_scale: float = 10.0
+    means_update: Literal["epoch", "running", "bank"] = "epoch"
+    means_momentum: float = 0.9
+    bank_size: int = 256
     ratio: Literal["sample", "batch", "log"] = "sample"
+    power: float | None = None
     separation: Literal["centroid", "pairwise"] = "centroid"
     own_term_in_mean: bool = False
     direction: Literal["sample_to_code", "code_to_sample"] = "sample_to_code"
@@ -49,6 +66,21 @@ class NCMIForm:
     centring_start: Literal["cumulative", "batch"] = "cumulative"
     normalise: Literal["none", "l2"] = "none"
     decision_means: bool = False
+    balance: float = 0.0
+    prior_shift: float = 0.0
+    decision_balance: float = 0.0
+
+    @property
+    def exponent(self) -> float:
+        """The q that is in force."""
+        if self.power is not None:
+            return self.power
+        return 0.0 if self.ratio == "log" else -1.0
+
+    @property
+    def needs_counts(self) -> bool:
+        """Whether the training samples of each class must be known."""
+        return self.balance != 0 or self.prior_shift != 0
 
 
 _LOG = NCMIForm(ratio="log")
@@ -89,5 +121,10 @@ def resolve_form(preset: str, overrides: Mapping[str, Any]) -> NCMIForm:
         raise InputError(
             "NCMI's temperature, tau and code_scale must be above 0 and centring_momentum within [0, 1], got "
             f"{form.temperature}, {form.tau}, {form.code_scale}, {form.centring_momentum}."
+        )
+    if not -1 <= form.exponent <= 1 or not 0 <= form.means_momentum < 1 or form.bank_size < 1:
+        raise InputError(
+            "NCMI's power must be within [-1, 1], means_momentum within [0, 1) and bank_size at least 1, got "
+            f"{form.exponent}, {form.means_momentum}, {form.bank_size}."
         )
     return form

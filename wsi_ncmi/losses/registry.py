@@ -28,7 +28,9 @@ class LossInfo:
         module: Module of the class.
         class_name: The :class:`~wsi_ncmi.losses.base.Criterion` in it.
         settings: Constructor argument → field of :class:`LossOptions`.
-        needs_counts: The constructor takes ``class_counts``.
+        needs_counts: The constructor takes ``class_counts`` and can't do without.
+        takes_counts: The constructor takes ``class_counts``; some settings need them.
+        formula: What is minimised, in one line.
     """
 
     name: str
@@ -38,6 +40,8 @@ class LossInfo:
     class_name: str
     settings: Mapping[str, str] = field(default_factory=dict)
     needs_counts: bool = False
+    takes_counts: bool = False
+    formula: str = ""
 
 
 _NCMI = (
@@ -46,12 +50,22 @@ _NCMI = (
     "temperature",
     "symbol_map",
     "code_words",
+    "code_scale",
+    "means_update",
+    "means_momentum",
+    "bank_size",
     "ratio",
+    "power",
     "separation",
     "direction",
     "tau",
     "centring",
     "normalise",
+    "decision_means",
+    "balance",
+    "prior_shift",
+    "decision_balance",
+    "ridge",
 )
 
 _LOSSES = (
@@ -62,6 +76,8 @@ _LOSSES = (
         module="wsi_ncmi.losses.ncmi",
         class_name="NCMILoss",
         settings={name: name for name in _NCMI},
+        takes_counts=True,
+        formula="(1 − (1 + r)^−q)/q,  r = KL(p‖s_y) / mean_{j≠y} KL(s_j‖p)  or  Σ_{j≠y} exp((d_y − d_j)/τ)",
     ),
     LossInfo(
         name="ce",
@@ -69,6 +85,7 @@ _LOSSES = (
         summary="cross-entropy of the softmax",
         module="wsi_ncmi.losses.cross_entropy",
         class_name="CrossEntropy",
+        formula="−log p_y",
     ),
     LossInfo(
         name="weighted_ce",
@@ -76,6 +93,7 @@ _LOSSES = (
         summary="cross-entropy weighted by inverse class frequency",
         module="wsi_ncmi.losses.weighted_cross_entropy",
         class_name="WeightedCrossEntropy",
+        formula="−w_y log p_y,  w_c = N/(C·N_c)",
         needs_counts=True,
     ),
     LossInfo(
@@ -84,6 +102,7 @@ _LOSSES = (
         summary="cross-entropy in which easy samples count less",
         module="wsi_ncmi.losses.focal",
         class_name="FocalLoss",
+        formula="−(1 − p_y)^γ log p_y",
         settings={"gamma": "focal_gamma"},
     ),
     LossInfo(
@@ -92,6 +111,7 @@ _LOSSES = (
         summary="cross-entropy against labels mixed with the uniform distribution",
         module="wsi_ncmi.losses.label_smoothing",
         class_name="LabelSmoothing",
+        formula="−Σ_j ((1 − ε)·1{j = y} + ε/C) log p_j",
         settings={"smoothing": "label_smoothing"},
     ),
     LossInfo(
@@ -100,6 +120,7 @@ _LOSSES = (
         summary="cross-entropy plus a multiple of 1 − p",
         module="wsi_ncmi.losses.poly",
         class_name="Poly1Loss",
+        formula="−log p_y + ε₁ (1 − p_y)",
         settings={"epsilon": "poly_epsilon"},
     ),
     LossInfo(
@@ -108,6 +129,7 @@ _LOSSES = (
         summary="squared distance of the scores from the one-hot label",
         module="wsi_ncmi.losses.square",
         class_name="SquareLoss",
+        formula="1/C · (k (f_y − M)² + Σ_{j≠y} f_j²)",
         settings={"scale": "square_scale", "target": "square_target"},
     ),
     LossInfo(
@@ -116,6 +138,7 @@ _LOSSES = (
         summary="cross-entropy plus contrast of same-class with other slides",
         module="wsi_ncmi.losses.supervised_contrastive",
         class_name="SupervisedContrastive",
+        formula="CE + λ · mean_{p∈P(i)} −log(exp(f_i·f_p/τ) / Σ_{a≠i} exp(f_i·f_a/τ))",
         settings={"temperature": "contrastive_temperature", "weight": "contrastive_weight"},
     ),
     LossInfo(
@@ -124,6 +147,7 @@ _LOSSES = (
         summary="cross-entropy plus orthogonality of the classes' embeddings",
         module="wsi_ncmi.losses.orthogonal_projection",
         class_name="OrthogonalProjectionLoss",
+        formula="CE + λ · ((1 − s) + γ |d|),  s, d mean cosines within and between classes",
         settings={"weight": "opl_weight", "gamma": "opl_gamma"},
     ),
     LossInfo(
@@ -132,6 +156,7 @@ _LOSSES = (
         summary="cross-entropy plus concentration minus separation (CMIC-DL)",
         module="wsi_ncmi.losses.cmi_constrained",
         class_name="CMIConstrained",
+        formula="CE + λ · CMI − β · Γ",
         settings={"cmi_weight": "cmi_weight", "gamma_weight": "gamma_weight"},
     ),
 )
@@ -172,6 +197,8 @@ def build_loss(
     if info.needs_counts:
         if class_counts is None:
             raise InputError(f"The loss '{info.name}' needs the number of training samples of each class.")
+        arguments["class_counts"] = class_counts
+    elif info.takes_counts:
         arguments["class_counts"] = class_counts
     make = cast("Callable[..., Criterion]", getattr(importlib.import_module(info.module), info.class_name))
     return make(num_classes, in_features, **arguments)

@@ -15,16 +15,20 @@ if TYPE_CHECKING:  # the names below are loaded lazily at run time
     from wsi_ncmi.training.experiment import run_experiment as run_experiment
     from wsi_ncmi.training.fitting import FitResult as FitResult
     from wsi_ncmi.training.fitting import fit as fit
+    from wsi_ncmi.training.fitting import fit_in_memory as fit_in_memory
+    from wsi_ncmi.training.loop import LabelledSlides as LabelledSlides
     from wsi_ncmi.training.runs import RunFailure as RunFailure
 
 __all__ = [
     "BagCache",
     "ExperimentResult",
     "FitResult",
+    "LabelledSlides",
     "RunFailure",
     "TrainedModel",
     "TrainingOptions",
     "fit",
+    "fit_in_memory",
     "load_trained",
     "run_experiment",
 ]
@@ -37,7 +41,9 @@ __getattr__, __dir__ = attach(
         "FitResult": "wsi_ncmi.training.fitting",
         "RunFailure": "wsi_ncmi.training.runs",
         "TrainedModel": "wsi_ncmi.training.checkpoint",
+        "LabelledSlides": "wsi_ncmi.training.loop",
         "fit": "wsi_ncmi.training.fitting",
+        "fit_in_memory": "wsi_ncmi.training.fitting",
         "load_trained": "wsi_ncmi.training.checkpoint",
         "run_experiment": "wsi_ncmi.training.experiment",
     },

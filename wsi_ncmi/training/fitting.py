@@ -29,7 +29,7 @@ from wsi_ncmi.training.resume import LAST, read_resume
 from wsi_ncmi.training.scoring import embed
 from wsi_ncmi.training.seeding import derive_seed
 
-__all__ = ["FitResult", "build_modules", "fit"]
+__all__ = ["FitResult", "FittedModules", "build_modules", "fit", "fit_in_memory"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,16 @@ class FitResult:
 
     folder: Path
     model: TrainedModel
+    best_epoch: int
+    curves: tuple[Mapping[str, float], ...]
+
+
+@dataclass(frozen=True)
+class FittedModules:
+    """A fitted model in memory: both modules in evaluation mode, the kept epoch (from 1) and the curves."""
+
+    aggregator: Aggregator
+    criterion: Criterion
     best_epoch: int
     curves: tuple[Mapping[str, float], ...]
 
@@ -104,24 +114,11 @@ def fit(
         raise InputError(
             f"{out / LAST} belongs to another run ({difference}); remove it, or choose another output folder."
         )
-    device = _device(training)
-    with _private_torch(training.threads, device):
-        aggregator, criterion = build_modules(
-            model, loss, in_features=cache.source.width, class_counts=counts, seed=seed
-        )
-        if model.standardise:
-            aggregator.set_input_statistics(*cache.statistics(train.slide_ids))
-        aggregator.to(device)
-        criterion.to(device)
-        torch.manual_seed(derive_seed(seed, "training"))
-        loop = TrainingLoop(
-            aggregator, criterion, cache, train=train, validation=validation, options=training,
-            seed=seed, folder=out, identity=identity, on_epoch=on_epoch,
-        )  # fmt: skip
-        if resumed is not None:
-            loop.load_state_dict(resumed[1])
-        loop.run()
-        _fit_decision(aggregator, criterion, cache, train, validation, training, device)
+    aggregator, criterion, loop = _trained(
+        cache, train, validation, counts, model, loss, training,
+        seed=seed, folder=out, identity=identity, state=None if resumed is None else resumed[1],
+        on_epoch=on_epoch,
+    )  # fmt: skip
     best = loop.curves[loop.best_epoch - 1]
     trained = write_trained(
         out, aggregator, criterion, classes=cohort.classes, model=model, loss=loss, class_counts=counts,
@@ -138,6 +135,77 @@ def fit(
     _write_curves(out / "curves.csv", loop.curves)
     (out / LAST).unlink(missing_ok=True)
     return FitResult(out, trained, loop.best_epoch, tuple(loop.curves))
+
+
+def fit_in_memory(
+    cache: BagCache,
+    train: LabelledSlides,
+    validation: LabelledSlides,
+    num_classes: int,
+    *,
+    model: ModelOptions,
+    loss: LossOptions,
+    training: TrainingOptions,
+    seed: int,
+) -> FittedModules:
+    """Fits one model as :func:`fit` does, from given labels, and writes nothing.
+
+    The labels need not be those of a cohort: a study may have drawn them wrong on purpose.
+
+    Args:
+        cache: The bags.
+        train: Training slides, of at least two classes.
+        validation: Slides that choose the epoch and fit the decision, at least one.
+        num_classes: Number of classes C.
+        model: Aggregator.
+        loss: Criterion.
+        training: How to train.
+        seed: Seed of weights, order and dropout.
+
+    Raises:
+        TrainingError: A loss or gradient isn't finite.
+    """
+    counts = tuple(np.bincount(train.y, minlength=num_classes).tolist())
+    aggregator, criterion, loop = _trained(
+        cache, train, validation, counts, model, loss, training, seed=seed, folder=None, identity={}
+    )
+    return FittedModules(aggregator, criterion, loop.best_epoch, tuple(loop.curves))
+
+
+def _trained(
+    cache: BagCache,
+    train: LabelledSlides,
+    validation: LabelledSlides,
+    counts: Sequence[int],
+    model: ModelOptions,
+    loss: LossOptions,
+    training: TrainingOptions,
+    *,
+    seed: int,
+    folder: Path | None,
+    identity: Mapping[str, Any],
+    state: Mapping[str, Any] | None = None,
+    on_epoch: Callable[[Mapping[str, float]], None] | None = None,
+) -> tuple[Aggregator, Criterion, TrainingLoop]:
+    device = _device(training)
+    with _private_torch(training.threads, device):
+        aggregator, criterion = build_modules(
+            model, loss, in_features=cache.source.width, class_counts=counts, seed=seed
+        )
+        if model.standardise:
+            aggregator.set_input_statistics(*cache.statistics(train.slide_ids))
+        aggregator.to(device)
+        criterion.to(device)
+        torch.manual_seed(derive_seed(seed, "training"))
+        loop = TrainingLoop(
+            aggregator, criterion, cache, train=train, validation=validation, options=training,
+            seed=seed, folder=folder, identity=identity, on_epoch=on_epoch,
+        )  # fmt: skip
+        if state is not None:
+            loop.load_state_dict(state)
+        loop.run()
+        _fit_decision(aggregator, criterion, cache, train, validation, training, device)
+    return aggregator, criterion, loop
 
 
 def build_modules(

@@ -54,7 +54,7 @@ class TrainingLoop:
         validation: Bags that choose the epoch.
         options: How to train.
         seed: Seed of order and tile draws.
-        folder: Where ``last.ckpt`` goes.
+        folder: Where ``last.ckpt`` goes; None writes none.
         identity: Stored in ``last.ckpt``, to tell whose checkpoint it is.
         on_epoch: Called with the row of ``curves.csv`` after every epoch.
     """
@@ -69,7 +69,7 @@ class TrainingLoop:
         validation: LabelledSlides,
         options: TrainingOptions,
         seed: int,
-        folder: Path,
+        folder: Path | None,
         identity: Mapping[str, Any],
         on_epoch: Callable[[Mapping[str, float]], None] | None = None,
     ) -> None:
@@ -197,6 +197,8 @@ class TrainingLoop:
             self._on_epoch(self.curves[-1])
 
     def _save_when_due(self) -> None:
+        if self._folder is None:
+            return
         if time.monotonic() - self._saved_at >= self._options.checkpoint_interval_s:
             write_resume(self._folder, self._identity, self.state_dict())
             self._saved_at = time.monotonic()

@@ -1,0 +1,46 @@
+"""Forms of NCMI that were tried on inner folds before the default was fixed; kept so that it can be repeated."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from wsi_ncmi.jobs.study.grid import Setting
+from wsi_ncmi.losses import LossOptions
+
+__all__ = ["exploration_settings"]
+
+
+def _ncmi(name: str, rate: float = 5e-4, **values: Any) -> Setting:
+    return Setting(
+        loss="ncmi", name=name, options=LossOptions(name="ncmi", **values), learning_rate=rate
+    )  # fmt: skip
+
+
+def _rival(loss: str, name: str, **values: Any) -> Setting:
+    return Setting(loss=loss, name=name, options=LossOptions(name=loss, **values))
+
+
+def exploration_settings() -> tuple[Setting, ...]:
+    """References, then forms that differ from one another in one choice."""
+    even: dict[str, Any] = {"decision_balance": 1.0}
+    reverse: dict[str, Any] = {"preset": "log_reverse"}
+    return (
+        _rival("ce", "reference"),
+        _rival("weighted_ce", "reference"),
+        _rival("label_smoothing", "0.2", label_smoothing=0.2),
+        _ncmi("reverse q=0", **reverse),
+        _ncmi("reverse q=0.5", **reverse, power=0.5),
+        _ncmi("reverse q=0.8", **reverse, power=0.8),
+        _ncmi("reverse q=0 even", **reverse, **even),
+        _ncmi("reverse q=0.5 shift=1 even", **reverse, **even, power=0.5, prior_shift=1.0),
+        _ncmi("reverse q=0.8 shift=1 even", **reverse, **even, power=0.8, prior_shift=1.0),
+        _ncmi("reverse q=0.5 balance=1 even", **reverse, **even, power=0.5, balance=1.0),
+        _ncmi("ratio q=-1", preset="ratio", temperature=1.0),
+        _ncmi("ratio q=0", preset="ratio", temperature=1.0, power=0.0),
+        _ncmi("ratio q=1", preset="ratio", temperature=1.0, power=1.0),
+        _ncmi("forward tau=1", preset="log"),
+        _ncmi("forward tau=2.5", preset="log", tau=2.5),
+        _ncmi("pairwise running means", preset="ratio", temperature=1.0, ratio="batch",
+              separation="pairwise", code_words="means", means_update="running", means_momentum=0.99),
+        _ncmi("reverse simplex q=0.5", **reverse, power=0.5, code_words="simplex"),
+    )  # fmt: skip
