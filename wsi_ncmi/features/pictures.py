@@ -1,62 +1,66 @@
-"""What a person looks at to judge a slide's tissue: its outline as GeoJSON, and drawn on a thumbnail."""
+"""What a person looks at to judge a slide: the outline of its tissue as GeoJSON, and its picture."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.features.paths import thumbnail_path, tissue_path
+from wsi_ncmi.features.drawing import DROPPED, EMPTY, KEPT, UNREADABLE, QualityPicture, draw_picture
 from wsi_ncmi.features.storage import storing
 from wsi_ncmi.files import atomic_path
-from wsi_ncmi.tissue import mask_polygons, write_geojson
+from wsi_ncmi.tissue import ARTIFACT_KINDS, mask_polygons, write_geojson
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    import shapely
-
     from wsi_ncmi.features.preparation import PreparedSlide
-    from wsi_ncmi.features.task import SlideTask
 
 __all__ = ["write_pictures"]
 
-_OUTLINE = (0, 140, 60)
+_BLUR = ARTIFACT_KINDS.index("blur")
 
 
-def write_pictures(task: SlideTask, prepared: PreparedSlide) -> None:
-    """Writes ``tissue/<slide_id>.geojson`` and ``thumbnails/<slide_id>.jpg``, atomically.
+def write_pictures(prepared: PreparedSlide, kept: NDArray[np.bool_]) -> None:
+    """Writes ``tissue/<slide_id>.geojson`` (of the main set) and ``thumbnails/<slide_id>.jpg``, atomically.
 
     Args:
-        task: Names slide and output folder; both subfolders exist.
-        prepared: The slide in small, and its tissue.
+        prepared: The slide in small, its tissue and its tiles, all of which were looked at.
+        kept: bool (N,), the tiles of its selection that are embedded.
 
     Raises:
         JobStoppedError: The folder can't be written to.
     """
+    task, grid = prepared.task, prepared.grid
     polygons = mask_polygons(prepared.mask)
-    outline = tissue_path(task.out, task.record.slide_id)
-    with storing(outline):
-        write_geojson(outline, polygons, "tissue")
-    grid = prepared.grid
-    path = thumbnail_path(task.out, task.record.slide_id)
-    _write_thumbnail(path, prepared.thumbnail, (grid.width_px, grid.height_px), polygons)
-
-
-def _write_thumbnail(
-    path: Path, pixels: NDArray[np.uint8], level0_px: tuple[int, int], polygons: Sequence[shapely.Polygon]
-) -> None:
-    from PIL import Image, ImageDraw
-
-    # Pillow may make a read-only image of an array that it does not own.
-    picture = Image.fromarray(np.ascontiguousarray(pixels)).copy()
-    scale = np.array(picture.size) / np.array(level0_px)
-    draw = ImageDraw.Draw(picture)
-    for polygon in polygons:
-        for ring in (polygon.exterior, *polygon.interiors):
-            points = (np.asarray(ring.coords)[:, :2] * scale).round().astype(int)
-            draw.line([(int(x), int(y)) for x, y in points], fill=_OUTLINE, width=2)
+    outline = task.tissue_path
+    if outline is not None:
+        with storing(outline):
+            write_geojson(outline, polygons, "tissue")
+    states, blurred = _cells(prepared, kept)
+    picture = draw_picture(
+        QualityPicture(
+            pixels=prepared.picture,
+            level0_px=(grid.width_px, grid.height_px),
+            tissue=polygons,
+            artifacts=prepared.artifact_map.polygons(),
+            step_level0=grid.step_level0,
+            states=states,
+            blurred=blurred,
+        )
+    )
+    path = task.thumbnail_path
     with storing(path), atomic_path(path) as temporary:
         picture.save(temporary, format="JPEG", quality=85)
+
+
+def _cells(prepared: PreparedSlide, kept: NDArray[np.bool_]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """What became of every tile of the grid, and which are out of focus: two arrays (rows, columns)."""
+    grid, screening = prepared.grid, prepared.screening
+    states = np.full(grid.n_rows * grid.n_columns, EMPTY, np.uint8)
+    blurred = np.zeros(len(states), np.bool_)
+    indices = prepared.selection.indices
+    states[indices] = np.where(kept, KEPT, np.where(screening.seen, DROPPED, UNREADABLE))
+    states[screening.left_out] = DROPPED
+    blurred[indices] = screening.scores[:, _BLUR] >= np.float16(screening.options.blur)
+    shape = (grid.n_rows, grid.n_columns)
+    return states.reshape(shape), blurred.reshape(shape)

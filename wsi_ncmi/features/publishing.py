@@ -10,6 +10,7 @@ from wsi_ncmi.features.preparation import Embedded, PreparedSlide
 from wsi_ncmi.features.reader import FeatureFile
 from wsi_ncmi.features.schema import EncoderFacts
 from wsi_ncmi.features.writer import write_features
+from wsi_ncmi.tissue import ARTIFACT_KINDS
 
 __all__ = ["done_row", "publish_slide", "skipped_row"]
 
@@ -29,7 +30,7 @@ def publish_slide(prepared: PreparedSlide, embedded: Embedded, encoder: EncoderF
         JobStoppedError: The output can't be written to.
     """
     task = prepared.task
-    write_pictures(task, prepared)
+    write_pictures(prepared, embedded.kept)
     write_features(
         task.feature_path(encoder.name),
         features=embedded.features,
@@ -37,6 +38,8 @@ def publish_slide(prepared: PreparedSlide, embedded: Embedded, encoder: EncoderF
         tissue_fraction=embedded.tissue_fraction,
         identity=task.identity(encoder),
         slide=embedded.slide,
+        artifacts=embedded.artifacts,
+        artifact_kinds=ARTIFACT_KINDS,
     )
 
 
@@ -48,6 +51,7 @@ def done_row(row: LedgerRow, embedded: Embedded) -> LedgerRow:
         reason=embedded.remark,
         tiles=len(embedded.features),
         failed_reads=embedded.slide.n_failed_reads,
+        artifact_tiles=embedded.slide.n_artifact_tiles,
         reader=embedded.slide.reader,
     )
 
@@ -60,5 +64,6 @@ def skipped_row(row: LedgerRow, file: FeatureFile, reason: str) -> LedgerRow:
         reason=reason,
         tiles=file.n_tiles,
         failed_reads=int(file.attrs["n_failed_reads"]),
+        artifact_tiles=file.n_artifact_tiles,
         reader=str(file.attrs["reader"]),
     )

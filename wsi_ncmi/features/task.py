@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wsi_ncmi.features.paths import claims_folder, feature_path, thumbnail_path, tissue_path
-from wsi_ncmi.features.schema import EncoderFacts, Identity, identity_of
+from wsi_ncmi.features.schema import NONE, EncoderFacts, Identity, canonical_json, identity_of
 from wsi_ncmi.slides import Mpp, SlideRecord
 from wsi_ncmi.tiling.options import GridOptions
+from wsi_ncmi.tissue.artifact_options import ArtifactOptions
 from wsi_ncmi.tissue.options import TissueOptions
 
-__all__ = ["SlideTask"]
+if TYPE_CHECKING:
+    from wsi_ncmi.features.stain import StainTarget
+
+__all__ = ["AnnotationFile", "SlideTask", "artifacts_rule"]
+
+
+def artifacts_rule(options: ArtifactOptions) -> str:
+    """The artefact options as the identity holds them; thresholds count only where tiles are dropped."""
+    return options.rule if options.rule == "keep" else canonical_json(asdict(options))
+
+
+@dataclass(frozen=True)
+class AnnotationFile:
+    """What a person drew on a slide, or that nothing was found for it.
+
+    Attributes:
+        path: The file; None where the folder of annotations has none for the slide.
+        sha256: Hash of its areas; ``none`` without a file.
+    """
+
+    path: Path | None = None
+    sha256: str = NONE
 
 
 @dataclass(frozen=True)
@@ -25,6 +48,11 @@ class SlideTask:
         tissue: Tissue segmentation.
         grid: Tile grid.
         overwrite: Replace a file of another identity.
+        artifacts: What happens to tiles with artefacts.
+        annotations: What a person drew; None where the job has no annotations.
+        stain: What colours are brought to; None where they stay.
+        features_set: Which of several sets of features of the slide this makes; empty for the main one.
+        n_sets: Sets of features that the job makes of the slide.
     """
 
     record: SlideRecord
@@ -33,6 +61,11 @@ class SlideTask:
     tissue: TissueOptions
     grid: GridOptions
     overwrite: bool = False
+    artifacts: ArtifactOptions = field(default_factory=ArtifactOptions)
+    annotations: AnnotationFile | None = None
+    stain: StainTarget | None = None
+    features_set: str = ""
+    n_sets: int = 1
 
     @property
     def slide_path(self) -> Path:
@@ -56,7 +89,15 @@ class SlideTask:
         Raises:
             ValueError: The record has no resolution.
         """
-        return identity_of(self.record, self.tissue, self.grid, encoder)
+        return identity_of(
+            self.record,
+            self.tissue,
+            self.grid,
+            encoder,
+            artifacts_rule=artifacts_rule(self.artifacts),
+            annotations=NONE if self.annotations is None else self.annotations.sha256,
+            stain=NONE if self.stain is None else self.stain.identity,
+        )
 
     def feature_path(self, encoder_name: str) -> Path:
         """Where the feature file of this task lies.
@@ -64,11 +105,29 @@ class SlideTask:
         Raises:
             InputError: The slide id would lead out of the folder.
         """
-        return feature_path(self.out, encoder_name, self.record.slide_id)
+        return feature_path(self.out, encoder_name, self.record.slide_id, self.features_set)
 
     def claim_path(self, encoder_name: str) -> Path:
         """The claim that a process holds while it works on this task."""
-        return claims_folder(self.out, encoder_name) / self.record.slide_id
+        return claims_folder(self.out, encoder_name, self.features_set) / self.record.slide_id
+
+    @property
+    def thumbnail_path(self) -> Path:
+        """Where the picture of the slide lies.
+
+        Raises:
+            InputError: The slide id would lead out of the folder.
+        """
+        return thumbnail_path(self.out, self.record.slide_id, self.features_set)
+
+    @property
+    def tissue_path(self) -> Path | None:
+        """Where the outline of the tissue lies; None for a further set, whose tissue is the main one's.
+
+        Raises:
+            InputError: The slide id would lead out of the folder.
+        """
+        return None if self.features_set else tissue_path(self.out, self.record.slide_id)
 
     def products(self, encoder_name: str) -> tuple[Path, ...]:
         """Every file that this task writes, the feature file first.
@@ -76,9 +135,5 @@ class SlideTask:
         Raises:
             InputError: The slide id would lead out of the folder.
         """
-        slide_id = self.record.slide_id
-        return (
-            self.feature_path(encoder_name),
-            tissue_path(self.out, slide_id),
-            thumbnail_path(self.out, slide_id),
-        )
+        outline = () if self.tissue_path is None else (self.tissue_path,)
+        return (self.feature_path(encoder_name), *outline, self.thumbnail_path)

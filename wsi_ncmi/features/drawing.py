@@ -1,0 +1,181 @@
+"""Drawing a slide's picture: its outline, its tiles, its artefacts, and a legend of what is there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import shapely
+    from PIL import Image
+
+__all__ = ["COLOURS", "DROPPED", "EMPTY", "KEPT", "UNREADABLE", "QualityPicture", "draw_picture"]
+
+EMPTY, KEPT, DROPPED, UNREADABLE = range(4)
+"""What became of a tile of the grid."""
+
+Colour = tuple[int, int, int]
+COLOURS: dict[str, Colour] = {
+    "tissue": (0, 140, 60),
+    "kept": (0, 72, 200),
+    "dropped": (20, 20, 20),
+    "unreadable": (214, 0, 28),
+    "pen": (255, 140, 0),
+    "fold": (250, 220, 0),
+    "border": (140, 90, 40),
+    "blur": (0, 205, 225),
+}
+"""Colours that neither the pink and violet of H&E nor each other are taken for."""
+
+_OUTLINED_PX = 4.0  # smaller tiles have no room for a border of their own
+_LINE, _WASH, _AREA = 0.6, 0.22, 0.45
+_LEAST_WIDTH = 280
+_TEXT, _ROW, _SWATCH = 13, 20, 12
+
+
+@dataclass(frozen=True, eq=False)
+class QualityPicture:
+    """What is drawn.
+
+    Attributes:
+        pixels: uint8 (h, w, 3), the whole slide in small.
+        level0_px: Width and height of level 0.
+        tissue: Outline of the tissue in level-0 pixels.
+        artifacts: Outlines of artefacts by kind.
+        step_level0: Distance of neighbouring tiles in level-0 pixels along x and y.
+        states: uint8 (rows, columns) of the grid, ``EMPTY``, ``KEPT``, ``DROPPED`` or ``UNREADABLE``.
+        blurred: bool (rows, columns), tiles out of focus.
+    """
+
+    pixels: NDArray[np.uint8]
+    level0_px: tuple[int, int]
+    tissue: Sequence[shapely.Polygon]
+    artifacts: Mapping[str, Sequence[shapely.Polygon]]
+    step_level0: tuple[float, float]
+    states: NDArray[np.uint8]
+    blurred: NDArray[np.bool_]
+
+
+def draw_picture(content: QualityPicture) -> Image.Image:
+    """Draws everything over the slide and a legend below it; the top-left part is the slide's own pixels.
+
+    Args:
+        content: What to draw.
+
+    Returns:
+        An RGB image, as wide as the pixels (at least 280 px) and higher by the legend.
+    """
+    from PIL import Image, ImageDraw
+
+    canvas = content.pixels.astype(np.float32)
+    height, width = canvas.shape[:2]
+    scale = np.array([width / content.level0_px[0], height / content.level0_px[1]])
+    for kind, polygons in content.artifacts.items():
+        _blend(canvas, _filled(polygons, scale, (width, height)), kind, _AREA)
+    cell_px = (content.step_level0[0] * scale[0], content.step_level0[1] * scale[1])
+    columns = _cell_of(width, cell_px[0], content.states.shape[1])
+    rows = _cell_of(height, cell_px[1], content.states.shape[0])
+    inside = np.logical_and.outer(rows >= 0, columns >= 0)
+    place = np.ix_(np.maximum(rows, 0), np.maximum(columns, 0))
+    if content.states.size:
+        states = np.where(inside, content.states[place], EMPTY)
+        _blend(canvas, inside & content.blurred[place] & (states != EMPTY), "blur", _AREA)
+        large = min(cell_px) >= _OUTLINED_PX
+        edges = np.logical_or.outer(_starts(rows), _starts(columns)) if large else np.ones_like(inside)
+        _blend(canvas, (states == KEPT) & edges, "kept", _LINE if large else _WASH)
+        cross = _crosses(rows, columns, cell_px) if large else np.ones_like(inside)
+        _blend(canvas, (states == DROPPED) & (edges | cross if large else cross), "dropped", _LINE)
+        _blend(canvas, (states == UNREADABLE) & (edges | cross if large else cross), "unreadable", 0.85)
+    picture = Image.fromarray(np.clip(np.rint(canvas), 0, 255).astype(np.uint8))
+    pen = ImageDraw.Draw(picture)
+    for polygon in content.tissue:
+        for ring in (polygon.exterior, *polygon.interiors):
+            points = (np.asarray(ring.coords)[:, :2] * scale).round().astype(int)
+            pen.line([(int(x), int(y)) for x, y in points], fill=COLOURS["tissue"], width=2)
+    return _with_legend(picture, _entries(content))
+
+
+def _cell_of(length: int, cell: float, count: int) -> NDArray[np.int64]:
+    """The tile that each pixel of a row or column lies in; -1 outside of the grid."""
+    index = ((np.arange(length) + 0.5) / cell).astype(np.int64)
+    return np.where(index < count, index, -1)
+
+
+def _starts(cells: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """First and last pixel of each tile."""
+    changes = np.flatnonzero(np.diff(cells, prepend=-2))
+    starts = np.zeros(len(cells), np.bool_)
+    starts[changes] = True
+    starts[np.maximum(changes - 1, 0)] = True
+    starts[-1:] = True
+    return starts
+
+
+def _crosses(
+    rows: NDArray[np.int64], columns: NDArray[np.int64], cell: tuple[float, float]
+) -> NDArray[np.bool_]:
+    """Both diagonals of every tile."""
+    y = (np.arange(len(rows)) + 0.5) / cell[1] % 1.0
+    x = (np.arange(len(columns)) + 0.5) / cell[0] % 1.0
+    near = 0.75 / min(cell)
+    falling: NDArray[np.bool_] = np.abs(np.subtract.outer(y, x)) < near
+    rising: NDArray[np.bool_] = np.abs(np.add.outer(y, x) - 1.0) < near
+    return falling | rising
+
+
+def _filled(
+    polygons: Iterable[shapely.Polygon], scale: NDArray[np.float64], size: tuple[int, int]
+) -> NDArray[np.bool_]:
+    from PIL import Image, ImageDraw
+
+    mask = Image.new("1", size)
+    pen = ImageDraw.Draw(mask)
+    for polygon in polygons:
+        for ring, value in ((polygon.exterior, 1), *((hole, 0) for hole in polygon.interiors)):
+            points = (np.asarray(ring.coords)[:, :2] * scale).round().astype(int)
+            pen.polygon([(int(x), int(y)) for x, y in points], fill=value)
+    return np.asarray(mask)
+
+
+def _blend(canvas: NDArray[np.float32], where: NDArray[np.bool_], name: str, strength: float) -> None:
+    canvas[where] += (np.array(COLOURS[name], np.float32) - canvas[where]) * np.float32(strength)
+
+
+def _entries(content: QualityPicture) -> list[tuple[str, str]]:
+    """Colour and words of what is in the picture."""
+    entries = [("tissue", "tissue")] if content.tissue else []
+    for name, state, words in (
+        ("kept", KEPT, "tiles"), ("dropped", DROPPED, "dropped"), ("unreadable", UNREADABLE, "unreadable"),
+    ):  # fmt: skip
+        if count := int((content.states == state).sum()):
+            entries.append((name, f"{count:,} {words}"))
+    entries += [(kind, kind) for kind in content.artifacts]
+    if (content.blurred & (content.states != EMPTY)).any():
+        entries.append(("blur", "blur"))
+    return entries or [("dropped", "no tissue")]
+
+
+def _with_legend(picture: Image.Image, entries: Sequence[tuple[str, str]]) -> Image.Image:
+    from PIL import Image, ImageDraw, ImageFont
+
+    font = ImageFont.load_default(_TEXT)
+    width = max(picture.width, _LEAST_WIDTH)
+    x, y, places = 6, picture.height + 4, []
+    for name, words in entries:
+        needed = _SWATCH + 5 + int(font.getlength(words)) + 14
+        if x > 6 and x + needed > width:
+            x, y = 6, y + _ROW
+        places.append((x, y, name, words))
+        x += needed
+    whole = Image.new("RGB", (width, y + _ROW), "white")
+    whole.paste(picture)
+    pen = ImageDraw.Draw(whole)
+    for left, top, name, words in places:
+        box = (left, top + 2, left + _SWATCH, top + 2 + _SWATCH)
+        pen.rectangle(box, fill=COLOURS[name], outline=(60, 60, 60))
+        pen.text((left + _SWATCH + 5, top), words, fill=(20, 20, 20), font=font)
+    return whole
