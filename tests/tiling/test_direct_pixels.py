@@ -11,7 +11,7 @@ import pytest
 
 from tests.tiling.conftest import Kind, everything, read_all
 from wsi_ncmi.slides import Mpp, open_slide
-from wsi_ncmi.tiling import GridOptions, TileGrid, TileReader
+from wsi_ncmi.tiling import GridOptions, TileGrid, TileReader, sources
 
 MPP = Mpp(0.25, 0.25, "table")
 
@@ -112,13 +112,34 @@ def area_mean(level: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
     return np.diff(np.diff(both, axis=0), axis=1) / area
 
 
-def test_threads_and_batches_change_nothing(make_slide: Callable[..., Path]) -> None:
-    path = make_slide(1003, 779, Kind())
+@pytest.mark.parametrize(("target", "overlap_px"), [(0.25, 0), (0.25, 13), (0.3, 20)])
+@pytest.mark.parametrize("cache_tiles", [None, 3])
+def test_threads_and_batches_change_nothing(
+    target: float, overlap_px: int, cache_tiles: int | None, make_slide: Callable[..., Path], monkeypatch
+) -> None:
+    """With threads a batch is begun before the one before it is given out, and the cache may forget its tiles."""
+    path = make_slide(1003, 779, Kind(tile=(64, 64), factors=(1,)))
+    options = GridOptions(mpp=target, tile_px=64, overlap_px=overlap_px)
     with open_slide(path) as slide:
-        grid = TileGrid.plan(slide.levels, MPP, GridOptions(mpp=0.3, tile_px=64, overlap_px=20))
+        grid = TileGrid.plan(slide.levels, MPP, options)
         one, _ = read_all(TileReader(slide, grid, everything(grid)), batch_size=1)
-        many, _ = read_all(TileReader(slide, grid, everything(grid), threads=3), batch_size=50)
-    assert np.array_equal(one, many)
+        if cache_tiles is not None:
+            monkeypatch.setattr(sources, "CACHE_BYTES", cache_tiles * 64 * 64 * 3)
+        for threads, batch_size in ((1, 50), (2, 1), (3, 7), (3, 64), (2, 1000)):
+            reader = TileReader(slide, grid, everything(grid), threads=threads)
+            assert reader.path == "direct"
+            pixels, failed = read_all(reader, batch_size)
+            assert not failed.any()
+            assert np.array_equal(one, pixels)
+
+
+def test_a_reader_may_be_left_in_the_middle(make_slide: Callable[..., Path]) -> None:
+    with open_slide(make_slide(1003, 779, Kind(tile=(64, 64), factors=(1,)))) as slide:
+        grid = TileGrid.plan(slide.levels, MPP, GridOptions(mpp=0.25, tile_px=64))
+        whole, _ = read_all(TileReader(slide, grid, everything(grid)))
+        with TileReader(slide, grid, everything(grid), threads=2) as reader:
+            batch = next(reader.batches(20))
+        assert np.array_equal(batch.pixels, whole[:20])
 
 
 def test_a_selection_reads_the_same_pixels_as_everything(make_slide: Callable[..., Path]) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Literal, Self
 
@@ -40,6 +41,21 @@ class TileBatch:
     rows: NDArray[np.int64]
     pixels: NDArray[np.uint8]
     failed: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class _Group:
+    """Tiles of a batch that are prepared together, and the tasks that read them."""
+
+    batch: TileBatch
+    places: range
+    tasks: list[Future[None]] = field(default_factory=list)
+
+    @property
+    def wanted(self) -> range:
+        """Their positions in the selection."""
+        start = int(self.batch.rows[0])
+        return range(start + self.places.start, start + self.places.stop)
 
 
 class TileReader:
@@ -104,23 +120,49 @@ class TileReader:
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}.")
+        # With threads the next group is begun before this one is given out: nobody waits for the last tile.
+        ahead = 0 if self._pool is None else 1
+        begun: deque[_Group] = deque()
+        for group in self._groups(batch_size):
+            self._source.prepare(group.wanted)
+            self._begin(group)
+            begun.append(group)
+            if len(begun) > ahead:
+                yield from self._finish(begun.popleft())
+        for group in begun:
+            yield from self._finish(group)
+
+    def _groups(self, batch_size: int) -> Iterator[_Group]:
         size = self._grid.tile_px
         for start in range(0, self._n, batch_size):
             rows = np.arange(start, min(start + batch_size, self._n), dtype=np.int64)
             pixels = np.empty((len(rows), size, size, 3), np.uint8)
-            failed = np.zeros(len(rows), np.bool_)
+            batch = TileBatch(rows, pixels, np.zeros(len(rows), np.bool_))
             for first in range(0, len(rows), self._source.group):
-                places = range(first, min(first + self._source.group, len(rows)))
-                wanted = range(start + places.start, start + places.stop)
-                self._source.prepare(wanted)
-                self._run(places, start, pixels, failed)
-                self._source.release(wanted)
-            yield TileBatch(rows, pixels, failed)
+                yield _Group(batch, range(first, min(first + self._source.group, len(rows))))
+
+    def _begin(self, group: _Group) -> None:
+        places = group.places
+        if self._pool is None:
+            self._read(group.batch, places)
+            return
+        # A few tiles a task: handing out each one alone costs as much as copying it.
+        step = max(1, min(4, len(places) // (4 * self._threads)))
+        for first in range(0, len(places), step):
+            task = self._pool.submit(self._read, group.batch, places[first : first + step])
+            group.tasks.append(task)
+
+    def _finish(self, group: _Group) -> Iterator[TileBatch]:
+        for task in group.tasks:
+            task.result()
+        self._source.release(group.wanted)
+        if group.places.stop == len(group.batch.rows):
+            yield group.batch
 
     def close(self) -> None:
         """Ends the threads and closes the file of stored tiles."""
         if self._pool is not None:
-            self._pool.shutdown()
+            self._pool.shutdown(cancel_futures=True)
         if self._stored is not None:
             self._stored.close()
             self._stored = None
@@ -167,22 +209,14 @@ class TileReader:
             _LOG.warning("%s: %s", slide.path.name, self.note)
             raise NotDirectError(f"its tiles differ from {slide.reader}'s by {worst} grey levels")
 
-    def _run(self, places: range, start: int, pixels: NDArray[np.uint8], failed: NDArray[np.bool_]) -> None:
-        def read(part: range) -> None:
-            for place in part:
-                try:
-                    self.read_into(start + place, pixels[place])
-                except SlideReadError as error:
-                    pixels[place] = 0
-                    failed[place] = True
-                    _LOG.warning("%s", error)
-
-        if self._pool is None:
-            read(places)
-            return
-        # A few tiles a task: handing out each one alone costs as much as copying it.
-        step = max(1, min(4, len(places) // (4 * self._threads)))
-        list(self._pool.map(read, [places[i : i + step] for i in range(0, len(places), step)]))
+    def _read(self, batch: TileBatch, places: range) -> None:
+        for place in places:
+            try:
+                self.read_into(int(batch.rows[place]), batch.pixels[place])
+            except SlideReadError as error:
+                batch.pixels[place] = 0
+                batch.failed[place] = True
+                _LOG.warning("%s", error)
 
     def read_into(self, position: int, out: NDArray[np.uint8]) -> None:
         """Reads one tile of the selection; :meth:`batches` is faster for many.
