@@ -50,8 +50,7 @@ class ForeignBags:
             (a, slide_a), (b, slide_b) = sorted(widths.items())[:2]
             raise InputError(
                 f"{self.path}: slide {slide_a!r} has embeddings of {a} dimensions and {slide_b!r} of {b}; "
-                "keep one "
-                "encoder in a folder."
+                "keep one encoder in a folder."
             )
         self.width = next(iter(widths))
         self.lengths: NDArray[np.int64] = np.array([n for n, _ in shapes.values()], dtype=np.int64)

@@ -130,8 +130,7 @@ def _check_widths(source: FeatureSet) -> None:
         (a, slide_a), (b, slide_b) = sorted(widths.items())[:2]
         raise InputError(
             f"{source.path} mixes encoders: slide {slide_a!r} has embeddings of {a} dimensions and "
-            f"{slide_b!r} of "
-            f"{b}; keep one encoder in a folder."
+            f"{slide_b!r} of {b}; keep one encoder in a folder."
         )
 
 

@@ -105,8 +105,7 @@ class NativeWriter(SetWriter):
         if bag.coords is None:
             raise ForeignFileError(
                 f"{bag.slide_id}: the source has no coordinates, and a feature file needs them; train on the "
-                "source "
-                "directly, or convert to packed."
+                "source directly, or convert to packed."
             )
         features, error = to_half(bag.features, Path(bag.slide_id))
         notes = [f"rounded to float16, relative error {error:.1e}"] if error else []

@@ -65,8 +65,7 @@ class PackedSet(FeatureSet):
         if total != self.table.shape[0]:
             raise InputError(
                 f"{path}: 'lengths' sum to {total} tiles but 'features' has {self.table.shape[0]} rows; pack "
-                "the "
-                "file again."
+                "the file again."
             )
         self._coords = self._mapped("coords") if "coords" in self._keys else None
         if self._coords is not None and (
@@ -119,10 +118,8 @@ class PackedSet(FeatureSet):
                 if missing:
                     raise InputError(
                         f"{self.path} lacks {', '.join(map(repr, missing))} (it has: "
-                        f"{', '.join(self._keys)}); a "
-                        "packed file needs 'features', 'lengths' and 'slide_id', and 'label' and 'case_id' "
-                        "for "
-                        "training."
+                        f"{', '.join(self._keys)}); a packed file needs 'features', 'lengths' and "
+                        "'slide_id', and 'label' and 'case_id' for training."
                     )
                 wanted = ("lengths", "slide_id", "encoder", *_TEXTS)
                 return {key: archive[key] for key in wanted if key in self._keys}

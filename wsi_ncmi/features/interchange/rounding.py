@@ -56,14 +56,12 @@ def to_half(features: NDArray[Any], path: Path) -> tuple[NDArray[np.float16], fl
     if not is_finite(half):
         raise ForeignFileError(
             f"{path} holds a number of {largest:.4g}, beyond the 65504 of float16; scale the features (such "
-            "as by "
-            "layer normalisation) before the conversion."
+            "as by layer normalisation) before the conversion."
         )
     error = float(np.sqrt(errors / squares)) if squares else 0.0
     if error > WORST_ERROR:
         raise ForeignFileError(
             f"{path} holds numbers so small (at most {largest:.1e}) that float16 would lose {error:.0%} of "
-            "them; "
-            "scale the features before the conversion."
+            "them; scale the features before the conversion."
         )
     return half, error

@@ -103,8 +103,7 @@ def _in_um(
         return stored.astype(np.float64) * scale, _OLD_TILE_UM, _OLD_STRIDE_PX
     raise ForeignFileError(
         f"{path}: the unit of its coordinates can't be told (no 'tile_size_um', and a stride of {stride} "
-        "where old "
-        "files have 224); make it again with a current STAMP."
+        "where old files have 224); make it again with a current STAMP."
     )
 
 
@@ -121,9 +120,8 @@ class StampWriter(ImageWriter):
         if coords_um is None or not (facts.tile_px and facts.edge_um):
             raise ForeignFileError(
                 f"{bag.slide_id}: STAMP's files tell coordinates in µm and the size of tiles, and not all of "
-                "that is "
-                "known here; give the slides' resolution with --default-mpp or --mpp-table, or convert to "
-                "clam."
+                "that is known here; give the slides' resolution with --default-mpp or --mpp-table, or "
+                "convert to clam."
             )
         if not len(bag.features):
             raise ForeignFileError(f"{bag.slide_id} has no tiles, and STAMP has no file for such a slide.")

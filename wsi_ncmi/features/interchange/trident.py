@@ -114,9 +114,8 @@ class TridentWriter(ImageWriter):
         if coords is None or not (facts.tile_px and facts.mpp_x and facts.mpp_y and facts.mpp_target):
             raise ForeignFileError(
                 f"{bag.slide_id}: TRIDENT's files tell coordinates, tile size and resolution, and not all of "
-                "them "
-                "are known here; give the slides' resolution with --default-mpp or --mpp-table, or convert "
-                "to clam."
+                "them are known here; give the slides' resolution with --default-mpp or --mpp-table, or "
+                "convert to clam."
             )
         if not np.isfinite(bag.features).all():
             raise ForeignFileError(f"The features of {bag.slide_id} hold NaN or infinity; make them again.")
