@@ -9,8 +9,9 @@ from pathlib import Path
 
 from wsi_ncmi.errors import JobStoppedError
 
-__all__ = ["storing"]
+__all__ = ["check_place", "storing"]
 
+_PLACES: dict[Path, tuple[int, int]] = {}
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -39,3 +40,38 @@ def storing(path: Path) -> Iterator[None]:
         else:
             message = f"{path.name} can't be written in {where} ({reason}); restore the folder and {resume}."
         raise JobStoppedError(message) from error
+
+
+def check_place(folder: Path) -> None:
+    """Makes sure that an output folder is still the one that it was when this process first asked.
+
+    When a network folder is unmounted its mount point stays, empty and on the local disk: without this check
+    the rest of a job would go there, and nobody would find it.
+
+    Args:
+        folder: The output folder; one that does not exist yet is not remembered.
+
+    Raises:
+        JobStoppedError: It is gone, or another folder stands in its place.
+    """
+    try:
+        status = folder.stat()
+    except FileNotFoundError:
+        if folder in _PLACES:
+            raise JobStoppedError(
+                f"The output folder {folder} is gone; mount it again and start the same command again, what "
+                "is done is kept."
+            ) from None
+        return
+    except OSError as error:
+        raise JobStoppedError(
+            f"The output folder {folder} can't be reached any more ({error.strerror}); mount it again and "
+            "start the same command again, what is done is kept."
+        ) from error
+    place = (status.st_dev, status.st_ino)
+    if _PLACES.setdefault(folder, place) != place:
+        del _PLACES[folder]  # who starts again means the folder that is there then
+        raise JobStoppedError(
+            f"Another folder stands where the output folder {folder} was when the job began; mount the right "
+            "one again and start the same command again, what is done is kept."
+        )

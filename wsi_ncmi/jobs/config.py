@@ -9,10 +9,12 @@ from pydantic import BeforeValidator, Field, TypeAdapter
 
 from wsi_ncmi.cohorts import SplitOptions
 from wsi_ncmi.encoders.options import EncoderOptions
+from wsi_ncmi.features.stain.options import StainOptions
 from wsi_ncmi.losses import LossOptions
 from wsi_ncmi.mil import ModelOptions
 from wsi_ncmi.options import options
 from wsi_ncmi.tiling.options import GridOptions
+from wsi_ncmi.tissue.artifact_options import ArtifactOptions
 from wsi_ncmi.tissue.options import TissueOptions
 from wsi_ncmi.training import TrainingOptions
 
@@ -31,12 +33,15 @@ class ExtractionOptions:
     """How slides are worked through.
 
     Attributes:
-        workers: Processes; None takes one a core that this process may use (affinity and cgroup quota).
+        workers: Processes; None takes one a GPU, or what suits the encoder and the cores that this process
+            may use (affinity and cgroup quota).
         timeout_per_slide: Seconds after which a slide is given up; None waits for ever.
+        buffer_mib: Decoded pixels held between reading and encoding, in MiB, all processes together.
     """
 
     workers: Annotated[int, Field(ge=1)] | None = None
     timeout_per_slide: Annotated[float, Field(gt=0)] | None = None
+    buffer_mib: Annotated[int, Field(ge=64)] = 512
 
 
 @options
@@ -67,7 +72,12 @@ class JobConfig:
         default_mpp: Resolution in µm per pixel of slides for which nothing else gives it.
         weights_dir: Folder of encoder weights; the environment variable ``WSI_NCMI_WEIGHTS`` does the same.
         tissue: Tissue segmentation.
+        artifacts: What happens to tiles with pen ink, folds, borders or blur.
+        annotations: Folder of QuPath's GeoJSON or ASAP's XML, a file a slide, that change the tissue.
         grid: Tile grid.
+        further_mpp: Further resolutions in µm per pixel, each a set of features of its own; training and
+            prediction use the one of ``grid``.
+        stain: Stain normalisation of the tiles.
         encoder: Tile encoder.
         extraction: Processes and time limits.
         splits: Splits file to use instead of making one.
@@ -90,7 +100,11 @@ class JobConfig:
     default_mpp: Annotated[float, Field(gt=0.02, lt=100)] | None = None
     weights_dir: Path | None = None
     tissue: TissueOptions = Field(default_factory=TissueOptions)
+    artifacts: ArtifactOptions = Field(default_factory=ArtifactOptions)
+    annotations: Path | None = None
     grid: GridOptions = Field(default_factory=GridOptions)
+    further_mpp: tuple[Annotated[float, Field(gt=0.02, le=100)], ...] = ()
+    stain: StainOptions = Field(default_factory=StainOptions)
     encoder: EncoderOptions = Field(default_factory=EncoderOptions)
     extraction: ExtractionOptions = Field(default_factory=ExtractionOptions)
     splits: Path | None = None

@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from wsi_ncmi.features import Journal, LedgerRow, SlideTask
+from wsi_ncmi.features.engine import Load
 from wsi_ncmi.features.extraction import ALREADY_EXTRACTED
-from wsi_ncmi.features.storage import storing
+from wsi_ncmi.features.storage import check_place, storing
 from wsi_ncmi.progress import TaskProgress
 
 __all__ = ["JOURNAL", "Bookkeeping"]
@@ -25,6 +26,9 @@ class Bookkeeping(contextlib.ExitStack):
         tasks: The job.
         progress: Advanced by one a slide.
         on_row: Called with every row.
+
+    Attributes:
+        load: What the encoder has done so far.
 
     Raises:
         JobStoppedError: The journal can't be written.
@@ -45,22 +49,32 @@ class Bookkeeping(contextlib.ExitStack):
         self._started = time.monotonic()
         self._tiles = 0
         self._failed = 0
+        self.load = Load()
 
-    def add(self, index: int, row: LedgerRow) -> None:
-        """Takes the final row of the task at ``index``."""
+    def add(self, index: int, row: LedgerRow, load: Load) -> None:
+        """Takes the final row of the task at ``index``, and what the encoder has done so far."""
+        self.load = load
         self._rows[index] = row
         if row.reason != ALREADY_EXTRACTED:
             # A slide that was there before is in the journal since then.
             out = self._tasks[index].out
+            check_place(out)
             with storing(out / JOURNAL):
                 self._journal(out).append(row)
             self._tiles += row.tiles
         self._failed += row.status == "failed"
         if self._on_row is not None:
             self._on_row(row)
+        self._progress.advance(1, self._note() + (f", {self._failed} failed" if self._failed else ""))
+
+    @property
+    def totals(self) -> str:
+        """Tiles, their rate and the encoder's idle share, in words."""
+        return f"{self._tiles} tiles in {time.monotonic() - self._started:.0f} s, {self._note()}"
+
+    def _note(self) -> str:
         rate = self._tiles / max(time.monotonic() - self._started, 1e-9)
-        note = f"{rate:.0f} tiles/s" + (f", {self._failed} failed" if self._failed else "")
-        self._progress.advance(1, note)
+        return f"{rate:.0f} tiles/s, encoder idle {self.load.idle_share:.0%}"
 
     @property
     def rows(self) -> list[LedgerRow]:

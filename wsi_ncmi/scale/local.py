@@ -1,41 +1,46 @@
-"""Extraction on one machine: spawned, supervised processes; a bad slide costs itself and nothing else."""
+"""Extraction on one machine: in this process, or by supervised processes that may die."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
+import queue
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
-from multiprocessing.connection import wait
 from typing import Any
 
-from wsi_ncmi.encoders import EncoderOptions, load_encoder
-from wsi_ncmi.errors import JobStoppedError, WsiNcmiError
-from wsi_ncmi.features import LedgerRow, SlideTask, clean_up, extract_slide, failed_row
+from wsi_ncmi.encoders import Encoder, EncoderOptions, load_encoder
+from wsi_ncmi.features import LedgerRow, SlideTask
+from wsi_ncmi.features.engine import Engine, Event, Finished, Hungry, Load, Stopped
 from wsi_ncmi.features.extraction import CLAIMED
 from wsi_ncmi.progress import NullProgress, ProgressReporter
+from wsi_ncmi.scale.allocator import keep_large_buffers
 from wsi_ncmi.scale.bookkeeping import Bookkeeping
-from wsi_ncmi.scale.limits import available_cores
+from wsi_ncmi.scale.crew import Crew
+from wsi_ncmi.scale.layout import Layout, limit_threads, plan_layout, visible_gpus
+from wsi_ncmi.scale.limits import available_cores, memory_limit
 from wsi_ncmi.scale.queue import SlideQueue
-from wsi_ncmi.scale.supervised import Supervised
-from wsi_ncmi.scale.worker import limit_threads
 
 __all__ = ["run_slides"]
 
-_MOST_BAD_STARTS = 3
+_LOG = logging.getLogger(__name__)
+_LOOK_S = 1.0
 
 
 def run_slides(
     tasks: Sequence[SlideTask],
     encoder_options: EncoderOptions,
     *,
-    workers: int = 1,
+    workers: int | None = 1,
     timeout_s: float | None = None,
+    buffer_mib: int = 512,
+    encoder: Encoder | None = None,
     progress: ProgressReporter | None = None,
     on_row: Callable[[LedgerRow], None] | None = None,
+    on_load: Callable[[Load], None] | None = None,
 ) -> list[LedgerRow]:
-    """Extracts slides, by one worker in this process or by several of their own.
+    """Extracts slides, in this process or by supervised processes of their own.
 
     Every row goes to ``<out>/ledger.jsonl`` (fsynced) as it comes. Slides that another live job on the same
     output holds are waited for. On Ctrl-C or SIGTERM the workers end, unfinished files go, and the same call
@@ -44,10 +49,15 @@ def run_slides(
     Args:
         tasks: The job.
         encoder_options: The encoder, loaded once by each worker.
-        workers: Processes; 1 without a time limit works in this process.
-        timeout_s: Seconds after which a slide is given up (its process is killed); None waits for ever.
-        progress: Told about every slide, with tiles per second.
+        workers: Processes; 1 without a time limit works in this process, where a slide that kills its reader
+            kills the job; None takes one a GPU, or what suits encoder and cores.
+        timeout_s: Seconds after which a slide is given up (its process is killed); None waits for ever. Time
+            in which a slide waits for others does not count.
+        buffer_mib: Decoded pixels held between reading and encoding, all processes together.
+        encoder: The same encoder, where it is loaded already; used when the work is done in this process.
+        progress: Told about every slide, with tiles per second and the encoder's idle share.
         on_row: Called here with every row as it comes.
+        on_load: Called once at the end with what the encoder had to do.
 
     Returns:
         One row a task, in the order of the tasks.
@@ -65,146 +75,62 @@ def run_slides(
     ):
         if not tasks:
             return []
-        if workers <= 1 and timeout_s is None:
-            _run_here(tasks, encoder_options, books)
+        layout = plan_layout(
+            encoder_options, workers=workers, slides=len(tasks), cores=available_cores(),
+            memory=memory_limit(), gpus=visible_gpus(encoder_options), buffer_bytes=buffer_mib << 20,
+        )  # fmt: skip
+        if workers is not None and workers <= 1 and timeout_s is None:
+            _run_here(tasks, encoder_options, encoder, layout, books)
         else:
-            crew = _Crew(tasks, encoder_options, min(workers, len(tasks)), timeout_s, books)
+            crew = Crew(tasks, encoder_options, layout, timeout_s, books)
             try:
                 crew.run()
             finally:
                 crew.stop()
+        _LOG.info("extract: %s", books.totals)
+        if on_load is not None:
+            on_load(books.load)
         return books.rows
 
 
-def _run_here(tasks: Sequence[SlideTask], options: EncoderOptions, books: Bookkeeping) -> None:
-    encoder = load_encoder(options)
-    limit_threads(available_cores())
-    queue = SlideQueue(len(tasks))
-    while queue:
-        index = queue.take()
-        if index is None:
-            time.sleep(queue.wait_s or 0.0)
-            continue
-        row = extract_slide(tasks[index], encoder, batch_size=options.batch_size)
-        if row.reason == CLAIMED:
-            queue.postpone(index)
-        else:
-            books.add(index, row)
-
-
-class _Crew:
-    """Hands slides to supervised processes one at a time, whichever is free."""
-
-    def __init__(
-        self,
-        tasks: Sequence[SlideTask],
-        options: EncoderOptions,
-        workers: int,
-        timeout_s: float | None,
-        books: Bookkeeping,
-    ) -> None:
-        self._tasks = tasks
-        self._options = options
-        self._size = max(1, workers)
-        self._timeout_s = timeout_s
-        self._books = books
-        self._queue = SlideQueue(len(tasks))
-        self._threads = max(1, available_cores() // self._size)
-        self._workers: list[Supervised] = []
-        self._started = 0
-        self._bad_starts = 0
-
-    def run(self) -> None:
-        """Returns when every task has its row."""
-        while self._queue or any(worker.index is not None for worker in self._workers):
-            self._man()
-            ready = wait([worker.connection for worker in self._workers], self._patience())
-            for worker in list(self._workers):
-                if worker.connection in ready:
-                    self._hear(worker)
-                elif worker.is_overdue:
-                    self._lose(worker, kill=True)
-
-    def stop(self) -> None:
-        """Ends all workers, and what one still has in hand leaves no trace."""
-        for worker in self._workers:
-            busy = worker.index
-            worker.end(kill=busy is not None or not worker.ready)
-            if busy is not None:
-                clean_up(self._tasks[busy], self._options.name)
-        self._workers.clear()
-
-    def _man(self) -> None:
-        """Starts the workers that are missing and gives slides to the free ones."""
-        idle_or_starting = sum(worker.index is None for worker in self._workers)
-        while len(self._workers) < self._size and idle_or_starting < len(self._queue):
-            self._started += 1
-            self._workers.append(Supervised(self._options, threads=self._threads, loud=self._started == 1))
-            idle_or_starting += 1
-        for worker in self._workers:
-            if worker.ready and worker.index is None:
-                index = self._queue.take()
-                if index is None:
-                    break
-                worker.give(index, self._tasks[index], self._timeout_s)
-
-    def _patience(self) -> float | None:
-        """Seconds until something may have to be done without news."""
-        now = time.monotonic()
-        moments = [worker.deadline - now for worker in self._workers if worker.deadline is not None]
-        later = self._queue.wait_s
-        if later is not None:
-            moments.append(later)
-        return max(0.0, min(moments)) if moments else None
-
-    def _hear(self, worker: Supervised) -> None:
-        try:
-            kind, *content = worker.connection.recv()
-        except (EOFError, OSError):
-            self._lose(worker, kill=False)
-            return
-        if kind == "stop":
-            error: WsiNcmiError = content[0]
-            raise error
-        self._bad_starts = 0
-        if kind == "ready":
-            worker.ready = True
-            return
-        index, worker.index, worker.deadline = worker.index, None, None
-        assert index is not None
-        row: LedgerRow = content[0]
-        if row.reason == CLAIMED:
-            self._queue.postpone(index)
-        else:
-            self._books.add(index, row)
-
-    def _lose(self, worker: Supervised, *, kill: bool) -> None:
-        """A worker died, or its slide takes too long: the slide fails, another worker comes."""
-        self._workers.remove(worker)
-        how = worker.end(kill=kill)
-        if worker.index is None:
-            self._bad_starts += not worker.ready
-            if self._bad_starts >= _MOST_BAD_STARTS:
-                raise JobStoppedError(
-                    f"{_MOST_BAD_STARTS} worker processes in a row died before they could start ({how}); "
-                    "most often memory is short: use fewer workers (--workers)."
-                )
-            return
-        task = self._tasks[worker.index]
-        clean_up(task, self._options.name)
-        if kill:
-            reason = (
-                f"took longer than {self._timeout_s:g} s and was given up; check the slide or raise "
-                "--timeout-per-slide"
-            )
-            seconds = self._timeout_s or 0.0
-        else:
-            reason = (
-                f"its worker process died ({how}); a kill by the system mostly means too little memory: "
-                "use fewer workers (--workers)"
-            )
-            seconds = 0.0
-        self._books.add(worker.index, failed_row(task, reason, seconds))
+def _run_here(
+    tasks: Sequence[SlideTask],
+    options: EncoderOptions,
+    encoder: Encoder | None,
+    layout: Layout,
+    books: Bookkeeping,
+) -> None:
+    if ":" in options.name:
+        keep_large_buffers()
+    if encoder is None:
+        encoder = load_encoder(options)
+    threads_before = limit_threads(layout.threads)
+    events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+    slides = SlideQueue(len(tasks))
+    hunger = in_hand = 0
+    try:
+        with Engine(encoder, events.put, layout.engine) as engine:
+            while slides or in_hand:
+                while hunger and (index := slides.take()) is not None:
+                    engine.submit(index, tasks[index])
+                    hunger, in_hand = hunger - 1, in_hand + 1
+                try:
+                    event = events.get(timeout=_LOOK_S if slides.wait_s is None else slides.wait_s)
+                except queue.Empty:
+                    continue
+                if isinstance(event, Stopped):
+                    raise event.error
+                if isinstance(event, Hungry):
+                    hunger += 1
+                elif isinstance(event, Finished):
+                    in_hand -= 1
+                    if event.row.reason == CLAIMED:
+                        slides.postpone(event.index)
+                    else:
+                        books.add(event.index, event.row, event.load)
+    finally:
+        if threads_before:
+            limit_threads(threads_before)
 
 
 @contextlib.contextmanager

@@ -35,6 +35,10 @@ class SlideQueue:
             return self._later.popleft()[1]
         return None
 
+    def put_back(self, index: int) -> None:
+        """Puts back a slide that was begun and not finished: it comes next."""
+        self._next.appendleft(index)
+
     def postpone(self, index: int) -> None:
         """Puts back a slide that another live job holds: it is done there, or free when that job dies."""
         self._later.append((time.monotonic() + _AGAIN_S, index))

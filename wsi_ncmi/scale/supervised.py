@@ -7,11 +7,15 @@ import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Iterator, Mapping
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
 from wsi_ncmi.encoders import EncoderOptions
 from wsi_ncmi.features import SlideTask
+from wsi_ncmi.features.engine import Load
+from wsi_ncmi.scale.clock import Clock
+from wsi_ncmi.scale.layout import Layout
 from wsi_ncmi.scale.worker import serve
 
 __all__ = ["Supervised"]
@@ -25,52 +29,66 @@ class Supervised:
 
     Args:
         options: The encoder that it loads.
-        threads: Its compute threads.
+        layout: Its threads, memory and device.
+        number: Its place in the layout.
         loud: Whether it shows warnings about the encoder.
 
     Attributes:
         connection: The supervisor's end of the pipe.
         ready: Whether the encoder is loaded.
-        index: Position of the task in hand, or None.
-        deadline: When that task is overdue (monotonic seconds), or None.
+        hunger: Slides that it asks for.
+        hand: Positions of the tasks in hand, with the clock of each.
+        load: What its engine said last.
+        number: Its place in the layout.
     """
 
-    def __init__(self, options: EncoderOptions, *, threads: int, loud: bool) -> None:
+    def __init__(self, options: EncoderOptions, layout: Layout, number: int, *, loud: bool) -> None:
         context = multiprocessing.get_context("spawn")
+        self.number = number
         self.connection: Connection
         self.connection, theirs = context.Pipe()
         self.process: BaseProcess = context.Process(
-            target=serve, args=(theirs, options, threads, loud, os.getpid()), daemon=True
+            target=serve,
+            args=(theirs, options, layout.engine, layout.threads, loud, os.getpid()),
+            daemon=True,
         )
-        # Thread pools read these when numpy and torch are first imported, before any code of ours runs in the
+        # Thread pools and CUDA read these when they are first loaded, before any code of ours runs in the
         # child: they have to be in the environment that it starts with.
-        before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
-        os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(threads)))
-        try:
+        wanted = dict.fromkeys(_THREAD_VARIABLES, str(layout.threads))
+        device = layout.devices[number]
+        if device is not None:
+            wanted["CUDA_VISIBLE_DEVICES"] = device
+        with _environment(wanted):
             self.process.start()
-        finally:
-            for name, value in before.items():
-                if value is None:
-                    del os.environ[name]
-                else:
-                    os.environ[name] = value
         # The supervisor's copy must go, or the end of the child would never read as the end of the pipe.
         theirs.close()
         self.ready = False
-        self.index: int | None = None
-        self.deadline: float | None = None
+        self.hunger = 0
+        self.hand: dict[int, Clock] = {}
+        self.load = Load()
 
     def give(self, index: int, task: SlideTask, timeout_s: float | None) -> None:
         """Hands over a task; a child that has died meanwhile shows as the end of its pipe."""
-        self.index = index
-        self.deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        self.hand[index] = Clock(timeout_s)
+        self.hunger -= 1
         with contextlib.suppress(OSError):
-            self.connection.send(task)
+            self.connection.send((index, task))
 
     @property
-    def is_overdue(self) -> bool:
-        """Whether the task in hand has taken longer than it may."""
-        return self.deadline is not None and time.monotonic() >= self.deadline
+    def deadline(self) -> float | None:
+        """When the first of the tasks in hand is overdue (monotonic seconds); None: never."""
+        moments = [clock.deadline for clock in self.hand.values() if clock.deadline is not None]
+        return min(moments, default=None)
+
+    @property
+    def overdue(self) -> list[int]:
+        """The tasks in hand that have taken longer than they may."""
+        now = time.monotonic()
+        return [
+            index
+            for index, clock in self.hand.items()
+            if clock.deadline is not None and now >= clock.deadline
+        ]
 
     def end(self, *, kill: bool = False) -> str:
         """Ends the process and waits until it is gone.
@@ -93,3 +111,17 @@ class Supervised:
             with contextlib.suppress(ValueError):
                 return f"signal {signal.Signals(-code).name}"
         return f"exit code {code}"
+
+
+@contextlib.contextmanager
+def _environment(wanted: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

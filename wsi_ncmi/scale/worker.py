@@ -1,4 +1,4 @@
-"""A worker process: loads the encoder once, then extracts the slides that it is handed."""
+"""A worker process: loads the encoder once, then runs an engine on the slides that it is handed."""
 
 from __future__ import annotations
 
@@ -12,23 +12,33 @@ from typing import Any
 
 from wsi_ncmi.encoders import EncoderOptions, load_encoder
 from wsi_ncmi.errors import WsiNcmiError
-from wsi_ncmi.features import SlideTask, extract_slide
+from wsi_ncmi.features.engine import Engine, EngineOptions, Stopped
+from wsi_ncmi.scale.allocator import keep_large_buffers
+from wsi_ncmi.scale.layout import limit_threads
 
-__all__ = ["limit_threads", "serve"]
+__all__ = ["serve"]
 
 _ORPHAN_CHECK_S = 1.0
 
 
-def serve(connection: Connection, options: EncoderOptions, threads: int, loud: bool, parent: int) -> None:
+def serve(
+    connection: Connection,
+    options: EncoderOptions,
+    engine: EngineOptions,
+    threads: int,
+    loud: bool,
+    parent: int,
+) -> None:
     """Runs in the child until its pipe ends.
 
-    It says ``("ready",)`` once, then for each task ``("row", LedgerRow)``; ``("stop", error)`` when the whole
-    job can't go on.
+    It says ``"ready"`` once, then every event of its engine; ``Stopped`` when the whole job can't go on. It
+    takes pairs of a task's position and the task, one for each time that it said ``Hungry``.
 
     Args:
         connection: The child's end of its own pipe.
         options: The encoder.
-        threads: Compute threads.
+        engine: Threads and memory of the engine.
+        threads: Compute threads of one encoding thread.
         loud: Whether warnings about the encoder are shown (by one worker only).
         parent: Process id of the supervisor; without it nobody waits for a result.
     """
@@ -36,40 +46,34 @@ def serve(connection: Connection, options: EncoderOptions, threads: int, loud: b
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
     if not loud:
         logging.getLogger("wsi_ncmi.encoders").setLevel(logging.ERROR)
+    if ":" in options.name:
+        keep_large_buffers()
+    lock = threading.Lock()
+
+    def send(message: Any) -> None:
+        with lock:
+            try:
+                connection.send(message)
+            except (BrokenPipeError, ConnectionResetError, OSError):
+                os._exit(1)  # The parent is gone; any thread may be the first to notice.
+
     try:
         encoder = load_encoder(options)
         limit_threads(threads)
     except WsiNcmiError as error:
-        _send(connection, ("stop", error))
+        send(Stopped(error))
         return
-    _send(connection, ("ready",))
-    while True:
-        try:
-            task: SlideTask = connection.recv()
-        except EOFError:
-            # Torch takes seconds to leave a process in order; all our files are closed and on disk by now.
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(0)
-        try:
-            message: tuple[Any, ...] = ("row", extract_slide(task, encoder, batch_size=options.batch_size))
-        except WsiNcmiError as error:
-            message = ("stop", error)
-        _send(connection, message)
-
-
-def limit_threads(threads: int) -> None:
-    """Lets torch use so many threads, if the encoder has loaded torch at all."""
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.get_num_threads() != threads:
-        torch.set_num_threads(threads)
-
-
-def _send(connection: Connection, message: tuple[Any, ...]) -> None:
-    try:
-        connection.send(message)
-    except (BrokenPipeError, ConnectionResetError):
-        raise SystemExit(1) from None  # The parent is gone.
+    send("ready")
+    with Engine(encoder, send, engine) as running:
+        while True:
+            try:
+                index, task = connection.recv()
+            except EOFError:
+                # Torch takes seconds to leave a process in order; our files are closed and on disk by now.
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(0)
+            running.submit(index, task)
 
 
 def _die_with(parent: int) -> None:

@@ -15,7 +15,7 @@ from wsi_ncmi.features.paths import remove_leftovers
 from wsi_ncmi.features.publishing import skipped_row
 from wsi_ncmi.features.reader import open_features_file, read_identity
 from wsi_ncmi.features.schema import EncoderFacts, difference
-from wsi_ncmi.features.storage import storing
+from wsi_ncmi.features.storage import check_place, storing
 from wsi_ncmi.features.task import SlideTask
 
 __all__ = ["ALREADY_EXTRACTED", "CLAIMED", "admit", "check_conflicts", "clean_up", "failed_row"]
@@ -41,6 +41,7 @@ def failed_row(task: SlideTask, reason: str, seconds: float = 0.0) -> LedgerRow:
         reader=record.reader,
         mpp=record.mpp_x,
         mpp_source=record.mpp_source,
+        features_set=task.features_set,
     )
 
 
@@ -103,9 +104,11 @@ def admit(
         if claimed.exists():
             clean_up(task, encoder.name)  # its holder was killed between publishing and releasing
         return skipped
+    check_place(task.out)
     with storing(path):
         for file in (*files, claimed):
             file.parent.mkdir(parents=True, exist_ok=True)
+    check_place(task.out)
     if not held.enter_context(claim(claimed)):
         return replace(row, status="skipped", reason=CLAIMED)
     # Whoever held the claim before us may have finished since we looked.

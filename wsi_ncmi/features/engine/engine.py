@@ -33,6 +33,7 @@ from wsi_ncmi.features.engine.reading import read_tiles_of
 from wsi_ncmi.features.engine.work import SlideWork
 from wsi_ncmi.features.preparation import prepare_slide
 from wsi_ncmi.features.publishing import done_row, publish_slide
+from wsi_ncmi.features.storage import check_place
 from wsi_ncmi.features.task import SlideTask
 from wsi_ncmi.slides import open_slide
 
@@ -279,6 +280,7 @@ class Engine:
             return
         try:
             embedded = work.assemble(self._encoder)
+            check_place(work.task.out)
             publish_slide(work.prepared, embedded, self._encoder)
         except (IdentityConflictError, JobStoppedError):
             raise

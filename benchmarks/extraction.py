@@ -1,0 +1,278 @@
+"""Whole extraction of a cohort against the encoder alone, the bound of the cores, and the usual plain loop.
+
+    python benchmarks/extraction.py [--seconds 30] [--json]
+
+The cohort is synthetic: slides of 6,144 × 4,096 px at 0.25 µm, JPEG q80, pyramid 1, 4, 16, tissue in the
+middle; tiles of 256 px at 0.5 µm. All is measured in one process, so that the start of processes (5 s for
+PyTorch) is not part of it; a worker process pays it once.
+
+- ``share_of_encoder`` (resnet50): tiles/s of inventory, tissue, reading, encoding and publishing together,
+  over tiles/s of the same encoder, in as many threads, on tiles in memory. Both sides in turn, median ratio.
+- ``share_of_bound`` (squeezenet1_1): tiles/s of the extraction over cores / (core-seconds a tile of the
+  encoder with its transform + core-seconds a tile of reading); 1 means that all else is hidden or free.
+- ``vs_peer_loop`` (squeezenet1_1): the extraction over the loop that is usual in this field: OpenSlide's
+  ``read_region`` a tile, Pillow, a DataLoader with one process a core, the model as torchvision gives it.
+- ``gpu_share_of_encoder`` (ViT-L/16): as the first one, where there is a CUDA device; else null.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import openslide
+import simplejpeg
+import tifffile
+import torch
+import torchvision
+from numpy.typing import NDArray
+from PIL import Image
+
+from wsi_ncmi.encoders import Encoder, EncoderOptions, load_encoder
+from wsi_ncmi.features import SlideTask
+from wsi_ncmi.features.preparation import prepare_slide
+from wsi_ncmi.scale import available_cores, run_slides
+from wsi_ncmi.scale.allocator import keep_large_buffers
+from wsi_ncmi.slides import open_slide, take_inventory
+from wsi_ncmi.tiling import GridOptions, TileReader
+from wsi_ncmi.tissue import TissueOptions
+
+WIDTH_PX, HEIGHT_PX, STORED_PX, TILE_PX = 6144, 4096, 256, 256
+GRID = GridOptions(mpp=0.5, tile_px=TILE_PX)
+CORES = available_cores()
+
+
+def write_slide(path: Path, seed: int) -> None:
+    """An Aperio-like slide: glass, and an ellipse of textured tissue; levels 1, 4 and 16."""
+    rng = np.random.default_rng(seed)
+
+    def stored(tissue: bool) -> bytes:
+        pixels = np.zeros((STORED_PX, STORED_PX), np.float32)
+        for step, weight in ((64, 40.0), (16, 35.0), (4, 20.0)):  # compartments, nuclei, chromatin
+            grains = rng.normal(0, 1, (STORED_PX // step + 3,) * 2).astype(np.float32)
+            layer = Image.fromarray(grains).resize((STORED_PX,) * 2, Image.Resampling.BICUBIC)
+            pixels += weight * np.asarray(layer)
+        colour = np.array([185.0, 120.0, 175.0]) + pixels[:, :, None] * np.array([0.8, 1.0, 0.55])
+        if not tissue:
+            colour = np.full_like(colour, 243.0)
+        noisy = np.clip(colour + rng.normal(0, 2, colour.shape), 0, 255).astype(np.uint8)
+        return simplejpeg.encode_jpeg(noisy, quality=80, colorspace="RGB", colorsubsampling="420")
+
+    tissue, glass = [stored(True) for _ in range(32)], stored(False)
+    with tifffile.TiffWriter(path) as file:
+        for level, down in enumerate((1, 4, 16)):
+            width, height = WIDTH_PX // down, HEIGHT_PX // down
+            y, x = np.mgrid[: -(-height // STORED_PX), : -(-width // STORED_PX)]
+            centre = ((x + 0.5) * STORED_PX / width - 0.5, (y + 0.5) * STORED_PX / height - 0.5)
+            inside = (centre[0] ** 2 + centre[1] ** 2 < 0.42**2).ravel()
+            numbers = rng.integers(0, len(tissue), inside.size)
+            tiles = [tissue[number] if wet else glass for number, wet in zip(numbers, inside, strict=True)]
+            file.write(
+                iter(tiles), shape=(height, width, 3), dtype=np.uint8, tile=(STORED_PX, STORED_PX), compression=7,
+                photometric="ycbcr", subsampling=(2, 2), metadata=None, subfiletype=1 if level else 0,
+                description="Aperio Image Library v1\n|AppMag = 40|MPP = 0.25" if not level else None,
+            )  # fmt: skip
+
+
+def tasks_of(slides: Path, out: Path) -> list[SlideTask]:
+    """What a job does before the first tile: find the slides and read their facts."""
+    return [
+        SlideTask(record=record, root=slides, out=out, tissue=TissueOptions(), grid=GRID)
+        for record in take_inventory(slides)
+    ]
+
+
+def read_all(slides: Path) -> tuple[NDArray[np.uint8], float]:
+    """All tiles of the cohort, and the core-seconds that reading one takes."""
+    found, seconds = [], 0.0
+    for task in tasks_of(slides, slides):
+        with open_slide(task.slide_path) as slide:
+            prepared = prepare_slide(task, slide)
+            with TileReader(slide, prepared.grid, prepared.selection) as reader:
+                started = time.thread_time()
+                found += [batch.pixels for batch in reader.batches(16)]
+                seconds += time.thread_time() - started
+    pixels = np.concatenate(found)
+    return pixels, seconds / len(pixels)
+
+
+def encode_alone(encoder: Encoder, pixels: NDArray[np.uint8]) -> tuple[float, float]:
+    """Wall seconds and core-seconds of the encoder on tiles in memory, in one thread a core (CPU)."""
+    size = encoder.batch_size or 16
+    starts = iter(range(0, len(pixels), size))
+    lock = threading.Lock()
+
+    def lane() -> None:
+        begun = []
+        while True:
+            with lock:
+                start = next(starts, None)
+            if start is not None:
+                begun.append(encoder.begin(pixels[start : start + size]))
+            elif not begun:
+                return
+            if start is None or len(begun) >= encoder.depth:
+                begun.pop(0)()
+
+    threads = [threading.Thread(target=lane) for _ in range(CORES if encoder.concurrent else 1)]
+    wall, cpu = time.perf_counter(), time.process_time()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def extract_all(slides: Path, encoder: Encoder, options: EncoderOptions) -> tuple[float, int]:
+    """Wall seconds of the whole extraction into a fresh folder, and its tiles."""
+    with tempfile.TemporaryDirectory(dir=slides.parent) as out:
+        started = time.perf_counter()
+        rows = run_slides(tasks_of(slides, Path(out)), options, workers=1, encoder=encoder)
+        seconds = time.perf_counter() - started
+    assert all(row.status == "done" for row in rows), rows
+    return seconds, sum(row.tiles for row in rows)
+
+
+class PlainTiles(torch.utils.data.Dataset[torch.Tensor]):
+    """The usual dataset: one region a tile, Pillow, torchvision's transform."""
+
+    def __init__(self, slides: Path) -> None:
+        self._places: list[tuple[Path, int, int]] = []
+        for task in tasks_of(slides, slides):
+            with open_slide(task.slide_path) as slide:
+                corners = prepare_slide(task, slide).selection.coords.tolist()
+            self._places += [(task.slide_path, x, y) for x, y in corners]
+        self._open: dict[Path, openslide.OpenSlide] = {}
+        mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+        transforms = torchvision.transforms
+        steps = [transforms.Resize((224, 224)), transforms.ToTensor(), transforms.Normalize(mean, std)]
+        self._transform: Callable[[Image.Image], torch.Tensor] = transforms.Compose(steps)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, place: int) -> torch.Tensor:
+        path, x, y = self._places[place]
+        if path not in self._open:
+            self._open[path] = openslide.OpenSlide(path)
+        tile = self._open[path].read_region((x, y), 0, (2 * TILE_PX, 2 * TILE_PX)).convert("RGB")
+        return self._transform(tile.resize((TILE_PX, TILE_PX)))
+
+
+def plain_loop(dataset: PlainTiles, model: torch.nn.Module, limit: int) -> float:
+    """Tiles per second of the usual loop, from the first batch on."""
+    torch.set_num_threads(CORES)
+    chosen = torch.utils.data.Subset(dataset, range(min(limit, len(dataset))))
+    loader = torch.utils.data.DataLoader(chosen, batch_size=32, num_workers=CORES)
+    count, started = 0, time.perf_counter()
+    with torch.inference_mode():
+        for batch in loader:
+            count += len(model(batch).half().numpy())
+    torch.set_num_threads(1)
+    return count / (time.perf_counter() - started)
+
+
+def cohort(folder: Path, encoder: Encoder, seconds: float) -> Path:
+    """As many slides as the encoder is busy with for about so long, two at least; the files are shared."""
+    sample = np.zeros((32 * CORES, TILE_PX, TILE_PX, 3), np.uint8)
+    encode_alone(encoder, sample)  # warms up
+    rate = len(sample) / encode_alone(encoder, sample)[0]
+    slides = folder / f"slides-{encoder.name.replace(':', '_')}"
+    slides.mkdir()
+    for number in itertools.count():
+        if number >= 2 and number * TILES_A_SLIDE / rate >= seconds:
+            return slides
+        source = folder / f"slide_{number}.svs"
+        if not source.exists():
+            write_slide(source, number)
+        (slides / source.name).hardlink_to(source)
+    raise AssertionError
+
+
+TILES_A_SLIDE = 56
+
+
+def share_of_encoder(folder: Path, name: str, seconds: float, device: str) -> tuple[float, float, float]:
+    """Median ratio of extraction and encoder alone, and both rates."""
+    options = EncoderOptions(name=name, device=device)
+    encoder = load_encoder(options)
+    slides = cohort(folder, encoder, seconds / 4)
+    pixels, _ = read_all(slides)
+    ratios, rates, alone = [], [], []
+    for _ in range(2):
+        wall, _ = encode_alone(encoder, pixels)
+        took, tiles = extract_all(slides, encoder, options)
+        assert tiles == len(pixels)
+        ratios.append(wall / took)
+        rates.append(tiles / took)
+        alone.append(tiles / wall)
+    return statistics.median(ratios), statistics.median(rates), statistics.median(alone)
+
+
+def share_of_bound(folder: Path, name: str, seconds: float) -> tuple[float, float, float, Path]:
+    """Median ratio of extraction and bound, the rate and the bound's."""
+    options = EncoderOptions(name=name, device="cpu")
+    encoder = load_encoder(options)
+    slides = cohort(folder, encoder, seconds / 6)
+    ratios, rates, bounds = [], [], []
+    for _ in range(3):
+        pixels, reading = read_all(slides)
+        _, cpu = encode_alone(encoder, pixels)
+        took, tiles = extract_all(slides, encoder, options)
+        bounds.append(CORES / (cpu / len(pixels) + reading))
+        rates.append(tiles / took)
+        ratios.append(rates[-1] / bounds[-1])
+    return statistics.median(ratios), statistics.median(rates), statistics.median(bounds), slides
+
+
+def main() -> None:
+    """Measures everything and prints what came out."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", type=float, default=30.0, help="time for the measurements together")
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    arguments = parser.parse_args()
+    keep_large_buffers()
+    torch.set_num_threads(1)
+    results: dict[str, float | None] = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        share, rate, alone = share_of_encoder(folder, "torchvision:resnet50", arguments.seconds * 0.6, "cpu")
+        results |= {
+            "share_of_encoder": share,
+            "resnet50_tiles_per_s": rate,
+            "resnet50_alone_tiles_per_s": alone,
+        }
+        print(f"share_of_encoder  {share:5.3f}  ({rate:.1f} against {alone:.1f} tiles/s)", flush=True)
+        share, rate, bound, slides = share_of_bound(
+            folder, "torchvision:squeezenet1_1", arguments.seconds * 0.3
+        )
+        results |= {"share_of_bound": share, "squeezenet1_1_tiles_per_s": rate, "squeezenet1_1_bound": bound}
+        print(f"share_of_bound    {share:5.3f}  ({rate:.1f} against {bound:.1f} tiles/s)", flush=True)
+        model = torchvision.models.squeezenet1_1(weights=None).eval()
+        plain = plain_loop(PlainTiles(slides), model, int(arguments.seconds * 0.1 * 60))
+        results |= {"vs_peer_loop": rate / plain, "peer_loop_tiles_per_s": plain}
+        print(f"vs_peer_loop      {rate / plain:5.2f}   ({rate:.1f} against {plain:.1f} tiles/s)", flush=True)
+        results["gpu_share_of_encoder"] = None
+        if torch.cuda.is_available():
+            name = "timm:vit_large_patch16_224"
+            share, rate, alone = share_of_encoder(folder, name, arguments.seconds * 0.3, "cuda")
+            results |= {"gpu_share_of_encoder": share, "gpu_tiles_per_s": rate}
+            print(f"gpu_share         {share:5.3f}  ({rate:.1f} against {alone:.1f} tiles/s)", flush=True)
+        else:
+            print("gpu_share         not run: there is no CUDA device here", flush=True)
+    if arguments.json:
+        print(json.dumps({k: v if v is None else round(v, 3) for k, v in results.items()}))
+
+
+if __name__ == "__main__":
+    main()
