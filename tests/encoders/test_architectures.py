@@ -190,7 +190,25 @@ def test_dinov2_names_are_mapped_as_timm_maps_them(key, chunked):
     ours = to_our_names(architecture.names, published, network)
     for name in network.state_dict():
         assert torch.equal(ours[name], expected[name]), name
-    load_strictly(network, ours, head=(*architecture.left_over, "mask_token"), path=Path("x"), name="tiny")
+    load_strictly(network, ours, head=architecture.left_over, path=Path("x"), name="tiny")
+
+
+@pytest.mark.parametrize("names", ["timm", "dinov2"])
+def test_positions_for_another_size_are_those_of_timm(names):
+    """Kaiko's ViT-L/14: the file is for 518 px, tiles have 224; timm resamples at every forward pass."""
+    larger = build_architecture(_preset_like("kaiko-vitl14", img_size=28), meta=False).eval()
+    torch.manual_seed(2)
+    with torch.no_grad():
+        for tensor in larger.parameters():
+            tensor.normal_(std=0.3)
+    state = dict(larger.state_dict())
+    if names == "dinov2":
+        first = torch.randn(1, 1, 16)
+        state = _dinov2_names(larger, {**state, "cls_token": state["cls_token"] - first, "pos_embed": torch.cat([first, state["pos_embed"]], 1)})  # fmt: skip
+    network = _load(_preset_like("kaiko-vitl14"), state)
+    pixels = torch.randn(2, 3, 12, 12)
+    with torch.inference_mode():
+        torch.testing.assert_close(network(pixels), larger(pixels), rtol=1e-4, atol=1e-5)
 
 
 def test_imported_names_stay_and_unknown_ones_are_reported():

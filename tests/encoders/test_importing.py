@@ -3,11 +3,13 @@ from __future__ import annotations
 import dataclasses
 import os
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from wsi_ncmi.encoders import EncoderOptions, load_encoder
 from wsi_ncmi.encoders.architectures import build_architecture
 from wsi_ncmi.encoders.importing import import_weights, recognised
 from wsi_ncmi.encoders.manifest import read_manifest
@@ -137,6 +139,17 @@ def test_networks_of_timm_and_torchvision_can_be_kept_too(tmp_path):
         import_weights(tmp_path / "s.pth", "resnet", tmp_path / "w")
     with pytest.raises(InputError, match="no weights file"):
         import_weights(tmp_path / "absent.pth", "resnet50", tmp_path / "w")
+
+
+@pytest.mark.real_data
+def test_real_weights_are_the_same_after_an_import(real_data, tmp_path):
+    source = real_data / "encoders" / "squeezenet1_1_imagenet.safetensors"
+    made = import_weights(source, "torchvision:squeezenet1_1", tmp_path)
+    options = EncoderOptions(name="torchvision:squeezenet1_1", weights=source, device="cpu", batch_size=2)
+    direct, kept = load_encoder(options), load_encoder(dataclasses.replace(options, weights=tmp_path))
+    assert (kept.weights_source, kept.weights_sha256) == (made.path.name, direct.weights_sha256)
+    tiles = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
+    assert np.array_equal(kept.encode(tiles), direct.encode(tiles))
 
 
 def test_published_files_are_recognised(monkeypatch, small, tmp_path):

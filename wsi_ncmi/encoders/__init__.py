@@ -1,4 +1,4 @@
-"""Tile encoders: the weight-free descriptor and any frozen ``torchvision:`` or ``timm:`` network, offline."""
+"""Tile encoders: the weight-free descriptor, published presets, any frozen network, offline."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def _download(preset: Preset, hub: Hub, revision: str | None, scratch: Path) -> 
     from huggingface_hub import errors
 
     endpoint = os.environ.get("HF_ENDPOINT") or _ENDPOINT
-    where = f"{endpoint}/{hub.repository}"
+    where = f"{endpoint}/{'datasets/' if hub.kind == 'dataset' else ''}{hub.repository}"
     try:
         for name in hub.files:
             try:

@@ -41,8 +41,9 @@ _HF = (
 def to_our_names(names: str, state: _State, network: nn.Module) -> dict[str, Tensor]:
     """Renames the tensors of a published file to those of our network.
 
-    A file that has our names already (it was imported) comes back unchanged. Names that are not known stay
-    as they are, so that the strict load that follows reports them.
+    A file that has our names already (it was imported) comes back unchanged; its positions, too, unless they
+    are for another size of tile. Names that are not known stay as they are, so that the strict load that
+    follows reports them.
 
     Args:
         names: Whose names the file may use: ``timm``, ``dinov2``, ``hf_dinov2``, ``hf_vit``, ``timm_0_5`` or
@@ -54,7 +55,7 @@ def to_our_names(names: str, state: _State, network: nn.Module) -> dict[str, Ten
         Tensors by our name.
     """
     if network.state_dict().keys() <= state.keys():
-        return dict(state)
+        return _positions(dict(state), network) if names == "dinov2" else dict(state)
     return _MAPS[names](state, network)
 
 
@@ -78,7 +79,7 @@ def _hf(state: _State, network: nn.Module) -> dict[str, Tensor]:
             ]
             if all(part in renamed for part in parts):
                 renamed[f"blocks.{block}.attn.qkv.{kind}"] = torch.cat([renamed.pop(part) for part in parts])
-    return _positions(renamed, network)
+    return _positions(renamed, network, antialias=False)
 
 
 def _swin(state: _State, network: nn.Module) -> dict[str, Tensor]:
@@ -108,22 +109,27 @@ def _renamed(state: _State, rules: tuple[tuple[str, str], ...]) -> dict[str, Ten
     return renamed
 
 
-def _positions(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+def _positions(state: dict[str, Tensor], network: nn.Module, *, antialias: bool = True) -> dict[str, Tensor]:
     """Fits positions: the class token's own is added to it where ours has none, the grid to our size."""
     ours = network.state_dict()["pos_embed"]
     given = state.get("pos_embed")
     if given is None or given.ndim != 3 or given.shape == ours.shape:
         return state
     has_class = not bool(getattr(network, "no_embed_class", False))
-    first, grid = given[:, :1], given[:, 1:]
+    alone = round(given.shape[1] ** 0.5) ** 2 == given.shape[1]  # a square has no place for the class token
+    first, grid = (None, given) if alone else (given[:, :1], given[:, 1:])
     edge, wanted = (round(count**0.5) for count in (grid.shape[1], ours.shape[1] - has_class))
-    if edge**2 != grid.shape[1] or "cls_token" not in state:
-        return state  # not a class position and a square: the strict load says so
+    if edge**2 != grid.shape[1] or "cls_token" not in state or (first is None and has_class):
+        return state  # not what is known: the strict load says so
     if edge != wanted:
-        # As transformers' Dinov2Model does at every forward pass of another size.
+        # What timm (with antialias) and transformers (without) do anew at every forward pass.
         image = grid.float().reshape(1, edge, edge, -1).permute(0, 3, 1, 2)
-        image = nn.functional.interpolate(image, size=(wanted, wanted), mode="bicubic", align_corners=False)
+        image = nn.functional.interpolate(
+            image, size=(wanted, wanted), mode="bicubic", align_corners=False, antialias=antialias
+        )
         grid = image.permute(0, 2, 3, 1).flatten(1, 2).to(given.dtype)
+    if first is None:
+        return {**state, "pos_embed": grid}
     if has_class:
         return {**state, "pos_embed": torch.cat([first, grid], dim=1)}
     return {**state, "cls_token": state["cls_token"] + first, "pos_embed": grid}

@@ -21,7 +21,7 @@ def _hibou(key: str, title: str, repository: str, network: str, ratio: float, **
             {"img_size": 224, "init_values": 1e-5, "mlp_ratio": ratio, "dynamic_img_size": True},
             swiglu=True,
             names="hf_dinov2",
-            left_over=("embeddings.mask_token",),
+            left_over=("embeddings.mask_token", "mask_token"),
         ),
         recipe=_RECIPE,
         pooling="class",

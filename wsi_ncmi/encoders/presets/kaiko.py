@@ -30,6 +30,8 @@ def _kaiko(
         pooling="class",
         width=width,
         parameters=parameters,
+        # The file of ViT-L/14 has positions for 518 px; resampled once here, by timm at every pass.
+        unused=(37 * 37 - 16 * 16) * width if "dinov2" in network else 0,
         published=published,
         published_by="size of the float32 file on the hub" if published else "",
         mpp=(0.5, 0.25, 1.0, 2.0),
@@ -97,9 +99,9 @@ PRESETS = (
         "Kaiko ViT-L/14",
         "vit_large_patch14_reg4_dinov2",
         1024,
-        304_370_688,
+        303_230_976,
         "1.22GB",
-        img_size=518,
+        img_size=224,
     ),
     _MIDNIGHT,
     preset_with_pooling(
