@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,10 +25,31 @@ def command(
         str, typer.Option("--encoder", help="descriptor, torchvision:NAME or timm:NAME.")
     ] = "descriptor",
     weights: Annotated[Path | None, typer.Option(help="Weights file, or a folder that holds it.")] = None,
-    mpp: Annotated[float | None, typer.Option(help="Target µm per pixel (0.5).")] = None,
+    mpp: Annotated[
+        list[float] | None,
+        typer.Option(help="Target µm per pixel (0.5); given again, a further set of features each."),
+    ] = None,
+    magnification: Annotated[
+        list[float] | None, typer.Option(help="Another way to give --mpp: 10 / magnification.")
+    ] = None,
     tile_px: Annotated[int | None, typer.Option(help="Tile edge in pixels (256).")] = None,
     overlap_px: Annotated[int | None, typer.Option(help="Overlap of neighbours in pixels (0).")] = None,
     min_tissue: Annotated[float | None, typer.Option(help="Least tissue share of a tile (0.25).")] = None,
+    artifacts: Annotated[
+        str | None, typer.Option(help="keep or drop tiles with pen, folds, borders or blur (keep).")
+    ] = None,
+    annotations: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="QuPath GeoJSON or ASAP XML, a file a slide, that change the tissue."
+        ),
+    ] = None,
+    stain: Annotated[
+        str | None, typer.Option(help="Stain normalisation: none, macenko or reinhard (none).")
+    ] = None,
+    stain_reference: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Image whose colours are the target of --stain.")
+    ] = None,
     only: Annotated[Path | None, typer.Option("--list", help="CSV with slide_id: only these slides.")] = None,
     mpp_table: Annotated[Path | None, typer.Option(help="CSV with slide_id,mpp.")] = None,
     default_mpp: Annotated[
@@ -49,6 +71,9 @@ def command(
     allow_upsample: Annotated[
         bool, typer.Option("--allow-upsample", help="Accept slides coarser than --mpp.")
     ] = False,
+    scaled_decoding: Annotated[
+        bool, typer.Option("--scaled-decoding", help="Let the JPEG decoder reduce tiles: faster, not exact.")
+    ] = False,
     setting: Settings = None,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -62,12 +87,18 @@ def command(
     def act(progress: ProgressReporter) -> JobResult:
         from wsi_ncmi.jobs import ExtractionRequest, extract, load_config
 
-        grid = {"mpp": mpp, "tile_px": tile_px, "overlap_px": overlap_px, "min_tissue": min_tissue}
+        resolution, further = _resolutions(mpp or (), magnification or ())
+        grid = {"tile_px": tile_px, "overlap_px": overlap_px, "min_tissue": min_tissue, **resolution}
+        flags = {"allow_upsample": allow_upsample or None, "scaled_decoding": scaled_decoding or None}
         config = load_config(
             None,
             setting or (),
             {
-                "grid": {**grid, "allow_upsample": allow_upsample or None},
+                "grid": {**grid, **flags},
+                "further_mpp": further,
+                "artifacts": {"rule": artifacts},
+                "annotations": annotations,
+                "stain": {"method": stain, "reference": stain_reference},
                 "encoder": {
                     "name": encoder, "weights": weights, "batch_size": batch_size, "device": device,
                     "precision": precision,
@@ -83,6 +114,24 @@ def command(
         return extract(request, progress)
 
     run_verb(act, quiet=quiet, debug=debug, as_json=as_json)
+
+
+def _resolutions(
+    mpp: Sequence[float], magnification: Sequence[float]
+) -> tuple[dict[str, float], list[float] | None]:
+    """The main resolution as a key of the grid, and the further ones in µm per pixel."""
+    from wsi_ncmi.tiling.options import OBJECTIVE_UM
+
+    if mpp and magnification:
+        raise InputError("--mpp and --magnification both give the resolution; use one of them.")
+    for value in magnification:
+        if not value > 0:
+            raise InputError(f"--magnification takes a positive number such as 20, got {value:g}.")
+    if magnification:
+        return {"magnification": magnification[0]}, [
+            OBJECTIVE_UM / value for value in magnification[1:]
+        ] or None
+    return ({"mpp": mpp[0]}, list(mpp[1:]) or None) if mpp else ({}, None)
 
 
 def _shard(text: str | None) -> tuple[int, int] | None:

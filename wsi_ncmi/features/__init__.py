@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from wsi_ncmi._lazy import attach
 
 if TYPE_CHECKING:  # the names below are loaded lazily at run time
+    from wsi_ncmi.features.contact_sheet import write_contact_sheet as write_contact_sheet
     from wsi_ncmi.features.extraction import check_conflicts as check_conflicts
     from wsi_ncmi.features.extraction import clean_up as clean_up
     from wsi_ncmi.features.extraction import extract_slide as extract_slide
@@ -57,6 +58,7 @@ _EXPORTS = {
     "tissue_path": "wsi_ncmi.features.paths",
     "verify_file": "wsi_ncmi.features.verify",
     "verify_folder": "wsi_ncmi.features.verify",
+    "write_contact_sheet": "wsi_ncmi.features.contact_sheet",
     "write_features": "wsi_ncmi.features.writer",
     "write_ledger": "wsi_ncmi.features.ledger",
 }

@@ -5,20 +5,22 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsi_ncmi.encoders.options import EncoderOptions
 from wsi_ncmi.errors import InputError
-from wsi_ncmi.files import ensure_folder, path_safe
+from wsi_ncmi.features.stain.options import StainOptions
+from wsi_ncmi.files import ensure_folder
 from wsi_ncmi.jobs.config import ExtractionOptions, JobConfig
 from wsi_ncmi.jobs.records import write_record
 from wsi_ncmi.jobs.result import JobResult
+from wsi_ncmi.jobs.slide_tasks import check_annotation_folder, grids_of, make_tasks
 from wsi_ncmi.progress import NullProgress, ProgressReporter
 from wsi_ncmi.slides import SlideRecord, slide_id_of, take_inventory, write_slides_csv
 from wsi_ncmi.tiling import GridOptions
-from wsi_ncmi.tissue import TissueOptions
+from wsi_ncmi.tissue import ArtifactOptions, TissueOptions
 
 if TYPE_CHECKING:
     from wsi_ncmi.features import LedgerRow
@@ -45,6 +47,10 @@ class ExtractionRequest:
         shard: ``(i, n)``: every n-th slide from the i-th (1-based), for job arrays.
         overwrite: Replace feature files of another identity.
         weights_dir: Folder of encoder weights.
+        artifacts: What happens to tiles with artefacts.
+        annotations: Folder of annotations, a file a slide.
+        stain: Stain normalisation.
+        further_mpp: Further resolutions in µm per pixel, each a set of features of its own.
     """
 
     slides: Path
@@ -59,6 +65,10 @@ class ExtractionRequest:
     shard: tuple[int, int] | None = None
     overwrite: bool = False
     weights_dir: Path | None = None
+    artifacts: ArtifactOptions = field(default_factory=ArtifactOptions)
+    annotations: Path | None = None
+    stain: StainOptions = field(default_factory=StainOptions)
+    further_mpp: tuple[float, ...] = ()
 
     @classmethod
     def of_config(
@@ -85,6 +95,10 @@ class ExtractionRequest:
             shard=shard,
             overwrite=overwrite,
             weights_dir=config.weights_dir,
+            artifacts=config.artifacts,
+            annotations=config.annotations,
+            stain=config.stain,
+            further_mpp=config.further_mpp,
         )
 
 
@@ -96,17 +110,21 @@ def extract(request: ExtractionRequest, progress: ProgressReporter | None = None
         progress: Told about every slide.
 
     Returns:
-        Paths of ``features``, ``ledger`` and ``slides``; a failure for every slide that failed.
+        Paths of ``features``, ``ledger``, ``contact_sheet`` and ``slides``, and with ``@<set>`` those of
+        further sets; a failure for every slide that failed.
 
     Raises:
         InputError: Wrong input, or a feature file of another identity stands in the way: nothing was started.
     """
     from wsi_ncmi.encoders import load_encoder
-    from wsi_ncmi.features import SlideTask, check_conflicts, write_ledger
+    from wsi_ncmi.features import check_conflicts
+    from wsi_ncmi.features.stain import stain_target
     from wsi_ncmi.scale import available_cores, run_slides
 
     progress = progress or NullProgress()
     encoder_options = resolve_weights(request.encoder, request.weights_dir)
+    grids_of(request)
+    stain = stain_target(request.stain)
     encoder = load_encoder(encoder_options)  # a wrong name or file is told before any slide is opened
     out = ensure_folder(request.out)
     records = take_inventory(
@@ -114,18 +132,8 @@ def extract(request: ExtractionRequest, progress: ProgressReporter | None = None
     )
     write_slides_csv(records, out / "slides.csv")
     chosen = _chosen(records, request)
-    root = request.slides if request.slides.is_dir() else request.slides.parent
-    tasks = [
-        SlideTask(
-            record=record,
-            root=root,
-            out=out,
-            tissue=request.tissue,
-            grid=request.grid,
-            overwrite=request.overwrite,
-        )
-        for record in chosen
-    ]
+    check_annotation_folder(request.annotations, records)
+    tasks = make_tasks(request, chosen, out, stain)
     check_conflicts(tasks, encoder)
     workers = request.extraction.workers or available_cores()
     write_record(
@@ -133,7 +141,12 @@ def extract(request: ExtractionRequest, progress: ProgressReporter | None = None
         config={
             "encoder": asdict(encoder_options),
             "tissue": asdict(request.tissue),
+            "artifacts": asdict(request.artifacts),
+            "annotations": None if request.annotations is None else request.annotations.name,
             "grid": asdict(request.grid),
+            "further_mpp": request.further_mpp,
+            # The reference image is known by its hash, never by its path.
+            "stain": "none" if stain is None else stain.identity,
             "extraction": asdict(request.extraction),
             "default_mpp": request.default_mpp,
             "shard": request.shard,
@@ -158,23 +171,54 @@ def extract(request: ExtractionRequest, progress: ProgressReporter | None = None
         on_row=None,
     )
     copies = {record.slide_id: record.duplicate_of for record in chosen if record.duplicate_of}
-    rows = [_with_copy(row, copies.get(row.slide_id, "")) for row in ran]
-    ledger = out / ("ledger.csv" if request.shard is None else "ledger_{}_of_{}.csv".format(*request.shard))
-    write_ledger(_with_earlier(rows, ledger, {record.slide_id for record in records}), ledger)
-    failures = tuple(f"{row.slide_id}: {row.reason}" for row in rows if row.status == "failed")
+    rows = [
+        replace(_with_copy(row, copies.get(row.slide_id, "")), features_set=task.features_set)
+        for row, task in zip(ran, tasks, strict=True)
+    ]
+    files = {"slides": out / "slides.csv"}
+    present = {record.slide_id for record in records}
+    for name in grids_of(request):
+        files |= _close(out, encoder.name, name, request.shard, rows, present)
+    failures = tuple(
+        f"{row.slide_id}{f' ({row.features_set})' if row.features_set else ''}: {row.reason}"
+        for row in rows
+        if row.status == "failed"
+    )
+    dropped = sum(row.artifact_tiles for row in rows)
     return JobResult(
-        files={
-            "features": out / "features" / path_safe(encoder.name),
-            "ledger": ledger,
-            "slides": out / "slides.csv",
-        },
+        files=files,
         failures=failures,
         notes=(
             f"{sum(row.status == 'done' for row in rows)} slides done, "
             f"{sum(row.status == 'skipped' for row in rows)} done before, {len(failures)} failed, "
-            f"{sum(row.tiles for row in rows)} tiles.",
+            f"{sum(row.tiles for row in rows)} tiles"
+            + (f", {dropped} dropped for artefacts." if dropped else "."),
         ),
     )
+
+
+def _close(
+    out: Path,
+    encoder_name: str,
+    features_set: str,
+    shard: tuple[int, int] | None,
+    rows: Sequence[LedgerRow],
+    present: set[str],
+) -> dict[str, Path]:
+    """Writes the ledger and the contact sheet of one set of features; gives its files by name."""
+    from wsi_ncmi.features import merge_rows, read_ledger, write_contact_sheet, write_ledger
+    from wsi_ncmi.features.paths import feature_folder, ledger_path
+
+    ledger = ledger_path(out, features_set, shard)
+    # Rows of earlier jobs on slides that are still there stay: a job on a part of them forgets nothing.
+    earlier = [row for row in read_ledger(ledger) if row.slide_id in present] if ledger.is_file() else []
+    write_ledger(merge_rows(earlier, (row for row in rows if row.features_set == features_set)), ledger)
+    suffix = f"@{features_set}" if features_set else ""
+    return {
+        f"features{suffix}": feature_folder(out, encoder_name, features_set),
+        f"ledger{suffix}": ledger,
+        f"contact_sheet{suffix}": write_contact_sheet(out, features_set),
+    }
 
 
 def _with_copy(row: LedgerRow, original: str) -> LedgerRow:
@@ -182,14 +226,6 @@ def _with_copy(row: LedgerRow, original: str) -> LedgerRow:
         return row
     same = f"same content as {original}"
     return replace(row, reason=f"{row.reason}; {same}" if row.reason else same)
-
-
-def _with_earlier(rows: Sequence[LedgerRow], ledger: Path, present: set[str]) -> tuple[LedgerRow, ...]:
-    """Rows of earlier jobs on slides that are still there stay: a job on a part of them forgets nothing."""
-    from wsi_ncmi.features import merge_rows, read_ledger
-
-    earlier = read_ledger(ledger) if ledger.is_file() else ()
-    return merge_rows((row for row in earlier if row.slide_id in present), rows)
 
 
 def resolve_weights(encoder: EncoderOptions, weights_dir: Path | None) -> EncoderOptions:
