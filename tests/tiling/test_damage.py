@@ -179,3 +179,20 @@ def test_nothing_selected_gives_no_batches(make_slide: Callable[..., Path]) -> N
         none = TileSelection(np.empty(0, np.int64), np.empty((0, 2), np.int64), np.empty(0, np.float16))
         with TileReader(slide, grid, none) as reader:
             assert list(reader.batches(8)) == []
+
+
+def test_chosen_tiles_that_the_file_does_not_store_are_said(make_slide: Callable[..., Path]) -> None:
+    """Filled holes of a mask may hold absent tiles: background is what OpenSlide gives, and the ledger knows."""
+    path = make_slide(1024, 1024, Kind(factors=(1,), absent=frozenset({5, 6, 9})))
+    with open_slide(path) as slide:
+        for tile_px, expected in ((256, 3), (128, 12), (300, 0)):
+            grid = TileGrid.plan(slide.levels, MPP, GridOptions(mpp=0.25, tile_px=tile_px))
+            reader = TileReader(slide, grid, everything(grid))
+            pixels, failed = read_all(reader)
+            assert not failed.any()
+            assert (pixels == 255).all(axis=(1, 2, 3)).sum() == expected
+            assert reader.note == (
+                f"{expected} of {len(grid)} chosen tiles are not stored in the file and are background"
+                if expected
+                else ""
+            )

@@ -61,7 +61,7 @@ def test_native_tiles_are_openslides_pixels(name: str, make_slide: Callable[...,
                 # OpenSlide renders holes of an Aperio pyramid from the finer level: left to it.
                 holes = kind.vendor == "aperio" and bool(kind.absent) and level > 0
                 assert reader.path == ("reader" if holes else "direct"), (reader.reason, reader.note)
-                assert reader.note == ""
+                assert "differ" not in reader.note
                 assert grid.read_level == level
                 pixels, failed = read_all(reader)
                 assert not failed.any()

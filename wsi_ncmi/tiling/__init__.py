@@ -8,8 +8,8 @@ from wsi_ncmi._lazy import attach
 from wsi_ncmi.tiling.options import GridOptions
 
 if TYPE_CHECKING:  # the names below are loaded lazily at run time
+    from wsi_ncmi.tiling.batches import TileBatch as TileBatch
     from wsi_ncmi.tiling.grid import TileGrid as TileGrid
-    from wsi_ncmi.tiling.reader import TileBatch as TileBatch
     from wsi_ncmi.tiling.reader import TileReader as TileReader
     from wsi_ncmi.tiling.reader import read_tile as read_tile
     from wsi_ncmi.tiling.reader import read_tiles as read_tiles
@@ -30,7 +30,7 @@ __all__ = [
 __getattr__, __dir__ = attach(
     __name__,
     {
-        "TileBatch": "wsi_ncmi.tiling.reader",
+        "TileBatch": "wsi_ncmi.tiling.batches",
         "TileGrid": "wsi_ncmi.tiling.grid",
         "TileReader": "wsi_ncmi.tiling.reader",
         "TileSelection": "wsi_ncmi.tiling.selection",

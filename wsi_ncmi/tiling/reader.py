@@ -6,8 +6,7 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Literal, Self
 
@@ -17,45 +16,16 @@ from numpy.typing import NDArray
 from wsi_ncmi.errors import SlideReadError
 from wsi_ncmi.slides import Slide
 from wsi_ncmi.tiling.area import area_resample
+from wsi_ncmi.tiling.batches import TileBatch, TileGroup
 from wsi_ncmi.tiling.grid import TileGrid
 from wsi_ncmi.tiling.probe import PROBE_TOLERANCE, probe_stored_tiles
 from wsi_ncmi.tiling.selection import TileSelection
 from wsi_ncmi.tiling.sources import DirectSource, PixelSource, ReaderSource
 from wsi_ncmi.tiling.stored import NotDirectError, StoredTiles, open_stored_tiles
 
-__all__ = ["TileBatch", "TileReader", "read_tile", "read_tiles"]
+__all__ = ["TileReader", "read_tile", "read_tiles"]
 
 _LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TileBatch:
-    """Some tiles of a selection.
-
-    Attributes:
-        rows: Their positions in the selection, int64 (n,).
-        pixels: uint8 (n, tile_px, tile_px, 3), RGB; zeros where ``failed``.
-        failed: bool (n,): the read failed; these pixels are no tissue and must not be embedded.
-    """
-
-    rows: NDArray[np.int64]
-    pixels: NDArray[np.uint8]
-    failed: NDArray[np.bool_]
-
-
-@dataclass(frozen=True, eq=False)
-class _Group:
-    """Tiles of a batch that are prepared together, and the tasks that read them."""
-
-    batch: TileBatch
-    places: range
-    tasks: list[Future[None]] = field(default_factory=list)
-
-    @property
-    def wanted(self) -> range:
-        """Their positions in the selection."""
-        start = int(self.batch.rows[0])
-        return range(start + self.places.start, start + self.places.stop)
 
 
 class TileReader:
@@ -74,7 +44,8 @@ class TileReader:
     Attributes:
         path: ``direct`` or ``reader``.
         reason: Why stored tiles are not decoded directly, as half a sentence; empty where they are.
-        note: One sentence for the ledger when direct decoding gave other pixels than the reader, else empty.
+        note: One sentence for the ledger when direct decoding gave other pixels than the reader, or when the
+            file stores nothing of some tiles; else empty.
         decoding_factor: By how much the decoder itself reduces tiles; 1 unless the grid allows it.
     """
 
@@ -122,7 +93,7 @@ class TileReader:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}.")
         # With threads the next group is begun before this one is given out: nobody waits for the last tile.
         ahead = 0 if self._pool is None else 1
-        begun: deque[_Group] = deque()
+        begun: deque[TileGroup] = deque()
         for group in self._groups(batch_size):
             self._source.prepare(group.wanted)
             self._begin(group)
@@ -132,16 +103,16 @@ class TileReader:
         for group in begun:
             yield from self._finish(group)
 
-    def _groups(self, batch_size: int) -> Iterator[_Group]:
+    def _groups(self, batch_size: int) -> Iterator[TileGroup]:
         size = self._grid.tile_px
         for start in range(0, self._n, batch_size):
             rows = np.arange(start, min(start + batch_size, self._n), dtype=np.int64)
             pixels = np.empty((len(rows), size, size, 3), np.uint8)
             batch = TileBatch(rows, pixels, np.zeros(len(rows), np.bool_))
             for first in range(0, len(rows), self._source.group):
-                yield _Group(batch, range(first, min(first + self._source.group, len(rows))))
+                yield TileGroup(batch, range(first, min(first + self._source.group, len(rows))))
 
-    def _begin(self, group: _Group) -> None:
+    def _begin(self, group: TileGroup) -> None:
         places = group.places
         if self._pool is None:
             self._read(group.batch, places)
@@ -152,7 +123,7 @@ class TileReader:
             task = self._pool.submit(self._read, group.batch, places[first : first + step])
             group.tasks.append(task)
 
-    def _finish(self, group: _Group) -> Iterator[TileBatch]:
+    def _finish(self, group: TileGroup) -> Iterator[TileBatch]:
         for task in group.tasks:
             task.result()
         self._source.release(group.wanted)
@@ -192,6 +163,8 @@ class TileReader:
             self._refuse_wrong_pixels(slide, level, stored, source.used_tiles)
             on_refusal.pop_all()
         self._stored, self._boxes, self.decoding_factor = stored, boxes, factor
+        if absent := source.count_absent():
+            self.note = f"{absent} of {self._n} chosen tiles are not stored in the file and are background"
         self._reduction = self._reduction[0] / factor, self._reduction[1] / factor
         return source
 

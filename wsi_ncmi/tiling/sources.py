@@ -130,6 +130,15 @@ class DirectSource(PixelSource):
         """The stored tiles that the plan needs and the file holds, ascending."""
         return np.flatnonzero((self._uses > 0) & (self._stored.byte_counts > 0)).astype(np.int64)
 
+    def count_absent(self) -> int:
+        """Rectangles of the plan of which the file stores nothing: they are background."""
+        present = np.minimum(self._stored.byte_counts, 1).reshape(self._stored.n_rows, self._stored.n_columns)
+        table = np.zeros((present.shape[0] + 1, present.shape[1] + 1), np.int64)
+        table[1:, 1:] = present.cumsum(axis=0).cumsum(axis=1)
+        left, top, right, bottom = _tile_blocks(self._stored, self.plan)
+        inside = table[bottom, right] - table[top, right] - table[bottom, left] + table[top, left]
+        return int(np.count_nonzero(inside == 0))
+
     def prepare(self, positions: range) -> None:
         """Decodes what the rectangles need and the cache lacks."""
         wanted: dict[int, None] = {}
@@ -222,12 +231,21 @@ class DirectSource(PixelSource):
             ) from error
 
 
+def _tile_blocks(stored: StoredTiles, plan: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
+    """The stored tiles that each rectangle touches: left, top, right, bottom, the last two excluded."""
+    return (
+        plan[:, 0] // stored.tile_width_px,
+        plan[:, 1] // stored.tile_height_px,
+        (plan[:, 2] - 1) // stored.tile_width_px + 1,
+        (plan[:, 3] - 1) // stored.tile_height_px + 1,
+    )
+
+
 def _count_uses(stored: StoredTiles, plan: NDArray[np.int64]) -> NDArray[np.int32]:
     """How many rectangles touch each stored tile, int32 (n_rows · n_columns,)."""
     # Each rectangle adds one to a block of tiles: mark the block's corners, then sum along both axes.
     steps = np.zeros((stored.n_rows + 1, stored.n_columns + 1), np.int32)
-    left, right = plan[:, 0] // stored.tile_width_px, (plan[:, 2] - 1) // stored.tile_width_px + 1
-    top, bottom = plan[:, 1] // stored.tile_height_px, (plan[:, 3] - 1) // stored.tile_height_px + 1
+    left, top, right, bottom = _tile_blocks(stored, plan)
     for rows, columns, sign in ((top, left, 1), (top, right, -1), (bottom, left, -1), (bottom, right, 1)):
         np.add.at(steps, (rows, columns), sign)
     return steps.cumsum(axis=0).cumsum(axis=1)[:-1, :-1].ravel().astype(np.int32)
