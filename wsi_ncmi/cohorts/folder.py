@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ _IDENTITY = (
     "stain",
 )
 _DEFAULTS = {"stain": "none"}  # files of an older layout don't say it
+_HEADER = ("schema", "slide_id", "complete", "n_tiles", *_IDENTITY)
 _SHOWN = 5
 
 
@@ -138,7 +141,8 @@ class _UnusableFileError(Exception):
 def _read_header(file: Path) -> tuple[dict[str, Any], tuple[int, int], int | None]:
     try:
         with h5py.File(file, "r") as handle:
-            attrs = {key: _plain(value) for key, value in handle.attrs.items()}
+            # Only what is needed: a cohort has thousands of files, each with some forty attributes.
+            attrs = _attributes(handle.attrs)
             dataset = handle.get("features")
             shape = getattr(dataset, "shape", None)
             plain = shape is not None and dataset.chunks is None and dataset.dtype == np.dtype("<f2")
@@ -155,6 +159,14 @@ def _read_header(file: Path) -> tuple[dict[str, Any], tuple[int, int], int | Non
     if attrs.get("n_tiles") != shape[0]:
         raise _UnusableFileError(f"{shape[0]} rows where n_tiles says {attrs.get('n_tiles')}")
     return attrs, (int(shape[0]), int(shape[1])), offset
+
+
+def _attributes(given: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key in _HEADER:
+        with contextlib.suppress(KeyError):  # asking first would look it up twice
+            found[key] = _plain(given[key])
+    return found
 
 
 def _plain(value: Any) -> Any:
