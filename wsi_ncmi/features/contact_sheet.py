@@ -16,6 +16,7 @@ from importlib import resources
 from pathlib import Path
 from urllib.parse import quote
 
+from wsi_ncmi.features.drawing import COLOURS
 from wsi_ncmi.features.ledger import ALREADY_EXTRACTED, LedgerRow, merge_rows, read_journal, read_ledger
 from wsi_ncmi.features.paths import contact_sheet_path, thumbnail_path
 from wsi_ncmi.features.storage import storing
@@ -137,6 +138,7 @@ def write_contact_sheet(
         counts=_counts(shown),
         tiles=sum(card.row.tiles for card in shown),
         features_set=features_set,
+        colours=[(name, "#{:02x}{:02x}{:02x}".format(*rgb)) for name, rgb in COLOURS.items()],
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
     )

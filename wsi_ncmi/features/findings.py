@@ -21,6 +21,8 @@ __all__ = ["SlideFindings", "find_on_slide"]
 THUMBNAIL_PX = 1024
 """Longest side of the picture of a slide."""
 
+# An overview with so many pixels makes a picture; a smaller one is of little tissue, soon read again.
+_ENOUGH_PX = 512
 _KEPT = 4
 
 
@@ -68,7 +70,19 @@ def _look(task: SlideTask, slide: Slide) -> SlideFindings:
                     f"{task.annotations.path.name} was changed while the job ran; start the job again."
                 )
             mask = apply_annotations(mask, drawn)
-    return SlideFindings(mask, seen.artifacts, thumbnail(slide, THUMBNAIL_PX), remark)
+    return SlideFindings(mask, seen.artifacts, _picture(slide, seen.pixels), remark)
+
+
+def _picture(slide: Slide, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The slide at no more than ``THUMBNAIL_PX``, from what was read already where that will do."""
+    from PIL import Image
+
+    height, width = pixels.shape[:2]
+    if max(height, width) < min(_ENOUGH_PX, max(slide.width_px, slide.height_px)):
+        return thumbnail(slide, THUMBNAIL_PX)
+    scale = min(THUMBNAIL_PX, max(height, width)) / max(slide.width_px, slide.height_px)
+    size = max(1, round(slide.width_px * scale)), max(1, round(slide.height_px * scale))
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BOX))
 
 
 class _Shared:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from wsi_ncmi.slides import Mpp, Slide
 from wsi_ncmi.tissue.artifact_map import ArtifactMap
 from wsi_ncmi.tissue.artifact_options import ArtifactOptions
@@ -22,10 +25,12 @@ class Examination:
     Attributes:
         mask: Its tissue.
         artifacts: Its pen marks, folds and borders.
+        pixels: uint8 (H, W, 3), what was looked at: the whole slide in small, for its picture.
     """
 
     mask: TissueMask
     artifacts: ArtifactMap
+    pixels: NDArray[np.uint8]
 
 
 def examine_slide(
@@ -48,4 +53,5 @@ def examine_slide(
     overview = slide_overview(slide, mpp, tissue_options)
     mask, colours = find_tissue(overview, mpp, tissue_options)
     pixel_um = (overview.downsample_x * mpp.x, overview.downsample_y * mpp.y)
-    return Examination(mask, find_artifacts(overview, colours, mask, pixel_um))
+    artifacts = find_artifacts(overview, colours, mask, pixel_um)
+    return Examination(mask, artifacts, overview.pixels)
