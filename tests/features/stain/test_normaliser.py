@@ -128,6 +128,8 @@ def test_the_target_of_a_job(tmp_path):
     assert told["target"].startswith("sha256:")
     assert len(told["target"]) == 7 + 64
     assert str(tmp_path) not in own.identity
+    assert told["parameters"] == {"alpha": 1, "beta": 0.15, "black": 3, "strength": 99, "white": 240}
+    assert sorted(told)[0] == "method"
     copy = tmp_path / "elsewhere.png"
     copy.write_bytes(path.read_bytes())
     assert stain_target(StainOptions(method="macenko", reference=copy)) == own

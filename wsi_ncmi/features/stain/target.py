@@ -72,7 +72,8 @@ def stain_target(options: StainOptions) -> StainTarget | None:
     facts = {
         "method": options.method,
         "version": _VERSION,
-        **kind.constants(),
+        # One entry, so that two identities differ first in their method and not in one's constants.
+        "parameters": kind.constants(),
         "sample_tiles": options.sample_tiles,
         "target": origin,
     }
