@@ -50,8 +50,8 @@ def _timm(architecture: Architecture, **more: Any) -> nn.Module:
 
 
 def _vit(architecture: Architecture) -> nn.Module:
-    # All tokens come out, normalised: pooling is the business of TileNetwork.
-    return _timm(architecture, global_pool="")
+    # All tokens come out, normalised: pooling is the business of TileNetwork. Weights are put in later.
+    return _timm(architecture, global_pool="", weight_init="skip")
 
 
 def _conv_stem_swin(architecture: Architecture) -> nn.Module:
@@ -63,7 +63,7 @@ def _resnet_trunk(architecture: Architecture) -> nn.Module:
 
 
 def _coca_vision(architecture: Architecture) -> nn.Module:
-    return CocaVision(_timm(architecture, global_pool=""), width=512, heads=8)
+    return CocaVision(_vit(architecture), width=512, heads=8)
 
 
 _BUILDERS = {
