@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -170,7 +171,7 @@ def test_wrong_counts_are_refused(tasks, encoder: Encoder) -> None:
 def test_the_picture_comes_from_the_overview_where_that_is_large_enough(
     tasks, tmp_path: Path, monkeypatch
 ) -> None:
-    """An 8 µm overview of 520 px or more is picture enough: the slide is read once, not twice."""
+    """A slide is read a second time only where its overview is too small to be looked at."""
     write_slide(tmp_path / "in" / "a.tif", 1)
     (task,) = tasks(root=tmp_path / "in")
     read = []
