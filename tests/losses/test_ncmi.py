@@ -29,6 +29,11 @@ FORMS = [
     {"preset": "ratio", "code_words": "means"},
     {"preset": "ratio", "code_words": "learned"},
     {"preset": "log", "symbol_map": "softmax", "code_scale": 3.0},
+    {"preset": "log_reverse", "power": 0.7},
+    {"preset": "log_reverse", "symbol_map": "softmax", "code_words": "learned"},
+    {"preset": "ratio", "power": 1.0},
+    {"preset": "ratio", "power": 0.0, "code_words": "means", "means_update": "running"},
+    {"preset": "log", "power": 0.5, "code_words": "means", "means_update": "bank", "bank_size": 7},
 ]
 
 

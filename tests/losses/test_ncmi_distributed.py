@@ -16,6 +16,8 @@ FORMS = [
     {"preset": "paper"},
     {"preset": "default", "centring": True},
     {"preset": "ratio", "ratio": "batch", "separation": "pairwise", "code_words": "means"},
+    {"preset": "ratio", "code_words": "means", "means_update": "running", "power": 1.0},
+    {"preset": "ratio", "code_words": "means", "means_update": "bank", "bank_size": 8},
 ]
 
 

@@ -17,6 +17,7 @@ from wsi_ncmi.cli import (
     evaluate,
     extract,
     inventory,
+    losses,
     models,
     predict,
     run,
@@ -55,7 +56,8 @@ def _root(
 
 
 for _module in (
-    demo, run, inventory, extract, verify, convert, split, train, compare, evaluate, predict, synth, doctor,
+    demo, run, inventory, extract, verify, convert, split, train, compare, losses, evaluate, predict, synth,
+    doctor,
 ):  # fmt: skip
     app.command(_module.NAME)(_module.command)
 app.add_typer(config.app, name="config")

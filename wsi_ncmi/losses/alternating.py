@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from wsi_ncmi.losses.distributed import sum_over_ranks
+from wsi_ncmi.losses.distributed import gather_over_ranks, sum_over_ranks
 from wsi_ncmi.losses.functional import safe_log
 
 __all__ = ["MemoryBank", "RunningMeans", "class_sums", "log_means"]
@@ -28,9 +28,12 @@ def class_sums(p: Tensor, y: Tensor, num_classes: int) -> Tensor:
     Returns:
         (C, m + 1): the sums, and the counts in the last column.
     """
+    return sum_over_ranks(_local_sums(p, y, num_classes))
+
+
+def _local_sums(p: Tensor, y: Tensor, num_classes: int) -> Tensor:
     sums = p.new_zeros(num_classes, p.shape[1] + 1)
-    sums.index_add_(0, y, torch.cat([p, p.new_ones(p.shape[0], 1)], dim=1))
-    return sum_over_ranks(sums)
+    return sums.index_add_(0, y, torch.cat([p, p.new_ones(p.shape[0], 1)], dim=1))
 
 
 def log_means(sums: Tensor, old: Tensor) -> Tensor:
@@ -66,7 +69,7 @@ class RunningMeans(nn.Module):
 
 
 class MemoryBank(nn.Module):
-    """Class means over the last samples of this process (joined over processes), each as it was when seen.
+    """Class means over the last samples of all processes, each as it was when seen.
 
     Args:
         size: Samples kept.
@@ -92,7 +95,8 @@ class MemoryBank(nn.Module):
     def forward(self, p: Tensor, y: Tensor, old: Tensor) -> Tensor:
         """Takes in a batch and gives the new log-centroids (see :class:`RunningMeans`)."""
         size = self.labels.shape[0]
-        p, y = p[-size:], y[-size:]
+        # Every process keeps the joint bank: data parallelism copies buffers from rank 0 to all.
+        p, y = gather_over_ranks(p)[-size:], gather_over_ranks(y)[-size:]
         place = (self.position + torch.arange(len(y), device=y.device)) % size
         self.outputs[place] = p.to(self.outputs.dtype)
         self.labels[place] = y
@@ -100,4 +104,5 @@ class MemoryBank(nn.Module):
         # What is not filled yet is counted into a class of its own, which is dropped.
         classes = old.shape[0]
         labels = torch.where(self.labels < 0, classes, self.labels)
-        return log_means(class_sums(self.outputs, labels, classes + 1)[:classes], old)
+        sums = _local_sums(self.outputs, labels, classes + 1)
+        return log_means(sums[:classes], old)

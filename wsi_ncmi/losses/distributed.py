@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["is_distributed", "sum_over_ranks", "sum_over_ranks_with_gradient"]
+__all__ = ["gather_over_ranks", "is_distributed", "sum_over_ranks", "sum_over_ranks_with_gradient"]
 
 
 def is_distributed() -> bool:
@@ -22,6 +22,24 @@ def sum_over_ranks(x: Tensor) -> Tensor:
     total = x.detach().clone()
     dist.all_reduce(total)
     return total
+
+
+@torch.no_grad()
+def gather_over_ranks(x: Tensor) -> Tensor:
+    """The rows of all processes, those of rank 0 first; the input itself in a single process.
+
+    Args:
+        x: (B, …); B may differ between processes.
+    """
+    if not is_distributed():
+        return x
+    sizes = torch.zeros(dist.get_world_size(), dtype=torch.int64, device=x.device)
+    sizes[dist.get_rank()] = len(x)
+    counts = sum_over_ranks(sizes).tolist()
+    start = sum(counts[: dist.get_rank()])
+    joint = x.new_zeros(sum(counts), *x.shape[1:])
+    joint[start : start + len(x)] = x
+    return sum_over_ranks(joint)
 
 
 class _Sum(torch.autograd.Function):

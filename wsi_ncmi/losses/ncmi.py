@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, linear, logsigmoid
 
 from wsi_ncmi.errors import InputError
 from wsi_ncmi.losses import functional
@@ -132,7 +132,7 @@ class NCMILoss(Criterion):
             return
         if class_counts is None or len(class_counts) != self.num_classes:
             raise InputError(
-                f"NCMI's balance and prior_shift need the training samples of all {self.num_classes} classes, "
+                f"NCMI's balance and prior_shift need the samples of all {self.num_classes} classes, "
                 f"got {class_counts if class_counts is None else list(class_counts)}; pass class_counts."
             )
         # A class without a sample is never asked for; 1 keeps its logarithm finite.
@@ -146,21 +146,27 @@ class NCMILoss(Criterion):
     def log_symbols(self, z: Tensor) -> Tensor:
         """Log-probabilities (B, m) of the symbols; in training the running mean is updated."""
         with torch.autocast(z.device.type, enabled=False):
-            u = project(self.head, z)
-            if u.shape[-1] != self.symbols:
-                raise InputError(f"NCMI got {u.shape[-1]} scores a sample and needs {self.symbols}.")
-            if self.centre is not None:
-                u = self.centre(u)
-            if self.form.normalise == "l2":
-                square = u.square().sum(dim=-1, keepdim=True)
-                # A zero vector stays zero, with gradient 1 instead of 1/0.
-                u = u * torch.where(square > 0, square, 1.0).rsqrt()
-            return self._log_map(u / self.form.temperature)
+            return self._log_map(self._symbol_scores(z))
+
+    def _symbol_scores(self, z: Tensor) -> Tensor:
+        u = project(self.head, z)
+        if u.shape[-1] != self.symbols:
+            raise InputError(f"NCMI got {u.shape[-1]} scores a sample and needs {self.symbols}.")
+        if self.centre is not None:
+            u = self.centre(u)
+        if self.form.normalise == "l2":
+            square = u.square().sum(dim=-1, keepdim=True)
+            # A zero vector stays zero, with gradient 1 instead of 1/0.
+            u = u * torch.where(square > 0, square, 1.0).rsqrt()
+        return u if self.form.temperature == 1 else u / self.form.temperature
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
         """Computes the loss of a batch (see :class:`~wsi_ncmi.losses.base.Criterion`)."""
-        log_p = self.log_symbols(z)
         with torch.autocast(z.device.type, enabled=False):
+            u = self._symbol_scores(z)
+            if self._is_linear:
+                return self._log_form(self._linear_scores(u), y)
+            log_p = self._log_map(u)
             log_s = self._training_centroids(log_p, y).to(log_p.dtype)
             if self.form.ratio == "log":
                 return self._log_form(self._log_form_scores(log_p, log_s), y)
@@ -193,8 +199,24 @@ class NCMILoss(Criterion):
             losses = losses * self.class_weight.to(losses.dtype)[y]
         return losses.mean()
 
+    @property
+    def _is_linear(self) -> bool:
+        """Whether the log form needs no normalised p: KL(s‖p) is linear in log p, and s rests."""
+        form = self.form
+        return form.ratio == "log" and form.direction == "code_to_sample" and form.code_words != "means"
+
+    def _linear_scores(self, u: Tensor) -> Tensor:
+        """−KL(s_j‖p)/τ (B, C) up to a term that all classes of a sample share and the softmax cancels.
+
+        That term is the normalisation of p itself: cross-entropy's head with one more matrix product.
+        """
+        log_s = self._learned_centroids() if self.form.code_words == "learned" else self.log_centroids
+        log_s = log_s.to(u.dtype)
+        s = log_s.exp() / self.form.tau
+        raw = logsigmoid(u) if self.form.symbol_map == "sigmax" else u
+        return linear(raw, s, -(s * log_s).sum(dim=1))
+
     def _log_form_scores(self, log_p: Tensor, log_s: Tensor) -> Tensor:
-        """−KL/τ (B, C) up to a term that all classes of a sample share and the softmax cancels."""
         if self.form.direction == "sample_to_code":
             return log_p.exp() @ (log_s / self.form.tau).T
         return functional.kl_to_centroids(log_p, log_s, self.form.direction) / -self.form.tau
@@ -226,7 +248,11 @@ class NCMILoss(Criterion):
         """
         if not self.needs_epoch_pass:
             return
-        sums = class_sums(self._without_update(z).exp(), y, self.num_classes)
+        was_training = self.training
+        self.eval()
+        p = self.log_symbols(z).exp()
+        self.train(was_training)
+        sums = class_sums(p, y, self.num_classes)
         targets = [self.log_decision_centroids]
         if self.form.code_words == "means":
             targets.append(self.log_centroids)
@@ -247,13 +273,6 @@ class NCMILoss(Criterion):
         self.train(was_training)
         self.decision.fit(distances, y, self.form.decision_balance)
 
-    def _without_update(self, z: Tensor) -> Tensor:
-        was_training = self.training
-        self.eval()
-        log_p = self.log_symbols(z)
-        self.train(was_training)
-        return log_p
-
     def _log_map(self, u: Tensor) -> Tensor:
         return functional.log_sigmax(u) if self.form.symbol_map == "sigmax" else u.log_softmax(dim=-1)
 
@@ -267,8 +286,7 @@ class NCMILoss(Criterion):
             new: Tensor = self.means(log_p.detach().exp(), y, self.log_centroids)
             self.log_centroids.copy_(new)
             self.log_decision_centroids.copy_(new)
-            # Not the buffer: the next batch would change it, perhaps before this one's backward pass.
-            return new
+            return new  # Not the buffer: another forward pass may change it before the backward pass.
         return self.log_centroids
 
     def _separation(self, log_p: Tensor, y: Tensor, log_s: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Forms of NCMI that were tried on inner folds before the default was fixed; kept so that it can be repeated."""
+"""Forms of NCMI that were tried on inner folds before the default was fixed; kept for repetition."""
 
 from __future__ import annotations
 

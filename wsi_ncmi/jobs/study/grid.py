@@ -80,7 +80,9 @@ GRID: Mapping[str, tuple[Setting, ...]] = {
             for w, t in ((0.3, 0.1), (1.0, 0.1), (1.0, 0.3))
         ],
     ),
-    "opl": _settings("opl", [{"opl_weight": w, "opl_gamma": g} for w, g in ((0.3, 0.5), (1.0, 0.5), (1.0, 2.0))]),
+    "opl": _settings(
+        "opl", [{"opl_weight": w, "opl_gamma": g} for w, g in ((0.3, 0.5), (1.0, 0.5), (1.0, 2.0))]
+    ),
     "cmic": _settings(
         "cmic", [{"cmi_weight": a, "gamma_weight": b} for a, b in ((0.1, 0.02), (0.5, 0.1), (1.0, 0.2))]
     ),

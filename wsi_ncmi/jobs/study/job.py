@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.errors import InputError, WsiNcmiError
 from wsi_ncmi.files import ensure_folder, write_json
 from wsi_ncmi.jobs.result import JobResult
 from wsi_ncmi.jobs.study.grid import GRID, Setting, describe_grid
@@ -19,6 +19,7 @@ from wsi_ncmi.jobs.study.regimes import REGIMES
 from wsi_ncmi.mil import ModelOptions
 from wsi_ncmi.progress import NullProgress, ProgressReporter
 from wsi_ncmi.training import TrainingOptions
+from wsi_ncmi.training.pool import Outcome, run_in_processes
 
 __all__ = ["StudyRequest", "run_study"]
 
@@ -127,15 +128,13 @@ def _run(
     append: Callable[[Mapping[str, Any]], None],
     progress: ProgressReporter,
 ) -> list[str]:
-    from wsi_ncmi.training.pool import run_in_processes
-
     if not todo:
         return []
     until = None if request.minutes is None else time.monotonic() + 60 * request.minutes
     setup = partial(_setup, dict(request.features), request.model, request.training)
     failures: list[str] = []
     with progress.task("study", total=len(todo), unit="runs") as task:
-        outcomes = run_in_processes(todo, setup, workers=request.workers, on_news=lambda *_: None)
+        outcomes = _outcomes(todo, setup, request.workers)
         for outcome in outcomes:
             run = todo[outcome.index]
             if outcome.problem:
@@ -144,6 +143,20 @@ def _run(
                 append(outcome.result)
             task.advance(1, " / ".join(run.key[1:]))
             if until is not None and time.monotonic() > until:
-                outcomes.close()  # type: ignore[attr-defined]
+                outcomes.close()
                 break
     return failures
+
+
+def _outcomes(
+    todo: Sequence[StudyRun], setup: Callable[[], Any], workers: int
+) -> Generator[Outcome, None, None]:
+    if workers > 1:
+        yield from run_in_processes(todo, setup, workers=workers, on_news=lambda *_: None)
+        return
+    work = setup()
+    for index, run in enumerate(todo):
+        try:
+            yield Outcome(index, work(run, lambda _: None))
+        except WsiNcmiError as error:
+            yield Outcome(index, problem=str(error))

@@ -68,7 +68,7 @@ def plan_study(
 def inner_folds(cohort: Cohort, splits: Splits) -> Splits:
     """For each fold one made of its training and validation slides alone, split again by patient.
 
-    The inner fold's own test part stands in for the test part; that of the outer fold is in none of its parts.
+    The inner fold's own test part stands in for the outer fold's, which is in none of its parts.
     """
     found = []
     for fold in splits.folds:

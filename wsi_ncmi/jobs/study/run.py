@@ -28,7 +28,7 @@ COLUMNS = (
     *KEY, *_METRICS, "macro_f1_calibrated", "macro_f1_balanced", "cmi", "gamma", "ncmi",
     "train_slides", "best_epoch", "cpu_seconds", "predicted",
 )  # fmt: skip
-"""Columns of the table. ``predicted``: class position of each test slide, a digit each, in sorted slide order;
+"""Columns of the table. ``predicted``: class position of each test slide, a digit each, in the fold's order;
 ``macro_f1_calibrated`` and ``_balanced``: after refitting scale and class biases to the validation slides, as
 they are and with classes weighing alike, so that a loss can be told from its decision."""
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,10 +49,10 @@ class Cells:
         }
         self._counts: dict[tuple[str, str, str, str, int], _Floats] = {}
         place = {name: {case: i for i, case in enumerate(of)} for name, of in self.patients.items()}
-        for row in table.itertuples(index=False):
+        for row in cast("Iterable[Any]", table.itertuples(index=False)):
             data = cohorts[str(row.cohort)]
             splits = data.outer if stage == "confirm" else data.inner
-            slide_ids = splits.folds[int(row.fold)].test
+            slide_ids = splits.folds[row.fold].test
             digits = str(row.predicted)
             if len(digits) != len(slide_ids):
                 raise InputError(
@@ -61,7 +61,7 @@ class Cells:
                 )
             rows, index = data.cohort.by_slide, data.cohort.class_index
             c = len(index)
-            key = (str(row.loss), str(row.setting), str(row.cohort), str(row.regime), int(row.seed))
+            key = (str(row.loss), str(row.setting), str(row.cohort), str(row.regime), row.seed)
             counts = self._counts.setdefault(key, np.zeros((len(place[str(row.cohort)]), c * c)))
             patient = np.array([place[str(row.cohort)][rows[s].case_id] for s in slide_ids])
             cell = np.array([index[rows[s].label] * c for s in slide_ids]) + np.array(
@@ -97,9 +97,9 @@ def compare_with_rivals(
 ) -> dict[str, Any]:
     """The comparison that the protocol names.
 
-    The strongest rival is the loss with the highest mean over all cells. A replicate draws the patients of each
-    cohort and the seeds, with replacement and the same for all losses and regimes; the difference in each cell
-    and its mean over cells come from the same replicate.
+    The strongest rival is the loss with the highest mean over all cells. A replicate draws the patients of
+    each cohort and the seeds, with replacement and the same for all losses and regimes; the difference in
+    each cell and its mean over cells come from the same replicate.
 
     Args:
         cells: Predictions, one setting a loss.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -53,14 +53,14 @@ def choose_settings(out: Path) -> Path:
     table = read_stage(out, "tune")
     counts = table.groupby(["loss", "setting"])[_RUN].apply(lambda part: len(part.drop_duplicates()))
     if counts.nunique() > 1:
-        loss, setting = counts.idxmin()
+        loss, setting = cast("tuple[str, str]", counts.idxmin())
         raise InputError(f"{loss} / {setting} has fewer runs than others; finish the stage 'tune' first.")
     cells = table.groupby(["loss", "setting", "cohort", "regime"])["macro_f1"].mean()
     means = cells.groupby(["loss", "setting"]).mean()
     chosen: dict[str, Any] = {}
-    for loss, of_loss in means.groupby(level="loss"):
+    for name, of_loss in means.groupby(level="loss"):
         ranked = of_loss.droplevel("loss").sort_values(ascending=False, kind="stable")
-        chosen[str(loss)] = {"setting": str(ranked.index[0]), "macro_f1": ranked.to_dict()}
+        chosen[str(name)] = {"setting": str(ranked.index[0]), "macro_f1": ranked.to_dict()}
     path = out / "chosen.json"
     write_json(path, chosen)
     return path
