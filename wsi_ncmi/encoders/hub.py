@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wsi_ncmi.encoders.importing import Imported, import_weights
-from wsi_ncmi.encoders.manifest import check_listed_file, find_entry
+from wsi_ncmi.encoders.manifest import find_entry, is_whole
 from wsi_ncmi.encoders.presets import PRESETS, Hub, Preset, find_preset
 from wsi_ncmi.errors import InputError, WsiNcmiError
 from wsi_ncmi.files import ensure_folder
@@ -30,7 +30,7 @@ def fetch_weights(
         key: The preset.
         folder: The weights folder.
         revision: Branch, tag or commit; the newest by default.
-        overwrite: Fetch again although weights are there.
+        overwrite: Fetch again although weights are there and whole.
 
     Returns:
         What was imported, or None where the weights were there already and are whole.
@@ -40,8 +40,8 @@ def fetch_weights(
         WsiNcmiError: The hub did not answer, or the disk is full.
     """
     preset = PRESETS[find_preset(key).weights_key]
-    if not overwrite and folder.is_dir() and (entry := find_entry(folder, preset.key)) is not None:
-        check_listed_file(folder / entry.file)
+    entry = find_entry(folder, preset.key) if folder.is_dir() else None
+    if entry is not None and not overwrite and is_whole(folder, entry):
         return None
     if preset.hub is None:
         raise InputError(f"The weights of {preset.key} can't be fetched: {preset.access}")
@@ -54,7 +54,9 @@ def fetch_weights(
     with tempfile.TemporaryDirectory(dir=ensure_folder(folder), prefix=".fetch-") as scratch:
         file, commit, name = _download(preset, preset.hub, revision, Path(scratch))
         source = f"hub:{preset.hub.repository}/{name}@{commit}"
-        return import_weights(file, preset.key, folder, source=source, overwrite=overwrite)
+        return import_weights(
+            file, preset.key, folder, source=source, overwrite=overwrite or entry is not None
+        )
 
 
 def _download(preset: Preset, hub: Hub, revision: str | None, scratch: Path) -> tuple[Path, str, str]:

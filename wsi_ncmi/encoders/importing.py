@@ -85,7 +85,7 @@ def import_weights(
     final = ensure_folder(folder) / f"{path_safe(target.name)}.safetensors"
     entry = _write(kept, final, target, source or f"file:{file.name}", origin)
     record_entry(folder, entry)
-    return Imported(entry, final, tuple(_notes(target.preset, origin)))
+    return Imported(entry, final, tuple(_notes(target.preset, origin, entry.source)))
 
 
 def _target(encoder: str) -> _Target:
@@ -145,11 +145,11 @@ def recognised(preset: Preset, digest: str) -> bool:
     return any(digest.startswith(known) for known in preset.sha256)
 
 
-def _notes(preset: Preset | None, origin: str) -> Sequence[str]:
+def _notes(preset: Preset | None, origin: str, source: str) -> Sequence[str]:
     if preset is None:
         return ()
     notes = [f"Licence of {preset.title}: {preset.licence}."]
-    if preset.sha256:
+    if preset.sha256 and source.startswith("file:"):  # a hub's file says itself where it is from
         notes.append(
             "The file is the published one, by its SHA-256."
             if recognised(preset, origin)

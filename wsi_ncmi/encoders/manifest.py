@@ -21,6 +21,7 @@ __all__ = [
     "ManifestEntry",
     "check_listed_file",
     "find_entry",
+    "is_whole",
     "read_manifest",
     "record_entry",
     "verify_weights_folder",
@@ -137,6 +138,11 @@ def check_listed_file(path: Path) -> None:
             raise InputError(
                 f"The weights file {path} was refused: {problem}; import or fetch {entry.encoder} again."
             )
+
+
+def is_whole(folder: Path, entry: ManifestEntry) -> bool:
+    """Whether the file of an entry is there with the recorded bytes."""
+    return not _problem(folder / entry.file, entry)
 
 
 def verify_weights_folder(folder: Path) -> Sequence[tuple[ManifestEntry, str]]:
