@@ -24,6 +24,7 @@ from wsi_ncmi.tissue import ArtifactOptions, TissueOptions
 
 if TYPE_CHECKING:
     from wsi_ncmi.features import LedgerRow
+    from wsi_ncmi.features.stain import StainTarget
 
 __all__ = ["ExtractionRequest", "extract", "resolve_weights"]
 
@@ -50,6 +51,7 @@ class ExtractionRequest:
         artifacts: What happens to tiles with artefacts.
         annotations: Folder of annotations, a file a slide.
         stain: Stain normalisation.
+        stain_target: What colours are brought to where that is known already, in place of ``stain``.
         further_mpp: Further resolutions in µm per pixel, each a set of features of its own.
     """
 
@@ -68,6 +70,7 @@ class ExtractionRequest:
     artifacts: ArtifactOptions = field(default_factory=ArtifactOptions)
     annotations: Path | None = None
     stain: StainOptions = field(default_factory=StainOptions)
+    stain_target: StainTarget | None = None
     further_mpp: tuple[float, ...] = ()
 
     @classmethod
@@ -118,13 +121,14 @@ def extract(request: ExtractionRequest, progress: ProgressReporter | None = None
     """
     from wsi_ncmi.encoders import load_encoder
     from wsi_ncmi.features import check_conflicts
+    from wsi_ncmi.features.engine import Load
     from wsi_ncmi.features.stain import stain_target
-    from wsi_ncmi.scale import available_cores, run_slides
+    from wsi_ncmi.scale import run_slides
 
     progress = progress or NullProgress()
     encoder_options = resolve_weights(request.encoder, request.weights_dir)
     grids_of(request)
-    stain = stain_target(request.stain)
+    stain = request.stain_target or stain_target(request.stain)
     encoder = load_encoder(encoder_options)  # a wrong name or file is told before any slide is opened
     out = ensure_folder(request.out)
     records = take_inventory(
@@ -135,7 +139,6 @@ def extract(request: ExtractionRequest, progress: ProgressReporter | None = None
     check_annotation_folder(request.annotations, records)
     tasks = make_tasks(request, chosen, out, stain)
     check_conflicts(tasks, encoder)
-    workers = request.extraction.workers or available_cores()
     write_record(
         out / "run.json",
         config={
@@ -160,15 +163,18 @@ def extract(request: ExtractionRequest, progress: ProgressReporter | None = None
             "precision": encoder.precision,
             "backend": encoder.backend,
         },
-        workers=workers,
+        workers=request.extraction.workers,
     )
+    loads: list[Load] = []
     ran = run_slides(
         tasks,
         encoder_options,
-        workers=max(1, min(workers, len(tasks))),
+        workers=request.extraction.workers,
         timeout_s=request.extraction.timeout_per_slide,
+        buffer_mib=request.extraction.buffer_mib,
+        encoder=encoder,
         progress=progress,
-        on_row=None,
+        on_load=loads.append,
     )
     copies = {record.slide_id: record.duplicate_of for record in chosen if record.duplicate_of}
     rows = [

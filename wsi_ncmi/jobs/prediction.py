@@ -14,6 +14,7 @@ from wsi_ncmi.files import atomic_path, ensure_folder
 from wsi_ncmi.jobs.config import ExtractionOptions
 from wsi_ncmi.jobs.config_file import build_options
 from wsi_ncmi.jobs.extraction import ExtractionRequest, extract, resolve_weights
+from wsi_ncmi.jobs.feature_origin import artifacts_of, stain_of
 from wsi_ncmi.jobs.records import write_record
 from wsi_ncmi.jobs.result import JobResult
 from wsi_ncmi.prediction import (
@@ -91,6 +92,7 @@ def predict(request: PredictionRequest, progress: ProgressReporter | None = None
             "overlap_px": grid.overlap_px,
         },
     )
+    where = f"the model {ensemble.name}"
     out = ensure_folder(request.out)
     extracted = extract(
         ExtractionRequest(
@@ -103,6 +105,8 @@ def predict(request: PredictionRequest, progress: ProgressReporter | None = None
             mpp_table=request.mpp_table,
             default_mpp=request.default_mpp,
             weights_dir=request.weights_dir,
+            artifacts=artifacts_of(ensemble.features, where),
+            stain_target=stain_of(ensemble.features, where),
         ),
         progress,
     )
@@ -174,6 +178,7 @@ def _settings(
         encoder = replace(encoder, precision=known["precision"])
     grid: dict[str, Any] = {"mpp": known["mpp_target"], "tile_px": known["tile_px"]}
     grid["overlap_px"] = known["overlap_px"]
+    grid["scaled_decoding"] = known.get("decoding") == "scaled"
     if known.get("min_tissue") is not None:
         grid["min_tissue"] = known["min_tissue"]
     tissue = json.loads(known["tissue_parameters"]) if known.get("tissue_parameters") else {}

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from wsi_ncmi.cohorts import SplitOptions, write_splits
-from wsi_ncmi.features import open_features_file
 from wsi_ncmi.files import ensure_folder
-from wsi_ncmi.jobs.cohort_data import CohortData, prepare_cohort
+from wsi_ncmi.jobs.cohort_data import prepare_cohort
 from wsi_ncmi.jobs.config import EvaluationOptions, JobConfig
+from wsi_ncmi.jobs.feature_origin import feature_origin
 from wsi_ncmi.jobs.records import write_record
 from wsi_ncmi.jobs.reports import publish_run
 from wsi_ncmi.jobs.result import JobResult
@@ -144,7 +143,7 @@ def train(request: TrainingRequest, progress: ProgressReporter | None = None) ->
         workers=request.workers or available_cores(),
         overwrite=request.overwrite,
         allow_leak=request.allow_leak,
-        encoder=_origin(data),
+        encoder=feature_origin(data.source),
         progress=progress or NullProgress(),
     )
     config = {
@@ -166,7 +165,7 @@ def train(request: TrainingRequest, progress: ProgressReporter | None = None) ->
         headline=next(iter(request.losses)),
         losses=list(request.losses),
         classes=list(data.cohort.classes),
-        features=_origin(data),
+        features=feature_origin(data.source),
         hashes=dict(data.hashes),
     )
     files = publish_run(out, request, data, result, record)
@@ -176,14 +175,3 @@ def train(request: TrainingRequest, progress: ProgressReporter | None = None) ->
     )
     notes = tuple(f"{item.slide_id}: {item.reason}." for item in data.match.unmatched)
     return JobResult({**files, "splits": out / "splits.json"}, failures, notes)
-
-
-def _origin(data: CohortData) -> dict[str, Any]:
-    """What made the features: kept with every model, so that prediction can ask for the same."""
-    identity = dict(getattr(data.source, "identity", {}))
-    if identity:
-        # Tissue settings are one for a whole extraction, so the first file speaks for all.
-        first = open_features_file(data.source.path / f"{data.source.slide_ids[0]}.h5")
-        keys = ("tissue_method", "tissue_parameters", "min_tissue")
-        identity |= {key: first.attrs.get(key) for key in keys}
-    return identity
