@@ -4,8 +4,8 @@
     python pipelines/loss_comparison.py study STAGE OUT NAME=FEATURES [NAME=FEATURES ...] [options]
 
 The first form does what ``wsi-ncmi compare`` does. FEATURES carries its labels (a packed .npz), or add
-``labels=FILE.csv``. The second runs the study of ``docs/ncmi-protocol.md``; STAGE is explore, tune, choose, confirm
-or tables. It goes on where it was stopped: ``--minutes 30`` is a chunk.
+``labels=FILE.csv``. The second runs the study of ``docs/ncmi-protocol.md``; STAGE is explore, sensitivity,
+tune, choose, confirm or tables. It goes on where it was stopped: ``--minutes 30`` is a chunk.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> JobResult:
 def study(arguments: list[str]) -> JobResult:
     """Runs a stage of the study."""
     parser = argparse.ArgumentParser(prog="loss_comparison.py study")
-    parser.add_argument("stage", choices=("explore", "tune", "choose", "confirm", "tables"))
+    parser.add_argument("stage", choices=("explore", "sensitivity", "tune", "choose", "confirm", "tables"))
     parser.add_argument("out", type=Path)
     parser.add_argument("cohorts", nargs="*", metavar="NAME=FEATURES")
     parser.add_argument("--regimes", type=lambda text: text.split(","), default=None)

@@ -14,7 +14,7 @@ import pytest
 from wsi_ncmi.cohorts import open_bag_source
 from wsi_ncmi.errors import InputError
 from wsi_ncmi.jobs.study import StudyRequest, run_study, study_stage
-from wsi_ncmi.jobs.study.exploration import exploration_settings
+from wsi_ncmi.jobs.study.exploration import exploration_settings, sensitivity_settings
 from wsi_ncmi.jobs.study.grid import GRID
 from wsi_ncmi.jobs.study.regimes import REGIMES, prepare_parts
 from wsi_ncmi.jobs.study.run import open_study_cohort
@@ -50,7 +50,7 @@ def packed(tmp_path_factory) -> Path:
 def test_the_grid_gives_every_loss_the_same_budget():
     assert list(GRID) == [info.name for info in list_losses()]
     assert {len(settings) for settings in GRID.values()} == {6}
-    for settings in (*GRID.values(), exploration_settings()):
+    for settings in (*GRID.values(), exploration_settings(), sensitivity_settings()):
         assert len(settings) == len({(setting.loss, setting.name) for setting in settings})
         for setting in settings:
             build_loss(setting.options, 3, 8, [5, 4, 3])

@@ -7,7 +7,7 @@ from typing import Any
 from wsi_ncmi.jobs.study.grid import Setting
 from wsi_ncmi.losses import LossOptions
 
-__all__ = ["exploration_settings"]
+__all__ = ["exploration_settings", "sensitivity_settings"]
 
 
 def _ncmi(name: str, rate: float = 5e-4, **values: Any) -> Setting:
@@ -44,3 +44,11 @@ def exploration_settings() -> tuple[Setting, ...]:
               separation="pairwise", code_words="means", means_update="running", means_momentum=0.99),
         _ncmi("reverse simplex q=0.5", **reverse, power=0.5, code_words="simplex"),
     )  # fmt: skip
+
+
+def sensitivity_settings() -> tuple[Setting, ...]:
+    """The default with one of temperature and symbols changed at a time."""
+    return (
+        *(_ncmi(f"T={t:g}", temperature=t) for t in (0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0)),
+        *(_ncmi(f"m={m}", symbols=m) for m in (4, 8, 16, 32, 64)),
+    )
