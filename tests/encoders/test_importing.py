@@ -109,8 +109,8 @@ def test_other_weights_are_not_replaced_unasked(small, tmp_path):
     save_file(state, tmp_path / "a.safetensors")
     save_file({key: value + 1 for key, value in state.items()}, tmp_path / "b.safetensors")
     folder = tmp_path / "weights"
-    import_weights(tmp_path / "a.safetensors", "uni_v1", folder)
-    import_weights(tmp_path / "a.safetensors", "uni_v1", folder)  # the same again is no conflict
+    digests = {import_weights(tmp_path / "a.safetensors", "uni_v1", folder).entry.sha256 for _ in range(8)}
+    assert len(digests) == 1  # the same again is no conflict, and the same bytes
     with pytest.raises(InputError, match=r"holds other weights for uni_v1 .*--overwrite"):
         import_weights(tmp_path / "b.safetensors", "uni_v1", folder)
     made = import_weights(tmp_path / "b.safetensors", "uni_v1", folder, overwrite=True)

@@ -76,7 +76,7 @@ def _download(preset: Preset, hub: Hub, revision: str | None, scratch: Path) -> 
                     raise
                 continue
             metadata = huggingface_hub.get_hf_file_metadata(
-                huggingface_hub.hf_hub_url(hub.repository, name, **common), endpoint=endpoint
+                huggingface_hub.hf_hub_url(hub.repository, name, **common)
             )
             return Path(path), metadata.commit_hash or "unknown", name
     except (errors.GatedRepoError, errors.RepositoryNotFoundError) as error:

@@ -124,7 +124,8 @@ def _write(
     with atomic_path(final) as temporary:
         temporary.touch()
         mode = temporary.stat().st_mode  # the user's own choice of who may read; safetensors makes it private
-        save_file(tensors, temporary, metadata={"encoder": target.name, "source_sha256": origin})
+        # One entry: safetensors writes several in any order, and the same import must give the same bytes.
+        save_file(tensors, temporary, metadata={"source_sha256": origin})
         temporary.chmod(mode)
         digest, size = sha256_file(temporary), temporary.stat().st_size
     return ManifestEntry(
