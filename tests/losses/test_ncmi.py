@@ -314,8 +314,9 @@ def test_a_drop_in_for_cross_entropy_learns():
         assert (probabilities.argmax(1) == y).float().mean() > 0.9, preset
 
 
-def test_compiled_equals_eager():
-    criterion = NCMILoss(3, 8, preset="ratio")
+@pytest.mark.parametrize("form", [{"preset": "ratio"}, {"preset": "log_reverse", "power": 0.5}], ids=str)
+def test_compiled_equals_eager(form):
+    criterion = NCMILoss(3, 8, **form)
     compiled = copy.deepcopy(criterion)
     # aot_eager traces everything and needs no C++ compiler.
     function = torch.compile(compiled, backend="aot_eager", fullgraph=True)

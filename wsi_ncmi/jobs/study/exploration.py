@@ -16,8 +16,8 @@ def _ncmi(name: str, rate: float = 5e-4, **values: Any) -> Setting:
     )  # fmt: skip
 
 
-def _rival(loss: str, name: str, **values: Any) -> Setting:
-    return Setting(loss=loss, name=name, options=LossOptions(name=loss, **values))
+def _rival(loss: str, name: str, rate: float = 5e-4, **values: Any) -> Setting:
+    return Setting(loss=loss, name=name, options=LossOptions(name=loss, **values), learning_rate=rate)
 
 
 def exploration_settings() -> tuple[Setting, ...]:
@@ -43,6 +43,16 @@ def exploration_settings() -> tuple[Setting, ...]:
         _ncmi("pairwise running means", preset="ratio", temperature=1.0, ratio="batch",
               separation="pairwise", code_words="means", means_update="running", means_momentum=0.99),
         _ncmi("reverse simplex q=0.5", **reverse, power=0.5, code_words="simplex"),
+        # Second round: is it the loss, or only that its scores grow faster at one rate?
+        _rival("ce", "lr=1e-3", 1e-3),
+        _rival("ce", "lr=2e-3", 2e-3),
+        _rival("label_smoothing", "0.2 lr=2e-3", 2e-3, label_smoothing=0.2),
+        _ncmi("reverse q=0.8 lr=1e-3", 1e-3, **reverse, power=0.8),
+        _ncmi("reverse q=0.8 lr=2.5e-4", 2.5e-4, **reverse, power=0.8),
+        _ncmi("reverse q=0.5 T=2", **reverse, power=0.5, temperature=2.0),
+        _ncmi("ratio q=0.5", preset="ratio", temperature=1.0, power=0.5),
+        _ncmi("ratio q=0.5 T=2", preset="ratio", temperature=2.0, power=0.5),
+        _ncmi("ratio q=0.5 even", preset="ratio", temperature=1.0, power=0.5, **even),
     )  # fmt: skip
 
 
