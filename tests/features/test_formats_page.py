@@ -35,5 +35,5 @@ def test_the_page_is_the_file(tasks, encoder: Encoder) -> None:
     assert marked == {field.name for field in fields(Identity)}
     (example,) = re.findall(r"```python\n(.*?)```", text, re.S)
     found: dict[str, object] = {}
-    exec(example.replace("OUT/features/descriptor/slide.h5", str(path)), found)  # noqa: S102 - our own page
+    exec(example.replace("OUT/features/descriptor/slide.h5", str(path)), found)
     assert len(found["features"]) == len(found["coords"]) == len(found["pen"]) > 20
