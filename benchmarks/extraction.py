@@ -10,6 +10,7 @@ PyTorch) is not part of it; a worker process pays it once.
   over tiles/s of the same encoder, in as many threads, on tiles in memory. Both sides in turn, median ratio.
 - ``share_of_bound`` (squeezenet1_1): tiles/s of the extraction over cores / (core-seconds a tile of the
   encoder with its transform + core-seconds a tile of reading); 1 means that all else is hidden or free.
+- ``cpu_share_of_bound``: the same in core-seconds, which other work on the machine hardly touches.
 - ``vs_peer_loop`` (squeezenet1_1): the extraction over the loop that is usual in this field: OpenSlide's
   ``read_region`` a tile, Pillow, a DataLoader with one process a core, the model as torchvision gives it.
 - ``gpu_share_of_encoder`` (ViT-L/16): as the first one, where there is a CUDA device; else null.
@@ -74,9 +75,9 @@ def write_slide(path: Path, seed: int) -> None:
             centre = ((x + 0.5) * STORED_PX / width - 0.5, (y + 0.5) * STORED_PX / height - 0.5)
             inside = (centre[0] ** 2 + centre[1] ** 2 < 0.42**2).ravel()
             numbers = rng.integers(0, len(tissue), inside.size)
-            tiles = [tissue[number] if wet else glass for number, wet in zip(numbers, inside, strict=True)]
+            tiles = [tissue[n] if wet else glass for n, wet in zip(numbers, inside, strict=True)]
             file.write(
-                iter(tiles), shape=(height, width, 3), dtype=np.uint8, tile=(STORED_PX, STORED_PX), compression=7,
+                iter(tiles), shape=(height, width, 3), dtype=np.uint8, tile=(STORED_PX,) * 2, compression=7,
                 photometric="ycbcr", subsampling=(2, 2), metadata=None, subfiletype=1 if level else 0,
                 description="Aperio Image Library v1\n|AppMag = 40|MPP = 0.25" if not level else None,
             )  # fmt: skip
@@ -131,14 +132,14 @@ def encode_alone(encoder: Encoder, pixels: NDArray[np.uint8]) -> tuple[float, fl
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
-def extract_all(slides: Path, encoder: Encoder, options: EncoderOptions) -> tuple[float, int]:
-    """Wall seconds of the whole extraction into a fresh folder, and its tiles."""
+def extract_all(slides: Path, encoder: Encoder, options: EncoderOptions) -> tuple[float, float, int]:
+    """Wall seconds and core-seconds of the whole extraction into a fresh folder, and its tiles."""
     with tempfile.TemporaryDirectory(dir=slides.parent) as out:
-        started = time.perf_counter()
+        started, cpu = time.perf_counter(), time.process_time()
         rows = run_slides(tasks_of(slides, Path(out)), options, workers=1, encoder=encoder)
-        seconds = time.perf_counter() - started
+        seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     assert all(row.status == "done" for row in rows), rows
-    return seconds, sum(row.tiles for row in rows)
+    return seconds, cpu, sum(row.tiles for row in rows)
 
 
 class PlainTiles(torch.utils.data.Dataset[torch.Tensor]):
@@ -209,7 +210,7 @@ def share_of_encoder(folder: Path, name: str, seconds: float, device: str) -> tu
     ratios, rates, alone = [], [], []
     for _ in range(2):
         wall, _ = encode_alone(encoder, pixels)
-        took, tiles = extract_all(slides, encoder, options)
+        took, _, tiles = extract_all(slides, encoder, options)
         assert tiles == len(pixels)
         ratios.append(wall / took)
         rates.append(tiles / took)
@@ -217,20 +218,22 @@ def share_of_encoder(folder: Path, name: str, seconds: float, device: str) -> tu
     return statistics.median(ratios), statistics.median(rates), statistics.median(alone)
 
 
-def share_of_bound(folder: Path, name: str, seconds: float) -> tuple[float, float, float, Path]:
-    """Median ratio of extraction and bound, the rate and the bound's."""
+def share_of_bound(folder: Path, name: str, seconds: float) -> tuple[float, float, float, float, Path]:
+    """Median ratio of extraction and bound, both rates, and the same ratio in core-seconds a tile."""
     options = EncoderOptions(name=name, device="cpu")
     encoder = load_encoder(options)
     slides = cohort(folder, encoder, seconds / 6)
-    ratios, rates, bounds = [], [], []
+    ratios, rates, bounds, shares = [], [], [], []
     for _ in range(3):
         pixels, reading = read_all(slides)
         _, cpu = encode_alone(encoder, pixels)
-        took, tiles = extract_all(slides, encoder, options)
+        took, spent, tiles = extract_all(slides, encoder, options)
         bounds.append(CORES / (cpu / len(pixels) + reading))
         rates.append(tiles / took)
         ratios.append(rates[-1] / bounds[-1])
-    return statistics.median(ratios), statistics.median(rates), statistics.median(bounds), slides
+        shares.append((cpu / len(pixels) + reading) / (spent / tiles))
+    medians = tuple(statistics.median(values) for values in (ratios, rates, bounds, shares))
+    return medians[0], medians[1], medians[2], medians[3], slides
 
 
 def main() -> None:
@@ -253,10 +256,11 @@ def main() -> None:
             "resnet50_alone_tiles_per_s": alone,
         }
         print(f"share_of_encoder  {share:5.3f}  ({rate:.1f} against {alone:.1f} tiles/s)", flush=True)
-        share, rate, bound, slides = share_of_bound(
+        share, rate, bound, cpu_share, slides = share_of_bound(
             folder, "torchvision:squeezenet1_1", arguments.seconds * 0.3
         )
         results |= {"share_of_bound": share, "squeezenet1_1_tiles_per_s": rate, "squeezenet1_1_bound": bound}
+        results |= {"cpu_share_of_bound": cpu_share}
         print(f"share_of_bound    {share:5.3f}  ({rate:.1f} against {bound:.1f} tiles/s)", flush=True)
         model = torchvision.models.squeezenet1_1(weights=None).eval()
         plain = plain_loop(PlainTiles(slides), model, int(arguments.seconds * 0.1 * 60))

@@ -10,6 +10,9 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
+from wsi_ncmi.errors import JobStoppedError
 from wsi_ncmi.features.claims import claim, is_alive
 
 CODE = """
@@ -137,3 +140,17 @@ def test_a_void_claim_has_one_heir(tmp_path: Path) -> None:
     assert most == 1
     assert wins >= 40
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_claim_that_can_not_be_written_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found on a full disk: the empty file stood for 120 s in the way of the job that came after."""
+    path = tmp_path / "slide"
+    with monkeypatch.context() as full:
+        full.setattr("wsi_ncmi.features.claims.os.write", lambda *_: 0)
+        with pytest.raises(JobStoppedError, match="no space left"), claim(path):
+            raise AssertionError("unreachable")
+    assert list(tmp_path.iterdir()) == []
+    with claim(path) as ours:
+        assert ours

@@ -9,6 +9,7 @@ no corruption.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -98,8 +99,14 @@ def _create(path: Path, token: str) -> bool:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     except FileExistsError:
         return False
+    text = json.dumps({"token": token, **_self()}).encode()
     try:
-        os.write(descriptor, json.dumps({"token": token, **_self()}).encode())
+        if os.write(descriptor, text) < len(text):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError:
+        # An empty claim tells nobody that its holder is gone: on a full disk it would stand until it lapses.
+        path.unlink(missing_ok=True)
+        raise
     finally:
         os.close(descriptor)
     return True

@@ -65,7 +65,7 @@ class Engine:
         self._batches: queue.SimpleQueue[Batch] = queue.SimpleQueue()
         self._outbox: queue.SimpleQueue[SlideWork | None] = queue.SimpleQueue()
         self._stop, self._all_read = threading.Event(), threading.Event()
-        self._reading = 0
+        self._reading = self._blocked = 0
         self._lock = threading.Lock()
         self._works: dict[int, SlideWork] = {}
         lanes = options.lanes if encoder.concurrent else 1
@@ -177,6 +177,10 @@ class Engine:
         with self._lock:
             self._reading += change
 
+    def _block(self, change: int) -> None:
+        with self._lock:
+            self._blocked += change
+
     def _read(self, work: SlideWork) -> None:
         if work.task.record.problem:
             return
@@ -212,9 +216,11 @@ class Engine:
         @contextlib.contextmanager
         def waiting() -> Iterator[None]:
             self._report(Paused(work.index))
+            self._block(+1)
             try:
                 yield
             finally:
+                self._block(-1)
                 self._report(Resumed(work.index))
 
         return waiting
@@ -243,8 +249,9 @@ class Engine:
             if not wait:
                 return None
         with self._lock:
-            reading = self._reading
-        return self._packer.flush(_PATIENCE_S if reading else _LOOK_S)
+            # Readers that wait for room bring no company for the tiles that take it up.
+            coming = self._reading > self._blocked
+        return self._packer.flush(_PATIENCE_S if coming else _LOOK_S)
 
     def _is_drained(self) -> bool:
         return self._all_read.is_set() and self._batches.empty() and self._packer.is_empty

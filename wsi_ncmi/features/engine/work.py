@@ -119,7 +119,7 @@ class SlideWork:
         if self.prepared is None:
             raise SlideError(f"{self.task.record.path} was not prepared.")
         embedded = self.prepared.assemble(
-            self.features,  # type: ignore[arg-type]
+            self.features,
             self.kept,
             self.n_failed,
             encoder,

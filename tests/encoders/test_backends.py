@@ -1,0 +1,147 @@
+"""Backends give the same vectors to their rounding; memory that runs out halves the batch; missing extras say so."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from wsi_ncmi.encoders import EncoderOptions, load_encoder
+from wsi_ncmi.encoders.backends import find_batch_size, is_out_of_memory
+from wsi_ncmi.encoders.backends.choice import _has_bf16
+from wsi_ncmi.encoders.backends.torch_module import resized_on_device
+from wsi_ncmi.errors import InputError
+
+NAME = "torchvision:squeezenet1_1"
+
+
+def options(**more) -> EncoderOptions:
+    return EncoderOptions(**{"name": NAME, "device": "cpu", "batch_size": 4, "input_px": 64, **more})
+
+
+@pytest.mark.parametrize(("backend", "module"), [("onnx", "onnxruntime"), ("openvino", "openvino")])
+def test_an_exported_network_gives_the_same_vectors(backend, module, tiles) -> None:
+    if importlib.util.find_spec(module) is None:
+        pytest.skip(f"{module} is not installed")
+    exact = load_encoder(options())
+    exported = load_encoder(options(backend=backend))
+    assert exported.backend == {"onnx": "onnxruntime-cpu", "openvino": "openvino-cpu"}[backend]
+    assert (exported.precision, exported.width) == ("fp32", exact.width)
+    np.testing.assert_allclose(exported.encode(tiles), exact.encode(tiles), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(("backend", "module"), [("onnx", "onnxruntime"), ("openvino", "openvino")])
+def test_a_missing_extra_says_how_to_get_it(backend, module, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(InputError, match=rf"wsi-ncmi\[{backend}\]"):
+        load_encoder(options(backend=backend))
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"backend": "onnx", "precision": "bf16"}, "fp32, not bf16"),
+        ({"backend": "openvino", "precision": "fp16"}, "fp32 or bf16, not fp16"),
+        ({"backend": "onnx", "device": "cuda"}, "CPU only"),
+    ],
+)
+def test_combinations_that_do_not_exist_are_refused(more, words) -> None:
+    with pytest.raises(InputError, match=words):
+        load_encoder(options(**more))
+
+
+def test_memory_that_runs_out_halves_the_batch_for_good(tiles, monkeypatch, caplog) -> None:
+    usual = load_encoder(options(batch_size=1)).encode(tiles)
+    encoder = load_encoder(options(batch_size=8))
+    begin = encoder._computes.begin
+    sizes = []
+
+    def small(batch):
+        sizes.append(len(batch))
+        if len(batch) > 2:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory")
+        return begin(batch)
+
+    monkeypatch.setattr(encoder._computes, "begin", small)
+    np.testing.assert_allclose(encoder.encode(tiles), usual, rtol=1e-4, atol=1e-6)
+    assert sizes == [8, 4, 2, 2, 2]
+    assert encoder.batch_size == 2
+    assert "halved to 2" in encoder.remark
+    assert "halved to 4" in caplog.text
+    np.testing.assert_array_equal(encoder.begin(tiles)(), encoder.encode(tiles))
+    monkeypatch.setattr(encoder._computes, "begin", lambda _: (_ for _ in ()).throw(MemoryError()))
+    with pytest.raises(MemoryError):
+        encoder.encode(tiles)
+
+
+def test_begin_gives_what_encode_gives(tiles) -> None:
+    encoder = load_encoder(options())
+    for count in (1, 4, 5):  # padded, full, more than a batch
+        np.testing.assert_array_equal(encoder.begin(tiles[:count])(), encoder.encode(tiles[:count]))
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB"), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_out_of_memory_is_told_from_other_faults(error, expected) -> None:
+    assert is_out_of_memory(error) is expected
+
+
+@pytest.mark.parametrize(("limit", "found"), [(1000, 256), (256, 256), (255, 64), (64, 32), (8, 8), (9, 8)])
+def test_the_largest_batch_stays_clear_of_the_limit(limit: int, found: int) -> None:
+    def run(size: int) -> None:
+        if size > limit:
+            raise MemoryError
+
+    assert find_batch_size(run, largest=256, smallest=8) == found
+
+
+def test_not_even_the_smallest_batch() -> None:
+    def run(size: int) -> None:
+        raise MemoryError
+
+    with pytest.raises(MemoryError, match="batch of 8 tiles"):
+        find_batch_size(run, largest=64, smallest=8)
+
+    def other(size: int) -> None:
+        raise ValueError("another fault")
+
+    with pytest.raises(ValueError, match="another fault"):
+        find_batch_size(other, largest=64)
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+def test_the_devices_resize_is_that_of_pil(mode: str, tiles) -> None:
+    batch = torch.from_numpy(tiles).permute(0, 3, 1, 2)
+    found = resized_on_device(batch, 48, mode).permute(0, 2, 3, 1).numpy().astype(int)
+    kind = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[mode]
+    expected = np.stack([np.asarray(Image.fromarray(tile).resize((48, 48), kind)) for tile in tiles]).astype(
+        int
+    )
+    # PIL rounds and clips between its two passes, which shows where bicubic overshoots on noise like this.
+    assert np.percentile(np.abs(found - expected), 97) <= 1
+    assert np.abs(found - expected).mean() < 0.5
+    assert resized_on_device(batch, 64, mode) is batch
+
+
+def test_bf16_of_the_processor(tmp_path: Path) -> None:
+    for text, expected in (
+        ("flags : sse avx512_bf16", True),
+        ("flags : sse avx2", False),
+        ("Features: bf16", True),
+    ):
+        (tmp_path / "cpuinfo").write_text(text + "\n")
+        assert _has_bf16(tmp_path / "cpuinfo") is expected
+    assert _has_bf16(tmp_path / "missing")

@@ -1,0 +1,66 @@
+"""How cores, memory and GPUs are divided, on made-up machines."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from wsi_ncmi.encoders import EncoderOptions
+from wsi_ncmi.scale.layout import plan_layout, visible_gpus
+
+GIB = 1 << 30
+NETWORK = EncoderOptions(name="torchvision:resnet50", device="cpu")
+
+
+def plan(options: EncoderOptions = NETWORK, **more):
+    given = {
+        "workers": None,
+        "slides": 1000,
+        "cores": 2,
+        "memory": 64 * GIB,
+        "gpus": (),
+        "buffer_bytes": 512 << 20,
+    }
+    return plan_layout(options, **{**given, **more})
+
+
+@pytest.mark.parametrize(
+    ("options", "more", "processes", "lanes", "threads"),
+    [
+        (NETWORK, {}, 1, 2, 1),  # weights are shared by threads
+        (NETWORK, {"cores": 64}, 8, 8, 1),
+        (NETWORK, {"cores": 64, "slides": 3}, 3, 21, 1),
+        (NETWORK, {"workers": 2}, 2, 1, 1),
+        (NETWORK, {"workers": 5}, 5, 1, 1),
+        (NETWORK, {"cores": 16, "memory": 4 * GIB}, 2, 2, 1),  # a lane's buffers have to fit
+        (NETWORK, {"cores": 16, "memory": GIB // 2}, 2, 1, 1),
+        (EncoderOptions(), {"cores": 6}, 6, 1, 1),  # Python between array operations: processes
+        (EncoderOptions(), {"cores": 6, "slides": 4}, 4, 1, 1),
+        (EncoderOptions(name="torchvision:resnet50", backend="openvino"), {"cores": 8}, 1, 1, 8),
+    ],
+)
+def test_cores_are_divided(options, more, processes, lanes, threads) -> None:
+    layout = plan(options, **more)
+    assert (layout.processes, layout.engine.lanes, layout.threads) == (processes, lanes, threads)
+    assert layout.devices == (None,) * processes
+    assert layout.engine.buffer_bytes * processes <= 512 << 20
+
+
+def test_gpus_are_dealt_one_a_process() -> None:
+    layout = plan(EncoderOptions(name="timm:vit"), cores=16, gpus=("0", "1", "MIG-a/1/0"))
+    assert layout.devices == ("0", "1", "MIG-a/1/0")
+    assert (layout.engine.lanes, layout.engine.readers, layout.engine.decode_threads) == (1, 2, 2)
+    assert plan(gpus=("0", "1"), workers=3).devices == ("0", "1", "0")
+    assert plan(gpus=("0", "1"), slides=1).devices == ("0",)
+    one = plan(gpus=("0",), cores=1).engine
+    assert (one.readers, one.decode_threads) == (1, 1)
+
+
+def test_a_list_of_devices_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    options = EncoderOptions(name="timm:vit")
+    assert visible_gpus(options, {"CUDA_VISIBLE_DEVICES": "3, MIG-x"}) == ("3", "MIG-x")
+    assert visible_gpus(options, {}) == ("0", "1")
+    for without in ({"device": "cpu"}, {"backend": "onnx"}, {"name": "descriptor"}):
+        assert visible_gpus(EncoderOptions(**{"name": "timm:vit", **without}), {}) == ()
