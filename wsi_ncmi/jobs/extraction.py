@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -16,9 +15,10 @@ from wsi_ncmi.files import ensure_folder
 from wsi_ncmi.jobs.config import ExtractionOptions, JobConfig
 from wsi_ncmi.jobs.records import write_record
 from wsi_ncmi.jobs.result import JobResult
+from wsi_ncmi.jobs.slide_choice import choose_slides
 from wsi_ncmi.jobs.slide_tasks import check_annotation_folder, grids_of, make_tasks
 from wsi_ncmi.progress import NullProgress, ProgressReporter
-from wsi_ncmi.slides import SlideRecord, slide_id_of, take_inventory, write_slides_csv
+from wsi_ncmi.slides import take_inventory, write_slides_csv
 from wsi_ncmi.tiling import GridOptions
 from wsi_ncmi.tissue import ArtifactOptions, TissueOptions
 
@@ -135,7 +135,7 @@ def extract(request: ExtractionRequest, progress: ProgressReporter | None = None
         request.slides, mpp_table=request.mpp_table, default_mpp=request.default_mpp, progress=progress
     )
     write_slides_csv(records, out / "slides.csv")
-    chosen = _chosen(records, request)
+    chosen = choose_slides(records, request)
     check_annotation_folder(request.annotations, records)
     tasks = make_tasks(request, chosen, out, stain)
     check_conflicts(tasks, encoder)
@@ -248,34 +248,3 @@ def resolve_weights(encoder: EncoderOptions, weights_dir: Path | None) -> Encode
     if not folder.is_dir():
         raise InputError(f"The weights folder {folder} does not exist; make it or set another.")
     return replace(encoder, weights=folder)
-
-
-def _chosen(records: Sequence[SlideRecord], request: ExtractionRequest) -> list[SlideRecord]:
-    chosen = list(records)
-    if request.only is not None:
-        wanted = _listed(request.only)
-        chosen = [record for record in chosen if slide_id_of(record.slide_id) in wanted]
-        known = {slide_id_of(record.slide_id) for record in chosen}
-        unknown = sorted(wanted - known)
-        if unknown:
-            raise InputError(
-                f"{request.only} lists {len(unknown)} slides that are not below {request.slides} (the first: "
-                f"{unknown[0]!r}); correct the list."
-            )
-    if request.shard is not None:
-        number, count = request.shard
-        chosen = chosen[number - 1 :: count]
-    if not chosen and request.shard is None:
-        raise InputError(f"There is no slide below {request.slides}; give the folder that holds them.")
-    return chosen
-
-
-def _listed(path: Path) -> set[str]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as handle:
-            rows = csv.DictReader(handle)
-            if "slide_id" not in (rows.fieldnames or ()):
-                raise InputError(f"{path} needs a column 'slide_id'; it has {rows.fieldnames}.")
-            return {slide_id_of(row["slide_id"].strip()) for row in rows if row["slide_id"]}
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"The list {path} can't be read ({error}).") from error
