@@ -87,6 +87,8 @@ def test_dropped_tiles_are_left_out_and_counted(tasks, encoder: Encoder) -> None
     assert '"pen":0.1' in part.attrs["artifacts_rule"]
     again = extract_slide(dropped, encoder)
     assert (again.status, again.artifact_tiles) == ("skipped", 6)
+    with open_slide(dropped.slide_path) as slide:  # what the overview shows is not even read
+        assert len(prepare_slide(dropped, slide).selection) == whole.n_tiles - 6
 
 
 def test_the_rule_and_its_thresholds_are_part_of_the_identity(tasks, encoder: Encoder) -> None:
