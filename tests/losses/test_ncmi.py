@@ -270,7 +270,7 @@ def test_fitted_decision_is_the_regularised_optimum_and_beats_the_nearest_centro
     torch.manual_seed(2)
     y = torch.cat([torch.zeros(180), torch.ones(20)]).long()
     z = torch.randn(200, 4) + y.unsqueeze(1) * 0.7
-    criterion = NCMILoss(2, 4, preset="ratio").eval()
+    criterion = NCMILoss(2, 4, preset="ratio", ridge=1.0).eval()
     nll = torch.nn.functional.nll_loss
     before = nll(criterion.log_proba(z), y).item()
     criterion.fit_decision(z, y)

@@ -89,7 +89,7 @@ class NCMILoss(Criterion):
         in_features: int | None = None,
         preset: str = "default",
         *,
-        ridge: float = 1.0,
+        ridge: float = 5.0,
         class_counts: Sequence[int] | None = None,
         **overrides: Any,
     ) -> None:

@@ -64,7 +64,7 @@ def _without_own(loss: str) -> tuple[Setting, ...]:
 
 
 GRID: Mapping[str, tuple[Setting, ...]] = {
-    "ncmi": _settings("ncmi", [{"power": 0.0}, {"power": 0.5}, {"power": 1.0}]),
+    "ncmi": _settings("ncmi", [{"power": 0.2}, {"power": 0.5}, {"power": 0.8}]),
     "ce": _without_own("ce"),
     "weighted_ce": _without_own("weighted_ce"),
     "focal": _settings("focal", [{"focal_gamma": g} for g in (0.5, 1.0, 2.0)]),
