@@ -15,13 +15,13 @@ def integral(mask: NDArray[np.bool_]) -> NDArray[np.int32]:
         mask: bool (H, W) of fewer than 2³¹ pixels.
 
     Returns:
-        int32 (H + 1, W + 1); half the bytes of int64, summed in place.
+        int32 (H + 1, W + 1); half the bytes of int64, summed row by row in place.
     """
     height, width = mask.shape
     table = np.zeros((height + 1, width + 1), np.int32)
-    inner = table[1:, 1:]
-    np.cumsum(mask, axis=0, dtype=np.int32, out=inner)
-    np.cumsum(inner, axis=1, out=inner)
+    for row in range(height):
+        np.cumsum(mask[row], dtype=np.int32, out=table[row + 1, 1:])
+        table[row + 1] += table[row]
     return table
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy import ndimage
 
 from wsi_ncmi.slides import Overview
 from wsi_ncmi.tissue.artifact_map import ArtifactMap
@@ -13,6 +14,8 @@ from wsi_ncmi.tissue.ink import find_ink
 from wsi_ncmi.tissue.mask import TissueMask
 
 __all__ = ["find_artifacts"]
+
+_RIM_PX = 3
 
 
 def find_artifacts(
@@ -33,6 +36,7 @@ def find_artifacts(
     bits = pen.astype(np.uint8)
     bits |= border.astype(np.uint8) << 2
     eligible &= mask.mask
-    eligible &= ~pen
+    # The rim of a mark is a little darker than the tissue, and as long and narrow as a fold.
+    eligible &= ~(ndimage.binary_dilation(pen, iterations=_RIM_PX) if pen.any() else pen)
     bits |= find_folds(colours, eligible, pixel_um).astype(np.uint8) << 1
     return ArtifactMap(bits, overview.downsample_x, overview.downsample_y)

@@ -18,7 +18,7 @@ _FINE_UM, _COARSE_UM = 1.0, 4.0
 # Blocks with less coarse energy (squared grey levels) have no detail that could be in focus or not.
 _LEAST_ENERGY = 40.0
 # Ratio of energies: at the first and below a block is out of focus, at the second and above it is sharp.
-_BLURRED, _SHARP = 0.03, 0.09
+_BLURRED, _SHARP = 0.037, 0.07
 _BLOCKS = 4
 _ROW_STEP = 4
 
@@ -55,7 +55,9 @@ def tile_blur(pixels: NDArray[np.uint8], mpp: float) -> NDArray[np.float32]:
             - 2 * middle[:, :, columns]
         )
         energies.append(_blocks(across) + _blocks(down))
-    ratio = energies[0] / np.maximum(energies[1], 1e-6)
+    # Above 0.5 µm per pixel a pixel is as wide as the fine lag, and its own averaging costs detail.
+    aperture = min(1.0, max(0.6, 1.3 - 0.6 * mpp))
+    ratio = energies[0] / np.maximum(energies[1], 1e-6) / aperture
     weight = np.clip(energies[1] / _LEAST_ENERGY - 1.0, 0.0, 1.0)
     soft = np.clip((_SHARP - ratio) / (_SHARP - _BLURRED), 0.0, 1.0)
     total = weight.sum(axis=(1, 2))

@@ -2,7 +2,7 @@
 
 Blue ink absorbs red more than green, green ink absorbs green least of all, black ink absorbs all alike; no
 mixture of haematoxylin and eosin does any of it. Red ink has the hue of eosin with too much blue in it, so it
-is told by how far it is from this slide's own stain. Ink on glass is plain and seeds a mark; ink over tissue is
+is told by its distance from this slide's own stain. Ink on glass is plain and seeds a mark; over tissue it is
 a mixture, is only far from the slide's own tissue, and counts where it hangs together with plain ink.
 """
 
@@ -21,7 +21,7 @@ _LEAST_SEED_UM2 = 1_500.0
 # Limits of the ratios that can be stain at all, to learn the slide's own from.
 _STAIN_RED, _STAIN_BLUE, _STAIN_DENSITY = 0.85, 0.75, 0.2
 # How far beyond the slide's median ratio is no stain.
-_FAR_RED, _FAR_BLUE = 0.15, 0.11
+_FAR_RED, _FAR_BLUE = 0.16, 0.12
 _USUAL_RED, _USUAL_BLUE = 0.65, 0.55
 
 

@@ -15,7 +15,7 @@ __all__ = ["Runs", "drop_pieces", "runs_of", "without_small"]
 
 @dataclass(frozen=True, eq=False)  # arrays have no one truth value to compare by
 class Runs:
-    """Runs of set pixels in raster order, each with the number of its connected piece (4 neighbours).
+    """Runs of set pixels in raster order, each with the number of its connected piece.
 
     Attributes:
         rows: int64 (R,).
@@ -37,11 +37,12 @@ class Runs:
         return np.bincount(self.pieces, lengths, self.n_pieces).astype(np.float64)
 
 
-def runs_of(mask: NDArray[np.bool_]) -> Runs:
+def runs_of(mask: NDArray[np.bool_], *, diagonal: bool = False) -> Runs:
     """Finds the runs of a mask and joins those that share a border.
 
     Args:
         mask: bool (H, W).
+        diagonal: Whether runs that touch only at a corner belong together too.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -60,8 +61,8 @@ def runs_of(mask: NDArray[np.bool_]) -> Runs:
         empty = np.empty(0, np.int64)
         return Runs(empty, empty, empty, np.empty(0, np.int32), 0)
     below = width + 1
-    first = np.searchsorted(end, begin + below, side="right")
-    last = np.searchsorted(begin, end + below, side="left")
+    first = np.searchsorted(end, begin + below, side="left" if diagonal else "right")
+    last = np.searchsorted(begin, end + below, side="right" if diagonal else "left")
     touching = np.maximum(last - first, 0)
     upper = np.repeat(np.arange(len(rows)), touching)
     offset = np.arange(len(upper)) - np.repeat(np.cumsum(touching) - touching, touching)
