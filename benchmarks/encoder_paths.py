@@ -1,4 +1,4 @@
-"""Ways of computing a network on the CPU: tiles per core-second, and how far from eager fp32 their vectors are.
+"""Ways of computing a network on the CPU: tiles per core-second, and the distance from eager fp32.
 
     python benchmarks/encoder_paths.py [--encoder NAME] [--weights FILE] [--tiles FOLDER] [--json]
 

@@ -36,7 +36,7 @@ MEAN_S = 0.5
 """A kill comes so long, on average, after a job has begun to work."""
 
 
-def write_slide(path: Path, seed: int, tissue_px: int = 1024) -> None:
+def write_slide(path: Path, seed: int, tissue_px: int = 512) -> None:
     """Glass with a square of textured tissue, 0.5 µm per pixel."""
     rng = np.random.default_rng(seed)
     pixels = np.full((tissue_px + 512, tissue_px + 512, 3), 243, np.uint8)

@@ -198,7 +198,11 @@ def extract(request: ExtractionRequest, progress: ProgressReporter | None = None
             f"{sum(row.status == 'done' for row in rows)} slides done, "
             f"{sum(row.status == 'skipped' for row in rows)} done before, {len(failures)} failed, "
             f"{sum(row.tiles for row in rows)} tiles"
-            + (f", {dropped} dropped for artefacts." if dropped else "."),
+            + (f", {dropped} dropped for artefacts" if dropped else "")
+            + "".join(
+                f"; the encoder was idle {load.idle_share:.0%} of the time" for load in loads if load.tiles
+            )
+            + ".",
         ),
     )
 

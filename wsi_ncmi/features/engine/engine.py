@@ -148,8 +148,6 @@ class Engine:
                 budget.close()
             self._report(Stopped(error))
 
-    # Readers -------------------------------------------------------------------------------------------
-
     def _read_all(self) -> None:
         while not self._stop.is_set():
             self._report(Hungry())
@@ -225,8 +223,6 @@ class Engine:
 
         return waiting
 
-    # Lanes ---------------------------------------------------------------------------------------------
-
     def _encode_all(self) -> None:
         begun: deque[tuple[Batch, Callable[[], None]]] = deque()
         while not self._stop.is_set():
@@ -265,8 +261,6 @@ class Engine:
     def _settle(self, work: SlideWork, count: int) -> None:
         if work.settle(count):
             self._outbox.put(work)
-
-    # Writer --------------------------------------------------------------------------------------------
 
     def _write_all(self) -> None:
         while (work := self._outbox.get()) is not None:
