@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import tempfile
 import threading
 import time
@@ -202,35 +201,27 @@ def share_of_encoder(folder: Path, name: str, seconds: float, device: str) -> tu
     """Ratio of extraction and encoder alone, and both rates."""
     options = EncoderOptions(name=name, device=device)
     encoder = load_encoder(options)
-    slides = cohort(folder, encoder, seconds / 2, SMALL)
-    pixels, _ = read_some(slides, 1 << 30)
-    size = encoder.batch_size or 16
-    middle = len(pixels) // 2 // (size * CORES) * size * CORES
-    # Half of the encoder's tiles before and half after: a machine that slows down is no advantage to either.
-    before, _ = encode_alone(encoder, pixels[:middle])
+    slides = cohort(folder, encoder, seconds, SMALL)
+    pixels, _ = read_some(slides, 200)
+    # The encoder before and after: a machine that slows down is no advantage to either.
+    count = (encoder.batch_size or 16) * CORES * 2
+    before, _ = encode_alone(encoder, pixels[:count])
     took, _, tiles = extract_all(slides, encoder, options)
-    after, _ = encode_alone(encoder, pixels[middle:])
-    assert tiles == len(pixels)
-    alone = tiles / (before + after)
+    after, _ = encode_alone(encoder, pixels[:count])
+    alone = 2 * len(pixels[:count]) / (before + after)
     return tiles / took / alone, tiles / took, alone
 
 
 def share_of_bound(folder: Path, name: str, seconds: float) -> tuple[float, float, float, float, Path]:
-    """Median ratio of extraction and bound, both rates, and the same ratio in core-seconds a tile."""
+    """Ratio of extraction and bound, both rates, and the same ratio in core-seconds a tile."""
     options = EncoderOptions(name=name, device="cpu")
     encoder = load_encoder(options)
-    slides = cohort(folder, encoder, seconds / 3, LARGE)
-    ratios, rates, bounds, shares = [], [], [], []
-    for _ in range(2):
-        pixels, reading = read_some(slides, 300)
-        _, cpu = encode_alone(encoder, pixels)
-        took, spent, tiles = extract_all(slides, encoder, options)
-        bounds.append(CORES / (cpu / len(pixels) + reading))
-        rates.append(tiles / took)
-        ratios.append(rates[-1] / bounds[-1])
-        shares.append((cpu / len(pixels) + reading) / (spent / tiles))
-    medians = tuple(statistics.median(values) for values in (ratios, rates, bounds, shares))
-    return medians[0], medians[1], medians[2], medians[3], slides
+    slides = cohort(folder, encoder, seconds / 2, LARGE)
+    pixels, reading = read_some(slides, 300)
+    _, cpu = encode_alone(encoder, pixels)
+    took, spent, tiles = extract_all(slides, encoder, options)
+    needed = cpu / len(pixels) + reading
+    return tiles / took / (CORES / needed), tiles / took, CORES / needed, needed / (spent / tiles), slides
 
 
 def main() -> None:
@@ -254,13 +245,13 @@ def main() -> None:
         }
         print(f"share_of_encoder  {share:5.3f}  ({rate:.1f} against {alone:.1f} tiles/s)", flush=True)
         share, rate, bound, cpu_share, slides = share_of_bound(
-            folder, "torchvision:squeezenet1_1", arguments.seconds * 0.5
+            folder, "torchvision:squeezenet1_1", arguments.seconds * 0.4
         )
         results |= {"share_of_bound": share, "squeezenet1_1_tiles_per_s": rate, "squeezenet1_1_bound": bound}
         results |= {"cpu_share_of_bound": cpu_share}
         print(f"share_of_bound    {share:5.3f}  ({rate:.1f} against {bound:.1f} tiles/s)", flush=True)
         model = torchvision.models.squeezenet1_1(weights=None).eval()
-        plain = plain_loop(PlainTiles(slides), model, int(arguments.seconds * 6))
+        plain = plain_loop(PlainTiles(slides), model, int(arguments.seconds * 5))
         results |= {"vs_peer_loop": rate / plain, "peer_loop_tiles_per_s": plain}
         print(f"vs_peer_loop      {rate / plain:5.2f}   ({rate:.1f} against {plain:.1f} tiles/s)", flush=True)
         results["gpu_share_of_encoder"] = None
