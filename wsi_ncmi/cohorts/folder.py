@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from wsi_ncmi.cohorts.cohort import Cohort
 from wsi_ncmi.cohorts.sources import checked_bag
 from wsi_ncmi.errors import InputError
+from wsi_ncmi.features.interchange.native import UNKNOWN
 from wsi_ncmi.features.rows import read_rows
 
 __all__ = ["FeatureFolder", "find_feature_folder"]
@@ -30,7 +31,8 @@ _IDENTITY = (
     "stain",
 )
 _DEFAULTS = {"stain": "none"}  # files of an older layout don't say it
-_HEADER = ("schema", "slide_id", "complete", "n_tiles", *_IDENTITY)
+_CONTENT = ("slide_fingerprint", "sha256")
+_HEADER = ("schema", "slide_id", "complete", "n_tiles", *_CONTENT, *_IDENTITY)
 _SHOWN = 5
 
 
@@ -39,6 +41,8 @@ class FeatureFolder:
 
     Attributes:
         identity: What all files share: encoder, weights, transform, precision, mpp, tile size, overlap.
+        fingerprints: Slide id → content of the slide file, where it is known.
+        content_hashes: Slide id → SHA-256 of features and coordinates, of slides with tiles.
 
     Raises:
         InputError: No files, several encoders, an incomplete or foreign file, or files of different identity.
@@ -51,6 +55,8 @@ class FeatureFolder:
         lengths: list[int] = []
         widths: dict[int, Path] = {}
         self.identity: dict[str, Any] = {}
+        self.fingerprints: dict[str, str] = {}
+        self.content_hashes: dict[str, str] = {}
         first: Path | None = None
         unusable: list[str] = []
         for file in sorted(self.path.glob("*.h5")):
@@ -66,6 +72,10 @@ class FeatureFolder:
                 )
             self._files[slide_id] = file
             self._offsets[slide_id] = offset
+            if attrs.get("slide_fingerprint") not in (None, "", UNKNOWN):
+                self.fingerprints[slide_id] = str(attrs["slide_fingerprint"])
+            if shape[0] and attrs.get("sha256"):
+                self.content_hashes[slide_id] = str(attrs["sha256"])
             lengths.append(shape[0])
             widths.setdefault(shape[1], file)
             identity = {key: attrs.get(key, _DEFAULTS.get(key)) for key in _IDENTITY}
