@@ -28,6 +28,12 @@ def test_absolute_paths_are_cut_wherever_they_hide(tmp_path: Path) -> None:
     assert json.loads(text) == record == read_record(tmp_path / "run.json")
 
 
+def test_files_in_the_settings_of_labels_are_cut_too() -> None:
+    given = "stamp:/home/jones/clini.csv?slides=/home/jones/slide.csv&label=MSI"
+    assert relative_paths(given) == "stamp:…/clini.csv?slides=…/slide.csv&label=MSI"
+    assert relative_paths("tcga:a.csv?exclude=b/bad.txt") == "tcga:a.csv?exclude=b/bad.txt"
+
+
 @pytest.mark.parametrize("value", [3, 0.5, None, True, "timm:resnet50", "relative/path"])
 def test_everything_else_stays(value: object) -> None:
     assert relative_paths(value) == value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,9 @@ def relative_paths(value: Any) -> Any:
     if isinstance(value, Path):
         value = str(value)
     if isinstance(value, str):
+        if "?" in value:  # ``stamp:clini.csv?slides=/home/me/slide.csv``: labels with settings
+            file, _, settings = value.partition("?")
+            return f"{relative_paths(file)}?{re.sub(r'(?<==)/[^&]*/(?=[^&/]+)', '…/', settings)}"
         head, colon, tail = value.partition(":")
         path = Path(tail) if colon and Path(tail).is_absolute() else Path(value)
         if path.is_absolute():
