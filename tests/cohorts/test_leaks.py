@@ -2,15 +2,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from tests.cohorts.test_lookalikes import piece_of_tissue
 from wsi_ncmi.cohorts import (
     Cohort,
     CohortRow,
+    Evidence,
     Fold,
     SplitOptions,
     Splits,
     find_leaks,
+    look_of,
     make_splits,
     read_any_splits,
     read_labels,
@@ -92,6 +96,102 @@ def test_unknown_slides_and_slides_tested_twice():
     assert ("unknown", True) in kinds(planted(lambda f: replace(f, test=(*f.test, "stranger"))))
     first = clean().folds[0]
     assert ("test_twice", False) in kinds(Splits((first, first)))
+
+
+def test_near_copies_in_two_parts():
+    first = clean().folds[0]
+    tissue = {s: piece_of_tissue(i, 120, 150) for i, s in enumerate((*first.train[:6], *first.test[:6]))}
+    assert kinds(clean(), evidence=Evidence(looks={s: look_of(p) for s, p in tissue.items()})) == set()
+    tissue[first.test[2]] = np.rot90(tissue[first.train[1]]).copy()
+    found = find_leaks(clean(), COHORT, evidence=Evidence(looks={s: look_of(p) for s, p in tissue.items()}))
+    assert {(leak.kind, leak.fatal) for leak in found} == {("lookalike", True)}
+    assert first.test[2] in found[0].what
+    assert first.train[1] in found[0].what
+    # What is known to be a copy is said once.
+    prints = {first.test[2]: "x", first.train[1]: "x"}
+    looks = {s: look_of(p) for s, p in tissue.items()}
+    assert {leak.kind for leak in find_leaks(clean(), COHORT, evidence=Evidence(prints, looks=looks))} == {
+        "content"
+    }
+
+
+def test_files_of_one_name_in_two_folders():
+    first = clean().folds[0]
+    paths = {row.slide_id: f"{row.case_id}/{row.slide_id}.svs" for row in ROWS}
+    assert kinds(clean(), evidence=Evidence(paths=paths)) == set()
+    paths |= {first.train[0]: "a/scan.1.svs", first.test[0]: "b/scan.1.svs"}
+    assert kinds(clean(), evidence=Evidence(paths=paths)) == {("name", True)}
+    differ = {first.train[0]: "1", first.test[0]: "2"}
+    assert kinds(clean(), evidence=Evidence(differ, paths=paths)) == {("name", False)}
+    same_part = {**paths, first.train[0]: "a/x.svs", first.train[1]: "b/scan.1.svs", first.test[0]: "a/y.svs"}
+    assert kinds(clean(), evidence=Evidence(paths=same_part)) == set()
+
+
+def test_same_features_under_two_names():
+    first = clean().folds[0]
+    hashes = {row.slide_id: row.slide_id for row in ROWS} | {first.validation[0]: first.train[0]}
+    assert kinds(clean(), evidence=Evidence(features=hashes)) == {("content", True)}
+
+
+def test_a_site_in_two_parts_of_a_site_preserved_split():
+    rows = tuple(replace(row, centre=f"c{i // 2 % 6}") for i, row in enumerate(ROWS))
+    cohort = Cohort(rows, ("x", "y"))
+    splits = make_splits(cohort, SplitOptions(folds=2, validation=0.34, group="centre"))
+    assert [leak for leak in find_leaks(splits, cohort) if leak.fatal] == []
+    first, other = splits.folds
+    moved = Splits(
+        (replace(first, train=first.train[1:], test=(*first.test, first.train[0])), other), splits.meta
+    )
+    assert ("site", True) in {(leak.kind, leak.fatal) for leak in find_leaks(moved, cohort)}
+
+
+def test_a_labelled_slide_in_no_part_is_said():
+    assert kinds(planted(lambda f: replace(f, test=f.test[1:]))) == set()  # other folds have it
+    folds = [
+        Fold(*(tuple(s for s in fold.part(part) if s != "s00") for part in ("train", "validation", "test")))
+        for fold in clean().folds
+    ]
+    assert kinds(Splits(tuple(folds))) == {("left_out", False)}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_false_alarm_on_random_clean_splits_and_every_planted_leak_found(seed):
+    """50 cohorts each: random sizes, classes, centres, split options; then one leak planted in each."""
+    rng = np.random.default_rng(seed)
+    for trial in range(50):
+        patients, classes, centres = rng.integers(20, 60), rng.integers(2, 5), rng.integers(1, 5)
+        rows = tuple(
+            CohortRow(f"s{p}_{i}", f"p{p}", f"k{(p if rng.random() < 0.7 else rng.integers(99)) % classes}", f"c{p % centres}")
+            for p in range(patients) for i in range(rng.integers(1, 5))
+        )  # fmt: skip
+        cohort = Cohort(rows, tuple(f"k{i}" for i in range(classes)))
+        options = SplitOptions(folds=int(rng.integers(1, 5)), validation=0.25, seed=trial)
+        splits = make_splits(cohort, options)
+        evidence = Evidence(
+            fingerprints={row.slide_id: f"f{row.slide_id}" for row in rows},
+            features={row.slide_id: f"h{row.slide_id}" for row in rows},
+            paths={row.slide_id: f"{row.case_id}/{row.slide_id}.tif" for row in rows},
+        )
+        assert [leak for leak in find_leaks(splits, cohort, evidence=evidence) if leak.fatal] == []
+        k = int(rng.integers(len(splits.folds)))
+        fold = splits.folds[k]
+        source, target = (("train", "test"), ("train", "validation"), ("validation", "test"))[trial % 3]
+        a, b = rng.choice(fold.part(source)), rng.choice(fold.part(target))
+        kind = ("slide", "patient", "content", "name")[int(rng.integers(4))]
+        if kind == "slide":
+            changed = replace(fold, **{target: (*fold.part(target), a)})
+            splits = Splits((*splits.folds[:k], changed, *splits.folds[k + 1 :]))
+        elif kind == "patient":
+            changed = tuple(replace(row, case_id="both") if row.slide_id in (a, b) else row for row in rows)
+            cohort = Cohort(changed, cohort.classes)
+        elif kind == "content":
+            which = ("fingerprints", "features")[trial % 2]
+            evidence = replace(evidence, **{which: {**getattr(evidence, which), a: "same", b: "same"}})
+        else:
+            paths = {**evidence.paths, a: "one/slide.tif", b: "two/slide.svs"}
+            evidence = replace(evidence, paths=paths, fingerprints={})
+        found = [leak for leak in find_leaks(splits, cohort, evidence=evidence) if leak.fatal]
+        assert kind in {leak.kind for leak in found if leak.fold == k}, (kind, found)
 
 
 def test_our_own_file(tmp_path):

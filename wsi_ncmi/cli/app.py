@@ -8,6 +8,7 @@ import typer
 
 from wsi_ncmi import __version__
 from wsi_ncmi.cli import (
+    audit,
     compare,
     config,
     convert,
@@ -56,8 +57,8 @@ def _root(
 
 
 for _module in (
-    demo, run, inventory, extract, verify, convert, split, train, compare, losses, evaluate, predict, synth,
-    doctor,
+    demo, run, inventory, extract, verify, convert, split, audit, train, compare, losses, evaluate, predict,
+    synth, doctor,
 ):  # fmt: skip
     app.command(_module.NAME)(_module.command)
 app.add_typer(config.app, name="config")

@@ -46,6 +46,7 @@ class Cohort:
         case_id_assumed: True where no patient id was known and each slide was taken for a patient.
         official_split: Slide id → ``train`` | ``validation`` | ``test`` where the cohort ships one.
         notes: Sentences a report must show (unreliable patient ids, dropped identical rows, …).
+        fingerprints: Slide id → content of the slide file, where features that say so were matched.
     """
 
     rows: tuple[CohortRow, ...]
@@ -53,6 +54,7 @@ class Cohort:
     case_id_assumed: bool = False
     official_split: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def by_slide(self) -> Mapping[str, CohortRow]:
@@ -86,6 +88,7 @@ class Cohort:
             self,
             rows=tuple(row for row in self.rows if row.slide_id in wanted),
             official_split={s: part for s, part in self.official_split.items() if s in wanted},
+            fingerprints={s: found for s, found in self.fingerprints.items() if s in wanted},
         )
 
     @cached_property

@@ -23,7 +23,9 @@ class SplitOptions:
         folds: Number of test folds; 1 = one hold-out of size ``test``.
         validation: Share of each fold's training patients kept for model choice; 0 = none.
         test: Share of the patients in the hold-out; used only with ``folds=1``.
-        group: What must stay together: the patient (``case_id``) or nothing but the slide (``slide_id``).
+        group: What must stay together: the patient (``case_id``), all patients of a centre (``centre``, a
+            site-preserved split: Howard et al. 2021, Nature Communications 12:4423), or nothing but the slide
+            (``slide_id``).
         stratify: What to balance between parts: the class, and the centre as far as the class allows.
         seed: Seed of the order in which equal patients are dealt.
     """
@@ -31,7 +33,7 @@ class SplitOptions:
     folds: int = Field(default=5, ge=1, le=1000)
     validation: float = Field(default=0.2, ge=0.0, lt=1.0)
     test: float = Field(default=0.2, gt=0.0, lt=1.0)
-    group: Literal["case_id", "slide_id"] = "case_id"
+    group: Literal["case_id", "centre", "slide_id"] = "case_id"
     stratify: tuple[Literal["label", "centre"], ...] = ("label", "centre")
     seed: int = Field(default=0, ge=0)
 

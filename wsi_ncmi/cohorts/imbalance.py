@@ -35,7 +35,7 @@ def describe_splits(
             "class": _worst(counts, "classes", cohort.classes),
             "centre": _worst(counts, "centres", cohort.centres),
         },
-        "warnings": _warnings(counts, cohort),
+        "warnings": _warnings(counts, cohort, by_centre=options is not None and options.group == "centre"),
     }
 
 
@@ -61,7 +61,7 @@ def _worst(counts: Sequence[dict[str, Any]], what: str, names: Sequence[str]) ->
     return worst
 
 
-def _warnings(counts: Sequence[dict[str, Any]], cohort: Cohort) -> list[str]:
+def _warnings(counts: Sequence[dict[str, Any]], cohort: Cohort, *, by_centre: bool) -> list[str]:
     found: list[str] = []
     if cohort.case_id_assumed:
         found.append("No patient ids: each slide was taken for a patient, so a patient may be in two parts.")
@@ -75,7 +75,7 @@ def _warnings(counts: Sequence[dict[str, Any]], cohort: Cohort) -> list[str]:
             if missing:
                 found.append(f"Fold {k}: class {', '.join(missing)} has no slide in the {part} part.")
     absent = [name for name in cohort.centres if _could_be_everywhere_but_is_not(name, counts, cohort)]
-    if absent:
+    if absent and not by_centre:
         found.append(f"Centre {', '.join(absent)} has no slide in the training or test part of some fold.")
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from wsi_ncmi.cohorts.table import TableRow
 
@@ -31,6 +32,7 @@ class Labelled:
         case_problem: Why there are no reliable patient ids, continuing "FILE …"; empty = there are.
         official_split: Slide id (without extension) → ``train`` | ``validation`` | ``test``.
         notes: Sentences for the report.
+        origin: The file whose lines ``rows`` count, where it isn't the table that was named.
     """
 
     rows: Sequence[LabelledRow]
@@ -38,3 +40,4 @@ class Labelled:
     case_problem: str = ""
     official_split: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    origin: Path | None = None

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from wsi_ncmi import slides
-from wsi_ncmi.cohorts.adapters import bracs, camelyon16, camelyon17, tcga
-from wsi_ncmi.cohorts.cohort import Cohort, CohortRow, order_classes
-from wsi_ncmi.cohorts.labelled import Labelled, LabelledRow
-from wsi_ncmi.cohorts.table import Table, TableRow, read_table
+from wsi_ncmi.cohorts.adapters import bracs, camelyon16, camelyon17, plain, slideflow, stamp, tcga
+from wsi_ncmi.cohorts.cohort import Cohort, order_classes
+from wsi_ncmi.cohorts.exclusion import Exclusion, read_exclusion
+from wsi_ncmi.cohorts.labelled import Labelled
+from wsi_ncmi.cohorts.rows import RowFinding, examine_rows
+from wsi_ncmi.cohorts.spec import COLUMN_SETTINGS, LabelsSpec, parse_spec
+from wsi_ncmi.cohorts.table import Table, read_table
 from wsi_ncmi.errors import InputError
 
-__all__ = ["ADAPTERS", "read_labels"]
+__all__ = ["ADAPTERS", "Adapter", "adapter_of", "exclusion_of", "notes_of", "read_labels"]
 
-_BLANK = frozenset({"", "nan", "NaN"})
+
+@dataclass(frozen=True)
+class Adapter:
+    """How one kind of table is read.
+
+    Attributes:
+        read: Table and how it was named → its slides.
+        settings: Settings of ``?key=value`` that it takes, beside ``exclude``, which all take.
+    """
+
+    read: Callable[[Table, LabelsSpec], Labelled]
+    settings: tuple[str, ...] = ()
 
 
 def read_labels(
@@ -26,7 +39,7 @@ def read_labels(
     Args:
         path_or_spec: A CSV with ``slide_id``, ``label`` and, where known, ``case_id`` (patient) and
             ``centre`` (or ``center``); or ``adapter:FILE``, such as ``camelyon17:stage_labels.csv``
-            (see ``ADAPTERS``).
+            (see ``ADAPTERS``). Settings follow a question mark: ``?label=subtype&exclude=bad_slides.txt``.
         group: ``"slide_id"`` = the user says that each slide is a patient of its own; needed where the table
             knows no patients. Patient ids that are known are kept all the same.
         classes: All classes of the task in order; default: those in the table, in a sensible order.
@@ -39,15 +52,24 @@ def read_labels(
         InputError: Names file, row, column and value: a column missing, an empty id or label, a slide twice
             with different content, an unknown class, no patient ids, or one class only.
     """
-    adapter, path = _parse(path_or_spec)
-    table = read_table(path)
-    labelled = ADAPTERS[adapter](table)
+    spec = parse_spec(path_or_spec)
+    adapter = adapter_of(spec)
+    table = read_table(spec.path)
+    labelled = adapter.read(table, spec)
     if labelled.case_problem and group != "slide_id":
         raise InputError(
-            f"{path} {labelled.case_problem}: without patient ids one patient could be in training and test; "
-            "add a column 'case_id', or say with --group slide_id that each slide is a patient of its own."
+            f"{spec.path} {labelled.case_problem}: without patient ids one patient could be in training and "
+            "test; add a column 'case_id', or say with --group slide_id that each slide is a patient of its "
+            "own."
         )
-    rows, notes = _unique_rows(table, labelled, classes)
+    path = labelled.origin or spec.path
+    exclusion = exclusion_of(spec)
+    rows, findings = examine_rows(path, labelled, classes or labelled.classes, exclusion)
+    fatal = next((finding for finding in findings if finding.fatal), None)
+    if fatal is not None:
+        raise InputError(fatal.detail)
+    if not rows:
+        raise InputError(f"{path} holds no slides that the adapter {spec.adapter!r} could use.")
     found = {row.label for row in rows}
     if len(found) < 2:
         raise InputError(
@@ -59,108 +81,80 @@ def read_labels(
         classes=tuple(classes) if classes else (labelled.classes or order_classes(found)),
         case_id_assumed=bool(labelled.case_problem),
         official_split={s: p for s, p in labelled.official_split.items() if s in kept},
-        notes=(*labelled.notes, *notes),
+        notes=(*labelled.notes, *notes_of(path, labelled, findings, exclusion)),
     )
 
 
-def _parse(path_or_spec: str | Path) -> tuple[str, Path]:
-    match = re.fullmatch(r"([A-Za-z][A-Za-z0-9_-]*):(.+)", str(path_or_spec))
-    if match is None or Path(path_or_spec).exists():
-        return "csv", Path(path_or_spec)
-    name, path = match.groups()
-    if name not in ADAPTERS:
+def adapter_of(spec: LabelsSpec) -> Adapter:
+    """The adapter that labels name.
+
+    Raises:
+        InputError: There is no such adapter, or it doesn't take a setting.
+    """
+    if spec.adapter not in ADAPTERS:
         raise InputError(
-            f"Unknown labels adapter {name!r} in {str(path_or_spec)!r}; "
+            f"Unknown labels adapter {spec.adapter!r} in {f'{spec.adapter}:{spec.path}'!r}; "
             f"known are {', '.join(sorted(ADAPTERS))}."
         )
-    return name, Path(path)
-
-
-def _plain(table: Table) -> Labelled:
-    table.require(("slide_id", "label"))
-    has_cases = "case_id" in table.columns
-    centre = next((name for name in ("centre", "center") if name in table.columns), None)
-    rows = [
-        LabelledRow(
-            row,
-            slide_id=row["slide_id"],
-            case_id=row["case_id"] if has_cases else None,
-            label=row["label"],
-            centre=row[centre] if centre else "",
-        )
-        for row in table.rows
-    ]
-    problem = "" if has_cases else f"has no column 'case_id'{table.hint('case_id')}"
-    return Labelled(rows, case_problem=problem, notes=_numbered_rows_note(table, rows))
-
-
-def _numbered_rows_note(table: Table, rows: Sequence[LabelledRow]) -> tuple[str, ...]:
-    # patient_0, patient_1, … in row order: typical of sheets in which nobody knew the patients.
-    numbers = [re.findall(r"\d+$", row.case_id or "") for row in rows]
-    if len(rows) > 1 and all(found and int(found[0]) == i for i, found in enumerate(numbers)):
-        return (
-            f"The patient ids of {table.path.name} merely count its rows; if they aren't real patients, "
-            "a patient may be in training and test.",
-        )
-    return ()
-
-
-def _unique_rows(
-    table: Table, labelled: Labelled, classes: Sequence[str] | None
-) -> tuple[tuple[CohortRow, ...], tuple[str, ...]]:
-    allowed = classes or labelled.classes
-    # ``a.svs`` beside ``a.tif`` are two slides and keep their extensions; ``a`` beside ``a.svs`` is one.
-    spellings: dict[str, set[str]] = {}
-    for raw in labelled.rows:
-        short = slides.slide_id_of(raw.slide_id)
-        if short != raw.slide_id:
-            spellings.setdefault(short, set()).add(raw.slide_id)
-    seen: dict[str, tuple[CohortRow, TableRow]] = {}
-    repeated = 0
-    for raw in labelled.rows:
-        short = slides.slide_id_of(raw.slide_id)
-        slide_id = raw.slide_id if len(spellings.get(short, ())) > 1 else short
-        row = _checked_row(table, raw, slide_id, allowed)
-        if row.slide_id not in seen:
-            seen[row.slide_id] = (row, raw.source)
-            continue
-        first, first_source = seen[row.slide_id]
-        if row != first:
-            differing = next(
-                f for f in ("label", "case_id", "centre") if getattr(row, f) != getattr(first, f)
-            )
+    adapter = ADAPTERS[spec.adapter]
+    for key in spec.settings:
+        if key != "exclude" and key not in adapter.settings:
+            valid = ", ".join((*adapter.settings, "exclude"))
             raise InputError(
-                f"{table.path}: slide {row.slide_id!r} is in rows {first_source.line} and {raw.source.line} "
-                f"with {differing} {getattr(first, differing)!r} and {getattr(row, differing)!r}; "
-                "keep the right one."
+                f"The labels adapter {spec.adapter!r} takes no setting {key!r}; it takes {valid}."
             )
-        repeated += 1
-    notes = (f"{repeated} rows of {table.path.name} repeated an earlier row and were left out.",)
-    return tuple(row for row, _ in seen.values()), notes if repeated else ()
+    return adapter
 
 
-def _checked_row(table: Table, raw: LabelledRow, slide_id: str, allowed: Sequence[str]) -> CohortRow:
-    required = {"slide_id": raw.slide_id, "label": raw.label, "case_id": raw.case_id}
-    for column, value in required.items():
-        if value is not None and value in _BLANK:
-            raise InputError(f"{table.path}, row {raw.source.line}: the {column!r} is empty; fill it in.")
-    if allowed and raw.label not in allowed:
-        raise InputError(
-            f"{table.path}, row {raw.source.line}: the label {raw.label!r} of slide {raw.slide_id!r} is not "
-            f"among the classes of the task ({', '.join(allowed)})."
-        )
-    case_id = slide_id if raw.case_id is None else raw.case_id
-    return CohortRow(slide_id=slide_id, case_id=case_id, label=raw.label, centre=raw.centre)
+def exclusion_of(spec: LabelsSpec) -> Exclusion | None:
+    """The list of slides to leave out that labels name, or None."""
+    path = spec.file("exclude")
+    return None if path is None else read_exclusion(path)
 
 
-ADAPTERS: Mapping[str, Callable[[Table], Labelled]] = {
-    "bracs": bracs.seven_classes,
-    "bracs3": bracs.three_classes,
-    "bracs7": bracs.seven_classes,
-    "camelyon16": camelyon16.read,
-    "camelyon17": camelyon17.read,
-    "clam": _plain,
-    "csv": _plain,
-    "tcga": tcga.read,
+def notes_of(
+    path: Path, labelled: Labelled, findings: Sequence[RowFinding], exclusion: Exclusion | None
+) -> tuple[str, ...]:
+    """Sentences for the report about rows that were left out."""
+    repeated = sum(finding.kind == "repeated" for finding in findings)
+    notes = [f"{repeated} rows of {path.name} repeated an earlier row and were left out."] if repeated else []
+    if exclusion is not None:
+        excluded = sum(finding.kind == "excluded" for finding in findings)
+        notes.append(f"{excluded} slides were left out by {exclusion.name}.")
+        known = {row.case_id or "" for row in labelled.rows} | {
+            f.slide_id for f in findings if f.kind == "excluded"
+        }
+        unused = exclusion.unused(known)
+        if unused:
+            notes.append(
+                f"{len(unused)} entries of {exclusion.name} name no slide here, for example {unused[0]!r}."
+            )
+    return tuple(notes)
+
+
+def _alone(read: Callable[[Table], Labelled]) -> Adapter:
+    return Adapter(lambda table, _: read(table))
+
+
+_PLAIN = Adapter(lambda table, spec: plain.read(table, spec.settings), COLUMN_SETTINGS)
+_STAMP = Adapter(
+    lambda table, spec: stamp.read(table, spec.settings, spec.file("slides")), ("slides", *COLUMN_SETTINGS)
+)
+
+ADAPTERS: Mapping[str, Adapter] = {
+    "bracs": _alone(bracs.seven_classes),
+    "bracs3": _alone(bracs.three_classes),
+    "bracs7": _alone(bracs.seven_classes),
+    "camelyon16": _alone(camelyon16.read),
+    "camelyon17": _alone(camelyon17.read),
+    "clam": _PLAIN,
+    "csv": _PLAIN,
+    "slideflow": Adapter(lambda table, spec: slideflow.read(table, _columns(spec)), ("label", "centre")),
+    "stamp": _STAMP,
+    "tcga": Adapter(lambda table, spec: tcga.read(table, _columns(spec)), ("slide_id", "label")),
 }
 """Adapter name → how to read that kind of table; ``csv`` is the plain form."""
+
+
+def _columns(spec: LabelsSpec) -> Mapping[str, str]:
+    return {key: value for key, value in spec.settings.items() if key in COLUMN_SETTINGS}

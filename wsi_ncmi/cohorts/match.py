@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from wsi_ncmi import slides
@@ -90,9 +91,17 @@ def match_features(cohort: Cohort, source: BagSource) -> MatchResult:
     unmatched += [Unmatched(row.slide_id, "no tissue: the features hold no tile") for row in empty]
     unmatched += [Unmatched(name, "features without label") for name in unlabelled]
     return MatchResult(
-        cohort=replace(cohort, rows=tuple(usable), official_split=official),
+        cohort=replace(
+            cohort, rows=tuple(usable), official_split=official, fingerprints=_fingerprints(source, usable)
+        ),
         rows_without_features=tuple(missing),
         features_without_label=unlabelled,
         empty=tuple(empty),
         unmatched=tuple(sorted(unmatched, key=lambda item: item.slide_id)),
     )
+
+
+def _fingerprints(source: BagSource, usable: Sequence[CohortRow]) -> dict[str, str]:
+    # Only our own feature files say which slide they were made from.
+    known: Mapping[str, str] = getattr(source, "fingerprints", {})
+    return {row.slide_id: known[row.slide_id] for row in usable if row.slide_id in known}

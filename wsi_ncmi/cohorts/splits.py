@@ -39,6 +39,10 @@ def make_splits(cohort: Cohort, options: SplitOptions) -> Splits:
         InputError: A class has too few patients, or patients bind the classes together so that no such split
             exists.
     """
+    if options.group == "centre" and not cohort.centres:
+        raise InputError(
+            "No centre is known, so no split can preserve it; add a column 'centre' to the labels."
+        )
     groups = _groups(cohort.rows, options.group)
     _check_enough_patients(cohort, groups, options)
     rng = np.random.default_rng(options.seed)
@@ -100,10 +104,31 @@ def official_splits(cohort: Cohort, options: SplitOptions) -> Splits:
 
 def _groups(rows: Iterable[CohortRow], group: str) -> list[list[CohortRow]]:
     # Sorted, so that the order of rows in the file can't change the split.
+    rows = sorted(rows, key=lambda row: row.slide_id)
+    keys = _site_of_each(rows) if group == "centre" else {r.slide_id: getattr(r, group) for r in rows}
     groups: dict[str, list[CohortRow]] = {}
-    for row in sorted(rows, key=lambda row: (getattr(row, group), row.slide_id)):
-        groups.setdefault(getattr(row, group), []).append(row)
+    for row in sorted(rows, key=lambda row: (keys[row.slide_id], row.slide_id)):
+        groups.setdefault(keys[row.slide_id], []).append(row)
     return list(groups.values())
+
+
+def _site_of_each(rows: Sequence[CohortRow]) -> dict[str, str]:
+    """Slide → what must stay together: its centre, all centres that share a patient being one.
+
+    A patient of unknown centre is a group of its own.
+    """
+    parent: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while parent.setdefault(name, name) != name:
+            name = parent[name]
+        return name
+
+    for row in rows:
+        patient = root(f"patient {row.case_id}")
+        if row.centre:
+            parent[patient] = root(f"centre {row.centre}")
+    return {row.slide_id: root(f"patient {row.case_id}") for row in rows}
 
 
 def _check_enough_patients(
@@ -111,12 +136,12 @@ def _check_enough_patients(
 ) -> None:
     # One patient of each class for each test part, and at least one left to train on.
     needed = max(options.folds, 2)
-    unit = "patients" if options.group == "case_id" else "slides"
+    unit = {"case_id": "patients", "centre": "centres", "slide_id": "slides"}[options.group]
     for name in cohort.classes:
         count = sum(any(row.label == name for row in group) for group in groups)
         if count >= needed:
             continue
-        remedy = f"use --folds {count}" if count >= 2 else "add patients, or merge or leave out the class"
+        remedy = f"use --folds {count}" if count >= 2 else f"add {unit}, or merge or leave out the class"
         what = f"{options.folds} folds" if options.folds > 1 else "a hold-out"
         raise InputError(f"Class {name!r} has only {count} {unit}, {what} need at least {needed}: {remedy}.")
 

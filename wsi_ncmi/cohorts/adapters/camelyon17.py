@@ -11,7 +11,6 @@ import re
 
 from wsi_ncmi.cohorts.labelled import Labelled, LabelledRow
 from wsi_ncmi.cohorts.table import Table
-from wsi_ncmi.errors import InputError
 
 __all__ = ["CLASSES", "STAGES", "read", "read_stages"]
 
@@ -38,8 +37,6 @@ def read(table: Table) -> Labelled:
         slide_id = row["patient"].removesuffix(match[3] or "")
         rows.append(LabelledRow(row, slide_id, case_id=match[1], label=row["stage"], centre=centre))
         official[slide_id] = "train" if centre in _TRAINING_CENTRES else "test"
-    if not rows:
-        raise InputError(f"{table.path} holds no slides (rows like patient_000_node_0.tif).")
     return Labelled(rows, classes=CLASSES, official_split=official)
 
 

@@ -2,12 +2,13 @@
 
 ``TCGA-83-5908-01Z-00-DX1.<uuid>``: the patient is the first twelve characters, the site that gave the tissue
 (TSS code) the two after ``TCGA-``. Reads ``slide_id`` or ``slide`` and ``label`` or ``subtype``, so that
-slideflow's annotation tables work as they are.
+slideflow's annotation tables work as they are; ``?label=COLUMN`` names another class column.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from wsi_ncmi.cohorts.labelled import Labelled, LabelledRow
 from wsi_ncmi.cohorts.table import Table
@@ -18,10 +19,14 @@ _BARCODE = re.compile(r"(TCGA-([A-Z0-9]{2})-[A-Z0-9]{4})(-.*)?")
 _CASE_COLUMNS = ("case_id", "patient", "patient_id")
 
 
-def read(table: Table) -> Labelled:
+def read(table: Table, settings: Mapping[str, str]) -> Labelled:
     """Slides with label, patient and site."""
-    slide_column = "slide" if "slide_id" not in table.columns and "slide" in table.columns else "slide_id"
-    label_column = "subtype" if "label" not in table.columns and "subtype" in table.columns else "label"
+    slide_column = settings.get("slide_id") or (
+        "slide" if "slide_id" not in table.columns and "slide" in table.columns else "slide_id"
+    )
+    label_column = settings.get("label") or (
+        "subtype" if "label" not in table.columns and "subtype" in table.columns else "label"
+    )
     table.require((slide_column, label_column))
     case_column = next((name for name in _CASE_COLUMNS if name in table.columns), None)
     rows: list[LabelledRow] = []

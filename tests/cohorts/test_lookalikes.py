@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import csv
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wsi_ncmi.cohorts import find_lookalikes, look_of
+
+
+def piece_of_tissue(seed, height=400, width=520):
+    """Pink blobs with structure on glass, each seed a piece of its own."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width]
+    mask = np.zeros((height, width), bool)
+    for _ in range(rng.integers(2, 5)):
+        cy, cx = rng.uniform(0.3, 0.7) * height, rng.uniform(0.3, 0.7) * width
+        ry, rx = rng.uniform(0.1, 0.3) * height, rng.uniform(0.1, 0.3) * width
+        mask |= ((y - cy) / ry) ** 2 + ((x - cx) / rx) ** 2 < 1
+    coarse = rng.normal(size=(20, 26))
+    texture = np.asarray(Image.fromarray(coarse.astype(np.float32)).resize((width, height), Image.BICUBIC))
+    tissue = np.array([200, 130, 180]) + 22 * texture[..., None] + rng.normal(0, 5, (height, width, 1))
+    return np.where(mask[..., None], tissue, 240).clip(0, 255).astype(np.uint8)
+
+
+def jpeg(pixels, quality=30):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=quality)
+    return np.asarray(Image.open(file))
+
+
+COPIES = {
+    "same": lambda a: a,
+    "compressed": jpeg,
+    "smaller": lambda a: np.asarray(Image.fromarray(a).resize((a.shape[1] // 3, a.shape[0] // 3))),
+    "turned": lambda a: np.rot90(a).copy(),
+    "upside down": lambda a: np.rot90(a, 2).copy(),
+    "mirrored": lambda a: a[:, ::-1].copy(),
+    "tinted": lambda a: (a * np.array([0.92, 1.0, 0.95])).astype(np.uint8),
+    "more glass": lambda a: np.pad(a, ((40, 10), (0, 70), (0, 0)), constant_values=240),
+}
+
+
+@pytest.mark.parametrize("copy", COPIES)
+def test_copies_are_found_among_others(copy):
+    originals = {f"s{seed:02}": piece_of_tissue(seed) for seed in range(12)}
+    looks = {name: look_of(pixels) for name, pixels in originals.items()}
+    looks["zcopy"] = look_of(COPIES[copy](originals["s07"]))
+    assert [(pair.first, pair.second) for pair in find_lookalikes(looks)] == [("s07", "zcopy")]
+
+
+def test_hundreds_of_different_pieces_raise_no_alarm():
+    looks = {f"s{seed:03}": look_of(piece_of_tissue(seed, 120, 150)) for seed in range(250)}
+    assert find_lookalikes(looks) == []
+
+
+def test_empty_slides_are_not_copies_of_each_other():
+    glass = np.full((200, 300, 3), 240, np.uint8)
+    assert look_of(glass) is None
+    noisy = (glass + np.random.default_rng(0).integers(-2, 3, glass.shape)).astype(np.uint8)
+    assert look_of(noisy) is None
+    assert look_of(np.zeros((3, 3, 3), np.uint8)) is None
+    assert find_lookalikes({}) == []
+
+
+@pytest.mark.real_data
+def test_real_tissue(real_data):
+    with (real_data / "tiles" / "tiles.csv").open(newline="") as handle:
+        files = {row["source_id"]: row["file"] for row in csv.DictReader(handle)}
+    chosen = list(files.values())[:: len(files) // 40][:40]
+    pixels = [np.asarray(Image.open(real_data / "tiles" / file).convert("RGB")) for file in chosen]
+    looks = {f"a{i:02}": look_of(tile) for i, tile in enumerate(pixels)}
+    looks |= {f"b{i:02}": look_of(np.rot90(jpeg(tile)).copy()) for i, tile in enumerate(pixels)}
+    pairs = {(pair.first, pair.second) for pair in find_lookalikes(looks)}
+    assert pairs == {(f"a{i:02}", f"b{i:02}") for i in range(40)}

@@ -1,0 +1,100 @@
+"""STAMP's two tables: the clinical one (a row a patient) and the slide table (patient, file of each slide).
+
+``stamp:CLINI.csv?slides=SLIDE.csv&label=isMSIH``. STAMP's defaults name the columns ``PATIENT`` and
+``FILENAME``; newer configurations let a user name others, which ``case_id=`` and ``slide_id=`` do here. As in
+STAMP, patients without a value of the target are left out (a clinical table serves many targets), and so are
+slides of unknown patients; both are counted in the notes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from wsi_ncmi.cohorts.labelled import Labelled, LabelledRow
+from wsi_ncmi.cohorts.table import Table, TableRow, read_table
+from wsi_ncmi.errors import InputError
+
+__all__ = ["read"]
+
+_NO_VALUE = frozenset({"", "nan", "NaN", "NA", "N/A", "None"})
+_FEATURE_FILES = (".h5", ".hdf5", ".pt")
+
+
+def read(table: Table, settings: Mapping[str, str], slide_table: Path | None) -> Labelled:
+    """Slides with patient and class.
+
+    Args:
+        table: The clinical table.
+        settings: ``label`` (required), ``case_id``, ``slide_id`` and ``centre`` name columns.
+        slide_table: The slide table.
+
+    Raises:
+        InputError: No slide table or no target was named, a column is missing, a patient is in the clinical
+            table twice with different values, or no slide has a value.
+    """
+    if slide_table is None or "label" not in settings:
+        raise InputError(
+            f"STAMP's labels need a slide table and a target column, as in "
+            f"stamp:{table.path}?slides=SLIDE.csv&label=COLUMN."
+        )
+    of_slides = read_table(slide_table)
+    case = _column(table, settings.get("case_id"), ("PATIENT", "patient"))
+    case_of_slide = _column(of_slides, settings.get("case_id"), ("PATIENT", "patient"))
+    name = _column(of_slides, settings.get("slide_id"), ("FILENAME", "filename"))
+    label, centre = settings["label"], settings.get("centre")
+    table.require((label, *((centre,) if centre else ())))
+    patients = _patients(table, case, (label, *((centre,) if centre else ())))
+    rows = []
+    strangers = without_value = 0
+    for row in of_slides.rows:
+        patient = patients.get(row[case_of_slide])
+        if patient is None:
+            strangers += 1
+        elif patient[label] in _NO_VALUE:
+            without_value += 1
+        else:
+            rows.append(
+                LabelledRow(
+                    row,
+                    slide_id=_without_feature_extension(row[name]),
+                    case_id=row[case_of_slide],
+                    label=patient[label],
+                    centre=patient[centre] if centre else "",
+                )
+            )
+    notes = []
+    if strangers:
+        notes.append(f"{strangers} slides of {slide_table.name} belong to no patient of {table.path.name}.")
+    if without_value:
+        notes.append(
+            f"{without_value} slides have no value of {label!r} in {table.path.name} and are left out."
+        )
+    return Labelled(rows, notes=tuple(notes), origin=slide_table)
+
+
+def _column(table: Table, chosen: str | None, usual: tuple[str, ...]) -> str:
+    names = (chosen, *usual) if chosen else usual
+    found = next((name for name in names if name in table.columns), None)
+    if found is None:
+        table.require((names[0],))
+    return found or names[0]
+
+
+def _patients(table: Table, case: str, columns: tuple[str, ...]) -> dict[str, TableRow]:
+    patients: dict[str, TableRow] = {}
+    for row in table.rows:
+        first = patients.setdefault(row[case], row)
+        for column in columns:
+            if first[column] != row[column]:
+                raise table.problem(
+                    row, column, f"but {first[column]!r} in row {first.line} of the same patient"
+                )
+    return patients
+
+
+def _without_feature_extension(name: str) -> str:
+    for extension in _FEATURE_FILES:
+        if name.lower().endswith(extension):
+            return name[: -len(extension)]
+    return name

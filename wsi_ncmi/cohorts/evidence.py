@@ -1,0 +1,172 @@
+"""What is known of slides beyond their labels: content, place and look; what the leak audit compares."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from wsi_ncmi import slides
+from wsi_ncmi.cohorts.folder import FeatureFolder
+from wsi_ncmi.cohorts.lookalikes import Look, look_of
+from wsi_ncmi.cohorts.sources import open_bag_source
+from wsi_ncmi.errors import InputError, WsiNcmiError
+from wsi_ncmi.progress import NullProgress, ProgressReporter
+
+__all__ = [
+    "Evidence",
+    "evidence_of_features",
+    "evidence_of_slides",
+    "evidence_of_thumbnails",
+    "merge_evidence",
+]
+
+_PICTURES = (".jpg", ".jpeg", ".png")
+_THUMBNAIL_PX = 512
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Each by slide id (without slide extension where that is unambiguous).
+
+    Attributes:
+        fingerprints: Hash of the slide file's content.
+        features: Hash of the slide's features.
+        paths: Path of the slide below its root, with ``/``.
+        looks: Look of the thumbnail.
+        notes: What could not be looked at, in sentences.
+    """
+
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+    features: Mapping[str, str] = field(default_factory=dict)
+    paths: Mapping[str, str] = field(default_factory=dict)
+    looks: Mapping[str, Look] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def slide_ids(self) -> frozenset[str]:
+        """All slides of which anything is known."""
+        return frozenset((*self.fingerprints, *self.features, *self.paths, *self.looks))
+
+
+def merge_evidence(*parts: Evidence) -> Evidence:
+    """Everything that the parts know; of what two know, the first is taken."""
+    merged = Evidence()
+    for part in parts:
+        merged = Evidence(
+            {**part.fingerprints, **merged.fingerprints},
+            {**part.features, **merged.features},
+            {**part.paths, **merged.paths},
+            {**part.looks, **merged.looks},
+            (*merged.notes, *part.notes),
+        )
+    return merged
+
+
+def evidence_of_slides(path: Path, progress: ProgressReporter | None = None) -> Evidence:
+    """What an inventory, or the slides themselves, tell.
+
+    Args:
+        path: A ``slides.csv`` by ``wsi-ncmi inventory`` (nothing is opened), or a folder of slides: then the
+            inventory is taken and every slide's thumbnail read from its pyramid.
+        progress: Where to report.
+
+    Raises:
+        InputError: Neither.
+    """
+    if path.is_file() and path.suffix.lower() == ".csv":
+        return _of_records(slides.read_slides_csv(path), {}, ())
+    progress = progress or NullProgress()
+    records = slides.take_inventory(path, progress=progress)
+    root = path if path.is_dir() else path.parent
+    looks: dict[str, Look] = {}
+    unseen: list[str] = []
+    with progress.task("thumbnails", len(records), "slides") as task:
+        for record in records:
+            if not record.problem:
+                try:
+                    with slides.open_slide(root / record.path) as slide:
+                        look = look_of(slides.thumbnail(slide, _THUMBNAIL_PX))
+                except WsiNcmiError:
+                    look = None
+                if look is None:
+                    unseen.append(record.slide_id)
+                else:
+                    looks[record.slide_id] = look
+            task.advance(1, record.slide_id)
+    return _of_records(records, looks, _unseen_note(unseen))
+
+
+def evidence_of_features(path: Path) -> Evidence:
+    """What features tell: their own hash, and the fingerprint of the slide they were made from.
+
+    Of our own folders nothing but the files' headers is read; the inventory and the thumbnails that lie in
+    the same output folder are taken along.
+
+    Raises:
+        InputError: No features there.
+    """
+    source = open_bag_source(path)
+    if isinstance(source, FeatureFolder):
+        found = Evidence(fingerprints=source.fingerprints, features=source.content_hashes)
+        out = source.path.parent.parent
+        beside = [found]
+        if (out / "slides.csv").is_file():
+            beside.append(evidence_of_slides(out / "slides.csv"))
+        if (out / "thumbnails").is_dir():
+            beside.append(evidence_of_thumbnails(out / "thumbnails"))
+        return merge_evidence(*beside)
+    hashes = {}
+    for slide_id in source.slide_ids:
+        bag = np.ascontiguousarray(source.load(slide_id))
+        if len(bag):
+            hashes[slide_id] = hashlib.sha256(bag.tobytes()).hexdigest()
+    return Evidence(features=hashes)
+
+
+def evidence_of_thumbnails(path: Path) -> Evidence:
+    """The looks of a folder of pictures, one a slide, named by it.
+
+    Raises:
+        InputError: No pictures there.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    files = sorted(f for f in path.iterdir() if f.suffix.lower() in _PICTURES) if path.is_dir() else []
+    if not files:
+        raise InputError(f"There are no thumbnails (.jpg, .png) in {path}.")
+    looks: dict[str, Look] = {}
+    unseen: list[str] = []
+    for file in files:
+        try:
+            with Image.open(file) as picture:
+                picture.draft("RGB", (_THUMBNAIL_PX, _THUMBNAIL_PX))
+                look = look_of(np.asarray(picture.convert("RGB")))
+        except (OSError, UnidentifiedImageError):
+            look = None
+        if look is None:
+            unseen.append(file.stem)
+        else:
+            looks[file.stem] = look
+    return Evidence(looks=looks, notes=_unseen_note(unseen))
+
+
+def _of_records(
+    records: tuple[slides.SlideRecord, ...], looks: Mapping[str, Look], notes: tuple[str, ...]
+) -> Evidence:
+    return Evidence(
+        fingerprints={record.slide_id: record.fingerprint for record in records if record.fingerprint},
+        paths={record.slide_id: record.path for record in records},
+        looks=looks,
+        notes=notes,
+    )
+
+
+def _unseen_note(unseen: list[str]) -> tuple[str, ...]:
+    if not unseen:
+        return ()
+    more = f" and {len(unseen) - 1} more" if len(unseen) > 1 else ""
+    return (f"The thumbnail of {unseen[0]}{more} shows nothing or can't be read; its look was not compared.",)
