@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import logging
+import sys
 import threading
 import warnings
 from types import ModuleType
@@ -87,11 +88,14 @@ class OpenVinoBackend(Backend):
     concurrent = False  # it has a thread pool of its own
 
     def __init__(self, network: FromPixels, shape: tuple[int, ...], threads: int, precision: str) -> None:
+        # Its converter reports to its makers where this package can be imported; nothing may leave here.
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
         openvino = _extra("openvino", "openvino", "openvino")
         self.precision = precision
         example = torch.zeros(shape, dtype=torch.uint8)
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # its tracer is torch's older one, and torch says so
                 model = openvino.convert_model(network.eval().cpu(), example_input=example, input=[shape])
         except Exception as error:
             raise InputError(
