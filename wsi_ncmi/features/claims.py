@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from wsi_ncmi.features.processes import start_ticks
 from wsi_ncmi.features.storage import storing
 
 __all__ = ["HEARTBEAT_S", "LAPSE_S", "claim", "is_alive"]
@@ -142,7 +143,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _self() -> dict[str, Any]:
-    return {"host": _host(), "pid": os.getpid(), "started": _start_time(os.getpid())}
+    return {"host": _host(), "pid": os.getpid(), "started": start_ticks(os.getpid())}
 
 
 def is_alive(holder: dict[str, Any]) -> bool | None:
@@ -150,7 +151,7 @@ def is_alive(holder: dict[str, Any]) -> bool | None:
     if not holder.get("host") or holder["host"] != _host():
         return None
     # A number is given again after a while; the start time is not.
-    return _start_time(int(holder["pid"])) == holder.get("started")
+    return start_ticks(int(holder["pid"])) == holder.get("started")
 
 
 def _host() -> str:
@@ -160,14 +161,3 @@ def _host() -> str:
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"  # noqa: PTH115 - the link's text, not a path
     except OSError:
         return ""
-
-
-def _start_time(process_id: int) -> str:
-    """Start time in clock ticks since boot; empty for a process that is gone or a zombie."""
-    try:
-        text = Path(f"/proc/{process_id}/stat").read_text()
-    except OSError:
-        return ""
-    # The second field is the program's name in parentheses and may hold anything.
-    fields = text.rpartition(")")[2].split()
-    return "" if fields[0] in ("Z", "X") else fields[19]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from wsi_ncmi.encoders import encoder_folder_name
 from wsi_ncmi.errors import InputError
+from wsi_ncmi.features.processes import lived_at
 from wsi_ncmi.files import TEMPORARY_SUFFIX
 
 __all__ = [
@@ -89,12 +90,10 @@ def is_leftover(path: Path) -> bool:
     if match is None:
         return False
     try:
-        os.kill(int(match["pid"]), 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, OverflowError):
+        written_s = path.stat().st_mtime
+    except FileNotFoundError:
         return False
-    return False
+    return not lived_at(int(match["pid"]), written_s)
 
 
 def remove_leftovers(final: Path) -> None:
