@@ -128,6 +128,11 @@ def test_pieces_are_those_of_a_label_image(share: float, diagonal: bool) -> None
     runs = runs_of(mask, diagonal=diagonal)
     assert runs.n_pieces == count
     assert sorted(runs.areas()) == sorted(np.bincount(labels.ravel())[1:])
+    other = np.random.default_rng(6).random(mask.shape) < 0.5
+    expected = np.bincount(labels.ravel(), other.ravel())[1:]
+    assert sorted(zip(runs.areas(), runs.counts(other), strict=True)) == sorted(
+        zip(np.bincount(labels.ravel())[1:], expected, strict=True)
+    )
     if not diagonal:
         small = mask.copy()
         without_small(small, 4)

@@ -23,7 +23,7 @@ RATIO_STEP = 0.01
 # No scanner's glass is darker; a slide without any glass gets this as its white at least.
 _DARKEST_GLASS = 200
 _GLASS_PERCENTILE = 98.0
-_STRIP_PX = 1 << 20
+_STRIP_PX = 1 << 19
 _TRUNCATE = 4.0
 # Below this density a ratio is that of two noises.
 _LEAST_DENSITY = 0.02

@@ -63,10 +63,7 @@ def find_folds(
         strong[rows, columns] = (inside & (green > _DARK * dense) & (ridge > _RIDGE))[inner]
     strong &= fold
     runs = runs_of(fold, diagonal=True)
-    width = tissue.shape[1]
-    before = np.concatenate([[0], np.cumsum(strong.reshape(-1), dtype=np.int32)])
-    seeds = before[runs.rows * width + runs.ends] - before[runs.rows * width + runs.starts]
-    share = np.bincount(runs.pieces, seeds, runs.n_pieces) / np.maximum(runs.areas(), 1.0)
+    share = runs.counts(strong) / np.maximum(runs.areas(), 1.0)
     area = runs.areas() * (pixel_um[0] * pixel_um[1])
     keep = (share >= _LEAST_STRONG) & (area >= _LEAST_UM2) & (_lengths(runs, pixel_um) >= _LEAST_LENGTH_UM)
     drop_pieces(fold, runs, ~keep)

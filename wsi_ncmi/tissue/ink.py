@@ -52,12 +52,7 @@ def find_ink(colours: Colours, eligible: NDArray[np.bool_], pixel_um2: float) ->
         mixed &= (green > 0.4) & eligible[rows]
         ink[rows] = part | mixed
     runs = runs_of(ink)
-    # How many plain pixels a run has, through the running count over the flat picture.
-    width = eligible.shape[1]
-    before = np.concatenate([[0], np.cumsum(plain.reshape(-1), dtype=np.int32)])
-    seeds = before[runs.rows * width + runs.ends] - before[runs.rows * width + runs.starts]
-    seeds = np.bincount(runs.pieces, seeds, runs.n_pieces)
-    weak = (seeds * pixel_um2 < _LEAST_SEED_UM2) | (runs.areas() * pixel_um2 < _LEAST_UM2)
+    weak = (runs.counts(plain) * pixel_um2 < _LEAST_SEED_UM2) | (runs.areas() * pixel_um2 < _LEAST_UM2)
     drop_pieces(ink, runs, weak)
     return ink
 
