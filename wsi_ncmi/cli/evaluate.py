@@ -13,10 +13,14 @@ NAME = "evaluate"
 
 
 def command(
-    predictions: Annotated[Path, typer.Argument(help="CSV with slide_id, p_<class>… and truth.")],
+    predictions: Annotated[
+        Path,
+        typer.Argument(help="CSV with slide_id, p_<class>… and truth; or CLAM's or STAMP's predictions."),
+    ],
     out: Annotated[Path, typer.Option("--out", help="Output folder.")],
     labels: Annotated[str | None, typer.Option(help="Labels table that gives the truth.")] = None,
     group: Annotated[str | None, typer.Option(help="slide_id: each slide is a patient.")] = None,
+    classes: Annotated[str | None, typer.Option(help="Names of CLAM's classes 0, 1, …: a,b,c.")] = None,
     quiet: Quiet = False,
     debug: Debug = False,
     as_json: AsJson = False,
@@ -28,6 +32,8 @@ def command(
     from wsi_ncmi.jobs import evaluate
 
     run_verb(
-        lambda _: evaluate(predictions, out, labels=labels, group=group),
+        lambda _: evaluate(
+            predictions, out, labels=labels, group=group, classes=classes.split(",") if classes else None
+        ),
         quiet=quiet, debug=debug, as_json=as_json,
     )  # fmt: skip

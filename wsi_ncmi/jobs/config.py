@@ -49,11 +49,11 @@ class EvaluationOptions:
     """How results get their intervals.
 
     Attributes:
-        resamples: Bootstrap resamples over patients.
+        resamples: Bootstrap resamples over patients (AUROC and AUPRC take at most 2,000 of them).
         seed: Seed of the resamples.
     """
 
-    resamples: Annotated[int, Field(ge=100)] = 2000
+    resamples: Annotated[int, Field(ge=100)] = 10_000
     seed: Annotated[int, Field(ge=0)] = 0
 
 

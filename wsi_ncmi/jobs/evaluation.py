@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,16 +24,18 @@ def evaluate(
     *,
     labels: str | None = None,
     group: str | None = None,
+    classes: Sequence[str] | None = None,
     options: EvaluationOptions | None = None,
 ) -> JobResult:
     """Evaluates a predictions table.
 
     Args:
         predictions: CSV with ``slide_id``, ``p_<class>…`` and, unless ``labels`` is given, ``label`` and
-            ``case_id``.
+            ``case_id``; or the predictions of CLAM or STAMP, a file or the folder of all folds.
         out: Where ``metrics.json`` and ``report.html`` go.
         labels: Labels table that gives truth, patient and centre.
         group: ``"slide_id"`` = the user says that each slide is a patient of its own.
+        classes: CLAM only: names of its classes 0, 1, ….
         options: Intervals.
 
     Returns:
@@ -46,16 +49,16 @@ def evaluate(
     if labels is not None:
         cohort = read_labels(labels, group=group)
         rows = [replace(row, slide_id=slide_id_of(row.slide_id)) for row in cohort.rows]
-    frame = read_predictions(predictions, labels=rows, group=group)
-    classes = classes_of(frame)
-    evaluation = evaluate_predictions(frame, classes, resamples=options.resamples, seed=options.seed)
+    frame = read_predictions(predictions, labels=rows, group=group, classes=classes)
+    names = classes_of(frame)
+    evaluation = evaluate_predictions(frame, names, resamples=options.resamples, seed=options.seed)
     ensure_folder(out)
     files = {"metrics": out / "metrics.json", "report": out / "report.html", "summary": out / "summary.md"}
     write_json(files["metrics"], evaluation.to_json())
     record = write_record(
         out / "run.json",
         config={"predictions": predictions, "labels": labels, "evaluation": vars(options)},
-        classes=list(classes),
+        classes=list(names),
     )
     warnings = []
     if group == "slide_id":

@@ -61,7 +61,7 @@ def compare_paired(
     df_b: pd.DataFrame,
     classes: Sequence[str] | None = None,
     *,
-    resamples: int = 2000,
+    resamples: int = 10_000,
     seed: int = 0,
 ) -> PairedComparison:
     """Compares the macro-F1 of two runs.

@@ -10,36 +10,47 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.errors import InputError
-from wsi_ncmi.metrics.bootstrap import percentile_interval
+from wsi_ncmi.metrics.bootstrap import bca_interval, percentile_interval
 from wsi_ncmi.metrics.confusion import CONFUSION_METRICS, confusion_matrix, confusion_metrics
 from wsi_ncmi.metrics.evaluation import CONFIDENCE, Estimate, Evaluation, Spread
+from wsi_ncmi.metrics.operating import operating_points
+from wsi_ncmi.metrics.patient_staging import evaluate_stages
 from wsi_ncmi.metrics.pooled import PooledSeeds
 from wsi_ncmi.metrics.predictions import check_predictions
+from wsi_ncmi.metrics.recalibration import recalibrate
+from wsi_ncmi.metrics.selective import selective_metrics
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["evaluate_predictions", "fold_metrics"]
 
+_MOST_RANKING_RESAMPLES = 2000
 _FEW_PATIENTS = 100
 _FEW_PATIENTS_OF_A_CLASS = 10
 _NOTICEABLY_UNDEFINED = 0.05
 
 
 def evaluate_predictions(
-    df: pd.DataFrame, classes: Sequence[str], *, resamples: int = 2000, seed: int = 0
+    df: pd.DataFrame,
+    classes: Sequence[str],
+    *,
+    resamples: int = 10_000,
+    seed: int = 0,
+    validation: pd.DataFrame | None = None,
 ) -> Evaluation:
     """Evaluates out-of-fold predictions.
 
     The headline is macro-F1 over all classes of the task, pooled over folds for each seed and averaged over
-    seeds, with a percentile interval from drawing patients with replacement (once per resample for all
-    seeds). The spread over folds and over seeds is reported apart from it: they answer other questions.
+    seeds, with a percentile and a BCa interval from drawing patients with replacement (once per resample for
+    all seeds). The spread over folds and over seeds is reported apart from it: they answer other questions.
 
     Args:
         df: ``slide_id, case_id, fold, seed, label, prediction, p_<class>…`` and perhaps ``centre``.
         classes: All classes of the task in order.
         resamples: Bootstrap resamples.
         seed: Seed of the draws.
+        validation: Predictions for the validation slides of each fold and seed, to fit a temperature on.
 
     Raises:
         InputError: See ``check_predictions``; or ``resamples`` below 1.
@@ -50,8 +61,14 @@ def evaluate_predictions(
     names = tuple(classes)
     pooled = PooledSeeds(frame, names)
     overall, by_class = pooled.values()
-    drawn, drawn_by_class = pooled.bootstrap(resamples, seed)
-    metrics = {name: _estimate(value[0], drawn[name], _why(name)) for name, value in overall.items()}
+    drawn, drawn_by_class = pooled.bootstrap(resamples, seed, ranking=False)
+    ranking_resamples = min(resamples, _MOST_RANKING_RESAMPLES)
+    ranked, ranked_by_class = pooled.bootstrap(ranking_resamples, seed)
+    drawn, drawn_by_class = {**ranked, **drawn}, {**ranked_by_class, **drawn_by_class}
+    left_out, left_out_by_class = pooled.jackknife()
+    metrics = {
+        name: _estimate(value[0], drawn[name], left_out[name], _why(name)) for name, value in overall.items()
+    }
     ordered = {name: metrics.pop(name) for name in (*CONFUSION_METRICS, "auroc_macro_ovr", "auprc_macro")}
     ordered |= metrics
     for name, number in pooled.information().items():
@@ -59,7 +76,12 @@ def evaluate_predictions(
         ordered[name] = Estimate(number, reason=reason)
     per_class = {
         name: {
-            metric: _estimate(by_class[metric][0, i], drawn_by_class[metric][:, i], _why(metric))
+            metric: _estimate(
+                by_class[metric][0, i],
+                drawn_by_class[metric][:, i],
+                left_out_by_class[metric][:, i],
+                _why(metric),
+            )
             for metric in ("precision", "recall", "f1", "auroc", "auprc")
         }
         for i, name in enumerate(names)
@@ -75,6 +97,7 @@ def evaluate_predictions(
         n_folds=int(frame["fold"].nunique()),
         seeds=tuple(pooled.seeds),
         resamples=resamples,
+        ranking_resamples=ranking_resamples,
         metrics=ordered,
         over_folds=_spread_over_folds(frame, names),
         over_seeds=_spread_over_seeds(frame, names),
@@ -85,6 +108,12 @@ def evaluate_predictions(
         per_centre=per_centre,
         centre_sizes=sizes,
         warnings=(*_warnings(frame, support, patients_of, len(pooled.patients)), *_unstable(drawn)),
+        selective=selective_metrics(frame, names),
+        operating_points=operating_points(frame, names),
+        recalibration=recalibrate(
+            frame, names, None if validation is None else check_predictions(validation, names)
+        ),
+        staging=evaluate_stages(frame, names, resamples=resamples, seed=seed),
     )
 
 
@@ -102,12 +131,13 @@ def fold_metrics(frame: pd.DataFrame, classes: Sequence[str]) -> dict[tuple[int,
     return found
 
 
-def _estimate(value: float, drawn: NDArray[np.float64], why: str) -> Estimate:
+def _estimate(value: float, drawn: NDArray[np.float64], left_out: NDArray[np.float64], why: str) -> Estimate:
     if not math.isfinite(value):
         return Estimate(math.nan, reason=why)
     low, high, defined = percentile_interval(drawn, CONFIDENCE)
     reason = "" if defined >= 0.5 else "no interval: undefined in most resamples"
-    return Estimate(float(value), low, high, reason)
+    bca = bca_interval(drawn, float(value), left_out, CONFIDENCE)
+    return Estimate(float(value), low, high, reason, *bca)
 
 
 def _why(metric: str) -> str:
@@ -150,9 +180,10 @@ def _centres(
         pooled = PooledSeeds(part, classes)
         overall, _ = pooled.values(ranking=False)
         drawn, _ = pooled.bootstrap(resamples, seed, ranking=False)
+        left_out, _ = pooled.jackknife(ranking=False)
         missing = [name for name in classes if not (part["label"] == name).any()]
         estimates = {
-            name: _estimate(overall[name][0], drawn[name], _why(name))
+            name: _estimate(overall[name][0], drawn[name], left_out[name], _why(name))
             for name in ("macro_f1", "balanced_accuracy", "accuracy")
         }
         if missing:

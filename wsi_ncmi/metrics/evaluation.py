@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,16 +18,27 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Estimate:
-    """A metric with its 95 % patient-bootstrap percentile interval; NaN = undefined, ``reason`` says why."""
+    """A metric with its 95 % patient-bootstrap intervals; NaN = undefined, ``reason`` says why.
+
+    Attributes:
+        value: The metric.
+        ci_low: Lower bound of the percentile interval.
+        ci_high: Its upper bound.
+        reason: Why something is undefined.
+        bca_low: Lower bound of the bias-corrected and accelerated interval.
+        bca_high: Its upper bound.
+    """
 
     value: float
     ci_low: float = math.nan
     ci_high: float = math.nan
     reason: str = ""
+    bca_low: float = math.nan
+    bca_high: float = math.nan
 
     def to_json(self) -> dict[str, Any]:
-        """``{value, ci_low, ci_high}``, undefined as null, and ``reason`` where there is one."""
-        numbers = {"value": self.value, "ci_low": self.ci_low, "ci_high": self.ci_high}
+        """``{value, ci_low, ci_high, bca_low, bca_high}``, undefined as null, and ``reason`` if there is."""
+        numbers = {key: getattr(self, key) for key in ("value", "ci_low", "ci_high", "bca_low", "bca_high")}
         content: dict[str, Any] = {key: _null_if_undefined(number) for key, number in numbers.items()}
         return content | {"reason": self.reason} if self.reason else content
 
@@ -67,6 +78,12 @@ class Evaluation:
         per_centre: Centre → metric → estimate, ``{}`` where no centre is known.
         centre_sizes: Centre → (slides, patients).
         warnings: What a reader must know before believing the numbers.
+        ranking_resamples: Resamples of AUROC and AUPRC, each of which costs a pass over all slides.
+        selective: Abstention (``wsi_ncmi.metrics.selective``), JSON-ready.
+        operating_points: Class → operating points (``wsi_ncmi.metrics.operating``), JSON-ready.
+        recalibration: What a temperature changes (``wsi_ncmi.metrics.recalibration``), JSON-ready; None where
+            there is nothing to fit it on.
+        staging: CAMELYON-17's patient stages (``wsi_ncmi.metrics.patient_staging``); None for other tasks.
     """
 
     classes: tuple[str, ...]
@@ -85,6 +102,11 @@ class Evaluation:
     per_centre: Mapping[str, Mapping[str, Estimate]]
     centre_sizes: Mapping[str, tuple[int, int]]
     warnings: tuple[str, ...]
+    ranking_resamples: int = 0
+    selective: Mapping[str, Any] = field(default_factory=dict)
+    operating_points: Mapping[str, Any] = field(default_factory=dict)
+    recalibration: Mapping[str, Any] | None = None
+    staging: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The content of ``metrics.json``.
@@ -93,13 +115,20 @@ class Evaluation:
         why)::
 
             schema, headline ("macro_f1"), classes, n_slides, n_patients, n_folds, seeds, resamples,
-            confidence (0.95), bootstrap_unit ("patient"), pooling (how values come about, in words)
-            macro_f1, weighted_f1, …      one key a metric: {value, ci_low, ci_high[, reason]}
+            ranking_resamples, confidence (0.95), bootstrap_unit ("patient"), pooling (how values come about)
+            macro_f1, weighted_f1, …      one key a metric: {value, ci_low, ci_high (percentile interval),
+                                          bca_low, bca_high (BCa interval)[, reason]}; below "{…}"
             over_folds.<metric>           {mean, sd, n}: spread over folds, seeds averaged
             over_seeds.<metric>           {mean, sd, n}: spread over seeds
             per_class.<class>             support, patients, precision, recall, f1, auroc, auprc
             confusion_matrix              {classes, rows ("true"), columns ("predicted"), counts, over}
-            per_centre.<centre>           n_slides, n_patients, <metric>: {value, ci_low, ci_high[, reason]}
+            per_centre.<centre>           n_slides, n_patients, <metric>: {…}
+            selective                     {aurc, points: [{coverage, threshold, slides, accuracy, macro_f1}]}
+            operating_points.<class>      [{target_sensitivity, threshold, sensitivity, specificity, ppv, npv,
+                                          chosen_on}]
+            recalibration                 {fitted_on, temperature, ece, nll, brier} or null
+            staging                       {stages, n_patients, kappa_quadratic: {…}, accuracy: {…},
+                                          confusion_matrix} or null
             warnings                      list of sentences
         """
         per_class = {
@@ -127,6 +156,7 @@ class Evaluation:
             "n_folds": self.n_folds,
             "seeds": list(self.seeds),
             "resamples": self.resamples,
+            "ranking_resamples": self.ranking_resamples,
             "confidence": CONFIDENCE,
             "bootstrap_unit": "patient",
             "pooling": "out-of-fold predictions pooled over folds, metric per seed, mean over seeds",
@@ -142,6 +172,10 @@ class Evaluation:
                 "over": f"mean over {len(self.seeds)} seeds" if len(self.seeds) > 1 else "one seed",
             },
             "per_centre": per_centre,
+            "selective": dict(self.selective),
+            "operating_points": dict(self.operating_points),
+            "recalibration": self.recalibration,
+            "staging": self.staging,
             "warnings": list(self.warnings),
         }
 

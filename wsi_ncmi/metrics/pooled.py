@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.metrics.bootstrap import draw_multiplicities, sum_by_patient
+from wsi_ncmi.metrics.bootstrap import draw_multiplicities, leave_one_out, sum_by_patient
 from wsi_ncmi.metrics.calibration import brier_terms, nll_terms
 from wsi_ncmi.metrics.classification import check_probabilities, class_positions
 from wsi_ncmi.metrics.confusion import confusion_metrics, per_class_metrics
@@ -90,6 +90,10 @@ class PooledSeeds:
             {name: np.concatenate([part[0][name] for part in parts]) for name in parts[0][0]},
             {name: np.concatenate([part[1][name] for part in parts]) for name in parts[0][1]},
         )
+
+    def jackknife(self, *, ranking: bool = True) -> tuple[_Values, _Values]:
+        """As ``values`` without one patient each: (patients,) and (patients, C)."""
+        return self.values(leave_one_out(len(self.patients)), ranking=ranking)
 
 
 class _Seed:

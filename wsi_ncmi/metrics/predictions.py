@@ -4,39 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from wsi_ncmi.errors import InputError
 from wsi_ncmi.metrics.classification import SUM_TOLERANCE
+from wsi_ncmi.metrics.foreign_predictions import from_clam, from_stamp, is_clam, is_stamp, prediction_files
+from wsi_ncmi.metrics.truth import LabelRow, by_patient, join_truth, names_by_labels
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["LabelRow", "check_predictions", "classes_of", "read_predictions"]
+__all__ = ["check_predictions", "classes_of", "read_predictions"]
 
 _PREFIX = "p_"
-
-
-class LabelRow(Protocol):
-    """A labelled slide, such as ``wsi_ncmi.cohorts.CohortRow``."""
-
-    @property
-    def slide_id(self) -> str:
-        """Name of the slide."""
-
-    @property
-    def case_id(self) -> str:
-        """The patient."""
-
-    @property
-    def label(self) -> str:
-        """The class."""
-
-    @property
-    def centre(self) -> str:
-        """The hospital or ``""``."""
 
 
 def classes_of(frame: pd.DataFrame) -> tuple[str, ...]:
@@ -45,16 +27,23 @@ def classes_of(frame: pd.DataFrame) -> tuple[str, ...]:
 
 
 def read_predictions(
-    path: Path, *, labels: Iterable[LabelRow] | None = None, group: str | None = None
+    path: Path,
+    *,
+    labels: Iterable[LabelRow] | None = None,
+    group: str | None = None,
+    classes: Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """Reads and checks a predictions table.
+    """Reads and checks a predictions table, ours or that of CLAM or STAMP.
 
     Args:
-        path: CSV in UTF-8. Needed: ``slide_id``, a ``p_<class>`` for every class, and ``label`` and
-            ``case_id`` unless ``labels`` gives them. ``prediction`` defaults to the most probable class,
-            ``fold`` and ``seed`` to 0.
+        path: CSV in UTF-8; CLAM's ``fold_<k>.csv`` or the folder of them; STAMP's ``patient-preds.csv`` or
+            the folder with ``split-<k>``. Needed in a table of ours: ``slide_id``, a ``p_<class>`` for
+            every class, and ``label`` and ``case_id`` unless ``labels`` gives them. ``prediction`` defaults
+            to the most probable class, ``fold`` and ``seed`` to 0.
         labels: Truth, patient and centre by slide; overrides the table's own.
         group: ``"slide_id"`` = the user says that each slide is a patient of its own.
+        classes: CLAM only: names of its classes 0, 1, …; default: those that ``labels`` gives to the same
+            slides, or else the numbers.
 
     Returns:
         Table with the contract's columns (and ``centre`` where known), text as ``str``, probabilities
@@ -63,19 +52,19 @@ def read_predictions(
     Raises:
         InputError: Names file, row and value.
     """
-    import pandas as pd
-
-    try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path} can't be read ({error.strerror}).") from error
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise InputError(f"{path} is not a CSV in UTF-8 ({error}).") from error
-    frame.columns = [str(name).strip() for name in frame.columns]
-    if "slide_id" not in frame.columns:
-        raise InputError(f"{path} lacks the column 'slide_id' (it has: {', '.join(frame.columns)}).")
+    labels = None if labels is None else list(labels)
+    frame = _read_tables(path)
+    columns = list(frame.columns)
+    if is_clam(columns):
+        names = dict(enumerate(classes)) if classes else names_by_labels(frame, labels, path)
+        frame = from_clam(frame, names, str(path))
+    elif is_stamp(columns):
+        frame = from_stamp(frame)
+        labels = None if labels is None else by_patient(labels)
+    elif "slide_id" not in columns:
+        raise InputError(f"{path} lacks the column 'slide_id' (it has: {', '.join(columns)}).")
     if labels is not None:
-        frame = _join(frame, labels, path)
+        frame = join_truth(frame, labels, path)
     if group == "slide_id" and "case_id" not in frame.columns:
         frame["case_id"] = frame["slide_id"]
     _fill_in(frame, path)
@@ -137,19 +126,22 @@ def check_predictions(
     return checked
 
 
-def _join(frame: pd.DataFrame, labels: Iterable[LabelRow], path: Path) -> pd.DataFrame:
-    rows = {row.slide_id: row for row in labels}
-    unknown = [s for s in frame["slide_id"] if s not in rows]
-    if unknown:
-        raise InputError(
-            f"{path}: slide {unknown[0]!r} and {len(unknown) - 1} others have no label; add them."
-        )
-    joined = frame.copy()
-    joined["label"] = [rows[s].label for s in frame["slide_id"]]
-    joined["case_id"] = [rows[s].case_id for s in frame["slide_id"]]
-    if any(row.centre for row in rows.values()):
-        joined["centre"] = [rows[s].centre for s in frame["slide_id"]]
-    return joined
+def _read_tables(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    tables = []
+    for fold, file in prediction_files(path):
+        try:
+            table = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        except OSError as error:
+            raise InputError(f"{file} can't be read ({error.strerror}).") from error
+        except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+            raise InputError(f"{file} is not a CSV in UTF-8 ({error}).") from error
+        table.columns = [str(name).strip() for name in table.columns]
+        tables.append(table if fold is None else table.assign(fold=str(fold)))
+        if set(tables[-1].columns) != set(tables[0].columns):
+            raise InputError(f"{file} has other columns than the tables before it; evaluate them one by one.")
+    return pd.concat(tables, ignore_index=True)
 
 
 def _fill_in(frame: pd.DataFrame, path: Path) -> None:

@@ -1,8 +1,7 @@
 """CAMELYON-17's patient stage from the slides, and the challenge's metric.
 
 Source: Bándi et al. 2019, "From Detection of Individual Metastases to Classification of Lymph Node Status
-    at the
-Patient Level: The CAMELYON17 Challenge", IEEE TMI 38(2), after the TNM rules (7th edition).
+at the Patient Level: The CAMELYON17 Challenge", IEEE TMI 38(2), after the TNM rules (7th edition).
 """
 
 from __future__ import annotations
@@ -14,10 +13,10 @@ import numpy as np
 from wsi_ncmi.errors import InputError
 from wsi_ncmi.metrics.confusion import confusion_matrix, confusion_metrics
 
-__all__ = ["STAGES", "patient_stage", "patient_stages", "stage_kappa"]
+__all__ = ["SLIDE_LABELS", "STAGES", "patient_stage", "patient_stages", "stage_kappa"]
 
 STAGES = ("pN0", "pN0(i+)", "pN1mi", "pN1", "pN2")
-_SLIDE_LABELS = ("negative", "itc", "micro", "macro")
+SLIDE_LABELS = ("negative", "itc", "micro", "macro")
 
 
 def patient_stage(slide_labels: Iterable[str]) -> str:
@@ -36,8 +35,8 @@ def patient_stage(slide_labels: Iterable[str]) -> str:
     if not labels:
         raise InputError("A patient without slides has no stage.")
     for label in labels:
-        if label not in _SLIDE_LABELS:
-            raise InputError(f"The stage rule doesn't know the label {label!r} ({', '.join(_SLIDE_LABELS)}).")
+        if label not in SLIDE_LABELS:
+            raise InputError(f"The stage rule doesn't know the label {label!r} ({', '.join(SLIDE_LABELS)}).")
     positive_nodes = sum(label in ("micro", "macro") for label in labels)
     if "macro" in labels:
         return "pN2" if positive_nodes >= 4 else "pN1"
