@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsi_ncmi.cohorts import find_leaks
-from wsi_ncmi.files import atomic_path, write_json
+from wsi_ncmi.files import atomic_path, path_safe, write_json
 from wsi_ncmi.metrics import Evaluation, PairedComparison, compare_paired, evaluate_predictions, fold_metrics
 from wsi_ncmi.reporting import ReportInput, cohort_flow, write_report, write_summary
+from wsi_ncmi.training.runs import VALIDATION
+from wsi_ncmi.training.runs import read_predictions as read_run_predictions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +51,10 @@ def publish_run(
     }
     options = request.evaluation
     evaluations = {
-        name: evaluate_predictions(table, classes, resamples=options.resamples, seed=options.seed)
+        name: evaluate_predictions(
+            table, classes, resamples=options.resamples, seed=options.seed,
+            validation=_validation(out if len(request.losses) == 1 else out / path_safe(name), table),
+        )
         for name, table in tables.items()
     }
     headline = names[0]
@@ -132,6 +137,17 @@ def _comparisons(
                 a.merge(both, on=keys), b.merge(both, on=keys), classes, resamples=resamples, seed=seed
             )
     return found
+
+
+def _validation(folder: Path, table: pd.DataFrame) -> pd.DataFrame | None:
+    # None where a run of an earlier version left none: the temperature then comes from the other folds.
+    runs = sorted(set(zip(table["fold"], table["seed"], strict=True)))
+    files = [folder / f"fold_{fold}" / f"seed_{seed}" / VALIDATION for fold, seed in runs]
+    if not all(file.is_file() for file in files):
+        return None
+    import pandas as pd
+
+    return pd.concat([read_run_predictions(file) for file in files], ignore_index=True)
 
 
 def _rows(tables: Mapping[str, pd.DataFrame], classes: Sequence[str]) -> pd.DataFrame:

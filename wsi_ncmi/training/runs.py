@@ -23,10 +23,20 @@ from wsi_ncmi.training.options import TrainingOptions
 from wsi_ncmi.training.resume import LAST, read_resume
 from wsi_ncmi.training.scoring import embed, probabilities_of
 
-__all__ = ["Run", "RunContext", "RunFailure", "do_run", "is_done", "read_predictions", "remove_run"]
+__all__ = [
+    "VALIDATION",
+    "Run",
+    "RunContext",
+    "RunFailure",
+    "do_run",
+    "is_done",
+    "read_predictions",
+    "remove_run",
+]
 
 RUN_JSON = "run.json"
 PREDICTIONS = "predictions.csv"
+VALIDATION = "validation.csv"
 CURVES = "curves.csv"
 _TEXT_COLUMNS = ("slide_id", "case_id", "centre", "label", "prediction")
 
@@ -128,12 +138,12 @@ def _identity_on_disk(folder: Path) -> Mapping[str, Any] | None:
 
 def remove_run(run: Run) -> None:
     """Removes the files of a run, the proof of completeness first."""
-    for name in (RUN_JSON, PREDICTIONS, CURVES, MODEL_JSON, MODEL_WEIGHTS, LAST):
+    for name in (RUN_JSON, PREDICTIONS, VALIDATION, CURVES, MODEL_JSON, MODEL_WEIGHTS, LAST):
         (run.folder / name).unlink(missing_ok=True)
 
 
 def do_run(run: Run, context: RunContext, tell: Callable[[Mapping[str, float]], None]) -> None:
-    """Fits the model, predicts the fold's test part and writes ``run.json`` last.
+    """Fits the model, predicts the fold's validation and test parts and writes ``run.json`` last.
 
     Args:
         run: What to do.
@@ -150,11 +160,13 @@ def do_run(run: Run, context: RunContext, tell: Callable[[Mapping[str, float]], 
         model=context.model, loss=run.loss, training=context.training,
         seed=run.seed, out=run.folder, encoder=context.encoder, on_epoch=tell,
     )  # fmt: skip
-    table = _test_predictions(result.model, context.cache, context.cohort, split.test)
-    table.insert(2, "fold", run.fold)
-    table.insert(3, "seed", run.seed)
-    with atomic_path(run.folder / PREDICTIONS) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")
+    # Those of the validation part are what a temperature may be fitted on.
+    for name, slide_ids in ((VALIDATION, split.validation), (PREDICTIONS, split.test)):
+        table = _predictions(result.model, context.cache, context.cohort, slide_ids)
+        table.insert(2, "fold", run.fold)
+        table.insert(3, "seed", run.seed)
+        with atomic_path(run.folder / name) as temporary:
+            table.to_csv(temporary, index=False, lineterminator="\n")
     write_json(
         run.folder / RUN_JSON,
         {
@@ -169,7 +181,7 @@ def do_run(run: Run, context: RunContext, tell: Callable[[Mapping[str, float]], 
     )
 
 
-def _test_predictions(
+def _predictions(
     model: TrainedModel, cache: BagCache, cohort: Cohort, slide_ids: tuple[str, ...]
 ) -> pd.DataFrame:
     rows = [cohort.by_slide[slide_id] for slide_id in slide_ids]
