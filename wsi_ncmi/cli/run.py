@@ -20,6 +20,9 @@ def command(
     allow_leak: Annotated[
         bool, typer.Option("--allow-leak", help="Train on a split that leaks; the report says so.")
     ] = False,
+    variant: Annotated[
+        list[str] | None, typer.Option("--variant", help="Run only this variant; may be repeated.")
+    ] = None,
     quiet: Quiet = False,
     debug: Debug = False,
     as_json: AsJson = False,
@@ -32,7 +35,8 @@ def command(
 
     run_verb(
         lambda progress: run_job(
-            load_config(config, setting or ()), progress, overwrite=overwrite, allow_leak=allow_leak
+            load_config(config, setting or ()), progress, overwrite=overwrite, allow_leak=allow_leak,
+            only=variant or (),
         ),
         quiet=quiet, debug=debug, as_json=as_json,
     )  # fmt: skip

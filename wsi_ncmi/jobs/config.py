@@ -89,6 +89,8 @@ class JobConfig:
         training: Optimisation.
         evaluation: Intervals.
         workers: Processes of the training; None takes one a core.
+        variants: Name → keys of this configuration that differ; each is a run of its own in ``OUT/run/NAME``,
+            and those with the same features share them. Empty = one run, in ``OUT/run``.
     """
 
     name: str = "wsi-ncmi"
@@ -118,6 +120,7 @@ class JobConfig:
     training: TrainingOptions = Field(default_factory=TrainingOptions)
     evaluation: EvaluationOptions = Field(default_factory=EvaluationOptions)
     workers: Annotated[int, Field(ge=1)] | None = None
+    variants: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
 
 def config_adapter() -> TypeAdapter[JobConfig]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from wsi_ncmi.cohorts import read_labels
@@ -12,6 +13,7 @@ from wsi_ncmi.jobs.config_file import config_yaml
 from wsi_ncmi.jobs.extraction import ExtractionRequest, extract
 from wsi_ncmi.jobs.result import JobResult
 from wsi_ncmi.jobs.training import TrainingRequest, train
+from wsi_ncmi.jobs.variants import run_variants
 from wsi_ncmi.progress import NullProgress, ProgressReporter
 
 __all__ = ["run_job"]
@@ -23,14 +25,16 @@ def run_job(
     *,
     overwrite: bool = False,
     allow_leak: bool = False,
+    only: Collection[str] = (),
 ) -> JobResult:
-    """Runs a whole job; whatever is done already is not done again.
+    """Runs a whole job, or all its variants; whatever is done already is not done again.
 
     Args:
         config: The job.
         progress: Told about slides and epochs.
         overwrite: Replace features and runs of another configuration.
         allow_leak: Train on a split that leaks.
+        only: Variants to run; empty = all.
 
     Returns:
         Files of extraction and training together, and all failures.
@@ -39,6 +43,16 @@ def run_job(
         InputError: The configuration or an input is wrong; nothing was started.
     """
     progress = progress or NullProgress()
+    if config.variants or only:
+        return run_variants(
+            config, only, lambda variant, folder: _run(variant, folder, progress, overwrite, allow_leak)
+        )
+    return _run(config, config.out / "run", progress, overwrite, allow_leak)
+
+
+def _run(
+    config: JobConfig, run_folder: Path, progress: ProgressReporter, overwrite: bool, allow_leak: bool
+) -> JobResult:
     if config.features is None and config.slides is None:
         raise InputError(
             "The configuration names no slides; add 'slides: FOLDER' (or 'features: FOLDER' for ready "
@@ -69,13 +83,13 @@ def run_job(
         features, ledger = extracted.files["features"], extracted.files["ledger"]
     trained = train(
         TrainingRequest.of_config(
-            config, features, config.out / "run", overwrite=overwrite, allow_leak=allow_leak, ledger=ledger
+            config, features, run_folder, overwrite=overwrite, allow_leak=allow_leak, ledger=ledger
         ),
         progress,
     )
     # The configuration in force, every default written out, absolute paths cut to their last part.
-    write_text(config.out / "config.yaml", config_yaml(config, absolute_paths=False))
-    files["config"] = config.out / "config.yaml"
+    files["config"] = run_folder.parent / f"{'config' if run_folder.name == 'run' else run_folder.name}.yaml"
+    write_text(files["config"], config_yaml(config, absolute_paths=False))
     return JobResult(
         files={**files, **trained.files},
         failures=(*failures, *trained.failures),
