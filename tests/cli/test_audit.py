@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
@@ -126,6 +127,38 @@ def test_a_patient_in_two_parts_of_a_clam_folder(cohort: Path) -> None:
     code, found = audit(cohort, splits="clam_splits")
     assert code == 1
     assert ("patient", "p0") in {(leak["kind"], leak["what"]) for leak in found["leaks"]}
+
+
+def test_help_has_an_example() -> None:
+    code, out, _ = call("audit", "--help")
+    assert code == 0
+    assert "Example: wsi-ncmi audit" in " ".join(out.split())
+
+
+def test_training_refuses_a_copy_of_a_slide_in_another_part(cohort: Path) -> None:
+    """The features say which slide they were made from: nobody has to ask for this audit."""
+    a, b = parts(cohort)["train"][0], parts(cohort)["test"][0]
+    folder = cohort / "features"
+    for i, s in enumerate(IDS):
+        makers.ours(folder, s, 5, i)
+        with h5py.File(folder / f"{s}.h5", "r+") as handle:
+            handle.attrs["slide_fingerprint"] = "same" if s in (a, b) else f"f{i}"
+    code, found = audit(cohort, "--features", folder)
+    assert (code, found["compared"]["file content"]) == (1, 24)
+    arguments = (
+        "train",
+        "--features",
+        folder,
+        "--labels",
+        cohort / "labels.csv",
+        "--splits",
+        cohort / "splits.json",
+    )
+    code, _, err = call(*arguments, "--out", cohort / "run")
+    assert code == 2
+    assert "The same content" in err
+    assert "--allow-leak" in err
+    assert not (cohort / "run" / "report.html").exists()
 
 
 def test_what_can_not_be_read_is_exit_code_2(cohort: Path) -> None:

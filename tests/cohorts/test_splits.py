@@ -10,6 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from wsi_ncmi.cohorts import (
+    PARTS,
     Cohort,
     CohortRow,
     SplitOptions,
@@ -257,3 +258,34 @@ def test_many_random_clean_splits_raise_no_alarm():
         cohort = cohort_of([[0], [1]] * 4 + groups, classes=("a", "b"))
         splits = make_splits(cohort, SplitOptions(folds=4, seed=trial))
         assert [leak for leak in find_leaks(splits, cohort) if leak.fatal] == []
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.integers(2, 4))
+def test_a_site_preserved_split_keeps_every_site_and_patient_together(seed, folds):
+    rng = np.random.default_rng(seed)
+    rows = [
+        CohortRow(f"s{p}_{i}", f"p{p}", "xy"[(p + i) % 2], "" if p % 17 == 0 else f"c{rng.integers(9) if p % 11 == 0 else p % 9}")
+        for p in range(54) for i in range(2)
+    ]  # fmt: skip
+    cohort = Cohort(tuple(rows), ("x", "y"))
+    splits = make_splits(cohort, SplitOptions(folds=folds, validation=0.25, group="centre", seed=seed))
+    for fold in splits.folds:
+        for what in ("centre", "case_id"):
+            places = {}
+            for part in PARTS:
+                for slide_id in fold.part(part):
+                    places.setdefault(getattr(cohort.by_slide[slide_id], what), set()).add(part)
+            places.pop("", None)
+            assert all(len(parts) == 1 for parts in places.values())
+    assert sorted(s for fold in splits.folds for s in fold.test) == sorted(cohort.slide_ids)
+    assert not any("Centre" in warning for warning in splits.meta["warnings"])
+
+
+def test_site_preserved_splits_that_can_not_be():
+    rows = tuple(CohortRow(f"s{i}", f"p{i}", "xy"[i % 2], "c0" if i < 6 else "c1") for i in range(12))
+    with pytest.raises(InputError, match="only 2 centres, 3 folds need at least 3: use --folds 2"):
+        make_splits(Cohort(rows, ("x", "y")), SplitOptions(folds=3, group="centre"))
+    nowhere = tuple(CohortRow(row.slide_id, row.case_id, row.label) for row in rows)
+    with pytest.raises(InputError, match="No centre is known"):
+        make_splits(Cohort(nowhere, ("x", "y")), SplitOptions(folds=2, group="centre"))
