@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from wsi_ncmi.cohorts import read_labels
+from wsi_ncmi.cohorts import PARTS, Fold, Splits, find_leaks, read_labels
 from wsi_ncmi.errors import InputError
 
 
@@ -72,6 +72,24 @@ def test_real_camelyon16_has_no_patients(real_data):
     assert cohort.case_id_assumed
     assert Counter(r.label for r in cohort.rows) == {"normal": 239, "tumor": 160}
     assert Counter(cohort.official_split.values()) == {"train": 270, "test": 129}
+
+
+def test_bracs_patients_of_the_official_sheet(tmp_path):
+    path = _write(
+        tmp_path,
+        "slide_id,label,split_info,Patient Id\nBRACS_1,0,train,7\nBRACS_2,4,val,7\nBRACS_3,6,test,8\n",
+    )
+    cohort = read_labels(f"bracs3:{path}?case_id=Patient Id")
+    assert [(r.case_id, r.label) for r in cohort.rows] == [
+        ("7", "benign"),
+        ("7", "atypical"),
+        ("8", "malignant"),
+    ]
+    assert not cohort.case_id_assumed
+    parts = [Fold(*([s for s, p in cohort.official_split.items() if p == part] for part in PARTS))]
+    assert ("patient", "7") in {(leak.kind, leak.what) for leak in find_leaks(Splits(tuple(parts)), cohort)}
+    with pytest.raises(InputError, match="lacks the column 'patient'"):
+        read_labels(f"bracs:{path}?case_id=patient")
 
 
 @pytest.mark.real_data

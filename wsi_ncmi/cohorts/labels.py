@@ -137,14 +137,15 @@ def _alone(read: Callable[[Table], Labelled]) -> Adapter:
 
 
 _PLAIN = Adapter(lambda table, spec: plain.read(table, spec.settings), COLUMN_SETTINGS)
+_BRACS7 = Adapter(lambda table, spec: bracs.seven_classes(table, spec.settings), ("case_id",))
 _STAMP = Adapter(
     lambda table, spec: stamp.read(table, spec.settings, spec.file("slides")), ("slides", *COLUMN_SETTINGS)
 )
 
 ADAPTERS: Mapping[str, Adapter] = {
-    "bracs": _alone(bracs.seven_classes),
-    "bracs3": _alone(bracs.three_classes),
-    "bracs7": _alone(bracs.seven_classes),
+    "bracs": _BRACS7,
+    "bracs3": Adapter(lambda table, spec: bracs.three_classes(table, spec.settings), ("case_id",)),
+    "bracs7": _BRACS7,
     "camelyon16": _alone(camelyon16.read),
     "camelyon17": _alone(camelyon17.read),
     "clam": _PLAIN,

@@ -2,10 +2,13 @@
 
 Source: Brancati et al. 2022 (arXiv 2111.04740). Labels 0–6 = N, PB, UDH, FEA, ADH, DCIS, IC; benign = N, PB,
 UDH; atypical = FEA, ADH; malignant = DCIS, IC. The ``case_id`` in circulating sheets is a row number, not a
-patient (189 patients gave the 547 slides), so it isn't used.
+patient (189 patients gave the 547 slides), so it isn't used. The official spreadsheet does hold patients;
+saved as CSV, ``bracs:FILE?case_id=COLUMN`` takes them from the column named.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from wsi_ncmi.cohorts.labelled import Labelled, LabelledRow
 from wsi_ncmi.cohorts.table import Table
@@ -24,18 +27,20 @@ _GROUP_OF = dict(
 _PARTS = {"train": "train", "val": "validation", "test": "test"}
 
 
-def seven_classes(table: Table) -> Labelled:
-    """Slides with one of the seven subtypes."""
-    return _read(table, {name: name for name in SUBTYPES}, SUBTYPES)
+def seven_classes(table: Table, settings: Mapping[str, str]) -> Labelled:
+    """Slides with one of the seven subtypes; ``settings["case_id"]`` names a column of real patients."""
+    return _read(table, {name: name for name in SUBTYPES}, SUBTYPES, settings.get("case_id"))
 
 
-def three_classes(table: Table) -> Labelled:
-    """Slides with one of the three groups."""
-    return _read(table, _GROUP_OF, GROUPS)
+def three_classes(table: Table, settings: Mapping[str, str]) -> Labelled:
+    """Slides with one of the three groups; ``settings["case_id"]`` names a column of real patients."""
+    return _read(table, _GROUP_OF, GROUPS, settings.get("case_id"))
 
 
-def _read(table: Table, class_of: dict[str, str], classes: tuple[str, ...]) -> Labelled:
-    table.require(("slide_id", "label", "split_info"))
+def _read(
+    table: Table, class_of: dict[str, str], classes: tuple[str, ...], case_column: str | None
+) -> Labelled:
+    table.require(("slide_id", "label", "split_info", *((case_column,) if case_column else ())))
     names = {str(i): name for i, name in enumerate(SUBTYPES)} | {name: name for name in SUBTYPES}
     rows: list[LabelledRow] = []
     official: dict[str, str] = {}
@@ -46,8 +51,12 @@ def _read(table: Table, class_of: dict[str, str], classes: tuple[str, ...]) -> L
         if row["split_info"] not in _PARTS:
             raise table.problem(row, "split_info", "not train, val or test")
         slide_id = row["slide_id"].removesuffix(".svs")
-        rows.append(LabelledRow(row, slide_id, case_id=None, label=class_of[subtype]))
+        rows.append(
+            LabelledRow(row, slide_id, row[case_column] if case_column else None, label=class_of[subtype])
+        )
         official[slide_id] = _PARTS[row["split_info"]]
+    if case_column:
+        return Labelled(rows, classes=classes, official_split=official)
     return Labelled(
         rows,
         classes=classes,
