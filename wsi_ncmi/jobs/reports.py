@@ -52,7 +52,10 @@ def publish_run(
     options = request.evaluation
     evaluations = {
         name: evaluate_predictions(
-            table, classes, resamples=options.resamples, seed=options.seed,
+            table,
+            classes,
+            resamples=options.resamples,
+            seed=options.seed,
             validation=_validation(out if len(request.losses) == 1 else out / path_safe(name), table),
         )
         for name, table in tables.items()
