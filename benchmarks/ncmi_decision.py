@@ -2,8 +2,8 @@
 
     python benchmarks/ncmi_decision.py OUT.csv NAME=FEATURES.npz [NAME=FEATURES.npz ...] [--folds 0 1 2]
 
-Trains each loss once in each cell and fits the decision to validation with several class weights (``balance``)
-and ridges; ``none`` is the nearest centroid, or the argmax. No test fold is read. Rows as in
+Trains each loss once in each cell and fits the decision to validation with several class weights
+(``balance``) and ridges; ``none`` is the nearest centroid, or the argmax. No test fold is read. Rows as in
 ``benchmarks/results/ncmi/decision.csv``.
 """
 
