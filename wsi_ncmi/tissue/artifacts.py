@@ -30,13 +30,17 @@ def find_artifacts(
         pixel_um: Width and height of a pixel of the overview in µm.
     """
     pixel_um2 = pixel_um[0] * pixel_um[1]
+    # Planes of a large slide have 22 MB each: none is kept longer than it is needed.
     border, rim = find_borders(colours, pixel_um2)
     eligible = overview.readable & ~rim
+    bits = border.view(np.uint8) << np.uint8(2)
+    del border, rim
     pen = find_ink(colours, eligible, pixel_um2)
-    bits = pen.astype(np.uint8)
-    bits |= border.astype(np.uint8) << 2
+    bits |= pen.view(np.uint8)
     eligible &= mask.mask
     # The rim of a mark is a little darker than the tissue, and as long and narrow as a fold.
     eligible &= ~(ndimage.binary_dilation(pen, iterations=_RIM_PX) if pen.any() else pen)
-    bits |= find_folds(colours, eligible, pixel_um).astype(np.uint8) << 1
+    del pen
+    fold = find_folds(colours, eligible, pixel_um)
+    bits |= fold.view(np.uint8) << np.uint8(1)
     return ArtifactMap(bits, overview.downsample_x, overview.downsample_y)

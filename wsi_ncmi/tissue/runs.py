@@ -76,15 +76,17 @@ def runs_of(mask: NDArray[np.bool_], *, diagonal: bool = False) -> Runs:
         empty = np.empty(0, np.int64)
         return Runs(empty, empty, empty, np.empty(0, np.int32), 0)
     below = width + 1
-    first = np.searchsorted(end, begin + below, side="left" if diagonal else "right")
-    last = np.searchsorted(begin, end + below, side="right" if diagonal else "left")
+    first = np.searchsorted(end, begin + below, side="left" if diagonal else "right").astype(np.int32)
+    last = np.searchsorted(begin, end + below, side="right" if diagonal else "left").astype(np.int32)
     touching = np.maximum(last - first, 0)
-    upper = np.repeat(np.arange(len(rows)), touching)
-    offset = np.arange(len(upper)) - np.repeat(np.cumsum(touching) - touching, touching)
-    lower = np.repeat(first, touching) + offset
+    upper = np.repeat(np.arange(len(rows), dtype=np.int32), touching)
+    lower = np.arange(len(upper), dtype=np.int32)
+    lower -= np.repeat((np.cumsum(touching) - touching - first).astype(np.int32), touching)
     graph = coo_array((np.ones(len(upper), np.int8), (upper, lower)), shape=(len(rows), len(rows)))
     count, pieces = connected_components(graph, directed=False)
-    return Runs(rows, begin - rows * below, end - rows * below, pieces.astype(np.int32), int(count))
+    return Runs(
+        rows, begin - rows * below, end - rows * below, pieces.astype(np.int32, copy=False), int(count)
+    )
 
 
 def drop_pieces(mask: NDArray[np.bool_], runs: Runs, dropped: NDArray[np.bool_], value: bool = False) -> None:
