@@ -15,7 +15,7 @@ from wsi_ncmi.cli.app import app
 
 VERBS = (
     "demo", "run", "inventory", "extract", "verify", "split", "train", "compare", "evaluate", "predict",
-    "synth", "doctor",
+    "synth", "doctor", "audit", "convert", "losses",
 )  # fmt: skip
 
 
