@@ -20,7 +20,9 @@ def command(
     labels: Annotated[str, typer.Argument(help="CSV, or ADAPTER:FILE such as camelyon17:stage_labels.csv.")],
     out: Annotated[Path, typer.Option("--out", help="Splits file (JSON) to write.")],
     folds: Annotated[int | None, typer.Option(help="Number of folds (5); 1 = one hold-out.")] = None,
-    group: Annotated[str | None, typer.Option(help="case_id (patient), centre (site-preserved), or slide_id.")] = None,
+    group: Annotated[
+        str | None, typer.Option(help="case_id (patient), centre (site-preserved), or slide_id.")
+    ] = None,
     stratify: Annotated[str | None, typer.Option(help="label, or label,centre.")] = None,
     validation: Annotated[
         float | None, typer.Option(help="Share of training patients for model choice (0.2).")
