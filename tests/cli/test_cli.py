@@ -57,6 +57,8 @@ def test_version() -> None:
         (("evaluate", "nowhere.csv", "--out", "x"), "nowhere.csv"),
         (("extract", "nowhere", "--out", "x", "--shard", "9/3"), "9/3"),
         (("extract", "nowhere", "--out", "x", "--encoder", "timm:resnet5O"), "resnet50"),
+        (("extract", "nowhere", "--out", "x", "--batch-size", "0"), "batch_size"),
+        (("extract", "nowhere", "--out", "x", "--backend", "tensorflow"), "'onnx' or 'openvino'"),
         (("verify", "nowhere"), "nowhere"),
         (("predict", "nowhere", "--model", "nomodel", "--out", "x"), "nomodel"),
         (("config", "show", "--set", "seeds=0"), "seeds"),

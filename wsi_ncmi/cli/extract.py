@@ -22,7 +22,11 @@ def command(
     slides: Annotated[Path, typer.Argument(help="Folder of slides, or one slide.")],
     out: Annotated[Path, typer.Option("--out", help="Output folder.")],
     encoder: Annotated[
-        str, typer.Option("--encoder", help="descriptor, torchvision:NAME or timm:NAME.")
+        str,
+        typer.Option(
+            "--encoder",
+            help="descriptor, a preset (encoders list), torchvision:, timm:, torchscript:, onnx:, file:NAME.",
+        ),
     ] = "descriptor",
     weights: Annotated[Path | None, typer.Option(help="Weights file, or a folder that holds it.")] = None,
     mpp: Annotated[
@@ -55,8 +59,11 @@ def command(
     default_mpp: Annotated[
         float | None, typer.Option(help="µm per pixel where nothing else gives it.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes (one a core).")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Tiles of one forward pass (32).")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes (as the machine allows).")] = None,
+    batch_size: Annotated[str | None, typer.Option(help="Tiles of one forward pass (auto).")] = None,
+    backend: Annotated[
+        str | None, typer.Option(help="What computes a network: auto, torch, compile, onnx or openvino.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
     shard: Annotated[
@@ -101,7 +108,7 @@ def command(
                 "stain": {"method": stain, "reference": stain_reference},
                 "encoder": {
                     "name": encoder, "weights": weights, "batch_size": batch_size, "device": device,
-                    "precision": precision,
+                    "precision": precision, "backend": backend,
                 },
                 "extraction": {"workers": workers, "timeout_per_slide": timeout_per_slide},
                 "mpp_table": mpp_table,

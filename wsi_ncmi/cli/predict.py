@@ -25,7 +25,7 @@ def command(
     default_mpp: Annotated[
         float | None, typer.Option(help="µm per pixel where nothing else gives it.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes (one a core).")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes (as the machine allows).")] = None,
     timeout_per_slide: Annotated[
         float | None, typer.Option(metavar="S", help="Seconds a slide may take.")
     ] = None,
