@@ -48,8 +48,8 @@ def plan_layout(
     """Divides the machine.
 
     On the CPU a network runs in several threads that share its weights, each of which computes on one core:
-    on two cores that is faster than one computation on both (squeezenet1_1 174 against 140 tiles/s), for a
-    layer is split and waited for only so well. The descriptor is Python between small array operations: it
+    one computation on two cores is not twice as fast (squeezenet1_1 140 tiles/s, 87 on one core), for a layer
+    is split and waited for only so well. The descriptor is Python between small array operations: it
     gets processes. A GPU gets one process.
 
     Args:
