@@ -16,8 +16,8 @@ def keep_large_buffers() -> bool:
 
     By default it maps every buffer above 32 MiB anew, and the system clears each page at its first touch. On
     one Zen 4 core that is a quarter of the time of squeezenet1_1 and of resnet50 at batch 16, channels last:
-    92 against 127 and 9.0 against 11.6 tiles/s (other work on the machine). The process keeps the memory of its largest batch, which it
-    would take again a moment later.
+    92 against 127 and 9.0 against 11.6 tiles/s (other work on the machine). The process keeps the memory
+    of its largest batch, which it would take again a moment later.
 
     Returns:
         Whether the C library is glibc and took it.

@@ -16,7 +16,7 @@ from wsi_ncmi.features.paths import remove_leftovers
 from wsi_ncmi.features.storage import storing
 from wsi_ncmi.files import atomic_path
 
-__all__ = ["FeatureSet", "ImageWriter", "SetWriter", "Written", "bare_id", "conflict"]
+__all__ = ["FeatureSet", "FolderSet", "ImageWriter", "SetWriter", "Written", "bare_id", "conflict"]
 
 
 class FeatureSet(ABC):
@@ -67,6 +67,25 @@ class FeatureSet(ABC):
     def labels(self) -> Mapping[str, str]:
         """Classes by slide, for formats that carry them."""
         return {}
+
+
+class FolderSet(FeatureSet):
+    """A folder with one HDF5 file a slide.
+
+    Args:
+        path: The folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._files = {
+            bare_id(file, ".h5"): file for file in path.glob("*.h5") if not file.name.startswith(".")
+        }
+        self.slide_ids = tuple(sorted(self._files))
+
+    def where(self, slide_id: str) -> Path:
+        """See the base class."""
+        return self._files[slide_id]
 
 
 @dataclass(frozen=True)

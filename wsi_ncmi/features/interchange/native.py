@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from wsi_ncmi.errors import InputError
 from wsi_ncmi.features.interchange.bag import ForeignFileError, TileBag, TileFacts, grid_step
-from wsi_ncmi.features.interchange.base import FeatureSet, SetWriter, Written, bare_id, conflict
+from wsi_ncmi.features.interchange.base import FolderSet, SetWriter, Written, conflict
 from wsi_ncmi.features.interchange.rounding import to_half
 from wsi_ncmi.features.paths import feature_path, remove_leftovers
 from wsi_ncmi.features.reader import FeatureFile, open_features_file, read_identity
@@ -25,7 +25,7 @@ UNKNOWN = "unknown"
 """Stands in an imported file for every text that nobody told; numbers that nobody told are 0."""
 
 
-class NativeSet(FeatureSet):
+class NativeSet(FolderSet):
     """A folder ``features/<encoder>`` of this program.
 
     Args:
@@ -33,17 +33,6 @@ class NativeSet(FeatureSet):
     """
 
     kind: ClassVar[str] = "wsi-ncmi"
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._files = {
-            bare_id(file, ".h5"): file for file in path.glob("*.h5") if not file.name.startswith(".")
-        }
-        self.slide_ids = tuple(sorted(self._files))
-
-    def where(self, slide_id: str) -> Path:
-        """See the base class."""
-        return self._files[slide_id]
 
     def shape(self, slide_id: str) -> tuple[int, int]:
         """See the base class."""

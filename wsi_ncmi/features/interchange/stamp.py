@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from wsi_ncmi.encoders import encoder_folder_name
 from wsi_ncmi.features.interchange.bag import ForeignFileError, TileBag, TileFacts, grid_step
-from wsi_ncmi.features.interchange.base import FeatureSet, ImageWriter, bare_id
+from wsi_ncmi.features.interchange.base import FolderSet, ImageWriter
 from wsi_ncmi.features.interchange.hdf5 import coords_of, image_of, opened, plain, table_of
 from wsi_ncmi.features.interchange.rounding import to_half
 
@@ -29,7 +29,7 @@ _OLD_STRIDE_PX, _OLD_TILE_UM = 224, 256.0
 _LAYOUT_VERSION = "2.1.0"
 
 
-class StampSet(FeatureSet):
+class StampSet(FolderSet):
     """A folder of STAMP tile features.
 
     Args:
@@ -37,17 +37,6 @@ class StampSet(FeatureSet):
     """
 
     kind: ClassVar[str] = "stamp"
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._files = {
-            bare_id(file, ".h5"): file for file in path.glob("*.h5") if not file.name.startswith(".")
-        }
-        self.slide_ids = tuple(sorted(self._files))
-
-    def where(self, slide_id: str) -> Path:
-        """See the base class."""
-        return self._files[slide_id]
 
     def shape(self, slide_id: str) -> tuple[int, int]:
         """See the base class."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from wsi_ncmi.encoders import encoder_folder_name
 from wsi_ncmi.features.interchange.bag import ForeignFileError, TileBag, TileFacts
-from wsi_ncmi.features.interchange.base import FeatureSet, ImageWriter, bare_id
+from wsi_ncmi.features.interchange.base import FolderSet, ImageWriter
 from wsi_ncmi.features.interchange.hdf5 import coords_of, image_of, opened, plain, table_of, whole_pixels
 
 __all__ = ["JOB_FOLDER", "TridentSet", "TridentWriter"]
@@ -26,7 +26,7 @@ JOB_FOLDER = re.compile(r"^[0-9.]+x_[0-9]+px_[0-9]+px_overlap$")
 _PREFIX = "features_"
 
 
-class TridentSet(FeatureSet):
+class TridentSet(FolderSet):
     """One folder ``features_<encoder>`` of TRIDENT.
 
     Args:
@@ -34,17 +34,6 @@ class TridentSet(FeatureSet):
     """
 
     kind: ClassVar[str] = "trident"
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._files = {
-            bare_id(file, ".h5"): file for file in path.glob("*.h5") if not file.name.startswith(".")
-        }
-        self.slide_ids = tuple(sorted(self._files))
-
-    def where(self, slide_id: str) -> Path:
-        """See the base class."""
-        return self._files[slide_id]
 
     def shape(self, slide_id: str) -> tuple[int, int]:
         """See the base class."""
