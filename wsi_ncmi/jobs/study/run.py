@@ -23,6 +23,8 @@ from wsi_ncmi.training.scoring import embed, f1_and_recall, probabilities_of
 
 __all__ = ["COLUMNS", "StudyCohort", "StudyWork", "open_study_cohort"]
 
+# Class weights' exponent and ridge (pseudo-samples) of the decision that NCMI's default fits.
+_DECISION = (0.75, 5.0)
 _METRICS = ("macro_f1", "balanced_accuracy", "auroc_macro_ovr", "nll", "brier", "ece")
 COLUMNS = (
     *KEY, *_METRICS, "macro_f1_calibrated", "macro_f1_balanced", "cmi", "gamma", "ncmi",
@@ -30,7 +32,8 @@ COLUMNS = (
 )  # fmt: skip
 """Columns of the table. ``predicted``: class position of each test slide, a digit each, in the fold's order;
 ``macro_f1_calibrated`` and ``_balanced``: after refitting scale and class biases to the validation slides, as
-they are and with classes weighing alike, so that a loss can be told from its decision."""
+they are (ridge 1) and with the class weights and ridge of NCMI's default decision, so that a loss can be told
+from its decision."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +105,8 @@ class StudyWork:
         return {
             **dict(zip(KEY, run.key, strict=True)),
             **{name: f"{values[name]:.6f}" for name in _METRICS},
-            "macro_f1_calibrated": f"{_refitted(p_validation, parts.validation.y, p, truth, 0.0):.6f}",
-            "macro_f1_balanced": f"{_refitted(p_validation, parts.validation.y, p, truth, 1.0):.6f}",
+            "macro_f1_calibrated": f"{_refitted(p_validation, parts.validation.y, p, truth, 0.0, 1.0):.6f}",
+            "macro_f1_balanced": f"{_refitted(p_validation, parts.validation.y, p, truth, *_DECISION):.6f}",
             **{name: f"{value:.6f}" for name, value in information_metrics(p, truth).items()},
             "train_slides": len(parts.train.slide_ids),
             "best_epoch": fitted.best_epoch,
@@ -118,13 +121,14 @@ def _refitted(
     p: NDArray[np.float64],
     truth: NDArray[np.int64],
     balance: float,
+    ridge: float,
 ) -> float:
     import torch
 
     from wsi_ncmi.losses.decision import CalibratedDecision
     from wsi_ncmi.losses.functional import safe_log
 
-    decision = CalibratedDecision(p.shape[1], 1.0).double()
+    decision = CalibratedDecision(p.shape[1], 1.0, ridge).double()
     # Probabilities that underflowed to 0 say no more than the smallest one that a float can hold.
     scores = [-safe_log(torch.from_numpy(part)).clamp(min=-80.0) for part in (p_validation, p)]
     decision.fit(scores[0], torch.from_numpy(y_validation), balance)
