@@ -1,8 +1,8 @@
 """Removes from an environment what a run on the CPU never loads; run by the interpreter of that environment.
 
-The locked PyTorch is built for CUDA and its libraries are linked to the CUDA libraries, so those have to be
-there, GPU or not. What it loads is what the process has mapped once networks have computed; of the CUDA packages
-everything else goes, and so do Triton (a compiler for GPUs), headers and pip itself.
+The locked PyTorch is built for CUDA and its libraries are linked to the CUDA libraries, so those have to
+be there, GPU or not. What it loads is what the process has mapped once networks have computed; of the CUDA
+packages everything else goes, and so do Triton (a compiler for GPUs), headers and pip itself.
 """
 
 from __future__ import annotations

@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from wsi_ncmi.heartbeat import beat
+from wsi_ncmi.logs import is_json
+
 __all__ = ["NullProgress", "ProgressReporter", "TaskProgress", "progress_for"]
 
 _LOG = logging.getLogger("wsi_ncmi.progress")
@@ -34,7 +37,8 @@ class ProgressReporter(Protocol):
 
 class _NullTask:
     def advance(self, amount: float = 1, note: str = "") -> None:
-        """Ignores the news."""
+        """Ignores the news, but for the heartbeat."""
+        beat()
 
 
 class NullProgress:
@@ -56,6 +60,7 @@ class _LogTask:
     done: float = 0.0
 
     def advance(self, amount: float = 1, note: str = "") -> None:
+        beat()
         self.done += amount
         now = time.monotonic()
         if now - self.logged >= _LOG_INTERVAL_S or self.done >= self.total:
@@ -67,6 +72,13 @@ class _LogTask:
                 "%s: %g/%g %s, %.2f/s, %.0f s left%s",
                 self.description, self.done, self.total, self.unit, rate, left,
                 f" ({note})" if note else "",
+                extra={
+                    "fields": {
+                        "task": self.description, "done": self.done, "total": self.total, "unit": self.unit,
+                        "per_s": round(rate, 4), "left_s": None if left == float("inf") else round(left, 1),
+                        "note": note,
+                    }
+                },
             )  # fmt: skip
 
 
@@ -104,6 +116,7 @@ class _RichProgress:
                 done = 0.0
 
                 def advance(self, amount: float = 1, note: str = "") -> None:
+                    beat()
                     self.done += amount
                     rate = self.done / max(time.monotonic() - started, 1e-9)
                     bar.update(identifier, advance=amount, note=note, rate=f"{rate:.2f}/s")
@@ -115,4 +128,4 @@ def progress_for(*, quiet: bool = False) -> ProgressReporter:
     """Chooses the reporter: silent, live bar (standard error is a terminal), or log lines."""
     if quiet:
         return NullProgress()
-    return _RichProgress() if sys.stderr.isatty() else _LogProgress()
+    return _RichProgress() if sys.stderr.isatty() and not is_json() else _LogProgress()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -27,8 +28,17 @@ from wsi_ncmi.cli import (
     train,
     verify,
 )
+from wsi_ncmi.logs import FORMAT_VARIABLE
 
 __all__ = ["app", "main"]
+
+
+class LogFormat(StrEnum):
+    """How log lines look."""
+
+    TEXT = "text"
+    JSON = "json"
+
 
 app = typer.Typer(
     name="wsi-ncmi",
@@ -52,6 +62,12 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
+    log_format: Annotated[
+        LogFormat | None,
+        typer.Option(
+            "--log-format", envvar=FORMAT_VARIABLE, help="Log lines as text, or as one JSON object each."
+        ),
+    ] = None,
 ) -> None:
     """Whole-slide images to slide-level subtypes: exact tiles, cached embeddings, MIL with the NCMI loss."""
 

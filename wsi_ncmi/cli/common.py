@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,6 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from wsi_ncmi.errors import InputError, WsiNcmiError
+from wsi_ncmi.heartbeat import beat
+from wsi_ncmi.interrupts import sigterm_as_interrupt
+from wsi_ncmi.logs import configure_logging, is_json, redact
 from wsi_ncmi.progress import ProgressReporter, progress_for
 
 if TYPE_CHECKING:
@@ -48,22 +50,20 @@ def run_verb(
 
 def guarded(action: Callable[[ProgressReporter], Any], *, quiet: bool, debug: bool) -> Any:
     """Runs an action; an error becomes one sentence on standard error and the right exit code."""
-    level = logging.WARNING if quiet else logging.INFO
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    # Third-party chatter is not the user's business.
-    logging.getLogger().setLevel(logging.WARNING)
-    logging.getLogger("wsi_ncmi").setLevel(level)
+    configure_logging(logging.WARNING if quiet else logging.INFO)
+    beat()
     try:
-        return action(progress_for(quiet=quiet))
+        with sigterm_as_interrupt():
+            return action(progress_for(quiet=quiet))
     except KeyboardInterrupt:
         fail("Interrupted; the same command goes on where this one stopped.", 130)
     except WsiNcmiError as error:
         if debug:
-            traceback.print_exc()
+            _trace()
         fail(str(error), 2 if isinstance(error, InputError) else 1)
     except Exception as error:
         if debug:
-            traceback.print_exc()
+            _trace()
         fail(
             f"Internal error ({type(error).__name__}: {error}); run again with --debug for the traceback.",
             1,
@@ -72,8 +72,19 @@ def guarded(action: Callable[[ProgressReporter], Any], *, quiet: bool, debug: bo
 
 def fail(message: str, code: int) -> NoReturn:
     """Ends the process with one sentence on standard error."""
-    typer.echo(f"Error: {message}" if code != 130 else message, err=True)
+    if is_json():
+        logging.getLogger("wsi_ncmi").error(message, extra={"fields": {"exit_code": code}})
+    else:
+        typer.echo(redact(f"Error: {message}" if code != 130 else message), err=True)
     raise typer.Exit(code)
+
+
+def _trace() -> None:
+    """The traceback of the error in hand; libraries put headers and addresses into theirs."""
+    if is_json():
+        logging.getLogger("wsi_ncmi").error("traceback", exc_info=True)
+    else:
+        typer.echo(redact(traceback.format_exc()), err=True)
 
 
 def finish(result: JobResult, *, quiet: bool, as_json: bool) -> NoReturn:

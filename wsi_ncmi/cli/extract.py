@@ -66,6 +66,10 @@ def command(
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
+    engine: Annotated[str | None, typer.Option(help="local processes, or a ray cluster (local).")] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Ray cluster (RAY_ADDRESS, or this machine's).")
+    ] = None,
     shard: Annotated[
         str | None, typer.Option(metavar="I/N", help="The I-th of N parts, for job arrays.")
     ] = None,
@@ -110,7 +114,10 @@ def command(
                     "name": encoder, "weights": weights, "batch_size": batch_size, "device": device,
                     "precision": precision, "backend": backend,
                 },
-                "extraction": {"workers": workers, "timeout_per_slide": timeout_per_slide},
+                "extraction": {
+                    "workers": workers, "timeout_per_slide": timeout_per_slide, "engine": engine,
+                    "ray_address": ray_address,
+                },
                 "mpp_table": mpp_table,
                 "default_mpp": default_mpp,
             },

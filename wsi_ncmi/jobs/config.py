@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, TypeAdapter
 
@@ -36,12 +36,20 @@ class ExtractionOptions:
         workers: Processes; None takes one a GPU, or what suits the encoder and the cores that this process
             may use (affinity and cgroup quota).
         timeout_per_slide: Seconds after which a slide is given up; None waits for ever.
-        buffer_mib: Decoded pixels held between reading and encoding, in MiB, all processes together.
+        buffer_mib: Decoded pixels held between reading and encoding, in MiB, all processes together; less
+            where memory is limited.
+        engine: ``local`` processes, or the nodes of a ``ray`` cluster, which all see the same folders.
+        ray_address: Head of the Ray cluster as ``HOST:PORT``; None takes ``RAY_ADDRESS``, else the cluster
+            that runs on this machine.
+        check_space: Refuse a job whose features will most likely not fit on the disk.
     """
 
     workers: Annotated[int, Field(ge=1)] | None = None
     timeout_per_slide: Annotated[float, Field(gt=0)] | None = None
     buffer_mib: Annotated[int, Field(ge=64)] = 512
+    engine: Literal["local", "ray"] = "local"
+    ray_address: str | None = None
+    check_space: bool = True
 
 
 @options

@@ -17,6 +17,7 @@ from wsi_ncmi.jobs.records import write_record
 from wsi_ncmi.jobs.result import JobResult
 from wsi_ncmi.jobs.slide_choice import choose_slides
 from wsi_ncmi.jobs.slide_tasks import check_annotation_folder, grids_of, make_tasks
+from wsi_ncmi.jobs.space import check_space
 from wsi_ncmi.progress import NullProgress, ProgressReporter
 from wsi_ncmi.slides import take_inventory, write_slides_csv
 from wsi_ncmi.tiling import GridOptions
@@ -25,6 +26,7 @@ from wsi_ncmi.tissue import ArtifactOptions, TissueOptions
 if TYPE_CHECKING:
     from wsi_ncmi.features import LedgerRow
     from wsi_ncmi.features.stain import StainTarget
+    from wsi_ncmi.scale.encoder_card import EncoderCard
 
 __all__ = ["ExtractionRequest", "extract", "resolve_weights"]
 
@@ -119,63 +121,39 @@ def extract(request: ExtractionRequest, progress: ProgressReporter | None = None
     Raises:
         InputError: Wrong input, or a feature file of another identity stands in the way: nothing was started.
     """
-    from wsi_ncmi.encoders import load_encoder
     from wsi_ncmi.features import check_conflicts
     from wsi_ncmi.features.engine import Load
     from wsi_ncmi.features.stain import stain_target
-    from wsi_ncmi.scale import run_slides
+    from wsi_ncmi.scale import open_engine
 
     progress = progress or NullProgress()
     encoder_options = resolve_weights(request.encoder, request.weights_dir)
     grids_of(request)
     stain = request.stain_target or stain_target(request.stain)
-    encoder = load_encoder(encoder_options)  # a wrong name or file is told before any slide is opened
-    out = ensure_folder(request.out)
-    records = take_inventory(
-        request.slides, mpp_table=request.mpp_table, default_mpp=request.default_mpp, progress=progress
-    )
-    write_slides_csv(records, out / "slides.csv")
-    chosen = choose_slides(records, request)
-    check_annotation_folder(request.annotations, records)
-    tasks = make_tasks(request, chosen, out, stain)
-    check_conflicts(tasks, encoder)
-    write_record(
-        out / "run.json",
-        config={
-            "encoder": asdict(encoder_options),
-            "tissue": asdict(request.tissue),
-            "artifacts": asdict(request.artifacts),
-            "annotations": None if request.annotations is None else request.annotations.name,
-            "grid": asdict(request.grid),
-            "further_mpp": request.further_mpp,
-            # The reference image is known by its hash, never by its path.
-            "stain": "none" if stain is None else stain.identity,
-            "extraction": asdict(request.extraction),
-            "default_mpp": request.default_mpp,
-            "shard": request.shard,
-        },
-        encoder={
-            "name": encoder.name,
-            "width": encoder.width,
-            "weights_sha256": encoder.weights_sha256,
-            "weights_source": encoder.weights_source,
-            "transform": encoder.transform,
-            "precision": encoder.precision,
-            "backend": encoder.backend,
-        },
-        workers=request.extraction.workers,
-    )
-    loads: list[Load] = []
-    ran = run_slides(
-        tasks,
-        encoder_options,
-        workers=request.extraction.workers,
-        timeout_s=request.extraction.timeout_per_slide,
-        buffer_mib=request.extraction.buffer_mib,
-        encoder=encoder,
-        progress=progress,
-        on_load=loads.append,
-    )
+    settings = request.extraction
+    # A wrong name or file is told before any slide is opened.
+    with open_engine(settings.engine, encoder_options, address=settings.ray_address) as engine:
+        encoder = engine.card
+        out = ensure_folder(request.out)
+        records = take_inventory(
+            request.slides, mpp_table=request.mpp_table, default_mpp=request.default_mpp, progress=progress
+        )
+        write_slides_csv(records, out / "slides.csv")
+        chosen = choose_slides(records, request)
+        check_annotation_folder(request.annotations, records)
+        tasks = make_tasks(request, chosen, out, stain)
+        check_conflicts(tasks, encoder)
+        check_space(tasks, encoder, refuse=settings.check_space)
+        _record(request, encoder_options, encoder, stain)
+        loads: list[Load] = []
+        ran = engine.run(
+            tasks,
+            workers=settings.workers,
+            timeout_s=settings.timeout_per_slide,
+            buffer_mib=settings.buffer_mib,
+            progress=progress,
+            on_load=loads.append,
+        )
     copies = {record.slide_id: record.duplicate_of for record in chosen if record.duplicate_of}
     rows = [
         replace(_with_copy(row, copies.get(row.slide_id, "")), features_set=task.features_set)
@@ -204,6 +182,31 @@ def extract(request: ExtractionRequest, progress: ProgressReporter | None = None
             )
             + ".",
         ),
+    )
+
+
+def _record(
+    request: ExtractionRequest, options: EncoderOptions, encoder: EncoderCard, stain: StainTarget | None
+) -> None:
+    """Writes ``run.json``."""
+    write_record(
+        request.out / "run.json",
+        config={
+            "encoder": asdict(options),
+            "tissue": asdict(request.tissue),
+            "artifacts": asdict(request.artifacts),
+            "annotations": None if request.annotations is None else request.annotations.name,
+            "grid": asdict(request.grid),
+            "further_mpp": request.further_mpp,
+            # The reference image is known by its hash, never by its path.
+            "stain": "none" if stain is None else stain.identity,
+            # The address of a cluster names a host.
+            "extraction": {**asdict(request.extraction), "ray_address": None},
+            "default_mpp": request.default_mpp,
+            "shard": request.shard,
+        },
+        encoder=asdict(encoder),
+        workers=request.extraction.workers,
     )
 
 

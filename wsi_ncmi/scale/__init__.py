@@ -1,4 +1,4 @@
-"""Running an extraction job over the machine's processes, within the limits that this process really has."""
+"""Running an extraction job over processes and nodes, within the limits that this process really has."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 from wsi_ncmi._lazy import attach
 
 if TYPE_CHECKING:  # the names below are loaded lazily at run time
+    from wsi_ncmi.scale.engines import open_engine as open_engine
     from wsi_ncmi.scale.limits import available_cores as available_cores
     from wsi_ncmi.scale.limits import memory_limit as memory_limit
     from wsi_ncmi.scale.local import run_slides as run_slides
 
 _EXPORTS = {
     "available_cores": "wsi_ncmi.scale.limits",
+    "open_engine": "wsi_ncmi.scale.engines",
     "memory_limit": "wsi_ncmi.scale.limits",
     "run_slides": "wsi_ncmi.scale.local",
 }

@@ -1,28 +1,34 @@
-"""Supervised worker processes, each with several slides in hand; a bad slide costs itself alone."""
+"""Supervised workers, each with several slides in hand; a bad slide costs itself alone."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from multiprocessing.connection import wait
+from typing import Generic, TypeVar
 
 from wsi_ncmi.encoders import EncoderOptions
-from wsi_ncmi.errors import JobStoppedError
-from wsi_ncmi.features import SlideTask, clean_up, failed_row
+from wsi_ncmi.errors import JobStoppedError, WsiNcmiError
+from wsi_ncmi.features import LedgerRow, SlideTask, clean_up, failed_row
 from wsi_ncmi.features.engine import Finished, Hungry, Load, Paused, Resumed, Started, Stopped
-from wsi_ncmi.features.extraction import CLAIMED
+from wsi_ncmi.features.extraction import ALREADY_EXTRACTED, CLAIMED
 from wsi_ncmi.scale.bookkeeping import Bookkeeping
 from wsi_ncmi.scale.layout import Layout
+from wsi_ncmi.scale.member import Member
 from wsi_ncmi.scale.queue import SlideQueue
 from wsi_ncmi.scale.supervised import Supervised
 
-__all__ = ["Crew"]
+__all__ = ["Crew", "LocalCrew"]
 
 _MOST_BAD_STARTS = 3
 _MOST_DEATHS = 2
 
+Worker = TypeVar("Worker", bound=Member)
 
-class Crew:
+
+class Crew(ABC, Generic[Worker]):
     """Hands out slides when workers ask for them, so that none has slides that another could begin.
 
     When a worker dies, every slide that it had in hand is suspect. Suspects go back to the queue and are then
@@ -31,7 +37,6 @@ class Crew:
     Args:
         tasks: The job.
         options: The encoder.
-        layout: Processes and threads.
         timeout_s: Seconds that a slide may take of its own; None: for ever.
         books: Takes the rows.
     """
@@ -40,26 +45,25 @@ class Crew:
         self,
         tasks: Sequence[SlideTask],
         options: EncoderOptions,
-        layout: Layout,
         timeout_s: float | None,
         books: Bookkeeping,
     ) -> None:
-        self._tasks, self._options, self._layout = tasks, options, layout
+        self._tasks, self._options = tasks, options
         self._timeout_s, self._books = timeout_s, books
         self._queue = SlideQueue(len(tasks))
         self._deaths: dict[int, int] = {}
-        self._workers: list[Supervised] = []
+        self._workers: list[Worker] = []
         self._earlier = Load()
-        self._started = 0
         self._bad_starts = 0
+        self._begun: set[int] = set()
 
     def run(self) -> None:
         """Returns when every task has its row."""
         while self._queue or any(worker.hand for worker in self._workers):
             self._man()
-            ready = wait([worker.connection for worker in self._workers], self._patience())
+            speaking = self._listen(self._patience())
             for worker in list(self._workers):
-                if worker.connection in ready:
+                if worker in speaking:
                     self._hear(worker)
                 elif worker.overdue:
                     self._give_up_overdue(worker)
@@ -68,24 +72,47 @@ class Crew:
         """Ends all workers, and what one still has in hand leaves no trace."""
         for worker in self._workers:
             worker.end(kill=bool(worker.hand) or not worker.ready)
-            for index in worker.hand:
-                clean_up(self._tasks[index], self._options.name)
+            self._clean_up(worker)
         self._workers.clear()
+
+    @abstractmethod
+    def _places(self) -> Iterable[int]:
+        """The numbers of the workers that there should be now."""
+
+    @abstractmethod
+    def _recruit(self, number: int) -> Worker:
+        """Starts the worker with that number."""
+
+    @abstractmethod
+    def _listen(self, patience_s: float | None) -> Sequence[Worker]:
+        """Waits for news, so long at most; gives the workers that have some."""
+
+    def _clean_up(self, worker: Worker) -> None:
+        """Removes what a worker that has ended left of the slides in its hand."""
+        for index in worker.hand:
+            clean_up(self._tasks[index], self._options.name)
+
+    def _halt(self, worker: Worker, error: WsiNcmiError) -> None:
+        """A worker can't go on with any slide."""
+        raise error
+
+    def _blames(self, worker: Worker) -> bool:
+        """Whether the slides in a dead worker's hand may have killed it."""
+        return True
 
     def _man(self) -> None:
         """Starts the workers that are missing and gives slides to those that ask."""
         coming = sum(not worker.hand for worker in self._workers)
         taken = {worker.number for worker in self._workers}
-        for number in range(self._layout.processes):
+        for number in self._places():
             if number not in taken and coming < len(self._queue):
-                self._started += 1
-                self._workers.append(Supervised(self._options, self._layout, number, loud=self._started == 1))
+                self._workers.append(self._recruit(number))
                 coming += 1
         for worker in sorted(self._workers, key=lambda worker: len(worker.hand)):
             while worker.hunger and self._give(worker):
                 pass
 
-    def _give(self, worker: Supervised) -> bool:
+    def _give(self, worker: Worker) -> bool:
         if any(index in self._deaths for index in worker.hand):
             return False  # a suspect is worked on alone
         index = self._queue.take()
@@ -106,36 +133,44 @@ class Crew:
             moments.append(later)
         return max(0.0, min(moments)) if moments else None
 
-    def _hear(self, worker: Supervised) -> None:
+    def _hear(self, worker: Worker) -> None:
         try:
-            message = worker.connection.recv()
+            messages = worker.receive()
         except (EOFError, OSError):
             self._has_died(worker)
             return
-        if isinstance(message, Stopped):
-            raise message.error
-        self._bad_starts = 0
-        match message:
-            case "ready":
-                worker.ready = True
-            case Hungry():
-                worker.hunger += 1
-            case Started(index) | Resumed(index):
-                worker.hand[index].start()
-            case Paused(index):
-                worker.hand[index].pause()
-            case Finished(index, row, load):
-                del worker.hand[index]
-                worker.load = load
-                if row.reason == CLAIMED:
-                    self._queue.postpone(index)
-                else:
-                    self._books.add(index, row, self._load())
+        for message in messages:
+            if isinstance(message, Stopped):
+                self._halt(worker, message.error)
+                return
+            self._bad_starts = 0
+            match message:
+                case "ready":
+                    worker.ready = True
+                case Hungry():
+                    worker.hunger += 1
+                case Started(index) | Resumed(index):
+                    worker.hand[index].start()
+                case Paused(index):
+                    worker.hand[index].pause()
+                case Finished(index, row, load):
+                    del worker.hand[index]
+                    worker.load = load
+                    if row.reason == CLAIMED:
+                        self._queue.postpone(index)
+                    else:
+                        self._books.add(index, self._told(index, row), self._load())
+
+    def _told(self, index: int, row: LedgerRow) -> LedgerRow:
+        """The row of a slide whose first worker may have written it and died before it could say so."""
+        if index in self._begun and row.reason == ALREADY_EXTRACTED:
+            return replace(row, status="done", reason="its worker was lost when it had written it")
+        return row
 
     def _load(self) -> Load:
         return sum((worker.load for worker in self._workers), self._earlier)
 
-    def _give_up_overdue(self, worker: Supervised) -> None:
+    def _give_up_overdue(self, worker: Worker) -> None:
         """Kills its process, for nothing less ends a hung read; what else it had in hand is begun anew."""
         overdue = worker.overdue
         self._lose(worker, kill=True)
@@ -150,8 +185,11 @@ class Crew:
                 self._timeout_s or 0.0,
             )
 
-    def _has_died(self, worker: Supervised) -> None:
+    def _has_died(self, worker: Worker) -> None:
         how = self._lose(worker, kill=False)
+        if not self._blames(worker):
+            self._put_back(worker)
+            return
         if not worker.hand:
             self._bad_starts += not worker.ready
             if self._bad_starts >= _MOST_BAD_STARTS:
@@ -171,13 +209,52 @@ class Crew:
                     "the system mostly means too little memory: use fewer workers (--workers)",
                 )
 
-    def _lose(self, worker: Supervised, *, kill: bool) -> str:
+    def _put_back(self, worker: Worker) -> None:
+        for index in worker.hand:
+            self._queue.put_back(index)
+
+    def _lose(self, worker: Worker, *, kill: bool) -> str:
         self._workers.remove(worker)
         self._earlier += worker.load
+        self._begun.update(worker.hand)
         how = worker.end(kill=kill)
-        for index in worker.hand:
-            clean_up(self._tasks[index], self._options.name)
+        self._clean_up(worker)
         return how
 
     def _fail(self, index: int, reason: str, seconds: float = 0.0) -> None:
         self._books.add(index, failed_row(self._tasks[index], reason, seconds), self._load())
+
+
+class LocalCrew(Crew[Supervised]):
+    """Worker processes of this machine.
+
+    Args:
+        tasks: The job.
+        options: The encoder.
+        layout: Processes and threads.
+        timeout_s: Seconds that a slide may take of its own; None: for ever.
+        books: Takes the rows.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[SlideTask],
+        options: EncoderOptions,
+        layout: Layout,
+        timeout_s: float | None,
+        books: Bookkeeping,
+    ) -> None:
+        super().__init__(tasks, options, timeout_s, books)
+        self._layout = layout
+        self._started = 0
+
+    def _places(self) -> Iterable[int]:
+        return range(self._layout.processes)
+
+    def _recruit(self, number: int) -> Supervised:
+        self._started += 1
+        return Supervised(self._options, self._layout, number, loud=self._started == 1)
+
+    def _listen(self, patience_s: float | None) -> Sequence[Supervised]:
+        ready = wait([worker.connection for worker in self._workers], patience_s)
+        return [worker for worker in self._workers if worker.connection in ready]

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from wsi_ncmi.encoders import EncoderOptions
 from wsi_ncmi.features.engine import EngineOptions
 
-__all__ = ["Layout", "plan_layout", "visible_gpus"]
+__all__ = ["LANES", "NUMPY", "Layout", "plan_layout", "visible_gpus"]
 
-_LANES = 8
+LANES = 8
+"""Encoding threads of one process on the CPU, at most."""
 _LANE_BYTES = 1 << 30
 _GPU_READERS = 2
-_NUMPY = "descriptor"
+NUMPY = "descriptor"
+"""The encoder that is no network."""
 
 
 @dataclass(frozen=True)
@@ -71,10 +73,10 @@ def plan_layout(
         )  # fmt: skip
         devices = tuple(gpus[number % len(gpus)] for number in range(processes))
         return Layout(processes, max(1, share // 2), engine, devices)
-    if options.name == _NUMPY:
+    if options.name == NUMPY:
         processes, lanes = _bounded(workers or cores, slides), 1
     else:
-        processes = _bounded(workers or -(-cores // _LANES), slides)
+        processes = _bounded(workers or -(-cores // LANES), slides)
         lanes = max(1, min(cores // processes, memory // _LANE_BYTES // processes))
     threads = 1
     if options.backend in ("compile", "openvino"):
@@ -88,7 +90,7 @@ def visible_gpus(options: EncoderOptions, environment: Mapping[str, str] = os.en
 
     A list that is set already is shared out as it stands, so that MIG slices and chosen cards are respected.
     """
-    if options.device == "cpu" or options.name == _NUMPY or options.backend in ("onnx", "openvino"):
+    if options.device == "cpu" or options.name == NUMPY or options.backend in ("onnx", "openvino"):
         return ()
     import torch
 

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import queue
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from wsi_ncmi.encoders import Encoder, EncoderOptions, load_encoder
 from wsi_ncmi.features import LedgerRow, SlideTask
 from wsi_ncmi.features.engine import Engine, Event, Finished, Hungry, Load, Stopped
 from wsi_ncmi.features.extraction import CLAIMED
+from wsi_ncmi.interrupts import sigterm_as_interrupt
 from wsi_ncmi.progress import NullProgress, ProgressReporter
 from wsi_ncmi.scale.allocator import keep_large_buffers
 from wsi_ncmi.scale.bookkeeping import Bookkeeping
-from wsi_ncmi.scale.crew import Crew
+from wsi_ncmi.scale.crew import LocalCrew
 from wsi_ncmi.scale.layout import Layout, limit_threads, plan_layout, visible_gpus
 from wsi_ncmi.scale.limits import available_cores, memory_limit
 from wsi_ncmi.scale.queue import SlideQueue
@@ -69,7 +66,7 @@ def run_slides(
     """
     reporter = progress or NullProgress()
     with (
-        _sigterm_as_interrupt(),
+        sigterm_as_interrupt(),
         reporter.task("extract", len(tasks), "slides") as shown,
         Bookkeeping(tasks, shown, on_row) as books,
     ):
@@ -82,7 +79,7 @@ def run_slides(
         if workers is not None and workers <= 1 and timeout_s is None:
             _run_here(tasks, encoder_options, encoder, layout, books)
         else:
-            crew = Crew(tasks, encoder_options, layout, timeout_s, books)
+            crew = LocalCrew(tasks, encoder_options, layout, timeout_s, books)
             try:
                 crew.run()
             finally:
@@ -131,20 +128,3 @@ def _run_here(
     finally:
         if threads_before:
             limit_threads(threads_before)
-
-
-@contextlib.contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """Lets SIGTERM (a batch system's way to end a job) unwind like Ctrl-C, so that nothing is left behind."""
-
-    def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -6,16 +6,15 @@ import contextlib
 import multiprocessing
 import os
 import signal
-import time
 from collections.abc import Iterator, Mapping
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from typing import Any
 
 from wsi_ncmi.encoders import EncoderOptions
 from wsi_ncmi.features import SlideTask
-from wsi_ncmi.features.engine import Load
-from wsi_ncmi.scale.clock import Clock
 from wsi_ncmi.scale.layout import Layout
+from wsi_ncmi.scale.member import Member
 from wsi_ncmi.scale.worker import serve
 
 __all__ = ["Supervised"]
@@ -24,7 +23,7 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS
 _PATIENCE_S = 5.0
 
 
-class Supervised:
+class Supervised(Member):
     """A spawned worker with a pipe of its own, so that its death or silence is nobody else's.
 
     Args:
@@ -35,16 +34,11 @@ class Supervised:
 
     Attributes:
         connection: The supervisor's end of the pipe.
-        ready: Whether the encoder is loaded.
-        hunger: Slides that it asks for.
-        hand: Positions of the tasks in hand, with the clock of each.
-        load: What its engine said last.
-        number: Its place in the layout.
     """
 
     def __init__(self, options: EncoderOptions, layout: Layout, number: int, *, loud: bool) -> None:
+        super().__init__(number)
         context = multiprocessing.get_context("spawn")
-        self.number = number
         self.connection: Connection
         self.connection, theirs = context.Pipe()
         self.process: BaseProcess = context.Process(
@@ -62,43 +56,17 @@ class Supervised:
             self.process.start()
         # The supervisor's copy must go, or the end of the child would never read as the end of the pipe.
         theirs.close()
-        self.ready = False
-        self.hunger = 0
-        self.hand: dict[int, Clock] = {}
-        self.load = Load()
 
-    def give(self, index: int, task: SlideTask, timeout_s: float | None) -> None:
-        """Hands over a task; a child that has died meanwhile shows as the end of its pipe."""
-        self.hand[index] = Clock(timeout_s)
-        self.hunger -= 1
+    def _send(self, index: int, task: SlideTask) -> None:
         with contextlib.suppress(OSError):
             self.connection.send((index, task))
 
-    @property
-    def deadline(self) -> float | None:
-        """When the first of the tasks in hand is overdue (monotonic seconds); None: never."""
-        moments = [clock.deadline for clock in self.hand.values() if clock.deadline is not None]
-        return min(moments, default=None)
-
-    @property
-    def overdue(self) -> list[int]:
-        """The tasks in hand that have taken longer than they may."""
-        now = time.monotonic()
-        return [
-            index
-            for index, clock in self.hand.items()
-            if clock.deadline is not None and now >= clock.deadline
-        ]
+    def receive(self) -> list[Any]:
+        """The next message of its pipe."""
+        return [self.connection.recv()]
 
     def end(self, *, kill: bool = False) -> str:
-        """Ends the process and waits until it is gone.
-
-        Args:
-            kill: At once, instead of when it sees that its pipe has ended.
-
-        Returns:
-            How it ended, in words.
-        """
+        """Ends the process: at once, or when it sees that its pipe has ended."""
         if kill:
             self.process.kill()
         self.connection.close()

@@ -13,6 +13,7 @@ from typing import Any
 from wsi_ncmi.encoders import EncoderOptions, load_encoder
 from wsi_ncmi.errors import WsiNcmiError
 from wsi_ncmi.features.engine import Engine, EngineOptions, Stopped
+from wsi_ncmi.logs import configure_logging
 from wsi_ncmi.scale.allocator import keep_large_buffers
 from wsi_ncmi.scale.layout import limit_threads
 
@@ -44,6 +45,7 @@ def serve(
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, who ends us.
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+    configure_logging(logging.WARNING)
     if not loud:
         logging.getLogger("wsi_ncmi.encoders").setLevel(logging.ERROR)
     if ":" in options.name:

@@ -44,7 +44,7 @@ __all__ = ["Engine"]
 _LOOK_S = 0.05
 _PATIENCE_S = 1.0
 _SLIDE_BYTES = 16 << 20
-_ABORT_S = 20.0
+_ABORT_S = 8.0
 
 
 class Engine:
