@@ -101,7 +101,8 @@ def named(processes: set[psutil.Process], words: str) -> list[psutil.Process]:
 def start(slides: Path, out: Path, *flags: str) -> subprocess.Popen[bytes]:
     """The job that is measured, as a user would start it."""
     command = [
-        sys.executable, "-m", "wsi_ncmi", "extract", str(slides), "--out", str(out), "--tile-px", "128", "--quiet", *flags,
+        sys.executable, "-m", "wsi_ncmi", "extract", str(slides), "--out", str(out), "--tile-px", "128",
+        "--quiet", *flags,
     ]  # fmt: skip
     return subprocess.Popen(command, stdout=subprocess.DEVNULL)
 

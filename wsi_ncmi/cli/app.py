@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from typing import Annotated
 
@@ -70,6 +71,8 @@ def _root(
     ] = None,
 ) -> None:
     """Whole-slide images to slide-level subtypes: exact tiles, cached embeddings, MIL with the NCMI loss."""
+    if log_format is not None:
+        os.environ[FORMAT_VARIABLE] = log_format.value  # worker processes inherit it
 
 
 for _module in (

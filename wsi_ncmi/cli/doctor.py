@@ -16,17 +16,22 @@ NAME = "doctor"
 
 def command(
     out: Annotated[Path, typer.Option("--out", help="Folder whose disk is checked.")] = Path(),
+    slides: Annotated[Path | None, typer.Option(help="Folder of slides that has to be readable.")] = None,
+    probe_seconds: Annotated[
+        float, typer.Option(min=0.0, help="Length of the throughput probe; 0 leaves it out.")
+    ] = 5.0,
     quiet: Quiet = False,
     debug: Debug = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check this machine: readers, codecs, torch, weights, limits, disk.
+    """Check this machine: readers, codecs, torch, GPUs, weights, limits, clock, disk; with the remedies.
 
     Example: wsi-ncmi doctor --json
     """
-    from wsi_ncmi.jobs.doctor import examine
+    from wsi_ncmi.jobs.doctor import Request, examine
 
-    findings = guarded(lambda _: examine(out), quiet=quiet, debug=debug)
+    request = Request(out=out, slides=slides, probe_s=probe_seconds)
+    findings = guarded(lambda _: examine(request), quiet=quiet, debug=debug)
     if as_json:
         typer.echo(json.dumps([asdict(finding) for finding in findings], ensure_ascii=False))
     else:

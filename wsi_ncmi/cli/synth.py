@@ -37,14 +37,14 @@ def command(
     def act(progress: ProgressReporter) -> JobResult:
         from wsi_ncmi.files import ensure_folder
         from wsi_ncmi.jobs import JobResult
-        from wsi_ncmi.scale import available_cores
+        from wsi_ncmi.scale import affordable_workers
         from wsi_ncmi.synthesis import SynthesisOptions, make_cohort
 
         ensure_folder(out)
         cohort = make_cohort(
             out,
             SynthesisOptions(slides=slides, seed=seed, faults=faults, include_empty=False),
-            workers=workers or available_cores(),
+            workers=workers or affordable_workers(),
             progress=progress,
         )
         return JobResult({"slides": cohort.slides, "labels": cohort.labels, "truth": cohort.truth})

@@ -32,11 +32,13 @@ def run_demo(
     Returns:
         Files of the job; ``report`` is what to look at.
     """
-    from wsi_ncmi.scale import available_cores
+    from wsi_ncmi.scale import affordable_workers
 
     progress = progress or NullProgress()
     ensure_folder(out)
-    cohort = make_cohort(out, synthesis or SynthesisOptions(), workers=available_cores(), progress=progress)
+    cohort = make_cohort(
+        out, synthesis or SynthesisOptions(), workers=affordable_workers(), progress=progress
+    )
     places = (f"slides={cohort.slides}", f"labels={cohort.labels}", f"out={out}")
     config = load_config("demo", (*places, *overrides))
     return run_job(config, progress)

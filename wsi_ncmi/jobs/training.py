@@ -120,7 +120,7 @@ def train(request: TrainingRequest, progress: ProgressReporter | None = None) ->
         InputError: Wrong input; nothing was started.
         TrainingError: Not one run has a result.
     """
-    from wsi_ncmi.scale import available_cores
+    from wsi_ncmi.scale import affordable_workers
 
     data = prepare_cohort(
         request.features,
@@ -140,7 +140,7 @@ def train(request: TrainingRequest, progress: ProgressReporter | None = None) ->
         training=request.training,
         seeds=request.seeds,
         out=out,
-        workers=request.workers or available_cores(),
+        workers=request.workers or affordable_workers(),
         overwrite=request.overwrite,
         allow_leak=request.allow_leak,
         encoder=feature_origin(data.source),

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from wsi_ncmi.encoders import EncoderOptions
 from wsi_ncmi.features.engine import EngineOptions
+from wsi_ncmi.scale.gpus import NUMPY
 
-__all__ = ["LANES", "NUMPY", "Layout", "plan_layout", "visible_gpus"]
+__all__ = ["LANES", "Layout", "plan_layout"]
 
 LANES = 8
 """Encoding threads of one process on the CPU, at most."""
 _LANE_BYTES = 1 << 30
 _GPU_READERS = 2
-NUMPY = "descriptor"
-"""The encoder that is no network."""
+# What a process takes before its first tile: the interpreter with its libraries, and the masks of a slide.
+_PROCESS_BYTES = 600 << 20
+# Of what may be used; the rest is the system's, the page cache's and the fragmentation's.
+_SHARE = 0.8
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ def plan_layout(
     On the CPU a network runs in several threads that share its weights, each of which computes on one core:
     one computation on two cores is not twice as fast (squeezenet1_1 140 tiles/s, 87 on one core), for a layer
     is split and waited for only so well. The descriptor is Python between small array operations: it
-    gets processes. A GPU gets one process.
+    gets processes. A GPU gets one process. Where memory is short there are fewer processes than cores, and
+    pixels and features wait in smaller buffers.
 
     Args:
         options: The encoder.
@@ -63,40 +65,32 @@ def plan_layout(
         gpus: The devices to share out, empty for the CPU.
         buffer_bytes: Decoded pixels that all processes together may hold.
     """
+    memory = int(memory * _SHARE)
+    affordable = max(1, memory // _PROCESS_BYTES)
+    buffer_bytes = min(buffer_bytes, memory // 8)
     if gpus:
-        processes = _bounded(workers or len(gpus), slides)
+        processes = _bounded(workers or min(len(gpus), affordable), slides)
         share = max(1, cores // processes)
         readers = min(_GPU_READERS, share)
         engine = EngineOptions(
             batch_size=_batch(options), lanes=1, readers=readers, decode_threads=max(1, share // readers),
-            buffer_bytes=buffer_bytes // processes,
+            buffer_bytes=buffer_bytes // processes, slide_bytes=_slide_bytes(memory, processes),
         )  # fmt: skip
         devices = tuple(gpus[number % len(gpus)] for number in range(processes))
         return Layout(processes, max(1, share // 2), engine, devices)
     if options.name == NUMPY:
-        processes, lanes = _bounded(workers or cores, slides), 1
+        processes, lanes = _bounded(workers or min(cores, affordable), slides), 1
     else:
-        processes = _bounded(workers or -(-cores // LANES), slides)
+        processes = _bounded(workers or min(-(-cores // LANES), affordable), slides)
         lanes = max(1, min(cores // processes, memory // _LANE_BYTES // processes))
     threads = 1
     if options.backend in ("compile", "openvino"):
         lanes, threads = 1, lanes  # they divide a computation themselves
-    engine = EngineOptions(batch_size=_batch(options), lanes=lanes, buffer_bytes=buffer_bytes // processes)
+    engine = EngineOptions(
+        batch_size=_batch(options), lanes=lanes, buffer_bytes=buffer_bytes // processes,
+        slide_bytes=_slide_bytes(memory, processes),
+    )  # fmt: skip
     return Layout(processes, threads, engine, (None,) * processes)
-
-
-def visible_gpus(options: EncoderOptions, environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
-    """The CUDA devices that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them.
-
-    A list that is set already is shared out as it stands, so that MIG slices and chosen cards are respected.
-    """
-    if options.device == "cpu" or options.name == NUMPY or options.backend in ("onnx", "openvino"):
-        return ()
-    import torch
-
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    listed = [name.strip() for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
-    return tuple(listed[:count]) if listed else tuple(map(str, range(count)))
 
 
 def limit_threads(threads: int) -> int:
@@ -108,6 +102,10 @@ def limit_threads(threads: int) -> int:
     if before != threads:
         torch.set_num_threads(threads)
     return before
+
+
+def _slide_bytes(memory: int, processes: int) -> int:
+    return min(EngineOptions().slide_bytes, memory // 4 // processes)
 
 
 def _batch(options: EncoderOptions) -> int:

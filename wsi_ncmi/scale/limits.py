@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["available_cores", "memory_limit"]
+__all__ = ["affordable_workers", "available_cores", "memory_limit", "shared_memory"]
 
 _ROOT = Path("/")
 # cgroup v1 says "no limit" as the largest multiple of the page size.
@@ -41,6 +41,31 @@ def memory_limit(root: Path = _ROOT) -> int:
     limits += [_number(folder / "memory.limit_in_bytes") for folder in _v1_folders(root, "memory")]
     host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return min([host, *(limit for limit in limits if limit is not None and 0 < limit < _NO_LIMIT)])
+
+
+def affordable_workers(bytes_each: int = 1 << 30) -> int:
+    """Processes that may work at a time: one a core, and no more than the memory has room for.
+
+    Args:
+        bytes_each: What one of them takes.
+
+    Returns:
+        At least 1.
+    """
+    return max(1, min(available_cores(), int(memory_limit() * 0.8) // bytes_each))
+
+
+def shared_memory(root: Path = _ROOT) -> int | None:
+    """Bytes of ``/dev/shm`` (a container gets 64 MiB unless told otherwise); None where there is none.
+
+    Args:
+        root: Root of the file system (another one in tests).
+    """
+    try:
+        status = os.statvfs(root / "dev/shm")
+    except OSError:
+        return None
+    return status.f_blocks * status.f_frsize
 
 
 def _quota_v2(folder: Path) -> float | None:

@@ -15,7 +15,8 @@ from wsi_ncmi.progress import NullProgress, ProgressReporter
 from wsi_ncmi.scale.allocator import keep_large_buffers
 from wsi_ncmi.scale.bookkeeping import Bookkeeping
 from wsi_ncmi.scale.crew import LocalCrew
-from wsi_ncmi.scale.layout import Layout, limit_threads, plan_layout, visible_gpus
+from wsi_ncmi.scale.gpus import visible_gpus
+from wsi_ncmi.scale.layout import Layout, limit_threads, plan_layout
 from wsi_ncmi.scale.limits import available_cores, memory_limit
 from wsi_ncmi.scale.queue import SlideQueue
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from wsi_ncmi.encoders import EncoderOptions
-from wsi_ncmi.scale.layout import LANES, NUMPY
+from wsi_ncmi.scale.gpus import NUMPY, can_use_gpu
+from wsi_ncmi.scale.layout import LANES
 
-__all__ = ["Node", "Place", "can_use_gpu", "plan_places"]
+__all__ = ["Node", "Place", "plan_places"]
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,6 @@ class Place:
     cores: int
     gpu: bool
     mates: int
-
-
-def can_use_gpu(options: EncoderOptions) -> bool:
-    """Whether an encoder would run on a GPU where there is one."""
-    return options.device != "cpu" and options.name != NUMPY and options.backend not in ("onnx", "openvino")
 
 
 def plan_places(

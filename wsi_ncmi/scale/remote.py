@@ -14,7 +14,8 @@ from wsi_ncmi.features import SlideTask, clean_up
 from wsi_ncmi.features.engine import Engine, Event, Stopped
 from wsi_ncmi.scale.allocator import keep_large_buffers
 from wsi_ncmi.scale.encoder_card import EncoderCard
-from wsi_ncmi.scale.layout import NUMPY, limit_threads, plan_layout
+from wsi_ncmi.scale.gpus import NUMPY
+from wsi_ncmi.scale.layout import limit_threads, plan_layout
 from wsi_ncmi.scale.limits import memory_limit
 from wsi_ncmi.scale.places import Place
 
