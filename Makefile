@@ -10,7 +10,15 @@ PYTEST_FLAGS ?=
 TEST_PROCESSES ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lock wheel clean
+.PHONY: help setup demo test check format lock wheel images sbom audit wheelhouse clean
+
+# Tools that look at the project from outside; they need no place in its environment.
+CYCLONEDX := cyclonedx-bom==7.5.0
+PIP_AUDIT := pip-audit==2.10.1
+PIP_LICENSES := pip-licenses==5.5.5
+DOCKER ?= docker
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' wsi_ncmi/__init__.py)
+REVISION = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 
 help:  ## Lists the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +46,7 @@ check: $(STAMP)  ## Checks format, lint, types and architecture
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/hadolint docker/Dockerfile docker/Dockerfile.cpu
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 
 format: $(STAMP)  ## Formats the code and mends what lint can mend
@@ -48,10 +57,40 @@ lock: $(STAMP)  ## Renews the locked versions (hashes, no URLs)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
 	  pyproject.toml --output-file requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
-	  --extra dev --extra onnx --extra openvino --extra tensorboard --constraint requirements.lock pyproject.toml --output-file requirements-dev.lock
+	  --extra dev --extra onnx --extra openvino --extra ray --extra tensorboard --constraint requirements.lock pyproject.toml --output-file requirements-dev.lock
 
 wheel: $(STAMP)  ## Builds the wheel into dist/
 	$(BIN)/python -m build --wheel --no-isolation
+
+images: docker/Dockerfile docker/Dockerfile.cpu  ## Builds the container images (DOCKER=podman works too)
+	for kind in gpu cpu; do \
+	  $(DOCKER) build -f docker/Dockerfile$$(test $$kind = gpu || echo .cpu) -t wsi-ncmi:$$kind \
+	    --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) . || exit 1; \
+	done
+
+# Exactly what an image or a user gets: the locked run-time packages and nothing of the tools beside them.
+build/locked/.installed: $(STAMP) requirements.lock
+	rm -rf build/locked
+	$(BIN)/uv venv --quiet --python $(BIN)/python build/locked
+	$(BIN)/uv pip install --quiet --require-hashes --python build/locked/bin/python -r requirements.lock
+	@touch $@
+
+sbom: build/locked/.installed  ## Writes dist/sbom.cdx.json (CycloneDX) and dist/licences.md
+	mkdir -p dist
+	$(BIN)/uv tool run --quiet --from $(CYCLONEDX) cyclonedx-py environment --pyproject pyproject.toml \
+	  --output-reproducible --output-file dist/sbom.cdx.json build/locked/bin/python
+	$(BIN)/uv tool run --quiet --from $(PIP_LICENSES) pip-licenses --python build/locked/bin/python \
+	  --format markdown --order license --output-file dist/licences.md
+	@echo "dist/sbom.cdx.json dist/licences.md"
+
+audit: $(STAMP)  ## Looks for known vulnerabilities in the locked packages (needs the network)
+	$(BIN)/uv tool run --quiet --from $(PIP_AUDIT) pip-audit --strict --disable-pip --require-hashes --requirement requirements.lock
+
+wheelhouse: $(STAMP) wheel  ## Gathers all wheels for an offline install into dist/wheelhouse
+	rm -rf dist/wheelhouse
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --require-hashes --dest dist/wheelhouse -r requirements.lock
+	cp dist/wsi_ncmi-$(VERSION)-py3-none-any.whl requirements.lock dist/wheelhouse/
+	cd dist/wheelhouse && sha256sum * > SHA256SUMS
 
 clean:  ## Removes everything that the other targets made
 	rm -rf $(VENV) $(DEMO_OUT) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

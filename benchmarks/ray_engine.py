@@ -187,17 +187,27 @@ def kills(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
 
 
 def timed(slides: Path, out: Path, *flags: str) -> dict[str, float]:
-    """Seconds of a job: until its first claim, and from there to its end."""
+    """Seconds of a job until its first claim, and from there to its last row; its own cost of a slide."""
     begun = time.monotonic()
     job = start(slides, out, *flags)
     wait_until(lambda: any(out.glob("features/*/.claims/[!.]*")), job)
     ready = time.monotonic()
-    journal = out / "ledger.jsonl"
-    if job.wait():
+    driver = psutil.Process(job.pid)
+    first = last = driver.cpu_times()
+    while job.poll() is None:
+        with contextlib.suppress(psutil.Error):
+            if driver.status() != psutil.STATUS_ZOMBIE:
+                last = driver.cpu_times()
+        time.sleep(0.05)
+    if job.returncode:
         raise SystemExit(f"The job failed with exit code {job.returncode}.")
     # The last row is the last thing that the engine does.
-    last = journal.stat().st_mtime - time.time() + time.monotonic()
-    return {"start_up_s": round(ready - begun, 2), "work_s": round(last - ready, 2)}
+    end = (out / "ledger.jsonl").stat().st_mtime - time.time() + time.monotonic()
+    spent = last.user + last.system - first.user - first.system
+    return {
+        "start_up_s": round(ready - begun, 2), "work_s": round(end - ready, 2),
+        "driver_ms": round(spent * 1e3 / len(read_ledger(out / "ledger.csv")), 2),
+    }  # fmt: skip
 
 
 def overhead(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
@@ -211,9 +221,10 @@ def overhead(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
             slides, folder / "ray", *arguments.flags, "--engine", "ray", "--ray-address", f"{HEAD}:{PORT}"
         )
     faults = [] if essence(folder / "local") == essence(folder / "ray") else ["the files differ"]
-    tiles = sum(row.tiles for row in read_ledger(folder / "local" / "ledger.csv"))
+    tiles = [row.tiles for row in read_ledger(folder / "local" / "ledger.csv")]
     return {
-        "slides": arguments.slides, "tiles": tiles, "cores": available_cores(), "local": local, "ray": on_ray,
+        "slides": arguments.slides, "tiles": sum(tiles), "tiles_each": tiles, "cores": available_cores(),
+        "local": local, "ray": on_ray,
         "overhead": round(on_ray["work_s"] / local["work_s"] - 1, 4), "faults": faults,
     }  # fmt: skip
 

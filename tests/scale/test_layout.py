@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from wsi_ncmi.encoders import EncoderOptions
-from wsi_ncmi.scale.layout import plan_layout, visible_gpus
+from wsi_ncmi.scale.layout import plan_layout
 
 GIB = 1 << 30
 NETWORK = EncoderOptions(name="torchvision:resnet50", device="cpu")
@@ -33,7 +32,7 @@ def plan(options: EncoderOptions = NETWORK, **more):
         (NETWORK, {"workers": 2}, 2, 1, 1),
         (NETWORK, {"workers": 5}, 5, 1, 1),
         (NETWORK, {"cores": 16, "memory": 4 * GIB}, 2, 2, 1),  # a lane's buffers have to fit
-        (NETWORK, {"cores": 16, "memory": GIB // 2}, 2, 1, 1),
+        (NETWORK, {"cores": 16, "memory": GIB // 2}, 1, 1, 1),
         (EncoderOptions(), {"cores": 6}, 6, 1, 1),  # Python between array operations: processes
         (EncoderOptions(), {"cores": 6, "slides": 4}, 4, 1, 1),
         (EncoderOptions(name="torchvision:resnet50", backend="openvino"), {"cores": 8}, 1, 1, 8),
@@ -56,11 +55,15 @@ def test_gpus_are_dealt_one_a_process() -> None:
     assert (one.readers, one.decode_threads) == (1, 1)
 
 
-def test_a_list_of_devices_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    options = EncoderOptions(name="timm:vit")
-    assert visible_gpus(options, {"CUDA_VISIBLE_DEVICES": "3, MIG-x"}) == ("3", "MIG-x")
-    assert visible_gpus(options, {}) == ("0", "1")
-    for without in ({"device": "cpu"}, {"backend": "onnx"}, {"name": "descriptor"}):
-        assert visible_gpus(EncoderOptions(**{"name": "timm:vit", **without}), {}) == ()
+def test_short_memory_means_fewer_processes_and_smaller_buffers() -> None:
+    tight = plan(EncoderOptions(), cores=16, memory=2 * GIB)
+    assert tight.processes == 2
+    for options in (EncoderOptions(), NETWORK):
+        for cores in (1, 4):
+            layout = plan(options, cores=cores, memory=2 * GIB)
+            engine = layout.engine
+            assert layout.processes * (engine.buffer_bytes + engine.slide_bytes) < 0.4 * 2 * GIB
+    assert plan(cores=32, gpus=("0", "1", "2", "3"), memory=2 * GIB).processes == 2
+    roomy = plan(cores=1).engine
+    assert (roomy.buffer_bytes, roomy.slide_bytes) == (512 << 20, 2 << 30)
+    assert plan(EncoderOptions(), cores=16, memory=2 * GIB, workers=8).processes == 8  # the user knows better

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from wsi_ncmi.scale import available_cores, memory_limit
+from wsi_ncmi.scale import affordable_workers, available_cores, limits, memory_limit, shared_memory
 
 HOST_BYTES = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
@@ -82,3 +82,27 @@ def test_affinity_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 )
 def test_memory_is_the_strictest_limit(tmp_path: Path, files: dict[str, str], expected: int) -> None:
     assert memory_limit(make(tmp_path, files)) == expected
+
+
+@pytest.mark.parametrize(
+    ("cores", "memory", "each", "workers"),
+    [
+        (8, 64 << 30, 1 << 30, 8),
+        (8, 4 << 30, 1 << 30, 3),
+        (8, 1 << 30, 1 << 30, 1),
+        (2, 64 << 30, 40 << 30, 1),
+    ],
+)
+def test_workers_are_those_that_memory_has_room_for(
+    monkeypatch: pytest.MonkeyPatch, cores: int, memory: int, each: int, workers: int
+) -> None:
+    monkeypatch.setattr(limits, "available_cores", lambda: cores)
+    monkeypatch.setattr(limits, "memory_limit", lambda: memory)
+    assert affordable_workers(each) == workers
+
+
+def test_shared_memory_is_that_of_its_mount(tmp_path: Path) -> None:
+    assert shared_memory(tmp_path) is None
+    (tmp_path / "dev/shm").mkdir(parents=True)
+    status = os.statvfs(tmp_path)
+    assert shared_memory(tmp_path) == status.f_blocks * status.f_frsize

@@ -55,6 +55,10 @@ def command(
         Path | None, typer.Option(metavar="FILE", help="Image whose colours are the target of --stain.")
     ] = None,
     only: Annotated[Path | None, typer.Option("--list", help="CSV with slide_id: only these slides.")] = None,
+    inventory: Annotated[
+        Path | None,
+        typer.Option(metavar="CSV", help="Table of wsi-ncmi inventory: no slide is looked at anew."),
+    ] = None,
     mpp_table: Annotated[Path | None, typer.Option(help="CSV with slide_id,mpp.")] = None,
     default_mpp: Annotated[
         float | None, typer.Option(help="µm per pixel where nothing else gives it.")
@@ -123,7 +127,13 @@ def command(
             },
         )  # fmt: skip
         request = ExtractionRequest.of_config(
-            config, slides, out, only=only, shard=_shard(shard), overwrite=overwrite
+            config,
+            slides,
+            out,
+            only=only,
+            shard=_shard(shard),
+            overwrite=overwrite,
+            inventory=inventory,
         )
         return extract(request, progress)
 

@@ -13,13 +13,14 @@ from wsi_ncmi.errors import InputError
 from wsi_ncmi.features.stain.options import StainOptions
 from wsi_ncmi.files import ensure_folder
 from wsi_ncmi.jobs.config import ExtractionOptions, JobConfig
+from wsi_ncmi.jobs.known_slides import check_unchanged, known_slides
 from wsi_ncmi.jobs.records import write_record
 from wsi_ncmi.jobs.result import JobResult
 from wsi_ncmi.jobs.slide_choice import choose_slides
 from wsi_ncmi.jobs.slide_tasks import check_annotation_folder, grids_of, make_tasks
 from wsi_ncmi.jobs.space import check_space
 from wsi_ncmi.progress import NullProgress, ProgressReporter
-from wsi_ncmi.slides import take_inventory, write_slides_csv
+from wsi_ncmi.slides import SlideRecord, take_inventory, write_slides_csv
 from wsi_ncmi.tiling import GridOptions
 from wsi_ncmi.tissue import ArtifactOptions, TissueOptions
 
@@ -55,6 +56,7 @@ class ExtractionRequest:
         stain: Stain normalisation.
         stain_target: What colours are brought to where that is known already, in place of ``stain``.
         further_mpp: Further resolutions in µm per pixel, each a set of features of its own.
+        inventory: Table that ``wsi-ncmi inventory`` wrote of ``slides``; None looks at them anew.
     """
 
     slides: Path
@@ -74,6 +76,7 @@ class ExtractionRequest:
     stain: StainOptions = field(default_factory=StainOptions)
     stain_target: StainTarget | None = None
     further_mpp: tuple[float, ...] = ()
+    inventory: Path | None = None
 
     @classmethod
     def of_config(
@@ -85,6 +88,7 @@ class ExtractionRequest:
         only: Path | None = None,
         shard: tuple[int, int] | None = None,
         overwrite: bool = False,
+        inventory: Path | None = None,
     ) -> ExtractionRequest:
         """The extraction that a job's configuration asks for, of these slides and into this folder."""
         return cls(
@@ -104,6 +108,7 @@ class ExtractionRequest:
             annotations=config.annotations,
             stain=config.stain,
             further_mpp=config.further_mpp,
+            inventory=inventory,
         )
 
 
@@ -135,11 +140,11 @@ def extract(request: ExtractionRequest, progress: ProgressReporter | None = None
     with open_engine(settings.engine, encoder_options, address=settings.ray_address) as engine:
         encoder = engine.card
         out = ensure_folder(request.out)
-        records = take_inventory(
-            request.slides, mpp_table=request.mpp_table, default_mpp=request.default_mpp, progress=progress
-        )
-        write_slides_csv(records, out / "slides.csv")
+        records = _inventory(request, progress)
         chosen = choose_slides(records, request)
+        if request.inventory is not None:
+            check_unchanged(chosen, request.slides, request.inventory)
+        write_slides_csv(records, out / "slides.csv")
         check_annotation_folder(request.annotations, records)
         tasks = make_tasks(request, chosen, out, stain)
         check_conflicts(tasks, encoder)
@@ -182,6 +187,14 @@ def extract(request: ExtractionRequest, progress: ProgressReporter | None = None
             )
             + ".",
         ),
+    )
+
+
+def _inventory(request: ExtractionRequest, progress: ProgressReporter) -> tuple[SlideRecord, ...]:
+    if request.inventory is not None:
+        return known_slides(request)
+    return take_inventory(
+        request.slides, mpp_table=request.mpp_table, default_mpp=request.default_mpp, progress=progress
     )
 
 

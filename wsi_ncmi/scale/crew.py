@@ -159,9 +159,9 @@ class Crew(ABC, Generic[Worker]):
                     if row.reason == CLAIMED:
                         self._queue.postpone(index)
                     else:
-                        self._books.add(index, self._told(index, row), self._load())
+                        self._books.add(index, self._final_row(index, row), self._load())
 
-    def _told(self, index: int, row: LedgerRow) -> LedgerRow:
+    def _final_row(self, index: int, row: LedgerRow) -> LedgerRow:
         """The row of a slide whose first worker may have written it and died before it could say so."""
         if index in self._begun and row.reason == ALREADY_EXTRACTED:
             return replace(row, status="done", reason="its worker was lost when it had written it")
