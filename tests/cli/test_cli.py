@@ -91,7 +91,7 @@ def test_config_init_show_schema(tmp_path: Path) -> None:
 
 
 def test_doctor_prints_json() -> None:
-    code, out, _ = call("doctor", "--json")
+    code, out, _ = call("doctor", "--json", "--probe-seconds", "0")
     findings = {item["name"]: item for item in json.loads(out)}
     assert code == 0
     assert findings["openslide"]["status"] == "ok"
@@ -101,7 +101,7 @@ def test_doctor_prints_json() -> None:
 
 def test_doctor_finds_planted_faults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("WSI_NCMI_WEIGHTS", str(tmp_path / "missing"))
-    code, out, _ = call("doctor", "--json")
+    code, out, _ = call("doctor", "--json", "--probe-seconds", "0")
     findings = {item["name"]: item for item in json.loads(out)}
     assert code == 1
     assert findings["weights folder"]["status"] == "fail"

@@ -65,16 +65,16 @@ def plan_layout(
         gpus: The devices to share out, empty for the CPU.
         buffer_bytes: Decoded pixels that all processes together may hold.
     """
-    memory = int(memory * _SHARE)
-    affordable = max(1, memory // _PROCESS_BYTES)
-    buffer_bytes = min(buffer_bytes, memory // 8)
+    usable = int(memory * _SHARE)
+    affordable = max(1, usable // _PROCESS_BYTES)
+    buffer_bytes = min(buffer_bytes, usable // 8)
     if gpus:
         processes = _bounded(workers or min(len(gpus), affordable), slides)
         share = max(1, cores // processes)
         readers = min(_GPU_READERS, share)
         engine = EngineOptions(
             batch_size=_batch(options), lanes=1, readers=readers, decode_threads=max(1, share // readers),
-            buffer_bytes=buffer_bytes // processes, slide_bytes=_slide_bytes(memory, processes),
+            buffer_bytes=buffer_bytes // processes, slide_bytes=_slide_bytes(usable, processes),
         )  # fmt: skip
         devices = tuple(gpus[number % len(gpus)] for number in range(processes))
         return Layout(processes, max(1, share // 2), engine, devices)
@@ -88,7 +88,7 @@ def plan_layout(
         lanes, threads = 1, lanes  # they divide a computation themselves
     engine = EngineOptions(
         batch_size=_batch(options), lanes=lanes, buffer_bytes=buffer_bytes // processes,
-        slide_bytes=_slide_bytes(memory, processes),
+        slide_bytes=_slide_bytes(usable, processes),
     )  # fmt: skip
     return Layout(processes, threads, engine, (None,) * processes)
 

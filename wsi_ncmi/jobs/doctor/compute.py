@@ -104,7 +104,8 @@ def throughput(request: Request) -> Iterator[Finding]:
     yield Finding(
         "throughput",
         "ok",
-        f"ResNet-50 {count / elapsed:.0f} tiles/s on {encoder.backend}, {encoder.precision}, batch {size}",
+        f"{_PROBE.partition(':')[2]} {count / elapsed:.0f} tiles/s on {encoder.backend}, "
+        f"{encoder.precision}, batch {size}",
     )
 
 
