@@ -2,7 +2,7 @@
 
 The locked PyTorch is built for CUDA and its libraries are linked to the CUDA libraries, so those have to
 be there, GPU or not. What it loads is what the process has mapped once networks have computed; of the CUDA
-packages everything else goes, and so do Triton (a compiler for GPUs), headers and pip itself.
+packages everything else goes, and so do Triton (a compiler for GPUs) and headers.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sysconfig
 from pathlib import Path
 
 SITE = Path(sysconfig.get_path("purelib"))
-GONE = ("triton", "triton-*.dist-info", "torch/include", "pip", "pip-*.dist-info")
+GONE = ("triton", "triton-*.dist-info", "torch/include")
 KEPT_SUFFIXES = (".py", ".txt", ".typed", ".md")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,6 +20,7 @@ __all__ = ["RayCluster", "connect"]
 
 _LOG = logging.getLogger(__name__)
 _TELL_S = 30.0
+_KNOCK_S = 10.0
 
 
 class RayCluster:
@@ -116,6 +118,7 @@ def connect(address: str | None) -> Iterator[RayCluster]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
     where = address or os.environ.get("RAY_ADDRESS") or "auto"
     try:
+        _knock(where)
         ray.init(
             address=where, namespace="wsi-ncmi", log_to_driver=False, logging_level=logging.ERROR,
             ignore_reinit_error=True,
@@ -130,3 +133,14 @@ def connect(address: str | None) -> Iterator[RayCluster]:
         yield RayCluster(ray)
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Tries the port of a cluster's head, for Ray itself waits a minute for one that is not there.
+
+    Raises:
+        OSError: Nobody answers.
+    """
+    host, colon, port = address.rpartition(":")
+    if colon and "://" not in address and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
