@@ -52,6 +52,8 @@ def cluster(folder: Path, cores: list[int]) -> Iterator[list[set[psutil.Process]
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
     os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(token), RAY_USAGE_STATS_ENABLED="0")
+    # Ray gives its workers a niceness of 15: beside other work they would starve.
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - its name
     os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     nodes: list[set[psutil.Process]] = []
     try:

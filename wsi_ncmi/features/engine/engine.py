@@ -283,7 +283,10 @@ class Engine:
             embedded = work.assemble(self._encoder)
             check_place(work.task.out)
             publish_slide(work.prepared, embedded, self._encoder)
-        except (IdentityConflictError, JobStoppedError):
+        except JobStoppedError:
+            check_place(work.task.out)  # another folder may have come in its place since
+            raise
+        except IdentityConflictError:
             raise
         except Exception as error:
             work.fail(error)
