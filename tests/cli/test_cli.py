@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from wsi_ncmi import __version__
 from wsi_ncmi.cli.app import app
+from wsi_ncmi.cli.common import guarded
 
 VERBS = (
     "demo", "run", "inventory", "extract", "verify", "split", "train", "compare", "evaluate", "predict",
@@ -105,3 +110,17 @@ def test_doctor_finds_planted_faults(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     findings = {item["name"]: item for item in json.loads(out)}
     assert code == 1
     assert findings["weights folder"]["status"] == "fail"
+
+
+def test_sigterm_ends_any_verb_as_ctrl_c_does(capsys: pytest.CaptureFixture[str]) -> None:
+    def work(_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(30)
+        raise AssertionError("unreachable")
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(typer.Exit) as ended:
+        guarded(work, quiet=True, debug=False)
+    assert ended.value.exit_code == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) == before

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from wsi_ncmi.features import Journal, LedgerRow, SlideTask
 from wsi_ncmi.features.engine import Load
 from wsi_ncmi.features.extraction import ALREADY_EXTRACTED
 from wsi_ncmi.features.storage import check_place, storing
-from wsi_ncmi.progress import TaskProgress
+from wsi_ncmi.interrupts import sigterm_as_interrupt
+from wsi_ncmi.progress import NullProgress, ProgressReporter, TaskProgress
 
-__all__ = ["JOURNAL", "Bookkeeping"]
+__all__ = ["JOURNAL", "Bookkeeping", "keeping_books"]
+
+_LOG = logging.getLogger(__name__)
 
 JOURNAL = "ledger.jsonl"
 """Name of the journal in the output folder: the rows of every job on it, as they came."""
@@ -86,3 +90,30 @@ class Bookkeeping(contextlib.ExitStack):
             out.mkdir(parents=True, exist_ok=True)
             self._journals[out] = self.enter_context(Journal(out / JOURNAL))
         return self._journals[out]
+
+
+@contextlib.contextmanager
+def keeping_books(
+    tasks: Sequence[SlideTask],
+    progress: ProgressReporter | None,
+    on_row: Callable[[LedgerRow], None] | None,
+    on_load: Callable[[Load], None] | None,
+) -> Iterator[Bookkeeping]:
+    """What every engine does around its work: books, progress, and SIGTERM as an interrupt.
+
+    Args:
+        tasks: The job.
+        progress: Told about every slide.
+        on_row: Called with every row.
+        on_load: Called once at the end with what the encoder had to do.
+    """
+    with (
+        sigterm_as_interrupt(),
+        (progress or NullProgress()).task("extract", len(tasks), "slides") as shown,
+        Bookkeeping(tasks, shown, on_row) as books,
+    ):
+        yield books
+        if tasks:
+            _LOG.info("extract: %s", books.totals)
+            if on_load is not None:
+                on_load(books.load)

@@ -16,9 +16,8 @@ from wsi_ncmi.features import LedgerRow, SlideTask
 from wsi_ncmi.features.engine import Load
 from wsi_ncmi.features.storage import storing
 from wsi_ncmi.files import TEMPORARY_SUFFIX
-from wsi_ncmi.interrupts import sigterm_as_interrupt
-from wsi_ncmi.progress import NullProgress, ProgressReporter
-from wsi_ncmi.scale.bookkeeping import Bookkeeping
+from wsi_ncmi.progress import ProgressReporter
+from wsi_ncmi.scale.bookkeeping import keeping_books
 from wsi_ncmi.scale.encoder_card import EncoderCard
 from wsi_ncmi.scale.places import Place
 from wsi_ncmi.scale.ray_cluster import RayCluster
@@ -69,30 +68,21 @@ def run_on_cluster(
         JobStoppedError: The output can't be written to, or the cluster is gone.
         KeyboardInterrupt: Ctrl-C or SIGTERM.
     """
-    reporter = progress or NullProgress()
-    with (
-        sigterm_as_interrupt(),
-        reporter.task("extract", len(tasks), "slides") as shown,
-        Bookkeeping(tasks, shown, on_row) as books,
-    ):
-        if not tasks:
-            return []
-        todo = [_absolute(task) for task in tasks]
-        options = _pinned(encoder_options, card)
-        with _probe(todo[0].out) as probe:
-            order = Order(
-                options, card, _NOWHERE, buffer_mib << 20, len(todo), __version__, todo[0].root, probe
-            )
-            crew = RayCrew(
-                cluster, todo, options, order, workers=workers, timeout_s=timeout_s, books=books
-            )  # fmt: skip
-            try:
-                crew.run()
-            finally:
-                crew.stop()
-        _LOG.info("extract: %s", books.totals)
-        if on_load is not None:
-            on_load(books.load)
+    with keeping_books(tasks, progress, on_row, on_load) as books:
+        if tasks:
+            todo = [_absolute(task) for task in tasks]
+            options = _pinned(encoder_options, card)
+            with _probe(todo[0].out) as probe:
+                order = Order(
+                    options, card, _NOWHERE, buffer_mib << 20, len(todo), __version__, todo[0].root, probe
+                )
+                crew = RayCrew(
+                    cluster, todo, options, order, workers=workers, timeout_s=timeout_s, books=books
+                )  # fmt: skip
+                try:
+                    crew.run()
+                finally:
+                    crew.stop()
         return books.rows
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Literal, Protocol
 
-from wsi_ncmi.encoders import Encoder, EncoderOptions, load_encoder
+from wsi_ncmi.encoders import EncoderOptions, load_encoder
 from wsi_ncmi.features import LedgerRow, SlideTask
 from wsi_ncmi.features.engine import Load
 from wsi_ncmi.progress import ProgressReporter
@@ -16,14 +18,8 @@ from wsi_ncmi.scale.local import run_slides
 __all__ = ["ExtractionEngine", "open_engine"]
 
 
-class ExtractionEngine(Protocol):
-    """Extracts the slides of a job with one encoder."""
-
-    @property
-    def card(self) -> EncoderCard:
-        """What the encoder is where it runs."""
-
-    def run(
+class _Run(Protocol):
+    def __call__(
         self,
         tasks: Sequence[SlideTask],
         *,
@@ -32,30 +28,20 @@ class ExtractionEngine(Protocol):
         buffer_mib: int,
         progress: ProgressReporter,
         on_load: Callable[[Load], None],
-    ) -> list[LedgerRow]:
-        """Extracts slides as ``run_slides`` does; one row a task, in their order."""
+    ) -> list[LedgerRow]: ...
 
 
-class _Local:
-    def __init__(self, options: EncoderOptions) -> None:
-        self._options = options
-        self._encoder: Encoder = load_encoder(options)
-        self.card = EncoderCard.of(self._encoder)
+@dataclass(frozen=True)
+class ExtractionEngine:
+    """Extracts the slides of a job with one encoder.
 
-    def run(
-        self,
-        tasks: Sequence[SlideTask],
-        *,
-        workers: int | None,
-        timeout_s: float | None,
-        buffer_mib: int,
-        progress: ProgressReporter,
-        on_load: Callable[[Load], None],
-    ) -> list[LedgerRow]:
-        return run_slides(
-            tasks, self._options, workers=workers, timeout_s=timeout_s, buffer_mib=buffer_mib,
-            encoder=self._encoder, progress=progress, on_load=on_load,
-        )  # fmt: skip
+    Attributes:
+        card: What the encoder is where it runs.
+        run: Extracts slides as ``run_slides`` does; one row a task, in their order.
+    """
+
+    card: EncoderCard
+    run: _Run
 
 
 @contextlib.contextmanager
@@ -73,30 +59,14 @@ def open_engine(
         InputError: The encoder can't be loaded, or there is no such cluster.
     """
     if name == "local":
-        yield _Local(options)
+        encoder = load_encoder(options)
+        run: _Run = partial(run_slides, encoder_options=options, encoder=encoder)
+        yield ExtractionEngine(EncoderCard.of(encoder), run)
         return
     from wsi_ncmi.scale.cluster_job import run_on_cluster
-    from wsi_ncmi.scale.ray_cluster import RayCluster, connect
-
-    class _OnRay:
-        def __init__(self, cluster: RayCluster) -> None:
-            self._cluster = cluster
-            self.card = cluster.describe(options)
-
-        def run(
-            self,
-            tasks: Sequence[SlideTask],
-            *,
-            workers: int | None,
-            timeout_s: float | None,
-            buffer_mib: int,
-            progress: ProgressReporter,
-            on_load: Callable[[Load], None],
-        ) -> list[LedgerRow]:
-            return run_on_cluster(
-                self._cluster, tasks, options, self.card, workers=workers, timeout_s=timeout_s,
-                buffer_mib=buffer_mib, progress=progress, on_load=on_load,
-            )  # fmt: skip
+    from wsi_ncmi.scale.ray_cluster import connect
 
     with connect(address) as cluster:
-        yield _OnRay(cluster)
+        card = cluster.describe(options)
+        run = partial(run_on_cluster, cluster, encoder_options=options, card=card)
+        yield ExtractionEngine(card, run)

@@ -10,10 +10,9 @@ from wsi_ncmi.encoders import Encoder, EncoderOptions, load_encoder
 from wsi_ncmi.features import LedgerRow, SlideTask
 from wsi_ncmi.features.engine import Engine, Event, Finished, Hungry, Load, Stopped
 from wsi_ncmi.features.extraction import CLAIMED
-from wsi_ncmi.interrupts import sigterm_as_interrupt
-from wsi_ncmi.progress import NullProgress, ProgressReporter
+from wsi_ncmi.progress import ProgressReporter
 from wsi_ncmi.scale.allocator import keep_large_buffers
-from wsi_ncmi.scale.bookkeeping import Bookkeeping
+from wsi_ncmi.scale.bookkeeping import Bookkeeping, keeping_books
 from wsi_ncmi.scale.crew import LocalCrew
 from wsi_ncmi.scale.gpus import visible_gpus
 from wsi_ncmi.scale.layout import Layout, limit_threads, plan_layout
@@ -65,29 +64,20 @@ def run_slides(
         JobStoppedError: The output can't be written to, or workers die before they can start.
         KeyboardInterrupt: Ctrl-C or SIGTERM.
     """
-    reporter = progress or NullProgress()
-    with (
-        sigterm_as_interrupt(),
-        reporter.task("extract", len(tasks), "slides") as shown,
-        Bookkeeping(tasks, shown, on_row) as books,
-    ):
-        if not tasks:
-            return []
-        layout = plan_layout(
-            encoder_options, workers=workers, slides=len(tasks), cores=available_cores(),
-            memory=memory_limit(), gpus=visible_gpus(encoder_options), buffer_bytes=buffer_mib << 20,
-        )  # fmt: skip
-        if workers is not None and workers <= 1 and timeout_s is None:
-            _run_here(tasks, encoder_options, encoder, layout, books)
-        else:
-            crew = LocalCrew(tasks, encoder_options, layout, timeout_s, books)
-            try:
-                crew.run()
-            finally:
-                crew.stop()
-        _LOG.info("extract: %s", books.totals)
-        if on_load is not None:
-            on_load(books.load)
+    with keeping_books(tasks, progress, on_row, on_load) as books:
+        if tasks:
+            layout = plan_layout(
+                encoder_options, workers=workers, slides=len(tasks), cores=available_cores(),
+                memory=memory_limit(), gpus=visible_gpus(encoder_options), buffer_bytes=buffer_mib << 20,
+            )  # fmt: skip
+            if workers is not None and workers <= 1 and timeout_s is None:
+                _run_here(tasks, encoder_options, encoder, layout, books)
+            else:
+                crew = LocalCrew(tasks, encoder_options, layout, timeout_s, books)
+                try:
+                    crew.run()
+                finally:
+                    crew.stop()
         return books.rows
 
 
