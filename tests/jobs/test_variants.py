@@ -91,7 +91,7 @@ def _protocol(folder: Path, out: Path) -> JobConfig:
         "camelyon17",
         [
             f"features={folder}/bags.npz", f"labels=camelyon17:{folder}/stage_labels.csv", f"out={out}", "seeds=1",
-            "training.epochs=4", "training.learning_rate=0.003", "evaluation.resamples=100", "workers=1",
+            "training.epochs=4", "training.learning_rate=0.003", "evaluation.resamples=100", "evaluation.figures=[]", "workers=1",
         ],
     )  # fmt: skip
 

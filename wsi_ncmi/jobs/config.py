@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, TypeAdapter
 
@@ -51,10 +51,12 @@ class EvaluationOptions:
     Attributes:
         resamples: Bootstrap resamples over patients (AUROC and AUPRC take at most 2,000 of them).
         seed: Seed of the resamples.
+        figures: File formats of the figures outside the report (``png``, ``svg``); empty = none.
     """
 
     resamples: Annotated[int, Field(ge=100)] = 10_000
     seed: Annotated[int, Field(ge=0)] = 0
+    figures: tuple[Literal["png", "svg"], ...] = ("png", "svg")
 
 
 @options

@@ -23,11 +23,12 @@ from wsi_ncmi.metrics.selective import selective_metrics
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["evaluate_predictions", "fold_metrics"]
+__all__ = ["FEW_PATIENTS_OF_A_PART", "evaluate_predictions", "fold_metrics"]
 
 _MOST_RANKING_RESAMPLES = 2000
 _FEW_PATIENTS = 100
-_FEW_PATIENTS_OF_A_CLASS = 10
+FEW_PATIENTS_OF_A_PART = 10
+"""Below so many patients a class gets a warning and a centre no interval."""
 _NOTICEABLY_UNDEFINED = 0.05
 
 
@@ -186,6 +187,12 @@ def _centres(
             name: _estimate(overall[name][0], drawn[name], left_out[name], _why(name))
             for name in ("macro_f1", "balanced_accuracy", "accuracy")
         }
+        if len(pooled.patients) < FEW_PATIENTS_OF_A_PART:
+            # Resampling two patients gives an interval of no width, which looks like certainty.
+            reason = f"no interval: fewer than {FEW_PATIENTS_OF_A_PART} patients"
+            estimates = {
+                name: Estimate(one.value, reason=one.reason or reason) for name, one in estimates.items()
+            }
         if missing:
             # A class that the centre never saw would enter the average as 0 and make the centre look bad.
             reason = f"undefined: no slide of class {', '.join(missing)} at this centre"
@@ -207,7 +214,7 @@ def _warnings(
     for name, patients in patients_of.items():
         if support[name] == 0:
             found.append(f"Class {name} has no slide here; it enters macro-F1 as 0.")
-        elif patients < _FEW_PATIENTS_OF_A_CLASS:
+        elif patients < FEW_PATIENTS_OF_A_PART:
             found.append(f"Class {name} has only {patients} patients; its figures are uncertain.")
     per_seed = frame.groupby("seed")["slide_id"]
     if (per_seed.count() > per_seed.nunique()).any():

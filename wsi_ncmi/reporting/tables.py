@@ -15,6 +15,7 @@ from wsi_ncmi.reporting.wording import METRIC_WORDS, MetricWords, interval, numb
 __all__ = [
     "Cell",
     "ConfusionTable",
+    "SpreadRow",
     "cell",
     "centre_rows",
     "class_rows",
@@ -22,6 +23,8 @@ __all__ = [
     "headline_companions",
     "metric_rows",
     "part_rows",
+    "spread_rows",
+    "stage_table",
 ]
 
 
@@ -78,6 +81,35 @@ def metric_rows(evaluations: Mapping[str, Evaluation]) -> list[MetricRow]:
     return rows
 
 
+@dataclass(frozen=True)
+class SpreadRow:
+    """Mean and standard deviation of a metric over folds and over seeds, as text; ``–`` = only one."""
+
+    words: MetricWords
+    folds: str
+    folds_sd: str
+    seeds: str
+    seeds_sd: str
+
+
+_SPREAD_METRICS = ("macro_f1", "balanced_accuracy", "accuracy", "auroc_macro_ovr", "kappa_quadratic", "mcc")
+
+
+def spread_rows(evaluation: Evaluation) -> list[SpreadRow]:
+    """Rows for the metrics that vary; none where there is but one fold and one seed."""
+    if evaluation.n_folds < 2 and len(evaluation.seeds) < 2:
+        return []
+    rows = []
+    for name in _SPREAD_METRICS:
+        cells = []
+        for spread in (evaluation.over_folds.get(name), evaluation.over_seeds.get(name)):
+            several = spread is not None and spread.n > 1
+            cells += [number(spread.mean), number(spread.sd)] if spread and several else ["–", "–"]
+        if cells != ["–"] * 4:
+            rows.append(SpreadRow(words_of(name), *cells))
+    return rows
+
+
 def headline_companions() -> tuple[str, ...]:
     """Metrics that stand beside the headline, as far as the evaluation has them."""
     return ("balanced_accuracy", "auroc_macro_ovr", "accuracy", "kappa_quadratic", "ece", "ncmi")
@@ -124,9 +156,9 @@ class ConfusionTable:
     """A confusion matrix as text and shares.
 
     Attributes:
-        name: The loss.
+        name: The loss, or what the matrix is about.
         classes: In order.
-        counts: Rows of counts as text (mean over seeds).
+        counts: Rows of counts of slides (or patients) as text, mean over seeds.
         shares: Rows of shares of the true class, 0 … 1.
         totals: Row sums as text.
         predicted: Column sums as text.
@@ -144,11 +176,22 @@ class ConfusionTable:
 
 def confusion_tables(evaluations: Mapping[str, Evaluation]) -> list[ConfusionTable]:
     """One table a loss."""
-    return [_confusion(name, evaluation) for name, evaluation in evaluations.items()]
+    return [
+        _confusion(name, evaluation.classes, evaluation.confusion, "slides")
+        for name, evaluation in evaluations.items()
+    ]
 
 
-def _confusion(name: str, evaluation: Evaluation) -> ConfusionTable:
-    matrix = np.asarray(evaluation.confusion, dtype=np.float64)
+def stage_table(evaluation: Evaluation) -> ConfusionTable | None:
+    """Patients by true and predicted stage; None for tasks without stages."""
+    found = evaluation.staging
+    if found is None:
+        return None
+    return _confusion("Patient stage", tuple(found["stages"]), found["confusion_matrix"], "patients")
+
+
+def _confusion(name: str, classes: tuple[str, ...], counts: Any, unit: str) -> ConfusionTable:
+    matrix = np.asarray(counts, dtype=np.float64)
     whole = bool(np.allclose(matrix, np.round(matrix)))
 
     def text(value: float) -> str:
@@ -157,16 +200,17 @@ def _confusion(name: str, evaluation: Evaluation) -> ConfusionTable:
     sums = matrix.sum(axis=1, keepdims=True)
     shares = np.divide(matrix, sums, out=np.zeros_like(matrix), where=sums > 0)
     wrong = matrix - np.diag(np.diag(matrix))
-    sentence = f"{text(np.trace(matrix))} of {text(matrix.sum())} slides are on the diagonal."
+    sentence = f"{text(np.trace(matrix))} of {text(matrix.sum())} {unit} are on the diagonal."
     if wrong.max() > 0:
         i, j = np.unravel_index(int(wrong.argmax()), wrong.shape)
         sentence += (
-            f" The most frequent error is {evaluation.classes[i]} taken for {evaluation.classes[j]}: "
-            f"{text(wrong[i, j])} slides, {100 * shares[i, j]:.0f} % of {evaluation.classes[i]}."
+            f" The most frequent error is {classes[i]} taken for {classes[j]}: "
+            f"{text(wrong[i, j])} {unit[:-1] if wrong[i, j] == 1 else unit}, "
+            f"{100 * shares[i, j]:.0f} % of {classes[i]}."
         )
     return ConfusionTable(
         name=name,
-        classes=evaluation.classes,
+        classes=classes,
         counts=[[text(value) for value in row] for row in matrix],
         shares=[[float(value) for value in row] for row in shares],
         totals=[text(value) for value in matrix.sum(axis=1)],
