@@ -9,6 +9,8 @@ from PIL import Image
 from tests.features.interchange import makers
 from wsi_ncmi.cohorts import evidence_of_features, evidence_of_source, evidence_of_thumbnails, open_bag_source
 from wsi_ncmi.features.thumbnails import thumbnail_comment
+from wsi_ncmi.jobs import evaluate
+from wsi_ncmi.jobs.config import EvaluationOptions
 
 
 def tissue(seed):
@@ -95,3 +97,13 @@ def test_training_refuses_equal_features_in_two_parts(tmp_path, name):
     files = train_configured(values, tmp_path / "out", allow_leak=True).files
     assert "LEAKS" in files["summary"].read_text()
     assert "The same content" in files["report"].read_text()
+    # Whoever evaluates that run again is told, too, and so is who compares with it.
+    quick = EvaluationOptions(resamples=100, figures=())
+    again = evaluate(tmp_path / "out", tmp_path / "again", options=quick).files
+    assert "LEAKS" in again["summary"].read_text()
+    plain = tmp_path / "plain.csv"
+    plain.write_bytes((tmp_path / "out" / "predictions.csv").read_bytes())
+    assert "LEAKS" not in evaluate(plain, tmp_path / "plain", options=quick).files["summary"].read_text()
+    (tmp_path / "run.json").write_text("{}")  # not ours
+    against = evaluate(plain, tmp_path / "both", against=[tmp_path / "out"], options=quick).files
+    assert "> out: This split LEAKS" in against["summary"].read_text()

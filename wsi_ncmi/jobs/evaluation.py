@@ -13,7 +13,8 @@ from wsi_ncmi.errors import InputError
 from wsi_ncmi.files import ensure_folder, sha256_file, write_json
 from wsi_ncmi.jobs.compare_file import compare_json
 from wsi_ncmi.jobs.config import EvaluationOptions
-from wsi_ncmi.jobs.records import write_record
+from wsi_ncmi.jobs.records import read_record, write_record
+from wsi_ncmi.jobs.reports import LEAKING
 from wsi_ncmi.jobs.result import JobResult
 from wsi_ncmi.metrics import (
     PairedComparison,
@@ -77,6 +78,8 @@ def evaluate(
     others = {name: read(path) for name, path in rest}
     comparisons = {name: _compared(frame, other, names, name, options) for name, other in others.items()}
     evaluation = evaluate_predictions(frame, names, resamples=options.resamples, seed=options.seed)
+    warnings = [LEAKING] if _leaked(predictions) else []
+    warnings += [f"{name}: {LEAKING}" for name, path in rest if _leaked(path)]
     ensure_folder(out)
     files = {"metrics": out / "metrics.json"}
     write_json(files["metrics"], evaluation.to_json())
@@ -100,7 +103,6 @@ def evaluate(
         classes=list(names),
         hashes=hashes,
     )
-    warnings = []
     if group == "slide_id":
         warnings.append("Each slide was taken for a patient of its own (--group slide_id).")
     report = ReportInput(
@@ -119,6 +121,20 @@ def evaluate(
 def _table(path: Path) -> Path:
     """The table of a run folder of ours, or the path as it is."""
     return path / "predictions.csv" if (path / "predictions.csv").is_file() else path
+
+
+def _leaked(predictions: Path) -> bool:
+    """Whether a run of ours that these are the predictions of was trained on a split that leaks."""
+    table = _table(predictions)
+    if table.name != "predictions.csv":
+        return False
+    for folder in (table.parent, table.parent.parent):  # of several losses each has a folder in the run
+        try:
+            if read_record(folder / "run.json").get("leaks"):
+                return True
+        except InputError:  # somebody else's file of that name
+            continue
+    return False
 
 
 def _named(paths: Sequence[Path]) -> dict[str, Path]:

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from wsi_ncmi.jobs.training import TrainingRequest
     from wsi_ncmi.training import ExperimentResult
 
-__all__ = ["publish_run", "read_ledger_table"]
+__all__ = ["LEAKING", "publish_run", "read_ledger_table"]
+
+LEAKING = "This split LEAKS between its parts and was trained on with --allow-leak."
 
 
 def publish_run(
@@ -82,7 +84,7 @@ def publish_run(
     ledger = read_ledger_table(request.ledger)
     warnings = list(data.warnings)
     if request.allow_leak and any(leak.fatal for leak in data.leaks):
-        warnings.insert(0, "This split LEAKS between its parts and was trained on with --allow-leak.")
+        warnings.insert(0, LEAKING)
     warnings += [f"Run without result: {failed.reason}" for failed in result.failures]
     report = ReportInput(
         title=request.title,

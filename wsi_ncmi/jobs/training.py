@@ -176,6 +176,7 @@ def train(request: TrainingRequest, progress: ProgressReporter | None = None) ->
         classes=list(data.cohort.classes),
         features=feature_origin(data.source),
         hashes=dict(data.hashes),
+        leaks=[leak.detail for leak in data.leaks if leak.fatal],
     )
     files = publish_run(out, request, data, result, record)
     failures = tuple(

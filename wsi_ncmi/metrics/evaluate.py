@@ -72,9 +72,6 @@ def evaluate_predictions(
     }
     ordered = {name: metrics.pop(name) for name in (*CONFUSION_METRICS, "auroc_macro_ovr", "auprc_macro")}
     ordered |= metrics
-    for name, number in pooled.information().items():
-        reason = "no interval: not resampled" if math.isfinite(number) else _why(name)
-        ordered[name] = Estimate(number, reason=reason)
     per_class = {
         name: {
             metric: _estimate(
