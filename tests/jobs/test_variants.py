@@ -109,6 +109,8 @@ def test_headline_protocol_refuses_the_leaking_half_unless_told(camelyon: Path, 
     assert set(metrics["losses"]) == {"ncmi", "ce"}
     assert metrics["n_slides"] == 80
     assert metrics["recalibration"]["fitted_on"] == "validation"
+    assert metrics["operating_points"]["macro"][0]["chosen_on"] == "validation"
+    assert "chosen on the validation part" in result.files["resnet18.report"].read_text()
     assert metrics["staging"]["n_patients"] == 40
     assert any("Only 40 patients" in warning for warning in metrics["warnings"])
 

@@ -51,7 +51,8 @@ def evaluate_predictions(
         classes: All classes of the task in order.
         resamples: Bootstrap resamples.
         seed: Seed of the draws.
-        validation: Predictions for the validation slides of each fold and seed, to fit a temperature on.
+        validation: Predictions for the validation slides of each fold and seed, to fit a temperature on and,
+            where there is one fold, to choose thresholds on.
 
     Raises:
         InputError: See ``check_predictions``; or ``resamples`` below 1.
@@ -60,6 +61,7 @@ def evaluate_predictions(
         raise InputError(f"The bootstrap needs at least 1 resample, got {resamples}.")
     frame = check_predictions(df, classes)
     names = tuple(classes)
+    checked = None if validation is None else check_predictions(validation, names)
     pooled = PooledSeeds(frame, names)
     overall, by_class = pooled.values()
     drawn, drawn_by_class = pooled.bootstrap(resamples, seed, ranking=False)
@@ -107,10 +109,8 @@ def evaluate_predictions(
         centre_sizes=sizes,
         warnings=(*_warnings(frame, support, patients_of, len(pooled.patients)), *_unstable(drawn)),
         selective=selective_metrics(frame, names),
-        operating_points=operating_points(frame, names),
-        recalibration=recalibrate(
-            frame, names, None if validation is None else check_predictions(validation, names)
-        ),
+        operating_points=operating_points(frame, names, checked),
+        recalibration=recalibrate(frame, names, checked),
         staging=evaluate_stages(frame, names, resamples=resamples, seed=seed),
     )
 

@@ -99,7 +99,9 @@ class OperatingPoint(_Strict):
     specificity: _Share | None = Field(description="Reached.")
     ppv: _Share | None = Field(description="At the class shares of this cohort.")
     npv: _Share | None = Field(description="At the class shares of this cohort.")
-    chosen_on: Literal["other folds", "the same slides"] = Field(description="Where the threshold is from.")
+    chosen_on: Literal["other folds", "validation", "the same slides"] = Field(
+        description="Where the threshold is from."
+    )
 
 
 class TemperatureEntry(_Strict):

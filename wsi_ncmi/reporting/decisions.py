@@ -58,7 +58,7 @@ def operating_rows(evaluation: Evaluation) -> list[OperatingRow]:
 
 
 def thresholds_chosen_on(evaluation: Evaluation) -> str:
-    """``other folds`` or ``the same slides``; empty without operating points."""
+    """``other folds``, ``validation`` or ``the same slides``; empty without operating points."""
     points = [point for of_class in evaluation.operating_points.values() for point in of_class]
     return str(points[0]["chosen_on"]) if points else ""
 
