@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from wsi_ncmi.metrics import Estimate, evaluate_predictions
 from wsi_ncmi.reporting import cohort_flow, render_summary, write_summary
+from wsi_ncmi.reporting.confusion import confusion_tables
 from wsi_ncmi.reporting.paths import without_folders
 from wsi_ncmi.reporting.slides import best_and_worst
-from wsi_ncmi.reporting.tables import cell, confusion_tables
+from wsi_ncmi.reporting.tables import cell
 from wsi_ncmi.reporting.wording import count, interval, number
 
 

@@ -15,6 +15,7 @@ from wsi_ncmi.files import write_text
 from wsi_ncmi.metrics import Estimate, Evaluation
 from wsi_ncmi.metrics.evaluate import FEW_PATIENTS_OF_A_PART
 from wsi_ncmi.reporting import decisions, tables, wording
+from wsi_ncmi.reporting.confusion import confusion_tables, stage_table
 from wsi_ncmi.reporting.content import ReportInput
 from wsi_ncmi.reporting.figures import Figure, FigureGroups, report_figures
 from wsi_ncmi.reporting.paths import without_folders
@@ -81,7 +82,7 @@ def render_report(data: ReportInput, figures: FigureGroups | None = None) -> str
         abstention=decisions.abstention_rows(evaluation),
         recalibration=decisions.recalibration_rows(evaluation),
         recalibration_source=decisions.recalibration_source(evaluation),
-        stages=tables.stage_table(evaluation),
+        stages=stage_table(evaluation),
         stage_kappa=_staged(evaluation, "kappa_quadratic"),
         stage_accuracy=_staged(evaluation, "accuracy"),
         attention_meaning=data.attention,
@@ -94,7 +95,7 @@ def render_report(data: ReportInput, figures: FigureGroups | None = None) -> str
         warnings=data.all_warnings(),
         metric_rows=tables.metric_rows(data.evaluations),
         class_rows=tables.class_rows(evaluation),
-        confusion=tables.confusion_tables(data.evaluations),
+        confusion=confusion_tables(data.evaluations),
         few_patients=FEW_PATIENTS_OF_A_PART,
         centre_rows=tables.centre_rows(evaluation),
         part_rows=tables.part_rows(data),
