@@ -71,11 +71,12 @@ def _choosing(
 ) -> pd.DataFrame:
     """The rows that choose the threshold for the judged ones."""
     fold, seed = judged["fold"].iloc[0], judged["seed"].iloc[0]
+    choosing = judged
     if chosen_on == "other folds":
-        return of_seed[of_seed["fold"] != fold]
-    if chosen_on == "validation" and validation is not None:
-        return validation[(validation["fold"] == fold) & (validation["seed"] == seed)]
-    return judged
+        choosing = of_seed[of_seed["fold"] != fold]
+    elif chosen_on == "validation" and validation is not None:
+        choosing = validation[(validation["fold"] == fold) & (validation["seed"] == seed)]
+    return choosing
 
 
 def _point(runs: Sequence[tuple[pd.DataFrame, pd.DataFrame]], name: str, target: float) -> dict[str, Any]:
