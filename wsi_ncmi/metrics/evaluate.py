@@ -147,12 +147,14 @@ def _why(metric: str) -> str:
 
 
 def _spread_over_folds(frame: pd.DataFrame, classes: Sequence[str]) -> dict[str, Spread]:
-    by_fold: dict[int, list[dict[str, float]]] = {}
-    for (_, fold), values in fold_metrics(frame, classes).items():
-        by_fold.setdefault(fold, []).append(values)
+    # A fold without a slide of some class leaves AUROC and its like undefined, and with it their spread.
+    by_fold = [
+        [PooledSeeds(part, classes).values()[0] for _, part in of_fold.groupby("seed", sort=True)]
+        for _, of_fold in frame.groupby("fold", sort=True)
+    ]
     return {
-        name: _spread([float(np.mean([run[name] for run in runs])) for runs in by_fold.values()])
-        for name in CONFUSION_METRICS
+        name: _spread([float(np.mean([run[name][0] for run in runs])) for runs in by_fold])
+        for name in by_fold[0][0]
     }
 
 
