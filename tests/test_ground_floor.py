@@ -92,7 +92,10 @@ def test_provenance_is_json_and_holds_no_path_or_host() -> None:
     text = json.dumps(collect_provenance())
     assert os.path.sep + "home" not in text
     assert os.uname().nodename not in text
-    assert collect_provenance()["packages"]["torch"] != "missing"
+    found = collect_provenance()
+    assert found["packages"]["torch"] != "missing"
+    assert found["cpu"]
+    assert 0.1 < found["memory_gib"] < 100_000
 
 
 def test_progress_off_the_terminal_logs_rate_and_time_left(caplog: pytest.LogCaptureFixture) -> None:

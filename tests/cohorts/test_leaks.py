@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.cohorts.test_lookalikes import piece_of_tissue
+from tests.cohorts.test_lookalikes import jpeg, piece_of_tissue
 from wsi_ncmi.cohorts import (
     Cohort,
     CohortRow,
@@ -154,8 +154,17 @@ def test_a_labelled_slide_in_no_part_is_said():
     assert kinds(Splits(tuple(folds))) == {("left_out", False)}
 
 
+@pytest.fixture(scope="module")
+def many_looks():
+    """Looks of many pieces of tissue, and those of their copies: turned, compressed."""
+    pieces = [piece_of_tissue(seed, 120, 150) for seed in range(240)]
+    return [look_of(piece) for piece in pieces], [
+        look_of(jpeg(np.rot90(piece).copy(), 60)) for piece in pieces
+    ]
+
+
 @pytest.mark.parametrize("seed", range(4))
-def test_no_false_alarm_on_random_clean_splits_and_every_planted_leak_found(seed):
+def test_no_false_alarm_on_random_clean_splits_and_every_planted_leak_found(seed, many_looks):
     """50 cohorts each: random sizes, classes, centres, split options; then one leak planted in each."""
     rng = np.random.default_rng(seed)
     for trial in range(50):
@@ -171,13 +180,14 @@ def test_no_false_alarm_on_random_clean_splits_and_every_planted_leak_found(seed
             fingerprints={row.slide_id: f"f{row.slide_id}" for row in rows},
             features={row.slide_id: f"h{row.slide_id}" for row in rows},
             paths={row.slide_id: f"{row.case_id}/{row.slide_id}.tif" for row in rows},
+            looks={row.slide_id: many_looks[0][i] for i, row in enumerate(rows)},
         )
         assert [leak for leak in find_leaks(splits, cohort, evidence=evidence) if leak.fatal] == []
         k = int(rng.integers(len(splits.folds)))
         fold = splits.folds[k]
         source, target = (("train", "test"), ("train", "validation"), ("validation", "test"))[trial % 3]
         a, b = rng.choice(fold.part(source)), rng.choice(fold.part(target))
-        kind = ("slide", "patient", "content", "name")[int(rng.integers(4))]
+        kind = ("slide", "patient", "content", "name", "lookalike", "class")[int(rng.integers(6))]
         if kind == "slide":
             changed = replace(fold, **{target: (*fold.part(target), a)})
             splits = Splits((*splits.folds[:k], changed, *splits.folds[k + 1 :]))
@@ -187,6 +197,13 @@ def test_no_false_alarm_on_random_clean_splits_and_every_planted_leak_found(seed
         elif kind == "content":
             which = ("fingerprints", "features")[trial % 2]
             evidence = replace(evidence, **{which: {**getattr(evidence, which), a: "same", b: "same"}})
+        elif kind == "lookalike":
+            copy = many_looks[1][cohort.slide_ids.index(a)]
+            evidence = replace(evidence, looks={**evidence.looks, b: copy})
+        elif kind == "class":
+            lost = cohort.by_slide[a].label
+            kept = tuple(s for s in fold.train if cohort.by_slide[s].label != lost)
+            splits = Splits((*splits.folds[:k], replace(fold, train=kept), *splits.folds[k + 1 :]))
         else:
             paths = {**evidence.paths, a: "one/slide.tif", b: "two/slide.svs"}
             evidence = replace(evidence, paths=paths, fingerprints={})

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from wsi_ncmi.cohorts import find_lookalikes, look_of
+from wsi_ncmi.cohorts.texture import same_texture
 
 
 def piece_of_tissue(seed, height=400, width=520):
@@ -49,6 +50,42 @@ def test_copies_are_found_among_others(copy):
     looks = {name: look_of(pixels) for name, pixels in originals.items()}
     looks["zcopy"] = look_of(COPIES[copy](originals["s07"]))
     assert [(pair.first, pair.second) for pair in find_lookalikes(looks)] == [("s07", "zcopy")]
+
+
+def test_pieces_of_one_outline_are_no_copies():
+    """Two lymph nodes lie side by side on many slides: their outline is one, their inside is not."""
+    shape = piece_of_tissue(3) < 235
+    pieces = {}
+    for seed in range(6):
+        rng = np.random.default_rng(100 + seed)
+        coarse = rng.normal(size=(60, 78)).astype(np.float32)
+        texture = np.asarray(Image.fromarray(coarse).resize((520, 400), Image.BICUBIC))
+        tissue = np.array([170, 90, 150]) + 18 * texture[..., None]
+        pieces[f"s{seed}"] = (
+            np.where(shape.all(axis=2, keepdims=True), tissue, 240).clip(0, 255).astype(np.uint8)
+        )
+    looks = {name: look_of(pixels) for name, pixels in pieces.items()}
+    coarse_alike = [
+        float((looks[a].detail @ looks[b].detail[0]).max()) for a in looks for b in looks if a < b
+    ]
+    assert max(coarse_alike) > 0.8  # by their outline alone they would pass for copies
+    assert find_lookalikes(looks) == []
+    looks["z"] = look_of(jpeg(np.rot90(pieces["s2"]).copy()))
+    assert [(pair.first, pair.second) for pair in find_lookalikes(looks)] == [("s2", "z")]
+
+
+def test_texture_needs_an_inside():
+    picture = np.full((96, 96), 120, np.uint8)
+    nothing, everything = np.zeros((96, 96), bool), np.ones((96, 96), bool)
+    assert same_texture(picture, nothing, picture, everything) == 0.0
+    noise = np.random.default_rng(0).integers(60, 200, (96, 96)).astype(np.uint8)
+    assert same_texture(noise, everything, np.rot90(noise)[:, ::-1], everything) == pytest.approx(
+        1.0, abs=0.01
+    )
+    shifted = np.roll(noise, (3, -2), axis=(0, 1))
+    assert same_texture(noise, everything, shifted, everything) > 0.9
+    other = np.random.default_rng(1).integers(60, 200, (96, 96)).astype(np.uint8)
+    assert same_texture(noise, everything, other, everything) < 0.15
 
 
 def test_hundreds_of_different_pieces_raise_no_alarm():

@@ -38,6 +38,22 @@ def test_it_ends_with_the_path_of_the_report(demo: Demo) -> None:
     assert (demo.folder / "run" / "report.html").stat().st_size < 6e6
 
 
+def test_the_report_shows_slides_and_where_the_models_looked(demo: Demo) -> None:
+    run = demo.folder / "run"
+    report = (run / "report.html").read_text(encoding="utf-8")
+    pictures = re.findall(r'<img src="data:image/webp;base64,[^"]+" alt="([^"]+)"', report)
+    assert len(pictures) >= 12
+    assert all("in small" in alt for alt in pictures[::2])
+    assert all(
+        "mean of 2 models" in alt for alt in pictures[1::2]
+    )  # the two seeds of the fold that tested it
+    assert "thumbnail (50 slides)" in report  # of 51, one without tissue
+    assert "tile_px: 256" in report  # the extraction's configuration, too
+    for name in ("roc", "selective", "confusion", "information"):
+        assert (run / "figures" / f"{name}.png").stat().st_size > 5_000
+    assert len(rows(run / "tables" / "slides.csv")) == 50
+
+
 def test_every_slide_is_done_and_one_has_no_tissue(demo: Demo) -> None:
     ledger = demo.ledger
     labels = rows(demo.folder / "labels.csv")
@@ -139,7 +155,7 @@ def test_the_demo_script_does_what_the_verb_does(demo: Demo) -> None:
 def test_the_subtyping_script_and_the_run_verb_give_the_same_numbers(demo: Demo, tmp_path: Path) -> None:
     settings = (
         f"features={demo.folder / 'features' / 'descriptor'}", f"labels={demo.folder / 'labels.csv'}",
-        "seeds=1", "training.epochs=3",
+        "seeds=1", "training.epochs=3", "evaluation.figures=[]",
     )  # fmt: skip
     by_script = script("subtyping.py", "demo", *settings, f"out={tmp_path / 'script'}")
     assert by_script.returncode == 0, by_script.stderr

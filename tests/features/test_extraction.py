@@ -22,8 +22,10 @@ from wsi_ncmi.features import (
     extract_slide,
     feature_path,
     open_features_file,
+    thumbnail_area,
     thumbnail_path,
     tissue_path,
+    undrawn_thumbnail,
     verify_file,
 )
 from wsi_ncmi.tiling import GridOptions
@@ -87,7 +89,11 @@ def test_a_slide_becomes_its_files(tasks, encoder: Encoder) -> None:
         r, g, b = picture.crop((0, 0, 1024, 768)).convert("RGB").split()
         # Green of the outline is nowhere in glass or tissue.
         green = (np.asarray(g, int) - np.maximum(np.asarray(r, int), np.asarray(b, int))) > 25
+        assert thumbnail_area(picture, (1024, 768)) == (1024, 768)
+        undrawn = np.asarray(undrawn_thumbnail(picture), int)
     assert green.sum() > 500
+    assert undrawn.shape == (288, 384, 3)
+    assert (undrawn[..., 1] - np.maximum(undrawn[..., 0], undrawn[..., 2]) > 25).sum() == 0
 
 
 def test_the_same_command_twice_skips_and_changes_nothing(tasks, encoder: Encoder) -> None:

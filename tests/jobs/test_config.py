@@ -20,7 +20,7 @@ def test_shipped_configurations_are_valid(name: str) -> None:
 
 def test_the_shipped_cohorts_are_there() -> None:
     assert set(shipped_configs()) >= {
-        "demo", "camelyon16", "camelyon17", "bracs", "tcga_nsclc", "tcga_rcc",
+        "demo", "camelyon16", "camelyon17", "bracs", "bracs3", "tcga_nsclc", "tcga_rcc", "tcga_brca", "clam", "stamp", "slideflow",
     }  # fmt: skip
 
 

@@ -91,7 +91,7 @@ def _protocol(folder: Path, out: Path) -> JobConfig:
         "camelyon17",
         [
             f"features={folder}/bags.npz", f"labels=camelyon17:{folder}/stage_labels.csv", f"out={out}", "seeds=1",
-            "training.epochs=4", "training.learning_rate=0.003", "evaluation.resamples=100", "workers=1",
+            "training.epochs=4", "training.learning_rate=0.003", "evaluation.resamples=100", "evaluation.figures=[]", "workers=1",
         ],
     )  # fmt: skip
 
@@ -109,6 +109,8 @@ def test_headline_protocol_refuses_the_leaking_half_unless_told(camelyon: Path, 
     assert set(metrics["losses"]) == {"ncmi", "ce"}
     assert metrics["n_slides"] == 80
     assert metrics["recalibration"]["fitted_on"] == "validation"
+    assert metrics["operating_points"]["macro"][0]["chosen_on"] == "validation"
+    assert "chosen on the validation part" in result.files["resnet18.report"].read_text()
     assert metrics["staging"]["n_patients"] == 40
     assert any("Only 40 patients" in warning for warning in metrics["warnings"])
 

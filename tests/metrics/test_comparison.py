@@ -67,14 +67,29 @@ def test_pairing_narrows_the_interval():
 @pytest.mark.parametrize(
     "change",
     [
-        lambda df: df.iloc[1:],
-        lambda df: df.assign(fold=(df["fold"] + 1) % 5),
+        lambda df: df[df["slide_id"] != "s3"],
         lambda df: df.assign(slide_id=df["slide_id"] + "x"),
+        lambda df: df.assign(case_id=df["case_id"].replace("p3", "p4")),
+        lambda df: df.assign(label=df["label"].where(df["slide_id"] != "s3", "a")),
     ],
 )
-def test_unpaired_runs_are_refused(change):
-    with pytest.raises(InputError, match="aren't paired"):
+def test_runs_on_other_slides_are_refused(change):
+    with pytest.raises(InputError, match=r"aren't paired.*'s"):
         compare_paired(run(0.8, 0), change(run(0.8, 1)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda df: df.assign(fold=(df["fold"] + 1) % 5), lambda df: df[df["seed"] == 0], lambda df: df.iloc[1:]],
+)
+def test_other_folds_or_seeds_are_paired_by_patient_alone(change):
+    a, b = run(0.9, 0), change(run(0.6, 1))
+    found = compare_paired(a, b, resamples=200)
+    values = [evaluate_predictions(df, CLASSES, resamples=5).metrics["macro_f1"].value for df in (a, b)]
+    assert found.difference == pytest.approx(values[0] - values[1])
+    assert 0.1 < found.ci_low < found.difference < found.ci_high
+    assert found.runs == 0
+    assert math.isnan(found.p_value)
 
 
 def test_corrected_t_against_the_formula():

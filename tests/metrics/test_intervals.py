@@ -58,7 +58,9 @@ def test_both_intervals_are_in_the_json_and_hold_the_value():
     assert found["macro_f1"]["bca_low"] <= found["macro_f1"]["value"] <= found["macro_f1"]["bca_high"]
     assert found["per_class"]["a"]["recall"]["bca_low"] is not None
     assert found["per_centre"]["0"]["macro_f1"]["bca_low"] is not None
-    assert found["cmi"]["bca_low"] is None
+    for name in ("cmi", "gamma", "ncmi"):
+        assert found[name]["ci_low"] < found[name]["value"] < found[name]["ci_high"]
+        assert found[name]["bca_low"] < found[name]["bca_high"]
 
 
 def test_ten_thousand_resamples_are_matrix_products():

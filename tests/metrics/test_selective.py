@@ -91,6 +91,25 @@ def test_operating_points_judge_slides_that_did_not_choose():
     assert missing["sensitivity"] is None
 
 
+def test_one_test_part_takes_its_thresholds_from_validation():
+    whole = table(patients=60, seeds=2, folds=2)
+    test, validation = (whole[whole["fold"] == k].assign(fold=0) for k in (0, 1))
+    found = operating_points(test, CLASSES, validation)["b"][0]
+    hits = positives = 0
+    thresholds = []
+    for seed, part in test.groupby("seed"):
+        chosen = validation[(validation["seed"] == seed) & (validation["label"] == "b")]
+        scores = np.sort(chosen["p_b"])[::-1]
+        thresholds.append(scores[int(np.ceil(0.9 * len(scores) - 1e-9)) - 1])
+        of_b = part[part["label"] == "b"]
+        hits, positives = hits + (of_b["p_b"] >= thresholds[-1]).sum(), positives + len(of_b)
+    assert found["chosen_on"] == "validation"
+    assert found["threshold"] == pytest.approx(np.mean(thresholds))
+    assert found["sensitivity"] == pytest.approx(hits / positives)
+    several = operating_points(whole, CLASSES, validation)["b"][0]
+    assert several["chosen_on"] == "other folds"
+
+
 def test_a_temperature_repairs_overconfidence_without_seeing_the_test():
     df = table(patients=300, seeds=1, folds=3)
     columns = [f"p_{c}" for c in CLASSES]

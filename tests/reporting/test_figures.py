@@ -8,14 +8,18 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from wsi_ncmi.metrics import evaluate_predictions
+from wsi_ncmi.metrics.selective import risk_coverage
 from wsi_ncmi.reporting.figures import (
     calibration_figure,
     information_figure,
     learning_figures,
     ranking_figures,
+    selective_figure,
 )
 from wsi_ncmi.reporting.figures.learning import mean_over_runs
-from wsi_ncmi.reporting.figures.ranking import GRID, curves_on_grid
+from wsi_ncmi.reporting.figures.ranking import GRID as RANKING_GRID
+from wsi_ncmi.reporting.figures.ranking import curves_on_grid
+from wsi_ncmi.reporting.figures.selective import GRID, weighted_risk
 
 
 @settings(max_examples=60, deadline=None)
@@ -30,15 +34,17 @@ def test_curves_equal_scikit_learn(n, seed, ties):
     roc, pr = curves_on_grid(positive, scores, np.stack([np.ones(n), counts]))
     for row, weights in enumerate((np.ones(n), counts)):
         fpr, tpr, _ = roc_curve(positive, scores, sample_weight=weights, drop_intermediate=False)
-        inside = ~np.isin(np.round(GRID, 9), np.round(fpr, 9))  # on a vertical step any value is right
-        np.testing.assert_allclose(roc[row][inside], np.interp(GRID, fpr, tpr)[inside], atol=1e-9)
+        inside = ~np.isin(
+            np.round(RANKING_GRID, 9), np.round(fpr, 9)
+        )  # on a vertical step any value is right
+        np.testing.assert_allclose(roc[row][inside], np.interp(RANKING_GRID, fpr, tpr)[inside], atol=1e-9)
         used = weights > 0
         precision, recall, _ = precision_recall_curve(
             positive[used], scores[used], sample_weight=weights[used]
         )
         for k in range(0, 101, 7):
             # Thresholds descend with the index reversed: the first to reach the recall.
-            first = np.flatnonzero(recall[::-1][1:] >= GRID[k] - 1e-9)[0]
+            first = np.flatnonzero(recall[::-1][1:] >= RANKING_GRID[k] - 1e-9)[0]
             assert pr[row, k] == pytest.approx(precision[::-1][1:][first])
 
 
@@ -123,3 +129,33 @@ def test_information_path(make):
     assert path["text"] == ["epoch 1", "epoch 2", "epoch 3"]
     assert "NCMI 0.120" in figure.alt
     assert information_figure(None, ["ncmi"]) is None
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    n=st.integers(2, 60), seed=st.integers(0, 10_000), levels=st.integers(1, 30), resamples=st.integers(1, 3)
+)
+def test_risk_equals_that_of_the_metrics(n, seed, levels, resamples):
+    rng = np.random.default_rng(seed)
+    confidence, wrong = rng.integers(0, levels, n) / levels, rng.random(n) < 0.3
+    weights = np.concatenate([np.ones((1, n)), rng.integers(0, 3, (resamples, n))]).astype(float)
+    weights[:, 0] += 1.0  # no empty resample
+    for values, w in zip(weighted_risk(confidence, wrong, weights), weights.astype(int), strict=True):
+        coverage, risk = risk_coverage(np.repeat(confidence, w), np.repeat(wrong, w))
+        # Between two slides the curve is linear in the errors, as where ties are drawn in random order.
+        errors = np.interp(
+            GRID * w.sum(), np.append(0, coverage * w.sum()), np.append(0, risk * coverage * w.sum())
+        )
+        assert values == pytest.approx(errors / (GRID * w.sum()))
+
+
+def test_abstention_is_said_in_words(make):
+    data = make.report_input()
+    figure = selective_figure(data.predictions, data.headline)
+    last = data.headline.selective["points"][0]
+    assert f"100 % of slides: {100 * (1 - last['accuracy']):.0f} % wrong" in figure.alt
+    band, line = figure.traces
+    assert line["y"][-1] == pytest.approx(1 - last["accuracy"], abs=1e-3)
+    half = len(band["y"]) // 2
+    upper, lower = band["y"][:half], band["y"][half:][::-1]
+    assert all(low <= y <= high for low, y, high in zip(lower, line["y"], upper, strict=True))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,8 +13,16 @@ import pytest
 from wsi_ncmi.errors import InputError
 from wsi_ncmi.metrics import compare_paired, evaluate_predictions
 from wsi_ncmi.provenance import collect_provenance
-from wsi_ncmi.reporting import FlowStep, ReportInput, render_report, write_report
+from wsi_ncmi.reporting import (
+    FlowStep,
+    ReportInput,
+    SlidePicture,
+    best_and_worst,
+    render_report,
+    write_report,
+)
 
+ALWAYS = {"roc", "pr", "calibration", "selective"}
 VOID = {"meta", "br", "img", "link", "input", "hr", "source"}
 
 
@@ -121,6 +130,7 @@ def test_every_section_is_there(full):
         "classes",
         "confusion",
         "curves",
+        "decisions",
         "learning",
         "centres",
         "slides",
@@ -129,7 +139,7 @@ def test_every_section_is_there(full):
     ):
         assert section in page.ids, section
         assert {"href": f"#{section}"} in page.all("a")
-    assert set(page.figures) == {"roc", "pr", "calibration", "learning-f1", "learning-loss", "information"}
+    assert set(page.figures) == ALWAYS | {"learning-f1", "learning-loss", "information"}
 
 
 def test_headline_says_what_it_is(full):
@@ -164,6 +174,99 @@ def test_numbers_of_every_loss(full):
     assert "10 (5)" in words
 
 
+def test_spread_stands_apart_from_the_interval(full):
+    data, text = full
+    words = Page(text).words
+    evaluation = data.headline
+    for spread in (evaluation.over_folds["macro_f1"], evaluation.over_seeds["macro_f1"]):
+        assert f"{spread.mean:.3f} {spread.sd:.3f}" in words
+    estimate = evaluation.metrics["macro_f1"]
+    assert f"(BCa) one is {estimate.bca_low:.3f}–{estimate.bca_high:.3f}" in words
+
+
+def test_decisions_are_those_of_the_evaluation(full):
+    data, text = full
+    words = Page(text).words
+    for points in data.headline.operating_points.values():
+        for point in points:
+            row = ("threshold", "sensitivity", "specificity", "ppv", "npv")
+            assert " ".join("–" if point[key] is None else f"{point[key]:.3f}" for key in row) in words
+    for point in data.headline.selective["points"]:
+        row = (
+            f"{point['threshold']:.3f} {point['slides']:,.0f} {point['accuracy']:.3f} {point['macro_f1']:.3f}"
+        )
+        assert row in words
+    assert "were chosen on the predictions of the other folds" in words
+    found = data.headline.recalibration
+    for key in ("ece", "nll", "brier"):
+        assert f"{data.headline.metrics[key].value:.3f} {found[key]:.3f}" in words
+    one_fold = report_of_one_fold(data)
+    assert "chosen on the very slides" in one_fold
+
+
+def report_of_one_fold(data):
+    frame = data.predictions_of("ncmi").assign(fold=0)
+    evaluation = evaluate_predictions(frame, data.headline.classes, resamples=50)
+    return render_report(ReportInput(title="t", predictions=frame, evaluations={"": evaluation}))
+
+
+def test_patient_stages_of_camelyon17(make):
+    frame = make.predictions(classes=("negative", "itc", "micro", "macro"), patients=20, slides=5)
+    data = make.report_input(frame)
+    page = Page(render_report(data))
+    found = data.headline.staging["kappa_quadratic"]
+    assert "stages" in page.ids
+    assert f"kappa {found['value']:.3f}" in page.words
+    assert "pN0(i+)" in page.words
+    assert "not those of the challenge" not in page.words
+    fewer = make.report_input(make.predictions(classes=("negative", "itc", "micro", "macro"), slides=4))
+    assert "not those of the challenge" in Page(render_report(fewer)).words
+
+
+def test_pictures_stand_by_the_slides_that_have_them(make):
+    frame = make.predictions()
+    evaluation = make.report_input(frame).headline
+    worst, best, _ = best_and_worst(frame, evaluation)
+    picture = SlidePicture(
+        "data:image/webp;base64,AAAA",
+        "data:image/webp;base64,BBBB",
+        36,
+        20,
+        "the slide",
+        "its attention",
+        "7 tiles.",
+    )
+    data = make.report_input(
+        frame, pictures={worst[0].slide_id: picture, best[0].slide_id: picture}, attention="1/N"
+    )
+    page = Page(render_report(data))
+    images = page.all("img")
+    assert [image["alt"] for image in images] == ["the slide", "its attention"] * 2
+    assert {image["src"] for image in images} == {picture.slide, picture.attention}
+    assert f"{worst[0].label} taken for {worst[0].prediction}" in page.words
+    assert "rank of attention (1/N)" in page.words
+    assert Page(render_report(make.report_input(frame))).all("img") == []
+
+
+def test_leak_audit_says_what_it_compared(make):
+    data = make.report_input(
+        leaks=(),
+        compared={"patient": 48, "features": 0, "thumbnail": 40},
+        audit_notes=("Two were not looked at.",),
+    )
+    words = Page(render_report(data)).words
+    assert "Fold 0: centre x is missing." not in words
+    told = replace(
+        data, leaks=("Fold 1: Patient p is in train, test.",), audit_remarks=("Fold 0: centre x is missing.",)
+    )
+    more = Page(render_report(told)).words
+    assert "Fold 1: Patient p is in train, test." in more
+    assert "No leak found" not in more
+    assert "Fold 0: centre x is missing." in more
+    assert "No leak found" in words
+    assert "Compared by patient (48 slides), thumbnail (40 slides). Two were not looked at." in words
+
+
 def test_nothing_is_loaded_from_elsewhere(full):
     text = full[1]
     page = Page(text)
@@ -195,10 +298,10 @@ def test_page_can_be_read_without_eyes_or_mouse(full):
     assert set(referred) <= set(page.ids)
     assert {values["href"][1:] for values in page.all("a")} <= set(page.ids)
     plots = [values for _, values in page.tags if values.get("class") == "plot"]
-    assert len(plots) == 6
+    assert len(plots) == 7
     assert all(values["role"] == "img" and re.search(r"\d", values["aria-label"]) for values in plots)
     assert {values["id"] for values in plots} == {f"plot-{key}" for key in page.figures}
-    assert len(page.all("figure")) == len(page.all("figcaption")) == 6
+    assert len(page.all("figure")) == len(page.all("figcaption")) == 7
     scrolled = [values for _, values in page.tags if values.get("class") == "scroll"]
     assert all(
         values["tabindex"] == "0" and ("aria-label" in values or "aria-labelledby" in values)
@@ -220,7 +323,7 @@ def test_least_input_has_only_its_sections(make):
     for section in ("learning", "centres", "cohort", "reproduce"):
         assert section not in page.ids
         assert {"href": f"#{section}"} not in page.all("a")
-    assert set(page.figures) == {"roc", "pr", "calibration"}
+    assert set(page.figures) == ALWAYS
     assert "None" not in page.words
     assert "nan" not in page.words.lower().split()
 
@@ -237,10 +340,10 @@ def test_least_input_has_only_its_sections(make):
 def test_curves_without_a_column_leave_its_panel_out(make, missing, figures):
     data = make.report_input(curves=make.curves().drop(columns=missing))
     page = Page(render_report(data))
-    assert set(page.figures) == {"roc", "pr", "calibration"} | figures
+    assert set(page.figures) == ALWAYS | figures
     assert ("learning" in page.ids) == bool(figures)
     empty = make.report_input(curves=make.curves().assign(**dict.fromkeys(missing, np.nan)))
-    assert set(Page(render_report(empty)).figures) == {"roc", "pr", "calibration"} | figures
+    assert set(Page(render_report(empty)).figures) == ALWAYS | figures
 
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{7*7}}"

@@ -7,6 +7,7 @@ from wsi_ncmi.cohorts.evidence import (
     Evidence,
     evidence_of_features,
     evidence_of_slides,
+    evidence_of_source,
     evidence_of_thumbnails,
     merge_evidence,
 )
@@ -14,7 +15,7 @@ from wsi_ncmi.cohorts.fold import PARTS, Fold, SplitOptions, Splits
 from wsi_ncmi.cohorts.foreign_splits import read_any_splits
 from wsi_ncmi.cohorts.label_audit import LabelAudit, audit_labels
 from wsi_ncmi.cohorts.labels import ADAPTERS, read_labels
-from wsi_ncmi.cohorts.leaks import Leak, find_leaks
+from wsi_ncmi.cohorts.leaks import SHARED_KINDS, Leak, find_leaks
 from wsi_ncmi.cohorts.lookalikes import Look, Lookalike, find_lookalikes, look_of
 from wsi_ncmi.cohorts.match import MatchResult, Unmatched, match_features
 from wsi_ncmi.cohorts.rows import RowFinding
@@ -36,6 +37,7 @@ __all__ = [
     "MatchResult",
     "PARTS",
     "RowFinding",
+    "SHARED_KINDS",
     "SPLITS_SCHEMA",
     "SplitOptions",
     "Splits",
@@ -44,6 +46,7 @@ __all__ = [
     "empty_bags",
     "evidence_of_features",
     "evidence_of_slides",
+    "evidence_of_source",
     "evidence_of_thumbnails",
     "find_leaks",
     "find_lookalikes",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,14 +12,16 @@ import numpy as np
 from wsi_ncmi import slides
 from wsi_ncmi.cohorts.folder import FeatureFolder
 from wsi_ncmi.cohorts.lookalikes import Look, look_of
-from wsi_ncmi.cohorts.sources import open_bag_source
+from wsi_ncmi.cohorts.sources import BagSource, open_bag_source
 from wsi_ncmi.errors import InputError, WsiNcmiError
+from wsi_ncmi.features import undrawn_thumbnail
 from wsi_ncmi.progress import NullProgress, ProgressReporter
 
 __all__ = [
     "Evidence",
     "evidence_of_features",
     "evidence_of_slides",
+    "evidence_of_source",
     "evidence_of_thumbnails",
     "merge_evidence",
 ]
@@ -109,26 +111,57 @@ def evidence_of_features(path: Path) -> Evidence:
     Raises:
         InputError: No features there.
     """
-    source = open_bag_source(path)
+    return evidence_of_source(open_bag_source(path))
+
+
+def evidence_of_source(
+    source: BagSource, *, slide_ids: Collection[str] | None = None, most_bytes: int | None = None
+) -> Evidence:
+    """As ``evidence_of_features``, of features that are open.
+
+    Args:
+        source: The features.
+        slide_ids: The slides that are asked about; None = all.
+        most_bytes: Features of other tools and packed files, which carry no hash, are read to the end; where
+            they are larger than this they are not, and a note says so. None = read them whatever their size.
+    """
+    wanted = frozenset(source.slide_ids if slide_ids is None else slide_ids)
     if isinstance(source, FeatureFolder):
-        found = Evidence(fingerprints=source.fingerprints, features=source.content_hashes)
+        found = Evidence(
+            fingerprints={s: h for s, h in source.fingerprints.items() if s in wanted},
+            features={s: h for s, h in source.content_hashes.items() if s in wanted},
+        )
+        features_set = source.path.name.partition("@")[2]
         out = source.path.parent.parent
         beside = [found]
         if (out / "slides.csv").is_file():
             beside.append(evidence_of_slides(out / "slides.csv"))
-        if (out / "thumbnails").is_dir():
-            beside.append(evidence_of_thumbnails(out / "thumbnails"))
+        thumbnails = out / (f"thumbnails@{features_set}" if features_set else "thumbnails")
+        if thumbnails.is_dir() and any(thumbnails.iterdir()):
+            beside.append(evidence_of_thumbnails(thumbnails, slide_ids=wanted, drawn=True))
         return merge_evidence(*beside)
+    size = 2 * source.width * int(source.lengths.sum())  # float16
+    if most_bytes is not None and size > most_bytes:
+        note = f"Features were not compared: reading {size / 2**30:.1f} GiB takes long; run 'wsi-ncmi audit'."
+        return Evidence(notes=(note,))
     hashes = {}
     for slide_id in source.slide_ids:
-        bag = np.ascontiguousarray(source.load(slide_id))
+        bag = np.ascontiguousarray(source.load(slide_id)) if slide_id in wanted else np.empty(0)
         if len(bag):
             hashes[slide_id] = hashlib.sha256(bag.tobytes()).hexdigest()
     return Evidence(features=hashes)
 
 
-def evidence_of_thumbnails(path: Path) -> Evidence:
+def evidence_of_thumbnails(
+    path: Path, *, slide_ids: Collection[str] | None = None, drawn: bool = False
+) -> Evidence:
     """The looks of a folder of pictures, one a slide, named by it.
+
+    Args:
+        path: The folder.
+        slide_ids: The slides that are asked about; None = all.
+        drawn: The pictures have outlines and tiles over them, as the extraction makes them: only what they
+            carry of the slide without them is compared, since equal grids would look alike.
 
     Raises:
         InputError: No pictures there.
@@ -141,10 +174,15 @@ def evidence_of_thumbnails(path: Path) -> Evidence:
     looks: dict[str, Look] = {}
     unseen: list[str] = []
     for file in files:
+        if slide_ids is not None and file.stem not in slide_ids:
+            continue
         try:
             with Image.open(file) as picture:
-                picture.draft("RGB", (_THUMBNAIL_PX, _THUMBNAIL_PX))
-                look = look_of(np.asarray(picture.convert("RGB")))
+                plain = undrawn_thumbnail(picture)
+                if plain is None and not drawn:
+                    picture.draft("RGB", (_THUMBNAIL_PX, _THUMBNAIL_PX))
+                    plain = picture.convert("RGB")
+                look = None if plain is None else look_of(np.asarray(plain))
         except (OSError, UnidentifiedImageError):
             look = None
         if look is None:

@@ -3,8 +3,8 @@
 Another compression, another size or a turned, mirrored or tinted copy of one slide has other bytes, so no
 fingerprint finds it. Its thumbnail still looks the same: a perceptual hash (the signs of the low frequencies
 of a cosine transform, after Zauner 2010, "Implementation and benchmarking of perceptual image hash
-functions") proposes pairs, in all eight turns and mirrorings, and the correlation of the thumbnails' detail
-decides.
+functions") proposes pairs, in all eight turns and mirrorings; the correlation of the thumbnails' detail
+and then that of the structure inside the tissue decide.
 
 The picture is cropped to its tissue first, so that the glass around it counts for nothing.
 """
@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_ncmi.cohorts.texture import same_texture
+
 __all__ = ["Look", "Lookalike", "find_lookalikes", "look_of"]
 
 _SIDE = 48
@@ -27,6 +29,10 @@ _FREQUENCIES = 12
 # edge, a cut moves everything and isn't found.
 _MAX_DIFFERING_BITS = 0.24
 _MIN_CORRELATION = 0.8
+# Of 1,225 pairs of synthetic slides the few that pass so far (one outline) agree inside by 0.11 at most, 60
+# others by 0.14, real tiles by 0.37; copies as above by 0.45 or more, those of a third of the size by 0.72.
+_MIN_TEXTURE = 0.4
+_FINE_SIDE = 96
 _FLAT = 2.0
 _BLOCK = 512
 
@@ -38,10 +44,14 @@ class Look:
     Attributes:
         bits: float32 (8, 143) signs (−1, 1) of the low frequencies in each of the eight orientations.
         detail: float32 (8, 576) the picture without its coarsest shading, mean 0 and length 1, same order.
+        picture: uint8 (96, 96) the picture in grey, upright.
+        tissue: bool (96, 96) where it is no glass.
     """
 
     bits: NDArray[np.float32]
     detail: NDArray[np.float32]
+    picture: NDArray[np.uint8]
+    tissue: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -62,7 +72,9 @@ def look_of(pixels: NDArray[np.uint8]) -> Look | None:
     Returns:
         Its look, or None where there is nothing to see (an empty slide looks like every other empty slide).
     """
-    grey = _cropped_to_content(pixels.astype(np.float32).mean(axis=2))
+    whole = pixels.astype(np.float32).mean(axis=2)
+    darkest_glass = _darkest_glass(whole)
+    grey = _cropped_to_content(whole, darkest_glass)
     if min(grey.shape) < 8 or float(grey.std()) < _FLAT:
         return None
     small = _resized(grey, _SIDE)
@@ -71,7 +83,9 @@ def look_of(pixels: NDArray[np.uint8]) -> Look | None:
     coefficients = np.stack([(cosines @ picture @ cosines.T).ravel()[1:] for picture in turned])
     bits = np.where(coefficients > 0, 1.0, -1.0).astype(np.float32)
     detail = np.stack([_detail(picture) for picture in turned])
-    return Look(bits, detail)
+    fine = _resized(grey, _FINE_SIDE)
+    picture = np.clip(np.rint(fine), 0, 255).astype(np.uint8)
+    return Look(bits, detail, picture, fine < darkest_glass)
 
 
 def find_lookalikes(looks: Mapping[str, Look]) -> list[Lookalike]:
@@ -96,15 +110,23 @@ def find_lookalikes(looks: Mapping[str, Look]) -> list[Lookalike]:
             a, b = start + int(i), int(j)
             if a < b:
                 correlation = float((looks[names[a]].detail @ looks[names[b]].detail[0]).max())
-                if correlation >= _MIN_CORRELATION:
+                if correlation >= _MIN_CORRELATION and _inside_agrees(looks[names[a]], looks[names[b]]):
                     found.append(Lookalike(names[a], names[b], correlation))
     return sorted(found, key=lambda pair: (pair.first, pair.second))
 
 
-def _cropped_to_content(grey: NDArray[np.float32]) -> NDArray[np.float32]:
+def _inside_agrees(a: Look, b: Look) -> bool:
+    return same_texture(a.picture, a.tissue, b.picture, b.tissue) >= _MIN_TEXTURE
+
+
+def _darkest_glass(grey: NDArray[np.float32]) -> float:
     # Glass is the brightest thing on a slide; what is clearly darker is tissue (or a whole tile).
     light = float(np.quantile(grey, 0.98))
-    content = grey < light - max(12.0, 0.1 * light)
+    return light - max(12.0, 0.1 * light)
+
+
+def _cropped_to_content(grey: NDArray[np.float32], darkest_glass: float) -> NDArray[np.float32]:
+    content = grey < darkest_glass
     rows, columns = content.mean(axis=1) > 0.01, content.mean(axis=0) > 0.01
     if not rows.any() or not columns.any():
         return grey

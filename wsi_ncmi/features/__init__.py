@@ -28,6 +28,8 @@ if TYPE_CHECKING:  # the names below are loaded lazily at run time
     from wsi_ncmi.features.schema import difference as difference
     from wsi_ncmi.features.schema import identity_of as identity_of
     from wsi_ncmi.features.task import SlideTask as SlideTask
+    from wsi_ncmi.features.thumbnails import thumbnail_area as thumbnail_area
+    from wsi_ncmi.features.thumbnails import undrawn_thumbnail as undrawn_thumbnail
     from wsi_ncmi.features.verify import Verdict as Verdict
     from wsi_ncmi.features.verify import verify_file as verify_file
     from wsi_ncmi.features.verify import verify_folder as verify_folder
@@ -54,8 +56,10 @@ _EXPORTS = {
     "read_identity": "wsi_ncmi.features.reader",
     "read_journal": "wsi_ncmi.features.ledger",
     "read_ledger": "wsi_ncmi.features.ledger",
+    "thumbnail_area": "wsi_ncmi.features.thumbnails",
     "thumbnail_path": "wsi_ncmi.features.paths",
     "tissue_path": "wsi_ncmi.features.paths",
+    "undrawn_thumbnail": "wsi_ncmi.features.thumbnails",
     "verify_file": "wsi_ncmi.features.verify",
     "verify_folder": "wsi_ncmi.features.verify",
     "write_contact_sheet": "wsi_ncmi.features.contact_sheet",

@@ -13,7 +13,16 @@ if TYPE_CHECKING:
     import shapely
     from PIL import Image
 
-__all__ = ["COLOURS", "DROPPED", "EMPTY", "KEPT", "UNREADABLE", "QualityPicture", "draw_picture"]
+__all__ = [
+    "COLOURS",
+    "DROPPED",
+    "EMPTY",
+    "KEPT",
+    "LEAST_WIDTH",
+    "UNREADABLE",
+    "QualityPicture",
+    "draw_picture",
+]
 
 EMPTY, KEPT, DROPPED, UNREADABLE = range(4)
 """What became of a tile of the grid."""
@@ -33,7 +42,8 @@ COLOURS: dict[str, Colour] = {
 
 _OUTLINED_PX = 4.0  # smaller tiles have no room for a border of their own
 _LINE, _WASH, _AREA = 0.6, 0.22, 0.45
-_LEAST_WIDTH = 280
+LEAST_WIDTH = 280
+"""Width that a picture is given at least, for its legend."""
 _TEXT, _ROW, _SWATCH = 13, 20, 12
 
 
@@ -163,7 +173,7 @@ def _with_legend(picture: Image.Image, entries: Sequence[tuple[str, str]]) -> Im
     from PIL import Image, ImageDraw, ImageFont
 
     font = ImageFont.load_default(_TEXT)
-    width = max(picture.width, _LEAST_WIDTH)
+    width = max(picture.width, LEAST_WIDTH)
     x, y, places = 6, picture.height + 4, []
     for name, words in entries:
         needed = _SWATCH + 5 + int(font.getlength(words)) + 14

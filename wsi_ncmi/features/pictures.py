@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from wsi_ncmi.features.drawing import DROPPED, EMPTY, KEPT, UNREADABLE, QualityPicture, draw_picture
 from wsi_ncmi.features.storage import storing
+from wsi_ncmi.features.thumbnails import thumbnail_comment
 from wsi_ncmi.files import atomic_path
 from wsi_ncmi.tissue import ARTIFACT_KINDS, mask_polygons, write_geojson
 
@@ -50,7 +51,8 @@ def write_pictures(prepared: PreparedSlide, kept: NDArray[np.bool_]) -> None:
     )
     path = task.thumbnail_path
     with storing(path), atomic_path(path) as temporary:
-        picture.save(temporary, format="JPEG", quality=85)
+        comment = thumbnail_comment(prepared.picture)
+        picture.save(temporary, format="JPEG", quality=85, comment=comment)
 
 
 def _cells(prepared: PreparedSlide, kept: NDArray[np.bool_]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:

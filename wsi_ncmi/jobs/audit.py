@@ -20,6 +20,7 @@ from wsi_ncmi.cohorts import (
     merge_evidence,
     read_any_splits,
 )
+from wsi_ncmi.jobs.cohort_data import compared_slides
 from wsi_ncmi.progress import ProgressReporter
 
 __all__ = ["AUDIT_SCHEMA", "AuditResult", "audit"]
@@ -111,13 +112,7 @@ def audit(
     labelled = audit_labels(labels, group=group, known_slides=known)
     cohort = labelled.cohort
     in_splits = {s for fold in read.folds for part in (fold.train, fold.validation, fold.test) for s in part}
-    compared = {
-        "patient": 0 if cohort.case_id_assumed else len(in_splits & set(cohort.slide_ids)),
-        "file content": len(in_splits & set(evidence.fingerprints)),
-        "features": len(in_splits & set(evidence.features)),
-        "file name": len(in_splits & set(evidence.paths)),
-        "thumbnail": len(in_splits & set(evidence.looks)),
-    }
+    compared = compared_slides(read, cohort, evidence)
     notes = [*cohort.notes, *evidence.notes, *_gaps(compared, len(in_splits), evidence)]
     if read.meta.get("labels_sha256") not in (None, cohort.sha256):
         notes.append("The labels have changed since the splits were made.")

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from wsi_ncmi.cohorts import (
+    PARTS,
     BagSource,
     Cohort,
+    Evidence,
+    Leak,
     MatchResult,
     SplitOptions,
     Splits,
+    evidence_of_source,
+    find_leaks,
     make_splits,
     match_features,
     official_splits,
@@ -23,7 +29,10 @@ from wsi_ncmi.cohorts import (
 )
 from wsi_ncmi.errors import InputError
 
-__all__ = ["CohortData", "load_cohort", "prepare_cohort"]
+__all__ = ["CohortData", "compared_slides", "load_cohort", "prepare_cohort"]
+
+# Hashing features of other tools means reading them once more than the training does.
+_MOST_BYTES_FOR_THE_AUDIT = 4 * 2**30
 
 
 @dataclass(frozen=True)
@@ -36,7 +45,8 @@ class CohortData:
         match: Which of them have features; ``match.cohort`` is what is trained and tested on.
         splits: Folds over ``match.cohort``.
         warnings: Sentences that the report must show.
-        hashes: Name → SHA-256 of labels and features list.
+        hashes: Name → SHA-256 of what was trained on.
+        evidence: What the leak audit can compare.
     """
 
     source: BagSource
@@ -45,6 +55,17 @@ class CohortData:
     splits: Splits
     warnings: tuple[str, ...]
     hashes: Mapping[str, str]
+    evidence: Evidence = field(default_factory=Evidence)
+
+    @cached_property
+    def leaks(self) -> tuple[Leak, ...]:
+        """What the audit finds in the splits."""
+        return tuple(find_leaks(self.splits, self.cohort, evidence=self.evidence))
+
+    @property
+    def compared(self) -> Mapping[str, int]:
+        """What the audit compared → of how many slides it was known."""
+        return compared_slides(self.splits, self.cohort, self.evidence)
 
     @property
     def cohort(self) -> Cohort:
@@ -100,12 +121,35 @@ def prepare_cohort(
                     "patients or slides for this split; use fewer folds or another validation share."
                 )
     warnings += [str(text) for text in splits.meta.get("warnings", ())]
-    return CohortData(source, labelled, match, splits, tuple(warnings), _hashes(source, match.cohort))
+    evidence = evidence_of_source(
+        source, slide_ids=match.cohort.slide_ids, most_bytes=_MOST_BYTES_FOR_THE_AUDIT
+    )
+    hashes = _hashes(source, match.cohort, evidence)
+    return CohortData(source, labelled, match, splits, tuple(warnings), hashes, evidence)
 
 
-def _hashes(source: BagSource, cohort: Cohort) -> dict[str, str]:
+def compared_slides(splits: Splits, cohort: Cohort, evidence: Evidence) -> dict[str, int]:
+    """What an audit compares → of how many slides of the splits it is known."""
+    in_splits = {s for fold in splits.folds for name in PARTS for s in fold.part(name)}
+    prints = {*evidence.fingerprints, *cohort.fingerprints}
+    return {
+        "patient": 0 if cohort.case_id_assumed else len(in_splits & set(cohort.slide_ids)),
+        "file content": len(in_splits & prints),
+        "features": len(in_splits & set(evidence.features)),
+        "file name": len(in_splits & set(evidence.paths)),
+        "thumbnail": len(in_splits & set(evidence.looks)),
+    }
+
+
+def _hashes(source: BagSource, cohort: Cohort, evidence: Evidence) -> dict[str, str]:
     bags = hashlib.sha256()
     lengths: dict[str, Any] = dict(zip(source.slide_ids, source.lengths, strict=True))
     for slide_id in sorted(cohort.slide_ids):
         bags.update(f"{slide_id}:{int(lengths[slide_id])}\n".encode())
-    return {"labels": cohort.sha256, "bags (slide ids and tile counts)": bags.hexdigest()}
+    hashes = {"labels": cohort.sha256, "bags (slide ids and tile counts)": bags.hexdigest()}
+    if set(cohort.slide_ids) <= set(evidence.features):
+        content = hashlib.sha256()
+        for slide_id in sorted(cohort.slide_ids):
+            content.update(f"{slide_id}:{evidence.features[slide_id]}\n".encode())
+        hashes["features (slide ids and content)"] = content.hexdigest()
+    return hashes

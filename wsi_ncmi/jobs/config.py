@@ -59,10 +59,12 @@ class EvaluationOptions:
     Attributes:
         resamples: Bootstrap resamples over patients (AUROC and AUPRC take at most 2,000 of them).
         seed: Seed of the resamples.
+        figures: File formats of the figures outside the report (``png``, ``svg``); empty = none.
     """
 
     resamples: Annotated[int, Field(ge=100)] = 10_000
     seed: Annotated[int, Field(ge=0)] = 0
+    figures: tuple[Literal["png", "svg"], ...] = ("png", "svg")
 
 
 @options

@@ -6,10 +6,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsi_ncmi.cohorts import find_leaks
-from wsi_ncmi.files import atomic_path, path_safe, write_json
+from wsi_ncmi.files import path_safe, sha256_file, write_json
+from wsi_ncmi.jobs.compare_file import compare_json
+from wsi_ncmi.jobs.records import relative_paths
+from wsi_ncmi.jobs.slide_pictures import pictures_of
 from wsi_ncmi.metrics import Evaluation, PairedComparison, compare_paired, evaluate_predictions, fold_metrics
-from wsi_ncmi.reporting import ReportInput, cohort_flow, write_report, write_summary
+from wsi_ncmi.mil import model_info
+from wsi_ncmi.reporting import (
+    ReportInput,
+    SlidePicture,
+    best_and_worst,
+    cohort_flow,
+    write_outputs,
+    write_table,
+)
 from wsi_ncmi.training.runs import VALIDATION
 from wsi_ncmi.training.runs import read_predictions as read_run_predictions
 
@@ -20,9 +30,9 @@ if TYPE_CHECKING:
     from wsi_ncmi.jobs.training import TrainingRequest
     from wsi_ncmi.training import ExperimentResult
 
-__all__ = ["publish_run", "read_ledger_table"]
+__all__ = ["LEAKING", "publish_run", "read_ledger_table"]
 
-COMPARE_SCHEMA = "wsi-ncmi/compare/1"
+LEAKING = "This split LEAKS between its parts and was trained on with --allow-leak."
 
 
 def publish_run(
@@ -32,7 +42,7 @@ def publish_run(
     result: ExperimentResult,
     record: Mapping[str, Any],
 ) -> dict[str, Path]:
-    """Writes ``predictions.csv``, ``metrics.json``, ``report.html`` and, for several losses, ``compare.*``.
+    """Writes ``predictions.csv``, ``metrics.json``, the report and, for several losses, ``compare.*``.
 
     Args:
         out: Run folder.
@@ -61,26 +71,20 @@ def publish_run(
         for name, table in tables.items()
     }
     headline = names[0]
-    files = {
-        "predictions": out / "predictions.csv",
-        "metrics": out / "metrics.json",
-        "report": out / "report.html",
-        "summary": out / "summary.md",
-    }
-    _write_csv(tables[headline], files["predictions"])
+    files = {"predictions": out / "predictions.csv", "metrics": out / "metrics.json"}
+    write_table(tables[headline], files["predictions"])
     write_json(files["metrics"], _metrics(evaluations))
     comparisons: dict[str, PairedComparison] = {}
     if len(names) > 1:
         comparisons = _comparisons(tables, classes, options.resamples, options.seed)
         files["compare"] = out / "compare.csv"
-        _write_csv(_rows(tables, classes), files["compare"])
+        write_table(_rows(tables, classes), files["compare"])
         files["differences"] = out / "compare.json"
-        write_json(files["differences"], _compare_json(headline, comparisons, evaluations))
+        write_json(files["differences"], compare_json(headline, comparisons, evaluations))
     ledger = read_ledger_table(request.ledger)
-    leaks = [leak.detail for leak in find_leaks(data.splits, data.cohort)]
     warnings = list(data.warnings)
-    if request.allow_leak and any(leak.fatal for leak in find_leaks(data.splits, data.cohort)):
-        warnings.insert(0, "This split LEAKS between its parts and was trained on with --allow-leak.")
+    if request.allow_leak and any(leak.fatal for leak in data.leaks):
+        warnings.insert(0, LEAKING)
     warnings += [f"Run without result: {failed.reason}" for failed in result.failures]
     report = ReportInput(
         title=request.title,
@@ -96,15 +100,28 @@ def publish_run(
         ),
         splits=data.splits.meta,
         comparisons=comparisons,
-        leaks=leaks,
-        config=record["config"],
+        leaks=[leak.detail for leak in data.leaks if leak.fatal],
+        audit_remarks=[leak.detail for leak in data.leaks if not leak.fatal],
+        compared=data.compared,
+        audit_notes=data.evidence.notes,
+        config=record["config"]
+        if request.job is None
+        else {**relative_paths(request.job), **record["config"]},
         provenance=record["provenance"],
-        hashes=data.hashes,
+        hashes={**data.hashes, "predictions.csv": sha256_file(files["predictions"])},
         warnings=warnings,
+        pictures=_pictures(tables[headline], evaluations[headline], data, result.folders[headline]),
+        attention=model_info(request.model.name).attention,
+        features=record["features"],
     )
-    write_report(report, files["report"])
-    write_summary(report, files["summary"])
-    return files
+    return {**files, **write_outputs(report, out, options.figures)}
+
+
+def _pictures(
+    table: pd.DataFrame, evaluation: Evaluation, data: CohortData, folder: Path
+) -> Mapping[str, SlidePicture]:
+    worst, best, _ = best_and_worst(table, evaluation)
+    return pictures_of([row.slide_id for row in (*worst, *best)], data.source, folder, table)
 
 
 def read_ledger_table(path: Path | None) -> pd.DataFrame | None:
@@ -162,24 +179,3 @@ def _rows(tables: Mapping[str, pd.DataFrame], classes: Sequence[str]) -> pd.Data
         for (seed, fold), metrics in fold_metrics(table, classes).items()
     ]
     return pd.DataFrame(rows)
-
-
-def _compare_json(
-    headline: str,
-    comparisons: Mapping[str, PairedComparison],
-    evaluations: Mapping[str, Evaluation],
-) -> dict[str, Any]:
-    return {
-        "schema": COMPARE_SCHEMA,
-        "metric": "macro_f1",
-        "headline": headline,
-        "macro_f1": {name: found.metrics["macro_f1"].to_json() for name, found in evaluations.items()},
-        "differences": [
-            {"a": headline, "b": other, **comparison.to_json()} for other, comparison in comparisons.items()
-        ],
-    }
-
-
-def _write_csv(table: pd.DataFrame, path: Path) -> None:
-    with atomic_path(path) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")

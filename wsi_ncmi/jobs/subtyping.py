@@ -83,7 +83,13 @@ def _run(
         features, ledger = extracted.files["features"], extracted.files["ledger"]
     trained = train(
         TrainingRequest.of_config(
-            config, features, run_folder, overwrite=overwrite, allow_leak=allow_leak, ledger=ledger
+            config,
+            features,
+            run_folder,
+            overwrite=overwrite,
+            allow_leak=allow_leak,
+            ledger=ledger,
+            whole_job=True,
         ),
         progress,
     )

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from wsi_ncmi.cohorts import SplitOptions, write_splits
 from wsi_ncmi.files import ensure_folder
 from wsi_ncmi.jobs.cohort_data import prepare_cohort
-from wsi_ncmi.jobs.config import EvaluationOptions, JobConfig
+from wsi_ncmi.jobs.config import EvaluationOptions, JobConfig, config_adapter
 from wsi_ncmi.jobs.feature_origin import feature_origin
 from wsi_ncmi.jobs.records import write_record
 from wsi_ncmi.jobs.reports import publish_run
@@ -43,6 +44,7 @@ class TrainingRequest:
         allow_leak: Train on a split that leaks; the report says so.
         title: Title of the report.
         ledger: Ledger of the extraction, for the cohort flow.
+        job: The whole job's configuration, for the report; None = this request is all of it.
     """
 
     features: Path
@@ -61,6 +63,7 @@ class TrainingRequest:
     allow_leak: bool = False
     title: str = "wsi-ncmi"
     ledger: Path | None = None
+    job: Mapping[str, Any] | None = None
 
     @classmethod
     def of_config(
@@ -72,8 +75,12 @@ class TrainingRequest:
         overwrite: bool = False,
         allow_leak: bool = False,
         ledger: Path | None = None,
+        whole_job: bool = False,
     ) -> TrainingRequest:
-        """The training that a job's configuration asks for, on these features and into this folder."""
+        """The training that a job's configuration asks for, on these features and into this folder.
+
+        With ``whole_job`` the report shows the configuration of the extraction, too.
+        """
         return cls(
             features=features,
             out=out,
@@ -91,6 +98,7 @@ class TrainingRequest:
             allow_leak=allow_leak,
             title=config.name,
             ledger=ledger,
+            job=config_adapter().dump_python(config, mode="json") if whole_job else None,
         )
 
 
@@ -144,6 +152,7 @@ def train(request: TrainingRequest, progress: ProgressReporter | None = None) ->
         overwrite=request.overwrite,
         allow_leak=request.allow_leak,
         encoder=feature_origin(data.source),
+        evidence=data.evidence,
         progress=progress or NullProgress(),
     )
     config = {
@@ -167,6 +176,7 @@ def train(request: TrainingRequest, progress: ProgressReporter | None = None) ->
         classes=list(data.cohort.classes),
         features=feature_origin(data.source),
         hashes=dict(data.hashes),
+        leaks=[leak.detail for leak in data.leaks if leak.fatal],
     )
     files = publish_run(out, request, data, result, record)
     failures = tuple(

@@ -28,6 +28,9 @@ _TIE = 1e-12
 class PairedComparison:
     """Run A minus run B in macro-F1.
 
+    Runs of other folds or seeds are paired by slide and patient alone: there is an interval, but no test over
+    folds and seeds and no count of wins.
+
     Attributes:
         difference: Of the pooled out-of-fold values, averaged over seeds.
         ci_low: Lower bound of the 95 % interval from drawing patients, the same for both runs.
@@ -48,6 +51,11 @@ class PairedComparison:
     ties: int
     losses: int
 
+    @property
+    def runs(self) -> int:
+        """Pairs of runs; 0 where folds or seeds differ."""
+        return self.wins + self.ties + self.losses
+
     def to_json(self) -> dict[str, Any]:
         """All fields, undefined as null."""
         return {
@@ -67,26 +75,26 @@ def compare_paired(
     """Compares the macro-F1 of two runs.
 
     The interval says how the difference would vary with other patients for these trained models; the t-test
-    how it varies with the training (folds and seeds), corrected for training sets that overlap.
+    how it varies with the training (folds and seeds), corrected for training sets that overlap. Where the two
+    were trained on other folds or with other seeds, no runs belong together and only the interval is given.
 
     Args:
         df_a: Predictions of run A.
-        df_b: Predictions of run B on the same slides, folds and seeds.
+        df_b: Predictions of run B on the same slides.
         classes: All classes in order; default those of A's ``p_`` columns.
         resamples: Bootstrap resamples.
         seed: Seed of the draws.
 
     Raises:
-        InputError: The runs aren't paired, or see ``check_predictions``.
+        InputError: The runs tested other slides or disagree on a patient or label, or see
+            ``check_predictions``.
     """
     names = tuple(classes) if classes is not None else classes_of(df_a)
     a = _sorted(check_predictions(df_a, names, source="The predictions of run A"))
     b = _sorted(check_predictions(df_b, names, source="The predictions of run B"))
-    keys = ["seed", "fold", "slide_id", "case_id", "label"]
-    if len(a) != len(b) or not (a[keys].to_numpy() == b[keys].to_numpy()).all():
-        raise InputError(
-            "The two runs aren't paired: slides, patients, labels, folds and seeds must be the same in both."
-        )
+    _check_same_slides(a, b)
+    keys = ["seed", "fold", "slide_id"]
+    same_runs = len(a) == len(b) and bool((a[keys].to_numpy() == b[keys].to_numpy()).all())
     pooled_a, pooled_b = PooledSeeds(a, names), PooledSeeds(b, names)
     difference = pooled_a.values(ranking=False)[0]["macro_f1"] - pooled_b.values(ranking=False)[0]["macro_f1"]
     # The same seed and patients give the same draws in both.
@@ -94,7 +102,7 @@ def compare_paired(
     drawn_b = pooled_b.bootstrap(resamples, seed, ranking=False)[0]["macro_f1"]
     low, high, _ = percentile_interval(drawn_a - drawn_b)
     runs_a, runs_b = fold_metrics(a, names), fold_metrics(b, names)
-    per_run = np.asarray([runs_a[key]["macro_f1"] - runs_b[key]["macro_f1"] for key in runs_a])
+    per_run = np.asarray([runs_a[k]["macro_f1"] - runs_b[k]["macro_f1"] for k in runs_a if same_runs])
     t, p_value = corrected_resampled_t_test(per_run, _test_to_train(a))
     return PairedComparison(
         difference=float(difference[0]),
@@ -131,6 +139,17 @@ def corrected_resampled_t_test(differences: NDArray[np.float64], test_to_train: 
         return math.nan, math.nan
     t = float(differences.mean()) / math.sqrt((1.0 / n + test_to_train) * variance)
     return t, float(2.0 * student.sf(abs(t), n - 1))
+
+
+def _check_same_slides(a: pd.DataFrame, b: pd.DataFrame) -> None:
+    columns = ["slide_id", "case_id", "label"]
+    slides_a, slides_b = (set(map(tuple, frame[columns].to_numpy())) for frame in (a, b))
+    if slides_a != slides_b:
+        example = min(slides_a ^ slides_b)
+        raise InputError(
+            f"The two runs aren't paired: slides, patients and labels must be the same in both, but "
+            f"{example[0]!r} (patient {example[1]}, {example[2]}) is in one only."
+        )
 
 
 def _test_to_train(frame: pd.DataFrame) -> float:

@@ -23,11 +23,12 @@ from wsi_ncmi.metrics.selective import selective_metrics
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["evaluate_predictions", "fold_metrics"]
+__all__ = ["FEW_PATIENTS_OF_A_PART", "evaluate_predictions", "fold_metrics"]
 
 _MOST_RANKING_RESAMPLES = 2000
 _FEW_PATIENTS = 100
-_FEW_PATIENTS_OF_A_CLASS = 10
+FEW_PATIENTS_OF_A_PART = 10
+"""Below so many patients a class gets a warning and a centre no interval."""
 _NOTICEABLY_UNDEFINED = 0.05
 
 
@@ -50,7 +51,8 @@ def evaluate_predictions(
         classes: All classes of the task in order.
         resamples: Bootstrap resamples.
         seed: Seed of the draws.
-        validation: Predictions for the validation slides of each fold and seed, to fit a temperature on.
+        validation: Predictions for the validation slides of each fold and seed, to fit a temperature on and,
+            where there is one fold, to choose thresholds on.
 
     Raises:
         InputError: See ``check_predictions``; or ``resamples`` below 1.
@@ -59,6 +61,7 @@ def evaluate_predictions(
         raise InputError(f"The bootstrap needs at least 1 resample, got {resamples}.")
     frame = check_predictions(df, classes)
     names = tuple(classes)
+    checked = None if validation is None else check_predictions(validation, names)
     pooled = PooledSeeds(frame, names)
     overall, by_class = pooled.values()
     drawn, drawn_by_class = pooled.bootstrap(resamples, seed, ranking=False)
@@ -71,9 +74,6 @@ def evaluate_predictions(
     }
     ordered = {name: metrics.pop(name) for name in (*CONFUSION_METRICS, "auroc_macro_ovr", "auprc_macro")}
     ordered |= metrics
-    for name, number in pooled.information().items():
-        reason = "no interval: not resampled" if math.isfinite(number) else _why(name)
-        ordered[name] = Estimate(number, reason=reason)
     per_class = {
         name: {
             metric: _estimate(
@@ -109,10 +109,8 @@ def evaluate_predictions(
         centre_sizes=sizes,
         warnings=(*_warnings(frame, support, patients_of, len(pooled.patients)), *_unstable(drawn)),
         selective=selective_metrics(frame, names),
-        operating_points=operating_points(frame, names),
-        recalibration=recalibrate(
-            frame, names, None if validation is None else check_predictions(validation, names)
-        ),
+        operating_points=operating_points(frame, names, checked),
+        recalibration=recalibrate(frame, names, checked),
         staging=evaluate_stages(frame, names, resamples=resamples, seed=seed),
     )
 
@@ -149,12 +147,14 @@ def _why(metric: str) -> str:
 
 
 def _spread_over_folds(frame: pd.DataFrame, classes: Sequence[str]) -> dict[str, Spread]:
-    by_fold: dict[int, list[dict[str, float]]] = {}
-    for (_, fold), values in fold_metrics(frame, classes).items():
-        by_fold.setdefault(fold, []).append(values)
+    # A fold without a slide of some class leaves AUROC and its like undefined, and with it their spread.
+    by_fold = [
+        [PooledSeeds(part, classes).values()[0] for _, part in of_fold.groupby("seed", sort=True)]
+        for _, of_fold in frame.groupby("fold", sort=True)
+    ]
     return {
-        name: _spread([float(np.mean([run[name] for run in runs])) for runs in by_fold.values()])
-        for name in CONFUSION_METRICS
+        name: _spread([float(np.mean([run[name][0] for run in runs])) for runs in by_fold])
+        for name in by_fold[0][0]
     }
 
 
@@ -186,6 +186,12 @@ def _centres(
             name: _estimate(overall[name][0], drawn[name], left_out[name], _why(name))
             for name in ("macro_f1", "balanced_accuracy", "accuracy")
         }
+        if len(pooled.patients) < FEW_PATIENTS_OF_A_PART:
+            # Resampling two patients gives an interval of no width, which looks like certainty.
+            reason = f"no interval: fewer than {FEW_PATIENTS_OF_A_PART} patients"
+            estimates = {
+                name: Estimate(one.value, reason=one.reason or reason) for name, one in estimates.items()
+            }
         if missing:
             # A class that the centre never saw would enter the average as 0 and make the centre look bad.
             reason = f"undefined: no slide of class {', '.join(missing)} at this centre"
@@ -207,7 +213,7 @@ def _warnings(
     for name, patients in patients_of.items():
         if support[name] == 0:
             found.append(f"Class {name} has no slide here; it enters macro-F1 as 0.")
-        elif patients < _FEW_PATIENTS_OF_A_CLASS:
+        elif patients < FEW_PATIENTS_OF_A_PART:
             found.append(f"Class {name} has only {patients} patients; its figures are uncertain.")
     per_seed = frame.groupby("seed")["slide_id"]
     if (per_seed.count() > per_seed.nunique()).any():

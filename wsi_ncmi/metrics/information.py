@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from wsi_ncmi.metrics.classification import check_probabilities
 
-__all__ = ["INFORMATION_METRICS", "information_metrics"]
+__all__ = ["INFORMATION_METRICS", "information_metrics", "information_of_sums", "information_terms"]
 
 INFORMATION_METRICS = ("cmi", "gamma", "ncmi")
 # Where the NLL clips too. A probability of exactly 0 (an underflow, or a rounded table) would otherwise make
@@ -53,3 +54,52 @@ def information_metrics(
     separation = float(functional.separation(log_p, target, log_s, form))
     ratio = concentration / separation if separation > 0 else math.nan
     return {"cmi": concentration, "gamma": separation, "ncmi": ratio}
+
+
+def information_terms(probabilities: NDArray[np.float64], y: NDArray[np.int64]) -> NDArray[np.float64]:
+    """What CMI and the pairwise Γ need of each slide, so that sums over slides are enough.
+
+    Args:
+        probabilities: (N, C), rows sum to 1; clipped as in ``information_metrics``.
+        y: (N,) class positions.
+
+    Returns:
+        (N, 2·C² + C + 1): p and log p in the columns of the slide's class, its one-hot class, and Σ p·log p.
+    """
+    p = np.clip(probabilities, _SMALLEST, 1.0)
+    n, c = p.shape
+    log_p, one_hot = np.log(p), np.eye(c)[y]
+    by_class = [(one_hot[:, :, None] * values[:, None, :]).reshape(n, c * c) for values in (p, log_p)]
+    return np.concatenate([*by_class, one_hot, (p * log_p).sum(axis=1, keepdims=True)], axis=1)
+
+
+def information_of_sums(sums: NDArray[np.float64], num_classes: int) -> Mapping[str, NDArray[np.float64]]:
+    """CMI, pairwise Γ and NCMI of any weighting of slides, as ``information_metrics`` has them.
+
+    Source: arXiv 2309.09123, eq. for the pairwise Γ; the cross-entropy is linear in p and in log p, so class
+    sums stand in for all pairs.
+
+    Args:
+        sums: (R, 2·C² + C + 1) weighted sums of ``information_terms``.
+        num_classes: C.
+
+    Returns:
+        ``cmi``, ``gamma``, ``ncmi``, each (R,); NaN where undefined.
+    """
+    c = num_classes
+    p, log_p = (sums[:, i * c * c : (i + 1) * c * c].reshape(-1, c, c) for i in (0, 1))
+    counts, negentropy = sums[:, 2 * c * c : -1], sums[:, -1]
+    n = counts.sum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        centroids = p / counts[:, :, None]
+        toward = np.where(counts[:, :, None] > 0, p * np.log(np.maximum(centroids, _SMALLEST)), 0.0)
+        concentration = (negentropy - toward.sum(axis=(1, 2))) / n
+        others = log_p.sum(axis=1, keepdims=True) - log_p
+        separation = -(p * others).sum(axis=(1, 2)) / n**2
+        several = (counts > 0).sum(axis=1) >= 2
+        ratio = np.where(separation > 0, concentration / separation, np.nan)
+    return {
+        "cmi": concentration,
+        "gamma": np.where(several, separation, np.nan),
+        "ncmi": np.where(several, ratio, np.nan),
+    }

@@ -1,7 +1,8 @@
 """Operating points: a threshold that keeps a sensitivity, and what it costs in specificity.
 
 A threshold chosen on the slides that it is judged on flatters itself; here the threshold of a fold comes from
-the out-of-fold predictions of the other folds of the same seed, whose patients are others.
+the out-of-fold predictions of the other folds of the same seed, whose patients are others. Where there is one
+test part only, it comes from the validation part of the run, if that is known.
 """
 
 from __future__ import annotations
@@ -34,41 +35,60 @@ def threshold_for_sensitivity(
     return float(found[max(0, math.ceil(round(sensitivity * len(found), 9)) - 1)])
 
 
-def operating_points(frame: pd.DataFrame, classes: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+def operating_points(
+    frame: pd.DataFrame, classes: Sequence[str], validation: pd.DataFrame | None = None
+) -> dict[str, list[dict[str, Any]]]:
     """One-vs-rest operating points of every class.
 
     Args:
         frame: A checked predictions table.
         classes: All classes of the task.
+        validation: The same columns for the validation slides of every fold and seed.
 
     Returns:
         Class → a row for each of ``TARGET_SENSITIVITIES``, JSON-ready (undefined = None):
         ``target_sensitivity``, ``threshold`` (mean over folds and seeds), ``sensitivity``, ``specificity``,
-        ``ppv``, ``npv`` (pooled over all folds and seeds) and ``chosen_on`` (``other folds``, or ``the same
-        slides`` where there is one fold).
+        ``ppv``, ``npv`` (pooled over all folds and seeds) and ``chosen_on`` (``other folds``; with one fold
+        ``validation``, or ``the same slides`` where there is no validation part).
     """
-    several = frame["fold"].nunique() > 1
-    seeds = [part for _, part in frame.groupby("seed", sort=True)]
+    if frame["fold"].nunique() > 1:
+        chosen_on = "other folds"
+    else:
+        chosen_on = "the same slides" if validation is None else "validation"
+    runs = [
+        (judged, _choosing(judged, of_seed, validation, chosen_on))
+        for _, of_seed in frame.groupby("seed", sort=True)
+        for _, judged in of_seed.groupby("fold", sort=True)
+    ]
     return {
-        name: [_point(seeds, name, target, several=several) for target in TARGET_SENSITIVITIES]
+        name: [{**_point(runs, name, target), "chosen_on": chosen_on} for target in TARGET_SENSITIVITIES]
         for name in classes
     }
 
 
-def _point(seeds: Sequence[pd.DataFrame], name: str, target: float, *, several: bool) -> dict[str, Any]:
+def _choosing(
+    judged: pd.DataFrame, of_seed: pd.DataFrame, validation: pd.DataFrame | None, chosen_on: str
+) -> pd.DataFrame:
+    """The rows that choose the threshold for the judged ones."""
+    fold, seed = judged["fold"].iloc[0], judged["seed"].iloc[0]
+    choosing = judged
+    if chosen_on == "other folds":
+        choosing = of_seed[of_seed["fold"] != fold]
+    elif chosen_on == "validation" and validation is not None:
+        choosing = validation[(validation["fold"] == fold) & (validation["seed"] == seed)]
+    return choosing
+
+
+def _point(runs: Sequence[tuple[pd.DataFrame, pd.DataFrame]], name: str, target: float) -> dict[str, Any]:
     thresholds: list[float] = []
     counts = np.zeros(4)
-    for part in seeds:
-        positive, scores = (part["label"] == name).to_numpy(), part[f"p_{name}"].to_numpy(dtype=np.float64)
-        for fold in sorted(set(part["fold"])):
-            judged = (part["fold"] == fold).to_numpy()
-            chosen_on = ~judged if several else judged
-            threshold = threshold_for_sensitivity(positive[chosen_on], scores[chosen_on], target)
-            if math.isnan(threshold):
-                continue
+    for judged, choosing in runs:
+        positive, scores = _binary(choosing, name)
+        threshold = threshold_for_sensitivity(positive, scores, target)
+        if not math.isnan(threshold):
             thresholds.append(threshold)
-            called = scores[judged] >= threshold
-            truth = positive[judged]
+            truth, scores = _binary(judged, name)
+            called = scores >= threshold
             counts += [(called & truth).sum(), (called & ~truth).sum(), (~called & ~truth).sum(),
                        (~called & truth).sum()]  # fmt: skip
     tp, fp, tn, fn = counts
@@ -79,8 +99,11 @@ def _point(seeds: Sequence[pd.DataFrame], name: str, target: float, *, several: 
         "specificity": _share(tn, tn + fp),
         "ppv": _share(tp, tp + fp),
         "npv": _share(tn, tn + fn),
-        "chosen_on": "other folds" if several else "the same slides",
     }
+
+
+def _binary(frame: pd.DataFrame, name: str) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    return (frame["label"] == name).to_numpy(dtype=bool), frame[f"p_{name}"].to_numpy(dtype=np.float64)
 
 
 def _share(part: float, whole: float) -> float | None:

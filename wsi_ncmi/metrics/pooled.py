@@ -12,7 +12,7 @@ from wsi_ncmi.metrics.bootstrap import draw_multiplicities, leave_one_out, sum_b
 from wsi_ncmi.metrics.calibration import brier_terms, nll_terms
 from wsi_ncmi.metrics.classification import check_probabilities, class_positions
 from wsi_ncmi.metrics.confusion import confusion_metrics, per_class_metrics
-from wsi_ncmi.metrics.information import INFORMATION_METRICS, information_metrics
+from wsi_ncmi.metrics.information import information_of_sums, information_terms
 from wsi_ncmi.metrics.ranking import one_vs_rest_auroc, one_vs_rest_average_precision
 
 if TYPE_CHECKING:
@@ -74,14 +74,9 @@ class PooledSeeds:
             {name: np.mean(values, axis=0) for name, values in per_class.items()},
         )
 
-    def information(self) -> dict[str, float]:
-        """CMI, Γ and NCMI of the pooled predictions, means over seeds."""
-        by_seed = [information_metrics(seed.p, seed.truth) for seed in self._seeds]
-        return {name: float(np.mean([values[name] for values in by_seed])) for name in INFORMATION_METRICS}
-
     def bootstrap(self, resamples: int, seed: int, *, ranking: bool = True) -> tuple[_Values, _Values]:
         """As ``values`` for ``resamples`` draws of patients: (resamples,) and (resamples, C)."""
-        width = max(len(s.truth) for s in self._seeds) if ranking else len(self.classes) ** 2
+        width = max(len(s.truth) for s in self._seeds) if ranking else 3 * len(self.classes) ** 2
         parts = [
             self.values(weights, ranking=ranking)
             for weights in draw_multiplicities(len(self.patients), resamples, seed, width)
@@ -113,7 +108,9 @@ class _Seed:
         which = np.clip(np.ceil(confidence * _ECE_BINS).astype(np.int64) - 1, 0, _ECE_BINS - 1)
         gaps = np.eye(_ECE_BINS)[which] * gap[:, None]
         terms = np.stack([brier_terms(self.truth, self.p), nll_terms(self.truth, self.p)], axis=1)
-        self._sums = sum_by_patient(np.concatenate([cells, terms, gaps], axis=1), patient, patients)
+        information = information_terms(self.p, self.truth)
+        columns = np.concatenate([cells, terms, gaps, information], axis=1)
+        self._sums = sum_by_patient(columns, patient, patients)
         self.confusion: _Floats = self._sums[:, : c * c].sum(axis=0).reshape(c, c)
 
     def values(self, weights: _Floats, *, ranking: bool) -> tuple[_Values, _Values]:
@@ -132,5 +129,7 @@ class _Seed:
         with np.errstate(invalid="ignore", divide="ignore"):
             overall["brier"] = sums[:, c * c] / total
             overall["nll"] = sums[:, c * c + 1] / total
-            overall["ece"] = np.abs(sums[:, c * c + 2 :]).sum(axis=1) / total
+            gaps = sums[:, c * c + 2 : c * c + 2 + _ECE_BINS]
+            overall["ece"] = np.abs(gaps).sum(axis=1) / total
+        overall |= information_of_sums(sums[:, c * c + 2 + _ECE_BINS :], c)
         return overall, per_class

@@ -10,6 +10,7 @@ from wsi_ncmi.errors import InputError
 from wsi_ncmi.metrics import Evaluation, PairedComparison
 from wsi_ncmi.reporting.flow import FlowStep
 from wsi_ncmi.reporting.paths import without_folders
+from wsi_ncmi.reporting.pictures import SlidePicture
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,11 +34,17 @@ class ReportInput:
         flow: From the slides found to the slides used, see :func:`cohort_flow`.
         splits: ``Splits.meta``: counts of every part of every fold, and its warnings.
         comparisons: Name of another loss → headline minus that loss, paired.
-        leaks: Findings of the leak audit as sentences; empty = clean, None = no audit was made.
+        leaks: Leaks that the audit found, as sentences; empty = clean, None = no audit was made.
+        audit_remarks: What else it found that is no leak (a centre missing from a part), as sentences.
         config: The job's configuration.
         provenance: ``collect_provenance()``.
         hashes: What → hash of the data it stands for, for example ``labels`` → SHA-256.
         warnings: Sentences that must stand on top, beside those of evaluation and splits.
+        pictures: Slide id → its pictures, for the slides of :func:`wsi_ncmi.reporting.best_and_worst`.
+        compared: What the leak audit compared → of how many slides it was known.
+        audit_notes: What the audit could not look at, in sentences.
+        attention: What the attention of the pictures is; not every model's is a pooling weight.
+        features: What made the features (encoder, resolution, …), by name; empty where they don't say.
     """
 
     title: str
@@ -53,6 +60,12 @@ class ReportInput:
     provenance: Mapping[str, Any] | None = None
     hashes: Mapping[str, str] = field(default_factory=dict)
     warnings: Sequence[str] = ()
+    pictures: Mapping[str, SlidePicture] = field(default_factory=dict)
+    compared: Mapping[str, int] = field(default_factory=dict)
+    audit_remarks: Sequence[str] = ()
+    audit_notes: Sequence[str] = ()
+    attention: str = ""
+    features: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.evaluations:

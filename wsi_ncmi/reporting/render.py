@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,12 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from wsi_ncmi.files import write_text
-from wsi_ncmi.reporting import tables, wording
+from wsi_ncmi.metrics import Estimate, Evaluation
+from wsi_ncmi.metrics.evaluate import FEW_PATIENTS_OF_A_PART
+from wsi_ncmi.reporting import decisions, tables, wording
+from wsi_ncmi.reporting.confusion import confusion_tables, stage_table
 from wsi_ncmi.reporting.content import ReportInput
-from wsi_ncmi.reporting.figures import (
-    Figure,
-    calibration_figure,
-    information_figure,
-    learning_figures,
-    ranking_figures,
-)
+from wsi_ncmi.reporting.figures import Figure, FigureGroups, report_figures
 from wsi_ncmi.reporting.paths import without_folders
 from wsi_ncmi.reporting.slides import best_and_worst
 
@@ -55,11 +53,12 @@ def _plotly() -> str:
     return str(get_plotlyjs())
 
 
-def render_report(data: ReportInput) -> str:
+def render_report(data: ReportInput, figures: FigureGroups | None = None) -> str:
     """Renders the report.
 
     Args:
         data: What it is made from; sections without content are left out.
+        figures: Its figures, where they were made already.
 
     Returns:
         One HTML document with styles, scripts and figures inside: it opens from disk, loads nothing, and its
@@ -67,14 +66,8 @@ def render_report(data: ReportInput) -> str:
     """
     evaluation = data.headline
     predictions = data.predictions_of(data.headline_name)
-    names = list(data.evaluations)
-    learning = learning_figures(data.curves, names)
-    information = information_figure(data.curves, names)
-    figures = {
-        "ranking": ranking_figures(predictions, evaluation),
-        "calibration": [calibration_figure(predictions, evaluation)],
-        "learning": [*learning, *([information] if information else [])],
-    }
+    if figures is None:
+        figures = report_figures(predictions, evaluation, data.curves, list(data.evaluations))
     worst, best, n_wrong = best_and_worst(predictions, evaluation, ledger=data.ledger)
     beside = [name for name in tables.headline_companions() if name in evaluation.metrics]
     page = _environment().get_template("report.html.j2")
@@ -82,16 +75,32 @@ def render_report(data: ReportInput) -> str:
         data=data,
         evaluation=evaluation,
         headline=tables.cell(evaluation.metrics["macro_f1"]),
+        headline_bca=wording.interval(_bca(evaluation.metrics["macro_f1"])),
+        spread=tables.spread_rows(evaluation),
+        operating=decisions.operating_rows(evaluation),
+        thresholds_chosen_on=decisions.thresholds_chosen_on(evaluation),
+        abstention=decisions.abstention_rows(evaluation),
+        recalibration=decisions.recalibration_rows(evaluation),
+        recalibration_source=decisions.recalibration_source(evaluation),
+        stages=stage_table(evaluation),
+        stage_kappa=_staged(evaluation, "kappa_quadratic"),
+        stage_accuracy=_staged(evaluation, "accuracy"),
+        attention_meaning=data.attention,
+        features=[
+            (key.replace("_", " "), str(value)) for key, value in without_folders(data.features).items()
+        ],
         folds=evaluation.over_folds.get("macro_f1"),
         seeds=evaluation.over_seeds.get("macro_f1"),
         beside=[(wording.words_of(name), tables.cell(evaluation.metrics[name])) for name in beside],
         warnings=data.all_warnings(),
         metric_rows=tables.metric_rows(data.evaluations),
         class_rows=tables.class_rows(evaluation),
-        confusion=tables.confusion_tables(data.evaluations),
+        confusion=confusion_tables(data.evaluations),
+        few_patients=FEW_PATIENTS_OF_A_PART,
         centre_rows=tables.centre_rows(evaluation),
         part_rows=tables.part_rows(data),
         leaks=None if data.leaks is None else [without_folders(str(leak)) for leak in data.leaks],
+        remarks=[without_folders(str(remark)) for remark in data.audit_remarks],
         ledger=_ledger_rows(data),
         figures=figures,
         worst=worst,
@@ -107,9 +116,24 @@ def render_report(data: ReportInput) -> str:
     )
 
 
-def write_report(data: ReportInput, path: Path) -> None:
+def write_report(data: ReportInput, path: Path, figures: FigureGroups | None = None) -> None:
     """Renders the report and writes it atomically."""
-    write_text(path, render_report(data))
+    write_text(path, render_report(data, figures))
+
+
+def _bca(estimate: Estimate) -> Estimate:
+    return Estimate(estimate.value, estimate.bca_low, estimate.bca_high)
+
+
+def _staged(evaluation: Evaluation, metric: str) -> tables.Cell | None:
+    if evaluation.staging is None:
+        return None
+    found = evaluation.staging[metric]
+    # As in metrics.json, where undefined numbers are null.
+    value, low, high = (
+        math.nan if found[key] is None else found[key] for key in ("value", "ci_low", "ci_high")
+    )
+    return tables.cell(Estimate(value, low, high, found.get("reason", "")))
 
 
 def _figures_json(figures: list[Figure]) -> str:
@@ -139,7 +163,11 @@ def _facts(provenance: Any) -> list[tuple[str, str]]:
         "software": "Software",
         "python": "Python",
         "platform": "Platform",
+        "cpu": "CPU",
         "cpu_count": "CPU cores usable",
+        "memory_gib": "Memory (GiB)",
+        "gpus": "GPUs",
+        "cuda": "CUDA",
         "device": "Device",
         "verb": "Command",
         "utc": "Finished (UTC)",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from wsi_ncmi.metrics import Evaluation
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["SlideRow", "best_and_worst"]
+__all__ = ["SlideRow", "all_slides", "best_and_worst"]
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,33 @@ def best_and_worst(
 
     Returns:
         ``(worst, best, n_wrong)``: slides that most runs get wrong, the surest errors first; slides that all
-        runs get right, the surest first; how many slides are wrong in most runs.
+        runs get right, the surest of each class in turn; how many slides are wrong in most runs.
     """
+    rows = all_slides(predictions, evaluation, ledger=ledger)
+    wrong = sorted((row for row in rows if row.prediction != row.label), key=lambda row: -row.p_prediction)
+    right = sorted((row for row in rows if row.wrong == 0), key=lambda row: -row.p_label)
+    return wrong[:limit_worst], _of_each_class(right, evaluation.classes)[:limit_best], len(wrong)
+
+
+def _of_each_class(rows: Sequence[SlideRow], classes: Sequence[str]) -> list[SlideRow]:
+    """One of each class in turn, as long as there are any; a patient's further slides last."""
+    queues = {name: [row for row in rows if row.label == name] for name in classes}
+    ordered: list[SlideRow] = []
+    seen: set[str] = set()
+    while any(queues.values()):
+        for queue in queues.values():
+            if queue:
+                row = next((row for row in queue if row.case_id not in seen), queue[0])
+                queue.remove(row)
+                seen.add(row.case_id)
+                ordered.append(row)
+    return ordered
+
+
+def all_slides(
+    predictions: pd.DataFrame, evaluation: Evaluation, *, ledger: pd.DataFrame | None = None
+) -> list[SlideRow]:
+    """Every slide of one loss, by id; arguments as for :func:`best_and_worst`."""
     classes = evaluation.classes
     columns = [f"p_{name}" for name in classes]
     tiles: dict[str, str] = {}
@@ -97,6 +123,4 @@ def best_and_worst(
                 tiles=tiles.get(str(slide_id), ""),
             )
         )
-    wrong = sorted((row for row in rows if row.prediction != row.label), key=lambda row: -row.p_prediction)
-    right = sorted((row for row in rows if row.wrong == 0), key=lambda row: -row.p_label)
-    return wrong[:limit_worst], right[:limit_best], len(wrong)
+    return rows

@@ -7,6 +7,8 @@ from pathlib import Path
 from wsi_ncmi.files import write_text
 from wsi_ncmi.reporting import tables
 from wsi_ncmi.reporting.content import ReportInput
+from wsi_ncmi.reporting.paths import without_folders
+from wsi_ncmi.reporting.reporting_items import reporting_items
 from wsi_ncmi.reporting.wording import count, interval, number
 
 __all__ = ["render_summary", "write_summary"]
@@ -19,7 +21,8 @@ def render_summary(data: ReportInput) -> str:
         data: What the report is made from.
 
     Returns:
-        Markdown: headline, warnings, metrics of every loss, classes and versions.
+        Markdown: headline, warnings, metrics of every loss, classes, centres, comparisons, and the reporting
+        items that the run can fill.
     """
     evaluation = data.headline
     headline = evaluation.metrics["macro_f1"]
@@ -51,9 +54,36 @@ def render_summary(data: ReportInput) -> str:
         lines.append(
             f"| {_text(group.name)} | {group.slides} | {group.patients} | " + " | ".join(cells) + " |"
         )
+    lines += _spread(data)
+    if evaluation.per_centre:
+        lines += [
+            "",
+            "| centre | slides | patients | macro-F1 | balanced accuracy | accuracy |",
+            "|---|---|---|---|---|---|",
+        ]
+        for group in tables.centre_rows(evaluation):
+            names_of = ("macro_f1", "balanced_accuracy", "accuracy")
+            cells = [_cell(group.cells.get(metric)) for metric in names_of]
+            lines.append(
+                f"| {_text(group.name)} | {group.slides} | {group.patients} | " + " | ".join(cells) + " |"
+            )
+    for other, pair in data.comparisons.items():
+        p = f", p {number(pair.p_value)}" if pair.runs else ""
+        lines += [
+            "",
+            f"Macro-F1 of {_text(data.headline_name) or 'this run'} minus {_text(other)}: "
+            f"{number(pair.difference)} (95 % CI {number(pair.ci_low)} to {number(pair.ci_high)}{p}).",
+        ]
     if data.flow:
         steps = [f"{step.slides} {_text(step.name)}" for step in data.flow]
         lines += ["", f"Cohort: {' → '.join(steps)}."]
+    lines += ["", "## Reporting items", ""]
+    lines += ["After TRIPOD+AI (Collins et al. 2024, BMJ 385:e078378), filled from the run.", ""]
+    lines += ["| item | topic | from this run |", "|---|---|---|"]
+    lines += [
+        f"| {item.number} | {item.topic} | {_text(str(without_folders(item.text)))} |"
+        for item in reporting_items(data)
+    ]
     software = (data.provenance or {}).get("software")
     if software:
         lines += ["", f"Made with {_text(str(software))}."]
@@ -63,6 +93,16 @@ def render_summary(data: ReportInput) -> str:
 def write_summary(data: ReportInput, path: Path) -> None:
     """Renders the summary and writes it atomically."""
     write_text(path, render_summary(data))
+
+
+def _spread(data: ReportInput) -> list[str]:
+    told = []
+    evaluation = data.headline
+    for what, spreads in (("folds", evaluation.over_folds), ("seeds", evaluation.over_seeds)):
+        found = spreads.get("macro_f1")
+        if found is not None and found.n > 1:
+            told.append(f"over {found.n} {what} mean {number(found.mean)}, SD {number(found.sd)}")
+    return ["", f"Spread of macro-F1, apart from the interval: {'; '.join(told)}."] if told else []
 
 
 def _cell(cell: tables.Cell | None) -> str:

@@ -14,14 +14,14 @@ from wsi_ncmi.reporting.wording import METRIC_WORDS, MetricWords, interval, numb
 
 __all__ = [
     "Cell",
-    "ConfusionTable",
+    "SpreadRow",
     "cell",
     "centre_rows",
     "class_rows",
-    "confusion_tables",
     "headline_companions",
     "metric_rows",
     "part_rows",
+    "spread_rows",
 ]
 
 
@@ -78,6 +78,35 @@ def metric_rows(evaluations: Mapping[str, Evaluation]) -> list[MetricRow]:
     return rows
 
 
+@dataclass(frozen=True)
+class SpreadRow:
+    """Mean and standard deviation of a metric over folds and over seeds, as text; ``–`` = only one."""
+
+    words: MetricWords
+    folds: str
+    folds_sd: str
+    seeds: str
+    seeds_sd: str
+
+
+_SPREAD_METRICS = ("macro_f1", "balanced_accuracy", "accuracy", "auroc_macro_ovr", "kappa_quadratic", "mcc")
+
+
+def spread_rows(evaluation: Evaluation) -> list[SpreadRow]:
+    """Rows for the metrics that vary; none where there is but one fold and one seed."""
+    if evaluation.n_folds < 2 and len(evaluation.seeds) < 2:
+        return []
+    rows = []
+    for name in _SPREAD_METRICS:
+        cells = []
+        for spread in (evaluation.over_folds.get(name), evaluation.over_seeds.get(name)):
+            several = spread is not None and spread.n > 1
+            cells += [number(spread.mean), number(spread.sd)] if spread and several else ["–", "–"]
+        if cells != ["–"] * 4:
+            rows.append(SpreadRow(words_of(name), *cells))
+    return rows
+
+
 def headline_companions() -> tuple[str, ...]:
     """Metrics that stand beside the headline, as far as the evaluation has them."""
     return ("balanced_accuracy", "auroc_macro_ovr", "accuracy", "kappa_quadratic", "ece", "ncmi")
@@ -117,62 +146,6 @@ def centre_rows(evaluation: Evaluation) -> list[GroupRow]:
         )
         for name, estimates in evaluation.per_centre.items()
     ]
-
-
-@dataclass(frozen=True)
-class ConfusionTable:
-    """A confusion matrix as text and shares.
-
-    Attributes:
-        name: The loss.
-        classes: In order.
-        counts: Rows of counts as text (mean over seeds).
-        shares: Rows of shares of the true class, 0 … 1.
-        totals: Row sums as text.
-        predicted: Column sums as text.
-        sentence: What the matrix says, for those who do not see it.
-    """
-
-    name: str
-    classes: tuple[str, ...]
-    counts: list[list[str]]
-    shares: list[list[float]]
-    totals: list[str]
-    predicted: list[str]
-    sentence: str
-
-
-def confusion_tables(evaluations: Mapping[str, Evaluation]) -> list[ConfusionTable]:
-    """One table a loss."""
-    return [_confusion(name, evaluation) for name, evaluation in evaluations.items()]
-
-
-def _confusion(name: str, evaluation: Evaluation) -> ConfusionTable:
-    matrix = np.asarray(evaluation.confusion, dtype=np.float64)
-    whole = bool(np.allclose(matrix, np.round(matrix)))
-
-    def text(value: float) -> str:
-        return f"{value:,.0f}" if whole else f"{value:,.1f}"
-
-    sums = matrix.sum(axis=1, keepdims=True)
-    shares = np.divide(matrix, sums, out=np.zeros_like(matrix), where=sums > 0)
-    wrong = matrix - np.diag(np.diag(matrix))
-    sentence = f"{text(np.trace(matrix))} of {text(matrix.sum())} slides are on the diagonal."
-    if wrong.max() > 0:
-        i, j = np.unravel_index(int(wrong.argmax()), wrong.shape)
-        sentence += (
-            f" The most frequent error is {evaluation.classes[i]} taken for {evaluation.classes[j]}: "
-            f"{text(wrong[i, j])} slides, {100 * shares[i, j]:.0f} % of {evaluation.classes[i]}."
-        )
-    return ConfusionTable(
-        name=name,
-        classes=evaluation.classes,
-        counts=[[text(value) for value in row] for row in matrix],
-        shares=[[float(value) for value in row] for row in shares],
-        totals=[text(value) for value in matrix.sum(axis=1)],
-        predicted=[text(value) for value in matrix.sum(axis=0)],
-        sentence=sentence,
-    )
 
 
 def part_rows(data: ReportInput) -> list[tuple[str, list[tuple[int, int]]]]:

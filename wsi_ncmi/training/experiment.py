@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from wsi_ncmi.cohorts import Cohort, Splits, open_bag_source
+from wsi_ncmi.cohorts import Cohort, Evidence, Splits, open_bag_source
 from wsi_ncmi.errors import InputError, TrainingError, WsiNcmiError
 from wsi_ncmi.files import atomic_path, ensure_folder
 from wsi_ncmi.losses import LossOptions
@@ -73,6 +73,7 @@ def run_experiment(
     overwrite: bool = False,
     allow_leak: bool = False,
     encoder: Mapping[str, Any] | None = None,
+    evidence: Evidence | None = None,
     progress: ProgressReporter | None = None,
 ) -> ExperimentResult:
     """Trains every loss with every seed on every fold and predicts the test parts.
@@ -94,6 +95,7 @@ def run_experiment(
         overwrite: Replace runs of another configuration.
         allow_leak: Train although a patient, slide or image is in two parts of a fold.
         encoder: What made the features, stored with each model.
+        evidence: What the leak audit may compare beside labels and fingerprints.
         progress: Told about every epoch.
 
     Returns:
@@ -103,7 +105,7 @@ def run_experiment(
         InputError: Wrong input, or ``out`` holds runs of another configuration; nothing was started.
         TrainingError: Not one run has a result.
     """
-    refuse_leaks(splits, cohort, allow_leak=allow_leak)
+    refuse_leaks(splits, cohort, allow_leak=allow_leak, evidence=evidence)
     runs = plan_runs(named_losses(losses), len(splits.folds), seeds, out)
     alone = training if workers == 1 else replace(training, threads=1)
     setup = partial(_open_context, source_path, cohort, splits, model, alone, dict(encoder or {}))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from wsi_ncmi.cohorts import Cohort, Splits, find_leaks
+from wsi_ncmi.cohorts import SHARED_KINDS, Cohort, Evidence, Splits, find_leaks
 from wsi_ncmi.errors import InputError
 from wsi_ncmi.files import path_safe
 from wsi_ncmi.losses import LossOptions
@@ -27,24 +27,26 @@ def plan_runs(losses: Mapping[str, LossOptions], folds: int, seeds: Sequence[int
     ]
 
 
-def refuse_leaks(splits: Splits, cohort: Cohort, *, allow_leak: bool) -> None:
+def refuse_leaks(
+    splits: Splits, cohort: Cohort, *, allow_leak: bool, evidence: Evidence | None = None
+) -> None:
     """Stops before any training when the audit finds what would falsify the result.
 
     Args:
         splits: The folds.
         cohort: Their labels.
         allow_leak: Accept a patient, slide or image in two parts (not a part that can't be trained on).
+        evidence: What else is known of the slides: inventory, thumbnails, hashes of features.
 
     Raises:
         InputError: The first fatal finding.
     """
-    shared = ("patient", "slide", "content")
-    fatal = [leak for leak in find_leaks(splits, cohort) if leak.fatal]
+    fatal = [leak for leak in find_leaks(splits, cohort, evidence=evidence) if leak.fatal]
     if allow_leak:
-        fatal = [leak for leak in fatal if leak.kind not in shared]
+        fatal = [leak for leak in fatal if leak.kind not in SHARED_KINDS]
     if fatal:
         more = f" (and {len(fatal) - 1} more)" if len(fatal) > 1 else ""
-        remedy = " or pass --allow-leak" if fatal[0].kind in shared else ""
+        remedy = " or pass --allow-leak" if fatal[0].kind in SHARED_KINDS else ""
         raise InputError(f"{fatal[0].detail.rstrip('.')}{more}; make the splits again{remedy}.")
 
 

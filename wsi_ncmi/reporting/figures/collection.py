@@ -1,0 +1,45 @@
+"""All figures of a report, in the order and groups of its sections."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from wsi_ncmi.metrics import Evaluation
+from wsi_ncmi.reporting.figures.calibration import calibration_figure
+from wsi_ncmi.reporting.figures.figure import Figure
+from wsi_ncmi.reporting.figures.information import information_figure
+from wsi_ncmi.reporting.figures.learning import learning_figures
+from wsi_ncmi.reporting.figures.ranking import ranking_figures
+from wsi_ncmi.reporting.figures.selective import selective_figure
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["FigureGroups", "report_figures"]
+
+FigureGroups = dict[str, list[Figure]]
+
+
+def report_figures(
+    predictions: pd.DataFrame, evaluation: Evaluation, curves: pd.DataFrame | None, names: Sequence[str]
+) -> FigureGroups:
+    """Makes the figures.
+
+    Args:
+        predictions: Rows of the headline loss.
+        evaluation: Its evaluation.
+        curves: Learning curves of all losses, or None.
+        names: The losses, the headline first.
+
+    Returns:
+        ``ranking`` (ROC, PR), ``calibration``, ``selective`` (coverage–risk) and ``learning`` (curves, then
+        concentration against separation); a group may be empty.
+    """
+    information = information_figure(curves, names)
+    return {
+        "ranking": ranking_figures(predictions, evaluation),
+        "calibration": [calibration_figure(predictions, evaluation)],
+        "selective": [selective_figure(predictions, evaluation)],
+        "learning": [*learning_figures(curves, names), *([information] if information else [])],
+    }

@@ -1,0 +1,173 @@
+"""The figures as PNG and SVG for papers: what the page's browser draws, drawn by matplotlib."""
+
+from __future__ import annotations
+
+import html
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from wsi_ncmi.reporting.figures.figure import Figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
+    from numpy.typing import NDArray
+
+__all__ = ["FORMATS", "draw_confusion", "draw_figure"]
+
+FORMATS = ("png", "svg")
+# Those of the page's light theme (report.js): told apart by lightness as well as hue.
+_PALETTE = (
+    "#0067a5", "#c94f00", "#00805e", "#a8437f", "#806500", "#5b4bb5", "#2f7f95", "#555b66",
+)  # fmt: skip
+_FAINT = "#97a3af"
+_DASHES = {
+    "solid": "-", "dash": "--", "dot": ":", "dashdot": "-.", "longdash": (0, (8, 3)),
+    "longdashdot": (0, (8, 3, 2, 3)),
+}  # fmt: skip
+_INCHES = (4.6, 3.7)
+_DPI = 160
+_SMALL = 8
+# Text stays text (searchable, editable), and neither date nor program is written: same run, same bytes.
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none", "svg.hashsalt": "wsi-ncmi", "font.size": 9, "axes.spines.top": False,
+    "axes.spines.right": False, "axes.grid": True, "grid.color": "#e3e8ed", "axes.axisbelow": True,
+    "legend.frameon": False, "legend.fontsize": _SMALL,
+}  # fmt: skip
+
+
+def draw_figure(figure: Figure) -> dict[str, bytes]:
+    """Draws one figure.
+
+    Args:
+        figure: As the page has it.
+
+    Returns:
+        Format (``FORMATS``) → content of the file; the same input gives the same bytes.
+    """
+    with _styled() as mpl_figure:
+        canvas: Canvas = mpl_figure(figsize=_INCHES, layout="constrained")
+        places = _places(canvas, figure.layout)
+        for trace in figure.traces:
+            ax = places[str(trace.get("yaxis", "y"))]
+            _draw_trace(ax, trace)
+        _finish(places, figure.layout)
+        return _written(canvas)
+
+
+def draw_confusion(classes: Sequence[str], counts: NDArray[np.float64]) -> dict[str, bytes]:
+    """Draws a confusion matrix: counts, shaded by their share of the true class.
+
+    Args:
+        classes: Names in order.
+        counts: (C, C) ``[true, predicted]``.
+
+    Returns:
+        Format → content of the file.
+    """
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
+    n, whole = len(classes), bool(np.allclose(counts, np.round(counts)))
+    with _styled() as mpl_figure:
+        side = max(3.4, 0.42 * n + 1.6)
+        canvas: Canvas = mpl_figure(figsize=(side + 0.4, side), layout="constrained")
+        ax = canvas.add_subplot()
+        ax.grid(visible=False)
+        image = ax.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
+        canvas.colorbar(image, ax=ax, label="Share of the true class", shrink=0.8)
+        ax.set_xticks(range(n), classes, rotation=45, ha="right", rotation_mode="anchor")
+        ax.set_yticks(range(n), classes)
+        ax.set_xlabel("Predicted class")
+        ax.set_ylabel("True class")
+        for i, j in np.ndindex(n, n):
+            text = f"{counts[i, j]:,.0f}" if whole else f"{counts[i, j]:,.1f}"
+            colour = "white" if shares[i, j] > 0.55 else "black"
+            ax.text(j, i, text, ha="center", va="center", color=colour, fontsize=_SMALL if n <= 12 else 6)
+        return _written(canvas)
+
+
+class _styled:  # noqa: N801 - used as a function
+    """The style, and matplotlib's figure class: not pyplot, whose state all threads share."""
+
+    def __enter__(self) -> type[Canvas]:
+        import matplotlib as mpl
+        from matplotlib.figure import Figure as Canvas
+
+        self._style = mpl.rc_context(_STYLE)
+        self._style.__enter__()
+        return Canvas
+
+    def __exit__(self, *error: object) -> None:
+        self._style.__exit__(None, None, None)
+
+
+def _places(canvas: Canvas, layout: dict[str, Any]) -> dict[str, Axes]:
+    """The page's y axes → places to draw in; a second one lies below the first and shares its x axis."""
+    if "yaxis2" not in layout:
+        return {"y": canvas.add_subplot()}
+    top, bottom = canvas.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    return {"y": top, "y2": bottom}
+
+
+def _draw_trace(ax: Axes, trace: dict[str, Any]) -> None:
+    meta = trace.get("meta", {})
+    colour = _FAINT if meta.get("faint") else _PALETTE[meta.get("colour", 0) % len(_PALETTE)]
+    x, y = (np.array([np.nan if v is None else v for v in trace[axis]], dtype=np.float64) for axis in "xy")
+    if trace["type"] == "bar":
+        ax.bar(x, y, width=trace.get("width", 0.8), color=colour, alpha=0.45)
+    elif meta.get("band"):
+        ax.fill(x, y, color=colour, alpha=0.16, linewidth=0)
+    else:
+        style = trace.get("line", {})
+        ax.plot(
+            x, y, color=colour, linewidth=0.75 * style.get("width", 2.0),
+            linestyle=_DASHES[style.get("dash", "solid")], alpha=trace.get("opacity", 1.0),
+            label=_label(trace),
+        )  # fmt: skip
+        if "markers" in trace.get("mode", ""):
+            size = trace.get("marker", {}).get("size", 6)
+            ax.scatter(x, y, s=(0.75 * np.asarray(size, dtype=np.float64)) ** 2, color=colour, zorder=3)
+
+
+def _label(trace: dict[str, Any]) -> str | None:
+    # The names are escaped for Plotly, which would read them as HTML.
+    name = html.unescape(str(trace.get("name", "")))
+    return name if name and trace.get("showlegend", True) else None
+
+
+def _finish(places: dict[str, Axes], layout: dict[str, Any]) -> None:
+    lowest = list(places.values())[-1]
+    lowest.set_xlabel(layout["xaxis"]["title"]["text"])
+    for name, ax in places.items():
+        described = layout[name.replace("y", "yaxis", 1)]
+        ax.set_ylabel(described["title"]["text"])
+        for ticks, of in ((ax.yaxis, described), (ax.xaxis, layout["xaxis"])):
+            if of.get("tickformat") == ".0%":
+                ticks.set_major_formatter(_percent)
+        if "range" in described:
+            ax.set_ylim(*described["range"])
+        if "range" in layout["xaxis"]:
+            ax.set_xlim(*layout["xaxis"]["range"])
+        if layout["xaxis"].get("rangemode") == "tozero":
+            ax.set_xlim(left=0)
+        if layout.get("legend", {}).get("below") and ax.get_legend_handles_labels()[1]:
+            ax.legend()
+
+
+def _percent(value: float, _: float) -> str:
+    return f"{100 * value:.0f} %"
+
+
+def _written(canvas: Canvas) -> dict[str, bytes]:
+    found = {}
+    canvas.draw_without_rendering()  # lays everything out, once for all formats
+    canvas.set_layout_engine("none")
+    for kind in FORMATS:
+        stream = io.BytesIO()
+        metadata = {"Software": None} if kind == "png" else {"Date": None, "Creator": None}
+        canvas.savefig(stream, format=kind, dpi=_DPI, metadata=metadata)
+        found[kind] = stream.getvalue()
+    return found

@@ -1,0 +1,151 @@
+"""A slide in small for the report, and the same with the attention of its tiles over it."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_ncmi.features import thumbnail_area, undrawn_thumbnail
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["SlidePicture", "TileAttention", "slide_picture"]
+
+_LONGEST_PX = 320
+_QUALITY = 70
+_STRENGTH = 0.62  # of the colour over the grey slide
+_HEAD = 0.1
+
+_Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class TileAttention:
+    """Where a model looked on a slide.
+
+    Attributes:
+        level0_px: Width and height of the slide.
+        coords: int64 (N, 2), level-0 top-left corners of the tiles.
+        tile_px: Width and height of a tile in level-0 pixels.
+        attention: float32 (N,), summing to 1; mean over the models that tested the slide.
+        models: How many those were.
+    """
+
+    level0_px: tuple[int, int]
+    coords: NDArray[np.int64]
+    tile_px: tuple[float, float]
+    attention: _Floats
+    models: int
+
+
+@dataclass(frozen=True)
+class SlidePicture:
+    """What the report shows of a slide.
+
+    Attributes:
+        slide: The slide in small, a ``data:`` address.
+        attention: The same in grey under the attention, or ``""``.
+        width: Width of both in pixels.
+        height: Their height.
+        alt: What the first shows, for those who don't see it.
+        attention_alt: What the second shows.
+        sentence: How concentrated the attention is.
+    """
+
+    slide: str
+    attention: str
+    width: int
+    height: int
+    alt: str
+    attention_alt: str
+    sentence: str
+
+
+def slide_picture(slide_id: str, thumbnail: Path, found: TileAttention) -> SlidePicture | None:
+    """Draws a slide's pair of pictures.
+
+    Args:
+        slide_id: Its name.
+        thumbnail: The picture that the extraction made of it.
+        found: The attention.
+
+    Returns:
+        The pair; None where the thumbnail is missing, can't be read, or doesn't tell which part of it is the
+        slide.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(thumbnail) as picture:
+            area = thumbnail_area(picture, found.level0_px)
+            if area is None:
+                return None
+            drawn = picture.convert("RGB").crop((0, 0, *area))
+            plain = undrawn_thumbnail(picture) or drawn
+    except (OSError, UnidentifiedImageError):
+        return None
+    drawn.thumbnail((_LONGEST_PX, _LONGEST_PX))
+    plain = plain.resize(drawn.size)
+    top = _share_of_head(found.attention)
+    models = f"mean of {found.models} models" if found.models > 1 else "one model"
+    sentence = f"{len(found.attention):,} tiles; the most attended tenth holds {top:.0%} of the attention."
+    return SlidePicture(
+        slide=_address(plain),
+        attention=_address(_with_attention(plain, found)),
+        width=drawn.width,
+        height=drawn.height,
+        alt=f"Slide {slide_id} in small",
+        attention_alt=f"Attention on slide {slide_id}, {models}: {sentence}",
+        sentence=sentence,
+    )
+
+
+def _share_of_head(attention: _Floats) -> float:
+    order = np.sort(attention)[::-1]
+    return float(order[: max(1, round(_HEAD * len(order)))].sum() / max(float(order.sum()), 1e-12))
+
+
+def _with_attention(small: Image.Image, found: TileAttention) -> Image.Image:
+    """The slide in grey, tiles coloured by the rank of their attention within the slide."""
+    import matplotlib as mpl
+    from PIL import Image
+
+    canvas = np.asarray(small.convert("L").convert("RGB"), dtype=np.float32)
+    height, width = canvas.shape[:2]
+    scale = np.array([width / found.level0_px[0], height / found.level0_px[1]])
+    starts = np.floor(found.coords * scale).astype(np.int64)
+    ends = np.maximum(
+        np.ceil((found.coords + np.asarray(found.tile_px)) * scale).astype(np.int64), starts + 1
+    )
+    sums, counts = np.zeros((height, width), np.float32), np.zeros((height, width), np.float32)
+    ranks = _ranks(found.attention)
+    for (x0, y0), (x1, y1), rank in zip(starts, ends, ranks, strict=True):
+        sums[y0:y1, x0:x1] += rank
+        counts[y0:y1, x0:x1] += 1.0
+    covered = counts > 0
+    colours = mpl.colormaps["viridis"](sums[covered] / counts[covered])[:, :3] * 255.0
+    canvas[covered] += (colours.astype(np.float32) - canvas[covered]) * np.float32(_STRENGTH)
+    return Image.fromarray(np.clip(np.rint(canvas), 0, 255).astype(np.uint8))
+
+
+def _ranks(attention: _Floats) -> _Floats:
+    """Ranks from 0 to 1, equal attention sharing its mean rank."""
+    from scipy.stats import rankdata
+
+    if len(attention) < 2:
+        return np.ones(len(attention), np.float32)
+    ranks = (rankdata(attention) - 1.0) / (len(attention) - 1.0)
+    return np.asarray(ranks, dtype=np.float32)
+
+
+def _address(picture: Image.Image) -> str:
+    written = io.BytesIO()
+    picture.save(written, format="WEBP", quality=_QUALITY)
+    return f"data:image/webp;base64,{base64.b64encode(written.getvalue()).decode('ascii')}"
