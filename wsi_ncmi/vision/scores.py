@@ -41,7 +41,8 @@ def features_of(
         parts = []
         for x in batches.plain(mine, _EVALUATION_BATCH):
             with amp:
-                parts.append(network(x).float())
+                # A copy: a captured CUDA graph writes its next output into the same place.
+                parts.append(network(x).float().clone())
     finally:
         network.train(training)
     z = torch.cat(parts)

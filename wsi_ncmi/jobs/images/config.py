@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from wsi_ncmi.files import path_safe
 from wsi_ncmi.losses import PRESETS, LossOptions
@@ -70,9 +70,9 @@ class ImageJobConfig:
     out: Path = Path("out")
     data: ImageDataOptions = Field(default_factory=ImageDataOptions)
     network: NetworkOptions = Field(default_factory=NetworkOptions)
-    losses: Annotated[dict[str, LossOptions], BeforeValidator(_named), Field(min_length=1)] = Field(
-        default_factory=lambda: {"ce": LossOptions(name="ce"), "ncmi": LossOptions()}
-    )
+    losses: Annotated[
+        dict[str, LossOptions], BeforeValidator(_named), AfterValidator(_folders), Field(min_length=1)
+    ] = Field(default_factory=lambda: {"ce": LossOptions(name="ce"), "ncmi": LossOptions()})
     seeds: Annotated[int, Field(ge=1, le=1000)] = 1
     first_seed: Annotated[int, Field(ge=0)] = 0
     recipe: RecipeOptions = Field(default_factory=RecipeOptions)

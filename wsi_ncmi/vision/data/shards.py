@@ -117,7 +117,12 @@ def _list_shard(number: int, shard: Path) -> list[_Sample]:
     try:
         # "r:" reads no compressed tar: a picture in one has no place of its own.
         with tarfile.open(shard, "r:") as tar:
-            return list(_samples(number, tar))
+            samples = list(_samples(number, tar))
+            # A damaged header ends the listing as the end of the archive does.
+            tar.fileobj.seek(tar.offset)  # type: ignore[union-attr]
+            if any(tar.fileobj.read(tarfile.BLOCKSIZE)):  # type: ignore[union-attr]
+                raise ValueError(f"what stands at byte {tar.offset} is no member of a tar")
+            return samples
     except (OSError, EOFError, ValueError, KeyError, tarfile.TarError) as error:
         raise InputError(
             f"The shard {shard} can't be indexed ({error}); it must be an uncompressed tar of KEY.jpg with "
