@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -38,12 +39,29 @@ def main(
         job = load_image_config(config, tuple(settings or ()), {"out": out})
         return run_images(job, progress, overwrite=overwrite, minutes=minutes)
 
-    result = guarded(run, quiet=quiet, debug=debug)
-    if os.environ.get("RANK", "0") != "0":
-        return
+    try:
+        result = guarded(run, quiet=quiet, debug=debug)
+        if os.environ.get("RANK", "0") == "0":
+            show(result, quiet=quiet, as_json=as_json)
+    except typer.Exit as ending:
+        leave(ending.exit_code)
+        raise
+    leave(0)
+
+
+def show(result: JobResult, *, quiet: bool, as_json: bool) -> None:
+    """Prints the table and where the files are, and ends with the job's exit code."""
     if "summary" in result.files and not as_json:
         print(text_table(json.loads(result.files["summary"].read_text(encoding="utf-8"))))
     finish(result, quiet=quiet, as_json=as_json)
+
+
+def leave(code: int) -> None:
+    """Ends a process of ``torchrun`` at once: Gloo's threads can abort an interpreter that is taken down."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 if __name__ == "__main__":

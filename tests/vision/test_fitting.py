@@ -137,6 +137,7 @@ def test_sigkill_at_a_random_step_and_resume(vision, tmp_path):
     assert [p.name for p in (tmp_path / "b").iterdir()] == ["last.ckpt"]
     torch.rand(3)  # what happens between has no influence
     run(vision, tmp_path / "b", "ncmi", checkpoint_interval_s=0.0, **noisy)
+    assert not (tmp_path / "b" / "last.ckpt").exists()
     assert_equal_runs(tmp_path / "a", tmp_path / "b")
 
 

@@ -125,7 +125,7 @@ def found_state(
 def write_finished(
     out: Path, identity: Mapping[str, Any], curves: Sequence[Mapping[str, Any]], ranks: Ranks
 ) -> None:
-    """Writes ``curves.csv``, then ``run.json`` as the proof that the run is whole."""
+    """Writes ``curves.csv``, then ``run.json`` as the proof that the run is whole; ``last.ckpt`` goes."""
     with atomic_path(out / CURVES) as temporary, temporary.open("w", encoding="utf-8", newline="") as handle:
         writer = csv.DictWriter(handle, CURVE_COLUMNS, lineterminator="\n")
         writer.writeheader()
@@ -135,6 +135,7 @@ def write_finished(
     final = {name: value for name, value in curves[-1].items() if value == value}
     content = {"final": final, "epochs": len(curves), "device": device, "identity": identity}
     write_json(out / RUN_JSON, {**content, "provenance": collect_provenance()})
+    (out / LAST).unlink(missing_ok=True)
 
 
 def read_finished(out: Path) -> tuple[dict[str, Any], FinishedRun]:

@@ -14,7 +14,7 @@ _PANELS = (
     ("top1", "Top-1"),
     ("top5", "Top-5"),
     ("macro_f1", "Macro-F1"),
-    ("ncmi", "NCMI = CMI / Γ (small is good)"),
+    ("ncmi", "NCMI = CMI / Γ"),
     ("cmi", "Concentration CMI, nats"),
     ("gamma", "Separation Γ, nats"),
 )
@@ -56,7 +56,8 @@ def curves_page(
     part = f"the {first['part']} part"
     note = (
         f"Scores of the last epoch on {part}, mean ± standard deviation over seeds. NCMI, CMI and Γ "
-        "(pairwise) are those of the class probabilities."
+        "(pairwise) are those of the class probabilities; at like accuracy a small NCMI is good; a network "
+        "that can't decide has a small CMI too."
     )
     figure = to_html(_figure(curves), include_plotlyjs=True, full_html=False, config={"displaylogo": False})
     safe = html.escape(title)
@@ -83,7 +84,7 @@ def _figure(curves: Mapping[tuple[str, int], Sequence[Mapping[str, Any]]]) -> An
             )  # fmt: skip
     figure.update_xaxes(title_text="Epoch", rangemode="tozero")
     figure.update_layout(
-        height=760, template="simple_white", legend={"orientation": "h", "y": -0.12}, margin={"t": 40}
+        height=760, template="simple_white", legend={"orientation": "h", "y": -0.12}, margin={"t": 80}
     )
     return figure
 

@@ -119,8 +119,8 @@ def _list_shard(number: int, shard: Path) -> list[_Sample]:
         with tarfile.open(shard, "r:") as tar:
             samples = list(_samples(number, tar))
             # A damaged header ends the listing as the end of the archive does.
-            tar.fileobj.seek(tar.offset)  # type: ignore[union-attr]
-            if any(tar.fileobj.read(tarfile.BLOCKSIZE)):  # type: ignore[union-attr]
+            tar.fileobj.seek(tar.offset)
+            if any(tar.fileobj.read(tarfile.BLOCKSIZE)):
                 raise ValueError(f"what stands at byte {tar.offset} is no member of a tar")
             return samples
     except (OSError, EOFError, ValueError, KeyError, tarfile.TarError) as error:
