@@ -18,6 +18,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cohorts": {"features", "slides"},
     "scale": {"features", "slides", "encoders", "tissue", "tiling"},
     "training": {"mil", "losses", "metrics", "cohorts"},
+    "vision": {"training", "losses", "metrics"},
     "reporting": {"training", "cohorts", "features", "metrics", "tiling", "tissue", "slides"},
     "prediction": {"reporting", "training", "scale", "cohorts", "features", "metrics", "tiling", "tissue",
                    "slides", "losses", "mil", "encoders"},

@@ -7,28 +7,41 @@ import difflib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from wsi_ncmi.errors import InputError
 from wsi_ncmi.jobs.config import JobConfig, config_adapter
 from wsi_ncmi.jobs.records import relative_paths
 
-__all__ = ["build_options", "config_yaml", "explain", "find_config", "load_config", "shipped_configs"]
+__all__ = [
+    "build_options", "config_yaml", "explain", "find_config", "load_config", "load_options",
+    "shipped_configs",
+]  # fmt: skip
+
+_Options = TypeVar("_Options")
 
 
-def shipped_configs() -> dict[str, Path]:
-    """Configurations that come with the package: name → file."""
+def shipped_configs(kind: str = "") -> dict[str, Path]:
+    """Configurations that come with the package: name → file.
+
+    Args:
+        kind: Folder below ``configs/`` of another kind of job; empty = whole jobs on slides.
+    """
     inside = Path(str(resources.files("wsi_ncmi"))) / "configs"
     beside = Path(str(resources.files("wsi_ncmi"))).parent / "configs"  # a checkout installed as editable
-    folder = inside if inside.is_dir() else beside
+    folder = (inside if inside.is_dir() else beside) / kind
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
-def find_config(name_or_path: str | Path) -> Path:
+def find_config(name_or_path: str | Path, kind: str = "") -> Path:
     """Finds a configuration by path, or by the name of one that comes with the package.
+
+    Args:
+        name_or_path: YAML file, or name.
+        kind: As in :func:`shipped_configs`.
 
     Raises:
         InputError: There is no such file; the message lists the names.
@@ -36,7 +49,7 @@ def find_config(name_or_path: str | Path) -> Path:
     path = Path(name_or_path)
     if path.is_file():
         return path
-    shipped = shipped_configs()
+    shipped = shipped_configs(kind)
     if str(name_or_path) in shipped:
         return shipped[str(name_or_path)]
     raise InputError(
@@ -64,19 +77,41 @@ def load_config(
         InputError: The file can't be read or parsed, or a key or value is wrong; the message names the key
             and the nearest valid one.
     """
+    return load_options(JobConfig, name_or_path, overrides, values)
+
+
+def load_options(
+    cls: type[_Options],
+    name_or_path: str | Path | None,
+    overrides: Sequence[str] = (),
+    values: Mapping[str, Any] | None = None,
+    kind: str = "",
+) -> _Options:
+    """Reads the configuration of any kind of job; see :func:`load_config`.
+
+    Args:
+        cls: Options class of the whole configuration.
+        name_or_path: As there.
+        overrides: As there.
+        values: As there.
+        kind: As in :func:`shipped_configs`.
+
+    Raises:
+        InputError: As there.
+    """
     content: dict[str, Any] = {}
     where = "the command line"
     if name_or_path is not None:
-        path = find_config(name_or_path)
+        path = find_config(name_or_path, kind)
         where = str(path)
         content = _parse(path)
     _merge(content, values or {})
     for override in overrides:
         _apply(content, override)
     try:
-        return config_adapter().validate_python(content)
+        return TypeAdapter(cls).validate_python(content)
     except ValidationError as error:
-        raise InputError(explain(error, JobConfig, where)) from error
+        raise InputError(explain(error, cls, where)) from error
 
 
 def build_options(cls: type[Any], values: Mapping[str, Any], where: str) -> Any:
