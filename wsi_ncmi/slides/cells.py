@@ -42,7 +42,8 @@ def cell_sums(
     Args:
         block: uint8 (h, w, 3), at most 65,536 px a side: sums of a column are then exact in float32 wherever
             the edges fall between pixels.
-        edges_y: float64 (rows + 1,), edges of the cells from the block's top, at least a pixel apart.
+        edges_y: float64 (rows + 1,), edges of the cells from the block's top, at least a pixel apart; what
+            lies beyond the first and the last of them belongs to no cell.
         edges_x: float64 (columns + 1,), from its left side.
 
     Returns:
@@ -69,7 +70,7 @@ def _overlaps(edges: NDArray[np.float64], length: int, channels: int, dtype: typ
     row = np.concatenate((first, first + 1))
     column = np.concatenate((pixel, pixel))
     weight = np.concatenate((share, 1.0 - share))
-    used = (weight > 0.0) & (row < cells)
+    used = (weight > 0.0) & (row >= 0) & (row < cells)
     channel = np.arange(channels)
     return sparse.csr_matrix(
         (

@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 __all__ = ["integral", "shares_under"]
 
 
-def integral(mask: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """The integral image: entry (i, j) counts the mask's pixels above row i and left of column j.
+def integral(mask: NDArray[np.bool_] | NDArray[np.uint8]) -> NDArray[np.int32]:
+    """The integral image: entry (i, j) sums the mask's pixels above row i and left of column j.
 
     Args:
-        mask: bool (H, W) of fewer than 2³¹ pixels.
+        mask: bool or uint8 (H, W) with a sum below 2³¹.
 
     Returns:
         int32 (H + 1, W + 1); half the bytes of int64, summed row by row in place.
@@ -26,7 +26,11 @@ def integral(mask: NDArray[np.bool_]) -> NDArray[np.int32]:
 
 
 def shares_under(
-    table: NDArray[np.int32], downsample_x: float, downsample_y: float, boxes: NDArray[np.float64]
+    table: NDArray[np.int32],
+    downsample_x: float,
+    downsample_y: float,
+    boxes: NDArray[np.float64],
+    steps: int = 1,
 ) -> NDArray[np.float64]:
     """Share of each box that the mask covers.
 
@@ -38,6 +42,7 @@ def shares_under(
         downsample_x: Level-0 pixels per mask pixel along x.
         downsample_y: The same along y.
         boxes: float64 (N, 4) left, top, right, bottom in level-0 pixels; parts outside the mask are empty.
+        steps: Value of a pixel that is covered as a whole.
 
     Returns:
         float64 (N,), 0 to 1.
@@ -52,7 +57,7 @@ def shares_under(
         + _area(table, left, top)
     )
     size = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    shares: NDArray[np.float64] = np.clip(covered * downsample_x * downsample_y / size, 0.0, 1.0)
+    shares: NDArray[np.float64] = np.clip(covered * downsample_x * downsample_y / (size * steps), 0.0, 1.0)
     return shares
 
 

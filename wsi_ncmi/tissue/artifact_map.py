@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,16 +22,19 @@ class ArtifactMap:
     """Artefacts seen on the slide in small; blur is seen on the tiles themselves.
 
     Attributes:
-        bits: uint8 (H, W); bit k is set where kind k is.
+        bits: uint8 (H, W); bit k is set where kind k is, for folds in at least half of the pixel.
         downsample_x: Level-0 pixels per map pixel along x.
         downsample_y: The same along y.
-        parameters: JSON-ready: what was found, per kind.
+        fold_shares: uint8 (H, W), how much of each pixel is under a fold, in steps of ``1 / fold_steps``;
+            None where no more is known than ``bits``.
+        fold_steps: Steps in a whole pixel.
     """
 
     bits: NDArray[np.uint8]
     downsample_x: float
     downsample_y: float
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    fold_shares: NDArray[np.uint8] | None = None
+    fold_steps: int = 1
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -63,10 +65,12 @@ class ArtifactMap:
         """
         scores = np.zeros((len(boxes), len(self.kinds)), np.float32)
         for column, kind in enumerate(self.kinds):
-            found = self.where(kind)
+            finer = self.fold_shares if kind == "fold" else None
+            found = self.where(kind) if finer is None else finer
             if found.any():
+                steps = 1 if finer is None else self.fold_steps
                 table = integral(found)
-                scores[:, column] = shares_under(table, self.downsample_x, self.downsample_y, boxes)
+                scores[:, column] = shares_under(table, self.downsample_x, self.downsample_y, boxes, steps)
         return scores
 
     def polygons(self) -> dict[str, list[shapely.Polygon]]:

@@ -1,15 +1,17 @@
-"""Pen ink, folds and borders on a slide in small."""
+"""Pen ink, folds and borders on a slide in small; folds with a second look at places of the slide."""
 
 from __future__ import annotations
 
 import numpy as np
 from scipy import ndimage
 
-from wsi_ncmi.slides import Overview
+from wsi_ncmi.slides import Overview, Slide
 from wsi_ncmi.tissue.artifact_map import ArtifactMap
 from wsi_ncmi.tissue.borders import find_borders
+from wsi_ncmi.tissue.closer import CloserLook
 from wsi_ncmi.tissue.colours import Colours
-from wsi_ncmi.tissue.folds import find_folds
+from wsi_ncmi.tissue.fold_window import FINE_UM
+from wsi_ncmi.tissue.folds import SHARE_STEPS, find_folds
 from wsi_ncmi.tissue.ink import find_ink
 from wsi_ncmi.tissue.mask import TissueMask
 
@@ -19,11 +21,12 @@ _RIM_PX = 3
 
 
 def find_artifacts(
-    overview: Overview, colours: Colours, mask: TissueMask, pixel_um: tuple[float, float]
+    slide: Slide, overview: Overview, colours: Colours, mask: TissueMask, pixel_um: tuple[float, float]
 ) -> ArtifactMap:
     """Finds pen ink, folds and borders.
 
     Args:
+        slide: The open slide; parts of it are read once more.
         overview: The slide in small.
         colours: Its smoothed densities.
         mask: Its tissue.
@@ -41,6 +44,7 @@ def find_artifacts(
     # The rim of a mark is a little darker than the tissue, and as long and narrow as a fold.
     eligible &= ~(ndimage.binary_dilation(pen, iterations=_RIM_PX) if pen.any() else pen)
     del pen
-    fold = find_folds(colours, eligible, pixel_um)
-    bits |= fold.view(np.uint8) << np.uint8(1)
-    return ArtifactMap(bits, overview.downsample_x, overview.downsample_y)
+    closer = CloserLook.at(slide, overview, pixel_um, FINE_UM)
+    folds = find_folds(colours, eligible, pixel_um, closer)
+    bits |= (folds >= SHARE_STEPS // 2).view(np.uint8) << np.uint8(1)
+    return ArtifactMap(bits, overview.downsample_x, overview.downsample_y, folds, SHARE_STEPS)

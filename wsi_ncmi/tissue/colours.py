@@ -38,12 +38,14 @@ class Colours:
         red_ratio: Density of red over that of green, uint8 (h, w) in steps of ``RATIO_STEP``, up to 2.55.
         blue_ratio: The same of blue.
         brightest: Largest of R, G and B before smoothing, uint8 (h, w).
+        white: Colour of the glass, float32 (3,).
     """
 
     green: NDArray[np.float16]
     red_ratio: NDArray[np.uint8]
     blue_ratio: NDArray[np.uint8]
     brightest: NDArray[np.uint8]
+    white: NDArray[np.float32]
 
 
 def strips(shape: tuple[int, ...], halo: int = 0) -> Iterator[tuple[slice, slice, slice]]:
@@ -99,7 +101,7 @@ def smooth_colours(overview: Overview, white: NDArray[np.float32], sigma: tuple[
         reference = np.maximum(middle, _LEAST_DENSITY)
         for target, plane in ((red_ratio, red), (blue_ratio, blue)):
             target[rows] = np.minimum(plane / reference * (1.0 / RATIO_STEP) + 0.5, 255.0).astype(np.uint8)
-    return Colours(green, red_ratio, blue_ratio, brightest)
+    return Colours(green, red_ratio, blue_ratio, brightest, white)
 
 
 def density(plane: NDArray[np.uint8], readable: NDArray[np.bool_], white: float) -> NDArray[np.float32]:

@@ -36,7 +36,7 @@ class Examination:
 def examine_slide(
     slide: Slide, mpp: Mpp, tissue_options: TissueOptions, artifact_options: ArtifactOptions
 ) -> Examination:
-    """Finds tissue and artefacts of a slide from one overview.
+    """Finds tissue and artefacts of a slide from one overview, and folds from places that are read closer.
 
     Args:
         slide: An open slide.
@@ -53,5 +53,5 @@ def examine_slide(
     overview = slide_overview(slide, mpp, tissue_options)
     mask, colours = find_tissue(overview, mpp, tissue_options)
     pixel_um = (overview.downsample_x * mpp.x, overview.downsample_y * mpp.y)
-    artifacts = find_artifacts(overview, colours, mask, pixel_um)
+    artifacts = find_artifacts(slide, overview, colours, mask, pixel_um)
     return Examination(mask, artifacts, overview.pixels)
