@@ -16,7 +16,9 @@ from wsi_ncmi.cli import (
     doctor,
     encoders,
     evaluate,
+    export,
     extract,
+    heatmap,
     inventory,
     losses,
     models,
@@ -26,6 +28,7 @@ from wsi_ncmi.cli import (
     synth,
     train,
     verify,
+    view,
 )
 
 __all__ = ["app", "main"]
@@ -57,8 +60,8 @@ def _root(
 
 
 for _module in (
-    demo, run, inventory, extract, verify, convert, split, audit, train, compare, losses, evaluate, predict,
-    synth, doctor,
+    demo, run, inventory, extract, verify, convert, split, audit, train, compare, losses, evaluate, export,
+    predict, heatmap, view, synth, doctor,
 ):  # fmt: skip
     app.command(_module.NAME)(_module.command)
 app.add_typer(config.app, name="config")
