@@ -20,7 +20,7 @@ from wsi_ncmi.cli.common import guarded
 
 VERBS = (
     "demo", "run", "inventory", "extract", "verify", "split", "train", "compare", "evaluate", "predict",
-    "synth", "doctor", "audit", "convert", "losses",
+    "synth", "doctor", "audit", "convert", "losses", "export", "heatmap", "view",
 )  # fmt: skip
 
 
@@ -66,6 +66,17 @@ def test_version() -> None:
         (("extract", "nowhere", "--out", "x", "--backend", "tensorflow"), "'onnx' or 'openvino'"),
         (("verify", "nowhere"), "nowhere"),
         (("predict", "nowhere", "--model", "nomodel", "--out", "x"), "nomodel"),
+        (
+            ("predict", "nowhere", "--model", "nomodel", "--out", "x", "--scale", "log"),
+            "percentile or absolute",
+        ),
+        (("predict", "nowhere", "--model", "nomodel", "--out", "x", "--unlike", "panic"), "abstain or flag"),
+        (("predict", "nowhere", "--model", "m", "--out", "x", "--abstain-below", "7"), "between 0 and 1"),
+        (("predict", "nowhere", "--model", "m", "--out", "x", "--watch"), "no folder"),
+        (("export", "norun", "--out", "x"), "norun"),
+        (("heatmap", "nowhere", "--model", "nomodel", "--out", "x"), "nomodel"),
+        (("view", "nowhere.svs"), "nowhere.svs"),
+        (("view", "nowhere.svs", "--model", "m"), "--features"),
         (("config", "show", "--set", "seeds=0"), "seeds"),
     ],
 )

@@ -12,9 +12,14 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.end_to_end.conftest import PROJECT, Demo
+from wsi_ncmi.features import open_features_file
+from wsi_ncmi.jobs import ExportRequest, export
+from wsi_ncmi.prediction import load_bundle
+from wsi_ncmi.synthesis import write_pyramid
 
 pytestmark = pytest.mark.slow
 
@@ -117,15 +122,22 @@ def test_verify_proves_every_file(demo: Demo) -> None:
     assert json.loads(result.stdout)["bad"] == 0
 
 
-def test_predict_on_two_of_the_slides(demo: Demo, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def bundle(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made in this virtual environment, from the run that the installed wheel left."""
+    path = tmp_path_factory.mktemp("bundle") / "model.zip"
+    export(ExportRequest(demo.folder / "run" / "ncmi", path))
+    return path
+
+
+def test_predict_in_another_environment_than_the_bundles(demo: Demo, bundle: Path, tmp_path: Path) -> None:
     slides = tmp_path / "new"
     slides.mkdir()
-    for path in sorted((demo.folder / "slides").iterdir())[:2]:
+    chosen = sorted((demo.folder / "slides").iterdir())[:2]
+    for path in chosen:
         shutil.copy(path, slides)
     (slides / "note.svs").write_text("not a slide")
-    result = demo.run(
-        "predict", str(slides), "--model", str(demo.folder / "run" / "ncmi"), "--out", str(tmp_path / "out")
-    )
+    result = demo.run("predict", str(slides), "--model", str(bundle), "--out", str(tmp_path / "out"))
     assert result.returncode == 1, result.stderr  # the text file failed, the rest was done
     table = {row["slide_id"]: row for row in rows(tmp_path / "out" / "predictions.csv")}
     assert len(table) == 3
@@ -133,10 +145,60 @@ def test_predict_on_two_of_the_slides(demo: Demo, tmp_path: Path) -> None:
     assert table["note"]["reason"]
     done = [row for row in table.values() if row["prediction"]]
     assert len(done) == 2
+    model = load_bundle(bundle)  # in this environment
     for row in done:
         geometry = json.loads((tmp_path / "out" / "attention" / f"{row['slide_id']}.geojson").read_text())
         assert len(geometry["features"]) == int(row["tiles"])
+        # Slides of the training themselves are not unlike it.
+        assert row["ood"] == ""
+        features = open_features_file(
+            demo.folder / "features" / "descriptor" / f"{row['slide_id']}.h5"
+        ).features
+        expected = model.predict(features).probabilities
+        assert [float(row[f"p_{name}"]) for name in model.classes] == pytest.approx(
+            expected.tolist(), rel=1e-5
+        )
     assert "For research use" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_slide_of_another_kind_is_flagged(demo: Demo, bundle: Path, tmp_path: Path) -> None:
+    y, x = np.mgrid[:2048, :2048]
+    pixels = np.full((2048, 2048, 3), 245, np.uint8)
+    inside = (x - 1024) ** 2 + (y - 1024) ** 2 < 800**2
+    pixels[inside] = (60, 130, 90)  # green all over: no H&E
+    pixels[inside & ((x // 8 + y // 8) % 2 == 0)] = (90, 170, 120)
+    (tmp_path / "new").mkdir()
+    write_pyramid(tmp_path / "new" / "green.svs", pixels, 0.5)
+    result = demo.run(
+        "predict",
+        str(tmp_path / "new"),
+        "--model",
+        str(bundle),
+        "--out",
+        str(tmp_path / "out"),
+        "--no-heatmaps",
+    )
+    assert result.returncode == 0, result.stderr
+    (row,) = rows(tmp_path / "out" / "predictions.csv")
+    assert row["decision"] == "abstain"
+    assert {"stain", "features", "foreign_tiles"} <= set(row["ood"].split(";"))
+
+
+def test_a_tampered_bundle_is_refused_in_one_sentence(demo: Demo, bundle: Path, tmp_path: Path) -> None:
+    content = bytearray(bundle.read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "model.zip").write_bytes(content)
+    result = demo.run(
+        "predict",
+        str(demo.folder / "slides"),
+        "--model",
+        str(tmp_path / "model.zip"),
+        "--out",
+        str(tmp_path / "out"),
+    )
+    assert result.returncode == 2
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
 
 
 def script(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -63,3 +63,28 @@ def test_subtypes_of_unseen_sources(cohort: Path, real_data: Path, encoder: str,
     metrics = json.loads((out / "run" / "metrics.json").read_text())
     assert metrics["n_slides"] == 3 * PATIENTS_A_CLASS
     assert metrics["macro_f1"]["value"] >= least
+    if weights:
+        predict_the_real_slide(out, real_data)
+
+
+def predict_the_real_slide(out: Path, real_data: Path) -> None:
+    """The bundle of this run on an Aperio slide of skin: an answer, and that it is unlike lung tiles."""
+    bundle = out / "lung.zip"
+    exported = CliRunner().invoke(app, ["export", str(out / "run"), "--out", str(bundle), "--quiet"])
+    assert exported.exit_code == 0, exported.stderr
+    arguments = ["predict", str(real_data / "slides" / "CMU-1-Small-Region.svs"), "--model", str(bundle),
+                 "--out", str(out / "real"), "--workers", "1", "--quiet"]  # fmt: skip
+    missing = CliRunner().invoke(app, arguments)
+    assert missing.exit_code == 2  # the bundle names the encoder's weights, it does not carry them
+    assert "weights" in missing.stderr
+    predicted = CliRunner().invoke(app, [*arguments, "--weights", str(real_data / "encoders")])
+    assert predicted.exit_code == 0, predicted.stderr
+    with (out / "real" / "predictions.csv").open(newline="") as handle:
+        (row,) = csv.DictReader(handle)
+    assert int(row["tiles"]) >= 40
+    assert row["prediction"] in ("lung_aca", "lung_n", "lung_scc")
+    assert row["decision"] == "abstain"
+    assert "features" in row["ood"].split(";")
+    assert (out / "real" / "slides" / "CMU-1-Small-Region.html").is_file()
+    seconds = json.loads((out / "real" / "predict.json").read_text())["seconds"]
+    assert set(seconds) == {"model", "extraction", "prediction", "heatmaps", "tables and pages"}

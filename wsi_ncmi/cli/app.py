@@ -18,7 +18,9 @@ from wsi_ncmi.cli import (
     doctor,
     encoders,
     evaluate,
+    export,
     extract,
+    heatmap,
     inventory,
     losses,
     models,
@@ -28,6 +30,7 @@ from wsi_ncmi.cli import (
     synth,
     train,
     verify,
+    view,
 )
 from wsi_ncmi.logs import FORMAT_VARIABLE
 
@@ -76,8 +79,8 @@ def _root(
 
 
 for _module in (
-    demo, run, inventory, extract, verify, convert, split, audit, train, compare, losses, evaluate, predict,
-    synth, doctor,
+    demo, run, inventory, extract, verify, convert, split, audit, train, compare, losses, evaluate, export,
+    predict, heatmap, view, synth, doctor,
 ):  # fmt: skip
     app.command(_module.NAME)(_module.command)
 app.add_typer(config.app, name="config")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from wsi_ncmi.errors import SlideError
 from wsi_ncmi.features.schema import canonical_json
 from wsi_ncmi.features.task import SlideTask
+from wsi_ncmi.features.tissue_colour import tissue_colour
 from wsi_ncmi.slides import Slide, thumbnail
 from wsi_ncmi.tissue import ArtifactMap, TissueMask, apply_annotations, examine_slide, read_annotations
 
@@ -70,6 +71,8 @@ def _look(task: SlideTask, slide: Slide) -> SlideFindings:
                     f"{task.annotations.path.name} was changed while the job ran; start the job again."
                 )
             mask = apply_annotations(mask, drawn)
+    if mask.mask.shape == seen.pixels.shape[:2] and (colour := tissue_colour(seen.pixels, mask.mask)):
+        mask = replace(mask, parameters={**mask.parameters, "colour": colour})
     return SlideFindings(mask, seen.artifacts, _picture(slide, seen.pixels), remark)
 
 

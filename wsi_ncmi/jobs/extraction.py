@@ -48,6 +48,7 @@ class ExtractionRequest:
         mpp_table: CSV of resolutions by slide.
         default_mpp: Resolution where nothing else gives it.
         only: CSV with a column ``slide_id``: only these slides.
+        slide_ids: Only these slides, by the ids of the inventory; None = all.
         shard: ``(i, n)``: every n-th slide from the i-th (1-based), for job arrays.
         overwrite: Replace feature files of another identity.
         weights_dir: Folder of encoder weights.
@@ -68,6 +69,7 @@ class ExtractionRequest:
     mpp_table: Path | None = None
     default_mpp: float | None = None
     only: Path | None = None
+    slide_ids: frozenset[str] | None = None
     shard: tuple[int, int] | None = None
     overwrite: bool = False
     weights_dir: Path | None = None

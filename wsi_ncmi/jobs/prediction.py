@@ -1,36 +1,36 @@
-"""The prediction job: new slides and a trained run to predictions, attention and a page."""
+"""The prediction job: new slides and a model to answers, explanations and pages."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from wsi_ncmi.cohorts import open_bag_source
-from wsi_ncmi.encoders.options import EncoderOptions
 from wsi_ncmi.errors import InputError
-from wsi_ncmi.files import atomic_path, ensure_folder
+from wsi_ncmi.files import atomic_path, ensure_folder, write_json
 from wsi_ncmi.jobs.config import ExtractionOptions
-from wsi_ncmi.jobs.config_file import build_options
 from wsi_ncmi.jobs.extraction import ExtractionRequest, extract, resolve_weights
 from wsi_ncmi.jobs.feature_origin import artifacts_of, stain_of
+from wsi_ncmi.jobs.model_settings import model_settings
 from wsi_ncmi.jobs.records import write_record
 from wsi_ncmi.jobs.result import JobResult
-from wsi_ncmi.prediction import (
-    Ensemble,
-    SlidePrediction,
-    check_features,
-    load_ensemble,
-    predict_bags,
-    write_attention_geojson,
-    write_prediction_page,
-)
+from wsi_ncmi.jobs.slide_answers import Explanations, SlideAnswers
+from wsi_ncmi.prediction import ModelBundle, check_features, load_model
+from wsi_ncmi.prediction.answer import AnswerRules, SlideAnswer, no_answer
+from wsi_ncmi.prediction.pages.cohort import write_prediction_page
+from wsi_ncmi.prediction.table import patient_table, slide_table
 from wsi_ncmi.progress import NullProgress, ProgressReporter
-from wsi_ncmi.tiling import GridOptions
-from wsi_ncmi.tissue import TissueOptions
 
-__all__ = ["PredictionRequest", "predict"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["PredictionRequest", "Predictor", "predict"]
+
+_SCHEMA = "wsi-ncmi-predictions/1"
 
 
 @dataclass(frozen=True)
@@ -39,25 +39,33 @@ class PredictionRequest:
 
     Attributes:
         slides: Folder of slides, or one slide.
-        model: Run folder.
+        model: Bundle or run folder.
         out: Output folder; features in it are reused.
+        cache: Output folder of an extraction, whose features are reused (and added to) in place of ``out``.
         weights: Encoder weights, file or folder, where the encoder has any.
         weights_dir: Folder of encoder weights.
         extraction: Processes and time limit.
         mpp_table: CSV of resolutions by slide.
         default_mpp: Resolution where nothing else gives it.
         device: Where the encoder runs.
+        cases: CSV with ``slide_id,case_id``: patients of the slides; None = nothing is said of patients.
+        rules: When there is no answer.
+        explanations: Heatmaps and pages of the single slides.
     """
 
     slides: Path
     model: Path
     out: Path
+    cache: Path | None = None
     weights: Path | None = None
     weights_dir: Path | None = None
     extraction: ExtractionOptions = field(default_factory=ExtractionOptions)
     mpp_table: Path | None = None
     default_mpp: float | None = None
     device: str = "auto"
+    cases: Path | None = None
+    rules: AnswerRules = field(default_factory=AnswerRules)
+    explanations: Explanations = field(default_factory=Explanations)
 
 
 def predict(request: PredictionRequest, progress: ProgressReporter | None = None) -> JobResult:
@@ -68,36 +76,53 @@ def predict(request: PredictionRequest, progress: ProgressReporter | None = None
         progress: Told about every slide.
 
     Returns:
-        Paths of ``predictions``, ``report``, ``attention`` and ``ledger``; a failure for every slide that
-        could not be read.
+        Paths of ``predictions``, ``answers`` (JSON), ``report``, ``attention``, ``ledger`` and, with
+        patients, ``patients``; a failure for every slide that could not be predicted for a fault of its own.
 
     Raises:
         InputError: The models don't say what made their features, or the encoder at hand differs from theirs.
     """
-    from wsi_ncmi.encoders import load_encoder
-    from wsi_ncmi.features import open_features_file, read_ledger
+    return Predictor(request).run(progress)
 
-    progress = progress or NullProgress()
-    ensemble = load_ensemble(request.model)
-    encoder_options, grid, tissue = _settings(ensemble, request)
-    encoder = load_encoder(resolve_weights(encoder_options, request.weights_dir))
-    check_features(
-        ensemble,
-        {
-            "encoder": encoder.name,
-            "encoder_weights_sha256": encoder.weights_sha256,
-            "transform": encoder.transform,
-            "mpp_target": grid.mpp,
-            "tile_px": grid.tile_px,
-            "overlap_px": grid.overlap_px,
-        },
-    )
-    where = f"the model {ensemble.name}"
-    out = ensure_folder(request.out)
-    extracted = extract(
-        ExtractionRequest(
+
+class Predictor:
+    """A prediction job that may run again and again on a growing folder; what is done is not done twice.
+
+    Args:
+        request: What and with which models.
+
+    Raises:
+        InputError: As :func:`predict`.
+    """
+
+    def __init__(self, request: PredictionRequest) -> None:
+        from wsi_ncmi.encoders import load_encoder
+
+        self.request = request
+        self._seconds: dict[str, float] = {}
+        with self._timed("model"):
+            self.bundle: ModelBundle = load_model(request.model)
+            encoder_options, grid, tissue = model_settings(
+                self.bundle.ensemble, weights=request.weights, device=request.device
+            )
+            encoder = load_encoder(resolve_weights(encoder_options, request.weights_dir))
+        check_features(
+            self.bundle.ensemble,
+            {
+                "encoder": encoder.name,
+                "encoder_weights_sha256": encoder.weights_sha256,
+                "transform": encoder.transform,
+                "mpp_target": grid.mpp,
+                "tile_px": grid.tile_px,
+                "overlap_px": grid.overlap_px,
+            },
+        )
+        where = f"the model {self.bundle.name}"
+        self.out = ensure_folder(request.out)
+        self.cases = {} if request.cases is None else _read_cases(request.cases)
+        self._extraction = ExtractionRequest(
             slides=request.slides,
-            out=out,
+            out=request.cache or self.out,
             encoder=encoder_options,
             tissue=tissue,
             grid=grid,
@@ -105,87 +130,154 @@ def predict(request: PredictionRequest, progress: ProgressReporter | None = None
             mpp_table=request.mpp_table,
             default_mpp=request.default_mpp,
             weights_dir=request.weights_dir,
-            artifacts=artifacts_of(ensemble.features, where),
-            stain_target=stain_of(ensemble.features, where),
-        ),
-        progress,
-    )
-    rows = read_ledger(extracted.files["ledger"])
-    problems = {row.slide_id: row.reason for row in rows if row.status == "failed"}
-    ready = tuple(row.slide_id for row in rows if row.status != "failed")
-    if not ready:
-        raise InputError(
-            f"None of the {len(rows)} slides below {request.slides} could be read; see {out / 'ledger.csv'}."
+            artifacts=artifacts_of(self.bundle.features, where),
+            stain_target=stain_of(self.bundle.features, where),
         )
-    features = extracted.files["features"]
-    attention = ensure_folder(out / "attention")
 
-    def keep_attention(slide_id: str, answer: SlidePrediction) -> None:
-        found = open_features_file(features / f"{slide_id}.h5")
-        size = (
-            float(found.attrs["tile_size_level0_x"]),
-            float(found.attrs["tile_size_level0_y"]),
+    def run(
+        self, progress: ProgressReporter | None = None, slide_ids: frozenset[str] | None = None
+    ) -> JobResult:
+        """Extracts and predicts; tables and pages are about all slides of the ledger.
+
+        Args:
+            progress: Told about every slide.
+            slide_ids: Slides to extract; None = all.
+
+        Raises:
+            InputError: As :func:`predict`.
+        """
+        from wsi_ncmi.features import read_ledger
+
+        progress = progress or NullProgress()
+        with self._timed("extraction"):
+            extracted = extract(replace(self._extraction, slide_ids=slide_ids), progress)
+        rows = read_ledger(extracted.files["ledger"])
+        maker = SlideAnswers(
+            self.bundle,
+            features=extracted.files["features"],
+            slides=extracted.files["slides"],
+            root=self.request.slides,
+            out=self.out,
+            rules=self.request.rules,
+            explanations=self.request.explanations,
+            timed=self._timed,
         )
-        write_attention_geojson(attention / f"{slide_id}.geojson", found.coords, size, answer.attention)
+        answers: list[SlideAnswer] = []
+        failures = list(extracted.failures)
+        with progress.task("predicting", len(rows), "slides") as task:
+            for row in rows:
+                if row.status == "failed":
+                    answer = no_answer(row.slide_id, row.reason)
+                else:
+                    answer, problem = maker.answer(row.slide_id, self.cases.get(row.slide_id, ""))
+                    failures += [problem] if problem else []
+                answers.append(replace(answer, case_id=self.cases.get(row.slide_id, "")))
+                task.advance(1, row.slide_id)
+        files = self._publish(answers, extracted.files["slides"].parent)
+        if slide_ids is not None:
+            failures = [text for text in failures if text.split(":", 1)[0].split(" ", 1)[0] in slide_ids]
+        return JobResult(
+            {**extracted.files, **files}, tuple(failures), (*extracted.notes, *self._notes(answers))
+        )
 
-    table = predict_bags(
-        ensemble,
-        open_bag_source(features),
-        slide_ids=ready,
-        problems=problems,
-        on_slide=keep_attention,
-        progress=progress,
-    )
-    files = {"predictions": out / "predictions.csv", "report": out / "report.html", "attention": attention}
-    with atomic_path(files["predictions"]) as temporary:
+    def _publish(self, answers: list[SlideAnswer], cache: Path) -> dict[str, Path]:
+        out, bundle, rules = self.out, self.bundle, self.request.rules
+        threshold = bundle.calibration.abstain_below if rules.abstain_below is None else rules.abstain_below
+        files = {
+            "predictions": out / "predictions.csv",
+            "answers": out / "predictions.json",
+            "attention": out / "attention",
+        }
+        with self._timed("tables and pages"):
+            _write_csv(slide_table(answers, bundle.classes), files["predictions"])
+            patients = None
+            if self.cases:
+                patients = patient_table(answers, bundle.classes, abstain_below=threshold)
+                files["patients"] = out / "patients.csv"
+                _write_csv(patients, files["patients"])
+        record = write_record(
+            out / "predict.json",
+            config={
+                "model": self.request.model,
+                "members": len(bundle.ensemble.members),
+                "features": dict(bundle.features),
+                "rules": asdict(rules),
+                "explanations": asdict(self.request.explanations),
+                "cases": self.request.cases,
+            },
+            classes=list(bundle.classes),
+            model_digest=bundle.digest,
+            seconds={stage: round(value, 3) for stage, value in self._seconds.items()},
+        )
+        write_json(
+            files["answers"],
+            {
+                "schema": _SCHEMA,
+                "model": {"name": bundle.name, "digest": bundle.digest, "classes": list(bundle.classes)},
+                "abstain_below": threshold,
+                "calibration": bundle.calibration.to_json(),
+                "slides": [answer.to_json() for answer in answers],
+                "patients": [] if patients is None else json.loads(patients.to_json(orient="records")),
+                "provenance": record["provenance"],
+            },
+        )
+        write_prediction_page(
+            out / "report.html",
+            answers,
+            bundle,
+            thumbnails=cache / "thumbnails",
+            patients=patients,
+            provenance=record["provenance"],
+            seconds=self._seconds,
+            abstain_below=threshold,
+        )
+        return {**files, "report": out / "report.html"}
+
+    def _notes(self, answers: list[SlideAnswer]) -> tuple[str, ...]:
+        answered = sum(answer.decision in self.bundle.classes for answer in answers)
+        flagged = sum(bool(answer.flags) for answer in answers)
+        without = sum(not answer.prediction for answer in answers)
+        notes = [
+            f"{answered} slides answered, {len(answers) - answered - without} abstained from, "
+            f"{without} without "
+            f"prediction; {flagged} are unlike the training.",
+            "Seconds by stage: "
+            + ", ".join(f"{stage} {value:.1f}" for stage, value in self._seconds.items())
+            + ".",
+        ]
+        if self.bundle.reference is None:
+            notes.append(
+                "The model carries no statistics of its training slides, so no slide is flagged as "
+                "unlike them; "
+                "'wsi-ncmi export' adds them."
+            )
+        return tuple(notes)
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[stage] = self._seconds.get(stage, 0.0) + time.perf_counter() - started
+
+
+def _read_cases(path: Path) -> Mapping[str, str]:
+    from wsi_ncmi.cohorts.table import read_table
+    from wsi_ncmi.slides import slide_id_of
+
+    table = read_table(path)
+    table.require(("slide_id", "case_id"))
+    cases: dict[str, str] = {}
+    for row in table.rows:
+        slide_id = slide_id_of(row["slide_id"])
+        if not slide_id or not row["case_id"]:
+            raise InputError(f"{path}, row {row.line}: slide_id and case_id must both be given.")
+        if cases.setdefault(slide_id, row["case_id"]) != row["case_id"]:
+            raise InputError(f"{path}, row {row.line}: slide {slide_id!r} belongs to two patients; keep one.")
+    return cases
+
+
+def _write_csv(table: pd.DataFrame, path: Path) -> None:
+    with atomic_path(path) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
-    record = write_record(
-        out / "predict.json",
-        config={
-            "model": request.model,
-            "members": len(ensemble.members),
-            "features": dict(ensemble.features),
-        },
-        classes=list(ensemble.classes),
-    )
-    write_prediction_page(
-        files["report"],
-        table,
-        ensemble,
-        thumbnails=out / "thumbnails",
-        provenance=record["provenance"],
-    )
-    return JobResult({**extracted.files, **files}, extracted.failures, extracted.notes)
-
-
-def _settings(
-    ensemble: Ensemble, request: PredictionRequest
-) -> tuple[EncoderOptions, GridOptions, TissueOptions]:
-    known = dict(ensemble.features)
-    missing = [key for key in ("encoder", "mpp_target", "tile_px", "overlap_px") if known.get(key) is None]
-    if missing:
-        raise InputError(
-            f"The model {ensemble.name} does not say which {missing[0]} its features had (it was trained on "
-            "features that were not made by 'wsi-ncmi extract'), so new slides can't be encoded alike."
-        )
-    where = f"the model {ensemble.name}"
-    encoder: EncoderOptions = build_options(
-        EncoderOptions,
-        {"name": known["encoder"], "weights": request.weights, "device": request.device},
-        where,
-    )
-    if known.get("precision") in ("fp32", "bf16", "fp16"):
-        encoder = replace(encoder, precision=known["precision"])
-    grid: dict[str, Any] = {"mpp": known["mpp_target"], "tile_px": known["tile_px"]}
-    grid["overlap_px"] = known["overlap_px"]
-    grid["scaled_decoding"] = known.get("decoding") == "scaled"
-    if known.get("min_tissue") is not None:
-        grid["min_tissue"] = known["min_tissue"]
-    tissue = json.loads(known["tissue_parameters"]) if known.get("tissue_parameters") else {}
-    if known.get("tissue_method"):
-        tissue["method"] = known["tissue_method"]
-    return (
-        encoder,
-        build_options(GridOptions, grid, where),
-        build_options(TissueOptions, tissue, where),
-    )

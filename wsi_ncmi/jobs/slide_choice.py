@@ -37,6 +37,8 @@ def choose_slides(records: Sequence[SlideRecord], request: ExtractionRequest) ->
                 f"{request.only} lists {len(unknown)} slides that are not below {request.slides} (the first: "
                 f"{unknown[0]!r}); correct the list."
             )
+    if request.slide_ids is not None:
+        chosen = [record for record in chosen if record.slide_id in request.slide_ids]
     if request.shard is not None:
         number, count = request.shard
         chosen = chosen[number - 1 :: count]

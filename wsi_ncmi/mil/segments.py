@@ -24,6 +24,12 @@ def promote(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
+def _exported(batch: BagBatch) -> bool:
+    """Whether one bag is being traced for TorchScript or ONNX, which know no reductions over ragged rows."""
+    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    return bool(tracing) and len(batch) == 1
+
+
 def segment_softmax(scores: Tensor, batch: BagBatch) -> Tensor:
     """Softmax within each bag, stable for any size of score.
 
@@ -34,7 +40,10 @@ def segment_softmax(scores: Tensor, batch: BagBatch) -> Tensor:
     Returns:
         Weights of the same shape that sum to 1 within each bag (and branch).
     """
-    scores, index = promote(scores), batch.bag_index
+    scores = promote(scores)
+    if _exported(batch):
+        return scores.softmax(dim=0)
+    index = batch.bag_index
     # The maximum only guards the exponential: softmax does not depend on it, so it needs no gradient.
     top = torch.segment_reduce(scores.detach(), "max", offsets=batch.offsets, unsafe=True)
     exponential = (scores - top[index]).exp()
@@ -45,6 +54,8 @@ def segment_softmax(scores: Tensor, batch: BagBatch) -> Tensor:
 def segment_sum(values: Tensor, batch: BagBatch) -> Tensor:
     """Sum over each bag: (ΣN, …) → (B, …)."""
     values = promote(values)
+    if _exported(batch):
+        return values.sum(dim=0, keepdim=True)
     return values.new_zeros(len(batch), *values.shape[1:]).index_add_(0, batch.bag_index, values)
 
 
@@ -96,6 +107,8 @@ def segment_weighted_sum(values: Tensor, weights: Tensor, batch: BagBatch) -> Te
         Sums (B, E).
     """
     values, weights = promote(values), promote(weights)
+    if _exported(batch):
+        return weights.unsqueeze(0) @ values
     if values.device.type != "cpu":
         return segment_sum(values * weights.unsqueeze(1), batch)
     with torch.autocast("cpu", enabled=False):
@@ -115,6 +128,8 @@ def segment_branch_sums(values: Tensor, weights: Tensor, batch: BagBatch) -> Ten
         Sums (B, K, E).
     """
     values, weights = promote(values), promote(weights)
+    if _exported(batch):
+        return (weights.T @ values).unsqueeze(0)
     with torch.autocast(values.device.type, enabled=False):
         parts = zip(torch.split(values, batch.sizes), torch.split(weights, batch.sizes), strict=True)
         return torch.stack([weight.T @ bag for bag, weight in parts])
@@ -128,7 +143,10 @@ def segment_mean(values: Tensor, batch: BagBatch) -> Tensor:
 
 def segment_max(values: Tensor, batch: BagBatch) -> Tensor:
     """Maximum over each bag, element by element: (ΣN, E) → (B, E)."""
-    return torch.segment_reduce(promote(values), "max", offsets=batch.offsets, axis=0, unsafe=True)
+    values = promote(values)
+    if _exported(batch):
+        return values.amax(dim=0, keepdim=True)
+    return torch.segment_reduce(values, "max", offsets=batch.offsets, axis=0, unsafe=True)
 
 
 @torch.no_grad()

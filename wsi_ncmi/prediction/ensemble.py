@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from wsi_ncmi.errors import InputError
 from wsi_ncmi.training import TrainedModel, load_trained
 
-__all__ = ["Ensemble", "SlidePrediction", "check_features", "load_ensemble"]
+__all__ = ["Ensemble", "SlidePrediction", "check_features", "load_ensemble", "model_folders"]
 
 _MUST_AGREE = ("encoder", "encoder_weights_sha256", "transform", "mpp_target", "tile_px", "overlap_px")
 
@@ -68,6 +68,17 @@ class Ensemble:
             attention=np.mean([attention for _, attention in answers], axis=0, dtype=np.float32),
         )
 
+    def tile_probabilities(self, features: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+        """Mean over members of what each says of every tile alone, float64 (N, C).
+
+        Raises:
+            InputError: As in :meth:`predict`.
+        """
+        mean: NDArray[np.float64] = np.mean(
+            [member.tile_probabilities(features) for member in self.members], axis=0
+        )
+        return mean
+
 
 def load_ensemble(run: Path) -> Ensemble:
     """Loads every model of a run.
@@ -79,7 +90,7 @@ def load_ensemble(run: Path) -> Ensemble:
     Raises:
         InputError: No model, several losses to choose from, or models of different tasks or features.
     """
-    folders = [run] if (run / "model.json").is_file() else _model_folders(run)
+    folders = model_folders(run)
     members = tuple(load_trained(folder) for folder in folders)
     first = members[0]
     features = _features_of(first)
@@ -111,13 +122,20 @@ def check_features(ensemble: Ensemble, found: Mapping[str, Any]) -> None:
             )
 
 
-def _model_folders(run: Path) -> list[Path]:
+def model_folders(run: Path) -> list[Path]:
+    """The folders of a run's models in the order of folds and seeds.
+
+    Raises:
+        InputError: No model, or several losses to choose from.
+    """
+    if (run / "model.json").is_file():
+        return [run]
     found = sorted(path.parent for path in run.glob("fold_*/seed_*/model.json"))
     if found:
         return found
     losses = sorted({path.parents[2] for path in run.glob("*/fold_*/seed_*/model.json")})
     if len(losses) == 1:
-        return _model_folders(losses[0])
+        return model_folders(losses[0])
     if losses:
         names = ", ".join(path.name for path in losses)
         raise InputError(f"{run} holds models of several losses ({names}); give one, such as {losses[0]}.")

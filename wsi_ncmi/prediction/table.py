@@ -1,83 +1,122 @@
-"""Predictions of new slides as a table with the columns of ``predictions.csv``."""
+"""Answers as tables: ``predictions.csv`` a row a slide, ``patients.csv`` a row a patient."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from wsi_ncmi.cohorts import BagSource
-from wsi_ncmi.prediction.ensemble import Ensemble, SlidePrediction
-from wsi_ncmi.progress import NullProgress, ProgressReporter
+import numpy as np
+
+from wsi_ncmi.metrics.staging import SLIDE_LABELS, patient_stage
+from wsi_ncmi.prediction.answer import ABSTAIN, SlideAnswer
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["predict_bags"]
-
-NO_TILES = "no tissue: there is nothing to predict from"
+__all__ = ["patient_table", "slide_table"]
 
 
-def predict_bags(
-    ensemble: Ensemble,
-    source: BagSource,
-    *,
-    slide_ids: tuple[str, ...] | None = None,
-    problems: Mapping[str, str] | None = None,
-    on_slide: Callable[[str, SlidePrediction], None] | None = None,
-    progress: ProgressReporter | None = None,
-) -> pd.DataFrame:
-    """Predicts every slide of a bag source.
+def slide_table(answers: Iterable[SlideAnswer], classes: Sequence[str]) -> pd.DataFrame:
+    """One row a slide, sorted.
 
     Args:
-        ensemble: The models.
-        source: Features.
-        slide_ids: Which slides; None = all of the source.
-        problems: Slide id → why it has no features; each gets a row without prediction.
-        on_slide: Called with each prediction (heatmaps, GeoJSON).
-        progress: Told about every slide.
+        answers: What is said of each slide.
+        classes: All classes, in order.
 
     Returns:
-        ``slide_id, case_id, fold, seed, label, prediction, p_<class>…`` (patient, fold, seed and label empty:
-        they are not known for a new slide), then ``agreement``, ``tiles`` and ``reason``; one row a slide,
-        sorted; ``prediction`` and probabilities empty where ``reason`` says why.
+        ``slide_id, case_id, fold, seed, label, prediction, p_<class>…`` (fold, seed and label are empty: a
+        new slide has none), then ``decision`` (the class, or ``abstain``), ``confidence``, ``agreement``,
+        ``tiles``, ``ood`` (names of what is unlike the training, with ``;``), ``ood_score`` and ``reason``.
+        Prediction, decision and probabilities are empty where ``reason`` says why.
     """
     import pandas as pd
 
-    lengths = dict(zip(source.slide_ids, source.lengths, strict=True))
-    wanted = source.slide_ids if slide_ids is None else slide_ids
-    rows = [_row(slide_id, ensemble, reason=reason) for slide_id, reason in (problems or {}).items()]
-    with (progress or NullProgress()).task("predicting", len(wanted), "slides") as task:
-        for slide_id in wanted:
-            if lengths[slide_id] == 0:
-                rows.append(_row(slide_id, ensemble, reason=NO_TILES))
-            else:
-                answer = ensemble.predict(source.load(slide_id))
-                rows.append(_row(slide_id, ensemble, answer=answer, tiles=int(lengths[slide_id])))
-                if on_slide is not None:
-                    on_slide(slide_id, answer)
-            task.advance()
-    return pd.DataFrame(rows).sort_values("slide_id", ignore_index=True)
+    rows = [
+        {
+            "slide_id": answer.slide_id,
+            "case_id": answer.case_id,
+            "fold": "",
+            "seed": "",
+            "label": "",
+            "prediction": answer.prediction,
+            **{f"p_{name}": answer.probabilities.get(name) for name in classes},
+            "decision": answer.decision,
+            "confidence": answer.confidence,
+            "agreement": answer.agreement,
+            "tiles": answer.tiles,
+            "ood": ";".join(flag.name for flag in answer.flags),
+            "ood_score": answer.ood_score,
+            "reason": answer.reason,
+        }
+        for answer in sorted(answers, key=lambda answer: answer.slide_id)
+    ]
+    return pd.DataFrame(rows)
 
 
-def _row(
-    slide_id: str,
-    ensemble: Ensemble,
-    *,
-    answer: SlidePrediction | None = None,
-    tiles: int = 0,
-    reason: str = "",
-) -> dict[str, object]:
-    known = answer is not None
-    chances = answer.probabilities.tolist() if answer is not None else [None] * len(ensemble.classes)
-    return {
-        "slide_id": slide_id,
-        "case_id": "",
-        "fold": "",
-        "seed": "",
-        "label": "",
-        "prediction": ensemble.classes[int(answer.probabilities.argmax())] if answer is not None else "",
-        **{f"p_{name}": chance for name, chance in zip(ensemble.classes, chances, strict=True)},
-        "agreement": answer.agreement if answer is not None else None,
-        "tiles": tiles if known else 0,
-        "reason": reason,
+def patient_table(
+    answers: Iterable[SlideAnswer], classes: Sequence[str], *, abstain_below: float
+) -> pd.DataFrame:
+    """One row a patient: the mean of the calibrated probabilities of its slides.
+
+    A patient is abstained from where the mean's largest probability is below the threshold, and where a slide
+    of it has no answer: an answer that leaves out a slide is about another patient. For CAMELYON-17's classes
+    the pN stage follows from the slides' decisions by the challenge's rule.
+
+    Args:
+        answers: Slides with their patients; those without are left out.
+        classes: All classes, in order.
+        abstain_below: The threshold.
+
+    Returns:
+        ``case_id, slides, answered, prediction, p_<class>…, decision, confidence, ood`` (slides with flags),
+        ``stage`` (where it applies) and ``reason``, sorted by patient.
+    """
+    import pandas as pd
+
+    by_patient: dict[str, list[SlideAnswer]] = {}
+    for answer in answers:
+        if answer.case_id:
+            by_patient.setdefault(answer.case_id, []).append(answer)
+    staged = set(classes) == set(SLIDE_LABELS)
+    rows = [
+        _patient(case_id, by_patient[case_id], classes, abstain_below, staged)
+        for case_id in sorted(by_patient)
+    ]
+    columns = [
+        "case_id", "slides", "answered", "prediction", *(f"p_{name}" for name in classes), "decision",
+        "confidence", "ood", *(["stage"] if staged else []), "reason",
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _patient(
+    case_id: str, slides: Sequence[SlideAnswer], classes: Sequence[str], abstain_below: float, staged: bool
+) -> Mapping[str, object]:
+    predicted = [slide for slide in slides if slide.prediction]
+    mean = None
+    if predicted:
+        mean = np.mean([[slide.probabilities[name] for name in classes] for slide in predicted], axis=0)
+    without = len(slides) - len(predicted)
+    abstained = sum(slide.decision == ABSTAIN for slide in slides)
+    reasons = []
+    if without:
+        reasons.append(f"{without} of {len(slides)} slides have no prediction")
+    if abstained:
+        reasons.append(f"{abstained} of {len(slides)} slides are abstained from")
+    if mean is not None and mean.max() < abstain_below:
+        reasons.append(f"its largest probability {mean.max():.3f} is below {abstain_below:.3f}")
+    prediction = "" if mean is None else classes[int(mean.argmax())]
+    row: dict[str, object] = {
+        "case_id": case_id,
+        "slides": len(slides),
+        "answered": len(predicted) - abstained,
+        "prediction": prediction,
+        **{f"p_{name}": None if mean is None else float(mean[i]) for i, name in enumerate(classes)},
+        "decision": "" if mean is None else ABSTAIN if reasons else prediction,
+        "confidence": None if mean is None else float(mean.max()),
+        "ood": sum(bool(slide.flags) for slide in slides),
+        "reason": "; ".join(reasons),
     }
+    if staged:
+        row["stage"] = "" if without or abstained else patient_stage(slide.decision for slide in slides)
+    return row

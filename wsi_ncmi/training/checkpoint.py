@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -25,11 +26,19 @@ from wsi_ncmi.mil import BagBatch, ModelOptions, build_model
 from wsi_ncmi.mil.base import Aggregator
 from wsi_ncmi.training.scoring import probabilities_of
 
-__all__ = ["MODEL_JSON", "MODEL_WEIGHTS", "TrainedModel", "load_trained", "write_trained"]
+__all__ = [
+    "MODEL_JSON",
+    "MODEL_WEIGHTS",
+    "TrainedModel",
+    "load_trained",
+    "trained_from_bytes",
+    "write_trained",
+]
 
 MODEL_JSON = "model.json"
 MODEL_WEIGHTS = "model.safetensors"
 _SCHEMA = "wsi-ncmi-model/1"
+_TILES_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,37 @@ class TrainedModel:
         Raises:
             InputError: No tile, another width than the model's, or a number that isn't finite.
         """
+        bag = self._checked(features)
+        output = self.aggregator(BagBatch.pack([bag]).to(self._device))
+        return probabilities_of(self.criterion, output.embedding)[0], output.attention.float().cpu().numpy()
+
+    @torch.no_grad()
+    def tile_probabilities(self, features: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+        """What the model says of each tile alone: every tile is taken for a bag of its own.
+
+        Args:
+            features: As in :meth:`predict`.
+
+        Returns:
+            Class probabilities of each tile, float64 (N, C), rows summing to 1.
+
+        Raises:
+            InputError: As in :meth:`predict`.
+        """
+        bag = self._checked(features)
+        parts = []
+        for start in range(0, len(bag), _TILES_AT_ONCE):
+            part = bag[start : start + _TILES_AT_ONCE]
+            batch = BagBatch(part, torch.ones(len(part), dtype=torch.int64))
+            output = self.aggregator(batch.to(self._device))
+            parts.append(probabilities_of(self.criterion, output.embedding))
+        return np.concatenate(parts)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.aggregator.parameters()).device
+
+    def _checked(self, features: NDArray[np.floating[Any]]) -> torch.Tensor:
         width = self.aggregator.in_features
         if features.ndim != 2 or features.shape[0] == 0 or features.shape[1] != width:
             raise InputError(
@@ -70,10 +110,7 @@ class TrainedModel:
             )
         if not np.isfinite(features).all():
             raise InputError("The slide's features hold NaN or infinity; extract the slide again.")
-        device = next(self.aggregator.parameters()).device
-        bag = torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32))
-        output = self.aggregator(BagBatch.pack([bag]).to(device))
-        return probabilities_of(self.criterion, output.embedding)[0], output.attention.float().cpu().numpy()
+        return torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32))
 
     def to(self, device: torch.device | str) -> TrainedModel:
         """Moves the model to a device (in place) and returns it."""
@@ -148,27 +185,43 @@ def load_trained(folder: Path) -> TrainedModel:
             f"{folder} holds no trained model ({MODEL_JSON} and {MODEL_WEIGHTS}); "
             "give a folder such as RUN/fold_0/seed_0."
         )
+    return trained_from_bytes(description.read_bytes(), weights.read_bytes(), str(folder))
+
+
+def trained_from_bytes(description: bytes, weights: bytes, where: str) -> TrainedModel:
+    """Loads a model from the bytes of its two files, as :func:`load_trained` does.
+
+    Args:
+        description: Content of ``model.json``.
+        weights: Content of ``model.safetensors``.
+        where: Where they come from, for messages.
+
+    Raises:
+        InputError: They are altered, or of another version.
+    """
     try:
-        config = json.loads(description.read_text(encoding="utf-8"))
+        config = json.loads(description)
         if config["schema"] != _SCHEMA:
             raise InputError(
-                f"{description} has the schema {config['schema']!r} but this version reads {_SCHEMA!r}."
+                f"{where}/{MODEL_JSON} has the schema {config['schema']!r} but this version reads "
+                f"{_SCHEMA!r}."
             )
-        if sha256_file(weights) != config["weights_sha256"]:
+        if hashlib.sha256(weights).hexdigest() != config["weights_sha256"]:
             raise InputError(
-                f"{weights} was altered after training (its checksum isn't the one in {MODEL_JSON})."
+                f"{where}/{MODEL_WEIGHTS} was altered after training "
+                f"(its checksum isn't the one in {MODEL_JSON})."
             )
         classes = tuple(str(name) for name in config["classes"])
         aggregator = build_model(ModelOptions(**config["model"]), int(config["in_features"]), len(classes))
         criterion = build_loss(
             LossOptions(**config["loss"]), len(classes), aggregator.embedding_width, config["class_counts"]
         )
-        tensors = load_tensors(weights.read_bytes())
+        tensors = load_tensors(weights)
         for prefix, module in (("aggregator.", aggregator), ("criterion.", criterion)):
             module.load_state_dict(
                 {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
             )
     except (KeyError, TypeError, ValueError, ValidationError, SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"{folder} isn't a model that this version can load ({reason}).") from error
+        raise InputError(f"{where} isn't a model that this version can load ({reason}).") from error
     return TrainedModel(aggregator.eval(), criterion.eval(), classes, config)

@@ -1,0 +1,276 @@
+"""The bundle: what is written is what is loaded; everything that was tampered with is refused in a sentence."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import pickle
+import shutil
+import subprocess
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.prediction.models import export, make_bundle, sample, write_run
+from wsi_ncmi.errors import InputError
+from wsi_ncmi.prediction import ModelBundle, load_bundle, load_model
+from wsi_ncmi.prediction.bundle.files import sums_of
+from wsi_ncmi.prediction.reference import SlideFacts
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("run") / "ncmi")
+
+
+@pytest.fixture(scope="module")
+def bundle(run: Path) -> ModelBundle:
+    return make_bundle(run)
+
+
+@pytest.fixture
+def folder(bundle: ModelBundle, run: Path, tmp_path: Path) -> Path:
+    return export(bundle, run, tmp_path / "bundle")
+
+
+def reseal(folder: Path) -> None:
+    """What a forger does who knows of SHA256SUMS."""
+    (folder / "SHA256SUMS").unlink()
+    names = [path for path in folder.rglob("*") if path.is_file()]
+    (folder / "SHA256SUMS").write_bytes(
+        sums_of({path.relative_to(folder).as_posix(): path.read_bytes() for path in names})
+    )
+
+
+def edit_manifest(folder: Path, **values: object) -> None:
+    manifest = json.loads((folder / "bundle.json").read_text())
+    (folder / "bundle.json").write_text(json.dumps({**manifest, **values}))
+    reseal(folder)
+
+
+@pytest.mark.parametrize("name", ["bundle", "bundle.zip"])
+def test_what_is_written_is_what_is_loaded(bundle: ModelBundle, run: Path, tmp_path: Path, name: str) -> None:
+    found = load_bundle(export(bundle, run, tmp_path / name))
+    features = np.random.default_rng(0).normal(size=(9, 6)).astype(np.float32)
+    ours, theirs = bundle.predict(features), found.predict(features)
+    np.testing.assert_array_equal(ours.probabilities, theirs.probabilities)
+    np.testing.assert_array_equal(ours.attention, theirs.attention)
+    np.testing.assert_array_equal(
+        bundle.ensemble.tile_probabilities(features), found.ensemble.tile_probabilities(features)
+    )
+    assert found.digest == bundle.digest
+    assert (found.classes, found.calibration) == (bundle.classes, bundle.calibration)
+    assert dict(found.summary) == dict(bundle.summary)
+    assert found.reference is not None
+    assert bundle.reference is not None
+    assert found.reference.bounds == bundle.reference.bounds
+    shifted = sample(99, shift=3.0).tiles
+    assert found.reference.score(shifted) == bundle.reference.score(shifted)
+    facts = SlideFacts(2.0, {"density": 9.0})
+    assert found.reference.flags(shifted, facts) == bundle.reference.flags(shifted, facts)
+
+
+def test_equal_bundles_are_equal_files(bundle: ModelBundle, run: Path, tmp_path: Path) -> None:
+    first, second = (export(bundle, run, tmp_path / f"{i}.zip") for i in (1, 2))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_the_sums_are_those_of_sha256sum(folder: Path) -> None:
+    done = subprocess.run(
+        ["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=folder, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_zip_of_the_folder_itself_is_read_too(folder: Path, bundle: ModelBundle) -> None:
+    shutil.make_archive(str(folder.parent / "again"), "zip", folder.parent, folder.name)
+    assert load_bundle(folder.parent / "again.zip").digest == bundle.digest
+
+
+def test_a_run_folder_is_a_model_without_calibration(run: Path) -> None:
+    found = load_model(run)
+    assert found.calibration.temperature == 1.0
+    assert found.calibration.abstain_below == 0.0
+    assert found.reference is None
+
+
+def test_a_changed_byte_anywhere_is_refused(folder: Path) -> None:
+    for path in sorted(folder.rglob("*")):
+        if not path.is_file():
+            continue
+        content = path.read_bytes()
+        changed = bytearray(content)
+        changed[len(changed) // 2] ^= 1
+        path.write_bytes(bytes(changed))
+        with pytest.raises(InputError) as error:
+            load_bundle(folder)
+        assert "\n" not in str(error.value)
+        path.write_bytes(content)
+    load_bundle(folder)
+
+
+def test_missing_and_unlisted_files_are_refused(folder: Path) -> None:
+    weights = folder / "members" / "fold_1-seed_0" / "model.safetensors"
+    weights.rename(folder.parent / "kept")
+    with pytest.raises(InputError, match=r"lacks members/fold_1-seed_0/model\.safetensors"):
+        load_bundle(folder)
+    (folder.parent / "kept").rename(weights)
+    shutil.copytree(weights.parent, folder / "members" / "fold_9-seed_0")
+    with pytest.raises(InputError, match=r"fold_9-seed_0.*does not list"):
+        load_bundle(folder)
+
+
+def test_a_wrong_class_list_is_refused(folder: Path) -> None:
+    edit_manifest(folder, classes=["b", "a"])
+    with pytest.raises(
+        InputError, match=r"classes are b, a, but its model fold_0-seed_0 was trained on a, b"
+    ):
+        load_bundle(folder)
+
+
+@pytest.mark.parametrize(
+    ("schema", "remedy"),
+    [("wsi-ncmi-bundle/2", "update wsi-ncmi"), ("something/1", "export the model again")],
+)
+def test_another_schema_is_refused(folder: Path, schema: str, remedy: str) -> None:
+    edit_manifest(folder, schema=schema)
+    with pytest.raises(InputError, match=rf"{schema}.*reads 'wsi-ncmi-bundle/1'; {remedy}"):
+        load_bundle(folder)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"members": []}, "lists no model"),
+        ({"members": ["fold_7-seed_0"]}, "lacks its files"),
+        ({"features": {"encoder": "timm:resnet18"}}, "different encoders or grids"),
+        ({"calibration": {"temperature": 0, "abstain_below": 0, "fitted_on": "", "slides": 0}}, "can't be"),
+        ({"calibration": {}}, "no readable calibration"),
+        ({"reference": {"slides": 3}}, "can't be read"),
+        ({"classes": None}, "lacks or garbles"),
+    ],
+)
+def test_a_manifest_that_contradicts_is_refused(folder: Path, values: dict[str, object], words: str) -> None:
+    edit_manifest(folder, **values)
+    with pytest.raises(InputError, match=words):
+        load_bundle(folder)
+
+
+class Payload:
+    """A pickle that makes a file when it is loaded."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.target,)
+
+
+def test_the_payload_of_these_tests_works(tmp_path: Path) -> None:
+    pickle.loads(pickle.dumps(Payload(tmp_path / "pwned")))
+    assert (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize("forged_json", [False, True])
+def test_a_pickle_in_place_of_weights_is_refused_and_not_run(
+    folder: Path, tmp_path: Path, forged_json: bool
+) -> None:
+    member = folder / "members" / "fold_0-seed_0"
+    buffer = io.BytesIO()
+    torch.save({"x": Payload(tmp_path / "pwned")}, buffer)
+    (member / "model.safetensors").write_bytes(buffer.getvalue())
+    if forged_json:
+        config = json.loads((member / "model.json").read_text())
+        config["weights_sha256"] = hashlib.sha256(buffer.getvalue()).hexdigest()
+        (member / "model.json").write_text(json.dumps(config))
+    reseal(folder)
+    with pytest.raises(InputError, match="can load" if forged_json else "altered"):
+        load_bundle(folder)
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_a_pickle_beside_the_weights_is_refused(folder: Path, tmp_path: Path) -> None:
+    (folder / "weights.pt").write_bytes(pickle.dumps(Payload(tmp_path / "pwned")))
+    reseal(folder)
+    with pytest.raises(
+        InputError, match=r"weights\.pt, which is no file of a model bundle and might carry code"
+    ):
+        load_bundle(folder)
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_a_pickle_as_the_model_is_refused(tmp_path: Path) -> None:
+    torch.save({"x": Payload(tmp_path / "pwned")}, tmp_path / "model.pt")
+    (tmp_path / "model.pkl").write_bytes(pickle.dumps(Payload(tmp_path / "pwned")))
+    for name in ("model.pt", "model.pkl"):
+        with pytest.raises(InputError):
+            load_model(tmp_path / name)
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_names_that_lead_out_of_a_zip_are_refused(folder: Path, tmp_path: Path) -> None:
+    for name in ("../out.json", "/etc/passwd", "members/../../x/model.json"):
+        with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
+            for path in folder.rglob("*"):
+                if path.is_file():
+                    archive.write(path, path.relative_to(folder))
+            archive.writestr(name, "x")
+        with pytest.raises(InputError, match="no file of a model bundle"):
+            load_bundle(tmp_path / "bad.zip")
+
+
+def test_links_are_refused(folder: Path) -> None:
+    card = folder / "MODEL_CARD.md"
+    card.rename(folder.parent / "card")
+    card.symlink_to(folder.parent / "card")
+    with pytest.raises(InputError, match="is a link"):
+        load_bundle(folder)
+
+
+def test_a_zip_that_claims_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsi_ncmi.prediction.bundle.files.MOST_BYTES", 1000)
+    with zipfile.ZipFile(tmp_path / "big.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bundle.json", b"0" * 1001)
+    with pytest.raises(InputError, match="claims 1,001 bytes"):
+        load_bundle(tmp_path / "big.zip")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"text"])
+def test_files_that_are_no_zip_are_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "model.zip").write_bytes(content)
+    with pytest.raises(InputError):
+        load_bundle(tmp_path / "model.zip")
+    with pytest.raises(InputError, match="There is no bundle"):
+        load_bundle(tmp_path / "nowhere")
+
+
+def test_nothing_is_written_over_unasked(
+    bundle: ModelBundle, run: Path, folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="exists already"):
+        export(bundle, run, folder)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("x")
+    from wsi_ncmi.prediction import write_bundle
+
+    with pytest.raises(InputError, match="other things"):
+        write_bundle(tmp_path / "mine", {"bundle.json": b"{}"}, overwrite=True)
+    assert (tmp_path / "mine" / "thesis.txt").exists()
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_the_card_says_what_matters(folder: Path) -> None:
+    card = (folder / "MODEL_CARD.md").read_text()
+    for words in (
+        "not a medical device",
+        "Intended use",
+        "Temperature 2.000",
+        "| macro f1 | 0.900 | – |",
+        "24 training slides",
+    ):
+        assert words in card
+    assert r"a\|b" in card  # a pipe does not break the table

@@ -1,0 +1,193 @@
+"use strict";
+// The page of one slide. It asks its own server for everything and nobody else for anything.
+
+const byId = (id) => document.getElementById(id);
+
+async function getJson(name) {
+  const answer = await fetch(name);
+  if (!answer.ok) throw new Error(`${name}: ${answer.status}`);
+  return answer.json();
+}
+
+function tileSource(info, address) {
+  const longest = Math.max(info.width, info.height);
+  return {
+    width: info.width,
+    height: info.height,
+    tileSize: info.tile_px,
+    tileOverlap: 0,
+    minLevel: Math.max(0, Math.floor(Math.log2(info.tile_px)) - 2),
+    maxLevel: Math.ceil(Math.log2(longest)),
+    getTileUrl: (level, x, y) => address(level, x, y),
+  };
+}
+
+function addPairs(list, pairs) {
+  list.replaceChildren();
+  for (const [name, value] of pairs) {
+    const term = document.createElement("dt");
+    const text = document.createElement("dd");
+    term.textContent = name;
+    text.textContent = value;
+    list.append(term, text);
+  }
+}
+
+function drawBar(info) {
+  const bar = byId("bar");
+  const pen = bar.getContext("2d");
+  const step = bar.width / info.colours.length;
+  info.colours.forEach((colour, i) => {
+    pen.fillStyle = `rgb(${colour.join(",")})`;
+    pen.fillRect(i * step, 0, step + 1, bar.height);
+  });
+}
+
+function describeScale(info) {
+  const layer = info.layers[Number(byId("layer").value)];
+  const scale = layer.scales[byId("scale").value];
+  byId("bar-title").textContent = scale.title;
+  byId("ticks").replaceChildren(
+    ...scale.ticks.map(([place, words]) => {
+      const tick = document.createElement("span");
+      tick.textContent = words;
+      tick.style.left = `${100 * place}%`;
+      return tick;
+    }),
+  );
+}
+
+function setUpHeat(viewer, info) {
+  let item = null;
+  let wanted = 0;
+  byId("heat").hidden = false;
+  for (const [i, layer] of info.layers.entries()) byId("layer").add(new Option(layer.name, String(i)));
+  drawBar(info);
+
+  const opacity = () => (byId("heat-on").checked ? Number(byId("opacity").value) / 100 : 0);
+  const show = () => {
+    describeScale(info);
+    const path = `heat/${byId("layer").value}/${byId("scale").value}`;
+    wanted += 1;
+    const asked = wanted;
+    viewer.addTiledImage({
+      tileSource: tileSource(info, (level, x, y) => `${path}/${level}/${x}_${y}.png`),
+      opacity: opacity(),
+      success: (event) => {
+        if (asked !== wanted) {
+          viewer.world.removeItem(event.item);
+          return;
+        }
+        if (item) viewer.world.removeItem(item);
+        item = event.item;
+        item.setOpacity(opacity());
+        document.body.dataset.layer = path;
+      },
+    });
+  };
+  const fade = () => item && item.setOpacity(opacity());
+  byId("layer").addEventListener("change", show);
+  byId("scale").addEventListener("change", show);
+  byId("opacity").addEventListener("input", fade);
+  byId("heat-on").addEventListener("change", fade);
+  show();
+}
+
+function setUpShapes(info, outlines) {
+  const group = byId("shapes");
+  group.hidden = info.shapes.length === 0;
+  for (const shape of info.shapes) {
+    const label = document.createElement("label");
+    const box = document.createElement("input");
+    const swatch = document.createElement("span");
+    box.type = "checkbox";
+    box.checked = true;
+    box.id = `shape-${shape.name}`;
+    box.addEventListener("change", () => {
+      outlines.visible.set(shape.name, box.checked);
+      outlines.draw();
+    });
+    swatch.className = "swatch";
+    swatch.style.borderColor = shape.colour;
+    label.append(box, swatch, `${shape.name} (${shape.count})`);
+    group.append(label);
+  }
+}
+
+function setUpHover(viewer, info, index) {
+  const tell = (position) => {
+    const item = viewer.world.getItemAt(0);
+    if (!item) return;
+    const point = item.viewerElementToImageCoordinates(position);
+    const inside = point.x >= 0 && point.y >= 0 && point.x < info.width && point.y < info.height;
+    byId("place").textContent = inside ? `x ${Math.floor(point.x)}, y ${Math.floor(point.y)} px` : "–";
+    const tile = inside ? index.at(point.x, point.y) : -1;
+    const values = tile < 0 ? [] : info.layers.map((layer, i) => [layer.name, String(index.layers[i][tile])]);
+    addPairs(byId("values"), values);
+    byId("values").dataset.tile = String(tile);
+  };
+  new OpenSeadragon.MouseTracker({ element: viewer.container, moveHandler: (event) => tell(event.position) });
+}
+
+function setUpScaleBar(viewer, info) {
+  if (!info.mpp) return;
+  const bar = byId("scalebar");
+  const update = () => {
+    const item = viewer.world.getItemAt(0);
+    if (!item) return;
+    const screenPerImage = item.imageToViewportZoom(1);
+    const zoom = viewer.viewport.getZoom(true) / screenPerImage;
+    const micronsPerPixel = info.mpp[0] / zoom;
+    const wanted = 140 * micronsPerPixel;
+    const power = 10 ** Math.floor(Math.log10(wanted));
+    const microns = [5, 2, 1].map((n) => n * power).find((n) => n <= wanted);
+    bar.hidden = false;
+    bar.style.width = `${microns / micronsPerPixel}px`;
+    bar.firstElementChild.textContent = microns >= 1000 ? `${microns / 1000} mm` : `${microns} µm`;
+  };
+  viewer.addHandler("update-viewport", update);
+}
+
+async function start() {
+  const [info, tiles, shapes] = await Promise.all([getJson("info.json"), getJson("tiles.json"), getJson("shapes.json")]);
+  document.title = info.slide_id;
+  byId("title").textContent = info.slide_id;
+  addPairs(byId("facts"), Object.entries(info.facts));
+  byId("notes").replaceChildren(
+    ...info.notes.map((note) => Object.assign(document.createElement("li"), { textContent: note })),
+  );
+  const viewer = OpenSeadragon({
+    element: byId("slide"),
+    drawer: "canvas",
+    showNavigationControl: false,
+    showNavigator: true,
+    navigatorPosition: "TOP_LEFT",
+    maxZoomPixelRatio: 4,
+    imageSmoothingEnabled: true,
+    animationTime: 0.4,
+    gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true },
+    tileSources: tileSource(info, (level, x, y) => `slide/${level}/${x}_${y}.jpg`),
+  });
+  window.viewer = viewer; // For scripts in the console.
+  byId("zoom-in").addEventListener("click", () => viewer.viewport.zoomBy(2));
+  byId("zoom-out").addEventListener("click", () => viewer.viewport.zoomBy(0.5));
+  byId("home").addEventListener("click", () => viewer.viewport.goHome());
+  viewer.addOnceHandler("open", () => {
+    const index = new TileIndex(tiles);
+    const outlines = new Outlines(viewer, [info.width, info.height], shapes, index);
+    setUpShapes(info, outlines);
+    setUpHover(viewer, info, index);
+    setUpScaleBar(viewer, info);
+    byId("borders").addEventListener("change", (event) => {
+      outlines.borders = event.target.checked;
+      outlines.draw();
+    });
+    if (info.layers.length) setUpHeat(viewer, info);
+    outlines.draw();
+    document.body.dataset.ready = "yes";
+  });
+}
+
+start().catch((error) => {
+  byId("notes").replaceChildren(Object.assign(document.createElement("li"), { textContent: `The page can't load: ${error.message}` }));
+});

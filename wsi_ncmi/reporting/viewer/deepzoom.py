@@ -1,0 +1,180 @@
+"""Deep Zoom tiles of a slide.
+
+Deep Zoom halves from level to level; a slide's pyramid does so in steps of its own. Each Deep Zoom level is
+taken from the nearest finer level of the slide, by area averaging where the two differ. Where a slide's
+pyramid has a gap of more than eight, a tile is made of the four below it, so that memory stays bounded.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import OrderedDict
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+from wsi_ncmi.reporting.viewer.pixels import LevelPixels
+from wsi_ncmi.slides import Slide
+from wsi_ncmi.tiling.area import area_resample
+
+__all__ = ["TILE_PX", "DeepZoom"]
+
+TILE_PX = 512
+_QUALITY = 80
+_MOST_REDUCTION = 8.0
+_KEPT_TILES = 64
+
+
+class DeepZoom:
+    """The pyramid of one open slide, safe to use from several threads.
+
+    Args:
+        slide: The slide; it stays open.
+        tile_px: Edge of a tile; tiles do not overlap.
+
+    Attributes:
+        tile_px: Edge of a tile.
+        level_count: Number of levels; level 0 is one pixel, the last the slide's own level 0.
+    """
+
+    def __init__(self, slide: Slide, tile_px: int = TILE_PX) -> None:
+        self._slide = slide
+        self.tile_px = tile_px
+        self._size = slide.width_px, slide.height_px
+        self.level_count = math.ceil(math.log2(max(self._size))) + 1
+        self._levels: dict[int, LevelPixels] = {}
+        self._opening = threading.Lock()
+        self._kept: OrderedDict[tuple[int, int, int], NDArray[np.uint8]] = OrderedDict()
+        self._keeping = threading.Lock()
+
+    def size(self, level: int) -> tuple[int, int]:
+        """Width and height of a level in pixels."""
+        scale = 1 << (self.level_count - 1 - level)
+        return -(-self._size[0] // scale), -(-self._size[1] // scale)
+
+    def has(self, level: int, column: int, row: int) -> bool:
+        """Whether there is such a tile."""
+        if not 0 <= level < self.level_count or column < 0 or row < 0:
+            return False
+        width, height = self.size(level)
+        return column * self.tile_px < width and row * self.tile_px < height
+
+    def window(
+        self, level: int, column: int, row: int
+    ) -> tuple[tuple[float, float, float, float], tuple[int, int]]:
+        """What a tile shows: left, top, right, bottom in level-0 pixels, and its height and width."""
+        scale = 1 << (self.level_count - 1 - level)
+        width, height = self._tile_size(level, column, row)
+        left, top = column * self.tile_px * scale, row * self.tile_px * scale
+        return (left, top, left + width * scale, top + height * scale), (height, width)
+
+    def jpeg(self, level: int, column: int, row: int) -> bytes:
+        """A tile as JPEG.
+
+        Raises:
+            KeyError: There is no such tile.
+            SlideReadError: It can't be read.
+        """
+        pixels = self.pixels(level, column, row)
+        return bytes(
+            simplejpeg.encode_jpeg(pixels, quality=_QUALITY, colorspace="RGB", colorsubsampling="420")
+        )
+
+    def pixels(self, level: int, column: int, row: int) -> NDArray[np.uint8]:
+        """A tile's pixels, uint8 (h, w, 3), C-contiguous.
+
+        Raises:
+            KeyError: There is no such tile.
+            SlideReadError: It can't be read.
+        """
+        if not self.has(level, column, row):
+            raise KeyError(f"there is no tile {column}, {row} at level {level}")
+        scale = float(1 << (self.level_count - 1 - level))
+        number = self._best_level(scale)
+        view = self._slide.levels[number]
+        ratio = scale / view.downsample_x, scale / view.downsample_y
+        if max(ratio) > _MOST_REDUCTION:
+            return self._from_children(level, column, row)
+        return self._read(number, ratio, level, column, row)
+
+    def close(self) -> None:
+        """Closes the files of stored tiles; the slide stays open."""
+        with self._opening:
+            for level in self._levels.values():
+                level.close()
+            self._levels.clear()
+
+    def _tile_size(self, level: int, column: int, row: int) -> tuple[int, int]:
+        width, height = self.size(level)
+        return min(self.tile_px, width - column * self.tile_px), min(
+            self.tile_px, height - row * self.tile_px
+        )
+
+    def _best_level(self, scale: float) -> int:
+        """The coarsest level of the slide that is not coarser than the scale, rounding of its sides aside."""
+        fine = [
+            number
+            for number, level in enumerate(self._slide.levels)
+            if max(level.downsample_x, level.downsample_y) <= scale * 1.005
+        ]
+        return max(fine, key=lambda number: self._slide.levels[number].downsample_x, default=0)
+
+    def _read(
+        self, number: int, ratio: tuple[float, float], level: int, column: int, row: int
+    ) -> NDArray[np.uint8]:
+        view = self._slide.levels[number]
+        width, height = self._tile_size(level, column, row)
+        whole = tuple(
+            _snapped(r, side) for r, side in zip(ratio, (view.width_px, view.height_px), strict=True)
+        )
+        left, top = (position * self.tile_px * r for position, r in zip((column, row), whole, strict=True))
+        x, y = min(math.floor(left), view.width_px - 1), min(math.floor(top), view.height_px - 1)
+        right = min(view.width_px, max(x + 1, math.ceil(left + width * whole[0] - 1e-6)))
+        bottom = min(view.height_px, max(y + 1, math.ceil(top + height * whole[1] - 1e-6)))
+        region = self._pixels_of(number).read(x, y, right - x, bottom - y)
+        if whole == (1.0, 1.0) and region.shape[:2] == (height, width):
+            return region
+        size = max(width, height)
+        reduced = area_resample(region, max(0.0, left - x), max(0.0, top - y), (whole[0], whole[1]), size)
+        return np.ascontiguousarray(reduced[:height, :width])
+
+    def _from_children(self, level: int, column: int, row: int) -> NDArray[np.uint8]:
+        key = (level, column, row)
+        with self._keeping:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        width, height = self._tile_size(level, column, row)
+        below = np.full((2 * self.tile_px, 2 * self.tile_px, 3), 255, np.uint8)
+        filled = [0, 0]
+        for down in (0, 1):
+            for across in (0, 1):
+                child = (level + 1, 2 * column + across, 2 * row + down)
+                if self.has(*child):
+                    pixels = self.pixels(*child)
+                    h, w = pixels.shape[:2]
+                    y, x = down * self.tile_px, across * self.tile_px
+                    below[y : y + h, x : x + w] = pixels
+                    filled = [max(filled[0], y + h), max(filled[1], x + w)]
+        region = below[: filled[0], : filled[1]]
+        reduced = area_resample(np.ascontiguousarray(region), 0.0, 0.0, (2.0, 2.0), max(width, height))
+        tile = np.ascontiguousarray(reduced[:height, :width])
+        with self._keeping:
+            self._kept[key] = tile
+            while len(self._kept) > _KEPT_TILES:
+                self._kept.popitem(last=False)
+        return tile
+
+    def _pixels_of(self, number: int) -> LevelPixels:
+        with self._opening:
+            if number not in self._levels:
+                self._levels[number] = LevelPixels(self._slide, number)
+            return self._levels[number]
+
+
+def _snapped(ratio: float, side: int) -> float:
+    """The whole number next to a ratio, where that moves no pixel of the level by more than one."""
+    nearest = max(1.0, float(round(ratio)))
+    return nearest if abs(nearest / ratio - 1) * side <= 1 else ratio
