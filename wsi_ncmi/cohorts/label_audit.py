@@ -60,7 +60,7 @@ def audit_labels(
     """
     spec = parse_spec(path_or_spec)
     adapter = adapter_of(spec)
-    table = read_table(spec.path)
+    table = read_table(spec.path, spec.settings.get("sheet"))
     labelled, faults = _every_row(adapter, table, spec)
     path = labelled.origin or spec.path
     allowed = tuple(classes or labelled.classes)

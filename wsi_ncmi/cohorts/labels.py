@@ -18,13 +18,17 @@ from wsi_ncmi.errors import InputError
 __all__ = ["ADAPTERS", "Adapter", "adapter_of", "exclusion_of", "notes_of", "read_labels"]
 
 
+_FOR_ALL = ("exclude", "sheet")
+
+
 @dataclass(frozen=True)
 class Adapter:
     """How one kind of table is read.
 
     Attributes:
         read: Table and how it was named → its slides.
-        settings: Settings of ``?key=value`` that it takes, beside ``exclude``, which all take.
+        settings: Settings of ``?key=value`` that it takes, beside ``exclude`` (slides to leave out) and
+            ``sheet`` (of a workbook), which all take.
     """
 
     read: Callable[[Table, LabelsSpec], Labelled]
@@ -54,7 +58,7 @@ def read_labels(
     """
     spec = parse_spec(path_or_spec)
     adapter = adapter_of(spec)
-    table = read_table(spec.path)
+    table = read_table(spec.path, spec.settings.get("sheet"))
     labelled = adapter.read(table, spec)
     if labelled.case_problem and group != "slide_id":
         raise InputError(
@@ -98,8 +102,8 @@ def adapter_of(spec: LabelsSpec) -> Adapter:
         )
     adapter = ADAPTERS[spec.adapter]
     for key in spec.settings:
-        if key != "exclude" and key not in adapter.settings:
-            valid = ", ".join((*adapter.settings, "exclude"))
+        if key not in (*adapter.settings, *_FOR_ALL):
+            valid = ", ".join((*adapter.settings, *_FOR_ALL))
             raise InputError(
                 f"The labels adapter {spec.adapter!r} takes no setting {key!r}; it takes {valid}."
             )
@@ -139,7 +143,8 @@ def _alone(read: Callable[[Table], Labelled]) -> Adapter:
 _PLAIN = Adapter(lambda table, spec: plain.read(table, spec.settings), COLUMN_SETTINGS)
 _BRACS7 = Adapter(lambda table, spec: bracs.seven_classes(table, spec.settings), ("case_id",))
 _STAMP = Adapter(
-    lambda table, spec: stamp.read(table, spec.settings, spec.file("slides")), ("slides", *COLUMN_SETTINGS)
+    lambda table, spec: stamp.read(table, spec.settings, spec.file("slides")),
+    ("slides", "slides_sheet", *COLUMN_SETTINGS),
 )
 
 ADAPTERS: Mapping[str, Adapter] = {

@@ -1,13 +1,14 @@
-"""Reading a CSV as text: nothing is turned into a number, and every complaint knows its row."""
+"""Reading a table as text: nothing is turned into a number, and every complaint knows its row."""
 
 from __future__ import annotations
 
 import csv
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from wsi_ncmi.cohorts.spreadsheet import SPREADSHEETS, sheet_rows
 from wsi_ncmi.errors import InputError
 
 __all__ = ["Table", "TableRow", "read_table"]
@@ -69,15 +70,42 @@ class Table:
         return InputError(f"{self.path}, row {row.line}, column {column!r}, value {row[column]!r}: {what}.")
 
 
-def read_table(path: Path) -> Table:
-    """Reads a CSV in UTF-8 (with or without byte-order mark) separated by commas, semicolons or tabs.
+def read_table(path: Path, sheet: str | None = None) -> Table:
+    """Reads a table: a CSV in UTF-8 (with or without byte-order mark), or an Excel workbook.
 
-    Blank lines are skipped; nothing is converted, so ``007`` stays ``007``.
+    A CSV is separated by commas, semicolons or tabs. Blank lines are skipped; nothing is converted, so
+    ``007`` stays ``007``.
+
+    Args:
+        path: The file.
+        sheet: Of a workbook: the sheet; None takes the only one that holds anything.
 
     Raises:
-        InputError: No such file, not UTF-8 text, no header, a column name twice, or a row with more cells
-            than the header.
+        InputError: No such file, not UTF-8 text, no header, a column name twice, a row with more cells than
+            the header, or see ``sheet_rows``.
     """
+    if path.suffix.lower() in SPREADSHEETS:
+        numbered = sheet_rows(path, sheet)
+    elif sheet is not None:
+        raise InputError(f"{path} is no workbook, so it has no sheet {sheet!r}; leave out sheet=.")
+    else:
+        numbered = _csv_rows(path)
+    columns: tuple[str, ...] = ()
+    rows: list[TableRow] = []
+    for line, cells in numbered:
+        cells = [cell.strip() for cell in cells]
+        if not any(cells):
+            continue
+        if not columns:
+            columns = _checked_header(path, cells)
+        else:
+            rows.append(_row(path, line, columns, cells))
+    if not rows:
+        raise InputError(f"{path} has a header but no rows.")
+    return Table(path, columns, tuple(rows))
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -88,28 +116,16 @@ def read_table(path: Path) -> Table:
         raise InputError(f"{path} can't be read ({error.strerror}).") from error
     if "\0" in text:
         raise InputError(f"{path} is a binary file, not a CSV; save the table as 'CSV UTF-8'.")
-    lines = text.splitlines()
-    header_line = next((line for line in lines if line.strip()), "")
+    header_line = next((line for line in text.splitlines() if line.strip()), "")
     if not header_line:
         raise InputError(f"{path} is empty; it needs a header and rows.")
     separator = max(_SEPARATORS, key=header_line.count)
     reader = csv.reader(text.splitlines(keepends=True), delimiter=separator, strict=True)
-    columns: tuple[str, ...] = ()
-    rows: list[TableRow] = []
     try:
         for cells in reader:
-            cells = [cell.strip() for cell in cells]
-            if not any(cells):
-                continue
-            if not columns:
-                columns = _checked_header(path, cells)
-            else:
-                rows.append(_row(path, reader.line_num, columns, cells))
+            yield reader.line_num, cells
     except csv.Error as error:
         raise InputError(f"{path}, row {reader.line_num}: not a valid CSV ({error}).") from error
-    if not rows:
-        raise InputError(f"{path} has a header but no rows.")
-    return Table(path, columns, tuple(rows))
 
 
 def _checked_header(path: Path, cells: Sequence[str]) -> tuple[str, ...]:

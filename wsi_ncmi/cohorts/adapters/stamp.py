@@ -26,7 +26,8 @@ def read(table: Table, settings: Mapping[str, str], slide_table: Path | None) ->
 
     Args:
         table: The clinical table.
-        settings: ``label`` (required), ``case_id``, ``slide_id`` and ``centre`` name columns.
+        settings: ``label`` (required), ``case_id``, ``slide_id`` and ``centre`` name columns,
+            ``slides_sheet`` the sheet of a slide table that is a workbook.
         slide_table: The slide table.
 
     Raises:
@@ -38,7 +39,7 @@ def read(table: Table, settings: Mapping[str, str], slide_table: Path | None) ->
             f"STAMP's labels need a slide table and a target column, as in "
             f"stamp:{table.path}?slides=SLIDE.csv&label=COLUMN."
         )
-    of_slides = read_table(slide_table)
+    of_slides = read_table(slide_table, settings.get("slides_sheet"))
     case = _column(table, settings.get("case_id"), ("PATIENT", "patient"))
     case_of_slide = _column(of_slides, settings.get("case_id"), ("PATIENT", "patient"))
     name = _column(of_slides, settings.get("slide_id"), ("FILENAME", "filename"))
