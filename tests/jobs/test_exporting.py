@@ -16,6 +16,7 @@ from tests.prediction.models import write_run
 from wsi_ncmi.cohorts import open_bag_source
 from wsi_ncmi.errors import InputError
 from wsi_ncmi.jobs import ExportRequest, export
+from wsi_ncmi.jobs.records import write_record
 from wsi_ncmi.prediction import load_bundle
 from wsi_ncmi.training.runs import read_predictions
 
@@ -111,6 +112,12 @@ def test_the_card_tells_it_too(run: Path, features: Path, tmp_path: Path) -> Non
         assert words in card, words
     assert str(tmp_path) not in card
     assert str(tmp_path) not in (tmp_path / "model" / "bundle.json").read_text()
+
+
+def test_the_card_of_a_leaking_run_says_so(run: Path, features: Path, tmp_path: Path) -> None:
+    write_record(run.parent / "run.json", config={}, leaks=["Fold 0: Patient p is in train, test."])
+    export(ExportRequest(run, tmp_path / "model", features=features))
+    assert "This split LEAKS" in (tmp_path / "model" / "MODEL_CARD.md").read_text()
 
 
 def test_a_threshold_can_be_given(run: Path, features: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from wsi_ncmi.errors import InputError
 from wsi_ncmi.jobs.records import read_record
+from wsi_ncmi.jobs.reports import LEAKING
 from wsi_ncmi.jobs.result import JobResult
 from wsi_ncmi.jobs.training_slides import samples_of, training_features
 from wsi_ncmi.prediction import Calibration, ModelBundle, load_bundle, load_ensemble, write_bundle
@@ -194,6 +195,8 @@ def _summary(
             if name in metrics
         }
         record = read_record(above / "run.json")
+        if record.get("leaks"):
+            summary["cohort"]["warning"] = LEAKING
         summary["hashes"] = dict(record.get("hashes") or {})
         summary["software"] = str((record.get("provenance") or {}).get("software", ""))
     return summary
