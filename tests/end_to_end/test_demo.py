@@ -237,3 +237,15 @@ def test_the_loss_comparison_script(demo: Demo, tmp_path: Path) -> None:
     found = json.loads((tmp_path / "out" / "compare.json").read_text())
     assert [(d["a"], d["b"]) for d in found["differences"]] == [("ncmi", "ce"), ("ncmi", "weighted_ce")]
     assert len(rows(tmp_path / "out" / "compare.csv")) == 9
+
+
+def test_the_prediction_script_and_the_verb_give_the_same_numbers(
+    demo: Demo, bundle: Path, tmp_path: Path
+) -> None:
+    slide = next(path for path in sorted((demo.folder / "slides").iterdir()) if "node_0" in path.name)
+    by_script = script("prediction.py", str(slide), str(bundle), str(tmp_path / "script"))
+    assert by_script.returncode == 0, by_script.stderr
+    by_verb = demo.run("predict", str(slide), "--model", str(bundle), "--out", str(tmp_path / "verb"))
+    assert by_verb.returncode == 0, by_verb.stderr
+    first, second = (tmp_path / name / "predictions.csv" for name in ("script", "verb"))
+    assert first.read_bytes() == second.read_bytes()

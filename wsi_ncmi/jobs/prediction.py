@@ -91,6 +91,9 @@ class Predictor:
     Args:
         request: What and with which models.
 
+    Attributes:
+        problems: Slide id → why it has no answer or no pictures, of the slides of the last run.
+
     Raises:
         InputError: As :func:`predict`.
     """
@@ -99,6 +102,7 @@ class Predictor:
         from wsi_ncmi.encoders import load_encoder
 
         self.request = request
+        self.problems: dict[str, str] = {}
         self._seconds: dict[str, float] = {}
         with self._timed("model"):
             self.bundle: ModelBundle = load_model(request.model)
@@ -163,21 +167,24 @@ class Predictor:
             timed=self._timed,
         )
         answers: list[SlideAnswer] = []
-        failures = list(extracted.failures)
+        problems: dict[str, str] = {}
         with progress.task("predicting", len(rows), "slides") as task:
             for row in rows:
+                case_id = self.cases.get(row.slide_id, "")
                 if row.status == "failed":
-                    answer = no_answer(row.slide_id, row.reason)
+                    answer, problem = no_answer(row.slide_id, row.reason), row.reason
                 else:
-                    answer, problem = maker.answer(row.slide_id, self.cases.get(row.slide_id, ""))
-                    failures += [problem] if problem else []
-                answers.append(replace(answer, case_id=self.cases.get(row.slide_id, "")))
+                    answer, problem = maker.answer(row.slide_id, case_id)
+                answers.append(replace(answer, case_id=case_id))
+                if problem and (slide_ids is None or row.slide_id in slide_ids):
+                    problems[row.slide_id] = problem
                 task.advance(1, row.slide_id)
+        self.problems = problems
         files = self._publish(answers, extracted.files["slides"].parent)
-        if slide_ids is not None:
-            failures = [text for text in failures if text.split(":", 1)[0].split(" ", 1)[0] in slide_ids]
         return JobResult(
-            {**extracted.files, **files}, tuple(failures), (*extracted.notes, *self._notes(answers))
+            {**extracted.files, **files},
+            tuple(f"{slide_id}: {problem}" for slide_id, problem in problems.items()),
+            (*extracted.notes, *self._notes(answers)),
         )
 
     def _publish(self, answers: list[SlideAnswer], cache: Path) -> dict[str, Path]:

@@ -119,7 +119,7 @@ class SlideAnswers:
                 answer, found = answer_slide(self._bundle, slide_id, features, facts_of(file), self._rules)
                 evidence = self._bundle.ensemble.tile_probabilities(features)
         except InputError as error:
-            return no_answer(slide_id, str(error)), f"{slide_id}: {error}"
+            return no_answer(slide_id, str(error)), str(error)
         answer = replace(answer, case_id=case_id)
         tiles = tile_values_of(file, found.attention, evidence, self._bundle.classes)
         problem = ""
@@ -129,7 +129,7 @@ class SlideAnswers:
                 try:
                     files |= self._explain(answer, tiles)
                 except SlideError as error:
-                    problem = f"{slide_id}: no heatmap ({error})"
+                    problem = f"no heatmap ({error})"
         content = {"schema": _SCHEMA, "key": key, "answer": answer.to_json(), "files": files}
         if not problem:  # what is missing is made by the next run
             write_json(record, content)
