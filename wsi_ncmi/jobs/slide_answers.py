@@ -117,17 +117,18 @@ class SlideAnswers:
             with self._timed("prediction"):
                 features = self._source.load(slide_id)
                 answer, found = answer_slide(self._bundle, slide_id, features, facts_of(file), self._rules)
-                evidence = self._bundle.ensemble.tile_probabilities(features)
+                evidence = None
+                if self._explanations.heatmaps or self._explanations.geojson:
+                    evidence = self._bundle.ensemble.tile_probabilities(features)
         except InputError as error:
             return no_answer(slide_id, str(error)), str(error)
         answer = replace(answer, case_id=case_id)
-        tiles = tile_values_of(file, found.attention, evidence, self._bundle.classes)
-        problem = ""
-        with self._timed("heatmaps"):
-            files = self._geojson(slide_id, tiles)
-            if self._explanations.heatmaps:
+        problem, files = "", {}
+        if evidence is not None:
+            tiles = tile_values_of(file, found.attention, evidence, self._bundle.classes)
+            with self._timed("heatmaps"):
                 try:
-                    files |= self._explain(answer, tiles)
+                    files = self._geojson(slide_id, tiles) | self._explain(answer, tiles)
                 except SlideError as error:
                     problem = f"no heatmap ({error})"
         content = {"schema": _SCHEMA, "key": key, "answer": answer.to_json(), "files": files}
@@ -143,6 +144,8 @@ class SlideAnswers:
         return {"geojson": path.relative_to(self._out).as_posix()}
 
     def _explain(self, answer: SlideAnswer, tiles: TileValues) -> dict[str, str]:
+        if not self._explanations.heatmaps:
+            return {}
         path = self._root if self._root.is_file() else self._root / self._paths[answer.slide_id]
         scale = self._explanations.scale
         with open_slide(path) as slide:
