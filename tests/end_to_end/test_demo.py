@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.end_to_end.conftest import PROJECT, Demo
+from tests.end_to_end.conftest import PROJECT, Demo, clean_environment
 from wsi_ncmi.features import open_features_file
 from wsi_ncmi.jobs import ExportRequest, export
 from wsi_ncmi.prediction import load_bundle
@@ -182,6 +182,23 @@ def test_a_slide_of_another_kind_is_flagged(demo: Demo, bundle: Path, tmp_path: 
     (row,) = rows(tmp_path / "out" / "predictions.csv")
     assert row["decision"] == "abstain"
     assert {"stain", "features", "foreign_tiles"} <= set(row["ood"].split(";"))
+
+
+def test_the_installed_wheel_holds_the_page_of_the_viewer(demo: Demo) -> None:
+    slide = next(iter(sorted((demo.folder / "slides").iterdir())))
+    code = (
+        "import sys; from pathlib import Path; from urllib.request import urlopen\n"
+        "from wsi_ncmi.jobs import ViewRequest, open_view\n"
+        "with open_view(ViewRequest(Path(sys.argv[1]))) as server:\n"
+        "    server.start()\n"
+        "    print([len(urlopen(server.url + n).read()) for n in ('', 'openseadragon.min.js', 'slide/9/0_0.jpg')])\n"
+    )
+    done = subprocess.run(
+        [str(demo.command.parent / "python"), "-c", code, str(slide)], capture_output=True, text=True, check=False,
+        cwd="/", env=clean_environment() | {"no_proxy": "127.0.0.1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert min(json.loads(done.stdout)) > 1000
 
 
 def test_a_tampered_bundle_is_refused_in_one_sentence(demo: Demo, bundle: Path, tmp_path: Path) -> None:

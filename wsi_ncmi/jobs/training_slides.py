@@ -16,7 +16,7 @@ from wsi_ncmi.prediction.reference import SlideFacts, SlideSample
 from wsi_ncmi.prediction.reference.fitting import sample_slide
 from wsi_ncmi.progress import ProgressReporter
 
-__all__ = ["facts_of", "find_features", "samples_of"]
+__all__ = ["facts_of", "find_features", "samples_of", "training_features"]
 
 
 def facts_of(file: FeatureFile) -> SlideFacts:
