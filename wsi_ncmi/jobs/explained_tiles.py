@@ -48,6 +48,16 @@ def explained_tiles(bundle: ModelBundle, features: FeatureSet, slide_id: str) ->
         raise SlideError(f"{slide_id}: it has no tiles, so there is nothing to draw.")
     if bag.coords is None or facts.tile_width is None:
         raise SlideError(f"{slide_id}: its features do not say where its tiles lie on the slide.")
+    for name, here in (
+        ("encoder", facts.encoder),
+        ("mpp_target", facts.mpp_target),
+        ("tile_px", facts.tile_px),
+    ):
+        wanted = bundle.features.get(name)
+        if here and wanted is not None and here != wanted:
+            raise SlideError(
+                f"{slide_id}: its features have {name} {here!r}, the model {bundle.name} takes {wanted!r}."
+            )
     answer = bundle.predict(bag.features)
     evidence = bundle.ensemble.tile_probabilities(bag.features)
     tile = (float(facts.tile_width), float(facts.tile_height or facts.tile_width))
