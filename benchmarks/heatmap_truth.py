@@ -26,7 +26,7 @@ import shapely
 from sklearn.metrics import roc_auc_score
 
 from wsi_ncmi.features import open_features_file
-from wsi_ncmi.jobs.slide_answers import tile_values_of
+from wsi_ncmi.jobs.explained_tiles import tile_values_of
 from wsi_ncmi.prediction import load_ensemble
 from wsi_ncmi.prediction.ensemble import Ensemble
 from wsi_ncmi.tissue import read_geojson

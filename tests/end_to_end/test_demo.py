@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.end_to_end.conftest import PROJECT, Demo
+from tests.end_to_end.conftest import PROJECT, Demo, clean_environment
 from wsi_ncmi.features import open_features_file
 from wsi_ncmi.jobs import ExportRequest, export
 from wsi_ncmi.prediction import load_bundle
@@ -184,6 +184,23 @@ def test_a_slide_of_another_kind_is_flagged(demo: Demo, bundle: Path, tmp_path: 
     assert {"stain", "features", "foreign_tiles"} <= set(row["ood"].split(";"))
 
 
+def test_the_installed_wheel_holds_the_page_of_the_viewer(demo: Demo) -> None:
+    slide = next(iter(sorted((demo.folder / "slides").iterdir())))
+    code = (
+        "import sys; from pathlib import Path; from urllib.request import urlopen\n"
+        "from wsi_ncmi.jobs import ViewRequest, open_view\n"
+        "with open_view(ViewRequest(Path(sys.argv[1]))) as server:\n"
+        "    server.start()\n"
+        "    print([len(urlopen(server.url + n).read()) for n in ('', 'openseadragon.min.js', 'slide/9/0_0.jpg')])\n"
+    )
+    done = subprocess.run(
+        [str(demo.command.parent / "python"), "-c", code, str(slide)], capture_output=True, text=True, check=False,
+        cwd="/", env=clean_environment() | {"no_proxy": "127.0.0.1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert min(json.loads(done.stdout)) > 1000
+
+
 def test_a_tampered_bundle_is_refused_in_one_sentence(demo: Demo, bundle: Path, tmp_path: Path) -> None:
     content = bytearray(bundle.read_bytes())
     content[len(content) // 2] ^= 1
@@ -237,3 +254,15 @@ def test_the_loss_comparison_script(demo: Demo, tmp_path: Path) -> None:
     found = json.loads((tmp_path / "out" / "compare.json").read_text())
     assert [(d["a"], d["b"]) for d in found["differences"]] == [("ncmi", "ce"), ("ncmi", "weighted_ce")]
     assert len(rows(tmp_path / "out" / "compare.csv")) == 9
+
+
+def test_the_prediction_script_and_the_verb_give_the_same_numbers(
+    demo: Demo, bundle: Path, tmp_path: Path
+) -> None:
+    slide = next(path for path in sorted((demo.folder / "slides").iterdir()) if "node_0" in path.name)
+    by_script = script("prediction.py", str(slide), str(bundle), str(tmp_path / "script"))
+    assert by_script.returncode == 0, by_script.stderr
+    by_verb = demo.run("predict", str(slide), "--model", str(bundle), "--out", str(tmp_path / "verb"))
+    assert by_verb.returncode == 0, by_verb.stderr
+    first, second = (tmp_path / name / "predictions.csv" for name in ("script", "verb"))
+    assert first.read_bytes() == second.read_bytes()

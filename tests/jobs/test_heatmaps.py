@@ -26,6 +26,7 @@ from wsi_ncmi.jobs import (
     open_view,
 )
 from wsi_ncmi.jobs.config import ExtractionOptions
+from wsi_ncmi.jobs.conversion import ConversionRequest, convert
 from wsi_ncmi.prediction import load_model
 from wsi_ncmi.synthesis import write_pyramid
 from wsi_ncmi.tiling import GridOptions
@@ -154,6 +155,21 @@ def test_slides_of_other_names_and_another_grid_are_refused(request_: HeatmapReq
     )
     with pytest.raises(InputError, match="mpp_target"):
         make_heatmaps(replace(request_, model=coarse))
+
+
+def test_features_of_trident_are_drawn_alike_and_those_of_another_encoder_refused(
+    request_: HeatmapRequest, extracted: Path, tmp_path: Path
+) -> None:
+    convert(ConversionRequest(extracted / "features" / "descriptor", "trident", tmp_path / "trident"))
+    make_heatmaps(request_)
+    make_heatmaps(replace(request_, features=tmp_path / "trident", out=tmp_path / "theirs"))
+    for name in ("s0.geojson", "s0_attention_percentile.png"):
+        assert (tmp_path / "theirs" / name).read_bytes() == (request_.out / name).read_bytes()
+    other = write_run(
+        tmp_path / "o", folds=1, width=WIDTH, classes=("negative", "tumour"), tile_px=64, encoder="uni_v1"
+    )
+    result = make_heatmaps(replace(request_, features=tmp_path / "trident", model=other, out=tmp_path / "x"))
+    assert result.failures == ("s0: its features have encoder 'descriptor', the model o takes 'uni_v1'.",)
 
 
 @pytest.fixture

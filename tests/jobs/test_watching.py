@@ -55,7 +55,8 @@ def rounds(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
     def run(self: Predictor, progress: object = None, slide_ids: frozenset[str] | None = None) -> JobResult:
         assert slide_ids is not None
         seen.append(set(slide_ids))
-        return JobResult({}, tuple(f"{i}: it is bad" for i in sorted(slide_ids) if i.startswith("bad")))
+        self.problems = {i: "it is bad" for i in sorted(slide_ids) if i.startswith("bad")}
+        return JobResult({}, tuple(f"{i}: {text}" for i, text in self.problems.items()))
 
     monkeypatch.setattr(Predictor, "run", run)
     return seen
@@ -82,21 +83,25 @@ def test_a_bad_slide_is_set_aside_until_it_changes(
     request_: PredictionRequest, rounds: list[set[str]]
 ) -> None:
     clock, inbox = Clock(), request_.slides
-    put(inbox, "bad.svs")
+    put(inbox, "bad: with colon.svs")
     put(inbox, "good.svs")
     result = watch(request_, OPTIONS, clock=clock.time, sleep=clock.sleep)
-    assert rounds == [{"bad", "good"}]
+    assert rounds == [{"bad: with colon", "good"}]
     assert result.exit_code == 1
     with (request_.out / "quarantine.csv").open(newline="") as handle:
         (row,) = csv.DictReader(handle)
-    assert (row["slide_id"], row["path"], row["reason"]) == ("bad", "bad.svs", "it is bad")
-    assert (inbox / "bad.svs").is_file()  # slides are never moved
+    assert (row["slide_id"], row["path"], row["reason"]) == (
+        "bad: with colon",
+        "bad: with colon.svs",
+        "it is bad",
+    )
+    assert (inbox / "bad: with colon.svs").is_file()  # slides are never moved
     # Another watch, as after a restart: nothing is done twice, the changed one is tried again.
     watch(request_, OPTIONS, clock=clock.time, sleep=clock.sleep)
     assert len(rounds) == 1
-    put(inbox, "bad.svs", "mended")
+    put(inbox, "bad: with colon.svs", "mended")
     watch(request_, OPTIONS, clock=clock.time, sleep=clock.sleep)
-    assert rounds[1:] == [{"bad"}]
+    assert rounds[1:] == [{"bad: with colon"}]
 
 
 def test_another_model_predicts_all_again(

@@ -142,11 +142,12 @@ def test_camelyon_patients_are_staged(labels: str, stage: str) -> None:
         for i, c in enumerate(labels)
     ]
     (row,) = patient_table(slides, classes, abstain_below=0).to_dict("records")
-    assert row["stage"] == stage
-    (row,) = patient_table(
-        [replace(slides[0], decision=ABSTAIN), *slides[1:]], classes, abstain_below=0
-    ).to_dict("records")
-    assert row["stage"] == ""
+    assert row["decision"] == row["prediction"] == stage
+    assert row["confidence"] == 0.97
+    held = [replace(slides[0], decision=ABSTAIN), *slides[1:]]
+    (row,) = patient_table(held, classes, abstain_below=0).to_dict("records")
+    assert (row["prediction"], row["decision"]) == (stage, ABSTAIN)
+    assert row["reason"] == "1 of 5 slides are abstained from"
 
 
 def test_without_patients_there_is_an_empty_table(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ def command(
     scale: Annotated[str, typer.Option(help="Colours of heatmaps: percentile or absolute.")] = "percentile",
     top: Annotated[int, typer.Option(help="Tiles in each gallery; 0 = no gallery.", min=0)] = 12,
     no_heatmaps: Annotated[bool, typer.Option("--no-heatmaps", help="No pictures and slide pages.")] = False,
+    no_geojson: Annotated[bool, typer.Option("--no-geojson", help="No tiles for QuPath.")] = False,
     mpp_table: Annotated[Path | None, typer.Option(help="CSV with slide_id,mpp.")] = None,
     default_mpp: Annotated[
         float | None, typer.Option(help="µm per pixel where nothing else gives it.")
@@ -80,7 +81,8 @@ def command(
             mpp_table=mpp_table, default_mpp=default_mpp, device=device, cases=cases,
             rules=AnswerRules(abstain_below, "flag" if unlike == "flag" else "abstain"),
             explanations=Explanations(
-                heatmaps=not no_heatmaps, scale="absolute" if scale == "absolute" else "percentile", top=top
+                heatmaps=not no_heatmaps, scale="absolute" if scale == "absolute" else "percentile",
+                top=top, geojson=not no_geojson,
             ),
         )  # fmt: skip
         if watch:

@@ -64,6 +64,6 @@ def save_picture(picture: Image.Image, path: Path) -> None:
     """Saves a PNG or JPEG, atomically."""
     with atomic_path(path) as temporary:
         if path.suffix == ".png":
-            picture.save(temporary, format="PNG")
+            picture.save(temporary, format="PNG", compress_level=3)
         else:
             picture.save(temporary, format="JPEG", quality=90)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wsi_ncmi.cohorts import open_bag_source
 from wsi_ncmi.errors import InputError, SlideError, WsiNcmiError
 from wsi_ncmi.features.interchange.detection import open_feature_set
 from wsi_ncmi.files import atomic_path, ensure_folder, path_safe
+from wsi_ncmi.jobs.explained_tiles import explained_tiles
 from wsi_ncmi.jobs.heatmap_files import PICTURE_PX, save_picture, write_heatmaps
 from wsi_ncmi.jobs.records import write_record
 from wsi_ncmi.jobs.result import JobResult
@@ -19,13 +20,12 @@ from wsi_ncmi.progress import NullProgress, ProgressReporter
 from wsi_ncmi.reporting.heatmaps import TileValues, draw_comparison, write_overlay, write_tiles_geojson
 from wsi_ncmi.reporting.heatmaps.picture import blank_slide, rank_correlation
 from wsi_ncmi.reporting.heatmaps.scales import SCALES, check_scale
-from wsi_ncmi.reporting.heatmaps.values import model_layers
 from wsi_ncmi.slides import SlideRecord, open_slide, take_inventory, thumbnail
 
 if TYPE_CHECKING:
     from wsi_ncmi.features.interchange.base import FeatureSet
 
-__all__ = ["HeatmapRequest", "explained_tiles", "make_heatmaps"]
+__all__ = ["HeatmapRequest", "make_heatmaps"]
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ class _Source:
     @classmethod
     def open(cls, model: Path, features: Path) -> _Source:
         found = cls(load_model(model), open_feature_set(features))
-        identity = dict(getattr(_bag_source(features), "identity", {}))
-        if identity:
+        source = open_bag_source(features)
+        if identity := dict(getattr(source, "identity", {})):
             check_features(found.bundle.ensemble, identity)
         return found
 
@@ -138,35 +138,6 @@ def make_heatmaps(request: HeatmapRequest, progress: ProgressReporter | None = N
     if request.slides is None:
         notes.append("Without --slides the maps are drawn on white and there is no gallery of tiles.")
     return JobResult({"heatmaps": out}, tuple(failures), tuple(notes))
-
-
-def explained_tiles(bundle: ModelBundle, features: FeatureSet, slide_id: str) -> tuple[TileValues, str]:
-    """The tiles of a slide with the model's attention and evidence, and its most probable class.
-
-    Args:
-        bundle: The model.
-        features: The features.
-        slide_id: The slide.
-
-    Raises:
-        InputError: Features that the model doesn't take.
-        SlideError: The slide's features can't be read, say no places, or are none.
-    """
-    bag = features.bag(slide_id)
-    facts = bag.facts
-    if len(bag.features) == 0:
-        raise SlideError(f"{slide_id}: it has no tiles, so there is nothing to draw.")
-    if bag.coords is None or facts.tile_width is None:
-        raise SlideError(f"{slide_id}: its features do not say where its tiles lie on the slide.")
-    answer = bundle.predict(bag.features)
-    evidence = bundle.ensemble.tile_probabilities(bag.features)
-    tile = (float(facts.tile_width), float(facts.tile_height or facts.tile_width))
-    far = bag.coords.max(axis=0) + tile
-    size = facts.level0_size or (int(far[0]), int(far[1]))
-    values = TileValues(
-        slide_id, bag.coords, tile, size, model_layers(answer.attention, evidence, bundle.classes)
-    )
-    return values, bundle.classes[int(answer.probabilities.argmax())]
 
 
 def _draw(
@@ -274,9 +245,3 @@ def _chosen(request: HeatmapRequest, slide_ids: tuple[str, ...]) -> tuple[str, .
     if unknown:
         raise InputError(f"{request.features} has no features of {unknown[0]!r}; check --only.")
     return request.only or slide_ids
-
-
-def _bag_source(features: Path) -> Mapping[str, Any] | Any:
-    from wsi_ncmi.cohorts import open_bag_source
-
-    return open_bag_source(features)

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wsi_ncmi.errors import InputError
-from wsi_ncmi.files import atomic_path, ensure_folder, write_json
+from wsi_ncmi.files import ensure_folder
 from wsi_ncmi.jobs.config import ExtractionOptions
 from wsi_ncmi.jobs.extraction import ExtractionRequest, extract, resolve_weights
 from wsi_ncmi.jobs.feature_origin import artifacts_of, stain_of
 from wsi_ncmi.jobs.model_settings import model_settings
-from wsi_ncmi.jobs.records import write_record
+from wsi_ncmi.jobs.prediction_files import notes_of, publish_predictions, read_cases
 from wsi_ncmi.jobs.result import JobResult
 from wsi_ncmi.jobs.slide_answers import Explanations, SlideAnswers
 from wsi_ncmi.prediction import ModelBundle, check_features, load_model
 from wsi_ncmi.prediction.answer import AnswerRules, SlideAnswer, no_answer
-from wsi_ncmi.prediction.pages.cohort import write_prediction_page
-from wsi_ncmi.prediction.table import patient_table, slide_table
 from wsi_ncmi.progress import NullProgress, ProgressReporter
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 __all__ = ["PredictionRequest", "Predictor", "predict"]
 
@@ -91,6 +87,9 @@ class Predictor:
     Args:
         request: What and with which models.
 
+    Attributes:
+        problems: Slide id → why it has no answer or no pictures, of the slides of the last run.
+
     Raises:
         InputError: As :func:`predict`.
     """
@@ -99,6 +98,7 @@ class Predictor:
         from wsi_ncmi.encoders import load_encoder
 
         self.request = request
+        self.problems: dict[str, str] = {}
         self._seconds: dict[str, float] = {}
         with self._timed("model"):
             self.bundle: ModelBundle = load_model(request.model)
@@ -119,7 +119,7 @@ class Predictor:
         )
         where = f"the model {self.bundle.name}"
         self.out = ensure_folder(request.out)
-        self.cases = {} if request.cases is None else _read_cases(request.cases)
+        self.cases = {} if request.cases is None else read_cases(request.cases)
         self._extraction = ExtractionRequest(
             slides=request.slides,
             out=request.cache or self.out,
@@ -163,95 +163,33 @@ class Predictor:
             timed=self._timed,
         )
         answers: list[SlideAnswer] = []
-        failures = list(extracted.failures)
+        problems: dict[str, str] = {}
         with progress.task("predicting", len(rows), "slides") as task:
             for row in rows:
+                case_id = self.cases.get(row.slide_id, "")
                 if row.status == "failed":
-                    answer = no_answer(row.slide_id, row.reason)
+                    answer, problem = no_answer(row.slide_id, row.reason), row.reason
                 else:
-                    answer, problem = maker.answer(row.slide_id, self.cases.get(row.slide_id, ""))
-                    failures += [problem] if problem else []
-                answers.append(replace(answer, case_id=self.cases.get(row.slide_id, "")))
+                    answer, problem = maker.answer(row.slide_id, case_id)
+                answers.append(replace(answer, case_id=case_id))
+                if problem and (slide_ids is None or row.slide_id in slide_ids):
+                    problems[row.slide_id] = problem
                 task.advance(1, row.slide_id)
-        files = self._publish(answers, extracted.files["slides"].parent)
-        if slide_ids is not None:
-            failures = [text for text in failures if text.split(":", 1)[0].split(" ", 1)[0] in slide_ids]
-        return JobResult(
-            {**extracted.files, **files}, tuple(failures), (*extracted.notes, *self._notes(answers))
-        )
-
-    def _publish(self, answers: list[SlideAnswer], cache: Path) -> dict[str, Path]:
-        out, bundle, rules = self.out, self.bundle, self.request.rules
-        threshold = bundle.calibration.abstain_below if rules.abstain_below is None else rules.abstain_below
-        files = {
-            "predictions": out / "predictions.csv",
-            "answers": out / "predictions.json",
-            "attention": out / "attention",
-        }
-        with self._timed("tables and pages"):
-            _write_csv(slide_table(answers, bundle.classes), files["predictions"])
-            patients = None
-            if self.cases:
-                patients = patient_table(answers, bundle.classes, abstain_below=threshold)
-                files["patients"] = out / "patients.csv"
-                _write_csv(patients, files["patients"])
-        record = write_record(
-            out / "predict.json",
-            config={
-                "model": self.request.model,
-                "members": len(bundle.ensemble.members),
-                "features": dict(bundle.features),
-                "rules": asdict(rules),
-                "explanations": asdict(self.request.explanations),
-                "cases": self.request.cases,
-            },
-            classes=list(bundle.classes),
-            model_digest=bundle.digest,
-            seconds={stage: round(value, 3) for stage, value in self._seconds.items()},
-        )
-        write_json(
-            files["answers"],
-            {
-                "schema": _SCHEMA,
-                "model": {"name": bundle.name, "digest": bundle.digest, "classes": list(bundle.classes)},
-                "abstain_below": threshold,
-                "calibration": bundle.calibration.to_json(),
-                "slides": [answer.to_json() for answer in answers],
-                "patients": [] if patients is None else json.loads(patients.to_json(orient="records")),
-                "provenance": record["provenance"],
-            },
-        )
-        write_prediction_page(
-            out / "report.html",
+        self.problems = problems
+        files = publish_predictions(
+            self.out,
+            self.bundle,
             answers,
-            bundle,
-            thumbnails=cache / "thumbnails",
-            patients=patients,
-            provenance=record["provenance"],
+            request=self.request,
+            thumbnails=extracted.files["slides"].parent / "thumbnails",
+            with_patients=bool(self.cases),
             seconds=self._seconds,
-            abstain_below=threshold,
         )
-        return {**files, "report": out / "report.html"}
-
-    def _notes(self, answers: list[SlideAnswer]) -> tuple[str, ...]:
-        answered = sum(answer.decision in self.bundle.classes for answer in answers)
-        flagged = sum(bool(answer.flags) for answer in answers)
-        without = sum(not answer.prediction for answer in answers)
-        notes = [
-            f"{answered} slides answered, {len(answers) - answered - without} abstained from, "
-            f"{without} without "
-            f"prediction; {flagged} are unlike the training.",
-            "Seconds by stage: "
-            + ", ".join(f"{stage} {value:.1f}" for stage, value in self._seconds.items())
-            + ".",
-        ]
-        if self.bundle.reference is None:
-            notes.append(
-                "The model carries no statistics of its training slides, so no slide is flagged as "
-                "unlike them; "
-                "'wsi-ncmi export' adds them."
-            )
-        return tuple(notes)
+        return JobResult(
+            {**extracted.files, **files},
+            tuple(f"{slide_id}: {problem}" for slide_id, problem in problems.items()),
+            (*extracted.notes, *notes_of(answers, self.bundle, self._seconds)),
+        )
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
@@ -260,24 +198,3 @@ class Predictor:
             yield
         finally:
             self._seconds[stage] = self._seconds.get(stage, 0.0) + time.perf_counter() - started
-
-
-def _read_cases(path: Path) -> Mapping[str, str]:
-    from wsi_ncmi.cohorts.table import read_table
-    from wsi_ncmi.slides import slide_id_of
-
-    table = read_table(path)
-    table.require(("slide_id", "case_id"))
-    cases: dict[str, str] = {}
-    for row in table.rows:
-        slide_id = slide_id_of(row["slide_id"])
-        if not slide_id or not row["case_id"]:
-            raise InputError(f"{path}, row {row.line}: slide_id and case_id must both be given.")
-        if cases.setdefault(slide_id, row["case_id"]) != row["case_id"]:
-            raise InputError(f"{path}, row {row.line}: slide {slide_id!r} belongs to two patients; keep one.")
-    return cases
-
-
-def _write_csv(table: pd.DataFrame, path: Path) -> None:
-    with atomic_path(path) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")

@@ -14,16 +14,16 @@ from wsi_ncmi.cohorts import open_bag_source
 from wsi_ncmi.errors import InputError, SlideError
 from wsi_ncmi.features import FeatureFile, open_features_file
 from wsi_ncmi.files import ensure_folder, write_json
+from wsi_ncmi.jobs.explained_tiles import tile_values_of
 from wsi_ncmi.jobs.heatmap_files import write_heatmaps
 from wsi_ncmi.jobs.training_slides import facts_of
 from wsi_ncmi.prediction import ModelBundle
 from wsi_ncmi.prediction.answer import NO_TILES, AnswerRules, SlideAnswer, answer_slide, no_answer
 from wsi_ncmi.prediction.pages.slide import Picture, write_slide_page
 from wsi_ncmi.reporting.heatmaps import TileValues, write_tiles_geojson
-from wsi_ncmi.reporting.heatmaps.values import model_layers
 from wsi_ncmi.slides import open_slide, read_slides_csv
 
-__all__ = ["Explanations", "SlideAnswers", "tile_values_of"]
+__all__ = ["Explanations", "SlideAnswers"]
 
 _SCHEMA = "wsi-ncmi-slide-answer/1"
 
@@ -43,20 +43,6 @@ class Explanations:
     scale: Literal["percentile", "absolute"] = "percentile"
     top: int = 12
     geojson: bool = True
-
-
-def tile_values_of(
-    file: FeatureFile, attention: Any = None, evidence: Any = None, classes: tuple[str, ...] = ()
-) -> TileValues:
-    """The tiles of a feature file with a model's numbers (none where attention is None)."""
-    places = file.coords_attrs
-    return TileValues(
-        slide_id=file.slide_id,
-        coords=file.coords,
-        tile_level0=(float(file.attrs["tile_size_level0_x"]), float(file.attrs["tile_size_level0_y"])),
-        size_level0=(int(places["level0_width"]), int(places["level0_height"])),
-        layers=() if attention is None else model_layers(attention, evidence, classes),
-    )
 
 
 class SlideAnswers:
@@ -117,19 +103,20 @@ class SlideAnswers:
             with self._timed("prediction"):
                 features = self._source.load(slide_id)
                 answer, found = answer_slide(self._bundle, slide_id, features, facts_of(file), self._rules)
-                evidence = self._bundle.ensemble.tile_probabilities(features)
+                evidence = None
+                if self._explanations.heatmaps or self._explanations.geojson:
+                    evidence = self._bundle.ensemble.tile_probabilities(features)
         except InputError as error:
-            return no_answer(slide_id, str(error)), f"{slide_id}: {error}"
+            return no_answer(slide_id, str(error)), str(error)
         answer = replace(answer, case_id=case_id)
-        tiles = tile_values_of(file, found.attention, evidence, self._bundle.classes)
-        problem = ""
-        with self._timed("heatmaps"):
-            files = self._geojson(slide_id, tiles)
-            if self._explanations.heatmaps:
+        problem, files = "", {}
+        if evidence is not None:
+            tiles = tile_values_of(file, found.attention, evidence, self._bundle.classes)
+            with self._timed("heatmaps"):
                 try:
-                    files |= self._explain(answer, tiles)
+                    files = self._geojson(slide_id, tiles) | self._explain(answer, tiles)
                 except SlideError as error:
-                    problem = f"{slide_id}: no heatmap ({error})"
+                    problem = f"no heatmap ({error})"
         content = {"schema": _SCHEMA, "key": key, "answer": answer.to_json(), "files": files}
         if not problem:  # what is missing is made by the next run
             write_json(record, content)
@@ -143,6 +130,8 @@ class SlideAnswers:
         return {"geojson": path.relative_to(self._out).as_posix()}
 
     def _explain(self, answer: SlideAnswer, tiles: TileValues) -> dict[str, str]:
+        if not self._explanations.heatmaps:
+            return {}
         path = self._root if self._root.is_file() else self._root / self._paths[answer.slide_id]
         scale = self._explanations.scale
         with open_slide(path) as slide:

@@ -13,10 +13,10 @@ from wsi_ncmi.errors import InputError
 from wsi_ncmi.features import FeatureFile, open_features_file
 from wsi_ncmi.prediction import Ensemble, check_features
 from wsi_ncmi.prediction.reference import SlideFacts, SlideSample
-from wsi_ncmi.prediction.reference.fitting import sample_slide
+from wsi_ncmi.prediction.reference.fitting import sample_slide, tiles_a_slide
 from wsi_ncmi.progress import ProgressReporter
 
-__all__ = ["facts_of", "find_features", "samples_of"]
+__all__ = ["facts_of", "find_features", "samples_of", "training_features"]
 
 
 def facts_of(file: FeatureFile) -> SlideFacts:
@@ -86,7 +86,7 @@ def samples_of(
                 facts = SlideFacts()
                 if identity:
                     facts = facts_of(open_features_file(source.path / f"{slide_id}.h5"))
-                yield sample_slide(patient, source.load(slide_id), facts)
+                yield sample_slide(patient, source.load(slide_id), facts, tiles_a_slide(len(patients)))
             task.advance(1, slide_id)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from wsi_ncmi.errors import InputError, MissingMppError, SlideError
 from wsi_ncmi.features.interchange.detection import open_feature_set
-from wsi_ncmi.jobs.heatmaps import explained_tiles
+from wsi_ncmi.jobs.explained_tiles import explained_tiles, tile_values_of
 from wsi_ncmi.prediction import check_features, load_model
 from wsi_ncmi.reporting.heatmaps import TileLayer, TileValues
 from wsi_ncmi.reporting.viewer import Shape, ViewerContent, ViewerServer
@@ -157,8 +157,6 @@ def _tiles(request: ViewRequest, slide: Slide, slide_id: str) -> tuple[TileValue
 
 def _measured(known: FeatureSet, slide_id: str) -> TileValues:
     """Tissue share and artefact scores, where the features tell them."""
-    from wsi_ncmi.jobs.slide_answers import tile_values_of
-
     file = _own_file(known, slide_id)
     if file is None:
         bag = known.bag(slide_id)

@@ -150,9 +150,7 @@ class _Watch:
         signatures = {slide_id: _signature(slide) for slide_id, slide in ready.items()}
         _LOG.info("%d new slides: %s", len(ready), ", ".join(sorted(ready)[:5]))
         result = self._predictor.run(progress, frozenset(ready))
-        reasons = {
-            text.split(":", 1)[0].split(" ", 1)[0]: text.split(":", 1)[-1].strip() for text in result.failures
-        }
+        reasons = self._predictor.problems
         utc = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         for slide_id, slide in ready.items():
             reason = reasons.get(slide_id, "")

@@ -7,6 +7,7 @@ class probabilities (C,) before calibration and the attention (N,).
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import logging
 import warnings
@@ -94,12 +95,17 @@ def export_portable(model: TrainedModel, kind: Literal["torchscript", "onnx"]) -
     return content, difference
 
 
+def _frozen(model: TrainedModel) -> nn.Module:
+    """A copy that nobody needs gradients of: who loads it need not know of ``no_grad``."""
+    return copy.deepcopy(_OneSlide(model)).eval().requires_grad_(requires_grad=False)
+
+
 def _example(width: int, tiles: int) -> Tensor:
     return torch.randn(tiles, width, generator=torch.Generator().manual_seed(tiles))
 
 
 def _torchscript(model: TrainedModel) -> tuple[bytes, Callable[[NDArray[np.float32]], Outputs]]:
-    module = _OneSlide(model).eval()
+    module = _frozen(model)
     jit: Any = torch.jit
     traced = jit.trace(module, (_example(model.aggregator.in_features, _TRACED_TILES),), check_trace=False)
     buffer = io.BytesIO()
@@ -122,7 +128,7 @@ def _onnx(model: TrainedModel) -> tuple[bytes, Callable[[NDArray[np.float32]], O
         raise InputError(
             "ONNX export needs the packages onnx and onnxruntime; install wsi-ncmi[onnx]."
         ) from error
-    module = _OneSlide(model).eval()
+    module = _frozen(model)
     buffer = io.BytesIO()
     log = logging.getLogger("torch.onnx")
     level = log.level

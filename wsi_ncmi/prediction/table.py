@@ -59,8 +59,11 @@ def patient_table(
     """One row a patient: the mean of the calibrated probabilities of its slides.
 
     A patient is abstained from where the mean's largest probability is below the threshold, and where a slide
-    of it has no answer: an answer that leaves out a slide is about another patient. For CAMELYON-17's classes
-    the pN stage follows from the slides' decisions by the challenge's rule.
+    of it has no answer: an answer that leaves out a slide is about another patient.
+
+    For CAMELYON-17's classes the answer is the pN stage that follows from the slides by the challenge's rule:
+    one macro-metastasis among five nodes makes the patient, and a mean would bury it. It hangs on every
+    slide, so its confidence is that of the least sure one.
 
     Args:
         answers: Slides with their patients; those without are left out.
@@ -68,8 +71,8 @@ def patient_table(
         abstain_below: The threshold.
 
     Returns:
-        ``case_id, slides, answered, prediction, p_<class>…, decision, confidence, ood`` (slides with flags),
-        ``stage`` (where it applies) and ``reason``, sorted by patient.
+        ``case_id, slides, answered, prediction, p_<class>…`` (means), ``decision, confidence, ood`` (slides
+        with flags) and ``reason``, sorted by patient.
     """
     import pandas as pd
 
@@ -84,7 +87,7 @@ def patient_table(
     ]
     columns = [
         "case_id", "slides", "answered", "prediction", *(f"p_{name}" for name in classes), "decision",
-        "confidence", "ood", *(["stage"] if staged else []), "reason",
+        "confidence", "ood", "reason",
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=columns)
 
@@ -103,20 +106,22 @@ def _patient(
         reasons.append(f"{without} of {len(slides)} slides have no prediction")
     if abstained:
         reasons.append(f"{abstained} of {len(slides)} slides are abstained from")
-    if mean is not None and mean.max() < abstain_below:
-        reasons.append(f"its largest probability {mean.max():.3f} is below {abstain_below:.3f}")
-    prediction = "" if mean is None else classes[int(mean.argmax())]
-    row: dict[str, object] = {
+    prediction, confidence = "", None
+    if mean is not None and staged:
+        prediction = patient_stage(slide.prediction for slide in predicted)
+        confidence = min(slide.confidence or 0.0 for slide in predicted)
+    elif mean is not None:
+        prediction, confidence = classes[int(mean.argmax())], float(mean.max())
+        if confidence < abstain_below:
+            reasons.append(f"its largest probability {confidence:.3f} is below {abstain_below:.3f}")
+    return {
         "case_id": case_id,
         "slides": len(slides),
         "answered": len(predicted) - abstained,
         "prediction": prediction,
         **{f"p_{name}": None if mean is None else float(mean[i]) for i, name in enumerate(classes)},
         "decision": "" if mean is None else ABSTAIN if reasons else prediction,
-        "confidence": None if mean is None else float(mean.max()),
+        "confidence": confidence,
         "ood": sum(bool(slide.flags) for slide in slides),
         "reason": "; ".join(reasons),
     }
-    if staged:
-        row["stage"] = "" if without or abstained else patient_stage(slide.decision for slide in slides)
-    return row

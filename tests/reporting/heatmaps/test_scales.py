@@ -43,6 +43,8 @@ def test_every_scale_is_named() -> None:
         assert "percentile" in scale_title(layer, "percentile")
         assert "absolute" in scale_title(layer, "absolute")
         assert layer.name in scale_title(layer, "absolute")
+        for scale in ("percentile", "absolute"):  # Pillow's own font draws boxes for other signs
+            assert all(words.isascii() for _, words in scale_ticks(layer, scale))
 
 
 def test_wrong_input_is_told() -> None:

@@ -13,11 +13,11 @@ from wsi_ncmi.prediction.reference.flags import SlideFacts
 from wsi_ncmi.prediction.reference.gaussian import GaussianModel
 from wsi_ncmi.prediction.reference.reference import Bounds, Reference
 
-__all__ = ["SlideSample", "fit_reference", "sample_slide"]
+__all__ = ["SlideSample", "fit_reference", "sample_slide", "tiles_a_slide"]
 
 _PARTS = 5
 _EXCEEDED_BY = 0.01
-_TILES_OF_SLIDE = 256
+_TILES_OF_SLIDE, _LEAST_TILES = 256, 8
 _MOST_TILES = 20_000
 _SLIDE_AXES, _TILE_AXES = 32, 64
 _LEAST_SLIDES = 10
@@ -45,11 +45,24 @@ class SlideSample:
     facts: SlideFacts
 
 
-def sample_slide(patient: str, features: NDArray[np.float16], facts: SlideFacts) -> SlideSample:
-    """Takes what the reference needs of a slide's embeddings (N, D), N at least 1; the same every time."""
-    rows = np.unique(
-        np.linspace(0, len(features) - 1, min(len(features), _TILES_OF_SLIDE)).round().astype(int)
-    )
+def tiles_a_slide(slides: int) -> int:
+    """How many tiles of each slide are kept, so that all of them fit into memory whatever the cohort."""
+    return int(np.clip(_MOST_TILES // max(slides, 1), _LEAST_TILES, _TILES_OF_SLIDE))
+
+
+def sample_slide(
+    patient: str, features: NDArray[np.float16], facts: SlideFacts, most_tiles: int = 256
+) -> SlideSample:
+    """Takes what the reference needs of a slide; the same every time.
+
+    Args:
+        patient: Its patient.
+        features: Embeddings (N, D), N at least 1.
+        facts: Resolution and colour.
+        most_tiles: Tiles to keep, evenly spread (:func:`tiles_a_slide`).
+    """
+    count = min(len(features), most_tiles)
+    rows = np.unique(np.linspace(0, len(features) - 1, count).round().astype(int))
     mean = np.asarray(features, np.float32).mean(axis=0)
     return SlideSample(patient, mean, np.asarray(features[rows], np.float16), len(features), facts)
 
@@ -73,7 +86,7 @@ def fit_reference(slides: Iterable[SlideSample]) -> Reference:
             f"Statistics of the training need {_LEAST_SLIDES} slides of 2 patients at least, there are "
             f"{len(samples)} of {len(patients)}; export with --without-reference."
         )
-    share = max(8, _MOST_TILES // len(samples))
+    share = tiles_a_slide(len(samples))
     means = np.stack([sample.mean for sample in samples])
     tiles = [_thinned(sample.tiles, share) for sample in samples]
     part_of = {patient: i % _PARTS for i, patient in enumerate(_shuffled(patients))}

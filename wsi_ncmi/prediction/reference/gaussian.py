@@ -18,6 +18,7 @@ __all__ = ["GaussianModel"]
 
 _EXPLAINED = 0.95
 _FLOOR = 1e-6
+_LARGE = 5_000_000
 _LEAST_NOISE = 1e-3  # of a feature's own variance: float16 features and float32 sums are no more exact
 
 
@@ -48,15 +49,16 @@ class GaussianModel:
         """
         from sklearn.decomposition import PCA
 
-        x = np.asarray(rows, np.float64)
-        mean, deviation = x.mean(axis=0), x.std(axis=0)
+        # A large cohort's tiles in double precision would take gigabytes, for nothing.
+        x = np.asarray(rows, np.float64 if rows.size < _LARGE else np.float32)
+        mean, deviation = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
         scale = np.where(deviation > _FLOOR, 1.0 / np.maximum(deviation, _FLOOR), 0.0)
-        z = (x - mean) * scale
+        z = (x - mean.astype(x.dtype)) * scale.astype(x.dtype)
         limit = max(1, min(most_components, len(x) // 3, x.shape[1]))
         pca = PCA(limit, svd_solver="randomized" if min(z.shape) > 4 * limit else "full", random_state=0).fit(
             z
         )
-        total = float(z.var(axis=0, ddof=1).sum())
+        total = float(z.var(axis=0, ddof=1, dtype=np.float64).sum())
         explained = np.cumsum(pca.explained_variance_)
         kept = min(limit, int(np.searchsorted(explained, _EXPLAINED * total)) + 1)
         used = int((scale > 0).sum())

@@ -15,6 +15,7 @@ from wsi_ncmi.prediction.reference.gaussian import GaussianModel
 
 __all__ = ["Bounds", "Reference"]
 
+_LEAST_PART = 0.5
 _COLOUR_WORDS = {
     "density": "the stain's density",
     "cx": "the stain's hue (HSD cx)",
@@ -28,7 +29,7 @@ class Bounds:
 
     Attributes:
         slides: Training slides that they come from.
-        least_tiles: Fewest tiles.
+        least_tiles: Tiles of the smallest slide; half of them are too few.
         mpp: Finest and coarsest level-0 resolution, µm per pixel, 5 % added on both sides; None = unknown.
         colour: Measure → lowest and highest, with a margin; empty where the training's is unknown.
         slide_distance: Distance of a slide's mean embedding that 1 % of held-out training slides exceed.
@@ -98,10 +99,12 @@ class Reference:
         return tuple(found)
 
     def _of_tiles(self, count: int) -> list[Flag]:
-        least = self.bounds.least_tiles
+        fewest = self.bounds.least_tiles
+        least = _LEAST_PART * fewest
         if count >= least:
             return []
-        return [Flag("few_tiles", f"{count} tiles where training slides had {least} or more", least / count)]
+        words = f"{count} tiles, the smallest training slide has {fewest}"
+        return [Flag("few_tiles", words, least / count)]
 
     def _of_facts(self, facts: SlideFacts) -> list[Flag]:
         found = []

@@ -79,5 +79,5 @@ def scale_ticks(layer: TileLayer, scale: str) -> tuple[tuple[float, str], ...]:
     if scale == "percentile":
         return ((0.0, "0"), (0.5, "50"), (1.0, "100 %"))
     if layer.kind == "attention":
-        return ((0.0, "≤ 1/16"), (0.25, "1/4"), (0.5, "1"), (0.75, "4"), (1.0, "≥ 16"))
+        return ((0.0, "< 1/16"), (0.25, "1/4"), (0.5, "1"), (0.75, "4"), (1.0, "> 16"))
     return ((0.0, "0"), (0.5, "0.5"), (1.0, "1"))

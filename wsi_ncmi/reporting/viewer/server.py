@@ -78,13 +78,12 @@ class ViewerServer:
         class Handler(_Handler):
             pages, token = self._pages, self._token
 
-        handler = Handler
         try:
-            self._server = ThreadingHTTPServer((_ADDRESS, port), handler)
+            self._server = ThreadingHTTPServer((_ADDRESS, port), Handler)
         except (OSError, OverflowError) as error:
             raise InputError(f"Port {port} can't be used ({error}); give another --port, or none.") from error
         self._server.daemon_threads = True
-        self.port = handler.port = int(self._server.server_address[1])
+        self.port = Handler.port = int(self._server.server_address[1])
         self.url = f"http://{_ADDRESS}:{self.port}/{self._token}/"
         self._thread: threading.Thread | None = None
 

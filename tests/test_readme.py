@@ -1,0 +1,31 @@
+"""The Python of the README: every name in it exists, and every call takes the arguments that it is given."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
+def test_names_and_arguments(block: str) -> None:
+    tree = ast.parse(block)
+    names: dict[str, object] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            module = importlib.import_module(node.module)
+            names |= {alias.name: getattr(module, alias.name) for alias in node.names}
+    assert names
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names:
+            signature = inspect.signature(names[node.func.id])  # type: ignore[arg-type]
+            signature.bind(
+                *node.args, **{keyword.arg: keyword.value for keyword in node.keywords if keyword.arg}
+            )
