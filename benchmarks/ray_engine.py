@@ -231,21 +231,29 @@ def timed(slides: Path, out: Path, *flags: str) -> dict[str, float]:
 
 
 def overhead(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
-    """The same job on both engines."""
+    """The same job on both engines; with ``--work`` in as many calls as you like."""
     slides, ray = folder / "slides", folder / "r"
-    make_slides(slides, arguments.slides, arguments.tissue_px)
-    ray.mkdir()
-    local = timed(slides, folder / "local", *arguments.flags)
-    with cluster(ray, [available_cores()]):
-        on_ray = timed(
-            slides, folder / "ray", *arguments.flags, "--engine", "ray", "--ray-address", f"{HEAD}:{PORT}"
-        )
+    if not slides.exists():
+        make_slides(slides, arguments.slides, arguments.tissue_px)
+    ray.mkdir(exist_ok=True)
+    if "local" in arguments.parts:
+        found = timed(slides, folder / "local", *arguments.flags)
+        (folder / "local.json").write_text(json.dumps(found))
+    if "ray" in arguments.parts:
+        flags = (*arguments.flags, "--engine", "ray", "--ray-address", f"{HEAD}:{PORT}")
+        with cluster(ray, [available_cores()]):
+            found = timed(slides, folder / "ray", *flags)
+        (folder / "ray.json").write_text(json.dumps(found))
+    results = [folder / f"{part}.json" for part in ("local", "ray")]
+    if not all(path.exists() for path in results):
+        return {"parts": arguments.parts, "faults": []}
+    local, on_ray = (json.loads(path.read_text()) for path in results)
     faults = [] if essence(folder / "local") == essence(folder / "ray") else ["the files differ"]
     tiles = [row.tiles for row in read_ledger(folder / "local" / "ledger.csv")]
     return {
-        "slides": arguments.slides, "tiles": sum(tiles), "tiles_each": tiles, "cores": available_cores(),
-        "local": local, "ray": on_ray,
-        "overhead": round(on_ray["work_s"] / local["work_s"] - 1, 4), "faults": faults,
+        "slides": len(tiles), "tiles": sum(tiles), "tiles_each": tiles, "cores": available_cores(),
+        "local": local, "ray": on_ray, "faults": faults,
+        "overhead": round(on_ray["work_s"] / local["work_s"] - 1, 4),
     }  # fmt: skip
 
 
@@ -257,13 +265,26 @@ def main() -> None:
     parser.add_argument("what", choices=("kills", "overhead"))
     parser.add_argument("--slides", type=int, default=40)
     parser.add_argument("--tissue-px", type=int, default=1024)
-    parser.add_argument("--folder", type=Path, default=None, help="where to work; its path has to be short")
+    parser.add_argument(
+        "--folder", type=Path, default=None, help="for temporary files; its path has to be short"
+    )
+    parser.add_argument(
+        "--work", type=Path, default=None, help="a folder that stays, in place of temporary files"
+    )
+    parser.add_argument(
+        "--parts", nargs="*", default=["local", "ray"], help="of overhead; none makes the slides"
+    )
     parser.add_argument("--brief", action="store_true", help="leave SIGTERM out of kills")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--flags", nargs=argparse.REMAINDER, default=[], help="further flags of extract")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="r") as temporary:
-        result = (kills if arguments.what == "kills" else overhead)(arguments, Path(temporary))
+    act = kills if arguments.what == "kills" else overhead
+    if arguments.work is not None:
+        arguments.work.mkdir(exist_ok=True)
+        result = act(arguments, arguments.work)
+    else:
+        with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="r") as temporary:
+            result = act(arguments, Path(temporary))
     for fault in list(result["faults"])[:20]:  # type: ignore[call-overload]
         print(fault)
     print(json.dumps(result) if arguments.json else result)

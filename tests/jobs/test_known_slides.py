@@ -49,7 +49,7 @@ def test_parts_of_an_array_make_what_one_job_makes(
     slides: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    flags = ("--tile-px", 64, "--workers", 1)
+    flags = ("--tile-px", 64, "--workers", 1, "--ray-address", "host.example:6379")
     assert call("extract", slides, "--out", whole, *flags)[0] == 1  # the text file
     monkeypatch.setattr(
         inventory_module, "open_slide", lambda path: pytest.fail("a slide was looked at anew")
@@ -62,6 +62,7 @@ def test_parts_of_an_array_make_what_one_job_makes(
     # The closing job of the template: one ledger over all parts.
     assert call("extract", slides, "--out", parts, *flags, "--inventory", table)[0] == 1
     assert features(parts) == features(whole)
+    assert "host.example" not in (whole / "run.json").read_text()
     rows = {row.slide_id: row.status for row in read_ledger(parts / "ledger.csv")}
     assert rows == {"s0": "skipped", "s1": "skipped", "s2": "skipped", "s3": "skipped", "note": "failed"}
 
