@@ -20,7 +20,9 @@ from wsi_ncmi.vision.ranks import Ranks, process_group
 
 # Batch norm has statistics of its own in every process; group norm has none, so that the two can be compared.
 NETWORK = {"arguments": {"layers": [1, 1, 1, 1], "channels": [32, 32, 32, 32], "norm_layer": "groupnorm"}}
-LOSSES = ({"name": "ncmi", "preset": "paper"}, {"name": "ncmi"})
+# No centred and normalised scores either: they divide by what is almost zero in an untrained network, and make
+# much of a rounding error (that form's statistics over processes are compared in float64 in tests/losses).
+LOSSES = ({"name": "ncmi", "code_words": "means"}, {"name": "ncmi"}, {"name": "ce"})
 
 
 def _fit(path: str, out: Path, loss: dict, ranks: Ranks, **recipe) -> None:
@@ -71,8 +73,7 @@ def test_two_processes_equal_one(image_file, tmp_path):
         for name, expected in alone.items():
             if name.startswith("criterion.decision."):
                 continue  # Fitted to almost separable classes, it makes much of a rounding error.
-            difference = (shared[name] - expected).abs().max() / expected.abs().max().clamp(min=1e-9)
-            print(loss, name, float(difference))
+            torch.testing.assert_close(shared[name], expected, rtol=1e-3, atol=1e-4)
         curves = [pd.read_csv(folder / "curves.csv") for folder in (one, two)]
         pd.testing.assert_series_equal(curves[0]["train_loss"], curves[1]["train_loss"], rtol=1e-4)
         assert json.loads((two / "run.json").read_text())["identity"]["processes"] == 2
