@@ -63,8 +63,10 @@ def test_areas_of_artefacts_and_blurred_tiles_are_shaded() -> None:
     blurred = np.zeros((2, 2), np.bool_)
     blurred[1, 1] = blurred[0, 0] = True
     states = np.array([[EMPTY, EMPTY], [EMPTY, KEPT]])
-    ring = shapely.box(500, 100, 700, 300).difference(shapely.box(550, 150, 650, 250))
-    picture = draw(states, blurred=blurred, artifacts={"fold": [ring]})
+    ring = np.zeros((16, 16), np.bool_)  # five picture pixels each
+    ring[2:6, 10:14] = True
+    ring[3:5, 11:13] = False
+    picture = draw(states, blurred=blurred, artifacts={"fold": ring})
     seen = changed(picture)
     assert seen[12, 52]
     assert not seen[20, 60]  # a hole is none of it

@@ -84,9 +84,9 @@ def test_a_slide_becomes_its_files(tasks, encoder: Encoder) -> None:
     (outline,) = [item.polygon for item in read_geojson(tissue_path(task.out, "slide_0"))]
     assert outline.area == pytest.approx(384 * 384, rel=0.15)
     with Image.open(thumbnail_path(task.out, "slide_0")) as picture:
-        assert picture.width == 1024
-        assert 768 < picture.height < 830  # the slide, and a legend below it
-        r, g, b = picture.crop((0, 0, 1024, 768)).convert("RGB").split()
+        assert picture.width == 512
+        assert 384 < picture.height < 446  # the slide, and a legend below it
+        r, g, b = picture.crop((0, 0, 512, 384)).convert("RGB").split()
         # Green of the outline is nowhere in glass or tissue.
         green = (np.asarray(g, int) - np.maximum(np.asarray(r, int), np.asarray(b, int))) > 25
         assert thumbnail_area(picture, (1024, 768)) == (1024, 768)

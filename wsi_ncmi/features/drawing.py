@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -55,7 +55,7 @@ class QualityPicture:
         pixels: uint8 (h, w, 3), the whole slide in small.
         level0_px: Width and height of level 0.
         tissue: Outline of the tissue in level-0 pixels.
-        artifacts: Outlines of artefacts by kind.
+        artifacts: Artefacts by kind, each bool (any height, any width) over the whole slide, not all False.
         step_level0: Distance of neighbouring tiles in level-0 pixels along x and y.
         states: uint8 (rows, columns) of the grid, ``EMPTY``, ``KEPT``, ``DROPPED`` or ``UNREADABLE``.
         blurred: bool (rows, columns), tiles out of focus.
@@ -64,7 +64,7 @@ class QualityPicture:
     pixels: NDArray[np.uint8]
     level0_px: tuple[int, int]
     tissue: Sequence[shapely.Polygon]
-    artifacts: Mapping[str, Sequence[shapely.Polygon]]
+    artifacts: Mapping[str, NDArray[np.bool_]]
     step_level0: tuple[float, float]
     states: NDArray[np.uint8]
     blurred: NDArray[np.bool_]
@@ -84,8 +84,9 @@ def draw_picture(content: QualityPicture) -> Image.Image:
     canvas = content.pixels.astype(np.float32)
     height, width = canvas.shape[:2]
     scale = np.array([width / content.level0_px[0], height / content.level0_px[1]])
-    for kind, polygons in content.artifacts.items():
-        _blend(canvas, _filled(polygons, scale, (width, height)), kind, _AREA)
+    for kind, mask in content.artifacts.items():
+        rows, columns = _nearest(height, mask.shape[0]), _nearest(width, mask.shape[1])
+        _blend(canvas, mask[np.ix_(rows, columns)], kind, _AREA)
     cell_px = (content.step_level0[0] * scale[0], content.step_level0[1] * scale[1])
     columns = _cell_of(width, cell_px[0], content.states.shape[1])
     rows = _cell_of(height, cell_px[1], content.states.shape[0])
@@ -105,7 +106,7 @@ def draw_picture(content: QualityPicture) -> Image.Image:
     for polygon in content.tissue:
         for ring in (polygon.exterior, *polygon.interiors):
             points = (np.asarray(ring.coords)[:, :2] * scale).round().astype(int)
-            pen.line([(int(x), int(y)) for x, y in points], fill=COLOURS["tissue"], width=2)
+            pen.line(points.ravel().tolist(), fill=COLOURS["tissue"], width=2)
     return _with_legend(picture, _entries(content))
 
 
@@ -137,18 +138,9 @@ def _crosses(
     return falling | rising
 
 
-def _filled(
-    polygons: Iterable[shapely.Polygon], scale: NDArray[np.float64], size: tuple[int, int]
-) -> NDArray[np.bool_]:
-    from PIL import Image, ImageDraw
-
-    mask = Image.new("1", size)
-    pen = ImageDraw.Draw(mask)
-    for polygon in polygons:
-        for ring, value in ((polygon.exterior, 1), *((hole, 0) for hole in polygon.interiors)):
-            points = (np.asarray(ring.coords)[:, :2] * scale).round().astype(int)
-            pen.polygon([(int(x), int(y)) for x, y in points], fill=value)
-    return np.asarray(mask)
+def _nearest(length: int, count: int) -> NDArray[np.int64]:
+    """Which of ``count`` equal parts of a side the middle of each of its ``length`` pixels lies in."""
+    return ((2 * np.arange(length, dtype=np.int64) + 1) * count) // (2 * length)
 
 
 def _blend(canvas: NDArray[np.float32], where: NDArray[np.bool_], name: str, strength: float) -> None:

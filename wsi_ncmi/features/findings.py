@@ -22,7 +22,7 @@ __all__ = ["SlideFindings", "find_on_slide"]
 THUMBNAIL_PX = 1024
 """Longest side of the picture of a slide."""
 
-# An overview with so many pixels makes a picture; a smaller one is of little tissue, soon read again.
+# An overview with so many pixels makes a picture; a smaller one is of a small slide, and read again so large.
 _ENOUGH_PX = 512
 _KEPT = 4
 
@@ -82,7 +82,7 @@ def _picture(slide: Slide, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
     height, width = pixels.shape[:2]
     if max(height, width) < min(_ENOUGH_PX, max(slide.width_px, slide.height_px)):
-        return thumbnail(slide, THUMBNAIL_PX)
+        return thumbnail(slide, _ENOUGH_PX)
     scale = min(THUMBNAIL_PX, max(height, width)) / max(slide.width_px, slide.height_px)
     size = max(1, round(slide.width_px * scale)), max(1, round(slide.height_px * scale))
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BOX))

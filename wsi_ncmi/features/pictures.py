@@ -38,12 +38,13 @@ def write_pictures(prepared: PreparedSlide, kept: NDArray[np.bool_]) -> None:
         with storing(outline):
             write_geojson(outline, polygons, "tissue")
     states, blurred = _cells(prepared, kept)
+    artifacts = {kind: prepared.artifact_map.where(kind) for kind in prepared.artifact_map.kinds}
     picture = draw_picture(
         QualityPicture(
             pixels=prepared.picture,
             level0_px=(grid.width_px, grid.height_px),
             tissue=polygons,
-            artifacts=prepared.artifact_map.polygons(),
+            artifacts={kind: mask for kind, mask in artifacts.items() if mask.any()},
             step_level0=grid.step_level0,
             states=states,
             blurred=blurred,

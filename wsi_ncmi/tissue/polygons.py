@@ -7,7 +7,6 @@ import shapely
 from numpy.typing import NDArray
 
 from wsi_ncmi.tissue.mask import TissueMask
-from wsi_ncmi.tissue.runs import runs_of
 
 __all__ = ["mask_polygons", "outline"]
 
@@ -27,14 +26,51 @@ def mask_polygons(mask: TissueMask) -> list[shapely.Polygon]:
 def outline(mask: NDArray[np.bool_], dx: float, dy: float) -> list[shapely.Polygon]:
     """Outlines of any mask, as :func:`mask_polygons` gives them.
 
+    The borders between set and unset pixels divide the plane into faces; those of set pixels are the pieces.
+    Joining the boxes of all runs gives the same and takes three to ten times as long.
+
     Args:
         mask: bool (H, W).
         dx: Level-0 pixels per mask pixel along x.
         dy: The same along y.
     """
-    runs = runs_of(mask)
-    boxes = shapely.box(runs.starts * dx, runs.rows * dy, runs.ends * dx, (runs.rows + 1) * dy)
-    union = shapely.union_all(boxes)
-    pieces = shapely.get_parts(shapely.simplify(union, 0.0))
-    polygons = [piece for piece in pieces if isinstance(piece, shapely.Polygon) and not piece.is_empty]
-    return sorted(polygons, key=lambda piece: (-piece.area, piece.bounds))
+    if not mask.any():
+        return []
+    faces = shapely.get_parts(shapely.polygonize(shapely.linestrings(_borders(mask))))
+    pieces = faces[_is_set(faces, mask)]
+    shapely.set_coordinates(pieces, shapely.get_coordinates(pieces) * (dx, dy))
+    bounds, areas = shapely.bounds(pieces), shapely.area(pieces)
+    order = np.lexsort((*bounds.T[::-1], -areas))
+    largest_first: list[shapely.Polygon] = pieces[order].tolist()
+    return largest_first
+
+
+def _borders(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Straight pieces of border from corner to corner in mask pixels: (n, 2, 2), two points x, y each.
+
+    They meet at their ends alone, also where two pixels touch only at a corner.
+    """
+    padded = np.pad(mask, 1)
+    across = padded[1:, 1:-1] != padded[:-1, 1:-1]  # (H + 1, W), borders that run along x
+    along = padded[1:-1, 1:] != padded[1:-1, :-1]  # (H, W + 1), borders that run along y
+    right, left = np.pad(across, ((0, 0), (0, 1))), np.pad(across, ((0, 0), (1, 0)))
+    below, above = np.pad(along, ((0, 1), (0, 0))), np.pad(along, ((1, 0), (0, 0)))
+    corner = (right | left) & (below | above)
+    # Read along a row (or column), begins and ends of pieces take turns, so the n-th of each belong together.
+    y0, x0 = np.nonzero(corner & right)
+    _, x1 = np.nonzero(corner & left)
+    u0, v0 = np.nonzero((corner & below).T)
+    _, v1 = np.nonzero((corner & above).T)
+    begin = np.concatenate((np.stack((x0, y0), axis=1), np.stack((u0, v0), axis=1)))
+    end = np.concatenate((np.stack((x1, y0), axis=1), np.stack((u0, v1), axis=1)))
+    return np.stack((begin, end), axis=1).astype(np.float64)
+
+
+def _is_set(faces: NDArray[np.object_], mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Whether faces are of set pixels: the pixel at a face's first corner in raster order is its own."""
+    corners, of_face = shapely.get_coordinates(shapely.get_exterior_ring(faces), return_index=True)
+    x, y = corners.astype(np.int64).T
+    order = np.lexsort((x, y, of_face))
+    first = order[np.flatnonzero(np.diff(of_face[order], prepend=-1))]
+    found: NDArray[np.bool_] = mask[y[first], x[first]]
+    return found
