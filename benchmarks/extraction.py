@@ -15,12 +15,15 @@ in one process, so that the start of processes (5 s for PyTorch) is not part of 
 - ``vs_peer_loop`` (squeezenet1_1): the extraction over the loop that is usual in this field: OpenSlide's
   ``read_region`` a tile, Pillow, a DataLoader with one process a core, the model as torchvision gives it.
 - ``gpu_share_of_encoder`` (ViT-L/16): as the first one, where there is a CUDA device; else null.
+- ``other_load``: share of the machine's core-seconds that other processes had meanwhile (Linux; else null).
+  Above 0.03 the wall-clock shares say more about them than about us.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import tempfile
 import threading
 import time
@@ -50,6 +53,33 @@ TISSUE = 0.55
 SMALL, LARGE = (8192, 6144), (16384, 12288)
 GRID = GridOptions(mpp=0.5, tile_px=TILE_PX)
 CORES = available_cores()
+
+
+class OtherLoad:
+    """How much of the machine other processes have from now on."""
+
+    def __init__(self) -> None:
+        self._start = self._now()
+
+    @staticmethod
+    def _now() -> tuple[float, float] | None:
+        """Core-seconds of all other processes since the machine started, and seconds of wall time."""
+        try:
+            fields = [int(text) for text in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
+        except OSError:
+            return None
+        ticks = sum(fields[:3]) + sum(fields[5:8])  # not idle, not waiting for a disk; stolen time counts
+        ours = os.times()
+        spent = ours.user + ours.system + ours.children_user + ours.children_system
+        return ticks / os.sysconf("SC_CLK_TCK") - spent, time.perf_counter()
+
+    @property
+    def share(self) -> float | None:
+        """Share of the machine's core-seconds, 0 to 1."""
+        now = self._now()
+        if now is None or self._start is None:
+            return None
+        return (now[0] - self._start[0]) / ((now[1] - self._start[1]) * (os.cpu_count() or 1))
 
 
 def write_slide(path: Path, seed: int, size: tuple[int, int]) -> None:
@@ -234,6 +264,7 @@ def main() -> None:
     arguments = parser.parse_args()
     keep_large_buffers()
     torch.set_num_threads(1)
+    others = OtherLoad()
     results: dict[str, float | None] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -262,6 +293,7 @@ def main() -> None:
             print(f"gpu_share         {share:5.3f}  ({rate:.1f} against {alone:.1f} tiles/s)", flush=True)
         else:
             print("gpu_share         not run: there is no CUDA device here", flush=True)
+    results["other_load"] = others.share
     if arguments.json:
         print(json.dumps({k: v if v is None else round(v, 3) for k, v in results.items()}))
 

@@ -37,7 +37,8 @@ def test_flags_reach_the_job(asked: list[ExtractionRequest], tmp_path: Path) -> 
     code, _, err = call(
         "s", "--out", "o", "--mpp", "0.5", "--mpp", "1", "--mpp", "2", "--artifacts", "drop",
         "--annotations", str(tmp_path), "--stain", "macenko", "--stain-reference", "r.png",
-        "--scaled-decoding", "--set", "artifacts.blur=0.7",
+        "--scaled-decoding", "--set", "artifacts.blur=0.7", "--encoder", "timm:resnet18", "--backend", "onnx",
+        "--device", "cpu", "--precision", "fp32", "--batch-size", "4",
     )  # fmt: skip
     assert code == 0, err
     (request,) = asked
@@ -46,6 +47,9 @@ def test_flags_reach_the_job(asked: list[ExtractionRequest], tmp_path: Path) -> 
     assert request.annotations == tmp_path
     assert (request.stain.method, request.stain.reference) == ("macenko", Path("r.png"))
     assert request.grid.scaled_decoding
+    asked_for = request.encoder
+    assert (asked_for.name, asked_for.backend, asked_for.device) == ("timm:resnet18", "onnx", "cpu")
+    assert (asked_for.precision, asked_for.batch_size) == ("fp32", 4)
 
 
 def test_without_flags_the_defaults_hold(asked: list[ExtractionRequest]) -> None:

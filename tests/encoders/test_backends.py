@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import sys
@@ -15,7 +16,7 @@ from PIL import Image
 from wsi_ncmi.encoders import EncoderOptions, load_encoder
 from wsi_ncmi.encoders.backends import find_batch_size, is_out_of_memory
 from wsi_ncmi.encoders.backends.choice import _has_bf16
-from wsi_ncmi.encoders.backends.torch_module import resized_on_device
+from wsi_ncmi.encoders.backends.torch_module import FromPixels, TorchBackend, resized_on_device
 from wsi_ncmi.errors import InputError
 
 NAME = "torchvision:squeezenet1_1"
@@ -124,6 +125,48 @@ def test_not_even_the_smallest_batch() -> None:
 
     with pytest.raises(ValueError, match="another fault"):
         find_batch_size(other, largest=64)
+
+
+class Stream:
+    """A CUDA stream's stand-in: it writes down in which order it was used."""
+
+    def __init__(self, name: str, log: list[str]) -> None:
+        self._name, self._log = name, log
+
+    def record_event(self) -> Stream:
+        self._log.append(f"{self._name} records")
+        return self
+
+    def wait_event(self, event: Stream) -> None:
+        self._log.append(f"{self._name} waits for {event._name}")
+
+    def synchronize(self) -> None:
+        self._log.append(f"the caller waits for {self._name}")
+
+
+def test_the_way_over_a_device_gives_what_the_cpu_gives(tiles, monkeypatch) -> None:
+    """All of it but the device: streams and pinned memory have stand-ins, tensors stay where they are."""
+    log: list[str] = []
+    network = FromPixels(torch.nn.Sequential(torch.nn.Conv2d(3, 5, 3), torch.nn.AdaptiveAvgPool2d(1),
+                                             torch.nn.Flatten()), (0.5, 0.4, 0.3), (0.2, 0.2, 0.3))  # fmt: skip
+    backend = TorchBackend(network, torch.device("cpu"), "fp32", 48, "bilinear")
+    backend._copying, backend._computing = Stream("copying", log), Stream("computing", log)
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *shape, pin_memory, **more: empty(*shape, **more))
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+    monkeypatch.setattr(torch.Tensor, "pin_memory", torch.Tensor.clone)
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda pixels, stream: None)
+    batch = torch.from_numpy(tiles).permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        first, second = backend._begin_on_cuda(batch), backend._begin_on_cuda(batch.flip(0))
+        expected = network(resized_on_device(batch, 48, "bilinear")).numpy()
+    assert not any(line.startswith("the caller") for line in log), (
+        "nobody waits before the vectors are wanted"
+    )
+    np.testing.assert_array_equal(first(), expected)
+    np.testing.assert_allclose(second(), expected[::-1], rtol=1e-5)
+    begun = ["copying records", "computing waits for copying", "computing records"]
+    assert log == [*begun, *begun, *["the caller waits for computing"] * 2]
 
 
 @pytest.mark.parametrize("mode", ["bilinear", "bicubic"])

@@ -61,6 +61,24 @@ def test_parameters_are_the_published_number(key):
     assert preset.published_by
 
 
+def test_what_conch_leaves_out_is_counted_by_its_layers():
+    """CoCa as CONCH configures it: text tower and decoder of 12 layers of 768, vocabulary 32,007, 512 joint."""
+    wide, joint, words = 768, 512, 32_007
+
+    def attention(width: int, other: int) -> int:
+        # Queries and output, keys and values, and a bias of each.
+        return 2 * width * width + 2 * width * other + 4 * width
+
+    mlp = wide * 4 * wide * 2 + 5 * wide
+    block = attention(wide, wide) + mlp + 4 * wide
+    crossing = block + 2 * wide  # a norm of its own for what is attended to
+    text = words * wide + 128 * wide + wide + 12 * block + 2 * wide + wide * joint
+    decoder = 12 * block + 12 * crossing + 2 * wide + wide * words
+    caption = 256 * wide + attention(wide, wide) + 4 * wide + 2 * wide
+    temperature, projection = 1, joint * joint
+    assert PRESETS["conch_v1"].unused == text + decoder + caption + projection + temperature
+
+
 def test_numbers_are_compared_to_their_last_digit():
     assert _same_number(85_739_520, "85.7M")
     assert not _same_number(85_764_000, "85.7M")

@@ -96,8 +96,9 @@ PRESETS = (
         pooling="class",
         width=512,
         parameters=87_567_104,
-        published="",
-        published_by="",
+        published="395232769",
+        published_by="parameter count of the whole model, text tower, decoder and caption pooler included",
+        unused=307_665_665,
         mpp=(0.5,),
         tile_px=512,
         hub=Hub("MahmoodLab/conch", ("pytorch_model.bin",)),
@@ -109,10 +110,12 @@ PRESETS = (
         "Nature Medicine, doi:10.1038/s41591-024-02856-4",
         verified=(
             "width: the architecture was built",
+            "parameters: with those of the parts that are left out, counted layer by layer, they are the "
+            "whole model's published number",
             "construction, names and preprocessing: CONCH's repository (vision tower, attentional pooler)",
             "attentional pooler: compared with a plain reading of its equations",
             "output: TRIDENT's default (no projection, no normalisation)",
         ),
-        unverified=(*_UNVERIFIED, "parameters: only the whole model's 395,232,769 are published"),
+        unverified=_UNVERIFIED,
     ),
 )  # fmt: skip
