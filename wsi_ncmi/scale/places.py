@@ -34,7 +34,7 @@ class Place:
     Attributes:
         node: Identity of the node.
         slot: Number of the worker on that node.
-        cores: Cores that it gets; 0 on a node that lends fewer of them than GPUs, where it takes what is left.
+        cores: Cores that it gets; 0 on a node that lends fewer of them than GPUs.
         gpu: Whether it gets a GPU.
         mates: Workers on that node, this one too; they divide its memory.
     """
