@@ -34,7 +34,7 @@ class Place:
     Attributes:
         node: Identity of the node.
         slot: Number of the worker on that node.
-        cores: Cores that it gets.
+        cores: Cores that it gets; 0 on a node that lends fewer of them than GPUs.
         gpu: Whether it gets a GPU.
         mates: Workers on that node, this one too; they divide its memory.
     """
@@ -71,7 +71,7 @@ def plan_places(
             mates = node.cores
         else:
             mates = -(-node.cores // LANES)
-        cores = max(1, node.cores // mates) if mates else 0
+        cores = node.cores // mates if mates else 0
         places += [Place(node.identity, slot, cores, on_gpu, mates) for slot in range(mates)]
     places.sort(key=lambda place: place.slot)
     return tuple(places if workers is None else places[:workers])

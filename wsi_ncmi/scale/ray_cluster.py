@@ -116,13 +116,13 @@ def connect(address: str | None) -> Iterator[RayCluster]:
             "--engine ray needs Ray, which is not installed; install wsi-ncmi[ray], or use --engine local."
         ) from error
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
+    if ray.is_initialized():  # by the caller's own script, whose connection stays
+        yield RayCluster(ray)
+        return
     where = address or os.environ.get("RAY_ADDRESS") or "auto"
     try:
         _knock(where)
-        ray.init(
-            address=where, namespace="wsi-ncmi", log_to_driver=False, logging_level=logging.ERROR,
-            ignore_reinit_error=True,
-        )  # fmt: skip
+        ray.init(address=where, namespace="wsi-ncmi", log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:  # Ray's errors of connecting share no class
         reason = " ".join(str(error).split())[:300]
         raise InputError(

@@ -103,7 +103,7 @@ class RemoteWorker:
         if options.name != NUMPY:
             keep_large_buffers()
         layout = plan_layout(
-            options, workers=1, slides=order.slides, cores=place.cores,
+            options, workers=1, slides=order.slides, cores=max(1, place.cores),
             memory=memory_limit() // place.mates, gpus=("",) if place.gpu else (),
             buffer_bytes=order.buffer_bytes // place.mates,
         )  # fmt: skip
