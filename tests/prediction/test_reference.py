@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from tests.prediction.models import COLOUR, sample
+from wsi_ncmi.cohorts import open_bag_source
 from wsi_ncmi.errors import InputError
 from wsi_ncmi.prediction.reference import Reference, SlideFacts, fit_reference
+from wsi_ncmi.prediction.reference.fitting import sample_slide, tiles_a_slide
 from wsi_ncmi.prediction.reference.gaussian import GaussianModel
 
 WIDTH = 24
@@ -117,3 +122,27 @@ def test_wrong_input_is_told(reference: Reference) -> None:
         reference.flags(sample(1, 6).tiles, SlideFacts())
     with pytest.raises(InputError, match="can't be read"):
         Reference.load({}, {}, "x")
+
+
+@pytest.mark.real_data
+def test_kidney_patients_are_seldom_flagged_and_lung_often(real_data: Path) -> None:
+    """Statistics of half of the kidney patients, on the other half and on lung; the same encoder made both."""
+    kidney, lung = (
+        open_bag_source(real_data / "tcga_bags" / f"tcga_{name}.npz") for name in ("rcc", "nsclc")
+    )
+    cohort = kidney.embedded_cohort()
+    assert cohort is not None
+    patient = {row.slide_id: row.case_id for row in cohort.rows}
+    half = set(np.random.default_rng(0).permutation(sorted(set(patient.values())))[::2].tolist())
+    train = [slide_id for slide_id in kidney.slide_ids if patient[slide_id] in half]
+    reference = fit_reference(
+        sample_slide(patient[i], kidney.load(i), SlideFacts(), tiles_a_slide(len(train))) for i in train
+    )
+    held_out = [i for i in kidney.slide_ids if patient[i] not in half]
+    false_alarms = np.mean([bool(reference.flags(kidney.load(i), SlideFacts())) for i in held_out])
+    found = np.mean([bool(reference.flags(lung.load(i), SlideFacts())) for i in lung.slide_ids])
+    assert false_alarms < 0.03
+    assert found > 0.15
+    a = [reference.score(kidney.load(i)) for i in held_out]
+    b = [reference.score(lung.load(i)) for i in lung.slide_ids]
+    assert roc_auc_score([0] * len(a) + [1] * len(b), [*a, *b]) > 0.9
