@@ -165,10 +165,10 @@ def test_a_slide_of_another_kind_is_flagged(demo: Demo, bundle: Path, tmp_path: 
     y, x = np.mgrid[:2048, :2048]
     pixels = np.full((2048, 2048, 3), 245, np.uint8)
     inside = (x - 1024) ** 2 + (y - 1024) ** 2 < 800**2
-    pixels[inside] = (60, 130, 90)  # green all over: no H&E
-    pixels[inside & ((x // 8 + y // 8) % 2 == 0)] = (90, 170, 120)
+    pixels[inside] = (110, 120, 190)  # blue all over: no eosin
+    pixels[inside & ((x // 8 + y // 8) % 2 == 0)] = (70, 80, 160)
     (tmp_path / "new").mkdir()
-    write_pyramid(tmp_path / "new" / "green.svs", pixels, 0.5)
+    write_pyramid(tmp_path / "new" / "blue.svs", pixels, 0.5)
     result = demo.run(
         "predict",
         str(tmp_path / "new"),

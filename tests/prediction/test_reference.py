@@ -126,23 +126,24 @@ def test_wrong_input_is_told(reference: Reference) -> None:
 
 @pytest.mark.real_data
 def test_kidney_patients_are_seldom_flagged_and_lung_often(real_data: Path) -> None:
-    """Statistics of half of the kidney patients, on the other half and on lung; the same encoder made both."""
+    """Statistics of a quarter of the kidney patients, on others and on lung; the same encoder made both."""
     kidney, lung = (
         open_bag_source(real_data / "tcga_bags" / f"tcga_{name}.npz") for name in ("rcc", "nsclc")
     )
     cohort = kidney.embedded_cohort()
     assert cohort is not None
     patient = {row.slide_id: row.case_id for row in cohort.rows}
-    half = set(np.random.default_rng(0).permutation(sorted(set(patient.values())))[::2].tolist())
-    train = [slide_id for slide_id in kidney.slide_ids if patient[slide_id] in half]
+    quarter = set(np.random.default_rng(0).permutation(sorted(set(patient.values())))[::4].tolist())
+    train = [slide_id for slide_id in kidney.slide_ids if patient[slide_id] in quarter]
     reference = fit_reference(
         sample_slide(patient[i], kidney.load(i), SlideFacts(), tiles_a_slide(len(train))) for i in train
     )
-    held_out = [i for i in kidney.slide_ids if patient[i] not in half]
+    held_out = [i for i in kidney.slide_ids if patient[i] not in quarter][::2]
+    foreign = lung.slide_ids[::8]
     false_alarms = np.mean([bool(reference.flags(kidney.load(i), SlideFacts())) for i in held_out])
-    found = np.mean([bool(reference.flags(lung.load(i), SlideFacts())) for i in lung.slide_ids])
+    found = np.mean([bool(reference.flags(lung.load(i), SlideFacts())) for i in foreign])
     assert false_alarms < 0.03
     assert found > 0.15
     a = [reference.score(kidney.load(i)) for i in held_out]
-    b = [reference.score(lung.load(i)) for i in lung.slide_ids]
+    b = [reference.score(lung.load(i)) for i in foreign]
     assert roc_auc_score([0] * len(a) + [1] * len(b), [*a, *b]) > 0.9
