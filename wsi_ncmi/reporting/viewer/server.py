@@ -19,6 +19,7 @@ from functools import lru_cache
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
+from socketserver import TCPServer
 from typing import Any
 
 from wsi_ncmi.errors import InputError, SlideError
@@ -79,11 +80,11 @@ class ViewerServer:
             pages, token = self._pages, self._token
 
         try:
-            self._server = ThreadingHTTPServer((_ADDRESS, port), Handler)
+            self._server = _LoopbackServer((_ADDRESS, port), Handler)
         except (OSError, OverflowError) as error:
             raise InputError(f"Port {port} can't be used ({error}); give another --port, or none.") from error
         self._server.daemon_threads = True
-        self.port = Handler.port = int(self._server.server_address[1])
+        self.port = Handler.port = self._server.server_port
         self.url = f"http://{_ADDRESS}:{self.port}/{self._token}/"
         self._thread: threading.Thread | None = None
 
@@ -171,6 +172,14 @@ class _Pages:
         assert tiles is not None
         assert scale in SCALES
         return tiles.boxes, scaled(tiles.layers[layer], scale)
+
+
+class _LoopbackServer(ThreadingHTTPServer):
+    """Without the name look-up of the standard library's, which waits for a network that may not be there."""
+
+    def server_bind(self) -> None:
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = _ADDRESS, int(self.server_address[1])
 
 
 class _Handler(BaseHTTPRequestHandler):
