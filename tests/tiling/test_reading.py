@@ -14,6 +14,7 @@ from wsi_ncmi.tiling import (
     GridOptions,
     TileBatch,
     TileGrid,
+    TileReader,
     TileSelection,
     read_tile,
     read_tiles,
@@ -233,3 +234,21 @@ def test_every_selected_tile_of_the_real_slide(real_data: Path) -> None:
             part = full[int(top) : int(top) + 259, int(left) : int(left) + 259]
             expected = area_mean(part, left % 1, top % 1, (scale, scale), 256)
             assert np.abs(pixels - expected).max() <= 2.0
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_first_batch_may_be_of_another_size(slide_path: Path, threads: int) -> None:
+    with open_slide(slide_path) as slide:
+        grid = TileGrid.plan(slide.levels, MPP, GridOptions(mpp=0.5, tile_px=TILE))
+        selection = everything(grid)
+        whole = read(slide, grid, selection)
+        with TileReader(slide, grid, selection, threads=threads) as reader:
+            batches = list(reader.batches(5, first=2))
+        with TileReader(slide, grid, selection) as reader, pytest.raises(ValueError, match="1 to 5 tiles"):
+            next(reader.batches(5, first=6))
+    sizes = [len(batch.rows) for batch in batches]
+    assert sizes[0] == 2
+    assert set(sizes[1:-1]) == {5}
+    assert 1 <= sizes[-1] <= 5
+    np.testing.assert_array_equal(np.concatenate([batch.rows for batch in batches]), whole.rows)
+    np.testing.assert_array_equal(np.concatenate([batch.pixels for batch in batches]), whole.pixels)

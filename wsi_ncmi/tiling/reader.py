@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 from collections import deque
 from collections.abc import Iterator
@@ -80,21 +81,24 @@ class TileReader:
             self.reason = str(error)
             _LOG.debug("%s is read through %s: %s", slide.path.name, slide.reader, error)
 
-    def batches(self, batch_size: int) -> Iterator[TileBatch]:
+    def batches(self, batch_size: int, *, first: int | None = None) -> Iterator[TileBatch]:
         """Reads all tiles.
 
         Args:
             batch_size: Tiles in a batch; the last one may hold fewer.
+            first: Tiles in the first batch, 1 to ``batch_size``, where it is to be another number.
 
         Yields:
             Batches that together hold every tile of the selection once, in raster order.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}.")
+        if first is not None and not 1 <= first <= batch_size:
+            raise ValueError(f"The first batch must have 1 to {batch_size} tiles, not {first}.")
         # With threads the next group is begun before this one is given out: nobody waits for the last tile.
         ahead = 0 if self._pool is None else 1
         begun: deque[TileGroup] = deque()
-        for group in self._groups(batch_size):
+        for group in self._groups(batch_size, batch_size if first is None else first):
             self._source.prepare(group.wanted)
             self._begin(group)
             begun.append(group)
@@ -103,10 +107,11 @@ class TileReader:
         for group in begun:
             yield from self._finish(group)
 
-    def _groups(self, batch_size: int) -> Iterator[TileGroup]:
+    def _groups(self, batch_size: int, first_size: int) -> Iterator[TileGroup]:
         size = self._grid.tile_px
-        for start in range(0, self._n, batch_size):
-            rows = np.arange(start, min(start + batch_size, self._n), dtype=np.int64)
+        starts = [0, *range(first_size, self._n, batch_size)] if self._n else []
+        for start, stop in itertools.pairwise([*starts, self._n]):
+            rows = np.arange(start, stop, dtype=np.int64)
             pixels = np.empty((len(rows), size, size, 3), np.uint8)
             batch = TileBatch(rows, pixels, np.zeros(len(rows), np.bool_))
             for first in range(0, len(rows), self._source.group):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ from wsi_ncmi.encoders import Encoder, EncoderOptions, load_encoder
 from wsi_ncmi.errors import WsiNcmiError
 from wsi_ncmi.features import LedgerRow, SlideTask, extract_slide, feature_path, verify_folder
 from wsi_ncmi.features.engine import Engine, EngineOptions, Finished, Hungry, Load, Started, Stopped
+from wsi_ncmi.features.engine.encoding import begin_batch
 from wsi_ncmi.features.engine.meter import Meter
+from wsi_ncmi.features.engine.packing import Batch
 from wsi_ncmi.tiling import GridOptions
 
 
@@ -72,6 +75,19 @@ def test_small_slides_share_batches_and_keep_their_bytes(tasks, encoder: Encoder
     assert 0 < load.busy_s <= load.open_s
     assert {event.index for event in events if isinstance(event, Started)} == {0, 1, 2, 3}
     assert any(isinstance(event, Hungry) for event in events)
+
+
+def test_only_where_two_slides_meet_are_tiles_copied_together(tasks, encoder: Encoder, monkeypatch) -> None:
+    parts: list[int] = []
+
+    def begin(encoder: Encoder, batch: Batch) -> Callable[[], None]:
+        parts.append(len(batch.parts))
+        return begin_batch(encoder, batch)
+
+    monkeypatch.setattr("wsi_ncmi.features.engine.engine.begin_batch", begin)
+    rows, _, _ = run(encoder, tasks(), batch_size=8)
+    borders = sum(row.tiles > 0 for row in rows.values()) - 1
+    assert sum(count - 1 for count in parts) <= borders < len(parts) / 2
 
 
 @pytest.mark.parametrize(

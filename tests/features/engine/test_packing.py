@@ -54,6 +54,16 @@ def test_tiles_of_another_size_never_share_a_batch() -> None:
     assert rest.pixels.shape == (2, 4, 4, 3)
 
 
+def test_the_room_of_the_batch_that_is_being_filled() -> None:
+    packer = Packer(4)
+    assert packer.room((2, 2, 3)) == 4
+    packer.add(part(0, 0, 3))
+    assert packer.room((2, 2, 3)) == 1
+    assert packer.room((8, 8, 3)) == 4
+    assert len(packer.add(part(1, 0, 1))) == 1
+    assert packer.room((2, 2, 3)) == 4
+
+
 def test_tiles_wait_for_company_for_a_while() -> None:
     packer = Packer(4)
     packer.add(part(0, 0, 1))

@@ -199,8 +199,12 @@ class Engine:
         work.held.callback(self._slides.give, cost)
         work.has_prepared(prepared, self._encoder.width)
         self._meter.starts()
+        edge = prepared.grid.tile_px
         tiles = read_tiles_of(
-            work, prepared, self._pixels, batch_size=self._batch_size, threads=self._options.decode_threads,
+            work, prepared, self._pixels, batch_size=self._batch_size,
+            # The first tiles fill the batch that another slide began: all further ones come as whole batches
+            # then, and their pixels are not copied together once more.
+            first=self._packer.room((edge, edge, 3)), threads=self._options.decode_threads,
             waiting=waiting, limit=self._options.buffer_bytes,
         )  # fmt: skip
         for rows, pixels in tiles:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import defaultdict
@@ -92,6 +93,12 @@ class Packer:
             while sum(map(len, waiting)) >= size:
                 full.append(Batch(tuple(_take(waiting, size))))
             return full
+
+    def room(self, shape: tuple[int, ...]) -> int:
+        """Tiles of that shape that make the batch full that is being filled; 1 to the size of a batch."""
+        with self._lock:
+            waiting = sum(map(len, self._waiting[shape]))
+        return self.size_for(math.prod(shape)) - waiting
 
     def flush(self, idle_s: float) -> Batch | None:
         """The tiles that wait for others, if for ``idle_s`` seconds no other has come."""

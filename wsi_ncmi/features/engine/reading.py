@@ -25,6 +25,7 @@ def read_tiles_of(
     budget: Budget,
     *,
     batch_size: int,
+    first: int,
     threads: int,
     waiting: Waiting,
     limit: int,
@@ -36,6 +37,7 @@ def read_tiles_of(
         prepared: Its tiles.
         budget: Pays for their pixels; whoever takes tiles gives their bytes back.
         batch_size: Tiles at a time, fewer when they are so large that a few would use up the budget.
+        first: Tiles that the first batch should have, 1 to ``batch_size``.
         threads: Threads to decode with.
         waiting: Context for the time in which the budget is used up.
         limit: Bytes of the budget.
@@ -49,12 +51,12 @@ def read_tiles_of(
     edge = prepared.grid.tile_px
     tile_bytes = edge * edge * 3
     chunk = max(1, min(batch_size, limit // _SHARE // tile_bytes))
-    left = len(prepared.selection)
+    next_size, left = min(first, chunk), len(prepared.selection)
     with TileReader(work.slide, prepared.grid, prepared.selection, threads=threads) as reader:
         work.reader_note = reader.note
-        batches = reader.batches(chunk)
+        batches = reader.batches(chunk, first=next_size)
         while left and work.error is None:
-            count = min(chunk, left)
+            count, next_size = min(next_size, left), chunk
             budget.take(count * tile_bytes, waiting)
             handed_on = 0
             try:
