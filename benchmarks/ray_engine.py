@@ -248,12 +248,18 @@ def overhead(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
     if not all(path.exists() for path in results):
         return {"parts": arguments.parts, "faults": []}
     local, on_ray = (json.loads(path.read_text()) for path in results)
-    faults = [] if essence(folder / "local") == essence(folder / "ray") else ["the files differ"]
-    tiles = [row.tiles for row in read_ledger(folder / "local" / "ledger.csv")]
+    for found, name in ((local, "local"), (on_ray, "ray")):
+        rows = read_ledger(folder / name / "ledger.csv")
+        found["tiles_each"] = [row.tiles for row in rows]
+        found["tiles_per_s"] = round(sum(row.tiles for row in rows) / found["work_s"], 2)
+    # The parts may have been measured on different numbers of the slides.
+    first, second = essence(folder / "local"), essence(folder / "ray")
+    faults = [
+        f"other bytes: {name}" for name in sorted(set(first) & set(second)) if first[name] != second[name]
+    ]
     return {
-        "slides": len(tiles), "tiles": sum(tiles), "tiles_each": tiles, "cores": available_cores(),
-        "local": local, "ray": on_ray, "faults": faults,
-        "overhead": round(on_ray["work_s"] / local["work_s"] - 1, 4),
+        "cores": available_cores(), "local": local, "ray": on_ray, "faults": faults,
+        "overhead": round(local["tiles_per_s"] / on_ray["tiles_per_s"] - 1, 4),
     }  # fmt: skip
 
 
