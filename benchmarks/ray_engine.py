@@ -20,6 +20,7 @@ import contextlib
 import json
 import os
 import secrets
+import socket
 import subprocess
 import sys
 import tempfile
@@ -34,7 +35,20 @@ from kill_test import contents, published, write_slide
 from wsi_ncmi.features import read_journal, read_ledger, verify_folder
 from wsi_ncmi.scale import available_cores
 
-HEAD, WORKER, PORT = "127.0.0.2", "127.0.0.3", 6399
+# Of one run alone: another one on this machine has its own.
+NETWORK = f"127.{secrets.randbelow(200) + 20}.{secrets.randbelow(200) + 20}"
+HEAD, WORKER = f"{NETWORK}.2", f"{NETWORK}.3"
+
+
+def free_port() -> int:
+    """A port that nobody listens on; Ray's head takes it on all addresses."""
+    with socket.socket() as one:
+        one.bind(("", 0))
+        return int(one.getsockname()[1])
+
+
+PORT = free_port()
+ADDRESS = f"{HEAD}:{PORT}"
 
 
 @contextlib.contextmanager
@@ -66,7 +80,7 @@ def cluster(folder: Path, cores: list[int]) -> Iterator[list[set[psutil.Process]
             command += (
                 ["--head", f"--node-ip-address={HEAD}", f"--port={PORT}", "--include-dashboard=false"]
                 if number == 0
-                else [f"--address={HEAD}:{PORT}", f"--node-ip-address={WORKER}"]
+                else [f"--address={ADDRESS}", f"--node-ip-address={WORKER}"]
             )
             if number:
                 command.remove(f"--temp-dir={folder}")
@@ -144,7 +158,7 @@ def essence(out: Path) -> dict[str, bytes]:
 
 def broken_off(slides: Path, out: Path) -> list[str]:
     """Ends a job in its midst with SIGTERM; what does not hold."""
-    job = start(slides, out, "--engine", "ray", "--ray-address", f"{HEAD}:{PORT}")
+    job = start(slides, out, "--engine", "ray", "--ray-address", ADDRESS)
     wait_until(lambda: done(out) > 0, job)
     job.terminate()
     code = job.wait()
@@ -172,7 +186,7 @@ def kills(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
         started = time.monotonic()
         if not arguments.brief:
             faults += broken_off(slides, out)
-        job = start(slides, out, "--engine", "ray", "--ray-address", f"{HEAD}:{PORT}")
+        job = start(slides, out, "--engine", "ray", "--ray-address", ADDRESS)
         wait_until(lambda: done(out) >= arguments.slides // 4, job)
         named(_processes(ray), "ray::RemoteWorker")[0].kill()
         first = done(out)
@@ -240,7 +254,7 @@ def overhead(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
         found = timed(slides, folder / "local", *arguments.flags)
         (folder / "local.json").write_text(json.dumps(found))
     if "ray" in arguments.parts:
-        flags = (*arguments.flags, "--engine", "ray", "--ray-address", f"{HEAD}:{PORT}")
+        flags = (*arguments.flags, "--engine", "ray", "--ray-address", ADDRESS)
         with cluster(ray, [available_cores()]):
             found = timed(slides, folder / "ray", *flags)
         (folder / "ray.json").write_text(json.dumps(found))
@@ -248,12 +262,18 @@ def overhead(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
     if not all(path.exists() for path in results):
         return {"parts": arguments.parts, "faults": []}
     local, on_ray = (json.loads(path.read_text()) for path in results)
-    faults = [] if essence(folder / "local") == essence(folder / "ray") else ["the files differ"]
-    tiles = [row.tiles for row in read_ledger(folder / "local" / "ledger.csv")]
+    for found, name in ((local, "local"), (on_ray, "ray")):
+        rows = read_ledger(folder / name / "ledger.csv")
+        found["tiles_each"] = [row.tiles for row in rows]
+        found["tiles_per_s"] = round(sum(row.tiles for row in rows) / found["work_s"], 2)
+    # The parts may have been measured on different numbers of the slides.
+    first, second = essence(folder / "local"), essence(folder / "ray")
+    faults = [
+        f"other bytes: {name}" for name in sorted(set(first) & set(second)) if first[name] != second[name]
+    ]
     return {
-        "slides": len(tiles), "tiles": sum(tiles), "tiles_each": tiles, "cores": available_cores(),
-        "local": local, "ray": on_ray, "faults": faults,
-        "overhead": round(on_ray["work_s"] / local["work_s"] - 1, 4),
+        "cores": available_cores(), "local": local, "ray": on_ray, "faults": faults,
+        "overhead": round(local["tiles_per_s"] / on_ray["tiles_per_s"] - 1, 4),
     }  # fmt: skip
 
 

@@ -217,23 +217,27 @@ class Simulation:
 
 def calibrate(measured: dict[str, Any]) -> dict[str, float]:
     """Predicts a measured run on Ray from the local run of the same job."""
-    tiles = [int(count) for count in measured["tiles_each"]]
 
-    def simulated(rate: float, driver_ms: float) -> float:
+    def simulated(tiles: list[int], rate: float, driver_ms: float) -> float:
         plan = Plan(
             slides=len(tiles), nodes=1, gpus=int(measured["cores"]), rate=rate, kb_per_tile=1e-6, slide_s=0.0,
             driver_ms=driver_ms, start_s=0.0, worker_days=1e9, node_days=1e9, bad_share=0.0,
         )  # fmt: skip
         return Simulation(plan, 0, tiles).run()["hours"] * 3600
 
+    local, on_ray = measured["local"], measured["ray"]
     low, high = 1e-3, 1e6
     for _ in range(60):
         rate = math.sqrt(low * high)
-        low, high = (rate, high) if simulated(rate, 0.0) > measured["local"]["work_s"] else (low, rate)
-    predicted = simulated(low, measured["ray"]["driver_ms"])
-    real = measured["ray"]["work_s"]
+        low, high = (
+            (rate, high)
+            if simulated(local["tiles_each"], rate, local["driver_ms"]) > local["work_s"]
+            else (low, rate)
+        )
+    predicted = simulated(on_ray["tiles_each"], low, on_ray["driver_ms"])
+    real = on_ray["work_s"]
     return {
-        "tiles_per_s_of_a_worker": round(low, 2), "driver_ms": measured["ray"]["driver_ms"],
+        "tiles_per_s_of_a_worker": round(low, 2), "driver_ms": on_ray["driver_ms"],
         "predicted_s": round(predicted, 1), "measured_s": real, "error": round(predicted / real - 1, 4),
     }  # fmt: skip
 
