@@ -3,12 +3,13 @@
     python benchmarks/model_tables.py run OUT.csv rcc=tcga_rcc.npz nsclc=tcga_nsclc.npz [--models abmil,mean]
     python benchmarks/model_tables.py table OUT.csv
 
-Each run trains with cross-entropy and the defaults of ``TrainingOptions`` on a patient-grouped fold, keeps
-the epoch that is best on the inner validation part, and scores the test part once: nothing is chosen on it.
-``floor`` is a logistic regression on the standardised mean tile (scikit-learn) of the same folds: its strength
-of regularisation is the best of ``STRENGTHS`` on the validation part, and it is then fitted to training and
-validation slides together, of which the models see the training slides alone. Finished runs stay in the table: stop it at any time and call it again.
-The cheap models come first, and all of them get a seed before any gets the next.
+Each run trains with cross-entropy and the defaults of ``TrainingOptions`` on a patient-grouped fold,
+keeps the epoch that is best on the inner validation part, and scores the test part once: nothing is
+chosen on it. ``floor`` is a logistic regression on the standardised mean tile (scikit-learn) of the same
+folds: how strongly it is regularised (``STRENGTHS``) the validation part decides, and it is then fitted
+to training and validation slides together, where the models are fitted to the training slides alone.
+Finished runs stay in the table: stop it at any time and call it again. The cheap models come first, and
+all of them get a seed before any gets the next.
 """
 
 from __future__ import annotations
