@@ -86,6 +86,8 @@ def test_two_processes_equal_one(task, kit, tmp_path):
         fit(task.source, task.fold, task.cohort, model=calm, loss=loss, training=training, seed=0, out=alone)
         expected = load_file(alone / MODEL_WEIGHTS)
         for name, found in load_file(tmp_path / f"calm_{number}" / MODEL_WEIGHTS).items():
+            if name == "aggregator.score.bias":
+                continue  # softmax doesn't depend on it: its gradient is rounding alone, which Adam makes a step of
             torch.testing.assert_close(found, expected[name], rtol=1e-3, atol=1e-5, msg=f"{loss.name} {name}")
         ranks = [torch.load(tmp_path / f"rank_{number}_{r}.pt", weights_only=True) for r in range(2)]
         assert all(torch.equal(ranks[0][name], ranks[1][name]) for name in ranks[0])
@@ -116,7 +118,7 @@ def test_shares_are_contiguous_and_near_equal(monkeypatch, count):
 def test_more_processes_than_bags_in_a_step_are_refused(task, kit, tmp_path, monkeypatch):
     monkeypatch.setattr(distributed, "world_size", lambda: 3)
     monkeypatch.setattr(distributed, "rank", lambda: 0)
-    monkeypatch.setattr(distributed, "wait_for_all", lambda: None)
+    monkeypatch.setattr(distributed, "from_first", lambda value: value)
     training = replace(kit.QUICK, batch_size=2)
     with pytest.raises(InputError, match="3 processes can't share steps of 2 slides"):
         fit(

@@ -20,7 +20,7 @@ from wsi_ncmi.errors import InputError
 
 __all__ = [
     "any_rank", "broadcast_buffers", "from_first", "gather_objects", "local_device", "process_group", "rank",
-    "share_of", "sum_gradients", "wait_for_all", "world_size",
+    "share_of", "sum_gradients", "world_size",
 ]  # fmt: skip
 
 _T = TypeVar("_T")
@@ -133,9 +133,3 @@ def gather_objects(value: Tensor) -> list[Tensor]:
     found: list[Any] = [None] * world_size()
     dist.all_gather_object(found, value)
     return found
-
-
-def wait_for_all() -> None:
-    """Returns when all processes have come here."""
-    if world_size() > 1:
-        dist.barrier()

@@ -115,12 +115,12 @@ def fit(
     identity = run_identity(cache.source, split, cohort, model=model, loss=loss, training=training, seed=seed)
     check_board(training.tensorboard)
     ensure_folder(out)
-    resumed = read_resume(out)
+    # The first process reads for all: another one might still see the file of an earlier step.
+    resumed = distributed.from_first(read_resume(out) if distributed.rank() == 0 else None)
     if resumed is not None and (difference := first_difference(resumed[0], identity)):
         raise InputError(
             f"{out / LAST} belongs to another run ({difference}); remove it, or choose another output folder."
         )
-    distributed.wait_for_all()  # the first process may write the next checkpoint only when all have read
     first = distributed.rank() == 0
     state = None if resumed is None else resumed[1]
     begun = 0 if state is None else int(state["epoch"])
