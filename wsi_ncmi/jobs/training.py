@@ -188,6 +188,7 @@ def train_prepared(
         TrainingError: Not one run of an experiment has a result.
     """
     from wsi_ncmi.scale import affordable_workers
+    from wsi_ncmi.scale.allocator import keep_large_buffers
     from wsi_ncmi.training import distributed
     from wsi_ncmi.training.devices import visible_gpus
     from wsi_ncmi.training.experiment import run_experiments
@@ -201,6 +202,8 @@ def train_prepared(
         [_experiment(*each) for each in prepared],
         workers=workers or len(gpus) or affordable_workers(),
         gpus=gpus,
+        # Batches come and go by the step; every fresh page of theirs would be cleared by the system first.
+        on_start=keep_large_buffers,
         progress=progress if progress is not None and first else NullProgress(),
     )
 

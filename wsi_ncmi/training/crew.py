@@ -62,7 +62,11 @@ class Opening:
 class _RunsOfProcess:
     """What a process does with a run. Bags in memory are those of the present features alone."""
 
-    def __init__(self, openings: Sequence[Opening], share: int) -> None:
+    def __init__(
+        self, openings: Sequence[Opening], share: int, on_start: Callable[[], object] | None
+    ) -> None:
+        if on_start is not None:
+            on_start()
         self._openings, self._share = openings, share
         self._number = -1
         self._context: RunContext | None = None
@@ -104,6 +108,7 @@ def carry_out(
     *,
     workers: int,
     gpus: Sequence[str],
+    on_start: Callable[[], object] | None,
     progress: ProgressReporter,
 ) -> Iterator[tuple[int, RunFailure]]:
     """Does the runs and tells of those that have no result.
@@ -114,6 +119,7 @@ def carry_out(
         epochs: Epochs of a run of each experiment.
         workers: Processes.
         gpus: Names of GPUs that the processes are dealt over.
+        on_start: Called in each process before its first run; picklable.
         progress: Told about every epoch.
 
     Yields:
@@ -136,7 +142,7 @@ def carry_out(
                 f"epoch {epoch}, validation macro-F1 {row['val_macro_f1']:.3f}",
             )
 
-        for outcome in _outcomes(todo, openings, workers, gpus, on_news):
+        for outcome in _outcomes(todo, openings, workers, gpus, on_start, on_news):
             ended += 1
             number, run = todo[outcome.index]
             if counted[outcome.index] < epochs[number]:  # stopped early, or failed
@@ -151,14 +157,15 @@ def _outcomes(
     openings: Sequence[Opening],
     workers: int,
     gpus: Sequence[str],
+    on_start: Callable[[], object] | None,
     on_news: Callable[[int, Any], None],
 ) -> Iterator[Outcome]:
     if workers > 1:
         share = min(workers, max(1, len(todo)))
-        setup = partial(_RunsOfProcess, openings, share)
+        setup = partial(_RunsOfProcess, openings, share, on_start)
         yield from run_in_processes(todo, setup, workers=workers, on_news=on_news, gpus=gpus)
         return
-    work: Work = _RunsOfProcess(openings, 1)
+    work: Work = _RunsOfProcess(openings, 1, on_start)
     together = distributed.world_size() > 1
     for index, task in enumerate(todo):
         try:

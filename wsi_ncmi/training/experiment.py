@@ -133,6 +133,7 @@ def run_experiments(
     *,
     workers: int = 1,
     gpus: Sequence[str] = (),
+    on_start: Callable[[], object] | None = None,
     progress: ProgressReporter | None = None,
 ) -> list[ExperimentResult]:
     """Does the runs of all experiments with one crew of processes: no core waits for the last run of each.
@@ -142,6 +143,7 @@ def run_experiments(
         workers: Processes; with one, all runs in this process. Results do not depend on it. Under torchrun
             the processes share each run instead.
         gpus: Names of GPUs that the processes are dealt over; empty leaves the choice of device to each run.
+        on_start: Called in each process before its first run; picklable.
         progress: Told about every epoch.
 
     Returns:
@@ -160,7 +162,7 @@ def run_experiments(
     epochs = [experiment.training.epochs for experiment in experiments]
     failures = list(
         carry_out(
-            todo, [plan.opening for plan in planned], epochs, workers=workers, gpus=gpus,
+            todo, [plan.opening for plan in planned], epochs, workers=workers, gpus=gpus, on_start=on_start,
             progress=progress or NullProgress(),
         )
     )  # fmt: skip

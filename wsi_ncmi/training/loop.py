@@ -200,8 +200,7 @@ class TrainingLoop:
             distributed.sum_gradients(self._parameters)
         if self._scaler.is_enabled():
             self._scaler.unscale_(self._optimizer)
-        norm = nn.utils.clip_grad_norm_(self._parameters, options.gradient_clip or math.inf)
-        length = float(norm)
+        length = _clipped(self._parameters, options.gradient_clip)
         if not (math.isfinite(value) and (math.isfinite(length) or self._scale_can_fall())):
             self._stop_on_fault(value, length, [self._train.slide_ids[i] for i in chosen])
         self._scaler.step(self._optimizer)
@@ -321,6 +320,18 @@ class TrainingLoop:
         torch.set_rng_state(state["rng"][place])
         if state["cuda_rng"] and self._device.type == "cuda":
             torch.cuda.set_rng_state(state["cuda_rng"][place], self._device)
+
+
+def _clipped(parameters: Sequence[nn.Parameter], most: float) -> float:
+    """Scales the gradients to a global L2 norm of at most ``most`` (0 = not at all); tells the norm before.
+
+    What ``clip_grad_norm_`` does, without the milliseconds of its bookkeeping on every step of a small model.
+    """
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))))
+    if 0 < most < norm < math.inf:
+        torch._foreach_mul_(gradients, most / (norm + 1e-6))
+    return norm
 
 
 def autocast_of(precision: str, device: torch.device) -> contextlib.AbstractContextManager[object]:

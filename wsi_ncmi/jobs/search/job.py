@@ -179,6 +179,9 @@ def _searched(
 
 
 def _same(work: Any) -> Any:
+    from wsi_ncmi.scale.allocator import keep_large_buffers
+
+    keep_large_buffers()
     return work
 
 
