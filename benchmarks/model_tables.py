@@ -5,11 +5,14 @@
 
 Each run trains with cross-entropy and the defaults of ``TrainingOptions`` on a patient-grouped fold,
 keeps the epoch that is best on the inner validation part, and scores the test part once: nothing is
-chosen on it. ``floor`` is a logistic regression on the standardised mean tile (scikit-learn) of the same
-folds: how strongly it is regularised (``STRENGTHS``) the validation part decides, and it is then fitted
-to training and validation slides together, where the models are fitted to the training slides alone.
-Finished runs stay in the table: stop it at any time and call it again. The cheap models come first, and
-all of them get a seed before any gets the next.
+chosen on it.
+
+``floor_train`` is a logistic regression on the standardised mean tile (scikit-learn), fitted to the
+training slides as the models are; the validation part decides how strongly it is regularised
+(``STRENGTHS``) as it decides the models' epoch. ``floor`` is the same fitted to training and
+validation slides together, a quarter more of them. Finished runs stay in the table: stop it at any
+time and call it again. The cheap models come first, and all of them get a seed before any gets the
+next.
 """
 
 from __future__ import annotations
@@ -39,7 +42,7 @@ from wsi_ncmi.training.scoring import embed, f1_and_recall, probabilities_of
 
 CHEAP = ("mean", "max", "abmil", "abmil_plain", "clam_sb", "clam_mb", "dsmil", "aem", "acmil", "dtfd")
 COSTLY = ("asmil", "vit", "transmil")
-FLOOR = "floor"
+FLOORS = ("floor", "floor_train")
 STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 KEY = ("model", "cohort", "fold", "seed")
 COLUMNS = (*KEY, "macro_f1", "auroc", "accuracy", "best_epoch", "cpu_seconds", "predicted")
@@ -71,8 +74,8 @@ def open_task(path: Path) -> Task:
 
 
 def planned(models: Sequence[str], cohorts: Sequence[str], folds: int, seeds: int) -> Iterator[tuple]:
-    """(model, cohort, fold, seed): the floor, then seed by seed the cheap models, then the costly ones."""
-    yield from ((FLOOR, cohort, fold, 0) for cohort in cohorts for fold in range(folds))
+    """(model, cohort, fold, seed): the floors, then seed by seed the cheap models, then the costly ones."""
+    yield from ((floor, cohort, fold, 0) for floor in FLOORS for cohort in cohorts for fold in range(folds))
     for group in (CHEAP, COSTLY):
         for seed in range(seeds):
             for model in group:
@@ -80,7 +83,7 @@ def planned(models: Sequence[str], cohorts: Sequence[str], folds: int, seeds: in
                     yield from ((model, cohort, fold, seed) for cohort in cohorts for fold in range(folds))
 
 
-def floor_probabilities(task: Task, fold: Fold) -> NDArray[np.float64]:
+def floor_probabilities(task: Task, fold: Fold, parts: Sequence[str]) -> NDArray[np.float64]:
     """Logistic regression on the mean tile, regularised as the validation part likes it best."""
 
     def means(slide_ids: Sequence[str]) -> NDArray[np.float32]:
@@ -96,7 +99,8 @@ def floor_probabilities(task: Task, fold: Fold) -> NDArray[np.float64]:
         predicted = fitted(strength, fold.train).predict(means(held.slide_ids))
         return f1_and_recall(held.y, predicted, len(task.cohort.classes))[0]
 
-    return fitted(max(STRENGTHS, key=score), (*fold.train, *fold.validation)).predict_proba(means(fold.test))
+    known = [slide_id for part in parts for slide_id in fold.part(part)]
+    return fitted(max(STRENGTHS, key=score), known).predict_proba(means(fold.test))
 
 
 def model_probabilities(task: Task, fold: Fold, model: str, seed: int) -> tuple[NDArray[np.float64], int]:
@@ -113,8 +117,9 @@ def model_probabilities(task: Task, fold: Fold, model: str, seed: int) -> tuple[
 def row_of(task: Task, model: str, cohort: str, fold: int, seed: int) -> Mapping[str, Any]:
     """One run, from training to its line in the table."""
     began, best_epoch = time.process_time(), 0
-    if model == FLOOR:
-        p = floor_probabilities(task, task.splits.folds[fold])
+    if model in FLOORS:
+        parts = ("train", "validation") if model == "floor" else ("train",)
+        p = floor_probabilities(task, task.splits.folds[fold], parts)
     else:
         p, best_epoch = model_probabilities(task, task.splits.folds[fold], model, seed)
     classes = task.cohort.classes
@@ -156,7 +161,7 @@ def markdown(out: Path) -> str:
         "| model | " + " | ".join(f"{c.upper()} macro-F1 | {c.upper()} AUC" for c in cohorts) + " | runs |",
         "|---|" + "---:|" * (2 * len(cohorts) + 1),
     ]
-    for model in (FLOOR, *CHEAP, *COSTLY):
+    for model in (*FLOORS, *CHEAP, *COSTLY):
         of_model = runs[runs["model"] == model]
         cells = []
         for cohort in cohorts:
