@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from wsi_ncmi.training import distributed
 from wsi_ncmi.training.batches import BagCache
 from wsi_ncmi.training.board import board_of, check_board
 from wsi_ncmi.training.checkpoint import TrainedModel, write_trained
+from wsi_ncmi.training.devices import device_of, private_torch
 from wsi_ncmi.training.identity import first_difference, run_identity
 from wsi_ncmi.training.loop import CURVE_COLUMNS, LabelledSlides, TrainingLoop
 from wsi_ncmi.training.options import TrainingOptions
@@ -206,8 +206,8 @@ def _trained(
     state: Mapping[str, Any] | None = None,
     on_epoch: Callable[[Mapping[str, float]], None] | None = None,
 ) -> tuple[Aggregator, Criterion, TrainingLoop]:
-    device = _device(training)
-    with _private_torch(training.threads, device):
+    device = device_of(training)
+    with private_torch(training.threads, device):
         aggregator, criterion = build_modules(
             model, loss, in_features=cache.source.width, class_counts=counts, seed=seed
         )
@@ -288,26 +288,6 @@ def _fit_decision(
     z = torch.cat([embed(aggregator, cache, part.slide_ids, device) for part in parts])
     y = torch.from_numpy(np.concatenate([part.y for part in parts])).to(device)
     criterion.fit_decision(z, y)
-
-
-def _device(training: TrainingOptions) -> torch.device:
-    if training.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("training.device is 'cuda' but there is no usable GPU; set it to 'auto' or 'cpu'.")
-    use_cuda = training.device != "cpu" and torch.cuda.is_available()
-    if training.precision == "fp16" and not use_cuda:
-        raise InputError("training.precision 'fp16' needs a GPU; on a CPU choose 'bf16' or 'fp32'.")
-    return distributed.local_device(use_cuda)
-
-
-@contextlib.contextmanager
-def _private_torch(threads: int, device: torch.device) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _write_curves(path: Path, curves: Sequence[Mapping[str, float]]) -> None:

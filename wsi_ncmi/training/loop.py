@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from wsi_ncmi.errors import InputError, TrainingError
 from wsi_ncmi.losses.base import Criterion
@@ -24,6 +24,7 @@ from wsi_ncmi.mil.base import Aggregator, BagBatch
 from wsi_ncmi.training import distributed
 from wsi_ncmi.training.averaging import WeightAverage
 from wsi_ncmi.training.batches import BagCache
+from wsi_ncmi.training.optimising import autocast_of, clip_gradients, make_optimizer, rank_of
 from wsi_ncmi.training.options import TrainingOptions
 from wsi_ncmi.training.prefetch import ahead
 from wsi_ncmi.training.resume import write_resume
@@ -92,7 +93,7 @@ class TrainingLoop:
         largest = np.sort(np.minimum(self._lengths, limit))[-options.batch_size :]
         cache.reserve(int(largest.sum()), 1 + _READ_AHEAD)
         self._parameters = [*aggregator.parameters(), *criterion.parameters()]
-        self._optimizer = _optimizer(self._parameters, options)
+        self._optimizer = make_optimizer(self._parameters, options)
         self._average = WeightAverage(self._parameters, options.ema)
         self._sampler = EpochSampler(
             train.y, batch_size=options.batch_size * options.accumulate, mode=options.sampler, seed=seed,
@@ -200,7 +201,7 @@ class TrainingLoop:
             distributed.sum_gradients(self._parameters)
         if self._scaler.is_enabled():
             self._scaler.unscale_(self._optimizer)
-        length = _clipped(self._parameters, options.gradient_clip)
+        length = clip_gradients(self._parameters, options.gradient_clip)
         if not (math.isfinite(value) and (math.isfinite(length) or self._scale_can_fall())):
             self._stop_on_fault(value, length, [self._train.slide_ids[i] for i in chosen])
         self._scaler.step(self._optimizer)
@@ -238,7 +239,7 @@ class TrainingLoop:
         with self._average.lent():
             z = self._embedded(self._validation.slide_ids)
             scores = validation_scores(self._criterion, z, self._validation_y)
-            rank = _rank(scores, self._options)
+            rank = rank_of(scores, self._options)
             if not self._best or rank > self._best["rank"]:
                 self._best = {
                     "epoch": self._epoch + 1,
@@ -320,43 +321,3 @@ class TrainingLoop:
         torch.set_rng_state(state["rng"][place])
         if state["cuda_rng"] and self._device.type == "cuda":
             torch.cuda.set_rng_state(state["cuda_rng"][place], self._device)
-
-
-def _clipped(parameters: Sequence[nn.Parameter], most: float) -> float:
-    """Scales the gradients to a global L2 norm of at most ``most`` (0 = not at all); tells the norm before.
-
-    What ``clip_grad_norm_`` does, without the milliseconds of its bookkeeping on every step of a small model.
-    """
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))))
-    if 0 < most < norm < math.inf:
-        torch._foreach_mul_(gradients, most / (norm + 1e-6))
-    return norm
-
-
-def autocast_of(precision: str, device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """The context in which a training step of this precision runs."""
-    if precision == "fp32":
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, torch.bfloat16 if precision == "bf16" else torch.float16)
-
-
-def _optimizer(parameters: Sequence[nn.Parameter], options: TrainingOptions) -> torch.optim.Optimizer:
-    # Decay shrinks matrices; on biases and scales it only moves the operating point.
-    matrices = [p for p in parameters if p.ndim >= 2]
-    vectors = [p for p in parameters if p.ndim < 2]
-    groups = [
-        {"params": matrices, "weight_decay": options.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    # One kernel for all tensors: on small models the optimiser's own overhead is a third of a step otherwise.
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]], lr=options.learning_rate, fused=True
-    )
-
-
-def _rank(scores: Mapping[str, float], options: TrainingOptions) -> list[float]:
-    loss = scores["val_loss"] if math.isfinite(scores["val_loss"]) else math.inf
-    if options.selection == "loss":
-        return [-loss]
-    return [scores[f"val_{options.selection}"], -loss]
