@@ -59,11 +59,11 @@ def test_a_cut_run_ends_with_the_same_bits(task, tmp_path, monkeypatch, name):
     _fit(task, model, tmp_path / "a")
     step, taken = TrainingLoop._take_step, []
 
-    def cut(self, chosen):
+    def cut(self, *batch):
         taken.append(1)
         if len(taken) == 4:
             raise _CutError
-        return step(self, chosen)
+        return step(self, *batch)
 
     monkeypatch.setattr(TrainingLoop, "_take_step", cut)
     with pytest.raises(_CutError):

@@ -14,7 +14,7 @@ import pytest
 
 from wsi_ncmi.errors import InputError, TrainingError
 from wsi_ncmi.losses import LossOptions
-from wsi_ncmi.training import experiment as module
+from wsi_ncmi.training import crew as module
 from wsi_ncmi.training import load_trained, run_experiment
 from wsi_ncmi.training.runs import do_run, read_predictions
 

@@ -31,12 +31,12 @@ from wsi_ncmi.training.loop import TrainingLoop
 job = json.loads(sys.argv[1])
 step, taken = TrainingLoop._take_step, 0
 
-def fatal_step(self, chosen):
+def fatal_step(self, *batch):
     global taken
     taken += 1
     if taken > job["steps"]:
         os.kill(os.getpid(), signal.SIGKILL)
-    return step(self, chosen)
+    return step(self, *batch)
 
 TrainingLoop._take_step = fatal_step
 source = open_bag_source(Path(job["path"]))
@@ -93,11 +93,11 @@ def test_any_number_of_cuts(task, kit, tmp_path, monkeypatch, loss, cuts):
     for cut in cuts:
         left = [cut]
 
-        def step(self, chosen, left=left):
+        def step(self, *batch, left=left):
             left[0] -= 1
             if left[0] < 0:
                 raise CutError
-            return take_step(self, chosen)
+            return take_step(self, *batch)
 
         monkeypatch.setattr(TrainingLoop, "_take_step", step)
         with pytest.raises(CutError):
@@ -109,7 +109,7 @@ def test_any_number_of_cuts(task, kit, tmp_path, monkeypatch, loss, cuts):
 
 
 def test_the_checkpoint_of_another_run_is_not_continued(task, kit, tmp_path, monkeypatch):
-    def cut_after_the_first(self, chosen):
+    def cut_after_the_first(self, *batch):
         if self._step:
             raise CutError
         return 0.0

@@ -83,3 +83,15 @@ def test_seeds_differ_by_purpose_and_are_stable():
     assert derive_seed(0, "aggregator") != derive_seed(0, "criterion") != derive_seed(1, "criterion")
     assert derive_seed(0, "order", 1) == 4489457307835839548
     assert 0 <= derive_seed(7, "x") < 2**63
+
+
+def test_patient_balanced_draws_patients_equally():
+    """Patient 9 has ten slides, three others one each."""
+    patients = np.array([9] * 10 + [2, 5, 7])
+    sampler = EpochSampler(
+        np.zeros(13, dtype=np.int64), batch_size=4, mode="patient_balanced", seed=0, patients=patients
+    )
+    drawn = np.concatenate([b for epoch in range(400) for b in sampler.batches(epoch)])
+    counts = np.bincount(patients[drawn], minlength=10)[[2, 5, 7, 9]]
+    np.testing.assert_allclose(counts / len(drawn), 0.25, atol=0.02)
+    assert len(np.unique(drawn)) == 13

@@ -20,12 +20,14 @@ from wsi_ncmi.cli import (
     evaluate,
     export,
     extract,
+    grid,
     heatmap,
     inventory,
     losses,
     models,
     predict,
     run,
+    search,
     split,
     synth,
     train,
@@ -79,8 +81,8 @@ def _root(
 
 
 for _module in (
-    demo, run, inventory, extract, verify, convert, split, audit, train, compare, losses, evaluate, export,
-    predict, heatmap, view, synth, doctor,
+    demo, run, inventory, extract, verify, convert, split, audit, train, compare, grid, search, losses,
+    evaluate, export, predict, heatmap, view, synth, doctor,
 ):  # fmt: skip
     app.command(_module.NAME)(_module.command)
 app.add_typer(config.app, name="config")

@@ -29,6 +29,7 @@ def command(
     seeds: flags.Seeds = 5,
     epochs: flags.Epochs = None,
     group: flags.Group = None,
+    bag: flags.Bag = None,
     workers: flags.Workers = None,
     overwrite: flags.Overwrite = False,
     allow_leak: flags.AllowLeak = False,
@@ -46,7 +47,7 @@ def command(
         from wsi_ncmi.jobs.comparison import train_configured
 
         values = flags.configuration(
-            features=features, labels=labels, splits=splits, folds=folds, seeds=seeds, epochs=epochs,
+            features=features, bag=bag, labels=labels, splits=splits, folds=folds, seeds=seeds, epochs=epochs,
             group=group, model=model, losses=losses.split(","), workers=workers, out=out,
         )  # fmt: skip
         return train_configured(

@@ -27,6 +27,7 @@ def command(
     seeds: flags.Seeds = None,
     epochs: flags.Epochs = None,
     group: flags.Group = None,
+    bag: flags.Bag = None,
     workers: flags.Workers = None,
     overwrite: flags.Overwrite = False,
     allow_leak: flags.AllowLeak = False,
@@ -44,7 +45,7 @@ def command(
         from wsi_ncmi.jobs.comparison import train_configured
 
         values = flags.configuration(
-            features=features, labels=labels, splits=splits, folds=folds, seeds=seeds, epochs=epochs,
+            features=features, bag=bag, labels=labels, splits=splits, folds=folds, seeds=seeds, epochs=epochs,
             group=group, model=model, losses=[loss], workers=workers, out=out,
         )  # fmt: skip
         return train_configured(

@@ -9,6 +9,7 @@ import typer
 
 __all__ = [
     "AllowLeak",
+    "Bag",
     "Epochs",
     "Features",
     "Folds",
@@ -22,7 +23,14 @@ __all__ = [
     "configuration",
 ]
 
-Features = Annotated[Path, typer.Option("--features", help="Folder of feature files, or a packed .npz.")]
+Features = Annotated[
+    list[Path],
+    typer.Option(
+        "--features",
+        help="Folder of feature files, or a packed .npz; given several times, the embeddings are joined.",
+    ),
+]
+Bag = Annotated[str | None, typer.Option(help="What a bag is: slide, or patient (all slides of one).")]
 Labels = Annotated[
     str | None,
     typer.Option("--labels", help="CSV or ADAPTER:FILE; not needed where FEATURES carries labels."),
@@ -42,7 +50,8 @@ AllowLeak = Annotated[
 
 def configuration(
     *,
-    features: Path,
+    features: list[Path],
+    bag: str | None,
     labels: str | None,
     splits: Path | None,
     folds: int | None,
@@ -57,7 +66,9 @@ def configuration(
     """The flags as nested values of the configuration; None = not given."""
     return {
         "name": out.name,
-        "features": features,
+        "features": features[0] if features else None,
+        "further_features": features[1:] or None,
+        "bag": bag,
         "labels": labels,
         "splits": splits,
         "split": {"folds": folds, "group": group},

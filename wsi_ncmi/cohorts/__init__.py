@@ -13,11 +13,13 @@ from wsi_ncmi.cohorts.evidence import (
 )
 from wsi_ncmi.cohorts.fold import PARTS, Fold, SplitOptions, Splits
 from wsi_ncmi.cohorts.foreign_splits import read_any_splits
+from wsi_ncmi.cohorts.joined import JoinedBags
 from wsi_ncmi.cohorts.label_audit import LabelAudit, audit_labels
 from wsi_ncmi.cohorts.labels import ADAPTERS, read_labels
 from wsi_ncmi.cohorts.leaks import SHARED_KINDS, Leak, find_leaks
 from wsi_ncmi.cohorts.lookalikes import Look, Lookalike, find_lookalikes, look_of
 from wsi_ncmi.cohorts.match import MatchResult, Unmatched, match_features
+from wsi_ncmi.cohorts.patients import PatientBags, patient_cohort, patient_splits, slide_splits
 from wsi_ncmi.cohorts.rows import RowFinding
 from wsi_ncmi.cohorts.sources import BagSource, empty_bags, open_bag_source
 from wsi_ncmi.cohorts.splits import make_splits, official_splits
@@ -30,12 +32,14 @@ __all__ = [
     "CohortRow",
     "Evidence",
     "Fold",
+    "JoinedBags",
     "LabelAudit",
     "Leak",
     "Look",
     "Lookalike",
     "MatchResult",
     "PARTS",
+    "PatientBags",
     "RowFinding",
     "SHARED_KINDS",
     "SPLITS_SCHEMA",
@@ -57,8 +61,11 @@ __all__ = [
     "official_splits",
     "open_bag_source",
     "order_classes",
+    "patient_cohort",
+    "patient_splits",
     "read_any_splits",
     "read_labels",
     "read_splits",
+    "slide_splits",
     "write_splits",
 ]

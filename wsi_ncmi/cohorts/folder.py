@@ -117,6 +117,12 @@ class FeatureFolder:
             raise InputError(f"{file} can't be read ({error}); extract the slide again.") from error
         return checked_bag(bag, slide_id, file)
 
+    def coordinates(self, slide_id: str) -> NDArray[np.int64] | None:
+        """Places of a slide's tiles, int64 (N, 2)."""
+        from wsi_ncmi.features.reader import open_features_file
+
+        return open_features_file(self._files[slide_id]).coords
+
     def embedded_cohort(self, group: str | None = None) -> Cohort | None:
         """None: feature files carry no labels."""
         return None

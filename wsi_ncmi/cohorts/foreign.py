@@ -68,6 +68,10 @@ class ForeignBags:
             raise InputError(str(error)) from error
         return half
 
+    def coordinates(self, slide_id: str) -> NDArray[np.int64] | None:
+        """Places of a slide's tiles (N, 2), or None where the file gives none in pixels."""
+        return self._set.bag(slide_id).coords
+
     def embedded_cohort(self, group: str | None = None) -> Cohort | None:
         """The labels in the file (ACMIL family), or None."""
         labels = self._set.labels()

@@ -46,6 +46,10 @@ class PackedBags:
             raise InputError(f"{self.path} has no slide {slide_id!r}.") from None
         return checked_bag(bag, slide_id, self.path)
 
+    def coordinates(self, slide_id: str) -> NDArray[np.int64] | None:
+        """Places of a slide's tiles (N, 2), or None where the file has none."""
+        return self._set.coordinates(slide_id)
+
     def embedded_cohort(self, group: str | None = None) -> Cohort | None:
         """The labels in the file, or None where it has no ``label``; see ``cohort_of_columns``."""
         texts = self._set.texts

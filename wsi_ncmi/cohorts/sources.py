@@ -19,7 +19,8 @@ class BagSource(Protocol):
     """Read-only access to the tile embeddings of a cohort.
 
     Attributes:
-        path: What was opened; another process opens the same with ``open_bag_source(source.path)``.
+        path: What was opened (the first where several are joined). A source can be pickled: another process
+            opens the same files itself, no features travel along.
         slide_ids: Ids in a fixed order.
         width: Embedding dimensions D.
         lengths: int64 (slides,), tiles of each slide in the order of ``slide_ids``; 0 is possible.
@@ -38,6 +39,9 @@ class BagSource(Protocol):
         Raises:
             InputError: Unknown slide, or the bag holds NaN or infinity.
         """
+
+    def coordinates(self, slide_id: str) -> NDArray[np.int64] | None:
+        """Level-0 pixel (x, y) of the tiles' top-left corners (N, 2), or None where they aren't known."""
 
     def embedded_cohort(self, group: str | None = None) -> Cohort | None:
         """The labels the source itself carries, or None; ``group="slide_id"``: each slide is a patient."""

@@ -75,6 +75,8 @@ class JobConfig:
         name: Title of the report.
         slides: Folder of slides; None when ``features`` is given.
         features: Features that exist already (folder or packed ``.npz``); None extracts them from ``slides``.
+        further_features: Features of the same tiles by further encoders; the embeddings of all are joined.
+        bag: What a bag is: the tiles of a ``slide``, or of all slides of a ``patient``.
         labels: CSV, or ``adapter:FILE`` such as ``camelyon17:stage_labels.csv``; None takes the labels inside
             a packed features file.
         out: Output folder: ``features/``, ``tissue/``, ``thumbnails/``, ``ledger.csv`` and ``run/``.
@@ -106,6 +108,8 @@ class JobConfig:
     name: str = "wsi-ncmi"
     slides: Path | None = None
     features: Path | None = None
+    further_features: tuple[Path, ...] = ()
+    bag: Literal["slide", "patient"] = "slide"
     labels: str | None = None
     out: Path = Path("out")
     mpp_table: Path | None = None

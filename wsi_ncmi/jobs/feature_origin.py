@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from wsi_ncmi.cohorts import BagSource
+from wsi_ncmi.cohorts import BagSource, JoinedBags, PatientBags
 from wsi_ncmi.errors import InputError
 from wsi_ncmi.jobs.config_file import build_options
 from wsi_ncmi.tissue import ArtifactOptions
@@ -28,10 +28,15 @@ def feature_origin(source: BagSource) -> dict[str, Any]:
 
     Returns:
         JSON-ready values under the names of the feature files' attributes, and ``stain_target``: the numbers
-        of the stain that tiles were given (the reference image itself need not be kept).
+        of the stain that tiles were given (the reference image itself need not be kept). ``joined`` lists the
+        origins of joined encoders; ``bag`` is ``patient`` where bags are those of patients.
     """
     from wsi_ncmi.features import open_features_file
 
+    if isinstance(source, PatientBags):
+        return {**feature_origin(source.slides_source), "bag": "patient"}
+    if isinstance(source, JoinedBags):
+        return {"encoder": source.encoder, "joined": [feature_origin(part) for part in source.parts]}
     origin = dict(getattr(source, "identity", {}))
     if not origin:
         return {}

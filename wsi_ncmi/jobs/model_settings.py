@@ -31,6 +31,11 @@ def model_settings(
         InputError: The model does not say what made its features, or says what this version does not know.
     """
     known = dict(ensemble.features)
+    if known.get("joined"):
+        raise InputError(
+            f"The model {ensemble.name} was trained on the joined embeddings of {known.get('encoder')}; new "
+            "slides are encoded with one encoder: train on one alone."
+        )
     missing = [key for key in ("encoder", "mpp_target", "tile_px", "overlap_px") if known.get(key) is None]
     if missing:
         raise InputError(

@@ -119,6 +119,8 @@ def notes_of(
         f"prediction; {flagged} are unlike the training.",
         "Seconds by stage: " + ", ".join(f"{stage} {value:.1f}" for stage, value in seconds.items()) + ".",
     ]
+    if bundle.features.get("bag") == "patient":
+        notes.append("The model was trained on bags of patients; each slide was predicted on its own.")
     if bundle.reference is None:
         notes.append(
             "The model carries no statistics of its training slides, so no slide is flagged as unlike them; "

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wsi_ncmi.cohorts import PatientBags
 from wsi_ncmi.files import path_safe, sha256_file, write_json
 from wsi_ncmi.jobs.compare_file import compare_json
 from wsi_ncmi.jobs.records import relative_paths
@@ -93,7 +94,7 @@ def publish_run(
         curves=result.curves,
         ledger=ledger,
         flow=cohort_flow(
-            used_slides=len(data.cohort.rows),
+            used_slides=len(data.of_slides[1].rows),
             used_patients=len(data.cohort.case_ids),
             ledger=ledger,
             unmatched=data.match.unmatched,
@@ -120,6 +121,8 @@ def publish_run(
 def _pictures(
     table: pd.DataFrame, evaluation: Evaluation, data: CohortData, folder: Path
 ) -> Mapping[str, SlidePicture]:
+    if isinstance(data.source, PatientBags):
+        return {}  # a bag of several slides has no picture
     worst, best, _ = best_and_worst(table, evaluation)
     return pictures_of([row.slide_id for row in (*worst, *best)], data.source, folder, table)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from wsi_ncmi.cohorts import SplitOptions, write_splits
 from wsi_ncmi.files import ensure_folder
-from wsi_ncmi.jobs.cohort_data import prepare_cohort
+from wsi_ncmi.jobs.cohort_data import CohortData, prepare_cohort
 from wsi_ncmi.jobs.config import EvaluationOptions, JobConfig, config_adapter
 from wsi_ncmi.jobs.feature_origin import feature_origin
 from wsi_ncmi.jobs.records import write_record
@@ -18,9 +18,12 @@ from wsi_ncmi.jobs.result import JobResult
 from wsi_ncmi.losses import LossOptions
 from wsi_ncmi.mil import ModelOptions
 from wsi_ncmi.progress import NullProgress, ProgressReporter
-from wsi_ncmi.training import TrainingOptions, run_experiment
+from wsi_ncmi.training import TrainingOptions
 
-__all__ = ["TrainingRequest", "named_losses", "train"]
+if TYPE_CHECKING:
+    from wsi_ncmi.training.experiment import Experiment, ExperimentResult
+
+__all__ = ["TrainingRequest", "named_losses", "prepare", "publish", "train", "train_all", "train_prepared"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class TrainingRequest:
 
     Attributes:
         features: Folder of feature files, or a packed ``.npz``.
+        further_features: Features of the same tiles by further encoders, joined with the first.
+        bag: What a bag is, a ``slide`` or a ``patient``.
         out: Run folder.
         losses: Name → loss; the first is the headline.
         labels: Labels table, or ``adapter:FILE``; None takes those inside a packed file.
@@ -39,7 +44,7 @@ class TrainingRequest:
         training: Optimisation.
         seeds: Seeds of weights and order.
         evaluation: Intervals.
-        workers: Processes; None takes one a core.
+        workers: Processes; None takes one a GPU where training runs on GPUs, else one a core.
         overwrite: Replace runs of another configuration.
         allow_leak: Train on a split that leaks; the report says so.
         title: Title of the report.
@@ -50,6 +55,8 @@ class TrainingRequest:
     features: Path
     out: Path
     losses: Mapping[str, LossOptions]
+    further_features: tuple[Path, ...] = ()
+    bag: Literal["slide", "patient"] = "slide"
     labels: str | None = None
     splits_file: Path | None = None
     official: bool = False
@@ -84,6 +91,8 @@ class TrainingRequest:
         return cls(
             features=features,
             out=out,
+            further_features=config.further_features,
+            bag=config.bag,
             losses=named_losses(config.losses),
             labels=config.labels,
             splits_file=config.splits,
@@ -122,13 +131,90 @@ def train(request: TrainingRequest, progress: ProgressReporter | None = None) ->
 
     Returns:
         Paths of ``predictions``, ``metrics``, ``report``, ``summary`` and ``splits``; a failure for each run
-        that has no result.
+        that has no result. Under torchrun the processes share each run; only the first one evaluates and has
+        files to tell of.
 
     Raises:
         InputError: Wrong input; nothing was started.
         TrainingError: Not one run has a result.
     """
+    return train_all([request], workers=request.workers, progress=progress)[0]
+
+
+def train_all(
+    requests: Sequence[TrainingRequest],
+    *,
+    workers: int | None = None,
+    progress: ProgressReporter | None = None,
+) -> list[JobResult]:
+    """Trains several experiments with one crew of processes, then evaluates and reports each.
+
+    Args:
+        requests: What and how; their own ``workers`` don't count.
+        workers: Processes; None takes one a GPU where training runs on GPUs, else one a core.
+        progress: Told about every epoch.
+
+    Returns:
+        What :func:`train` returns, for each.
+
+    Raises:
+        InputError: Wrong input; nothing was started.
+        TrainingError: Not one run of an experiment has a result.
+    """
+    from wsi_ncmi.training import distributed
+
+    with distributed.process_group(requests[0].training.device):
+        prepared = [(request, prepare(request)) for request in requests]
+        results = train_prepared([(*each, None) for each in prepared], workers, progress)
+        if distributed.rank() > 0:
+            return [JobResult({}) for _ in requests]
+    return [publish(request, data, result) for (request, data), result in zip(prepared, results, strict=True)]
+
+
+def train_prepared(
+    prepared: Sequence[tuple[TrainingRequest, CohortData, Sequence[int] | None]],
+    workers: int | None,
+    progress: ProgressReporter | None,
+) -> list[ExperimentResult]:
+    """Trains experiments whose cohorts are at hand, with one crew of processes.
+
+    Args:
+        prepared: Request, cohort, and positions of the folds to run (None = all).
+        workers: As :func:`train_all`.
+        progress: Told about every epoch.
+
+    Raises:
+        InputError: Wrong input; nothing was started.
+        TrainingError: Not one run of an experiment has a result.
+    """
     from wsi_ncmi.scale import affordable_workers
+    from wsi_ncmi.scale.allocator import keep_large_buffers
+    from wsi_ncmi.training import distributed
+    from wsi_ncmi.training.devices import visible_gpus
+    from wsi_ncmi.training.experiment import run_experiments
+
+    first = distributed.rank() == 0
+    if first:
+        for request, data, _ in prepared:
+            write_splits(data.splits, ensure_folder(request.out) / "splits.json")
+    gpus = visible_gpus() if prepared[0][0].training.device != "cpu" else ()
+    return run_experiments(
+        [_experiment(*each) for each in prepared],
+        workers=workers or len(gpus) or affordable_workers(),
+        gpus=gpus,
+        # Batches come and go by the step; every fresh page of theirs would be cleared by the system first.
+        on_start=keep_large_buffers,
+        progress=progress if progress is not None and first else NullProgress(),
+    )
+
+
+def prepare(request: TrainingRequest) -> CohortData:
+    """The cohort and folds of a training.
+
+    Raises:
+        InputError: Wrong input, or copies of a slide in several parts of a fold.
+    """
+    from wsi_ncmi.training.plan import refuse_leaks
 
     data = prepare_cohort(
         request.features,
@@ -136,25 +222,37 @@ def train(request: TrainingRequest, progress: ProgressReporter | None = None) ->
         split=request.split,
         splits_file=request.splits_file,
         official=request.official,
+        further_features=request.further_features,
+        bag=request.bag,
     )
-    out = ensure_folder(request.out)
-    write_splits(data.splits, out / "splits.json")
-    result = run_experiment(
-        data.source.path,
-        data.cohort,
-        data.splits,
+    if request.bag == "patient":
+        refuse_leaks(*data.of_slides, allow_leak=request.allow_leak, evidence=data.evidence)
+    return data
+
+
+def _experiment(request: TrainingRequest, data: CohortData, only: Sequence[int] | None) -> Experiment:
+    from wsi_ncmi.training.experiment import Experiment
+
+    return Experiment(
+        source=data.source,
+        cohort=data.cohort,
+        splits=data.splits,
         model=request.model,
         losses=request.losses,
         training=request.training,
         seeds=request.seeds,
-        out=out,
-        workers=request.workers or affordable_workers(),
+        out=request.out,
         overwrite=request.overwrite,
         allow_leak=request.allow_leak,
         encoder=feature_origin(data.source),
-        evidence=data.evidence,
-        progress=progress or NullProgress(),
+        evidence=data.evidence if request.bag == "slide" else None,
+        only=only,
     )
+
+
+def publish(request: TrainingRequest, data: CohortData, result: ExperimentResult) -> JobResult:
+    """Writes ``run.json``, predictions, metrics and report of a training, and tells where they are."""
+    out = request.out
     config = {
         "model": asdict(request.model),
         "losses": {name: asdict(loss) for name, loss in request.losses.items()},
@@ -165,6 +263,8 @@ def train(request: TrainingRequest, progress: ProgressReporter | None = None) ->
         "evaluation": asdict(request.evaluation),
         "seeds": list(request.seeds),
         "features": request.features,
+        "further_features": list(request.further_features),
+        "bag": request.bag,
         "labels": request.labels,
         "allow_leak": request.allow_leak,
     }

@@ -6,10 +6,12 @@ arXiv 1802.04712, equations 7–9.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from wsi_ncmi.mil.base import Aggregator, AggregatorOutput, BagBatch
 from wsi_ncmi.mil.dropout import FastDropout
+from wsi_ncmi.mil.fused_attention import attention_pool
 from wsi_ncmi.mil.segments import segment_softmax, segment_weighted_sum
 
 __all__ = ["ABMIL", "GatedABMIL"]
@@ -53,10 +55,28 @@ class ABMIL(Aggregator):
     def forward(self, batch: BagBatch, labels: Tensor | None = None) -> AggregatorOutput:
         """Embeds every bag (see :class:`Aggregator`)."""
         features = self.input_dropout(self.prepared(batch))
+        if self.training and _fits_fused(features):
+            return self._fused(features, batch)
         hidden = self.dropout(self.projection(features).relu())
         scores = self.score(self.dropout(self._activate(self.branches(hidden)))).squeeze(1)
         attention = segment_softmax(scores, batch)
         return AggregatorOutput(segment_weighted_sum(hidden, attention, batch), attention)
+
+    def _fused(self, features: Tensor, batch: BagBatch) -> AggregatorOutput:
+        layers = (self.projection, self.branches, self.score)
+        weights = [tensor for layer in layers for tensor in (layer.weight, layer.bias)]
+        embedding, attention = attention_pool(
+            features, weights, [self.dropout] * 2, batch, gated=self._branch_count() == 2
+        )
+        return AggregatorOutput(embedding, attention)
+
+
+def _fits_fused(features: Tensor) -> bool:
+    return (
+        features.device.type == "cpu"
+        and features.dtype in (torch.float32, torch.float64)
+        and torch.is_grad_enabled()
+    )
 
 
 class GatedABMIL(ABMIL):

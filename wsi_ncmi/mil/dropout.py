@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout
@@ -38,8 +41,25 @@ class FastDropout(nn.Module):
             return x
         if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
             return dropout(x, self.p, training=True)
-        draws = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-        bits = draws.view(torch.int16)[: x.numel()].view(x.shape)
-        mask = torch.empty_like(x, memory_format=torch.contiguous_format, requires_grad=False)
-        torch.ge(bits, self._threshold - _LEVELS // 2, out=mask)
-        return x * mask.mul_(_LEVELS / (_LEVELS - self._threshold))
+        mask = self.mask(x.shape, x.dtype)
+        return x if mask is None else x * mask.mul_(self.scale)
+
+    @property
+    def scale(self) -> float:
+        """What multiplies the elements that are kept, 1/(1 − p)."""
+        return _LEVELS / (_LEVELS - self._threshold)
+
+    def mask(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor | None:
+        """Which elements of a tensor on the CPU are kept in training: 1 or 0; None where nothing is dropped.
+
+        Args:
+            shape: Of the tensor.
+            dtype: Floating dtype of the mask.
+        """
+        if not self.training or self._threshold == 0:
+            return None
+        count = math.prod(shape)
+        draws = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+        bits = draws.view(torch.int16)[:count].view(*shape)
+        mask = torch.empty(shape, dtype=dtype)
+        return torch.ge(bits, self._threshold - _LEVELS // 2, out=mask)

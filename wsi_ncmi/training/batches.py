@@ -29,7 +29,8 @@ class BagCache:
 
     Args:
         source: Where bags are read.
-        budget_bytes: Most bytes of kept bags.
+        budget_bytes: Most bytes of bags in memory: those kept, and where they can't all be kept, those of the
+            batches in work too (:meth:`reserve`).
     """
 
     def __init__(self, source: BagSource, budget_bytes: int) -> None:
@@ -38,7 +39,30 @@ class BagCache:
         total = sum(self._lengths.values()) * source.width
         self._dtype = torch.float32 if 4 * total <= budget_bytes else torch.float16
         self._left = budget_bytes
+        self._reserved = 0
         self._kept: dict[str, Tensor] = {}
+
+    def holds(self, slide_ids: Sequence[str]) -> bool:
+        """Whether these bags have been read and kept, so that none of them is read again."""
+        return all(slide_id in self._kept for slide_id in slide_ids)
+
+    def reserve(self, tiles: int, batches: int) -> None:
+        """Leaves room in the budget for batches in work, where not all bags can be kept.
+
+        Each takes its bags as they are read and packed in float32; evaluation takes one at a time of
+        ``EVALUATION_ROWS`` tiles (or of one longer bag). A second call asks for what exceeds the first one's.
+
+        Args:
+            tiles: Tiles of the largest batch of a training.
+            batches: Batches in work at a time: the one that is computed, and those read ahead.
+        """
+        if self._dtype is torch.float32:
+            return
+        longest = max(self._lengths.values(), default=0)
+        evaluated = max(EVALUATION_ROWS, longest)
+        wanted = 6 * self.source.width * max(tiles * batches, evaluated)
+        self._left = max(0, self._left - max(0, wanted - self._reserved))
+        self._reserved = max(self._reserved, wanted)
 
     @property
     def bytes_kept(self) -> int:

@@ -1,42 +1,77 @@
-"""The grid folds × seeds × losses: same folds, same seeds and same initial aggregators for every loss."""
+"""Grids of runs: folds × seeds × losses of one model, or several such experiments at a time.
+
+Every loss has the same folds, the same seeds and the same initial aggregators.
+"""
 
 from __future__ import annotations
 
-import logging
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from wsi_ncmi.cohorts import Cohort, Evidence, Splits, open_bag_source
-from wsi_ncmi.errors import InputError, TrainingError, WsiNcmiError
+from wsi_ncmi.cohorts import BagSource, Cohort, Evidence, Splits
+from wsi_ncmi.errors import InputError, TrainingError
 from wsi_ncmi.files import atomic_path, ensure_folder
 from wsi_ncmi.losses import LossOptions
 from wsi_ncmi.mil import ModelOptions
 from wsi_ncmi.progress import NullProgress, ProgressReporter
-from wsi_ncmi.training.batches import BagCache
+from wsi_ncmi.training import distributed
+from wsi_ncmi.training.crew import Opening, carry_out
 from wsi_ncmi.training.options import TrainingOptions
 from wsi_ncmi.training.plan import named_losses, plan_runs, refuse_leaks
-from wsi_ncmi.training.pool import Outcome, Work, run_in_processes
 from wsi_ncmi.training.runs import (
     CURVES,
     PREDICTIONS,
     Run,
     RunContext,
     RunFailure,
-    do_run,
     is_done,
     read_predictions,
     remove_run,
 )
 
-__all__ = ["ExperimentResult", "run_experiment"]
+__all__ = ["Experiment", "ExperimentResult", "run_experiment", "run_experiments"]
 
-_LOG = logging.getLogger(__name__)
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """Every loss with every seed on every fold, of one model on one set of features.
+
+    One loss: ``out/fold_<k>/seed_<s>/`` and ``out/predictions.csv``; several: the same below ``out/<loss>/``.
+
+    Attributes:
+        source: Features: an opened source, or what ``open_bag_source`` takes.
+        cohort: Labels; every slide of the splits is in it and has tiles.
+        splits: The folds.
+        model: Aggregator.
+        losses: Criteria; a mapping names them, else each has its own name (several settings of one loss need
+            a mapping).
+        training: How to train.
+        seeds: Seeds of weights and order.
+        out: Output folder.
+        overwrite: Replace runs of another configuration.
+        allow_leak: Train although a patient, slide or image is in two parts of a fold.
+        encoder: What made the features, stored with each model.
+        evidence: What the leak audit may compare beside labels and fingerprints.
+        only: Positions of the folds to run; None = all.
+    """
+
+    source: BagSource | Path
+    cohort: Cohort
+    splits: Splits
+    model: ModelOptions
+    losses: Sequence[LossOptions] | Mapping[str, LossOptions]
+    training: TrainingOptions
+    seeds: Sequence[int]
+    out: Path
+    overwrite: bool = False
+    allow_leak: bool = False
+    encoder: Mapping[str, Any] = field(default_factory=dict)
+    evidence: Evidence | None = None
+    only: Sequence[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +95,7 @@ class ExperimentResult:
 
 
 def run_experiment(
-    source_path: Path,
+    source: BagSource | Path,
     cohort: Cohort,
     splits: Splits,
     *,
@@ -78,71 +113,93 @@ def run_experiment(
 ) -> ExperimentResult:
     """Trains every loss with every seed on every fold and predicts the test parts.
 
-    One loss: ``out/fold_<k>/seed_<s>/`` and ``out/predictions.csv``; several: the same below ``out/<loss>/``.
-    Finished runs of the same configuration are skipped, interrupted ones continue.
-
-    Args:
-        source_path: Features, as ``open_bag_source`` takes them.
-        cohort: Labels; every slide of the splits is in it and has tiles.
-        splits: The folds.
-        model: Aggregator.
-        losses: Criteria; a mapping names them, else each has its own name (several settings of one loss need
-            a mapping).
-        training: How to train.
-        seeds: Seeds of weights and order.
-        out: Output folder.
-        workers: Processes; with one, all runs in this process. Results do not depend on it.
-        overwrite: Replace runs of another configuration.
-        allow_leak: Train although a patient, slide or image is in two parts of a fold.
-        encoder: What made the features, stored with each model.
-        evidence: What the leak audit may compare beside labels and fingerprints.
-        progress: Told about every epoch.
-
-    Returns:
-        Predictions, curves and failures.
+    Finished runs of the same configuration are skipped, interrupted ones continue. The arguments are those of
+    :class:`Experiment` and of :func:`run_experiments`.
 
     Raises:
         InputError: Wrong input, or ``out`` holds runs of another configuration; nothing was started.
         TrainingError: Not one run has a result.
     """
-    refuse_leaks(splits, cohort, allow_leak=allow_leak, evidence=evidence)
-    runs = plan_runs(named_losses(losses), len(splits.folds), seeds, out)
-    alone = training if workers == 1 else replace(training, threads=1)
-    setup = partial(_open_context, source_path, cohort, splits, model, alone, dict(encoder or {}))
-    context = setup()
-    for fold in splits.folds:
+    experiment = Experiment(
+        source=source, cohort=cohort, splits=splits, model=model, losses=losses, training=training,
+        seeds=seeds, out=out, overwrite=overwrite, allow_leak=allow_leak, encoder=dict(encoder or {}),
+        evidence=evidence,
+    )  # fmt: skip
+    return run_experiments([experiment], workers=workers, progress=progress)[0]
+
+
+def run_experiments(
+    experiments: Sequence[Experiment],
+    *,
+    workers: int = 1,
+    gpus: Sequence[str] = (),
+    on_start: Callable[[], object] | None = None,
+    progress: ProgressReporter | None = None,
+) -> list[ExperimentResult]:
+    """Does the runs of all experiments with one crew of processes: no core waits for the last run of each.
+
+    Args:
+        experiments: What to run; those that share features follow each other.
+        workers: Processes; with one, all runs in this process. Results do not depend on it. Under torchrun
+            the processes share each run instead.
+        gpus: Names of GPUs that the processes are dealt over; empty leaves the choice of device to each run.
+        on_start: Called in each process before its first run; picklable.
+        progress: Told about every epoch.
+
+    Returns:
+        Predictions, curves and failures of each experiment.
+
+    Raises:
+        InputError: Wrong input, or an output folder holds runs of another configuration; nothing was started.
+        TrainingError: Not one run of an experiment has a result.
+    """
+    if distributed.world_size() > 1:
+        workers = 1
+    planned = [_plan(experiment, workers) for experiment in experiments]
+    todo = [(number, run) for number, plan in enumerate(planned) for run in plan.todo]
+    for _, run in todo:
+        ensure_folder(run.folder)
+    epochs = [experiment.training.epochs for experiment in experiments]
+    failures = list(
+        carry_out(
+            todo, [plan.opening for plan in planned], epochs, workers=workers, gpus=gpus, on_start=on_start,
+            progress=progress or NullProgress(),
+        )
+    )  # fmt: skip
+    return [
+        _result(plan, tuple(failure for number, failure in failures if number == place))
+        for place, plan in enumerate(planned)
+    ]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    opening: Opening
+    runs: Sequence[Run]
+    todo: Sequence[Run]
+
+
+def _plan(experiment: Experiment, workers: int) -> _Plan:
+    refuse_leaks(
+        experiment.splits, experiment.cohort, allow_leak=experiment.allow_leak, evidence=experiment.evidence
+    )
+    folds = experiment.splits.folds
+    runs = plan_runs(named_losses(experiment.losses), len(folds), experiment.seeds, experiment.out)
+    if experiment.only is not None:
+        runs = [run for run in runs if run.fold in experiment.only]
+    training = experiment.training
+    opening = Opening(
+        experiment.source, experiment.cohort, experiment.splits, experiment.model,
+        training if workers == 1 else replace(training, threads=1), experiment.encoder,
+    )  # fmt: skip
+    context = opening.context(training.cache_mib * 2**20)
+    for fold in folds:
         context.cache.lengths((*fold.train, *fold.validation, *fold.test))
-    if overwrite:
+    if experiment.overwrite:
         todo = [run for run in runs if not _is_done_or_removed(run, context)]
     else:
         todo = [run for run in runs if not is_done(run, context.identity(run))]
-    for run in todo:
-        ensure_folder(run.folder)
-    failures = tuple(_train(todo, setup, context, workers, training.epochs, progress or NullProgress()))
-    lost = {(failure.loss, failure.fold, failure.seed) for failure in failures}
-    finished = [run for run in runs if (run.name, run.fold, run.seed) not in lost]
-    if not finished:
-        raise TrainingError(f"Not one of {len(runs)} runs has a result; the first: {failures[0].reason}")
-    folders = {run.name: run.folder.parent.parent for run in runs}
-    predictions = _collect(finished, PREDICTIONS, read_predictions)
-    for name, folder in folders.items():
-        table = predictions[predictions["loss"] == name].drop(columns="loss")
-        with atomic_path(folder / PREDICTIONS) as temporary:
-            table.to_csv(temporary, index=False, lineterminator="\n")
-    curves = _collect(finished, CURVES, pd.read_csv, with_run=True)
-    return ExperimentResult(predictions, curves, folders, len(runs) - len(todo), failures)
-
-
-def _open_context(
-    source_path: Path,
-    cohort: Cohort,
-    splits: Splits,
-    model: ModelOptions,
-    training: TrainingOptions,
-    encoder: Mapping[str, Any],
-) -> RunContext:
-    cache = BagCache(open_bag_source(source_path), training.cache_mib * 2**20)
-    return RunContext(cache, cohort, splits, model, training, encoder)
+    return _Plan(opening, runs, distributed.from_first(todo))
 
 
 def _is_done_or_removed(run: Run, context: RunContext) -> bool:
@@ -154,75 +211,22 @@ def _is_done_or_removed(run: Run, context: RunContext) -> bool:
     return False
 
 
-class _RunsOfProcess:
-    """What a process of the pool does with a run."""
-
-    def __init__(self, context: RunContext) -> None:
-        self._context = context
-
-    def __call__(self, run: Run, tell: Callable[[Any], None]) -> None:
-        do_run(run, self._context, tell)
-
-
-def _setup_process(setup: Callable[[], RunContext], share: int) -> Work:
-    context = setup()
-    budget = context.training.cache_mib * 2**20 // share
-    return _RunsOfProcess(replace(context, cache=BagCache(context.cache.source, budget)))
-
-
-def _outcomes(
-    todo: Sequence[Run],
-    setup: Callable[[], RunContext],
-    context: RunContext,
-    workers: int,
-    on_news: Callable[[int, Any], None],
-) -> Iterator[Outcome]:
-    if workers > 1:
-        share = min(workers, max(1, len(todo)))
-        yield from run_in_processes(
-            todo, partial(_setup_process, setup, share), workers=workers, on_news=on_news
-        )
-        return
-    for index, run in enumerate(todo):
-        try:
-            do_run(run, context, partial(on_news, index))
-            yield Outcome(index)
-        except WsiNcmiError as error:
-            yield Outcome(index, problem=str(error))
-        except Exception as error:
-            yield Outcome(index, problem=f"{type(error).__name__}: {error}", details=traceback.format_exc())
-
-
-def _train(
-    todo: Sequence[Run],
-    setup: Callable[[], RunContext],
-    context: RunContext,
-    workers: int,
-    epochs: int,
-    progress: ProgressReporter,
-) -> Iterator[RunFailure]:
-    counted = [0] * len(todo)
-    ended = 0
-    with progress.task("training", total=len(todo) * epochs, unit="epochs") as task:
-
-        def on_news(index: int, row: Mapping[str, float]) -> None:
-            run, epoch = todo[index], int(row["epoch"])
-            # A resumed run tells only of its remaining epochs, a retried one may tell of some again.
-            gain, counted[index] = max(0, epoch - counted[index]), max(epoch, counted[index])
-            task.advance(
-                gain,
-                f"run {ended + 1}/{len(todo)}: {run.name} fold {run.fold} seed {run.seed} "
-                f"epoch {epoch}, validation macro-F1 {row['val_macro_f1']:.3f}",
-            )
-
-        for outcome in _outcomes(todo, setup, context, workers, on_news):
-            ended += 1
-            if counted[outcome.index] < epochs:  # stopped early, or failed
-                task.advance(epochs - counted[outcome.index])
-            if outcome.problem:
-                run = todo[outcome.index]
-                _LOG.warning("%s fold %d seed %d: %s", run.name, run.fold, run.seed, outcome.problem)
-                yield RunFailure(run.name, run.fold, run.seed, outcome.problem, outcome.details)
+def _result(plan: _Plan, failures: tuple[RunFailure, ...]) -> ExperimentResult:
+    lost = {(failure.loss, failure.fold, failure.seed) for failure in failures}
+    finished = [run for run in plan.runs if (run.name, run.fold, run.seed) not in lost]
+    if not finished:
+        raise TrainingError(f"Not one of {len(plan.runs)} runs has a result; the first: {failures[0].reason}")
+    folders = {run.name: run.folder.parent.parent for run in plan.runs}
+    skipped = len(plan.runs) - len(plan.todo)
+    if distributed.rank() > 0:
+        return ExperimentResult(pd.DataFrame(), pd.DataFrame(), folders, skipped, failures)
+    predictions = _collect(finished, PREDICTIONS, read_predictions)
+    for name, folder in folders.items():
+        table = predictions[predictions["loss"] == name].drop(columns="loss")
+        with atomic_path(folder / PREDICTIONS) as temporary:
+            table.to_csv(temporary, index=False, lineterminator="\n")
+    curves = _collect(finished, CURVES, pd.read_csv, with_run=True)
+    return ExperimentResult(predictions, curves, folders, skipped, failures)
 
 
 def _collect(

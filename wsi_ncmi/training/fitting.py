@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,11 @@ from wsi_ncmi.losses.base import Criterion
 from wsi_ncmi.mil import ModelOptions, build_model
 from wsi_ncmi.mil.base import Aggregator
 from wsi_ncmi.provenance import collect_provenance
+from wsi_ncmi.training import distributed
 from wsi_ncmi.training.batches import BagCache
+from wsi_ncmi.training.board import board_of, check_board
 from wsi_ncmi.training.checkpoint import TrainedModel, write_trained
+from wsi_ncmi.training.devices import device_of, private_torch
 from wsi_ncmi.training.identity import first_difference, run_identity
 from wsi_ncmi.training.loop import CURVE_COLUMNS, LabelledSlides, TrainingLoop
 from wsi_ncmi.training.options import TrainingOptions
@@ -29,7 +31,7 @@ from wsi_ncmi.training.resume import LAST, read_resume
 from wsi_ncmi.training.scoring import embed
 from wsi_ncmi.training.seeding import derive_seed
 
-__all__ = ["FitResult", "FittedModules", "build_modules", "fit", "fit_in_memory"]
+__all__ = ["FitResult", "FittedModules", "build_modules", "fit", "fit_in_memory", "labelled_part"]
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,10 @@ def fit(
 ) -> FitResult:
     """Fits one model. The fold's test part is neither read nor needed.
 
-    A run that was cut off continues from ``out/last.ckpt``; on CPU the result equals that of an undisturbed
-    run bit for bit. The caller's random numbers and thread count are as before afterwards.
+    In several processes of torchrun (``training.distributed.process_group``) each computes its share of every
+    step and of the validation, and the first one writes. A run that was cut off continues from
+    ``out/last.ckpt``; on CPU the result equals that of an undisturbed run bit for bit. The caller's random
+    numbers and thread count are as before afterwards.
 
     Args:
         source: The bags, or a cache of them shared between runs.
@@ -99,7 +103,8 @@ def fit(
         TrainingError: A loss or gradient isn't finite.
     """
     cache = source if isinstance(source, BagCache) else BagCache(source, training.cache_mib * 2**20)
-    train, validation = _part("training", split.train, cohort), _part("validation", split.validation, cohort)
+    train = labelled_part("training", split.train, cohort)
+    validation = labelled_part("validation", split.validation, cohort)
     counts = tuple(np.bincount(train.y, minlength=len(cohort.classes)).tolist())
     if sum(count > 0 for count in counts) < 2:
         raise InputError(
@@ -108,17 +113,31 @@ def fit(
         )
     cache.lengths(validation.slide_ids)
     identity = run_identity(cache.source, split, cohort, model=model, loss=loss, training=training, seed=seed)
+    check_board(training.tensorboard)
     ensure_folder(out)
-    resumed = read_resume(out)
+    # The first process reads for all: another one might still see the file of an earlier step.
+    resumed = distributed.from_first(read_resume(out) if distributed.rank() == 0 else None)
     if resumed is not None and (difference := first_difference(resumed[0], identity)):
         raise InputError(
             f"{out / LAST} belongs to another run ({difference}); remove it, or choose another output folder."
         )
-    aggregator, criterion, loop = _trained(
-        cache, train, validation, counts, model, loss, training,
-        seed=seed, folder=out, identity=identity, state=None if resumed is None else resumed[1],
-        on_epoch=on_epoch,
-    )  # fmt: skip
+    first = distributed.rank() == 0
+    state = None if resumed is None else resumed[1]
+    begun = 0 if state is None else int(state["epoch"])
+    with board_of(out, training.tensorboard and first, begun + 1) as to_board:
+
+        def tell(row: Mapping[str, float]) -> None:
+            to_board(row)
+            if on_epoch is not None:
+                on_epoch(row)
+
+        aggregator, criterion, loop = _trained(
+            cache, train, validation, counts, model, loss, training,
+            seed=seed, folder=out, identity=identity, state=state, on_epoch=tell,
+        )  # fmt: skip
+    if not first:
+        found = TrainedModel(aggregator, criterion, cohort.classes, {"identity": identity})
+        return FitResult(out, found, loop.best_epoch, tuple(loop.curves))
     best = loop.curves[loop.best_epoch - 1]
     trained = write_trained(
         out, aggregator, criterion, classes=cohort.classes, model=model, loss=loss, class_counts=counts,
@@ -187,8 +206,8 @@ def _trained(
     state: Mapping[str, Any] | None = None,
     on_epoch: Callable[[Mapping[str, float]], None] | None = None,
 ) -> tuple[Aggregator, Criterion, TrainingLoop]:
-    device = _device(training)
-    with _private_torch(training.threads, device):
+    device = device_of(training)
+    with private_torch(training.threads, device):
         aggregator, criterion = build_modules(
             model, loss, in_features=cache.source.width, class_counts=counts, seed=seed
         )
@@ -196,7 +215,8 @@ def _trained(
             aggregator.set_input_statistics(*cache.statistics(train.slide_ids))
         aggregator.to(device)
         criterion.to(device)
-        torch.manual_seed(derive_seed(seed, "training"))
+        place = () if distributed.world_size() == 1 else (distributed.rank(),)
+        torch.manual_seed(derive_seed(seed, "training", *place))
         loop = TrainingLoop(
             aggregator, criterion, cache, train=train, validation=validation, options=training,
             seed=seed, folder=folder, identity=identity, on_epoch=on_epoch,
@@ -229,17 +249,25 @@ def build_modules(
     return aggregator, criterion
 
 
-def _part(name: str, slide_ids: tuple[str, ...], cohort: Cohort) -> LabelledSlides:
+def labelled_part(name: str, slide_ids: tuple[str, ...], cohort: Cohort) -> LabelledSlides:
+    """The slides of one part with class and patient.
+
+    Raises:
+        InputError: There are none, or one has no label.
+    """
     if not slide_ids:
         raise InputError(
             f"The {name} part of the fold is empty; make the splits again with a validation share above 0."
         )
     rows, index = cohort.by_slide, cohort.class_index
+    patients = {case_id: number for number, case_id in enumerate(cohort.case_ids)}
     for slide_id in slide_ids:
         if slide_id not in rows:
             raise InputError(f"Slide {slide_id!r} of the {name} part has no label; make the splits again.")
     return LabelledSlides(
-        slide_ids, np.array([index[rows[slide_id].label] for slide_id in slide_ids], dtype=np.int64)
+        slide_ids,
+        np.array([index[rows[slide_id].label] for slide_id in slide_ids], dtype=np.int64),
+        np.array([patients[rows[slide_id].case_id] for slide_id in slide_ids], dtype=np.int64),
     )
 
 
@@ -260,24 +288,6 @@ def _fit_decision(
     z = torch.cat([embed(aggregator, cache, part.slide_ids, device) for part in parts])
     y = torch.from_numpy(np.concatenate([part.y for part in parts])).to(device)
     criterion.fit_decision(z, y)
-
-
-def _device(training: TrainingOptions) -> torch.device:
-    if training.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("training.device is 'cuda' but there is no usable GPU; set it to 'auto' or 'cpu'.")
-    use_cuda = training.device != "cpu" and torch.cuda.is_available()
-    return torch.device("cuda" if use_cuda else "cpu")
-
-
-@contextlib.contextmanager
-def _private_torch(threads: int, device: torch.device) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _write_curves(path: Path, curves: Sequence[Mapping[str, float]]) -> None:

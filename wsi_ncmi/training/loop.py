@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from wsi_ncmi.errors import TrainingError
+from wsi_ncmi.errors import InputError, TrainingError
 from wsi_ncmi.losses.base import Criterion
-from wsi_ncmi.mil.base import Aggregator
+from wsi_ncmi.losses.distributed import gather_over_ranks, sum_over_ranks
+from wsi_ncmi.mil.base import Aggregator, BagBatch
+from wsi_ncmi.training import distributed
 from wsi_ncmi.training.averaging import WeightAverage
 from wsi_ncmi.training.batches import BagCache
+from wsi_ncmi.training.optimising import autocast_of, clip_gradients, make_optimizer, rank_of
 from wsi_ncmi.training.options import TrainingOptions
+from wsi_ncmi.training.prefetch import ahead
 from wsi_ncmi.training.resume import write_resume
 from wsi_ncmi.training.sampling import EpochSampler, draw_instances
 from wsi_ncmi.training.schedule import learning_rate_at
@@ -33,14 +39,16 @@ CURVE_COLUMNS = (
     "val_cmi", "val_gamma", "val_ncmi", "seconds",
 )  # fmt: skip
 _SHOWN_SLIDES = 16
+_READ_AHEAD = 1
 
 
 @dataclass(frozen=True)
 class LabelledSlides:
-    """One part of a fold: slide ids and their class indices, int64 (n,)."""
+    """One part of a fold: slide ids, class indices, int64 (n,), and numbers of the patients where known."""
 
     slide_ids: tuple[str, ...]
     y: NDArray[np.int64]
+    patients: NDArray[np.int64] | None = None
 
 
 class TrainingLoop:
@@ -81,10 +89,18 @@ class TrainingLoop:
         self._train_y = torch.from_numpy(train.y).to(self._device)
         self._validation_y = torch.from_numpy(validation.y).to(self._device)
         self._lengths = cache.lengths(train.slide_ids)
+        limit = options.max_instances or self._lengths.max()
+        largest = np.sort(np.minimum(self._lengths, limit))[-options.batch_size :]
+        cache.reserve(int(largest.sum()), 1 + _READ_AHEAD)
         self._parameters = [*aggregator.parameters(), *criterion.parameters()]
-        self._optimizer = _optimizer(self._parameters, options)
+        self._optimizer = make_optimizer(self._parameters, options)
         self._average = WeightAverage(self._parameters, options.ema)
-        self._sampler = EpochSampler(train.y, batch_size=options.batch_size, mode=options.sampler, seed=seed)
+        self._sampler = EpochSampler(
+            train.y, batch_size=options.batch_size * options.accumulate, mode=options.sampler, seed=seed,
+            patients=train.patients,
+        )  # fmt: skip
+        self._check_shares()
+        self._scaler = torch.amp.GradScaler(self._device.type, enabled=options.precision == "fp16")
         self._epoch = 0
         self._step = 0
         self._loss_sum = 0.0
@@ -107,11 +123,7 @@ class TrainingLoop:
         self._criterion.train()
         while not self._finished():
             self._epoch_began = time.monotonic()
-            batches = self._sampler.batches(self._epoch)
-            while self._step < len(batches):
-                self._loss_sum += self._take_step(batches[self._step]) * len(batches[self._step])
-                self._step += 1
-                self._save_when_due()
+            self._take_steps()
             self._close_epoch()
             self._save_when_due()
         self._aggregator.load_state_dict(self._best["aggregator"])
@@ -119,37 +131,87 @@ class TrainingLoop:
         self._aggregator.eval()
         self._criterion.eval()
 
+    def _take_steps(self) -> None:
+        """The remaining steps of the present epoch."""
+        batches = self._sampler.batches(self._epoch)
+        with contextlib.closing(ahead(self._reads(batches), self._reads_ahead())) as ready:
+            while self._step < len(batches):
+                chosen = batches[self._step]
+                self._loss_sum += self._take_step(chosen, ready) * len(chosen)
+                self._step += 1
+                self._save_when_due()
+
     def _finished(self) -> bool:
         patience = self._options.patience
         if patience is not None and self._best and self._epoch - self.best_epoch >= patience:
             return True
         return self._epoch >= self._options.epochs
 
-    def _take_step(self, chosen: NDArray[np.int64]) -> float:
-        options = self._options
-        slide_ids = [self._train.slide_ids[i] for i in chosen]
-        rows = None
-        if options.max_instances is not None:
-            rows = draw_instances(
-                self._lengths[chosen], options.max_instances, self._seed, self._epoch, self._step
+    def _check_shares(self) -> None:
+        least = len(self._train.slide_ids) // self._sampler.steps_per_epoch
+        if least < distributed.world_size():
+            raise InputError(
+                f"{distributed.world_size()} processes can't share steps of {least} slides; raise "
+                "training.batch_size or start fewer processes."
             )
-        batch = self._cache.pack(slide_ids, rows).to(self._device)
+
+    def _shares(self, chosen: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """Positions in a step's bags of each batch that this process computes one after the other."""
+        mine = np.arange(len(chosen))[distributed.share_of(len(chosen))]
+        return [part for part in np.array_split(mine, self._options.accumulate) if len(part)]
+
+    def _reads(self, batches: Sequence[NDArray[np.int64]]) -> Iterator[Callable[[], BagBatch]]:
+        for step in range(self._step, len(batches)):
+            for share in self._shares(batches[step]):
+                yield partial(self._read, step, batches[step], share)
+
+    def _read(self, step: int, chosen: NDArray[np.int64], share: NDArray[np.int64]) -> BagBatch:
+        rows = None
+        if self._options.max_instances is not None:
+            # Drawn for the whole step: how it is shared out does not change what is drawn.
+            limit = self._options.max_instances
+            drawn = draw_instances(self._lengths[chosen], limit, self._seed, self._epoch, step)
+            rows = [drawn[i] for i in share]
+        return self._cache.pack([self._train.slide_ids[i] for i in chosen[share]], rows)
+
+    def _reads_ahead(self) -> int:
+        """None where all bags are in memory on the device's side: a thread would only cost its hand-overs."""
+        return 0 if self._cache.holds(self._train.slide_ids) and self._device.type == "cpu" else _READ_AHEAD
+
+    def _take_step(self, chosen: NDArray[np.int64], ready: Iterator[BagBatch]) -> float:
+        options = self._options
         for group in self._optimizer.param_groups:
             group["lr"] = self._rate()
         self._optimizer.zero_grad(set_to_none=True)
-        y = self._train_y[torch.from_numpy(chosen)]
-        output = self._aggregator(batch, y)
-        loss: Tensor = self._criterion(output.embedding, y)
-        for term in output.auxiliary.values():
-            loss = loss + term
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self._parameters, options.gradient_clip or math.inf)
-        value, length = float(loss.detach()), float(norm)
-        if not (math.isfinite(value) and math.isfinite(length)):
-            self._stop_on_fault(value, length, slide_ids)
-        self._optimizer.step()
+        value = 0.0
+        for share in self._shares(chosen):
+            batch = next(ready).to(self._device)
+            y = self._train_y[torch.from_numpy(chosen[share])]
+            with autocast_of(options.precision, self._device):
+                output = self._aggregator(batch, y)
+                loss: Tensor = self._criterion(output.embedding, y)
+            for term in output.auxiliary.values():
+                loss = loss + term
+            if len(share) < len(chosen):
+                loss = loss * (len(share) / len(chosen))
+            self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            value += float(loss.detach())
+        if distributed.world_size() > 1:
+            value = float(sum_over_ranks(torch.tensor(value, device=self._device)))
+            distributed.sum_gradients(self._parameters)
+        if self._scaler.is_enabled():
+            self._scaler.unscale_(self._optimizer)
+        length = clip_gradients(self._parameters, options.gradient_clip)
+        if not (math.isfinite(value) and (math.isfinite(length) or self._scale_can_fall())):
+            self._stop_on_fault(value, length, [self._train.slide_ids[i] for i in chosen])
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
         self._average.update()
         return value
+
+    def _scale_can_fall(self) -> bool:
+        """A float16 gradient that overflows is left out and the loss scaled less, down to not at all."""
+        return self._scaler.is_enabled() and self._scaler.get_scale() > 1.0
 
     def _stop_on_fault(self, loss: float, norm: float, slide_ids: Sequence[str]) -> None:
         shown = ", ".join(slide_ids[:_SHOWN_SLIDES]) + (" …" if len(slide_ids) > _SHOWN_SLIDES else "")
@@ -169,14 +231,15 @@ class TrainingLoop:
         )
 
     def _close_epoch(self) -> None:
+        distributed.broadcast_buffers(self._aggregator, self._criterion)
         if self._criterion.needs_epoch_pass:
-            z = embed(self._aggregator, self._cache, self._train.slide_ids, self._device)
+            z = self._embedded(self._train.slide_ids)
             self._criterion.end_epoch(z, self._train_y)
         rate = float(self._optimizer.param_groups[0]["lr"])
         with self._average.lent():
-            z = embed(self._aggregator, self._cache, self._validation.slide_ids, self._device)
+            z = self._embedded(self._validation.slide_ids)
             scores = validation_scores(self._criterion, z, self._validation_y)
-            rank = _rank(scores, self._options)
+            rank = rank_of(scores, self._options)
             if not self._best or rank > self._best["rank"]:
                 self._best = {
                     "epoch": self._epoch + 1,
@@ -196,11 +259,23 @@ class TrainingLoop:
         if self._on_epoch is not None:
             self._on_epoch(self.curves[-1])
 
+    def _embedded(self, slide_ids: Sequence[str]) -> Tensor:
+        """Embeddings of whole bags (n, E); each process makes a share of them."""
+        mine = slide_ids[distributed.share_of(len(slide_ids))]
+        if mine:
+            z = embed(self._aggregator, self._cache, mine, self._device)
+        else:
+            z = torch.zeros(0, self._aggregator.embedding_width, device=self._device)
+        return gather_over_ranks(z)
+
     def _save_when_due(self) -> None:
         if self._folder is None:
             return
-        if time.monotonic() - self._saved_at >= self._options.checkpoint_interval_s:
-            write_resume(self._folder, self._identity, self.state_dict())
+        due = time.monotonic() - self._saved_at >= self._options.checkpoint_interval_s
+        if distributed.any_rank(due, self._device):
+            state = self.state_dict()
+            if distributed.rank() == 0:
+                write_resume(self._folder, self._identity, state)
             self._saved_at = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
@@ -215,39 +290,34 @@ class TrainingLoop:
             "criterion": self._criterion.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "average": self._average.state_dict(),
-            "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state(self._device) if self._device.type == "cuda" else None,
+            "scaler": self._scaler.state_dict(),
+            "rng": distributed.gather_objects(torch.get_rng_state()),
+            "cuda_rng": (
+                distributed.gather_objects(torch.cuda.get_rng_state(self._device))
+                if self._device.type == "cuda"
+                else []
+            ),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restores ``state_dict()``."""
+        """Restores ``state_dict()``.
+
+        Raises:
+            InputError: It was saved by another number of processes.
+        """
+        place, size = distributed.rank(), distributed.world_size()
+        if len(state["rng"]) != size:
+            raise InputError(
+                f"The run in {self._folder} was begun with {len(state['rng'])} processes, these are {size}: "
+                "go on with as many, or remove its checkpoint to start it again."
+            )
         self._epoch, self._step = state["epoch"], state["step"]
         self._loss_sum, self.curves, self._best = state["loss_sum"], state["curves"], state["best"]
         self._aggregator.load_state_dict(state["aggregator"])
         self._criterion.load_state_dict(state["criterion"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._average.load_state_dict(state["average"])
-        torch.set_rng_state(state["rng"])
-        if state["cuda_rng"] is not None and self._device.type == "cuda":
-            torch.cuda.set_rng_state(state["cuda_rng"], self._device)
-
-
-def _optimizer(parameters: Sequence[nn.Parameter], options: TrainingOptions) -> torch.optim.Optimizer:
-    # Decay shrinks matrices; on biases and scales it only moves the operating point.
-    matrices = [p for p in parameters if p.ndim >= 2]
-    vectors = [p for p in parameters if p.ndim < 2]
-    groups = [
-        {"params": matrices, "weight_decay": options.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    # One kernel for all tensors: on small models the optimiser's own overhead is a third of a step otherwise.
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]], lr=options.learning_rate, fused=True
-    )
-
-
-def _rank(scores: Mapping[str, float], options: TrainingOptions) -> list[float]:
-    loss = scores["val_loss"] if math.isfinite(scores["val_loss"]) else math.inf
-    if options.selection == "loss":
-        return [-loss]
-    return [scores[f"val_{options.selection}"], -loss]
+        self._scaler.load_state_dict(state["scaler"])
+        torch.set_rng_state(state["rng"][place])
+        if state["cuda_rng"] and self._device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda_rng"][place], self._device)

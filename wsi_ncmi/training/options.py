@@ -11,7 +11,7 @@ from wsi_ncmi.options import options
 
 __all__ = ["PACE_FIELDS", "TrainingOptions"]
 
-PACE_FIELDS = ("cache_mib", "checkpoint_interval_s", "device", "threads")
+PACE_FIELDS = ("cache_mib", "checkpoint_interval_s", "device", "tensorboard", "threads")
 """Fields that change how fast a run goes, not what it is: a finished run stays valid when they change."""
 
 
@@ -38,14 +38,20 @@ class TrainingOptions:
             and kept; 0 = off.
         max_instances: Tiles drawn from a bag in a training step (without replacement, anew every epoch);
             ``None`` = whole bags. Validation and prediction always see whole bags.
-        sampler: ``shuffle`` = every bag once an epoch; ``class_balanced`` = as many draws, each class equally
-            likely, with replacement.
+        sampler: ``shuffle`` = every bag once an epoch; ``class_balanced`` and ``patient_balanced`` = as many
+            draws with replacement, each class or each patient equally likely.
+        accumulate: Batches whose gradients make one optimiser step: ``accumulate`` times ``batch_size`` bags,
+            of which ``batch_size`` are in memory together.
+        precision: Of the training steps: ``fp32``; ``bf16``; ``fp16`` with loss scaling, on a GPU alone.
+            Weights and everything outside the steps (validation, prediction) stay in float32.
         decision: Which bags the criterion's decision is fitted to after the best weights are restored:
             ``validation``, ``train+validation``, or ``none``. Never the test part.
         device: ``cpu``, ``cuda``, or ``auto`` (CUDA when there is one). Bit-equal repeats are promised on CPU
             only.
+        tensorboard: Write the curves for TensorBoard too, into ``tensorboard/`` of the run's folder.
         threads: Torch threads of a run that has the machine to itself; runs in parallel have one each.
-        cache_mib: Memory in MiB that cached bags may take, over all processes together.
+        cache_mib: Memory in MiB that bags may take, over all processes together: cached ones and those of
+            batches in work. A cohort that is larger is read again in every epoch, one batch ahead.
         checkpoint_interval_s: Least seconds between two writes of the resume checkpoint; 0 = after every
             step.
     """
@@ -60,9 +66,12 @@ class TrainingOptions:
     selection: Literal["macro_f1", "balanced_accuracy", "loss"] = "macro_f1"
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     max_instances: Annotated[int, Field(ge=1)] | None = None
-    sampler: Literal["shuffle", "class_balanced"] = "shuffle"
+    sampler: Literal["shuffle", "class_balanced", "patient_balanced"] = "shuffle"
+    accumulate: Annotated[int, Field(ge=1)] = 1
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     decision: Literal["validation", "train+validation", "none"] = "validation"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    tensorboard: bool = False
     threads: Annotated[int, Field(ge=1)] = 1
     cache_mib: Annotated[int, Field(ge=0)] = 2048
     checkpoint_interval_s: Annotated[float, Field(ge=0)] = 10.0

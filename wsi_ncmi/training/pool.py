@@ -53,6 +53,7 @@ def run_in_processes(
     *,
     workers: int,
     on_news: Callable[[int, Any], None],
+    gpus: Sequence[str] = (),
 ) -> Iterator[Outcome]:
     """Runs tasks in spawned processes, each with one compute thread, and yields outcomes as they come.
 
@@ -61,6 +62,8 @@ def run_in_processes(
         setup: Picklable; called once in each process, it returns the function that does the tasks.
         workers: Most processes at a time.
         on_news: Called in the parent with a task's position and what the work told.
+        gpus: Names of GPUs (as in ``CUDA_VISIBLE_DEVICES``); the processes are dealt over them, and each sees
+            its own alone. Empty leaves what is visible as it is.
 
     Yields:
         One ``Outcome`` per task. A task whose process died is tried once more in a new process.
@@ -70,7 +73,8 @@ def run_in_processes(
     try:
         while queue or crew:
             while queue and len(crew) < workers:
-                crew.append(_Worker(setup))
+                slot = min(set(range(workers)) - {worker.slot for worker in crew})
+                crew.append(_Worker(setup, slot, gpus))
                 crew[-1].give(*queue.popleft(), tasks)
             wait([worker.connection for worker in crew])
             for worker in list(crew):
@@ -117,15 +121,19 @@ def _death(code: int | None) -> str:
 
 
 class _Worker:
-    def __init__(self, setup: Callable[[], Work]) -> None:
+    def __init__(self, setup: Callable[[], Work], slot: int, gpus: Sequence[str]) -> None:
+        self.slot = slot
         context = multiprocessing.get_context("spawn")
         self.connection: Connection
         self.connection, theirs = context.Pipe()
         self.process: BaseProcess = context.Process(target=_serve, args=(theirs, setup), daemon=True)
         # Thread pools read these when numpy and torch are first imported, which happens before any code of
         # ours runs in the child: they have to be in the environment that it starts with.
-        before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
-        os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
+        wanted = dict.fromkeys(_THREAD_VARIABLES, "1")
+        if gpus:
+            wanted["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
+        before = {name: os.environ.get(name) for name in wanted}
+        os.environ.update(wanted)
         try:
             self.process.start()
         finally:

@@ -16,7 +16,7 @@ from wsi_ncmi.files import atomic_path
 __all__ = ["LAST", "read_resume", "write_resume"]
 
 LAST = "last.ckpt"
-_SCHEMA = "wsi-ncmi-resume/1"
+_SCHEMA = "wsi-ncmi-resume/2"
 _UNREADABLE = (
     OSError,
     RuntimeError,

@@ -15,6 +15,7 @@ from wsi_ncmi.errors import InputError
 from wsi_ncmi.files import atomic_path, write_json
 from wsi_ncmi.losses import LossOptions
 from wsi_ncmi.mil import ModelOptions
+from wsi_ncmi.training import distributed
 from wsi_ncmi.training.batches import BagCache
 from wsi_ncmi.training.checkpoint import MODEL_JSON, MODEL_WEIGHTS, TrainedModel
 from wsi_ncmi.training.fitting import fit
@@ -160,6 +161,8 @@ def do_run(run: Run, context: RunContext, tell: Callable[[Mapping[str, float]], 
         model=context.model, loss=run.loss, training=context.training,
         seed=run.seed, out=run.folder, encoder=context.encoder, on_epoch=tell,
     )  # fmt: skip
+    if distributed.rank() > 0:
+        return
     # Those of the validation part are what a temperature may be fitted on.
     for name, slide_ids in ((VALIDATION, split.validation), (PREDICTIONS, split.test)):
         table = _predictions(result.model, context.cache, context.cohort, slide_ids)

@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_ncmi.errors import InputError
 from wsi_ncmi.training.seeding import derive_seed
 
 __all__ = ["EpochSampler", "draw_instances"]
@@ -22,9 +23,13 @@ class EpochSampler:
         labels: Class index of every training bag, int64 (n,).
         batch_size: Most bags per batch. The bags of an epoch are dealt into near-equal batches; no batch is a
             small rest.
-        mode: ``shuffle`` = every bag once; ``class_balanced`` = n draws with replacement, in which every
-            class that is present is equally likely.
+        mode: ``shuffle`` = every bag once; ``class_balanced`` and ``patient_balanced`` = n draws with
+            replacement, in which every class (or patient) that is present is equally likely.
         seed: The run's seed.
+        patients: Patient of every bag, as any whole number, int64 (n,); needed by ``patient_balanced``.
+
+    Raises:
+        InputError: ``patient_balanced`` without patients.
     """
 
     def __init__(
@@ -32,14 +37,20 @@ class EpochSampler:
         labels: NDArray[np.int64],
         *,
         batch_size: int,
-        mode: Literal["shuffle", "class_balanced"],
+        mode: Literal["shuffle", "class_balanced", "patient_balanced"],
         seed: int,
+        patients: NDArray[np.int64] | None = None,
     ) -> None:
         self._count = len(labels)
         self._seed = seed
         self._mode = mode
         self.steps_per_epoch = -(-self._count // batch_size)
-        share = 1.0 / np.bincount(labels)[labels]
+        groups = labels
+        if mode == "patient_balanced":
+            if patients is None:
+                raise InputError("The sampler 'patient_balanced' needs to know the patient of every slide.")
+            groups = np.unique(patients, return_inverse=True)[1]
+        share = 1.0 / np.bincount(groups)[groups]
         self._probability = share / share.sum()
 
     def batches(self, epoch: int) -> list[NDArray[np.int64]]:

@@ -94,9 +94,13 @@ class PackedSet(FeatureSet):
         """See the base class; a copy in memory."""
         return np.array(self.table[self.rows(slide_id)])
 
+    def coordinates(self, slide_id: str) -> NDArray[np.int64] | None:
+        """Places of a slide's tiles (N, 2), or None where the file has none."""
+        return None if self._coords is None else np.array(self._coords[self.rows(slide_id)], np.int64)
+
     def bag(self, slide_id: str) -> TileBag:
         """See the base class."""
-        coords = None if self._coords is None else np.array(self._coords[self.rows(slide_id)], np.int64)
+        coords = self.coordinates(slide_id)
         texts = {key: values[self._position[slide_id]] for key, values in self.texts.items()}
         facts = TileFacts(self._encoder, label=texts.get("label", ""), case_id=texts.get("case_id", ""))
         return TileBag(slide_id, self.features(slide_id), facts, coords)

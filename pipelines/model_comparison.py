@@ -1,0 +1,38 @@
+"""Models (and encoders, losses) crossed, as a script. The verb ``wsi-ncmi grid`` does the same.
+
+    python pipelines/model_comparison.py OUT MODEL,MODEL,... [NAME=]FEATURES[+FEATURES] ... [--set a.b=value]
+
+FEATURES carry their labels (a packed .npz), or add ``--set labels=FILE.csv``. Same folds, seeds and losses
+for all; the same command goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from wsi_ncmi.jobs import JobResult
+from wsi_ncmi.jobs.comparison import grid_configured
+from wsi_ncmi.progress import progress_for
+
+
+def main(arguments: list[str]) -> JobResult:
+    """Trains the grid."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("out", type=Path)
+    parser.add_argument("models", type=lambda text: text.split(","))
+    parser.add_argument("features", nargs="+")
+    parser.add_argument("--set", action="append", default=[], metavar="A.B=VALUE", dest="overrides")
+    given = parser.parse_args(arguments)
+    values = {"losses": ["ce"], "seeds": 3, "name": "Models compared"}
+    return grid_configured(given.features, given.models, values, given.out, given.overrides, progress_for())
+
+
+if __name__ == "__main__":
+    result = main(sys.argv[1:])
+    print(*(f"failed: {failure}" for failure in result.failures), sep="\n", file=sys.stderr)
+    print(result.files["overview"].read_text(encoding="utf-8"))
+    sys.exit(result.exit_code)

@@ -1,0 +1,97 @@
+"""What a step is made of: accumulated batches, precision, the size of shares."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from wsi_ncmi.errors import InputError, TrainingError
+from wsi_ncmi.losses import LossOptions
+from wsi_ncmi.mil import ModelOptions
+from wsi_ncmi.training import LabelledSlides, fit, fit_in_memory
+from wsi_ncmi.training.batches import BagCache
+from wsi_ncmi.training.checkpoint import MODEL_WEIGHTS
+
+CALM = ModelOptions(hidden=16, attention=8, dropout=0.0)
+
+
+def run(task, kit, out, model=CALM, **changes):
+    training = replace(kit.QUICK, **changes)
+    fit(task.source, task.fold, task.cohort, model=model, loss=kit.CE, training=training, seed=0, out=out)
+    return load_file(out / MODEL_WEIGHTS)
+
+
+def test_accumulated_batches_equal_the_large_one(task, kit, tmp_path):
+    """The 8 bags of a step are 3, 3 and 2: each bag must weigh the same."""
+    large = run(task, kit, tmp_path / "large", batch_size=7, max_instances=5)
+    parts = run(task, kit, tmp_path / "parts", batch_size=3, accumulate=3, max_instances=5)
+    nine = run(task, kit, tmp_path / "nine", batch_size=9, max_instances=5)
+    for name, expected in nine.items():
+        torch.testing.assert_close(parts[name], expected, rtol=1e-3, atol=2e-4)
+    assert any(not torch.allclose(nine[name], large[name], rtol=1e-2, atol=2e-3) for name in nine)
+
+
+def test_bfloat16_is_near_float32_and_leaves_float32_weights(task, kit, tmp_path):
+    full = run(task, kit, tmp_path / "full")
+    half = run(task, kit, tmp_path / "half", precision="bf16")
+    assert all(tensor.dtype == torch.float32 for tensor in half.values())
+    assert any(not torch.equal(full[name], half[name]) for name in full)
+    for name, expected in full.items():
+        torch.testing.assert_close(half[name], expected, rtol=0.1, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    "model", ["clam_mb", "dsmil", "transmil", "dtfd", "acmil", "aem", "asmil", "vit", "max"]
+)
+def test_every_model_trains_in_bfloat16(task, kit, tmp_path, model):
+    run(task, kit, tmp_path, ModelOptions(name=model), precision="bf16", epochs=1)
+
+
+def test_float16_on_a_cpu_is_refused(task, kit, tmp_path):
+    with pytest.raises(InputError, match="'fp16' needs a GPU"):
+        run(task, kit, tmp_path, precision="fp16")
+
+
+def test_the_patient_balanced_sampler_needs_patients(task, kit):
+    part = LabelledSlides(task.fold.train, np.arange(len(task.fold.train)) % 3)
+    with pytest.raises(InputError, match="needs to know the patient"):
+        fit_in_memory(
+            BagCache(task.source, 2**20), part, part, 3, model=CALM, loss=kit.CE,
+            training=replace(kit.QUICK, sampler="patient_balanced"), seed=0,
+        )  # fmt: skip
+
+
+def test_a_fault_in_an_accumulated_batch_names_all_slides_of_the_step(task, kit, tmp_path, monkeypatch):
+    pack = BagCache.pack
+
+    def faulty(self, slide_ids, rows=None):
+        batch = pack(self, slide_ids, rows)
+        if task.fold.train[5] in slide_ids:
+            batch.features[0, 0] = float("nan")
+        return batch
+
+    monkeypatch.setattr(BagCache, "pack", faulty)
+    with pytest.raises(
+        TrainingError, match=rf"epoch 1, step \d+: the loss is nan .*{task.fold.train[5]}"
+    ) as caught:
+        run(task, kit, tmp_path, batch_size=2, accumulate=3)
+    assert str(caught.value).count("slide_") == 6
+
+
+def test_reading_ahead_changes_nothing(task, kit, tmp_path):
+    """Without room to keep bags they are read by another thread, one batch ahead."""
+    kept = run(task, kit, tmp_path / "kept", kit.MODEL)
+    read = run(task, kit, tmp_path / "read", kit.MODEL, cache_mib=0)
+    for name, expected in kept.items():
+        assert torch.equal(read[name], expected), name
+
+
+def test_ncmi_accumulates_too(task, kit, tmp_path):
+    fit(
+        task.source, task.fold, task.cohort, model=CALM, loss=LossOptions(name="ncmi"),
+        training=replace(kit.QUICK, accumulate=2), seed=0, out=tmp_path,
+    )  # fmt: skip
