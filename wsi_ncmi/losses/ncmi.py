@@ -21,6 +21,7 @@ from wsi_ncmi.losses.centring import RunningCentre
 from wsi_ncmi.losses.code_words import code_word_scores, symbols_needed
 from wsi_ncmi.losses.decision import CalibratedDecision
 from wsi_ncmi.losses.distributed import sum_over_ranks_with_gradient
+from wsi_ncmi.losses.linear_form import class_lines, linear_log_form
 from wsi_ncmi.losses.ncmi_form import resolve_form
 from wsi_ncmi.losses.pairwise import PairwiseSeparation
 
@@ -44,14 +45,13 @@ class NCMILoss(Criterion):
       on them; with the centroid Γ they are a heuristic.
 
     Presets: ``paper`` is the training arithmetic of the paper's public code (scores = centred, L2-normalised
-    features; its prediction normalises differently there (L1), here it uses the training's p with class
-    means); ``ratio`` the same ratio on 8 projected symbols with orthogonal code words; ``log`` and
-    ``log_reverse`` the log form in the two directions. ``docs/ncmi.md`` has the derivations, what was
-    measured and what failed.
+    features; it predicts from L1-normalised ones, here the training's p and class means serve); ``ratio`` the
+    same ratio on 8 projected symbols with orthogonal code words; ``log`` and ``log_reverse`` the log form in
+    the two directions. ``docs/ncmi.md`` has the derivations, what was measured and what failed.
 
     Centring is off but in ``paper``: fixed code words ask for scores whose mean is not zero, so a mean that
-    follows the scores is chased by them without end. Fixed orthogonal code words need m to be a power of two
-    above C: m is raised where ``symbols`` is too small (8 symbols serve up to 7 classes).
+    follows the scores is chased by them without end. Orthogonal code words need m to be a power of two above
+    C: m is raised where ``symbols`` is too small (8 symbols serve up to 7 classes).
 
     Args:
         num_classes: Number of classes C.
@@ -165,7 +165,7 @@ class NCMILoss(Criterion):
         with torch.autocast(z.device.type, enabled=False):
             u = self._symbol_scores(z)
             if self._is_linear:
-                return self._log_form(self._linear_scores(u), y)
+                return self._linear_form(u, y)
             log_p = self._log_map(u)
             log_s = self._training_centroids(log_p, y).to(log_p.dtype)
             if self.form.ratio == "log":
@@ -205,16 +205,22 @@ class NCMILoss(Criterion):
         form = self.form
         return form.ratio == "log" and form.direction == "code_to_sample" and form.code_words != "means"
 
-    def _linear_scores(self, u: Tensor) -> Tensor:
-        """−KL(s_j‖p)/τ (B, C) up to a term that all classes of a sample share and the softmax cancels.
+    def _linear_form(self, u: Tensor, y: Tensor) -> Tensor:
+        """The log form from −KL(s_j‖p)/τ (B, C) up to a term that all classes share and the softmax cancels.
 
         That term is the normalisation of p itself: cross-entropy's head with one more matrix product.
         """
-        log_s = self._learned_centroids() if self.form.code_words == "learned" else self.log_centroids
-        log_s = log_s.to(u.dtype)
-        s = log_s.exp() / self.form.tau
-        raw = logsigmoid(u) if self.form.symbol_map == "sigmax" else u
-        return linear(raw, s, -(s * log_s).sum(dim=1))
+        form = self.form
+        learned = form.code_words == "learned"
+        log_s = (self._learned_centroids() if learned else self.log_centroids).to(u.dtype)
+        words, offset = class_lines(log_s, form.tau)
+        sigmax = form.symbol_map == "sigmax"
+        if learned or torch.compiler.is_compiling():  # a compiler fuses by itself
+            return self._log_form(linear(logsigmoid(u) if sigmax else u, words, offset), y)
+        if form.prior_shift and self.training:
+            offset = offset + form.prior_shift * self.log_prior.to(u.dtype)
+        weights = self.class_weight.to(u.dtype)[y] if form.balance else None
+        return linear_log_form(u, y, words, offset, power=form.exponent, sigmax=sigmax, weights=weights)
 
     def _log_form_scores(self, log_p: Tensor, log_s: Tensor) -> Tensor:
         if self.form.direction == "sample_to_code":
