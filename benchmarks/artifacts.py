@@ -20,6 +20,7 @@ the detectors are not taken up. ``--json`` prints one object as the last line.
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import json
 import tempfile
@@ -128,6 +129,7 @@ def kept(plan: SlidePlan, out: Path, keep_slides: bool) -> dict[str, NDArray[np.
         return dict(stored)
 
 
+@functools.cache
 def state() -> str:
     """Names the state of the code that finds artefacts."""
     digest = hashlib.sha256()

@@ -105,6 +105,18 @@ def test_scores_and_outlines_agree() -> None:
         )
 
 
+def test_folds_are_scored_by_the_share_of_each_pixel() -> None:
+    shares = np.zeros((10, 10), np.uint8)
+    shares[2:4, 3] = 4
+    shares[5, 5:8] = 16
+    bits = (shares >= 8).astype(np.uint8) << 1
+    artifacts = ArtifactMap(bits, 8.0, 8.0, shares, 16)
+    boxes = np.array([[16.0, 8.0, 48.0, 40.0], [36.0, 40.0, 60.0, 48.0]])
+    column = ARTIFACT_KINDS.index("fold")
+    np.testing.assert_allclose(artifacts.scores_in(boxes)[:, column], [2 * 0.25 / 16, 2.5 / 3], rtol=1e-6)
+    assert not ArtifactMap(bits, 8.0, 8.0, 0 * shares, 16).scores_in(boxes).any()
+
+
 def test_bad_tiles_are_those_that_reach_a_limit() -> None:
     options = ArtifactOptions(rule="drop", pen=0.1, fold=0.2, border=0.3, blur=0.35)
     scores = np.array(

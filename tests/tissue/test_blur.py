@@ -66,6 +66,16 @@ def test_plain_tiles_are_not_out_of_focus() -> None:
     assert (tile_blur(np.stack(plain), 0.5) < LIMIT).all()
 
 
+@pytest.mark.parametrize("edge", range(94, 130, 3))
+@pytest.mark.parametrize("across", [False, True])
+def test_a_sharp_edge_of_glass_is_not_out_of_focus(edge: int, across: bool) -> None:
+    """Wherever it lies: beside a block it would be seen by the coarse differences alone."""
+    tile = cells(0.5)
+    tile[edge:] = 232
+    tile[edge + 70 :] = 255  # where a scanner stored nothing, white begins
+    assert tile_blur((tile.swapaxes(0, 1) if across else tile)[None], 0.5)[0] < 0.2
+
+
 def test_shape_and_range() -> None:
     rng = np.random.default_rng(1)
     scores = tile_blur(rng.integers(0, 256, (3, 100, 60, 3), dtype=np.uint8), 0.5)

@@ -58,5 +58,5 @@ def test_most_tiles_on_a_fold_are_found_and_hardly_another(
     called = found.artifacts.scores_in(boxes)[:, 1] >= 0.1
     sure = truths >= 0.15
     assert sure.sum() >= 3
-    assert (called & sure).sum() >= 0.75 * sure.sum()
+    assert (called & sure).sum() >= 0.9 * sure.sum()
     assert (called & (truths < 0.05)).sum() <= 1

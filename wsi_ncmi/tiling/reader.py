@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import logging
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Literal, Self
@@ -122,11 +122,11 @@ class TileReader:
         if self._pool is None:
             self._read(group.batch, places)
             return
-        # A few tiles a task: handing out each one alone costs as much as copying it.
-        step = max(1, min(4, len(places) // (4 * self._threads)))
-        for first in range(0, len(places), step):
-            task = self._pool.submit(self._read, group.batch, places[first : first + step])
-            group.tasks.append(task)
+        # One task a thread, which takes tiles as long as there are any: handing them out one by one, or a few
+        # at a time, keeps the interpreter's lock from those that decode.
+        rest = iter(places)
+        for _ in range(min(self._threads, len(places))):
+            group.tasks.append(self._pool.submit(self._read, group.batch, rest))
 
     def _finish(self, group: TileGroup) -> Iterator[TileBatch]:
         for task in group.tasks:
@@ -187,7 +187,7 @@ class TileReader:
             _LOG.warning("%s: %s", slide.path.name, self.note)
             raise NotDirectError(f"its tiles differ from {slide.reader}'s by {worst} grey levels")
 
-    def _read(self, batch: TileBatch, places: range) -> None:
+    def _read(self, batch: TileBatch, places: Iterable[int]) -> None:
         for place in places:
             try:
                 self.read_into(int(batch.rows[place]), batch.pixels[place])

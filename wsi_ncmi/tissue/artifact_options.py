@@ -37,7 +37,7 @@ class ArtifactOptions:
     pen: _Share = 0.1
     fold: _Share = 0.1
     border: _Share = 0.1
-    blur: _Share = 0.3
+    blur: _Share = 0.33
 
     def bad(self, scores: NDArray[np.floating]) -> NDArray[np.bool_]:
         """Which tiles show an artefact, whatever the rule.

@@ -18,7 +18,7 @@ _FINE_UM, _COARSE_UM = 1.0, 4.0
 # Blocks with less coarse energy (squared grey levels) have no detail that could be in focus or not.
 _LEAST_ENERGY = 40.0
 # Ratio of energies: at the first and below a block is out of focus, at the second and above it is sharp.
-_BLURRED, _SHARP = 0.037, 0.07
+_BLURRED, _SHARP = 0.037, 0.065
 _BLOCKS = 4
 _ROW_STEP = 8
 # Tiles at a time: their planes then stay in the processor's cache.
@@ -39,43 +39,54 @@ def tile_blur(pixels: NDArray[np.uint8], mpp: float) -> NDArray[np.float32]:
     fine = max(1, round(_FINE_UM / mpp))
     coarse = max(2 * fine, round(_COARSE_UM / mpp))
     scores = np.zeros(n, np.float32)
-    if min(height, width) > 2 * coarse + _BLOCKS * _ROW_STEP:
+    blocks = min(_BLOCKS, min(height, width) // (2 * coarse + _ROW_STEP))
+    if blocks:
         # Above 0.5 µm per pixel a pixel is as wide as the fine lag, and its own averaging costs detail.
         aperture = min(1.0, max(0.6, 1.3 - 0.6 * mpp))
+        # An edge along the rows must not fall between those that are looked at.
+        row_step = min(_ROW_STEP, 2 * fine)
         for start in range(0, n, _TILES):
             part = slice(start, start + _TILES)
-            scores[part] = _scores(pixels[part, ..., 1], (fine, coarse), aperture)
+            green = _blocks(pixels[part, ..., 1], blocks)
+            energies = _energy(green, fine, row_step), _energy(green, coarse, row_step)
+            scores[part] = _scores(*energies, aperture)
     return scores
 
 
-def _scores(green: NDArray[np.uint8], lags: tuple[int, int], aperture: float) -> NDArray[np.float32]:
-    """Scores of a few tiles' green channels, uint8 (n, h, w), every eighth row of them."""
-    height, width = green.shape[1:]
-    coarse = lags[1]
-    rows = np.arange(coarse, height - coarse, _ROW_STEP)
-    columns = slice(coarse, width - coarse)
-    middle = green[:, rows].astype(np.int16)
-    double = 2 * middle[:, :, columns]
-    energies = []
-    for lag in lags:
-        across = middle[:, :, coarse - lag : width - coarse - lag] - double
-        across += middle[:, :, coarse + lag : width - coarse + lag]
-        down = green[:, rows - lag, columns] - double
-        down += green[:, rows + lag, columns]
-        energies.append(_blocks(across) + _blocks(down))
-    ratio = energies[0] / np.maximum(energies[1], 1e-6) / aperture
-    weight = np.clip(energies[1] / _LEAST_ENERGY - 1.0, 0.0, 1.0)
+def _scores(fine: NDArray[np.float32], coarse: NDArray[np.float32], aperture: float) -> NDArray[np.float32]:
+    """Scores from the energies of each tile's blocks, float32 (n, blocks, blocks) each."""
+    ratio = fine / np.maximum(coarse, 1e-6) / aperture
+    weight = np.clip(coarse / _LEAST_ENERGY - 1.0, 0.0, 1.0)
     soft = np.clip((_SHARP - ratio) / (_SHARP - _BLURRED), 0.0, 1.0)
     total = weight.sum(axis=(1, 2))
     score: NDArray[np.float32] = (soft * weight).sum(axis=(1, 2)) / np.maximum(total, 1.0)
     return score.astype(np.float32)
 
 
-def _blocks(difference: NDArray[np.int16]) -> NDArray[np.float32]:
-    """Mean square in each of 4 × 4 blocks, float32 (n, 4, 4); rows and columns that are left over are cut."""
-    n, height, width = difference.shape
-    high, wide = height // _BLOCKS, width // _BLOCKS
-    cut = difference[:, : high * _BLOCKS, : wide * _BLOCKS].astype(np.float32)
-    cut = cut.reshape(n, _BLOCKS, high, _BLOCKS, wide)
-    energy: NDArray[np.float32] = np.einsum("nahbw,nahbw->nab", cut, cut) / np.float32(high * wide)
-    return energy
+def _blocks(green: NDArray[np.uint8], blocks: int) -> NDArray[np.int16]:
+    """Parts (n, h, w) in blocks: int16 (n, blocks, h, blocks, w); what is left over is cut."""
+    n, height, width = green.shape
+    high, wide = height // blocks, width // blocks
+    cut = green[:, : high * blocks, : wide * blocks].astype(np.int16)
+    return cut.reshape(n, blocks, high, blocks, wide)
+
+
+def _energy(green: NDArray[np.int16], lag: int, row_step: int) -> NDArray[np.float32]:
+    """Mean square of the second differences that lie within a block, float32 (n, blocks, blocks).
+
+    Differences that reach beyond a block would see an edge beside it at the coarse lag only.
+    """
+    high = green.shape[2]
+    lines = green[:, :, ::_ROW_STEP]
+    across = lines[..., : -2 * lag] - 2 * lines[..., lag:-lag]
+    across += lines[..., 2 * lag :]
+    rows = np.arange(lag, high - lag, row_step)
+    down = green[:, :, rows - lag] - 2 * green[:, :, rows]
+    down += green[:, :, rows + lag]
+    return _mean_square(across) + _mean_square(down)
+
+
+def _mean_square(difference: NDArray[np.int16]) -> NDArray[np.float32]:
+    values = difference.astype(np.float32)
+    energy: NDArray[np.float32] = np.einsum("nahbw,nahbw->nab", values, values)
+    return energy / np.float32(difference.shape[2] * difference.shape[4])
