@@ -141,7 +141,9 @@ class FoldWindow:
         other, tissue_beside = _sides(fold, hue, stain.solid(green, inside), direction, fine_um)
         counts = self._sums(fold[core].astype(np.float32))
         strength, foreign, beside = (
-            self._sums(np.where(fold, plane, 0.0)[core]) / np.maximum(counts, 1.0)
+            (self._sums(np.where(fold, plane, 0.0)[core]) / np.maximum(counts, 1.0)).astype(
+                np.float32, copy=False
+            )
             for plane in (ridge, other, tissue_beside)
         )
         return counts / np.float32(self.factor**2), strength, foreign, beside
