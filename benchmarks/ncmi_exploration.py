@@ -1,0 +1,183 @@
+"""Forms that are in no release, beside NCMI's, on inner folds: is it the bound, the words or the decision?
+
+    python benchmarks/ncmi_exploration.py OUT.csv NAME=FEATURES.npz [NAME=FEATURES.npz ...] [--folds 0 1 2]
+        [--regimes full imbalanced noise_20 patients_10] [--losses ce gce.7 …]
+
+Trains each loss once in each cell (seed 0) and refits its decision as ``benchmarks/ncmi_decision.py`` does.
+Stop it at any time; the same command goes on. No test fold is read. Rows as in
+``benchmarks/results/ncmi/explore_second.csv``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from ncmi_decision import CPU, decisions, distances
+from sklearn.metrics import roc_auc_score
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+import wsi_ncmi.training.fitting as fitting
+from wsi_ncmi.cohorts import open_bag_source
+from wsi_ncmi.jobs.study.regimes import REGIMES, prepare_parts
+from wsi_ncmi.jobs.study.run import open_study_cohort
+from wsi_ncmi.losses import LossOptions, NCMILoss, build_loss
+from wsi_ncmi.losses.base import Criterion, project
+from wsi_ncmi.losses.functional import generalised_log
+from wsi_ncmi.mil import ModelOptions
+from wsi_ncmi.training import BagCache, TrainingOptions, fit_in_memory
+from wsi_ncmi.training.scoring import embed, f1_and_recall
+
+COLUMNS = ("cohort", "regime", "fold", "loss", "balance", "ridge", "macro_f1", "auroc", "contamination")
+KEPT = (("none", "none"), ("0.75", "5"), ("0.75", "20"))
+
+
+class GeneralisedCrossEntropy(Criterion):
+    """(1 − P_y^q)/q on plain logits (Zhang & Sabuncu, arXiv 1805.07836): the bound without code words."""
+
+    def __init__(self, classes: int, width: int, q: float) -> None:
+        super().__init__(classes, width)
+        self.head, self.q = nn.Linear(width, classes), q
+
+    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        """The loss of a batch."""
+        return generalised_log(cross_entropy(project(self.head, z), y, reduction="none"), self.q).mean()
+
+    def log_proba(self, z: Tensor) -> Tensor:
+        """Log-probabilities (B, C)."""
+        return project(self.head, z).log_softmax(dim=-1)
+
+
+class Contaminated(Criterion):
+    """−log((1 − ε) P_y + ε/C): a share ε of the labels says nothing; ε fixed, or following by EM.
+
+    Args:
+        classes: Number of classes C.
+        width: Width of the embedding.
+        start: First ε.
+        momentum: Weight of the past in ε; 1 keeps it fixed.
+        form: NCMI's form whose class scores make P; None: plain logits.
+    """
+
+    def __init__(
+        self, classes: int, width: int, start: float, momentum: float, form: dict[str, object] | None
+    ) -> None:
+        super().__init__(classes, width)
+        self.head = nn.Linear(width, classes) if form is None else None
+        self.inner = None if form is None else NCMILoss(classes, width, preset="log_reverse", **form)
+        self.momentum = momentum
+        self.register_buffer("share", torch.tensor(start))
+
+    def _log_p(self, z: Tensor) -> Tensor:
+        if self.inner is None:
+            return project(self.head, z).log_softmax(dim=-1)
+        return (-self.inner.distances(z)).log_softmax(dim=-1)
+
+    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        """The loss of a batch; in training ε takes its closed-form step."""
+        own = self._log_p(z).gather(1, y.unsqueeze(1)).squeeze(1) + (1 - self.share).log()
+        void = (self.share / self.num_classes).log().expand_as(own)
+        total = torch.logaddexp(own, void)
+        if self.training:
+            new = (void - total).exp().mean().detach()
+            self.share.mul_(self.momentum).add_((1 - self.momentum) * new).clamp_(1e-4, 0.6)
+        return -total.mean()
+
+    def log_proba(self, z: Tensor) -> Tensor:
+        """Log-probabilities (B, C)."""
+        return self._log_p(z)
+
+
+Make = Callable[[int, int, Sequence[int]], Criterion]
+
+
+def _built(**options: object) -> Make:
+    return lambda classes, width, counts: build_loss(LossOptions(**options), classes, width, counts)
+
+
+def _contaminated(start: float, momentum: float, form: dict[str, object] | None) -> Make:
+    return lambda classes, width, counts: Contaminated(classes, width, start, momentum, form)
+
+
+def _orthogonal(q: float) -> Make:
+    return _built(preset="log_reverse", power=q)
+
+
+LOSSES: dict[str, Make] = {
+    "ce": _built(name="ce"),
+    "wce": _built(name="weighted_ce"),
+    "gce.7": lambda classes, width, counts: GeneralisedCrossEntropy(classes, width, 0.7),
+    "orth.5": _orthogonal(0.5),
+    "orth.3": _orthogonal(0.3),
+    "orth0": _orthogonal(0.0),
+    "mixce": _contaminated(0.2, 0.98, None),
+    "mixce.3m": _contaminated(0.3, 0.995, None),
+    "fixce.2": _contaminated(0.2, 1.0, None),
+    "mixorth": _contaminated(0.2, 0.98, {}),
+    "fixorth.2": _contaminated(0.2, 1.0, {}),
+    "mixsim": _contaminated(0.2, 0.98, {"code_words": "simplex"}),
+}
+
+
+def main() -> None:
+    """Trains what the table lacks."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("out", type=Path)
+    parser.add_argument("cohorts", nargs="+")
+    parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--regimes", nargs="+", default=["full", "imbalanced", "noise_20", "patients_10"])
+    parser.add_argument("--losses", nargs="+", default=list(LOSSES), choices=list(LOSSES))
+    given = parser.parse_args()
+    paths = {name: Path(path) for name, path in (text.split("=", 1) for text in given.cohorts)}
+    done = set()
+    if given.out.exists():
+        with given.out.open(encoding="utf-8", newline="") as handle:
+            done = {(r["cohort"], r["regime"], int(r["fold"]), r["loss"]) for r in csv.DictReader(handle)}
+    opened = {n: (open_study_cohort(p), BagCache(open_bag_source(p), 2**30)) for n, p in paths.items()}
+    cells = [(f, r, n) for f in given.folds for r in given.regimes for n in opened]
+    with given.out.open("a", encoding="utf-8", newline="") as handle:
+        writer = csv.writer(handle, lineterminator="\n")
+        if handle.tell() == 0:
+            writer.writerow(COLUMNS)
+        for fold, regime, name in cells:
+            for loss in given.losses:
+                if (name, regime, fold, loss) not in done:
+                    writer.writerows(score(*opened[name], name, regime, fold, loss))
+                    handle.flush()
+
+
+def score(data, cache, name: str, regime: str, fold: int, loss: str) -> list[tuple[object, ...]]:
+    """Trains one loss in one cell; a row for each decision."""
+    classes = len(data.cohort.classes)
+    parts = prepare_parts(data.cohort, data.inner.folds[fold], REGIMES[regime], fold)
+    # The engine builds what the options name; here the cell's criterion takes the place.
+    fitting.build_loss = lambda _, count, width, counts: LOSSES[loss](count, width, counts)
+    fitted = fit_in_memory(
+        cache, parts.train, parts.validation, classes, model=ModelOptions(), loss=LossOptions(), seed=0,
+        training=TrainingOptions(epochs=REGIMES[regime].epochs, decision="none", device="cpu"),
+    )  # fmt: skip
+    known, new = (
+        distances(fitted.criterion, embed(fitted.aggregator, cache, part.slide_ids, CPU))
+        for part in (parts.validation, parts.test)
+    )
+    found = decisions(known, torch.from_numpy(parts.validation.y), new, classes)
+    scores = (-new).softmax(dim=1).numpy()
+    auroc = roc_auc_score(parts.test.y, scores if classes > 2 else scores[:, 1], multi_class="ovr")
+    share = float(getattr(fitted.criterion, "share", float("nan")))
+    rows = []
+    for decision in KEPT:
+        macro_f1 = f1_and_recall(parts.test.y, found[decision].numpy(), classes)[0]
+        rows.append(
+            (name, regime, fold, loss, *decision, round(macro_f1, 5), round(auroc, 5), round(share, 4))
+        )
+    return rows
+
+
+if __name__ == "__main__":
+    main()
