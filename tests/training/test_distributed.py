@@ -88,7 +88,13 @@ def test_two_processes_equal_one(task, kit, tmp_path):
         for name, found in load_file(tmp_path / f"calm_{number}" / MODEL_WEIGHTS).items():
             if name == "aggregator.score.bias":
                 continue  # softmax doesn't depend on it: its gradient is rounding alone, which Adam makes a step of
-            torch.testing.assert_close(found, expected[name], rtol=1e-3, atol=1e-5, msg=f"{loss.name} {name}")
+            torch.testing.assert_close(
+                found,
+                expected[name],
+                rtol=1e-3,
+                atol=1e-4,
+                msg=lambda text, name=name, loss=loss: f"{loss.name} {name}: {text}",
+            )
         ranks = [torch.load(tmp_path / f"rank_{number}_{r}.pt", weights_only=True) for r in range(2)]
         assert all(torch.equal(ranks[0][name], ranks[1][name]) for name in ranks[0])
     assert (tmp_path / "cut" / MODEL_WEIGHTS).read_bytes() == (

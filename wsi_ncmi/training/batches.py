@@ -40,6 +40,8 @@ class BagCache:
         self._dtype = torch.float32 if 4 * total <= budget_bytes else torch.float16
         self._left = budget_bytes
         self._reserved = 0
+        self._arena: Tensor | None = None
+        self._arena_used = 0
         self._kept: dict[str, Tensor] = {}
 
     def holds(self, slide_ids: Sequence[str]) -> bool:
@@ -90,9 +92,24 @@ class BagCache:
         if bag is None:
             bag = torch.from_numpy(self.source.load(slide_id)).to(self._dtype)
             if bag.nbytes <= self._left:
+                bag = self._placed(bag)
                 self._kept[slide_id] = bag
                 self._left -= bag.nbytes
         return bag
+
+    def _placed(self, bag: Tensor) -> Tensor:
+        """A bag to keep; where not all are kept, in one piece of memory.
+
+        Between bags that come and go, those that stay would leave gaps that nothing else fits into. Pages of
+        the piece that no bag has been written to take no memory.
+        """
+        if self._dtype is torch.float32:
+            return bag
+        if self._arena is None:
+            self._arena = torch.empty(self._left // bag.element_size(), dtype=bag.dtype)
+        start = self._arena_used
+        self._arena_used += bag.numel()
+        return self._arena[start : self._arena_used].view_as(bag).copy_(bag)
 
     def pack(
         self, slide_ids: Sequence[str], rows: Sequence[NDArray[np.int64] | None] | None = None

@@ -25,7 +25,7 @@ from wsi_ncmi.training.board import board_of, check_board
 from wsi_ncmi.training.checkpoint import TrainedModel, write_trained
 from wsi_ncmi.training.devices import device_of, private_torch
 from wsi_ncmi.training.identity import first_difference, run_identity
-from wsi_ncmi.training.loop import CURVE_COLUMNS, LabelledSlides, TrainingLoop
+from wsi_ncmi.training.loop import CURVE_COLUMNS, LabelledSlides, TrainingLoop, reserve_for
 from wsi_ncmi.training.options import TrainingOptions
 from wsi_ncmi.training.resume import LAST, read_resume
 from wsi_ncmi.training.scoring import embed
@@ -211,6 +211,7 @@ def _trained(
         aggregator, criterion = build_modules(
             model, loss, in_features=cache.source.width, class_counts=counts, seed=seed
         )
+        reserve_for(cache, train, training)
         if model.standardise:
             aggregator.set_input_statistics(*cache.statistics(train.slide_ids))
         aggregator.to(device)

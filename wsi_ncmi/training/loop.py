@@ -32,7 +32,7 @@ from wsi_ncmi.training.sampling import EpochSampler, draw_instances
 from wsi_ncmi.training.schedule import learning_rate_at
 from wsi_ncmi.training.scoring import embed, validation_scores
 
-__all__ = ["CURVE_COLUMNS", "LabelledSlides", "TrainingLoop"]
+__all__ = ["CURVE_COLUMNS", "LabelledSlides", "TrainingLoop", "reserve_for"]
 
 CURVE_COLUMNS = (
     "epoch", "lr", "train_loss", "val_loss", "val_macro_f1", "val_balanced_accuracy",
@@ -49,6 +49,13 @@ class LabelledSlides:
     slide_ids: tuple[str, ...]
     y: NDArray[np.int64]
     patients: NDArray[np.int64] | None = None
+
+
+def reserve_for(cache: BagCache, train: LabelledSlides, options: TrainingOptions) -> None:
+    """Leaves room in the cache's budget for the batches of a training, before any bag is kept."""
+    lengths = cache.lengths(train.slide_ids)
+    largest = np.sort(np.minimum(lengths, options.max_instances or lengths.max()))[-options.batch_size :]
+    cache.reserve(int(largest.sum()), 1 + _READ_AHEAD)
 
 
 class TrainingLoop:
@@ -89,9 +96,7 @@ class TrainingLoop:
         self._train_y = torch.from_numpy(train.y).to(self._device)
         self._validation_y = torch.from_numpy(validation.y).to(self._device)
         self._lengths = cache.lengths(train.slide_ids)
-        limit = options.max_instances or self._lengths.max()
-        largest = np.sort(np.minimum(self._lengths, limit))[-options.batch_size :]
-        cache.reserve(int(largest.sum()), 1 + _READ_AHEAD)
+        reserve_for(cache, train, options)
         self._parameters = [*aggregator.parameters(), *criterion.parameters()]
         self._optimizer = make_optimizer(self._parameters, options)
         self._average = WeightAverage(self._parameters, options.ema)
