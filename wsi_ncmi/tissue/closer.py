@@ -83,4 +83,5 @@ class CloserLook:
     def _edges(self, part: slice, scale: float, most: int) -> NDArray[np.float64]:
         count = (part.stop - part.start) * self.factor
         edges = part.start * scale + np.arange(count + 1) * (scale / self.factor)
-        return edges.clip(0.0, float(most))
+        inside: NDArray[np.float64] = edges.clip(0.0, float(most))
+        return inside

@@ -140,9 +140,11 @@ class FoldWindow:
         other = _other_hue(fold, hue, stain.solid(green, inside), direction, fine_um)
         counts = self._sums(fold[core].astype(np.float32))
         strength, foreign = (
-            self._sums(np.where(fold, plane, 0.0)[core]) / np.maximum(counts, 1.0) for plane in (ridge, other)
+            (self._sums(np.where(fold, plane, 0.0)[core]) / np.maximum(counts, 1.0)).astype(np.float32)
+            for plane in (ridge, other)
         )
-        return counts / np.float32(self.factor**2), strength, foreign
+        share: NDArray[np.float32] = counts / np.float32(self.factor**2)
+        return share, strength, foreign
 
     def _finer(self, plane: NDArray[np.bool_]) -> NDArray[np.bool_]:
         part = plane[self.rows, self.columns]
@@ -174,7 +176,8 @@ def _other_hue(
         rows, columns = rows.clip(0, hue.shape[0] - 1), columns.clip(0, hue.shape[1] - 1)
         known = solid[rows, columns]
         total: NDArray[np.float64] = (hue[rows, columns] * known).sum(axis=1)
-        return total / np.maximum(known.sum(axis=1), 1)
+        means: NDArray[np.float64] = total / np.maximum(known.sum(axis=1), 1)
+        return means
 
     middle = mean(0.0)
     other = np.zeros(fold.shape, np.float32)
