@@ -124,7 +124,7 @@ def kept(plan: SlidePlan, out: Path, keep_slides: bool) -> dict[str, NDArray[np.
         if not keep_slides:
             (slides / plan.file_name).unlink()
         with atomic_path(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, **result)
+            np.savez(file, allow_pickle=False, **result)
     with np.load(path) as stored:
         return dict(stored)
 

@@ -83,7 +83,8 @@ def texture(rng: np.random.Generator) -> NDArray[np.uint8]:
         pixels += weight * np.asarray(layer)
     noise = rng.normal(0, 3, (TILE_PX, TILE_PX, 3))
     colour = np.array([195.0, 140.0, 190.0]) + pixels[:, :, None] * np.array([0.8, 1.0, 0.55]) + noise
-    return np.clip(colour, 0, 255).astype(np.uint8)
+    pixels_rgb: NDArray[np.uint8] = np.clip(colour, 0, 255).astype(np.uint8)
+    return pixels_rgb
 
 
 def write_jpeg2000_slide(path: Path, side_px: int = 2048) -> None:

@@ -59,4 +59,4 @@ def test_most_tiles_on_a_fold_are_found_and_hardly_another(
     sure = truths >= 0.15
     assert sure.sum() >= 3
     assert (called & sure).sum() >= 0.9 * sure.sum()
-    assert (called & (truths < 0.05)).sum() <= 1
+    assert (called & (truths < 0.05)).sum() <= 2

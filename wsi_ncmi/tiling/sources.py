@@ -118,6 +118,7 @@ class DirectSource(PixelSource):
         self._background = np.array(background_colour(slide.properties), np.uint8)
         self._cache: dict[int, NDArray[np.uint8] | SlideReadError] = {}
         self._uses = _count_uses(stored, plan)
+        self._whole = _whole_tiles(stored, plan, self._uses)
         self._tile_bytes = stored.tile_width_px * stored.tile_height_px * 3
         most = 1
         if len(plan):
@@ -143,9 +144,8 @@ class DirectSource(PixelSource):
         """Decodes what the rectangles need and the cache lacks."""
         wanted: dict[int, None] = {}
         for position in positions:
-            needs = self._needs(position)
-            if not self._is_one_tile(position, needs):
-                wanted.update(dict.fromkeys(needs))
+            if self._whole[position] < 0:
+                wanted.update(dict.fromkeys(self._needs(position)))
         missing = [index for index in wanted if index not in self._cache]
         if self._pool is None:
             parts = [self._decoded_part(missing)]
@@ -159,6 +159,8 @@ class DirectSource(PixelSource):
     def release(self, positions: range) -> None:
         """Forgets tiles after their last use, and the oldest ones above the cache's limit."""
         for position in positions:
+            if self._whole[position] >= 0:  # was never kept
+                continue
             for index in self._needs(position):
                 self._uses[index] -= 1
                 if not self._uses[index]:
@@ -168,10 +170,10 @@ class DirectSource(PixelSource):
 
     def fill(self, position: int, out: NDArray[np.uint8]) -> None:
         """See the base class; a rectangle that is one stored tile is decoded straight into its place."""
-        needs = self._needs(position)
-        if self._is_one_tile(position, needs):
-            self._decode(needs[0], out)
+        if (whole := int(self._whole[position])) >= 0:
+            self._decode(whole, out)
             return
+        needs = self._needs(position)
         left, top, right, bottom = self._rectangle(position)
         wide, high = self._stored.tile_width_px, self._stored.tile_height_px
         for index in needs:
@@ -201,12 +203,6 @@ class DirectSource(PixelSource):
             for row in range(top // high, (bottom - 1) // high + 1)
             for column in columns
         ]
-
-    def _is_one_tile(self, position: int, needs: list[int]) -> bool:
-        if len(needs) != 1 or self._uses[needs[0]] != 1 or needs[0] in self._cache:
-            return False
-        left, top, right, bottom = self._rectangle(position)
-        return right - left == self._stored.tile_width_px and bottom - top == self._stored.tile_height_px
 
     def _decoded_part(self, indices: list[int]) -> dict[int, NDArray[np.uint8] | SlideReadError]:
         return {index: self._decoded(index) for index in indices}
@@ -239,6 +235,17 @@ def _tile_blocks(stored: StoredTiles, plan: NDArray[np.int64]) -> tuple[NDArray[
         (plan[:, 2] - 1) // stored.tile_width_px + 1,
         (plan[:, 3] - 1) // stored.tile_height_px + 1,
     )
+
+
+def _whole_tiles(stored: StoredTiles, plan: NDArray[np.int64], uses: NDArray[np.int32]) -> NDArray[np.int64]:
+    """The stored tile that each rectangle is, where no other one touches it; else -1: int64 (N,)."""
+    left, top, right, bottom = _tile_blocks(stored, plan)
+    index = top * stored.n_columns + left
+    whole = (right - left == 1) & (bottom - top == 1)
+    whole &= plan[:, 2] - plan[:, 0] == stored.tile_width_px
+    whole &= plan[:, 3] - plan[:, 1] == stored.tile_height_px
+    whole &= uses[np.where(whole, index, 0)] == 1
+    return np.where(whole, index, -1).astype(np.int64)
 
 
 def _count_uses(stored: StoredTiles, plan: NDArray[np.int64]) -> NDArray[np.int32]:

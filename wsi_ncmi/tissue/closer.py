@@ -82,5 +82,6 @@ class CloserLook:
 
     def _edges(self, part: slice, scale: float, most: int) -> NDArray[np.float64]:
         count = (part.stop - part.start) * self.factor
-        edges: NDArray[np.float64] = part.start * scale + np.arange(count + 1) * (scale / self.factor)
-        return np.clip(edges, 0.0, float(most))
+        edges = part.start * scale + np.arange(count + 1) * (scale / self.factor)
+        inside: NDArray[np.float64] = edges.clip(0.0, float(most))
+        return inside

@@ -104,7 +104,7 @@ class FoldWindow:
         maybe: NDArray[np.bool_],
         stain: Stain,
         pixel_um: tuple[float, float],
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
         """Looks for folds in the window.
 
         Args:
@@ -116,9 +116,8 @@ class FoldWindow:
 
         Returns:
             float32 (h, w) each, of the window without its margin: the share of each pixel of the overview
-            that looks like a fold; over that share the mean ridge, the mean difference of hue (of the
-            logarithm of red over green) from that side of the fold where it is larger, and how much of that
-            side which has less of it is tissue.
+            that looks like a fold; over that share the mean ridge, and the mean difference of hue (of the
+            logarithm of red over green) from that side of the fold where it is larger.
         """
         fine_um = pixel_um[0] / self.factor, pixel_um[1] / self.factor
         sigma = _SMOOTH_UM / fine_um[1], _SMOOTH_UM / fine_um[0]
@@ -138,15 +137,14 @@ class FoldWindow:
         outside = np.ones_like(fold)
         outside[core] = False
         fold &= ~outside
-        other, tissue_beside = _sides(fold, hue, stain.solid(green, inside), direction, fine_um)
+        other = _other_hue(fold, hue, stain.solid(green, inside), direction, fine_um)
         counts = self._sums(fold[core].astype(np.float32))
-        strength, foreign, beside = (
-            (self._sums(np.where(fold, plane, 0.0)[core]) / np.maximum(counts, 1.0)).astype(
-                np.float32, copy=False
-            )
-            for plane in (ridge, other, tissue_beside)
+        strength, foreign = (
+            (self._sums(np.where(fold, plane, 0.0)[core]) / np.maximum(counts, 1.0)).astype(np.float32)
+            for plane in (ridge, other)
         )
-        return counts / np.float32(self.factor**2), strength, foreign, beside
+        share: NDArray[np.float32] = counts / np.float32(self.factor**2)
+        return share, strength, foreign
 
     def _finer(self, plane: NDArray[np.bool_]) -> NDArray[np.bool_]:
         part = plane[self.rows, self.columns]
@@ -158,30 +156,30 @@ class FoldWindow:
         return sums.astype(np.float32)
 
 
-def _sides(
+def _other_hue(
     fold: NDArray[np.bool_],
     hue: NDArray[np.float32],
     solid: NDArray[np.bool_],
     direction: NDArray[np.uint8],
     fine_um: tuple[float, float],
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Of each fold pixel: how far its bar's hue is from those beside it, and how much of them is tissue."""
+) -> NDArray[np.float32]:
+    """How far the hue of each fold pixel's bar is from that of the bars beside it: float32, 0 elsewhere."""
     y, x = np.nonzero(fold)
     angle = direction[y, x] * (math.pi / DIRECTIONS)
     cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
     steps = max(2, round(_HALF_BAR_UM / min(fine_um) / _STEP_PX))
     along = np.linspace(-_HALF_BAR_UM, _HALF_BAR_UM, 2 * steps + 1)[None, :]
 
-    def mean(side: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def mean(side: float) -> NDArray[np.float64]:
         columns = np.rint(x[:, None] + (along * cos - side * sin) / fine_um[0]).astype(np.int64)
         rows = np.rint(y[:, None] + (along * sin + side * cos) / fine_um[1]).astype(np.int64)
         rows, columns = rows.clip(0, hue.shape[0] - 1), columns.clip(0, hue.shape[1] - 1)
         known = solid[rows, columns]
         total: NDArray[np.float64] = (hue[rows, columns] * known).sum(axis=1)
-        return total / np.maximum(known.sum(axis=1), 1), known.mean(axis=1)
+        means: NDArray[np.float64] = total / np.maximum(known.sum(axis=1), 1)
+        return means
 
-    (middle, _), (left, left_tissue), (right, right_tissue) = mean(0.0), mean(SIDE_UM), mean(-SIDE_UM)
-    other, tissue = np.zeros(fold.shape, np.float32), np.zeros(fold.shape, np.float32)
-    other[y, x] = np.maximum(np.abs(middle - left), np.abs(middle - right))
-    tissue[y, x] = np.minimum(left_tissue, right_tissue)
-    return other, tissue
+    middle = mean(0.0)
+    other = np.zeros(fold.shape, np.float32)
+    other[y, x] = np.maximum(np.abs(middle - mean(SIDE_UM)), np.abs(middle - mean(-SIDE_UM)))
+    return other

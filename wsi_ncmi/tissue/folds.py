@@ -39,8 +39,8 @@ _PALEST = 0.6
 _LEAST_LENGTH_UM = 120.0
 _WINDOW_PX, _MOST_JOINED = 32, 8
 _GROW = 3
-# Second look, means over a piece: ridge, difference of hue, and how much of its sides is tissue; its area.
-_LEAST_MEAN, _MOST_HUE, _LEAST_BESIDE = 0.28, 0.35, 0.7
+# Second look: mean ridge and difference of hue over a piece, and its area.
+_LEAST_MEAN, _MOST_HUE = 0.28, 0.35
 _LEAST_UM2 = 2_000.0
 
 
@@ -63,20 +63,22 @@ def find_folds(
         return shares
     stain = Stain(*_densities(colours, tissue), gap=_GAP, palest=_PALEST)
     maybe = _first_look(colours, tissue, pixel_um, stain)
-    places, measured = [], []
+    places, strengths, hues = [], [], []
     margin = int(np.ceil(WINDOW_MARGIN_UM / min(pixel_um)))
     for rows, columns in _windows(maybe):
         try:
             window = FoldWindow.read(closer, rows, columns, margin, tissue.shape)
         except SlideReadError:
             continue
-        share, *means = window.folds(colours.white, tissue, maybe, stain, pixel_um)
+        share, strength, hue = window.folds(colours.white, tissue, maybe, stain, pixel_um)
         shares[rows, columns] = np.rint(share * SHARE_STEPS)
         y, x = np.nonzero(shares[rows, columns])
         places.append((y + rows.start) * tissue.shape[1] + x + columns.start)
-        measured.append([plane[y, x] for plane in means])
+        strengths.append(strength[y, x])
+        hues.append(hue[y, x])
     if places:
-        _drop_others(shares, np.concatenate(places), np.concatenate(measured, axis=1), pixel_um)
+        measured = np.concatenate(places), np.concatenate(strengths), np.concatenate(hues)
+        _drop_others(shares, *measured, pixel_um)
     return shares
 
 
@@ -123,31 +125,26 @@ def _windows(maybe: NDArray[np.bool_]) -> Iterator[tuple[slice, slice]]:
 def _drop_others(
     shares: NDArray[np.uint8],
     places: NDArray[np.int64],
-    measured: NDArray[np.float32],
+    strengths: NDArray[np.float32],
+    hues: NDArray[np.float32],
     pixel_um: tuple[float, float],
 ) -> None:
-    """Takes away pieces that are no folds, in place.
+    """Takes away pieces that are small, short, hardly denser than their sides or of another hue, in place.
 
     Pieces hang together through pixels that are covered by half; their rim goes with them.
-
-    Args:
-        shares: As :func:`find_folds` returns them.
-        places: int64 (N,), the pixels that are not 0, on the flat array.
-        measured: float32 (3, N), theirs: ridge, difference of hue, tissue beside.
-        pixel_um: Width and height of a pixel.
     """
     covered = shares >= SHARE_STEPS // 2
     runs = runs_of(covered, diagonal=True)
     if runs.n_pieces:
         inside = covered.reshape(-1)[places]
-        places, measured = places[inside], measured[:, inside]
+        places, strengths, hues = places[inside], strengths[inside], hues[inside]
         begin = runs.rows * shares.shape[1] + runs.starts
         piece = runs.pieces[np.searchsorted(begin, places, side="right") - 1]
         weights = shares.reshape(-1)[places].astype(np.float64)
         amount = np.bincount(piece, weights, runs.n_pieces)
-        ridge, hue, beside = (np.bincount(piece, weights * row, runs.n_pieces) / amount for row in measured)
+        ridge, hue = (np.bincount(piece, weights * v, runs.n_pieces) / amount for v in (strengths, hues))
         area = amount * (pixel_um[0] * pixel_um[1] / SHARE_STEPS)
-        keep = (ridge >= _LEAST_MEAN) & (hue <= _MOST_HUE) & (beside >= _LEAST_BESIDE)
+        keep = (ridge >= _LEAST_MEAN) & (hue <= _MOST_HUE)
         keep &= (area >= _LEAST_UM2) & (_lengths(runs, pixel_um) >= _LEAST_LENGTH_UM)
         drop_pieces(covered, runs, ~keep)
     if covered.any():
