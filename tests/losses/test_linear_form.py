@@ -66,6 +66,12 @@ def test_second_derivatives(form):
     assert torch.autograd.gradgradcheck(lambda a: criterion(a, torch.tensor([0, 1, 2, 0, 1])), z)
 
 
+def test_symbols_that_all_centroids_share_have_no_gradient():
+    criterion = NCMILoss(3, 16)  # 8 symbols: the first and the fifth are on for all of the 3 classes
+    criterion(torch.randn(32, 16), torch.arange(32) % 3).backward()
+    assert criterion.head.bias.grad.nonzero().flatten().tolist() == [1, 2, 3, 5, 6, 7]
+
+
 @pytest.mark.parametrize("scale", [100.0, 1e4])
 def test_large_scores_stay_finite(scale):
     u = (torch.tensor([[1.0, -1.0, 1.0], [-1.0, 1.0, 1.0]]) * scale).requires_grad_()

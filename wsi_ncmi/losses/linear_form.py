@@ -17,14 +17,18 @@ __all__ = ["class_lines", "linear_log_form"]
 
 
 def class_lines(log_s: Tensor, tau: float) -> tuple[Tensor, Tensor]:
-    """What makes −KL(s_j‖p)/τ of log p: the matrix s/τ (C, m) and the negative entropies of s over τ (C,).
+    """What makes KL(s_0‖p)/τ − KL(s_j‖p)/τ of log p: a matrix (C, m) and an offset (C,).
+
+    Class 0 is subtracted from all, which a softmax doesn't see: so a symbol that all centroids share has no
+    gradient at all. Otherwise it had one of rounding errors alone, of which Adam makes whole steps.
 
     Args:
         log_s: Log-centroids (C, m).
         tau: Temperature τ.
     """
     words = log_s.exp() / tau
-    return words, -(words * log_s).sum(dim=1)
+    offset = -(words * log_s).sum(dim=1)
+    return words - words[:1], offset - offset[:1]
 
 
 def linear_log_form(
