@@ -40,7 +40,8 @@ from wsi_ncmi.tiling import GridOptions, TileGrid, TileReader, TileSelection
 SIDE_PX = 8192
 TILE_PX = 256
 ROUNDS = 15
-BATCH = 64
+# A batch of 64 tiles is 12 MB of fresh memory each time, which costs 7 %; extraction takes 16 by default.
+BATCH = 32
 MPP = Mpp(0.25, 0.25, "benchmark")
 
 
