@@ -89,7 +89,7 @@ def decisions(known: Tensor, y: Tensor, new: Tensor, classes: int) -> dict[tuple
     """(balance, ridge) → predicted classes of the new slides."""
     found = {("none", "none"): new.argmin(dim=1)}
     for balance in (0.0, 0.25, 0.5, 0.75, 1.0):
-        for ridge in (1.0, 5.0, 20.0):
+        for ridge in (1.0, 5.0, 20.0, 60.0):
             decision = CalibratedDecision(classes, 1.0, ridge=ridge).double()
             decision.fit(known, y, balance)
             found[f"{balance:g}", f"{ridge:g}"] = decision(new).argmax(dim=1)

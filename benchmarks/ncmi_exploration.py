@@ -22,18 +22,20 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import wsi_ncmi.training.fitting as fitting
+import wsi_ncmi.training.loop as loop
 from wsi_ncmi.cohorts import open_bag_source
 from wsi_ncmi.jobs.study.regimes import REGIMES, prepare_parts
 from wsi_ncmi.jobs.study.run import open_study_cohort
 from wsi_ncmi.losses import LossOptions, NCMILoss, build_loss
 from wsi_ncmi.losses.base import Criterion, project
+from wsi_ncmi.losses.decision import CalibratedDecision
 from wsi_ncmi.losses.functional import generalised_log
 from wsi_ncmi.mil import ModelOptions
 from wsi_ncmi.training import BagCache, TrainingOptions, fit_in_memory
-from wsi_ncmi.training.scoring import embed, f1_and_recall
+from wsi_ncmi.training.scoring import embed, f1_and_recall, validation_scores
 
 COLUMNS = ("cohort", "regime", "fold", "loss", "balance", "ridge", "macro_f1", "auroc", "contamination")
-KEPT = (("none", "none"), ("0.75", "5"), ("0.75", "20"))
+KEPT = (("none", "none"), ("0.5", "20"), ("0.75", "5"), ("0.75", "20"), ("0.75", "60"))
 
 
 class GeneralisedCrossEntropy(Criterion):
@@ -110,17 +112,55 @@ def _orthogonal(q: float) -> Make:
 LOSSES: dict[str, Make] = {
     "ce": _built(name="ce"),
     "wce": _built(name="weighted_ce"),
+    "ls.2": _built(name="label_smoothing", label_smoothing=0.2),
     "gce.7": lambda classes, width, counts: GeneralisedCrossEntropy(classes, width, 0.7),
     "orth.5": _orthogonal(0.5),
     "orth.3": _orthogonal(0.3),
+    "orth.15": _orthogonal(0.15),
     "orth0": _orthogonal(0.0),
     "mixce": _contaminated(0.2, 0.98, None),
     "mixce.3m": _contaminated(0.3, 0.995, None),
     "fixce.2": _contaminated(0.2, 1.0, None),
     "mixorth": _contaminated(0.2, 0.98, {}),
+    "fixorth.1": _contaminated(0.1, 1.0, {}),
     "fixorth.2": _contaminated(0.2, 1.0, {}),
+    "lr1e-3": _orthogonal(0.15),
+    "lr2e-3": _orthogonal(0.15),
+    "T.5": _built(preset="log_reverse", power=0.15, temperature=0.5),
+    "T2": _built(preset="log_reverse", power=0.15, temperature=2.0),
+    "tau.5": _built(preset="log_reverse", power=0.15, tau=0.5),
+    "tau2": _built(preset="log_reverse", power=0.15, tau=2.0),
+    "m16": _built(preset="log_reverse", power=0.15, symbols=16),
+    "m32": _built(preset="log_reverse", power=0.15, symbols=32),
+    "k1.5": _built(preset="log_reverse", power=0.15, code_scale=1.5),
+    "k6": _built(preset="log_reverse", power=0.15, code_scale=6.0),
+    "softmax": _built(preset="log_reverse", power=0.15, symbol_map="softmax"),
+    "shift.5": _built(preset="log_reverse", power=0.15, prior_shift=0.5),
+    "q0 tau.5": _built(preset="log_reverse", power=0.0, tau=0.5),
+    "q.3 tau.5": _built(preset="log_reverse", power=0.3, tau=0.5),
+    "q.15 tau.25": _built(preset="log_reverse", power=0.15, tau=0.25),
+    "q.15 m32 tau.125": _built(preset="log_reverse", power=0.15, tau=0.125, symbols=32),
+    "q.15 tau.125": _built(preset="log_reverse", power=0.15, tau=0.125),
+    "q.3 tau.25": _built(preset="log_reverse", power=0.3, tau=0.25),
+    "fix.1 tau.5": _contaminated(0.1, 1.0, {"tau": 0.5}),
+    "decided q.15 tau.5": _built(preset="log_reverse", power=0.15, tau=0.5),
+    "decided ce": _built(name="ce"),
     "mixsim": _contaminated(0.2, 0.98, {"code_words": "simplex"}),
 }
+
+
+def _decided_scores(criterion: Criterion, z: Tensor, y: Tensor) -> dict[str, float]:
+    """Scores of a part by which the epoch is chosen, macro-F1 after the decision was fitted to that part."""
+    scores = validation_scores(criterion, z, y)
+    known = distances(criterion, z)
+    decision = CalibratedDecision(criterion.num_classes, 1.0, ridge=20.0).double()
+    decision.fit(known, y, 0.75)
+    found = decision(known).argmax(dim=1).numpy()
+    return {**scores, "val_macro_f1": f1_and_recall(y.numpy(), found, criterion.num_classes)[0]}
+
+
+RATES = {"lr1e-3": 1e-3, "lr2e-3": 2e-3}
+"""Rates of AdamW other than 5e-4."""
 
 
 def main() -> None:
@@ -158,9 +198,12 @@ def score(data, cache, name: str, regime: str, fold: int, loss: str) -> list[tup
     parts = prepare_parts(data.cohort, data.inner.folds[fold], REGIMES[regime], fold)
     # The engine builds what the options name; here the cell's criterion takes the place.
     fitting.build_loss = lambda _, count, width, counts: LOSSES[loss](count, width, counts)
+    loop.validation_scores = _decided_scores if loss.startswith("decided") else validation_scores
     fitted = fit_in_memory(
         cache, parts.train, parts.validation, classes, model=ModelOptions(), loss=LossOptions(), seed=0,
-        training=TrainingOptions(epochs=REGIMES[regime].epochs, decision="none", device="cpu"),
+        training=TrainingOptions(
+            epochs=REGIMES[regime].epochs, learning_rate=RATES.get(loss, 5e-4), decision="none", device="cpu"
+        ),
     )  # fmt: skip
     known, new = (
         distances(fitted.criterion, embed(fitted.aggregator, cache, part.slide_ids, CPU))

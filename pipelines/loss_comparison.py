@@ -5,7 +5,7 @@
 
 The first form does what ``wsi-ncmi compare`` does. FEATURES carries its labels (a packed .npz), or add
 ``labels=FILE.csv``. The second runs the study of ``docs/ncmi-protocol.md``; STAGE is explore, sensitivity,
-tune, choose, confirm or tables. It goes on where it was stopped: ``--minutes 30`` is a chunk.
+ablation, tune, choose, confirm or tables. It goes on where it was stopped: ``--minutes 30`` is a chunk.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from wsi_ncmi.jobs import JobResult
 from wsi_ncmi.jobs.comparison import train_configured
 from wsi_ncmi.jobs.study import study_stage
+from wsi_ncmi.jobs.study.plan import STAGES
 from wsi_ncmi.progress import progress_for
 
 LOSSES = ["ncmi", "ce", "weighted_ce"]
@@ -32,7 +33,7 @@ def main(arguments: list[str]) -> JobResult:
 def study(arguments: list[str]) -> JobResult:
     """Runs a stage of the study."""
     parser = argparse.ArgumentParser(prog="loss_comparison.py study")
-    parser.add_argument("stage", choices=("explore", "sensitivity", "tune", "choose", "confirm", "tables"))
+    parser.add_argument("stage", choices=(*STAGES, "choose", "tables"))
     parser.add_argument("out", type=Path)
     parser.add_argument("cohorts", nargs="*", metavar="NAME=FEATURES")
     parser.add_argument("--regimes", type=lambda text: text.split(","), default=None)

@@ -86,11 +86,23 @@ def test_paper_preset_equals_the_slow_loop(classes):
     assert got == pytest.approx(expected, rel=1e-6)
 
 
+def test_a_symbol_of_the_default_weighs_alike_whatever_their_number():
+    pulls = []
+    for symbols in (8, 32):  # the words of 32 symbols repeat those of 8
+        criterion = NCMILoss(3, None, symbols=symbols)
+        u = torch.zeros(6, symbols, requires_grad=True)
+        criterion(u, torch.arange(6) % 3).backward()
+        pulls.append(u.grad[:, :8])
+        assert criterion.tau == 2 / symbols
+    assert torch.allclose(*pulls, atol=1e-7)
+    assert pulls[0].abs().max() > 1e-3
+
+
 @pytest.mark.parametrize("preset", ["log", "log_reverse"])
 def test_log_form_is_concentration_minus_a_soft_minimum(preset):
     criterion = NCMILoss(3, 6, preset=preset, tau=0.3).double().eval()
     z, y = torch.randn(5, 6, dtype=torch.float64), torch.tensor([0, 1, 2, 1, 1])
-    d, tau = criterion.distances(z), criterion.form.tau
+    d, tau = criterion.distances(z), criterion.tau
     expected = sum(
         d[i, y[i]].item() / tau + math.log(sum(math.exp(-x / tau) for x in d[i].tolist())) for i in range(5)
     )

@@ -65,6 +65,7 @@ class NCMILoss(Criterion):
     Attributes:
         form: The resolved form.
         symbols: Number of symbols m.
+        tau: Temperature of the log form that is in force.
 
     Raises:
         InputError: Unknown preset or setting, fewer symbols than classes, or class counts that are missing.
@@ -89,7 +90,7 @@ class NCMILoss(Criterion):
         in_features: int | None = None,
         preset: str = "default",
         *,
-        ridge: float = 5.0,
+        ridge: float = 20.0,
         class_counts: Sequence[int] | None = None,
         **overrides: Any,
     ) -> None:
@@ -122,7 +123,8 @@ class NCMILoss(Criterion):
         elif form.code_words == "means" and form.means_update == "bank":
             self.means = MemoryBank(form.bank_size, self.symbols)
         self._set_prior(class_counts)
-        self.decision = CalibratedDecision(num_classes, 1 / form.tau if form.ratio == "log" else 1.0, ridge)
+        self.tau = 2 / self.symbols if form.tau is None else form.tau
+        self.decision = CalibratedDecision(num_classes, 1 / self.tau if form.ratio == "log" else 1.0, ridge)
         exact = form.code_words == "means" and form.means_update == "epoch"
         self.needs_epoch_pass = exact or form.decision_means
         self.fits_decision = True
@@ -213,7 +215,7 @@ class NCMILoss(Criterion):
         form = self.form
         learned = form.code_words == "learned"
         log_s = (self._learned_centroids() if learned else self.log_centroids).to(u.dtype)
-        words, offset = class_lines(log_s, form.tau)
+        words, offset = class_lines(log_s, self.tau)
         sigmax = form.symbol_map == "sigmax"
         if learned or torch.compiler.is_compiling():  # a compiler fuses by itself
             return self._log_form(linear(logsigmoid(u) if sigmax else u, words, offset), y)
@@ -224,8 +226,8 @@ class NCMILoss(Criterion):
 
     def _log_form_scores(self, log_p: Tensor, log_s: Tensor) -> Tensor:
         if self.form.direction == "sample_to_code":
-            return log_p.exp() @ (log_s / self.form.tau).T
-        return functional.kl_to_centroids(log_p, log_s, self.form.direction) / -self.form.tau
+            return log_p.exp() @ (log_s / self.tau).T
+        return functional.kl_to_centroids(log_p, log_s, self.form.direction) / -self.tau
 
     def distances(self, z: Tensor) -> Tensor:
         """Divergences (B, C) from the centroids of the decision, in nats."""

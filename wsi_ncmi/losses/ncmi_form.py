@@ -33,7 +33,8 @@ class NCMIForm:
         separation: Γ of the ratios, ``centroid`` or ``pairwise``.
         own_term_in_mean: Γ's centroid form divides its sum over j ≠ y by C, not by C − 1 (public code).
         direction: The divergence of the log form and of the decision, KL(p ‖ s) or KL(s ‖ p).
-        tau: Temperature of the log form.
+        tau: Temperature of the log form; None: 2/m, at which a symbol weighs as much in the class scores
+            whatever the number of symbols. KL is a mean over them: at a fixed τ gradients shrink as m grows.
         centring: Whether the running mean is subtracted from the scores.
         centring_momentum: Weight of the past in the running mean.
         centring_start: How the running mean starts, see ``RunningCentre``.
@@ -60,7 +61,7 @@ class NCMIForm:
     separation: Literal["centroid", "pairwise"] = "centroid"
     own_term_in_mean: bool = False
     direction: Literal["sample_to_code", "code_to_sample"] = "sample_to_code"
-    tau: float = 1.0
+    tau: float | None = 1.0
     centring: bool = False
     centring_momentum: float = 0.99
     centring_start: Literal["cumulative", "batch"] = "cumulative"
@@ -86,9 +87,9 @@ class NCMIForm:
 _LOG = NCMIForm(ratio="log")
 _LOG_REVERSE = NCMIForm(ratio="log", direction="code_to_sample", code_scale=3.0, temperature=1.0)
 PRESETS: Mapping[str, NCMIForm] = {
-    # The generalised logarithm half way to bounded, and a decision that nearly levels the classes:
-    # provisional, from inner validation (docs/ncmi.md).
-    "default": replace(_LOG_REVERSE, power=0.5, decision_balance=0.75),
+    # Chosen on inner validation (docs/ncmi-protocol.md): a logarithm that hardly saturates, since the code
+    # words alone make it robust, and a decision that nearly levels the classes.
+    "default": replace(_LOG_REVERSE, tau=None, power=0.15, decision_balance=0.75),
     "log": _LOG,
     "log_reverse": _LOG_REVERSE,
     "ratio": NCMIForm(code_scale=3.0),
@@ -119,7 +120,8 @@ def resolve_form(preset: str, overrides: Mapping[str, Any]) -> NCMIForm:
         if name not in known:
             raise InputError(f"NCMI has no setting '{name}'; choose among {', '.join(sorted(known))}.")
     form = replace(PRESETS[preset], **{k: v for k, v in overrides.items() if v is not None})
-    if min(form.temperature, form.tau, form.code_scale) <= 0 or not 0 <= form.centring_momentum <= 1:
+    tau = 1.0 if form.tau is None else form.tau
+    if min(form.temperature, tau, form.code_scale) <= 0 or not 0 <= form.centring_momentum <= 1:
         raise InputError(
             "NCMI's temperature, tau and code_scale must be above 0 and centring_momentum within [0, 1], got "
             f"{form.temperature}, {form.tau}, {form.code_scale}, {form.centring_momentum}."

@@ -76,7 +76,7 @@ class LossOptions:
     balance: Annotated[float, Field(ge=0, le=1)] | None = None
     prior_shift: _NotNegative | None = None
     decision_balance: Annotated[float, Field(ge=0, le=1)] | None = None
-    ridge: _Positive = 5.0
+    ridge: _Positive = 20.0
     focal_gamma: _NotNegative = 2.0
     label_smoothing: _Fraction = 0.1
     poly_epsilon: float = 1.0

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from wsi_ncmi.cohorts import open_bag_source
 from wsi_ncmi.errors import InputError
 from wsi_ncmi.jobs.study import StudyRequest, run_study, study_stage
-from wsi_ncmi.jobs.study.exploration import exploration_settings, sensitivity_settings
-from wsi_ncmi.jobs.study.grid import GRID
+from wsi_ncmi.jobs.study.exploration import ablation_settings, exploration_settings, sensitivity_settings
+from wsi_ncmi.jobs.study.grid import ABLATIONS, GRID
 from wsi_ncmi.jobs.study.regimes import REGIMES, prepare_parts
 from wsi_ncmi.jobs.study.run import open_study_cohort
 from wsi_ncmi.jobs.study.statistics import Cells, compare_with_rivals
@@ -48,12 +49,32 @@ def packed(tmp_path_factory) -> Path:
 
 
 def test_the_grid_gives_every_loss_the_same_budget():
-    assert list(GRID) == [info.name for info in list_losses()]
+    assert list(GRID) == [*(info.name for info in list_losses()), *ABLATIONS]
     assert {len(settings) for settings in GRID.values()} == {6}
-    for settings in (*GRID.values(), exploration_settings(), sensitivity_settings()):
+    for settings in (*GRID.values(), exploration_settings(), sensitivity_settings(), ablation_settings()):
         assert len(settings) == len({(setting.loss, setting.name) for setting in settings})
         for setting in settings:
             build_loss(setting.options, 3, 8, [5, 4, 3])
+
+
+def test_the_ablation_is_the_generalised_cross_entropy_of_a_plain_softmax():
+    torch.manual_seed(0)
+    z, y = torch.randn(7, 8), torch.arange(7) % 3
+    for setting in GRID["generalised_ce"]:
+        criterion, q = build_loss(setting.options, 3, 8, [5, 4, 3]), setting.options.power
+        own = criterion.head(z)[:, :3].softmax(dim=1).gather(1, y[:, None])
+        assert criterion(z, y).item() == pytest.approx(((1 - own**q) / q).mean().item(), rel=1e-5)
+
+
+def test_the_sampler_of_a_setting_is_the_one_that_trains(packed, tmp_path):
+    even = replace(GRID["ce"][0], name="even", sampler="class_balanced")
+    request = StudyRequest(
+        features={"bags": packed}, out=tmp_path, settings=[GRID["ce"][0], even], regimes=("imbalanced",),
+        folds=(0,), **SMALL,
+    )  # fmt: skip
+    run_study(request)
+    table = pd.read_csv(tmp_path / "tune.csv").set_index("setting")
+    assert table.loc["even", "nll"] != table.loc[GRID["ce"][0].name, "nll"]
 
 
 def test_regimes_change_training_and_validation_and_never_the_test(packed):

@@ -7,7 +7,7 @@ from typing import Any
 from wsi_ncmi.jobs.study.grid import Setting
 from wsi_ncmi.losses import LossOptions
 
-__all__ = ["exploration_settings", "sensitivity_settings"]
+__all__ = ["ablation_settings", "exploration_settings", "sensitivity_settings"]
 
 
 def _ncmi(name: str, rate: float = 5e-4, **values: Any) -> Setting:
@@ -57,8 +57,40 @@ def exploration_settings() -> tuple[Setting, ...]:
 
 
 def sensitivity_settings() -> tuple[Setting, ...]:
-    """The default with one of temperature and symbols changed at a time."""
+    """The default with one of temperature, symbols and q changed at a time."""
     return (
-        *(_ncmi(f"T={t:g}", temperature=t) for t in (0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0)),
+        *(_ncmi(f"T={t:g}", temperature=t) for t in (0.1, 0.25, 0.5, 1.0, 2.0, 4.0)),
         *(_ncmi(f"m={m}", symbols=m) for m in (4, 8, 16, 32, 64)),
+        *(_ncmi(f"q={q:g}", power=q) for q in (-0.5, 0.0, 0.3, 0.6, 1.0)),
     )
+
+
+def ablation_settings() -> tuple[Setting, ...]:
+    """The default with one part replaced or left out at a time, and the other ratios."""
+    means: dict[str, Any] = {"code_words": "means"}
+    level: dict[str, Any] = {"temperature": 1.0, "power": 0.15, "decision_balance": 0.75}
+    return (
+        _ncmi("default"),
+        _ncmi("map: softmax", symbol_map="softmax"),
+        _ncmi("temperature: tau=1", tau=1.0),
+        _ncmi("centring", centring=True),
+        _ncmi("normalisation: l2", normalise="l2", temperature=0.2),
+        _ncmi("code words: simplex", code_words="simplex"),
+        _ncmi("code words: identity", code_words="identity"),
+        _ncmi("code words: learned", code_words="learned"),
+        _ncmi("alternating: epoch passes", **means, means_update="epoch"),
+        _ncmi("alternating: running means", **means, means_update="running"),
+        _ncmi("alternating: memory bank", **means, means_update="bank"),
+        _ncmi("direction: KL(p|s)", direction="sample_to_code"),
+        _ncmi("ratio: sample", preset="ratio", **level),
+        _ncmi("ratio: batch, centroid", preset="ratio", ratio="batch", **level),
+        _ncmi("ratio: batch, pairwise, running means", preset="ratio", ratio="batch", separation="pairwise",
+              **means, means_update="running", **level),
+        _ncmi("paper", preset="paper"),
+        _ncmi("decision: prior kept", decision_balance=0.0),
+        _ncmi("decision: ridge 1", ridge=1.0),
+        _ncmi("prior shift 0.5", prior_shift=0.5),
+        _ncmi("class weights 0.5", balance=0.5),
+        Setting(loss="ncmi", name="sampler: class-balanced", options=LossOptions(name="ncmi"),
+                sampler="class_balanced"),
+    )  # fmt: skip

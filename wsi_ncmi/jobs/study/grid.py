@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from wsi_ncmi.losses import LossOptions
 
-__all__ = ["GRID", "Setting", "describe_grid"]
+__all__ = ["ABLATIONS", "GRID", "Setting", "describe_grid"]
 
 _RATES = (5e-4, 1e-3)
 
@@ -23,6 +23,7 @@ class Setting:
         options: The loss.
         learning_rate: Peak rate of AdamW.
         weight_decay: Decoupled decay.
+        sampler: How the bags of an epoch are drawn, see ``TrainingOptions``.
     """
 
     loss: str
@@ -30,14 +31,17 @@ class Setting:
     options: LossOptions
     learning_rate: float = 5e-4
     weight_decay: float = 1e-2
+    sampler: Literal["shuffle", "class_balanced", "patient_balanced"] = "shuffle"
 
 
-def _settings(loss: str, variants: Sequence[Mapping[str, Any]]) -> tuple[Setting, ...]:
+def _settings(
+    loss: str, variants: Sequence[Mapping[str, Any]], kind: str | None = None, **common: Any
+) -> tuple[Setting, ...]:
     return tuple(
         Setting(
             loss=loss,
             name=f"{_words(values)} lr={rate:g}",
-            options=LossOptions(name=loss, **values),
+            options=LossOptions(name=kind or loss, **common, **values),
             learning_rate=rate,
         )
         for values in variants
@@ -64,7 +68,7 @@ def _without_own(loss: str) -> tuple[Setting, ...]:
 
 
 GRID: Mapping[str, tuple[Setting, ...]] = {
-    "ncmi": _settings("ncmi", [{"power": 0.2}, {"power": 0.5}, {"power": 0.8}]),
+    "ncmi": _settings("ncmi", [{"power": 0.0}, {"power": 0.15}, {"power": 0.3}]),
     "ce": _without_own("ce"),
     "weighted_ce": _without_own("weighted_ce"),
     "focal": _settings("focal", [{"focal_gamma": g} for g in (0.5, 1.0, 2.0)]),
@@ -86,7 +90,16 @@ GRID: Mapping[str, tuple[Setting, ...]] = {
     "cmic": _settings(
         "cmic", [{"cmi_weight": a, "gamma_weight": b} for a, b in ((0.1, 0.02), (0.5, 0.1), (1.0, 0.2))]
     ),
+    # No rival but an ablation: NCMI without its code words and its map, everything else equal, which is the
+    # generalised cross-entropy of Zhang & Sabuncu (arXiv 1805.07836) on a plain softmax.
+    "generalised_ce": _settings(
+        "generalised_ce", [{"power": q} for q in (0.3, 0.5, 0.7)], "ncmi", preset="log_reverse",
+        symbol_map="softmax", code_words="identity", code_scale=30.0, decision_balance=0.75,
+    ),
 }  # fmt: skip
+
+ABLATIONS = ("generalised_ce",)
+"""Losses of the grid that are forms of NCMI: compared with it, but never its strongest rival."""
 
 
 def describe_grid(settings: Sequence[Setting]) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from wsi_ncmi.jobs.study.regimes import Regime
 
 __all__ = ["KEY", "STAGES", "StudyRun", "inner_folds", "plan_study"]
 
-STAGES = ("explore", "sensitivity", "tune", "confirm")
+STAGES = ("explore", "sensitivity", "ablation", "tune", "confirm")
 """All but ``confirm`` score on parts of the training slides only; ``confirm`` opens the test folds."""
 
 KEY = ("stage", "cohort", "regime", "loss", "setting", "fold", "seed")

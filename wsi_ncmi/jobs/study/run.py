@@ -24,7 +24,7 @@ from wsi_ncmi.training.scoring import embed, f1_and_recall, probabilities_of
 __all__ = ["COLUMNS", "StudyCohort", "StudyWork", "open_study_cohort"]
 
 # Class weights' exponent and ridge (pseudo-samples) of the decision that NCMI's default fits.
-_DECISION = (0.75, 5.0)
+_DECISION = (0.75, 20.0)
 _METRICS = ("macro_f1", "balanced_accuracy", "auroc_macro_ovr", "nll", "brier", "ece")
 COLUMNS = (
     *KEY, *_METRICS, "macro_f1_calibrated", "macro_f1_balanced", "cmi", "gamma", "ncmi",
@@ -85,7 +85,7 @@ class StudyWork:
         epochs = max(1, round(run.regime.epochs * self._training.epochs / 20))
         training = replace(
             self._training, epochs=epochs, learning_rate=run.setting.learning_rate,
-            weight_decay=run.setting.weight_decay,
+            weight_decay=run.setting.weight_decay, sampler=run.setting.sampler,
         )  # fmt: skip
         classes = data.cohort.classes
         fitted = fit_in_memory(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from wsi_ncmi.errors import InputError
 from wsi_ncmi.jobs.result import JobResult
-from wsi_ncmi.jobs.study.exploration import exploration_settings, sensitivity_settings
+from wsi_ncmi.jobs.study.exploration import ablation_settings, exploration_settings, sensitivity_settings
 from wsi_ncmi.jobs.study.grid import GRID, Setting
 from wsi_ncmi.jobs.study.job import StudyRequest, run_study
 from wsi_ncmi.jobs.study.regimes import REGIMES
@@ -33,7 +33,7 @@ def study_stage(
     minutes: float | None = None,
     progress: ProgressReporter | None = None,
 ) -> JobResult:
-    """Does one stage: ``explore``, ``sensitivity``, ``tune``, ``choose``, ``confirm`` or ``tables``.
+    """Does one stage: explore, sensitivity, ablation, tune, choose, confirm or tables.
 
     Args:
         stage: Which.
@@ -65,6 +65,8 @@ def study_stage(
         settings = list(exploration_settings())
     elif stage == "sensitivity":
         settings = list(sensitivity_settings())
+    elif stage == "ablation":
+        settings = list(ablation_settings())
     elif stage == "confirm":
         settings = chosen_settings(out)
     else:

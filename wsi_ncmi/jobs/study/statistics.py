@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.errors import InputError
+from wsi_ncmi.jobs.study.grid import ABLATIONS
 from wsi_ncmi.metrics.comparison import corrected_resampled_t_test
 from wsi_ncmi.metrics.confusion import confusion_metrics
 
@@ -97,9 +98,9 @@ def compare_with_rivals(
 ) -> dict[str, Any]:
     """The comparison that the protocol names.
 
-    The strongest rival is the loss with the highest mean over all cells. A replicate draws the patients of
-    each cohort and the seeds, with replacement and the same for all losses and regimes; the difference in
-    each cell and its mean over cells come from the same replicate.
+    The strongest rival is the loss with the highest mean over all cells; ``ABLATIONS`` are none. A replicate
+    draws the patients of each cohort and the seeds, with replacement and the same for all losses and regimes;
+    the difference in each cell and its mean over cells come from the same replicate.
 
     Args:
         cells: Predictions, one setting a loss.
@@ -115,7 +116,8 @@ def compare_with_rivals(
         raise InputError(f"The comparison needs {headline!r} and one setting a loss.")
     point = {loss: _values(cells, loss, setting[loss], {}, cells.seeds) for loss in setting}
     means = {loss: float(np.mean(list(of.values()))) for loss, of in point.items()}
-    rivals = sorted((loss for loss in setting if loss != headline), key=lambda loss: -means[loss])
+    others = sorted((loss for loss in setting if loss != headline), key=lambda loss: -means[loss])
+    rivals = [loss for loss in others if loss not in ABLATIONS]
     drawn: dict[str, list[dict[tuple[str, str], float]]] = {loss: [] for loss in setting}
     for _ in range(replicates):
         weights = {
@@ -132,7 +134,7 @@ def compare_with_rivals(
         "replicates": replicates,
         "mean_over_cells": {loss: means[loss] for loss in sorted(means, key=lambda loss: -means[loss])},
         "differences": {
-            rival: _difference(cells, headline, rival, setting, point, drawn) for rival in rivals
+            rival: _difference(cells, headline, rival, setting, point, drawn) for rival in others
         },
     }
 
