@@ -114,7 +114,7 @@ class OurLoop:
 
     def next_batches(self) -> list[np.ndarray]:
         """The bags of each step of the next epoch."""
-        return self.loop._sampler.batches(self.loop._epoch)
+        return self.loop._bags.of_epoch(self.loop._epoch)
 
     def epoch(self) -> float:
         """Seconds of an epoch."""

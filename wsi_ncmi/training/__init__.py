@@ -16,8 +16,8 @@ if TYPE_CHECKING:  # the names below are loaded lazily at run time
     from wsi_ncmi.training.fitting import FitResult as FitResult
     from wsi_ncmi.training.fitting import fit as fit
     from wsi_ncmi.training.fitting import fit_in_memory as fit_in_memory
-    from wsi_ncmi.training.loop import LabelledSlides as LabelledSlides
     from wsi_ncmi.training.runs import RunFailure as RunFailure
+    from wsi_ncmi.training.step_bags import LabelledSlides as LabelledSlides
 
 __all__ = [
     "BagCache",
@@ -41,7 +41,7 @@ __getattr__, __dir__ = attach(
         "FitResult": "wsi_ncmi.training.fitting",
         "RunFailure": "wsi_ncmi.training.runs",
         "TrainedModel": "wsi_ncmi.training.checkpoint",
-        "LabelledSlides": "wsi_ncmi.training.loop",
+        "LabelledSlides": "wsi_ncmi.training.step_bags",
         "fit": "wsi_ncmi.training.fitting",
         "fit_in_memory": "wsi_ncmi.training.fitting",
         "load_trained": "wsi_ncmi.training.checkpoint",

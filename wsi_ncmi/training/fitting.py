@@ -25,11 +25,12 @@ from wsi_ncmi.training.board import board_of, check_board
 from wsi_ncmi.training.checkpoint import TrainedModel, write_trained
 from wsi_ncmi.training.devices import device_of, private_torch
 from wsi_ncmi.training.identity import first_difference, run_identity
-from wsi_ncmi.training.loop import CURVE_COLUMNS, LabelledSlides, TrainingLoop, reserve_for
+from wsi_ncmi.training.loop import CURVE_COLUMNS, TrainingLoop
 from wsi_ncmi.training.options import TrainingOptions
 from wsi_ncmi.training.resume import LAST, read_resume
 from wsi_ncmi.training.scoring import embed
 from wsi_ncmi.training.seeding import derive_seed
+from wsi_ncmi.training.step_bags import LabelledSlides, reserve_for
 
 __all__ = ["FitResult", "FittedModules", "build_modules", "fit", "fit_in_memory", "labelled_part"]
 

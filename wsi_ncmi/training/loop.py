@@ -7,8 +7,6 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,34 +26,17 @@ from wsi_ncmi.training.optimising import autocast_of, clip_gradients, make_optim
 from wsi_ncmi.training.options import TrainingOptions
 from wsi_ncmi.training.prefetch import ahead
 from wsi_ncmi.training.resume import write_resume
-from wsi_ncmi.training.sampling import EpochSampler, draw_instances
 from wsi_ncmi.training.schedule import learning_rate_at
 from wsi_ncmi.training.scoring import embed, validation_scores
+from wsi_ncmi.training.step_bags import LabelledSlides, StepBags
 
-__all__ = ["CURVE_COLUMNS", "LabelledSlides", "TrainingLoop", "reserve_for"]
+__all__ = ["CURVE_COLUMNS", "TrainingLoop"]
 
 CURVE_COLUMNS = (
     "epoch", "lr", "train_loss", "val_loss", "val_macro_f1", "val_balanced_accuracy",
     "val_cmi", "val_gamma", "val_ncmi", "seconds",
 )  # fmt: skip
 _SHOWN_SLIDES = 16
-_READ_AHEAD = 1
-
-
-@dataclass(frozen=True)
-class LabelledSlides:
-    """One part of a fold: slide ids, class indices, int64 (n,), and numbers of the patients where known."""
-
-    slide_ids: tuple[str, ...]
-    y: NDArray[np.int64]
-    patients: NDArray[np.int64] | None = None
-
-
-def reserve_for(cache: BagCache, train: LabelledSlides, options: TrainingOptions) -> None:
-    """Leaves room in the cache's budget for the batches of a training, before any bag is kept."""
-    lengths = cache.lengths(train.slide_ids)
-    largest = np.sort(np.minimum(lengths, options.max_instances or lengths.max()))[-options.batch_size :]
-    cache.reserve(int(largest.sum()), 1 + _READ_AHEAD)
 
 
 class TrainingLoop:
@@ -90,21 +71,15 @@ class TrainingLoop:
     ) -> None:
         self._aggregator, self._criterion, self._cache = aggregator, criterion, cache
         self._train, self._validation = train, validation
-        self._options, self._seed = options, seed
+        self._options = options
         self._folder, self._identity, self._on_epoch = folder, identity, on_epoch
         self._device = next(aggregator.parameters()).device
         self._train_y = torch.from_numpy(train.y).to(self._device)
         self._validation_y = torch.from_numpy(validation.y).to(self._device)
-        self._lengths = cache.lengths(train.slide_ids)
-        reserve_for(cache, train, options)
+        self._bags = StepBags(cache, train, options, seed)
         self._parameters = [*aggregator.parameters(), *criterion.parameters()]
         self._optimizer = make_optimizer(self._parameters, options)
         self._average = WeightAverage(self._parameters, options.ema)
-        self._sampler = EpochSampler(
-            train.y, batch_size=options.batch_size * options.accumulate, mode=options.sampler, seed=seed,
-            patients=train.patients,
-        )  # fmt: skip
-        self._check_shares()
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=options.precision == "fp16")
         self._epoch = 0
         self._step = 0
@@ -138,8 +113,9 @@ class TrainingLoop:
 
     def _take_steps(self) -> None:
         """The remaining steps of the present epoch."""
-        batches = self._sampler.batches(self._epoch)
-        with contextlib.closing(ahead(self._reads(batches), self._reads_ahead())) as ready:
+        batches = self._bags.of_epoch(self._epoch)
+        reads = self._bags.reads(batches, self._epoch, self._step)
+        with contextlib.closing(ahead(reads, self._bags.ahead_on(self._device))) as ready:
             while self._step < len(batches):
                 chosen = batches[self._step]
                 self._loss_sum += self._take_step(chosen, ready) * len(chosen)
@@ -152,44 +128,13 @@ class TrainingLoop:
             return True
         return self._epoch >= self._options.epochs
 
-    def _check_shares(self) -> None:
-        least = len(self._train.slide_ids) // self._sampler.steps_per_epoch
-        if least < distributed.world_size():
-            raise InputError(
-                f"{distributed.world_size()} processes can't share steps of {least} slides; raise "
-                "training.batch_size or start fewer processes."
-            )
-
-    def _shares(self, chosen: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-        """Positions in a step's bags of each batch that this process computes one after the other."""
-        mine = np.arange(len(chosen))[distributed.share_of(len(chosen))]
-        return [part for part in np.array_split(mine, self._options.accumulate) if len(part)]
-
-    def _reads(self, batches: Sequence[NDArray[np.int64]]) -> Iterator[Callable[[], BagBatch]]:
-        for step in range(self._step, len(batches)):
-            for share in self._shares(batches[step]):
-                yield partial(self._read, step, batches[step], share)
-
-    def _read(self, step: int, chosen: NDArray[np.int64], share: NDArray[np.int64]) -> BagBatch:
-        rows = None
-        if self._options.max_instances is not None:
-            # Drawn for the whole step: how it is shared out does not change what is drawn.
-            limit = self._options.max_instances
-            drawn = draw_instances(self._lengths[chosen], limit, self._seed, self._epoch, step)
-            rows = [drawn[i] for i in share]
-        return self._cache.pack([self._train.slide_ids[i] for i in chosen[share]], rows)
-
-    def _reads_ahead(self) -> int:
-        """None where all bags are in memory on the device's side: a thread would only cost its hand-overs."""
-        return 0 if self._cache.holds(self._train.slide_ids) and self._device.type == "cpu" else _READ_AHEAD
-
     def _take_step(self, chosen: NDArray[np.int64], ready: Iterator[BagBatch]) -> float:
         options = self._options
         for group in self._optimizer.param_groups:
             group["lr"] = self._rate()
         self._optimizer.zero_grad(set_to_none=True)
         value = 0.0
-        for share in self._shares(chosen):
+        for share in self._bags.shares(chosen):
             batch = next(ready).to(self._device)
             y = self._train_y[torch.from_numpy(chosen[share])]
             with autocast_of(options.precision, self._device):
@@ -227,7 +172,7 @@ class TrainingLoop:
         )
 
     def _rate(self) -> float:
-        per_epoch = self._sampler.steps_per_epoch
+        per_epoch = self._bags.steps_per_epoch
         return learning_rate_at(
             self._epoch * per_epoch + self._step,
             self._options.epochs * per_epoch,
