@@ -87,9 +87,9 @@ class NCMIForm:
 _LOG = NCMIForm(ratio="log")
 _LOG_REVERSE = NCMIForm(ratio="log", direction="code_to_sample", code_scale=3.0, temperature=1.0)
 PRESETS: Mapping[str, NCMIForm] = {
-    # Chosen on inner validation (docs/ncmi-protocol.md): a logarithm that hardly saturates, since the code
+    # Chosen on inner validation (docs/ncmi-protocol.md): a logarithm that saturates a little, since the code
     # words alone make it robust, and a decision that nearly levels the classes.
-    "default": replace(_LOG_REVERSE, tau=None, power=0.15, decision_balance=0.75),
+    "default": replace(_LOG_REVERSE, tau=None, power=0.3, decision_balance=0.75),
     "log": _LOG,
     "log_reverse": _LOG_REVERSE,
     "ratio": NCMIForm(code_scale=3.0),

@@ -61,14 +61,14 @@ def sensitivity_settings() -> tuple[Setting, ...]:
     return (
         *(_ncmi(f"T={t:g}", temperature=t) for t in (0.1, 0.25, 0.5, 1.0, 2.0, 4.0)),
         *(_ncmi(f"m={m}", symbols=m) for m in (4, 8, 16, 32, 64)),
-        *(_ncmi(f"q={q:g}", power=q) for q in (-0.5, 0.0, 0.3, 0.6, 1.0)),
+        *(_ncmi(f"q={q:g}", power=q) for q in (-0.5, 0.0, 0.15, 0.3, 0.6, 1.0)),
     )
 
 
 def ablation_settings() -> tuple[Setting, ...]:
     """The default with one part replaced or left out at a time, and the other ratios."""
     means: dict[str, Any] = {"code_words": "means"}
-    level: dict[str, Any] = {"temperature": 1.0, "power": 0.15, "decision_balance": 0.75}
+    level: dict[str, Any] = {"temperature": 1.0, "power": 0.3, "decision_balance": 0.75}
     return (
         _ncmi("default"),
         _ncmi("map: softmax", symbol_map="softmax"),
