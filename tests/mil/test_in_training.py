@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.training.conftest import CE, QUICK, WIDTH, open_task, write_cohort
+from wsi_ncmi.errors import InputError
 from wsi_ncmi.mil import ModelOptions, list_models
 from wsi_ncmi.mil.options import AsmilOptions, VitOptions
 from wsi_ncmi.training import fit, load_trained
@@ -86,3 +87,31 @@ def test_the_loop_adds_what_the_model_returns(task, tmp_path):
         weights.append((fitted.instances.bias - fresh.instances.bias).abs().max().item())
     assert weights[0] == 0
     assert weights[1] > 0
+
+
+def test_distance_biases_get_the_tiles_places_in_training_and_prediction(tmp_path):
+    """The same features at other places: training sees them (also of drawn tiles), and so does prediction."""
+    path = write_cohort(tmp_path / "bags.npz", slides=24)
+    with np.load(path) as file:
+        content = dict(file)
+    model = ModelOptions(name="vit", **{**SMALL, "vit": VitOptions(layers=2, feed_forward=8, alibi=True)})
+    fitted = []
+    for name, side in (("near", 2), ("far", 9)):
+        rng = np.random.default_rng(1)
+        content["coords"] = rng.integers(0, side, (len(content["features"]), 2)) * 256
+        np.savez(tmp_path / f"{name}.npz", **content)
+        task = open_task(tmp_path / f"{name}.npz")
+        fitted.append(_fit(task, model, tmp_path / name, max_instances=5).model)
+    gaps = [model.aggregator.layers[0].attention.distance.mean.item() for model in fitted]
+    assert 0 < gaps[0] < gaps[1]
+    bag = content["features"][:7]
+    places = content["coords"][:7]
+    loaded = load_trained(tmp_path / "far")
+    expected, _ = fitted[1].predict(bag, places)
+    np.testing.assert_array_equal(loaded.predict(bag, places)[0], expected)
+    assert not np.array_equal(loaded.predict(bag, places * 3)[0], expected)
+    assert loaded.tile_probabilities(bag).shape == (7, 3)
+    with pytest.raises(InputError, match="need the tiles' coordinates"):
+        loaded.predict(bag)
+    with pytest.raises(InputError, match="need the tiles' coordinates"):
+        _fit(open_task(path), model, tmp_path / "without")

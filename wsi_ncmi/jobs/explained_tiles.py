@@ -58,7 +58,7 @@ def explained_tiles(bundle: ModelBundle, features: FeatureSet, slide_id: str) ->
             raise SlideError(
                 f"{slide_id}: its features have {name} {here!r}, the model {bundle.name} takes {wanted!r}."
             )
-    answer = bundle.predict(bag.features)
+    answer = bundle.predict(bag.features, bag.coords)
     evidence = bundle.ensemble.tile_probabilities(bag.features)
     tile = (float(facts.tile_width), float(facts.tile_height or facts.tile_width))
     far = bag.coords.max(axis=0) + tile

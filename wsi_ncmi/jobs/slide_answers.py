@@ -102,7 +102,9 @@ class SlideAnswers:
             record.unlink(missing_ok=True)
             with self._timed("prediction"):
                 features = self._source.load(slide_id)
-                answer, found = answer_slide(self._bundle, slide_id, features, facts_of(file), self._rules)
+                answer, found = answer_slide(
+                    self._bundle, slide_id, features, facts_of(file), self._rules, file.coords
+                )
                 evidence = None
                 if self._explanations.heatmaps or self._explanations.geojson:
                     evidence = self._bundle.ensemble.tile_probabilities(features)

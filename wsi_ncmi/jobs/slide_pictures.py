@@ -51,7 +51,7 @@ def pictures_of(
             place = folder / f"fold_{fold}" / f"seed_{seed}"
             if place not in models:
                 models[place] = load_trained(place)
-            attentions.append(models[place].predict(bag)[1])
+            attentions.append(models[place].predict(bag, features.coords)[1])
         size, about = features.attrs, features.coords_attrs
         attention = TileAttention(
             level0_px=(int(about["level0_width"]), int(about["level0_height"])),

@@ -52,11 +52,12 @@ class BagBatch:
         return sum(self.sizes) != len(self.features)
 
     @classmethod
-    def pack(cls, bags: Sequence[Tensor]) -> BagBatch:
+    def pack(cls, bags: Sequence[Tensor], coordinates: Sequence[Tensor | None] = ()) -> BagBatch:
         """Packs separate bags.
 
         Args:
             bags: Tensors (N_i, D) of one width, N_i at least 1.
+            coordinates: (N_i, 2) of each bag; where one bag has none, the batch has none.
 
         Raises:
             InputError: No bag, an empty bag, or bags of different width.
@@ -73,7 +74,9 @@ class BagBatch:
         lengths = torch.tensor([bag.shape[0] for bag in bags], dtype=torch.int64)
         # The check of the lengths is done; on a device they follow the features.
         features = bags[0] if len(bags) == 1 else torch.cat(list(bags))
-        return cls(features, lengths.to(features.device))
+        known = [places for places in coordinates if places is not None]
+        places = torch.cat(known) if known and len(known) == len(bags) else None
+        return cls(features, lengths.to(features.device), places)
 
     @classmethod
     def from_padded(cls, features: Tensor, lengths: Tensor) -> BagBatch:

@@ -71,6 +71,11 @@ class Aggregator(nn.Module, ABC):
         self.register_buffer("input_mean", torch.zeros(in_features))
         self.register_buffer("input_scale", torch.ones(in_features))
 
+    @property
+    def needs_coordinates(self) -> bool:
+        """Whether batches must hold the tiles' coordinates (``BagBatch.coordinates``)."""
+        return False
+
     def set_input_statistics(self, mean: Tensor, deviation: Tensor) -> None:
         """Sets what ``standardise`` subtracts and divides by.
 

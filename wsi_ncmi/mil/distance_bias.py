@@ -60,7 +60,8 @@ class DistanceBias(nn.Module):
             checkpoint(self._weighted, queries, places, values, use_reentrant=False)
             for queries in torch.split(places, _QUERIES, dim=1)
         ]
-        return torch.cat(parts, dim=2) * (self.slope / self.mean).view(1, -1, 1, 1)
+        # A copy: the next bags of the batch move the mean before the backward pass needs it.
+        return torch.cat(parts, dim=2) * (self.slope / self.mean.clone()).view(1, -1, 1, 1)
 
     @staticmethod
     def _weighted(queries: Tensor, places: Tensor, values: Tensor) -> Tensor:

@@ -127,6 +127,11 @@ class VisionTransformer(Aggregator):
         self.layers = nn.ModuleList(_Layer(hidden, dropout, options) for _ in range(options.layers))
         self.norm = nn.LayerNorm(hidden)
 
+    @property
+    def needs_coordinates(self) -> bool:
+        """True with distance biases."""
+        return self.alibi
+
     def forward(self, batch: BagBatch, labels: Tensor | None = None) -> AggregatorOutput:
         """Embeds every bag (see :class:`Aggregator`).
 

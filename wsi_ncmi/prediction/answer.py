@@ -104,6 +104,7 @@ def answer_slide(
     features: NDArray[np.floating[Any]],
     facts: SlideFacts,
     rules: AnswerRules,
+    coordinates: NDArray[np.integer[Any]] | None = None,
 ) -> tuple[SlideAnswer, SlidePrediction]:
     """Answers one slide.
 
@@ -113,6 +114,7 @@ def answer_slide(
         features: Tile embeddings (N, D), N at least 1.
         facts: Its resolution and colour.
         rules: When there is no answer.
+        coordinates: Places of the tiles (N, 2), level-0 px, where known.
 
     Returns:
         The answer, and the prediction with the tiles' attention behind it.
@@ -120,7 +122,7 @@ def answer_slide(
     Raises:
         InputError: Embeddings that the models don't take.
     """
-    found = bundle.predict(features)
+    found = bundle.predict(features, coordinates)
     p = found.probabilities
     top = int(p.argmax())
     confidence = float(p[top])

@@ -52,13 +52,16 @@ class Ensemble:
     features: Mapping[str, Any]
     name: str
 
-    def predict(self, features: NDArray[np.floating[Any]]) -> SlidePrediction:
-        """Predicts one slide from its tile embeddings (N, D), N at least 1.
+    def predict(
+        self, features: NDArray[np.floating[Any]], coordinates: NDArray[np.integer[Any]] | None = None
+    ) -> SlidePrediction:
+        """Predicts one slide from its tile embeddings (N, D), N at least 1, and the tiles' places (N, 2).
 
         Raises:
-            InputError: The embeddings have another width than those of the training.
+            InputError: The embeddings have another width than those of the training, or a model needs places
+                and there are none.
         """
-        answers = [member.predict(features) for member in self.members]
+        answers = [member.predict(features, coordinates) for member in self.members]
         each = np.stack([probabilities for probabilities, _ in answers])
         mean = each.mean(axis=0)
         return SlidePrediction(

@@ -31,6 +31,9 @@ class BagCache:
         source: Where bags are read.
         budget_bytes: Most bytes of bags in memory: those kept, and where they can't all be kept, those of the
             batches in work too (:meth:`reserve`).
+
+    Attributes:
+        with_coordinates: Whether batches hold the tiles' coordinates, for the models that need them.
     """
 
     def __init__(self, source: BagSource, budget_bytes: int) -> None:
@@ -43,6 +46,8 @@ class BagCache:
         self._arena: Tensor | None = None
         self._arena_used = 0
         self._kept: dict[str, Tensor] = {}
+        self._places: dict[str, Tensor | None] = {}
+        self.with_coordinates = False
 
     def holds(self, slide_ids: Sequence[str]) -> bool:
         """Whether these bags have been read and kept, so that none of them is read again."""
@@ -97,6 +102,13 @@ class BagCache:
                 self._left -= bag.nbytes
         return bag
 
+    def _coordinates(self, slide_id: str) -> Tensor | None:
+        """Coordinates of a slide's tiles, float32 (N, 2), kept whatever the budget: 8 bytes a tile."""
+        if slide_id not in self._places:
+            found = self.source.coordinates(slide_id)
+            self._places[slide_id] = None if found is None else torch.from_numpy(found.astype(np.float32))
+        return self._places[slide_id]
+
     def _placed(self, bag: Tensor) -> Tensor:
         """A bag to keep; where not all are kept, in one piece of memory.
 
@@ -124,12 +136,12 @@ class BagCache:
             The batch with float32 features, on the CPU.
         """
         bags = [self.bag(slide_id) for slide_id in slide_ids]
+        places = [self._coordinates(slide_id) for slide_id in slide_ids] if self.with_coordinates else []
         if rows is not None:
-            bags = [
-                bag if keep is None else bag[torch.from_numpy(keep)]
-                for bag, keep in zip(bags, rows, strict=True)
-            ]
-        batch = BagBatch.pack(bags)
+            kept = [slice(None) if keep is None else torch.from_numpy(keep) for keep in rows]
+            bags = [bag[keep] for bag, keep in zip(bags, kept, strict=True)]
+            places = [None if of is None else of[keep] for of, keep in zip(places, kept, strict=False)]
+        batch = BagBatch.pack(bags, places)
         return batch if self._dtype is torch.float32 else batch.to("cpu", torch.float32)
 
     def statistics(self, slide_ids: Sequence[str]) -> tuple[Tensor, Tensor]:

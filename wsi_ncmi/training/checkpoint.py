@@ -59,20 +59,27 @@ class TrainedModel:
     config: Mapping[str, Any]
 
     @torch.no_grad()
-    def predict(self, features: NDArray[np.floating[Any]]) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    def predict(
+        self, features: NDArray[np.floating[Any]], coordinates: NDArray[np.integer[Any]] | None = None
+    ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
         """Predicts one slide.
 
         Args:
             features: Tile embeddings (N, D) of the encoder that the model was trained with, N at least 1.
+            coordinates: Places of the tiles (N, 2), level-0 px; needed by models with distance biases only.
 
         Returns:
             Probabilities (C,), float64, summing to 1, and the tiles' attention (N,), float32, summing to 1.
 
         Raises:
-            InputError: No tile, another width than the model's, or a number that isn't finite.
+            InputError: No tile, another width than the model's, a number that isn't finite, or no coordinates
+                where the model needs them.
         """
         bag = self._checked(features)
-        output = self.aggregator(BagBatch.pack([bag]).to(self._device))
+        places = None
+        if coordinates is not None and self.aggregator.needs_coordinates:
+            places = torch.from_numpy(np.asarray(coordinates, dtype=np.float32))
+        output = self.aggregator(BagBatch.pack([bag], [places]).to(self._device))
         return probabilities_of(self.criterion, output.embedding)[0], output.attention.float().cpu().numpy()
 
     @torch.no_grad()
@@ -92,7 +99,8 @@ class TrainedModel:
         parts = []
         for start in range(0, len(bag), _TILES_AT_ONCE):
             part = bag[start : start + _TILES_AT_ONCE]
-            batch = BagBatch(part, torch.ones(len(part), dtype=torch.int64))
+            places = torch.zeros(len(part), 2) if self.aggregator.needs_coordinates else None
+            batch = BagBatch(part, torch.ones(len(part), dtype=torch.int64), places)
             output = self.aggregator(batch.to(self._device))
             parts.append(probabilities_of(self.criterion, output.embedding))
         return np.concatenate(parts)

@@ -212,6 +212,7 @@ def _trained(
         aggregator, criterion = build_modules(
             model, loss, in_features=cache.source.width, class_counts=counts, seed=seed
         )
+        cache.with_coordinates = aggregator.needs_coordinates
         reserve_for(cache, train, training)
         if model.standardise:
             aggregator.set_input_statistics(*cache.statistics(train.slide_ids))

@@ -66,11 +66,15 @@ class ModelBundle:
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
-    def predict(self, features: NDArray[np.floating[Any]]) -> SlidePrediction:
+    def predict(
+        self, features: NDArray[np.floating[Any]], coordinates: NDArray[np.integer[Any]] | None = None
+    ) -> SlidePrediction:
         """Predicts one slide from its tile embeddings (N, D), with calibrated probabilities.
+
+        ``coordinates`` are the tiles' places (N, 2), level-0 px; models with distance biases need them.
 
         Raises:
             InputError: Embeddings that the models don't take.
         """
-        answer = self.ensemble.predict(features)
+        answer = self.ensemble.predict(features, coordinates)
         return replace(answer, probabilities=self.calibration.apply(answer.probabilities))
