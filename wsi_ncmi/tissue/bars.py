@@ -53,7 +53,7 @@ def ridges(
 
     Returns:
         Of the best of twelve directions: the bar's mean less that of the higher neighbour, float32 of the
-        asked shape, in units of the logarithm to within 0.002; and the number of the direction, uint8; number
+        asked shape, in units of the logarithm to within 0.003; and the number of the direction, uint8; number
         i points i · 15° from the x axis towards y.
     """
     rows, columns = inner or (slice(0, level.shape[0]), slice(0, level.shape[1]))

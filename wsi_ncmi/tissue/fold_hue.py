@@ -13,7 +13,7 @@ __all__ = ["other_hue"]
 
 _LEAST_DENSITY = 0.02
 # A pixel's hue in steps and, in the high bits, a one where it counts: both are added up at once.
-_STEPS, _SHIFT, _COUNT_BITS = 4096, 3.0, 24
+_STEPS, _SHIFT, _COUNT_BITS = 4096, 5.0, 24
 
 
 def other_hue(

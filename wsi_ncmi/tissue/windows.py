@@ -74,5 +74,6 @@ def _shrunk(mask: NDArray[np.bool_], rows: slice, columns: slice) -> tuple[slice
 
 
 def _cost(window: tuple[slice, slice], margin: int) -> int:
-    high, wide = (part.stop - part.start + 2 * margin for part in window)
+    rows, columns = window
+    high, wide = int(rows.stop - rows.start) + 2 * margin, int(columns.stop - columns.start) + 2 * margin
     return high * wide
