@@ -22,8 +22,15 @@ _LOG_INTERVAL_S = 10.0
 class TaskProgress(Protocol):
     """One running task."""
 
-    def advance(self, amount: float = 1, note: str = "") -> None:
-        """Says that ``amount`` more units are done; ``note`` is shown beside the bar."""
+    def advance(self, amount: float = 1, note: str = "", *, done_before: bool = False) -> None:
+        """Says that ``amount`` more units are done.
+
+        Args:
+            amount: How many.
+            note: Shown beside the bar.
+            done_before: They were done by an earlier call and only looked at; rate and time left are those of
+                the others.
+        """
 
 
 class ProgressReporter(Protocol):
@@ -35,8 +42,39 @@ class ProgressReporter(Protocol):
         """Opens a task of ``total`` units (for example slides, epochs, runs)."""
 
 
+@dataclass
+class _Pace:
+    """How fast a task goes, and how long it will take."""
+
+    total: float
+    done: float = 0.0
+    done_before: float = 0.0
+    started: float = field(default_factory=lambda: time.monotonic())
+
+    def add(self, amount: float, done_before: bool) -> None:
+        self.done += amount
+        self.done_before += amount if done_before else 0.0
+
+    @property
+    def rate(self) -> float:
+        """Units a second of this call's own work."""
+        return (self.done - self.done_before) / max(time.monotonic() - self.started, 1e-9)
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds until all is done; None: not known yet."""
+        left = max(0.0, self.total - self.done)
+        return left / self.rate if left and self.rate > 0 else None if left else 0.0
+
+    @property
+    def left(self) -> str:
+        """The same in words."""
+        seconds = self.left_s
+        return "time left unknown" if seconds is None else f"{seconds:.0f} s left"
+
+
 class _NullTask:
-    def advance(self, amount: float = 1, note: str = "") -> None:
+    def advance(self, amount: float = 1, note: str = "", *, done_before: bool = False) -> None:
         """Ignores the news, but for the heartbeat."""
         beat()
 
@@ -53,29 +91,26 @@ class NullProgress:
 @dataclass
 class _LogTask:
     description: str
-    total: float
     unit: str
-    started: float = field(default_factory=time.monotonic)
-    logged: float = field(default_factory=time.monotonic)
-    done: float = 0.0
+    pace: _Pace
+    logged: float = field(default_factory=lambda: time.monotonic())
 
-    def advance(self, amount: float = 1, note: str = "") -> None:
+    def advance(self, amount: float = 1, note: str = "", *, done_before: bool = False) -> None:
         beat()
-        self.done += amount
+        pace = self.pace
+        pace.add(amount, done_before)
         now = time.monotonic()
-        if now - self.logged >= _LOG_INTERVAL_S or self.done >= self.total:
+        if now - self.logged >= _LOG_INTERVAL_S or pace.done >= pace.total:
             self.logged = now
-            elapsed = max(now - self.started, 1e-9)
-            rate = self.done / elapsed
-            left = (self.total - self.done) / rate if rate > 0 else float("inf")
+            left_s = pace.left_s
             _LOG.info(
-                "%s: %g/%g %s, %.2f/s, %.0f s left%s",
-                self.description, self.done, self.total, self.unit, rate, left,
+                "%s: %g/%g %s, %.2f/s, %s%s",
+                self.description, pace.done, pace.total, self.unit, pace.rate, pace.left,
                 f" ({note})" if note else "",
                 extra={
                     "fields": {
-                        "task": self.description, "done": self.done, "total": self.total, "unit": self.unit,
-                        "per_s": round(rate, 4), "left_s": None if left == float("inf") else round(left, 1),
+                        "task": self.description, "done": pace.done, "total": pace.total, "unit": self.unit,
+                        "per_s": round(pace.rate, 4), "left_s": None if left_s is None else round(left_s, 1),
                         "note": note,
                     }
                 },
@@ -85,7 +120,7 @@ class _LogTask:
 class _LogProgress:
     @contextlib.contextmanager
     def task(self, description: str, total: float, unit: str = "") -> Iterator[TaskProgress]:
-        yield _LogTask(description, total, unit)
+        yield _LogTask(description, unit, _Pace(total))
 
 
 class _RichProgress:
@@ -97,7 +132,6 @@ class _RichProgress:
             MofNCompleteColumn,
             Progress,
             TextColumn,
-            TimeRemainingColumn,
         )
 
         columns = (
@@ -105,21 +139,19 @@ class _RichProgress:
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn(unit + " {task.fields[rate]}"),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[left]}"),
             TextColumn("{task.fields[note]}"),
         )
         with Progress(*columns, console=Console(stderr=True)) as bar:
-            identifier = bar.add_task(description, total=total, note="", rate="")
-            started = time.monotonic()
+            identifier = bar.add_task(description, total=total, note="", rate="", left="")
+            pace = _Pace(total)
 
             class _Task:
-                done = 0.0
-
-                def advance(self, amount: float = 1, note: str = "") -> None:
+                def advance(self, amount: float = 1, note: str = "", *, done_before: bool = False) -> None:
                     beat()
-                    self.done += amount
-                    rate = self.done / max(time.monotonic() - started, 1e-9)
-                    bar.update(identifier, advance=amount, note=note, rate=f"{rate:.2f}/s")
+                    pace.add(amount, done_before)
+                    rate = f"{pace.rate:.2f}/s"
+                    bar.update(identifier, advance=amount, note=note, rate=rate, left=pace.left)
 
             yield _Task()
 

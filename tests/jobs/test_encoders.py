@@ -20,7 +20,7 @@ from wsi_ncmi.jobs.encoders import (
     verify_encoders,
     weights_folder,
 )
-from wsi_ncmi.jobs.extraction import resolve_weights
+from wsi_ncmi.jobs.weights_folder import resolve_weights
 
 DOCS = Path(__file__).parents[2] / "docs" / "encoders.md"
 

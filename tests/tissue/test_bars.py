@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from wsi_ncmi.tissue.bars import DIRECTIONS, SIDE_UM, bar_margin, ridges
+from wsi_ncmi.tissue.bars import DIRECTIONS, LEVEL_STEPS, MOST_LEVEL, SIDE_UM, bar_margin, ridges
+
+PRECISION = 0.003  # units of the logarithm, as the function promises
 
 
 def slow(level: np.ndarray, pixel_um: tuple[float, float], half_um: float, step_px: float) -> np.ndarray:
     """The best ridge of every pixel, sample by sample."""
-    plane = ndimage.uniform_filter(level, 3)
+    plane = ndimage.uniform_filter(level / LEVEL_STEPS, 3, mode="nearest")
     steps = max(2, round(half_um / min(pixel_um) / step_px))
     along = np.arange(-steps, steps + 1) * (half_um / steps)
     height, width = level.shape
@@ -34,19 +36,44 @@ def slow(level: np.ndarray, pixel_um: tuple[float, float], half_um: float, step_
     return best
 
 
+def levels(shape: tuple[int, int]) -> np.ndarray:
+    return np.random.default_rng(3).integers(0, MOST_LEVEL + 1, shape).astype(np.int16)
+
+
 @pytest.mark.parametrize("pixel_um", [(8.0, 8.0), (8.0, 10.0)])
 def test_ridges_are_those_of_the_definition(pixel_um: tuple[float, float]) -> None:
-    level = np.random.default_rng(3).normal(0.0, 1.0, (17, 22)).astype(np.float32)
-    found, direction = ridges(level, pixel_um, 40.0, 2.0)
-    assert found == pytest.approx(slow(level, pixel_um, 40.0, 2.0), abs=1e-5)
+    # The middle of a larger plane, so that no bar leans on what is beyond the edge.
+    margin = bar_margin(40.0, pixel_um) + 2
+    level = levels((9 + 2 * margin, 13 + 2 * margin))
+    inner = (slice(margin, margin + 9), slice(margin, margin + 13))
+    found, direction = ridges(level, pixel_um, 40.0, 2.0, inner)
+    assert found == pytest.approx(slow(level, pixel_um, 40.0, 2.0)[inner], abs=PRECISION)
     assert direction.max() < DIRECTIONS
 
 
+def test_a_part_has_the_ridges_of_the_whole() -> None:
+    level = levels((60, 70))
+    whole, directions = ridges(level, (8.0, 8.0), 40.0, 2.0)
+    for inner in ((slice(0, 20), slice(50, 70)), (slice(25, 31), slice(0, 70)), (slice(59, 60), slice(3, 4))):
+        found, direction = ridges(level, (8.0, 8.0), 40.0, 2.0, inner)
+        np.testing.assert_array_equal(found, whole[inner])
+        np.testing.assert_array_equal(direction, directions[inner])
+
+
+def test_the_steepest_levels_do_not_overflow() -> None:
+    """17 samples, the most that are taken, of the highest level beside the lowest."""
+    level = np.zeros((200, 200), np.int16)
+    level[:, 92:108] = MOST_LEVEL
+    found, _ = ridges(level, (2.5, 2.5), 60.0, 3.0)
+    assert found[100, 100] == pytest.approx(MOST_LEVEL / LEVEL_STEPS, abs=PRECISION)
+    assert found.min() >= -MOST_LEVEL / LEVEL_STEPS - PRECISION
+
+
 def test_a_bar_stands_out_by_its_height_in_its_own_direction() -> None:
-    level = np.zeros((120, 120), np.float32)
-    level[:, 56:64] = 0.7  # upright
+    level = np.zeros((120, 120), np.int16)
+    level[:, 56:64] = round(0.7 * LEVEL_STEPS)  # upright
     found, direction = ridges(level, (4.0, 4.0), 80.0, 2.0)
-    assert found[60, 60] == pytest.approx(0.7, abs=1e-5)
+    assert found[60, 60] == pytest.approx(0.7, abs=PRECISION)
     assert direction[60, 60] == DIRECTIONS // 2
-    assert found[60, 20] == pytest.approx(0.0, abs=1e-5)
+    assert found[60, 20] == pytest.approx(0.0, abs=PRECISION)
     assert bar_margin(80.0, (4.0, 4.0)) >= (80 + SIDE_UM) / 4

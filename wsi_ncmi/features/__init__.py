@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # the names below are loaded lazily at run time
     from wsi_ncmi.features.extraction import clean_up as clean_up
     from wsi_ncmi.features.extraction import extract_slide as extract_slide
     from wsi_ncmi.features.extraction import failed_row as failed_row
+    from wsi_ncmi.features.identity_difference import difference as difference
     from wsi_ncmi.features.ledger import Journal as Journal
     from wsi_ncmi.features.ledger import LedgerRow as LedgerRow
     from wsi_ncmi.features.ledger import merge_rows as merge_rows
@@ -25,7 +26,6 @@ if TYPE_CHECKING:  # the names below are loaded lazily at run time
     from wsi_ncmi.features.reader import open_features_file as open_features_file
     from wsi_ncmi.features.reader import read_identity as read_identity
     from wsi_ncmi.features.schema import Identity as Identity
-    from wsi_ncmi.features.schema import difference as difference
     from wsi_ncmi.features.schema import identity_of as identity_of
     from wsi_ncmi.features.task import SlideTask as SlideTask
     from wsi_ncmi.features.thumbnails import thumbnail_area as thumbnail_area
@@ -47,7 +47,7 @@ _EXPORTS = {
     "clean_up": "wsi_ncmi.features.extraction",
     "failed_row": "wsi_ncmi.features.extraction",
     "check_conflicts": "wsi_ncmi.features.extraction",
-    "difference": "wsi_ncmi.features.schema",
+    "difference": "wsi_ncmi.features.identity_difference",
     "extract_slide": "wsi_ncmi.features.extraction",
     "feature_path": "wsi_ncmi.features.paths",
     "identity_of": "wsi_ncmi.features.schema",

@@ -15,6 +15,7 @@ from wsi_ncmi.features.schema import canonical_json
 from wsi_ncmi.features.task import SlideTask
 from wsi_ncmi.features.tissue_colour import tissue_colour
 from wsi_ncmi.slides import Slide, thumbnail
+from wsi_ncmi.tiling import StoredRegions
 from wsi_ncmi.tissue import ArtifactMap, TissueMask, apply_annotations, examine_slide, read_annotations
 
 __all__ = ["SlideFindings", "find_on_slide"]
@@ -59,7 +60,7 @@ def find_on_slide(task: SlideTask, slide: Slide) -> SlideFindings:
 
 
 def _look(task: SlideTask, slide: Slide) -> SlideFindings:
-    seen = examine_slide(slide, task.mpp, task.tissue, task.artifacts)
+    seen = examine_slide(slide, task.mpp, task.tissue, task.artifacts, StoredRegions)
     mask, remark = seen.mask, ""
     if task.annotations is not None:
         if task.annotations.path is None:

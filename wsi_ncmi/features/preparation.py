@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.errors import SlideError
+from wsi_ncmi.features.encoder_facts import EncoderFacts
 from wsi_ncmi.features.findings import find_on_slide
-from wsi_ncmi.features.schema import EncoderFacts
 from wsi_ncmi.features.screening import Screen, stain_normaliser
 from wsi_ncmi.features.task import SlideTask
 from wsi_ncmi.features.writer import SlideFacts

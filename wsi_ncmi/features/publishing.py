@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from wsi_ncmi.features.encoder_facts import EncoderFacts
 from wsi_ncmi.features.ledger import LedgerRow
 from wsi_ncmi.features.pictures import write_pictures
 from wsi_ncmi.features.preparation import Embedded, PreparedSlide
 from wsi_ncmi.features.reader import FeatureFile
-from wsi_ncmi.features.schema import EncoderFacts
 from wsi_ncmi.features.writer import write_features
 from wsi_ncmi.tissue import ARTIFACT_KINDS
 

@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wsi_ncmi.features.encoder_facts import EncoderFacts
 from wsi_ncmi.features.paths import claims_folder, feature_path, thumbnail_path, tissue_path
-from wsi_ncmi.features.schema import NONE, EncoderFacts, Identity, canonical_json, identity_of
+from wsi_ncmi.features.schema import NONE, Identity, canonical_json, identity_of
 from wsi_ncmi.slides import Mpp, SlideRecord
 from wsi_ncmi.tiling.options import GridOptions
 from wsi_ncmi.tissue.artifact_options import ArtifactOptions

@@ -15,14 +15,7 @@ from numpy.typing import NDArray
 
 from wsi_ncmi import __version__
 from wsi_ncmi.errors import SlideError
-from wsi_ncmi.features.schema import (
-    ARTIFACTS,
-    COORDS,
-    FEATURES,
-    TISSUE_FRACTION,
-    Identity,
-    canonical_json,
-)
+from wsi_ncmi.features.schema import ARTIFACTS, COORDS, FEATURES, TISSUE_FRACTION, Identity, canonical_json
 from wsi_ncmi.features.seal import seal_of
 from wsi_ncmi.features.storage import storing
 from wsi_ncmi.files import atomic_path

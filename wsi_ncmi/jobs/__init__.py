@@ -13,8 +13,8 @@ if TYPE_CHECKING:  # the names below are loaded lazily at run time
     from wsi_ncmi.jobs.evaluation import evaluate as evaluate
     from wsi_ncmi.jobs.exporting import ExportRequest as ExportRequest
     from wsi_ncmi.jobs.exporting import export as export
-    from wsi_ncmi.jobs.extraction import ExtractionRequest as ExtractionRequest
     from wsi_ncmi.jobs.extraction import extract as extract
+    from wsi_ncmi.jobs.extraction_request import ExtractionRequest as ExtractionRequest
     from wsi_ncmi.jobs.heatmaps import HeatmapRequest as HeatmapRequest
     from wsi_ncmi.jobs.heatmaps import make_heatmaps as make_heatmaps
     from wsi_ncmi.jobs.prediction import PredictionRequest as PredictionRequest
@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # the names below are loaded lazily at run time
 _EXPORTS = {
     "Explanations": "wsi_ncmi.jobs.slide_answers",
     "ExportRequest": "wsi_ncmi.jobs.exporting",
-    "ExtractionRequest": "wsi_ncmi.jobs.extraction",
+    "ExtractionRequest": "wsi_ncmi.jobs.extraction_request",
     "HeatmapRequest": "wsi_ncmi.jobs.heatmaps",
     "JobConfig": "wsi_ncmi.jobs.config",
     "JobResult": "wsi_ncmi.jobs.result",

@@ -10,7 +10,7 @@ from wsi_ncmi.errors import InputError
 from wsi_ncmi.slides import SlideRecord, read_slides_csv
 
 if TYPE_CHECKING:
-    from wsi_ncmi.jobs.extraction import ExtractionRequest
+    from wsi_ncmi.jobs.extraction_request import ExtractionRequest
 
 __all__ = ["check_unchanged", "known_slides"]
 

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 
 from wsi_ncmi.files import ensure_folder
 from wsi_ncmi.jobs.config import ExtractionOptions
-from wsi_ncmi.jobs.extraction import ExtractionRequest, extract, resolve_weights
+from wsi_ncmi.jobs.extraction import extract
+from wsi_ncmi.jobs.extraction_request import ExtractionRequest
 from wsi_ncmi.jobs.feature_origin import artifacts_of, stain_of
 from wsi_ncmi.jobs.model_settings import model_settings
 from wsi_ncmi.jobs.prediction_files import notes_of, publish_predictions, read_cases
 from wsi_ncmi.jobs.result import JobResult
 from wsi_ncmi.jobs.slide_answers import Explanations, SlideAnswers
+from wsi_ncmi.jobs.weights_folder import resolve_weights
 from wsi_ncmi.prediction import ModelBundle, check_features, load_model
 from wsi_ncmi.prediction.answer import AnswerRules, SlideAnswer, no_answer
 from wsi_ncmi.progress import NullProgress, ProgressReporter

@@ -11,7 +11,7 @@ from wsi_ncmi.errors import InputError
 from wsi_ncmi.slides import SlideRecord, slide_id_of
 
 if TYPE_CHECKING:
-    from wsi_ncmi.jobs.extraction import ExtractionRequest
+    from wsi_ncmi.jobs.extraction_request import ExtractionRequest
 
 __all__ = ["choose_slides"]
 

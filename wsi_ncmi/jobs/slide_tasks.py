@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from wsi_ncmi.features import SlideTask
     from wsi_ncmi.features.stain import StainTarget
     from wsi_ncmi.features.task import AnnotationFile
-    from wsi_ncmi.jobs.extraction import ExtractionRequest
+    from wsi_ncmi.jobs.extraction_request import ExtractionRequest
 
 __all__ = ["annotated", "check_annotation_folder", "grids_of", "make_tasks"]
 

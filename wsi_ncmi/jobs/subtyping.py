@@ -10,7 +10,8 @@ from wsi_ncmi.errors import InputError
 from wsi_ncmi.files import ensure_folder, write_text
 from wsi_ncmi.jobs.config import JobConfig
 from wsi_ncmi.jobs.config_file import config_yaml
-from wsi_ncmi.jobs.extraction import ExtractionRequest, extract
+from wsi_ncmi.jobs.extraction import extract
+from wsi_ncmi.jobs.extraction_request import ExtractionRequest
 from wsi_ncmi.jobs.result import JobResult
 from wsi_ncmi.jobs.training import TrainingRequest, train
 from wsi_ncmi.jobs.variants import run_variants

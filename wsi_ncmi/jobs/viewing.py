@@ -17,6 +17,7 @@ from wsi_ncmi.prediction import check_features, load_model
 from wsi_ncmi.reporting.heatmaps import TileLayer, TileValues
 from wsi_ncmi.reporting.viewer import Shape, ViewerContent, ViewerServer
 from wsi_ncmi.slides import Slide, open_slide, resolve_mpp, slide_id_of
+from wsi_ncmi.tiling import StoredRegions
 from wsi_ncmi.tissue import (
     ArtifactOptions,
     TissueOptions,
@@ -107,7 +108,7 @@ def _content(request: ViewRequest, slide: Slide) -> ViewerContent:
         found = resolve_mpp(slide, default_mpp=request.default_mpp)
         mpp = (found.x, found.y)
         facts["resolution"] = f"{found.mean:.4g} µm per pixel ({found.source})"
-        seen = examine_slide(slide, found, TissueOptions(), ArtifactOptions())
+        seen = examine_slide(slide, found, TissueOptions(), ArtifactOptions(), StoredRegions)
         shapes.append(Shape("tissue", mask_polygons(seen.mask)))
         shapes += [Shape(kind, polygons) for kind, polygons in seen.artifacts.polygons().items()]
     except MissingMppError:

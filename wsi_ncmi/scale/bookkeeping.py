@@ -59,7 +59,8 @@ class Bookkeeping(contextlib.ExitStack):
         """Takes the final row of the task at ``index``, and what the encoder has done so far."""
         self.load = load
         self._rows[index] = row
-        if row.reason != ALREADY_EXTRACTED:
+        before = row.reason == ALREADY_EXTRACTED
+        if not before:
             # A slide that was there before is in the journal since then.
             out = self._tasks[index].out
             check_place(out)
@@ -69,7 +70,8 @@ class Bookkeeping(contextlib.ExitStack):
         self._failed += row.status == "failed"
         if self._on_row is not None:
             self._on_row(row)
-        self._progress.advance(1, self._note() + (f", {self._failed} failed" if self._failed else ""))
+        note = self._note() + (f", {self._failed} failed" if self._failed else "")
+        self._progress.advance(1, note, done_before=before)
 
     @property
     def totals(self) -> str:

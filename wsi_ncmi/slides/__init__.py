@@ -10,6 +10,9 @@ if TYPE_CHECKING:  # the names below are loaded lazily at run time
     from wsi_ncmi.slides.base import Level as Level
     from wsi_ncmi.slides.base import Slide as Slide
     from wsi_ncmi.slides.inventory import take_inventory as take_inventory
+    from wsi_ncmi.slides.level_reader import LevelPart as LevelPart
+    from wsi_ncmi.slides.level_reader import LevelReader as LevelReader
+    from wsi_ncmi.slides.level_reader import OpenLevel as OpenLevel
     from wsi_ncmi.slides.mpp import Mpp as Mpp
     from wsi_ncmi.slides.mpp import resolve_mpp as resolve_mpp
     from wsi_ncmi.slides.mpp_table import read_mpp_table as read_mpp_table
@@ -28,6 +31,9 @@ if TYPE_CHECKING:  # the names below are loaded lazily at run time
 _EXPORTS = {
     "Level": "wsi_ncmi.slides.base",
     "Slide": "wsi_ncmi.slides.base",
+    "LevelPart": "wsi_ncmi.slides.level_reader",
+    "LevelReader": "wsi_ncmi.slides.level_reader",
+    "OpenLevel": "wsi_ncmi.slides.level_reader",
     "Mpp": "wsi_ncmi.slides.mpp",
     "resolve_mpp": "wsi_ncmi.slides.mpp",
     "read_mpp_table": "wsi_ncmi.slides.mpp_table",

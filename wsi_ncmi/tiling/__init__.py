@@ -13,11 +13,13 @@ if TYPE_CHECKING:  # the names below are loaded lazily at run time
     from wsi_ncmi.tiling.reader import TileReader as TileReader
     from wsi_ncmi.tiling.reader import read_tile as read_tile
     from wsi_ncmi.tiling.reader import read_tiles as read_tiles
+    from wsi_ncmi.tiling.regions import StoredRegions as StoredRegions
     from wsi_ncmi.tiling.selection import TileSelection as TileSelection
     from wsi_ncmi.tiling.selection import select_tiles as select_tiles
 
 __all__ = [
     "GridOptions",
+    "StoredRegions",
     "TileBatch",
     "TileGrid",
     "TileReader",
@@ -30,6 +32,7 @@ __all__ = [
 __getattr__, __dir__ = attach(
     __name__,
     {
+        "StoredRegions": "wsi_ncmi.tiling.regions",
         "TileBatch": "wsi_ncmi.tiling.batches",
         "TileGrid": "wsi_ncmi.tiling.grid",
         "TileReader": "wsi_ncmi.tiling.reader",

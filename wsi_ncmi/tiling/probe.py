@@ -19,7 +19,9 @@ _PROBES = 5
 _WHOLE_PX = 1 / 512
 
 
-def probe_stored_tiles(slide: Slide, level: int, stored: StoredTiles, used: NDArray[np.int64]) -> int:
+def probe_stored_tiles(
+    slide: Slide, level: int, stored: StoredTiles, used: NDArray[np.int64], most: int = _PROBES
+) -> int:
     """Compares some stored tiles with what the slide's reader gives for their places.
 
     Args:
@@ -28,6 +30,7 @@ def probe_stored_tiles(slide: Slide, level: int, stored: StoredTiles, used: NDAr
         stored: The level's tiles.
         used: Tiles that will be needed, ascending, none absent; the first, the last and some between are
             taken.
+        most: How many.
 
     Returns:
         The largest difference in grey levels, or -1 when no tile could be compared. A tile that either side
@@ -41,7 +44,7 @@ def probe_stored_tiles(slide: Slide, level: int, stored: StoredTiles, used: NDAr
     chosen = np.flatnonzero(whole)
     if not len(chosen):
         return -1
-    order = chosen[np.unique(np.linspace(0, len(chosen) - 1, _PROBES).round().astype(np.int64))]
+    order = chosen[np.unique(np.linspace(0, len(chosen) - 1, most).round().astype(np.int64))]
     worst = -1
     for place in order:
         x, y = (int(value) for value in corners[place])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from wsi_ncmi.slides import Overview, Slide
+from wsi_ncmi.slides import LevelReader, OpenLevel, Overview, Slide
 from wsi_ncmi.tissue.artifact_map import ArtifactMap
 from wsi_ncmi.tissue.borders import find_borders
 from wsi_ncmi.tissue.closer import CloserLook
@@ -21,7 +21,12 @@ _RIM_PX = 3
 
 
 def find_artifacts(
-    slide: Slide, overview: Overview, colours: Colours, mask: TissueMask, pixel_um: tuple[float, float]
+    slide: Slide,
+    overview: Overview,
+    colours: Colours,
+    mask: TissueMask,
+    pixel_um: tuple[float, float],
+    open_level: OpenLevel = LevelReader,
 ) -> ArtifactMap:
     """Finds pen ink, folds and borders.
 
@@ -31,6 +36,7 @@ def find_artifacts(
         colours: Its smoothed densities.
         mask: Its tissue.
         pixel_um: Width and height of a pixel of the overview in µm.
+        open_level: How parts of the slide are read once more.
     """
     pixel_um2 = pixel_um[0] * pixel_um[1]
     # Planes of a large slide have 22 MB each: none is kept longer than it is needed.
@@ -44,7 +50,7 @@ def find_artifacts(
     # The rim of a mark is a little darker than the tissue, and as long and narrow as a fold.
     eligible &= ~(ndimage.binary_dilation(pen, iterations=_RIM_PX) if pen.any() else pen)
     del pen
-    closer = CloserLook.at(slide, overview, pixel_um, FINE_UM)
-    folds = find_folds(colours, eligible, pixel_um, closer)
+    with CloserLook(slide, overview, pixel_um, FINE_UM, open_level) as closer:
+        folds = find_folds(colours, eligible, pixel_um, closer)
     bits |= (folds >= SHARE_STEPS // 2).view(np.uint8) << np.uint8(1)
     return ArtifactMap(bits, overview.downsample_x, overview.downsample_y, folds, SHARE_STEPS)

@@ -3,85 +3,109 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from wsi_ncmi.slides import Overview, Slide
-from wsi_ncmi.slides.cells import cell_sums
+from wsi_ncmi.slides import LevelReader, OpenLevel, Overview, Slide
 
 __all__ = ["CloserLook"]
 
 
-@dataclass(frozen=True)
 class CloserLook:
     """Reads parts of a slide, each pixel of the overview divided into ``factor`` × ``factor``.
 
-    Attributes:
+    Use it as a context manager; the level is opened at the first part.
+
+    Args:
         slide: The open slide.
-        downsample_x: Level-0 pixels per pixel of the overview along x.
-        downsample_y: The same along y.
+        overview: The slide in small.
+        pixel_um: Width and height of its pixels.
+        fine_um: Wished width of the finer pixels; none is finer than the slide's own.
+        open_level: How parts of a level are read.
+
+    Attributes:
         factor: Finer pixels in one of the overview, along each side.
         level: The level that is read, the coarsest one that is fine enough.
     """
 
-    slide: Slide
-    downsample_x: float
-    downsample_y: float
-    factor: int
-    level: int
-
-    @classmethod
-    def at(
-        cls, slide: Slide, overview: Overview, pixel_um: tuple[float, float], fine_um: float
-    ) -> CloserLook:
-        """Chooses the division nearest to a resolution, but no pixel finer than the slide's own.
-
-        Args:
-            slide: The open slide.
-            overview: The slide in small.
-            pixel_um: Width and height of its pixels.
-            fine_um: Wished width of the finer pixels.
-        """
+    def __init__(
+        self,
+        slide: Slide,
+        overview: Overview,
+        pixel_um: tuple[float, float],
+        fine_um: float,
+        open_level: OpenLevel = LevelReader,
+    ) -> None:
+        self._slide, self._open_level = slide, open_level
+        self._downsample_x, self._downsample_y = overview.downsample_x, overview.downsample_y
         down = min(overview.downsample_x, overview.downsample_y)
-        factor = max(1, min(round(max(pixel_um) / fine_um), math.floor(down + 1e-9)))
+        self.factor = max(1, min(round(max(pixel_um) / fine_um), math.floor(down + 1e-9)))
         # An overview is a fraction of a pixel wider than the level whose pixels it counts.
-        level = max(
+        self.level = max(
             number
             for number, view in enumerate(slide.levels)
-            if number == 0 or max(view.downsample_x, view.downsample_y) <= down / factor + 1e-9
+            if number == 0 or max(view.downsample_x, view.downsample_y) <= down / self.factor + 1e-9
         )
-        return cls(slide, overview.downsample_x, overview.downsample_y, factor, level)
+        self._reader: LevelReader | None = None
 
-    def read(self, rows: slice, columns: slice) -> NDArray[np.float32]:
-        """Area means of the level's pixels under each finer pixel.
+    def read(self, rows: slice, columns: slice) -> NDArray[np.uint8]:
+        """The level in finer pixels, each the mean under a triangle of twice its width.
 
         Args:
             rows: Rows of the overview, inside it.
             columns: Its columns.
 
         Returns:
-            float32 (rows · factor, columns · factor, 3), RGB 0 to 255.
+            uint8 (rows · factor, columns · factor, 3), RGB.
 
         Raises:
             SlideReadError: It can't be read.
         """
-        view = self.slide.levels[self.level]
-        edges_y = self._edges(rows, self.downsample_y / view.downsample_y, view.height_px)
-        edges_x = self._edges(columns, self.downsample_x / view.downsample_x, view.width_px)
-        top, left = math.floor(edges_y[0]), math.floor(edges_x[0])
-        height, width = math.ceil(edges_y[-1]) - top, math.ceil(edges_x[-1]) - left
-        # Placed by the mean of both downsamples, as readers do.
-        down = (view.downsample_x + view.downsample_y) / 2
-        block = self.slide.read_region(round(left * down), round(top * down), self.level, width, height)
-        sums = cell_sums(block, edges_y - top, edges_x - left)
-        area = np.outer(np.diff(edges_y), np.diff(edges_x))
-        means: NDArray[np.float32] = (sums / area[:, :, None]).astype(np.float32)
-        return means
+        view = self._slide.levels[self.level]
+        down, across = self._downsample_y / view.downsample_y, self._downsample_x / view.downsample_x
+        if self._reader is None:
+            self._reader = self._open_level(self._slide, self.level, min(down, across) / self.factor)
+        left, right = self._ends(columns, across, view.width_px)
+        top, bottom = self._ends(rows, down, view.height_px)
+        around = min(down, across) / self.factor  # the filter reaches as far beyond
+        part = self._reader.read(
+            max(0, math.floor(left - around)),
+            max(0, math.floor(top - around)),
+            min(view.width_px, math.ceil(right + around)),
+            min(view.height_px, math.ceil(bottom + around)),
+        )
+        height, width = part.pixels.shape[:2]
+        box = (
+            (left - part.left) / part.factor,
+            (top - part.top) / part.factor,
+            min((right - part.left) / part.factor, float(width)),
+            min((bottom - part.top) / part.factor, float(height)),
+        )
+        size = ((columns.stop - columns.start) * self.factor, (rows.stop - rows.start) * self.factor)
+        picture = Image.fromarray(part.pixels).resize(size, Image.Resampling.BILINEAR, box=box)
+        return np.asarray(picture)
 
-    def _edges(self, part: slice, scale: float, most: int) -> NDArray[np.float64]:
-        count = (part.stop - part.start) * self.factor
-        edges = part.start * scale + np.arange(count + 1) * (scale / self.factor)
-        inside: NDArray[np.float64] = edges.clip(0.0, float(most))
-        return inside
+    def close(self) -> None:
+        """Gives up what was opened for reading; the slide stays open."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _ends(self, part: slice, scale: float, most: int) -> tuple[float, float]:
+        """Where a part of the overview begins and ends, in pixels of the level."""
+        return part.start * scale, min(part.stop * scale, float(most))

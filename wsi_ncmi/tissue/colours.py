@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from wsi_ncmi.slides import Overview
 
@@ -104,17 +103,47 @@ def smooth_colours(overview: Overview, white: NDArray[np.float32], sigma: tuple[
     return Colours(green, red_ratio, blue_ratio, brightest, white)
 
 
-def density(plane: NDArray[np.uint8], readable: NDArray[np.bool_], white: float) -> NDArray[np.float32]:
+def density(
+    plane: NDArray[np.uint8], readable: NDArray[np.bool_] | None, white: float
+) -> NDArray[np.float32]:
     """Optical density of one channel through a table of 256 values; 0 where it can't be read."""
     table = np.maximum(-np.log10((np.arange(256) + 1.0) / (white + 1.0)), 0.0).astype(np.float32)
     result: NDArray[np.float32] = table[plane]
-    result[~readable] = 0.0
+    if readable is not None:
+        result[~readable] = 0.0
     return result
 
 
 def smooth(plane: NDArray[np.float32], sigma: tuple[float, float]) -> NDArray[np.float32]:
-    """A Gaussian of ``sigma`` pixels down and across."""
-    if max(sigma) == 0.0:
-        return plane
-    result: NDArray[np.float32] = ndimage.gaussian_filter(plane, sigma, truncate=_TRUNCATE)
-    return result
+    """A Gaussian of ``sigma`` pixels down and across; the plane goes on mirrored beyond its edges.
+
+    As whole shifted planes in float32 it takes half the time of ``scipy.ndimage.gaussian_filter``, which
+    computes in float64.
+    """
+    for axis, width in enumerate(sigma):
+        if width == 0.0:
+            continue
+        reach = int(_TRUNCATE * width + 0.5)
+        weights = np.exp(-0.5 * (np.arange(reach + 1) / width) ** 2)
+        weights = (weights / (2.0 * weights.sum() - weights[0])).astype(np.float32)
+        margins = [(0, 0), (0, 0)]
+        margins[axis] = (reach, reach)
+        padded, size = np.pad(plane, margins, mode="symmetric"), plane.shape[axis]
+
+        def shifted(
+            by: int,
+            padded: NDArray[np.float32] = padded,
+            axis: int = axis,
+            size: int = size,
+            reach: int = reach,
+        ) -> NDArray[np.float32]:
+            part = slice(reach + by, reach + by + size)
+            return padded[part] if axis == 0 else padded[:, part]
+
+        plane = shifted(0) * weights[0]
+        both = np.empty_like(plane)
+        for by in range(1, reach + 1):
+            np.add(shifted(-by), shifted(by), out=both)
+            both *= weights[by]
+            plane += both
+    return plane

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.slides import Mpp, Slide
+from wsi_ncmi.slides import LevelReader, Mpp, OpenLevel, Slide
 from wsi_ncmi.tissue.artifact_map import ArtifactMap
 from wsi_ncmi.tissue.artifact_options import ArtifactOptions
 from wsi_ncmi.tissue.artifacts import find_artifacts
@@ -34,7 +34,11 @@ class Examination:
 
 
 def examine_slide(
-    slide: Slide, mpp: Mpp, tissue_options: TissueOptions, artifact_options: ArtifactOptions
+    slide: Slide,
+    mpp: Mpp,
+    tissue_options: TissueOptions,
+    artifact_options: ArtifactOptions,
+    open_level: OpenLevel = LevelReader,
 ) -> Examination:
     """Finds tissue and artefacts of a slide from one overview, and folds from places that are read closer.
 
@@ -43,6 +47,8 @@ def examine_slide(
         mpp: Its resolution.
         tissue_options: Method and limits of the tissue mask.
         artifact_options: Thresholds of the artefact scores; the map itself doesn't depend on them.
+        open_level: How places are read closer: through the slide's reader, or faster
+            (``wsi_ncmi.tiling.StoredRegions``).
 
     Returns:
         Both, at most as coarse as ``working_mpp``.
@@ -53,5 +59,5 @@ def examine_slide(
     overview = slide_overview(slide, mpp, tissue_options)
     mask, colours = find_tissue(overview, mpp, tissue_options)
     pixel_um = (overview.downsample_x * mpp.x, overview.downsample_y * mpp.y)
-    artifacts = find_artifacts(slide, overview, colours, mask, pixel_um)
+    artifacts = find_artifacts(slide, overview, colours, mask, pixel_um, open_level)
     return Examination(mask, artifacts, overview.pixels)

@@ -2,7 +2,7 @@
 
 At this resolution a bar is compared with its sides pixel by pixel: what reaches nearly half of the strongest
 ridge nearby lies between the fold's two edges. A fold has the hue of the tissue on both its sides, so the
-difference of hues is measured as well: it tells a layer of dense epithelium beside stroma.
+difference of hues is measured as well (``fold_hue``): it tells a layer of dense epithelium beside stroma.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from wsi_ncmi.tissue.bars import DIRECTIONS, SIDE_UM, ridges
+from wsi_ncmi.tissue.bars import LEVEL_STEPS, MOST_LEVEL, SIDE_UM, ridges
 from wsi_ncmi.tissue.closer import CloserLook
-from wsi_ncmi.tissue.colours import density
+from wsi_ncmi.tissue.colours import density, smooth
+from wsi_ncmi.tissue.fold_hue import other_hue
 
 __all__ = ["FINE_UM", "WINDOW_MARGIN_UM", "FoldWindow", "Stain"]
 
@@ -24,13 +24,13 @@ FINE_UM = 2.67
 """Wished width of a pixel."""
 
 _HALF_BAR_UM, _STEP_PX = 60.0, 3.0
-_SMOOTH_UM, _NEAR_UM = 4.0, 22.0
+# With the filter of the closer look, a Gaussian of 4 µm.
+_SMOOTH_UM, _NEAR_UM = 3.88, 22.0
 WINDOW_MARGIN_UM = _HALF_BAR_UM + SIDE_UM + _NEAR_UM + 2 * _SMOOTH_UM
 """What has to be seen around a place to judge it."""
 
 # Logarithm of the density over that of the denser side: at least this, and this share of the strongest near.
-_LEAST, _HALF = 0.16, 0.45
-_LEAST_DENSITY = 0.02
+_LEAST, _HALF = 0.158, 0.45
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,21 @@ class Stain:
         """Where there is tissue to compare with."""
         return tissue & (green > self.gap * self.typical)
 
-    def level(self, green: NDArray[np.float32], tissue: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """Logarithm of the density, float32 (h, w)."""
-        known = np.where(self.solid(green, tissue), green, self.dense)
-        level: NDArray[np.float32] = np.log(np.maximum(known, self.palest * self.typical)).astype(np.float32)
-        return level
+    def level(self, green: NDArray[np.float32], solid: NDArray[np.bool_]) -> NDArray[np.int16]:
+        """Logarithm of the density over the palest that counts, int16 (h, w) as ``ridges`` wants it.
+
+        Args:
+            green: Density of green.
+            solid: Where there is tissue to compare with.
+        """
+        palest = np.float32(self.palest * self.typical)
+        known = np.where(solid, green, np.float32(self.dense))
+        np.maximum(known, palest, out=known)
+        known /= palest
+        np.log(known, out=known)
+        known *= np.float32(LEVEL_STEPS)
+        np.minimum(known, np.float32(MOST_LEVEL), out=known)
+        return known.astype(np.int16)
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no one truth value to compare by
@@ -65,14 +75,14 @@ class FoldWindow:
     """A window with its surroundings, read closer.
 
     Attributes:
-        pixels: float32 (h · factor, w · factor, 3), of the window with its margin.
+        pixels: uint8 (h · factor, w · factor, 3), of the window with its margin.
         rows: Rows of the overview that it shows, margin included.
         columns: The same of columns.
         core: Where the window itself lies in it, in pixels of the overview: rows and columns.
         factor: Finer pixels in one of the overview, along each side.
     """
 
-    pixels: NDArray[np.float32]
+    pixels: NDArray[np.uint8]
     rows: slice
     columns: slice
     core: tuple[slice, slice]
@@ -121,65 +131,54 @@ class FoldWindow:
         """
         fine_um = pixel_um[0] / self.factor, pixel_um[1] / self.factor
         sigma = _SMOOTH_UM / fine_um[1], _SMOOTH_UM / fine_um[0]
-        levels = np.rint(self.pixels).astype(np.uint8)
-        readable = np.ones(levels.shape[:2], np.bool_)
-        red, green = (
-            ndimage.gaussian_filter(density(levels[..., c], readable, float(white[c])), sigma) for c in (0, 1)
-        )
+        red, green = (smooth(density(self.pixels[..., c], None, float(white[c])), sigma) for c in (0, 1))
         inside = self._finer(tissue)
-        allowed = self._finer(maybe) & inside
-        ridge, direction = ridges(stain.level(green, inside), fine_um, _HALF_BAR_UM, _STEP_PX)
-        near = [2 * math.ceil(_NEAR_UM / um) + 1 for um in (fine_um[1], fine_um[0])]
-        strongest = ndimage.maximum_filter(np.where(allowed, ridge, -1.0).astype(np.float32), near)
-        fold = allowed & (ridge > np.maximum(_LEAST, _HALF * strongest))
-        hue = np.log(np.maximum(red, _LEAST_DENSITY) / np.maximum(green, _LEAST_DENSITY))
+        solid = stain.solid(green, inside)
+        # Ridges count where the window is, and as far around as a stronger one would matter.
+        near = [math.ceil(_NEAR_UM / um) for um in (fine_um[1], fine_um[0])]
         core = tuple(slice(part.start * self.factor, part.stop * self.factor) for part in self.core)
-        outside = np.ones_like(fold)
-        outside[core] = False
-        fold &= ~outside
-        other = _other_hue(fold, hue, stain.solid(green, inside), direction, fine_um)
-        counts = self._sums(fold[core].astype(np.float32))
-        strength, foreign = (
-            (self._sums(np.where(fold, plane, 0.0)[core]) / np.maximum(counts, 1.0)).astype(np.float32)
-            for plane in (ridge, other)
+        asked = tuple(
+            slice(max(0, part.start - far), min(side, part.stop + far))
+            for part, far, side in zip(core, near, inside.shape, strict=True)
         )
-        share: NDArray[np.float32] = counts / np.float32(self.factor**2)
-        return share, strength, foreign
+        allowed = (self._finer(maybe) & inside)[asked]
+        level = stain.level(green, solid)
+        ridge, direction = ridges(level, fine_um, _HALF_BAR_UM, _STEP_PX, (asked[0], asked[1]))
+        strongest = _highest_near(np.where(allowed, ridge, np.float32(-1.0)), near)
+        fold = allowed & (ridge > np.maximum(np.float32(_LEAST), np.float32(_HALF) * strongest))
+        # Places in the window, without the margin of the ridges.
+        offset = tuple(part.start - whole.start for part, whole in zip(core, asked, strict=True))
+        size = tuple(part.stop - part.start for part in core)
+        y, x = np.nonzero(fold[offset[0] : offset[0] + size[0], offset[1] : offset[1] + size[1]])
+        at = y + offset[0], x + offset[1]
+        foreign = other_hue(
+            red, green, solid, (y + core[0].start, x + core[1].start), direction[at], fine_um, _HALF_BAR_UM,
+            max(2, round(_HALF_BAR_UM / min(fine_um) / _STEP_PX)),
+        )  # fmt: skip
+        shape = size[0] // self.factor, size[1] // self.factor
+        cell = (y // self.factor) * shape[1] + x // self.factor
+        counts = np.bincount(cell, minlength=shape[0] * shape[1])
+        strength, hue = (
+            (np.bincount(cell, values, counts.size) / np.maximum(counts, 1)).astype(np.float32).reshape(shape)
+            for values in (ridge[at], foreign)
+        )
+        share = (counts / self.factor**2).astype(np.float32).reshape(shape)
+        return share, strength, hue
 
     def _finer(self, plane: NDArray[np.bool_]) -> NDArray[np.bool_]:
         part = plane[self.rows, self.columns]
         return part.repeat(self.factor, axis=0).repeat(self.factor, axis=1)
 
-    def _sums(self, plane: NDArray[np.float32]) -> NDArray[np.float32]:
-        height, width = plane.shape[0] // self.factor, plane.shape[1] // self.factor
-        sums: NDArray[np.float32] = plane.reshape(height, self.factor, width, self.factor).sum(axis=(1, 3))
-        return sums.astype(np.float32)
 
-
-def _other_hue(
-    fold: NDArray[np.bool_],
-    hue: NDArray[np.float32],
-    solid: NDArray[np.bool_],
-    direction: NDArray[np.uint8],
-    fine_um: tuple[float, float],
-) -> NDArray[np.float32]:
-    """How far the hue of each fold pixel's bar is from that of the bars beside it: float32, 0 elsewhere."""
-    y, x = np.nonzero(fold)
-    angle = direction[y, x] * (math.pi / DIRECTIONS)
-    cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
-    steps = max(2, round(_HALF_BAR_UM / min(fine_um) / _STEP_PX))
-    along = np.linspace(-_HALF_BAR_UM, _HALF_BAR_UM, 2 * steps + 1)[None, :]
-
-    def mean(side: float) -> NDArray[np.float64]:
-        columns = np.rint(x[:, None] + (along * cos - side * sin) / fine_um[0]).astype(np.int64)
-        rows = np.rint(y[:, None] + (along * sin + side * cos) / fine_um[1]).astype(np.int64)
-        rows, columns = rows.clip(0, hue.shape[0] - 1), columns.clip(0, hue.shape[1] - 1)
-        known = solid[rows, columns]
-        total: NDArray[np.float64] = (hue[rows, columns] * known).sum(axis=1)
-        means: NDArray[np.float64] = total / np.maximum(known.sum(axis=1), 1)
-        return means
-
-    middle = mean(0.0)
-    other = np.zeros(fold.shape, np.float32)
-    other[y, x] = np.maximum(np.abs(middle - mean(SIDE_UM)), np.abs(middle - mean(-SIDE_UM)))
-    return other
+def _highest_near(plane: NDArray[np.float32], near: list[int]) -> NDArray[np.float32]:
+    """The highest value within so many pixels up and down, left and right; outside there is none."""
+    result = np.pad(plane, [(far, far) for far in near], constant_values=-1.0)
+    for axis, far in enumerate(near):
+        result = result.swapaxes(0, axis)
+        reach, wanted = 1, 2 * far + 1  # values that each place stands for, and that it should
+        while reach < wanted:
+            step = min(reach, wanted - reach)
+            result = np.maximum(result[:-step], result[step:])
+            reach += step
+        result = result.swapaxes(0, axis)
+    return result

@@ -9,8 +9,6 @@ tissue, are read at about 2.7 µm, where the outline is sharp and hue can be tol
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -21,6 +19,7 @@ from wsi_ncmi.tissue.closer import CloserLook
 from wsi_ncmi.tissue.colours import Colours, strips
 from wsi_ncmi.tissue.fold_window import WINDOW_MARGIN_UM, FoldWindow, Stain
 from wsi_ncmi.tissue.runs import Runs, drop_pieces, runs_of
+from wsi_ncmi.tissue.windows import windows_over
 
 __all__ = ["SHARE_STEPS", "find_folds"]
 
@@ -37,10 +36,10 @@ _GAP = 0.5
 # Paler tissue counts as this: next to loose stroma everything is dense.
 _PALEST = 0.6
 _LEAST_LENGTH_UM = 120.0
-_WINDOW_PX, _MOST_JOINED = 32, 8
+_MOST_WINDOW_PX = 256
 _GROW = 3
 # Second look: mean ridge and difference of hue over a piece, and its area.
-_LEAST_MEAN, _MOST_HUE = 0.28, 0.35
+_LEAST_MEAN, _MOST_HUE = 0.276, 0.35
 _LEAST_UM2 = 2_000.0
 
 
@@ -65,7 +64,7 @@ def find_folds(
     maybe = _first_look(colours, tissue, pixel_um, stain)
     places, strengths, hues = [], [], []
     margin = int(np.ceil(WINDOW_MARGIN_UM / min(pixel_um)))
-    for rows, columns in _windows(maybe):
+    for rows, columns in windows_over(maybe, margin, _MOST_WINDOW_PX):
         try:
             window = FoldWindow.read(closer, rows, columns, margin, tissue.shape)
         except SlideReadError:
@@ -95,7 +94,8 @@ def _first_look(
         columns = slice(max(0, int(used[0]) - margin), int(used[-1]) + 1 + margin)
         inside = tissue[padded, columns]
         green = colours.green[padded, columns].astype(np.float32)
-        ridge, _ = ridges(stain.level(green, inside), pixel_um, _HALF_BAR_UM, _STEP_PX)
+        level = stain.level(green, stain.solid(green, inside))
+        ridge, _ = ridges(level, pixel_um, _HALF_BAR_UM, _STEP_PX)
         maybe[rows, columns] = (inside & (green > _DARKISH * stain.typical) & (ridge > _MAYBE))[inner]
         seed[rows, columns] = (maybe[padded, columns] & (ridge > _SEED))[inner]
     runs = runs_of(maybe, diagonal=True)
@@ -104,22 +104,6 @@ def _first_look(
     if maybe.any():
         maybe = ndimage.binary_dilation(maybe, iterations=_GROW)
     return maybe
-
-
-def _windows(maybe: NDArray[np.bool_]) -> Iterator[tuple[slice, slice]]:
-    """Squares that together hold all that is set; neighbours are joined, as they share their surroundings."""
-    height, width = maybe.shape
-    for top in range(0, height, _WINDOW_PX):
-        rows = slice(top, min(top + _WINDOW_PX, height))
-        used = np.logical_or.reduceat(maybe[rows].any(axis=0), np.arange(0, width, _WINDOW_PX))
-        left = 0
-        while left < len(used):
-            right = left
-            while right < len(used) and used[right] and right - left < _MOST_JOINED:
-                right += 1
-            if right > left:
-                yield rows, slice(left * _WINDOW_PX, min(right * _WINDOW_PX, width))
-            left = max(right, left + 1)
 
 
 def _drop_others(

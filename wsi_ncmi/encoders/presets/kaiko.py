@@ -33,7 +33,7 @@ def _kaiko(
         # The file of ViT-L/14 has positions for 518 px; resampled once here, by timm at every pass.
         unused=(37 * 37 - 16 * 16) * width if "dinov2" in network else 0,
         published=published,
-        published_by="size of the float32 file on the hub" if published else "",
+        published_by="size of the float32 file on the hub",
         mpp=(0.5, 0.25, 1.0, 2.0),
         tile_px=256,
         hub=Hub(repository, ("model.safetensors",)),
@@ -90,8 +90,8 @@ _MIDNIGHT = Preset(
 )
 
 PRESETS = (
-    _kaiko("kaiko-vits8", "Kaiko ViT-S/8", "vit_small_patch8_224", 384, 21_670_272, ""),
-    _kaiko("kaiko-vits16", "Kaiko ViT-S/16", "vit_small_patch16_224", 384, 21_665_664, ""),
+    _kaiko("kaiko-vits8", "Kaiko ViT-S/8", "vit_small_patch8_224", 384, 21_670_272, "86.7MB"),
+    _kaiko("kaiko-vits16", "Kaiko ViT-S/16", "vit_small_patch16_224", 384, 21_665_664, "86.7MB"),
     _kaiko("kaiko-vitb8", "Kaiko ViT-B/8", "vit_base_patch8_224", 768, 85_807_872, "343MB"),
     _kaiko("kaiko-vitb16", "Kaiko ViT-B/16", "vit_base_patch16_224", 768, 85_798_656, "343MB"),
     _kaiko(

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from wsi_ncmi.errors import IdentityConflictError, InputError, JobStoppedError
 from wsi_ncmi.features.claims import claim
+from wsi_ncmi.features.encoder_facts import EncoderFacts
+from wsi_ncmi.features.identity_difference import difference
 from wsi_ncmi.features.ledger import LedgerRow
 from wsi_ncmi.features.paths import remove_leftovers
 from wsi_ncmi.features.publishing import skipped_row
 from wsi_ncmi.features.reader import open_features_file, read_identity
-from wsi_ncmi.features.schema import EncoderFacts, difference
 from wsi_ncmi.features.storage import check_place, storing
 from wsi_ncmi.features.task import SlideTask
 

@@ -1,0 +1,45 @@
+"""The hue of bars against that beside them, sample by sample."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from wsi_ncmi.tissue.bars import DIRECTIONS, SIDE_UM
+from wsi_ncmi.tissue.fold_hue import other_hue
+
+
+def test_hues_are_those_of_the_definition() -> None:
+    rng = np.random.default_rng(5)
+    red, green = (rng.uniform(0.01, 0.8, (70, 90)).astype(np.float32) for _ in range(2))
+    solid = rng.random((70, 90)) < 0.7
+    y, x = rng.integers(0, 70, 60), rng.integers(0, 90, 60)
+    direction = rng.integers(0, DIRECTIONS, 60).astype(np.uint8)
+    found = other_hue(red, green, solid, (y, x), direction, (3.0, 2.5), 60.0, 7)
+    hue = np.log(np.maximum(red, 0.02) / np.maximum(green, 0.02))
+
+    def mean(i: int, side: float) -> float:
+        angle = direction[i] * math.pi / DIRECTIONS
+        values = []
+        for along in np.linspace(-60.0, 60.0, 15):
+            dx = np.rint((along * math.cos(angle) - side * math.sin(angle)) / 3.0)
+            dy = np.rint((along * math.sin(angle) + side * math.cos(angle)) / 2.5)
+            row, column = int(np.clip(y[i] + dy, 0, 69)), int(np.clip(x[i] + dx, 0, 89))
+            if solid[row, column]:
+                values.append(hue[row, column])
+        return float(np.mean(values)) if values else 0.0
+
+    expected = [
+        max(abs(mean(i, 0.0) - mean(i, SIDE_UM)), abs(mean(i, 0.0) - mean(i, -SIDE_UM))) for i in range(60)
+    ]
+    assert found == pytest.approx(expected, abs=0.002)
+
+
+def test_no_place_no_hue() -> None:
+    plane = np.ones((20, 20), np.float32)
+    none = np.empty(0, np.int64)
+    assert not len(
+        other_hue(plane, plane, plane > 0, (none, none), none.astype(np.uint8), (3.0, 3.0), 60.0, 7)
+    )
