@@ -45,7 +45,7 @@ def test_a_lost_worker_and_a_lost_node_cost_no_slide(tmp_path_factory: pytest.Te
     pytest.importorskip("ray")
     ended = subprocess.run(
         [sys.executable, ROOT / "benchmarks" / "ray_engine.py", "kills", "--slides", "8", "--tissue-px", "768",
-         "--folder", "/tmp", "--brief", "--json"],
+         "--folder", "/tmp", "--brief", "--script", "--json"],
         capture_output=True, text=True, check=False, env=_environment(),
     )  # fmt: skip
     assert ended.returncode == 0, ended.stdout + ended.stderr
