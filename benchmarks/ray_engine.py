@@ -96,11 +96,13 @@ def cluster(folder: Path, cores: list[int]) -> Iterator[list[set[psutil.Process]
 
 
 def _processes(folder: Path) -> set[psutil.Process]:
-    """Processes of the cluster: their command lines name its folder, or their parents' do."""
+    """Processes of the cluster: their command lines name its folder or its head, or their parents' do."""
+    names = (str(folder), f"--address={ADDRESS}")
     found = set()
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.pid != os.getpid() and any(str(folder) in word for word in process.cmdline()):
+            words = process.cmdline()
+            if process.pid != os.getpid() and any(name in word for word in words for name in names):
                 found |= {process, *process.children(recursive=True)}
     return found
 
@@ -128,7 +130,7 @@ def start_on_ray(slides: Path, out: Path, *, by_script: bool) -> subprocess.Pope
     """The same job on the cluster, by the verb or by the script of ``pipelines/``."""
     if not by_script:
         return start(slides, out, "--engine", "ray", "--ray-address", ADDRESS)
-    command = [sys.executable, str(SCRIPT), str(slides), str(out), ADDRESS, "grid.tile_px=128"]
+    command = [sys.executable, str(SCRIPT), str(slides), str(out), ADDRESS, "grid.tile_px=128", "--quiet"]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL)
 
 
