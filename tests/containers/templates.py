@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from engine import ROOT, Engine, cohort, demand, folder
 
-COMPOSE = str(ROOT / "docker" / "compose.yaml")
+COMPOSE = ROOT / "docker" / "compose.yaml"
 CALLER = 4242
 
 
@@ -23,7 +23,13 @@ def compose(engine: Engine) -> str:
     settings = {"SLIDES": str(slides), "OUT": str(out), "WEIGHTS": str(weights), "CPUS": "1", "MEMORY": "2g"}
     with _docker_interface(engine) as host:
         environment = {**engine.environment, **settings, "DOCKER_HOST": host}
-        command = ["docker-compose", "--project-name", "check", "--file", COMPOSE]
+        # Debian's docker-compose is a version 1, which does not turn a variable into the number of GPUs, and
+        # podman has another name for logs in files.
+        copy = engine.work / "compose.yaml"
+        text = COMPOSE.read_text().replace("${GPUS:-1}", "1")
+        copy.write_text(text.replace("driver: local", "driver: k8s-file"))
+        command = ["docker-compose", "--project-name", "check", "--file", str(copy)]
+        command += ["--project-directory", str(COMPOSE.parent)]
         bare = {name: value for name, value in environment.items() if name not in settings}
         ended = subprocess.run([*command, "config"], env=bare, capture_output=True, text=True, check=False)
         demand(ended.returncode != 0 and "name the folder of slides" in ended.stderr, ended.stderr[-2000:])
