@@ -27,17 +27,19 @@ def compose(engine: Engine) -> str:
         # podman has another name for logs in files.
         copy = engine.work / "compose.yaml"
         text = COMPOSE.read_text().replace("${GPUS:-1}", "1")
-        copy.write_text(text.replace("driver: local", "driver: k8s-file"))
+        text = text.replace("driver: local", "driver: k8s-file")
+        # Where this machine allows no more, podman's own default of processes can't be set.
+        copy.write_text(text.replace("    nofile: 4096\n", "    nofile: 1024\n    nproc: 1024\n"))
         command = ["docker-compose", "--project-name", "check", "--file", str(copy)]
         command += ["--project-directory", str(COMPOSE.parent)]
         bare = {name: value for name, value in environment.items() if name not in settings}
         ended = subprocess.run([*command, "config"], env=bare, capture_output=True, text=True, check=False)
         demand(ended.returncode != 0 and "name the folder of slides" in ended.stderr, ended.stderr[-2000:])
-        for words in (["config", "--quiet"], ["run", "--rm", "-T", "cpu"]):
-            ended = subprocess.run(
-                [*command, *words], env=environment, capture_output=True, text=True, check=False
-            )
-            demand(ended.returncode == 0, f"{words[0]}: {ended.stdout[-1000:]}{ended.stderr[-2000:]}")
+        ended = subprocess.run(
+            [*command, "config", "--quiet"], env=environment, capture_output=True, text=True, check=False
+        )
+        demand(ended.returncode == 0, ended.stderr[-2000:])
+        _service(engine, command, environment, [], ["cpu"])
         probe = (
             "import os, socket\n"
             "assert os.getuid() == 10001 and [name for _, name in socket.if_nameindex()] == ['lo']\n"
@@ -48,14 +50,25 @@ def compose(engine: Engine) -> str:
             "    except OSError as error: assert error.errno in (13, 30), error\n"
             "    else: raise SystemExit(path + ' can be written to')\n"
         )
-        words = ["run", "--rm", "-T", "--entrypoint", "python3", "cpu", "-c", probe]
-        ended = subprocess.run(
-            [*command, *words], env=environment, capture_output=True, text=True, check=False
-        )
-        demand(ended.returncode == 0, f"{ended.stdout[-1000:]}{ended.stderr[-2000:]}")
+        _service(engine, command, environment, ["--entrypoint", "python3"], ["cpu", "-c", probe])
     done = len(list(out.glob("features/descriptor/*.h5")))
     demand(done == len(list(slides.glob("*.*"))), f"{done} slides done")
     return f"{done} slides by the cpu service; limits, mounts and network are those of the file"
+
+
+def _service(
+    engine: Engine, command: list[str], environment: dict[str, str], flags: list[str], words: list[str]
+) -> None:
+    """Runs a service to its end; detached, for podman does not let version 1 attach."""
+    started = subprocess.run(
+        [*command, "run", "-d", "--name", "composed", *flags, *words],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    demand(started.returncode == 0, started.stderr[-2000:])
+    code = engine.call("podman", "wait", "composed").stdout.strip()
+    said = engine.call("podman", "logs", "composed", check=False)
+    engine.call("podman", "rm", "--force", "composed", check=False)
+    demand(code == "0", f"exit code {code}: {said.stdout[-1000:]}{said.stderr[-1000:]}")
 
 
 @contextlib.contextmanager
@@ -64,10 +77,7 @@ def _docker_interface(engine: Engine) -> Iterator[str]:
     socket = engine.work / "docker.sock"
     settings = engine.work / "containers.conf"
     # Names of images are those of the store; Docker's clients leave the registry out.
-    settings.write_text(
-        "[engine]\ncompat_api_enforce_docker_hub = false\n"
-        '[containers]\ndefault_ulimits = ["nproc=1024:1024"]\n'
-    )
+    settings.write_text("[engine]\ncompat_api_enforce_docker_hub = false\n")
     process = subprocess.Popen(
         ["podman", *engine.store, "--runtime", "runc", "system", "service", "--time", "0", f"unix://{socket}"],
         env={**engine.environment, "CONTAINERS_CONF": str(settings)},
