@@ -35,6 +35,7 @@ from kill_test import contents, published, write_slide
 from wsi_ncmi.features import read_journal, read_ledger, verify_folder
 from wsi_ncmi.scale import available_cores
 
+SCRIPT = Path(__file__).resolve().parents[1] / "pipelines" / "distributed_extraction.py"
 # Of one run alone: another one on this machine has its own.
 NETWORK = f"127.{secrets.randbelow(200) + 20}.{secrets.randbelow(200) + 20}"
 HEAD, WORKER = f"{NETWORK}.2", f"{NETWORK}.3"
@@ -95,11 +96,13 @@ def cluster(folder: Path, cores: list[int]) -> Iterator[list[set[psutil.Process]
 
 
 def _processes(folder: Path) -> set[psutil.Process]:
-    """Processes of the cluster: their command lines name its folder, or their parents' do."""
+    """Processes of the cluster: their command lines name its folder or its head, or their parents' do."""
+    names = (str(folder), f"--address={ADDRESS}")
     found = set()
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.pid != os.getpid() and any(str(folder) in word for word in process.cmdline()):
+            words = process.cmdline()
+            if process.pid != os.getpid() and any(name in word for word in words for name in names):
                 found |= {process, *process.children(recursive=True)}
     return found
 
@@ -120,6 +123,14 @@ def start(slides: Path, out: Path, *flags: str) -> subprocess.Popen[bytes]:
         sys.executable, "-m", "wsi_ncmi", "extract", str(slides), "--out", str(out), "--tile-px", "128",
         "--quiet", *flags,
     ]  # fmt: skip
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL)
+
+
+def start_on_ray(slides: Path, out: Path, *, by_script: bool) -> subprocess.Popen[bytes]:
+    """The same job on the cluster, by the verb or by the script of ``pipelines/``."""
+    if not by_script:
+        return start(slides, out, "--engine", "ray", "--ray-address", ADDRESS)
+    command = [sys.executable, str(SCRIPT), str(slides), str(out), ADDRESS, "grid.tile_px=128", "--quiet"]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL)
 
 
@@ -158,7 +169,7 @@ def essence(out: Path) -> dict[str, bytes]:
 
 def broken_off(slides: Path, out: Path) -> list[str]:
     """Ends a job in its midst with SIGTERM; what does not hold."""
-    job = start(slides, out, "--engine", "ray", "--ray-address", ADDRESS)
+    job = start_on_ray(slides, out, by_script=False)
     wait_until(lambda: done(out) > 0, job)
     job.terminate()
     code = job.wait()
@@ -186,7 +197,7 @@ def kills(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
         started = time.monotonic()
         if not arguments.brief:
             faults += broken_off(slides, out)
-        job = start(slides, out, "--engine", "ray", "--ray-address", ADDRESS)
+        job = start_on_ray(slides, out, by_script=arguments.script)
         wait_until(lambda: done(out) >= arguments.slides // 4, job)
         named(_processes(ray), "ray::RemoteWorker")[0].kill()
         first = done(out)
@@ -295,6 +306,7 @@ def main() -> None:
         "--parts", nargs="*", default=["local", "ray"], help="of overhead; none makes the slides"
     )
     parser.add_argument("--brief", action="store_true", help="leave SIGTERM out of kills")
+    parser.add_argument("--script", action="store_true", help="kills by pipelines/distributed_extraction.py")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--flags", nargs=argparse.REMAINDER, default=[], help="further flags of extract")
     arguments = parser.parse_args()

@@ -8,28 +8,38 @@ All nodes see SLIDES, OUT and the weights under the same paths. Started again, i
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
+from typing import Annotated
 
+import typer
+
+from wsi_ncmi.cli.common import AsJson, Debug, Quiet, finish, guarded
 from wsi_ncmi.jobs import ExtractionRequest, JobResult, extract, load_config
-from wsi_ncmi.progress import progress_for
+from wsi_ncmi.progress import ProgressReporter
 
 
-def main(arguments: list[str]) -> JobResult:
-    """Extracts the slides of a folder; further arguments change the configuration."""
-    slides, out, *rest = arguments
-    address = [word for word in rest if "=" not in word]
-    overrides = [word for word in rest if "=" in word]
-    config = load_config(
-        None, overrides, {"extraction": {"engine": "ray", "ray_address": address[0] if address else None}}
-    )
-    return extract(ExtractionRequest.of_config(config, Path(slides), Path(out)), progress_for())
+def main(
+    slides: Annotated[Path, typer.Argument(help="Folder of slides.")],
+    out: Annotated[Path, typer.Argument(help="Output folder.")],
+    words: Annotated[list[str] | None, typer.Argument(metavar="[HOST:PORT] [A.B=VALUE]...")] = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+    as_json: AsJson = False,
+) -> None:
+    """Extract the slides of a folder on a Ray cluster; the same command goes on where it was stopped.
+
+    Example: python pipelines/distributed_extraction.py slides out 10.0.0.2:6379 encoder.name=uni_v2
+    """
+    address = [word for word in words or () if "=" not in word]
+    overrides = [word for word in words or () if "=" in word]
+
+    def run(progress: ProgressReporter) -> JobResult:
+        cluster = {"engine": "ray", "ray_address": address[0] if address else None}
+        config = load_config(None, overrides, {"extraction": cluster})
+        return extract(ExtractionRequest.of_config(config, slides, out), progress)
+
+    finish(guarded(run, quiet=quiet, debug=debug), quiet=quiet, as_json=as_json)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 3:
-        sys.exit(__doc__)
-    result = main(sys.argv[1:])
-    print(*result.notes, sep="\n")
-    print(*(f"failed: {failure}" for failure in result.failures), sep="\n", file=sys.stderr)
-    sys.exit(result.exit_code)
+    typer.run(main)

@@ -27,17 +27,21 @@ def test_without_ray_one_sentence_says_so(
     assert not (tmp_path / "out").exists()
 
 
-def test_without_a_cluster_none_is_started(slides: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("by_script", [False, True], ids=["verb", "script"])
+def test_without_a_cluster_none_is_started(slides: Path, tmp_path: Path, by_script: bool) -> None:
     pytest.importorskip("ray")
+    address, out = "127.0.0.9:6398", tmp_path / "out"
+    verb = ["-m", "wsi_ncmi", "extract", slides, "--out", out, "--engine", "ray", "--ray-address", address]
+    script = [ROOT / "pipelines" / "distributed_extraction.py", slides, out, address]
     ended = subprocess.run(
-        [sys.executable, "-m", "wsi_ncmi", "extract", slides, "--out", tmp_path / "out", "--engine", "ray",
-         "--ray-address", "127.0.0.9:6398"],
-        capture_output=True, text=True, check=False, env=_environment(),
+        [sys.executable, *(script if by_script else verb)], capture_output=True, text=True, check=False,
+        env=_environment(),
     )  # fmt: skip
     assert ended.returncode == 2, ended.stderr
-    assert "no Ray cluster to be reached at '127.0.0.9:6398'" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+    assert f"no Ray cluster to be reached at '{address}'" in ended.stderr
     assert "ray start --head" in ended.stderr
-    assert not (tmp_path / "out").exists()
+    assert not out.exists()
 
 
 def test_a_lost_worker_and_a_lost_node_cost_no_slide(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -45,7 +49,7 @@ def test_a_lost_worker_and_a_lost_node_cost_no_slide(tmp_path_factory: pytest.Te
     pytest.importorskip("ray")
     ended = subprocess.run(
         [sys.executable, ROOT / "benchmarks" / "ray_engine.py", "kills", "--slides", "8", "--tissue-px", "768",
-         "--folder", "/tmp", "--brief", "--json"],
+         "--folder", "/tmp", "--brief", "--script", "--json"],
         capture_output=True, text=True, check=False, env=_environment(),
     )  # fmt: skip
     assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -161,6 +162,19 @@ def test_all_nodes_work_and_every_slide_is_done(tasks) -> None:
     assert {actor.node for actor in ray.actors} == {"a", "b"}
     assert whole(todo[0].out) == 4
     assert run(ThreadRay({"a": 1}), todo, workers=1) == [("skipped", "already extracted")] * 4
+
+
+def test_the_driver_shows_the_progress_of_all_nodes(tasks) -> None:
+    told: list[tuple[str, float]] = []
+
+    class Recorder:
+        @contextlib.contextmanager
+        def task(self, description: str, total: float, unit: str = "") -> Iterator[Any]:
+            told.append((unit, total))
+            yield SimpleNamespace(advance=lambda amount=1, note="": told.append(("advance", amount)))
+
+    run(ThreadRay({"a": 1, "b": 1}), tasks(), progress=Recorder())
+    assert told == [("slides", 4), *[("advance", 1)] * 4]
 
 
 def test_a_node_that_does_not_see_the_output_is_left_out(tasks, caplog: pytest.LogCaptureFixture) -> None:
