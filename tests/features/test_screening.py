@@ -18,6 +18,7 @@ from wsi_ncmi.features.task import SlideTask
 from wsi_ncmi.slides import open_slide
 from wsi_ncmi.tiling import TileGrid, read_tile
 from wsi_ncmi.tissue import ARTIFACT_KINDS, ArtifactMap, ArtifactOptions
+from wsi_ncmi.tissue.artifact_options import DETECTORS
 
 DROP = ArtifactOptions(rule="drop")
 
@@ -91,12 +92,16 @@ def test_dropped_tiles_are_left_out_and_counted(tasks, encoder: Encoder) -> None
         assert len(prepare_slide(dropped, slide).selection) == whole.n_tiles - 6
 
 
-def test_the_rule_and_its_thresholds_are_part_of_the_identity(tasks, encoder: Encoder) -> None:
+def test_the_rule_and_its_thresholds_are_part_of_the_identity(tasks, encoder: Encoder, monkeypatch) -> None:
     keep = replace(tasks()[1], artifacts=ArtifactOptions(pen=0.9)).identity(encoder)
     assert keep == tasks()[1].identity(encoder)  # thresholds of a rule that drops nothing change nothing
     drop = replace(tasks()[1], artifacts=DROP).identity(encoder)
     other = replace(tasks()[1], artifacts=ArtifactOptions(rule="drop", pen=0.9)).identity(encoder)
     assert len({keep.artifacts_rule, drop.artifacts_rule, other.artifacts_rule}) == 3
+    # Tiles that other detectors dropped are not those that these would drop.
+    monkeypatch.setattr("wsi_ncmi.features.task.DETECTORS", DETECTORS + 1)
+    assert replace(tasks()[1], artifacts=DROP).identity(encoder) != drop
+    assert tasks()[1].identity(encoder) == keep
 
 
 def test_blur_is_seen_on_the_pixels_that_come(tasks, monkeypatch) -> None:

@@ -13,6 +13,7 @@ from wsi_ncmi.encoders.options import EncoderOptions
 from wsi_ncmi.errors import InputError
 from wsi_ncmi.features import open_features_file
 from wsi_ncmi.features.stain import StainOptions, stain_target
+from wsi_ncmi.features.task import artifacts_rule
 from wsi_ncmi.jobs import ExtractionRequest, extract
 from wsi_ncmi.jobs.config import ExtractionOptions
 from wsi_ncmi.jobs.feature_origin import artifacts_of, feature_origin, stain_of
@@ -66,6 +67,8 @@ def test_older_models_say_nothing_and_mean_the_defaults() -> None:
     assert artifacts_of({}, "m") == ArtifactOptions()
     assert artifacts_of({"artifacts_rule": "keep"}, "m") == ArtifactOptions()
     assert asdict(artifacts_of({"artifacts_rule": '{"rule":"drop","pen":0.5}'}, "m"))["pen"] == 0.5
+    rule = ArtifactOptions(rule="drop", pen=0.5)
+    assert artifacts_of({"artifacts_rule": artifacts_rule(rule)}, "m") == rule
     assert stain_of({}, "m") is None
     assert stain_of({"stain": "none"}, "m") is None
 

@@ -11,7 +11,7 @@ from wsi_ncmi.features.paths import claims_folder, feature_path, thumbnail_path,
 from wsi_ncmi.features.schema import NONE, Identity, canonical_json, identity_of
 from wsi_ncmi.slides import Mpp, SlideRecord
 from wsi_ncmi.tiling.options import GridOptions
-from wsi_ncmi.tissue.artifact_options import ArtifactOptions
+from wsi_ncmi.tissue.artifact_options import DETECTORS, ArtifactOptions
 from wsi_ncmi.tissue.options import TissueOptions
 
 if TYPE_CHECKING:
@@ -21,8 +21,14 @@ __all__ = ["AnnotationFile", "SlideTask", "artifacts_rule"]
 
 
 def artifacts_rule(options: ArtifactOptions) -> str:
-    """The artefact options as the identity holds them; thresholds count only where tiles are dropped."""
-    return options.rule if options.rule == "keep" else canonical_json(asdict(options))
+    """The artefact options as the identity holds them.
+
+    Thresholds, and how the detectors score, count only where tiles are dropped: there another version of them
+    keeps other tiles.
+    """
+    if options.rule == "keep":
+        return options.rule
+    return canonical_json({**asdict(options), "detectors": DETECTORS})
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,7 @@ def artifacts_of(origin: Mapping[str, Any], where: str) -> ArtifactOptions:
     """
     rule = str(origin.get("artifacts_rule") or "keep")
     values = _json(rule, where) if rule.startswith("{") else {"rule": rule}
+    values.pop("detectors", None)  # this version's score the new slides, whatever scored the training's
     options: ArtifactOptions = build_options(ArtifactOptions, values, where)
     return options
 

@@ -10,10 +10,13 @@ from pydantic import Field
 
 from wsi_ncmi.options import options
 
-__all__ = ["ARTIFACT_KINDS", "ArtifactOptions"]
+__all__ = ["ARTIFACT_KINDS", "DETECTORS", "ArtifactOptions"]
 
 ARTIFACT_KINDS = ("pen", "fold", "border", "blur")
 """Names of a tile's artefact scores, in their order."""
+
+DETECTORS = 4
+"""Version of the detectors: raised when they score tiles otherwise than before."""
 
 _Share = Annotated[float, Field(gt=0, le=1)]
 
