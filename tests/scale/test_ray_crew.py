@@ -171,7 +171,7 @@ def test_the_driver_shows_the_progress_of_all_nodes(tasks) -> None:
         @contextlib.contextmanager
         def task(self, description: str, total: float, unit: str = "") -> Iterator[Any]:
             told.append((unit, total))
-            yield SimpleNamespace(advance=lambda amount=1, note="": told.append(("advance", amount)))
+            yield SimpleNamespace(advance=lambda amount=1, note="", **_: told.append(("advance", amount)))
 
     run(ThreadRay({"a": 1, "b": 1}), tasks(), progress=Recorder())
     assert told == [("slides", 4), *[("advance", 1)] * 4]
