@@ -5,7 +5,18 @@ from __future__ import annotations
 import grimp
 import pytest
 
-GROUND = {"errors", "options", "files", "progress", "provenance", "_lazy", "interrupts", "heartbeat", "logs"}
+GROUND = {
+    "closing",
+    "errors",
+    "options",
+    "files",
+    "progress",
+    "provenance",
+    "_lazy",
+    "interrupts",
+    "heartbeat",
+    "logs",
+}
 
 # Room → the rooms that it may import directly, besides the ground floor.
 FLOOR_1: dict[str, set[str]] = {"slides": set(), "losses": set(), "mil": set(), "encoders": set()}

@@ -9,9 +9,9 @@ import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
+from wsi_ncmi.closing import Closing
 from wsi_ncmi.errors import InputError
 from wsi_ncmi.files import write_text
 
@@ -115,7 +115,7 @@ def merge_rows(*groups: Iterable[LedgerRow]) -> tuple[LedgerRow, ...]:
     return tuple(merged[slide_id] for slide_id in sorted(merged))
 
 
-class Journal:
+class Journal(Closing):
     """Ledger rows on disk as they come: a JSON line each, fsynced, appendable by several jobs at once.
 
     Args:
@@ -144,17 +144,6 @@ class Journal:
             self._descriptor = -1
         if remove:
             self.path.unlink(missing_ok=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def read_journal(path: Path) -> tuple[LedgerRow, ...]:

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import operator
 import threading
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType, TracebackType
-from typing import Self
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_ncmi.closing import Closing
 from wsi_ncmi.errors import SlideOpenError, SlideReadError
 from wsi_ncmi.slides.compositing import background_colour, composite
 from wsi_ncmi.slides.wording import plain_reason
@@ -52,7 +52,7 @@ class Level:
     downsample_y: float
 
 
-class Slide(ABC):
+class Slide(Closing):
     """An open whole-slide image. Reading from several threads is safe; use it as a context manager.
 
     Attributes:
@@ -167,7 +167,7 @@ class Slide(ABC):
         Areas outside the slide have alpha 0. Any exception means that the region can't be read.
         """
 
-    def _close(self) -> None:  # noqa: B027 - readers without a handle have nothing to release
+    def _close(self) -> None:
         """Releases the reader's handle; called once."""
 
     def close(self) -> None:
@@ -176,17 +176,6 @@ class Slide(ABC):
             if not self._closed:
                 self._closed = True
                 self._close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.path.name} {self.width_px}×{self.height_px} {self.vendor}>"

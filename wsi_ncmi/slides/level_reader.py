@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_ncmi.closing import Closing
 from wsi_ncmi.slides.base import Slide
 
 __all__ = ["LevelPart", "LevelReader", "OpenLevel"]
@@ -32,7 +31,7 @@ class LevelPart:
     factor: int = 1
 
 
-class LevelReader:
+class LevelReader(Closing):
     """Reads rectangles of one level through the slide's reader; use it as a context manager.
 
     Args:
@@ -64,17 +63,6 @@ class LevelReader:
 
     def close(self) -> None:
         """Gives up what was opened for reading; the slide stays open."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 OpenLevel = Callable[[Slide, int, float], LevelReader]

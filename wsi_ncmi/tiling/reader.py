@@ -8,12 +8,12 @@ import logging
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_ncmi.closing import Closing
 from wsi_ncmi.errors import SlideReadError
 from wsi_ncmi.slides import Slide
 from wsi_ncmi.tiling.area import area_resample
@@ -29,7 +29,7 @@ __all__ = ["TileReader", "read_tile", "read_tiles"]
 _LOG = logging.getLogger(__name__)
 
 
-class TileReader:
+class TileReader(Closing):
     """Reads the selected tiles of a slide in raster order; use it as a context manager, once.
 
     Stored tiles of TIFF-based slides are decoded directly where that is proven to give the reader's pixels:
@@ -142,17 +142,6 @@ class TileReader:
         if self._stored is not None:
             self._stored.close()
             self._stored = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _open_direct(self, slide: Slide) -> DirectSource:
         level = self._grid.read_level

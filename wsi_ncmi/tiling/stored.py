@@ -11,12 +11,12 @@ import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_ncmi.closing import Closing
 from wsi_ncmi.slides import Slide
 from wsi_ncmi.tiling.jpeg import Decoder, JpegDecoder, jpeg2000_decoder, jpeg_decoder
 
@@ -36,7 +36,7 @@ class NotDirectError(Exception):
 
 
 @dataclass(frozen=True)
-class StoredTiles:
+class StoredTiles(Closing):
     """Tiles of a level in row-major order. Use it as a context manager; reading from several threads is safe.
 
     Attributes:
@@ -113,17 +113,6 @@ class StoredTiles:
     def close(self) -> None:
         """Closes the file."""
         os.close(self._descriptor)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def open_stored_tiles(slide: Slide, level: int) -> StoredTiles:

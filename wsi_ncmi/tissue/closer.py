@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from wsi_ncmi.closing import Closing
 from wsi_ncmi.slides import LevelReader, OpenLevel, Overview, Slide
 
 __all__ = ["CloserLook"]
 
 
-class CloserLook:
+class CloserLook(Closing):
     """Reads parts of a slide, each pixel of the overview divided into ``factor`` × ``factor``.
 
     Use it as a context manager; the level is opened at the first part.
@@ -94,17 +93,6 @@ class CloserLook:
         if self._reader is not None:
             self._reader.close()
             self._reader = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _ends(self, part: slice, scale: float, most: int) -> tuple[float, float]:
         """Where a part of the overview begins and ends, in pixels of the level."""

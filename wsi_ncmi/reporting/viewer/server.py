@@ -22,6 +22,7 @@ from importlib import resources
 from socketserver import TCPServer
 from typing import Any
 
+from wsi_ncmi.closing import Closing
 from wsi_ncmi.errors import InputError, SlideError
 from wsi_ncmi.reporting.heatmaps.colours import colours_of
 from wsi_ncmi.reporting.heatmaps.raster import rasterise
@@ -58,7 +59,7 @@ _HEADERS = {
 }
 
 
-class ViewerServer:
+class ViewerServer(Closing):
     """Serves one slide until it is closed; use it as a context manager.
 
     Args:
@@ -105,12 +106,6 @@ class ViewerServer:
             self._thread = None
         self._server.server_close()
         self._pages.close()
-
-    def __enter__(self) -> ViewerServer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 class _Pages:
