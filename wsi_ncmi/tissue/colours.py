@@ -126,24 +126,15 @@ def smooth(plane: NDArray[np.float32], sigma: tuple[float, float]) -> NDArray[np
         reach = int(_TRUNCATE * width + 0.5)
         weights = np.exp(-0.5 * (np.arange(reach + 1) / width) ** 2)
         weights = (weights / (2.0 * weights.sum() - weights[0])).astype(np.float32)
-        margins = [(0, 0), (0, 0)]
+        margins, size = [(0, 0), (0, 0)], plane.shape[axis]
         margins[axis] = (reach, reach)
-        padded, size = np.pad(plane, margins, mode="symmetric"), plane.shape[axis]
-
-        def shifted(
-            by: int,
-            padded: NDArray[np.float32] = padded,
-            axis: int = axis,
-            size: int = size,
-            reach: int = reach,
-        ) -> NDArray[np.float32]:
-            part = slice(reach + by, reach + by + size)
-            return padded[part] if axis == 0 else padded[:, part]
-
-        plane = shifted(0) * weights[0]
-        both = np.empty_like(plane)
+        padded = np.moveaxis(np.pad(plane, margins, mode="symmetric"), axis, 0)
+        shifted = [padded[by : by + size] for by in range(2 * reach + 1)]
+        total = shifted[reach] * weights[0]
+        both = np.empty_like(total)
         for by in range(1, reach + 1):
-            np.add(shifted(-by), shifted(by), out=both)
+            np.add(shifted[reach - by], shifted[reach + by], out=both)
             both *= weights[by]
-            plane += both
+            total += both
+        plane = np.moveaxis(total, 0, axis)
     return plane
