@@ -42,6 +42,8 @@ def make(work: Path, patients: int, workers: int) -> None:
     """Draws, extracts, deletes."""
     wsi_ncmi = [sys.executable, "-m", "wsi_ncmi"]
     drawn, shared = work / "drawn", ["--workers", str(workers)]
+    if (work / "labels.csv").exists() and not drawn.exists():
+        return  # made already
     if not (work / "labels.csv").exists():
         subprocess.run(
             [*wsi_ncmi, "synth", str(drawn), "--slides", str(5 * patients), "--seed", "17", *shared],
