@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from wsi_ncmi.errors import InputError
 from wsi_ncmi.mil import BagBatch
 from wsi_ncmi.mil.buckets import make_buckets, scatter_buckets
+from wsi_ncmi.mil.squares import make_squares
 
 lengths_of = st.lists(st.integers(1, 40), min_size=1, max_size=8)
 
@@ -98,3 +101,25 @@ def test_empty_bags_and_wrong_lengths_are_refused_in_a_sentence():
         _batch([3]).subsampled(0)
     with pytest.raises(ValueError, match="coordinates must be"):
         BagBatch(torch.zeros(2, 3), torch.tensor([2]), torch.zeros(3, 2))
+
+
+@settings(deadline=None)
+@given(lengths_of)
+def test_squares_repeat_a_bags_first_instances_and_nothing_else(lengths):
+    batch = _batch(lengths)
+    starts = [0, *itertools.accumulate(lengths)]
+    squares = make_squares(batch)
+    assert sorted(bag for square in squares for bag in square.bags) == list(range(len(lengths)))
+    for square in squares:
+        for bag, rows in zip(square.bags, square.rows.tolist(), strict=True):
+            own = list(range(starts[bag], starts[bag + 1]))
+            assert (square.side - 1) ** 2 < len(own) <= square.side**2
+            assert rows == (own + own)[: square.side**2]
+    sides = [square.side for square in squares]
+    assert len(set(sides)) == len(sides)  # bags of one side go together
+
+
+def test_a_square_of_many_bags_has_an_end():
+    squares = make_squares(BagBatch(torch.zeros(119_999, 1), torch.tensor([30_000, 29_999, 30_000, 30_000])))
+    assert [square.bags for square in squares] == [(0, 1), (2, 3)]
+    assert [square.rows.shape for square in squares] == [(2, 174**2)] * 2

@@ -7,17 +7,17 @@ sequence) and 2 (PPEG); layers as in the authors' code.
 
 from __future__ import annotations
 
-import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from wsi_ncmi.mil.base import Aggregator, AggregatorOutput, BagBatch
-from wsi_ncmi.mil.buckets import make_buckets, scatter_buckets
 from wsi_ncmi.mil.dropout import FastDropout
 from wsi_ncmi.mil.nystrom import NystromAttention
 from wsi_ncmi.mil.options import TransMilOptions
-from wsi_ncmi.mil.segments import promote
+from wsi_ncmi.mil.segments import promote, segment_sum
+from wsi_ncmi.mil.squares import make_squares
 
 __all__ = ["TransMIL"]
 
@@ -41,7 +41,10 @@ class _Layer(nn.Module):
 
 
 class _PyramidPosition(nn.Module):
-    """Position from three depth-wise convolutions over the square of instances (PPEG)."""
+    """Position from three depth-wise convolutions over the square of instances (PPEG).
+
+    Convolutions add up: the three and the identity are done as one of the largest kernel, in one pass.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -51,18 +54,29 @@ class _PyramidPosition(nn.Module):
 
     def forward(self, x: Tensor, side: int) -> Tensor:
         b, _, width = x.shape
-        square = x[:, 1:].transpose(1, 2).reshape(b, width, side, side)
-        total = square
-        for convolution in self.convolutions:
-            total = total + convolution(square)
-        return torch.cat([x[:, :1].to(total.dtype), total.flatten(2).transpose(1, 2)], dim=1)
+        weight, bias = self._joined()
+        square = x[:, 1:].reshape(b, side, side, width).permute(0, 3, 1, 2)
+        placed = nn.functional.conv2d(square, weight, bias, padding="same", groups=width)
+        placed = placed.permute(0, 2, 3, 1).reshape(b, side * side, width)
+        return torch.cat([x[:, :1].to(placed.dtype), placed], dim=1)
+
+    def _joined(self) -> tuple[Tensor, Tensor]:
+        largest, *others = [cast(nn.Conv2d, convolution) for convolution in self.convolutions]
+        centre = largest.kernel_size[0] // 2
+        weight = largest.weight.clone()
+        weight[:, :, centre, centre] += 1.0
+        bias = cast(Tensor, largest.bias)
+        for other in others:
+            weight = weight + nn.functional.pad(other.weight, [centre - other.kernel_size[0] // 2] * 4)
+            bias = bias + cast(Tensor, other.bias)
+        return weight, bias
 
 
 class TransMIL(Aggregator):
     """Class token and instances, two layers of Nyström attention, positions between them.
 
     The bag is filled up to a square with its own first instances. The embedding is the normed class token.
-    Bags of equal length go together; nothing else is padded, because every filling would change the result.
+    Bags that fill the same square go together; nothing else is padded, because it would change the result.
 
     The reported attention is the class token's row of the last layer's approximate attention, averaged over
     the heads, negative numbers cut off, a repeated instance's shares added, and the sum made 1.
@@ -96,24 +110,21 @@ class TransMIL(Aggregator):
     def forward(self, batch: BagBatch, labels: Tensor | None = None) -> AggregatorOutput:
         """Embeds every bag (see :class:`Aggregator`)."""
         hidden = self.projection(self.input_dropout(self.prepared(batch))).relu()
-        buckets = make_buckets(batch)
-        results = [self._embed(hidden[bucket.rows]) for bucket in buckets]
-        embedding, attention = scatter_buckets(
-            buckets, [embedding for embedding, _ in results], [attention for _, attention in results]
-        )
-        return AggregatorOutput(embedding, attention)
+        squares = make_squares(batch)
+        results = [self._embed(hidden[square.rows], square.side) for square in squares]
+        embedding = torch.cat([embedding for embedding, _ in results])
+        order = torch.tensor([bag for square in squares for bag in square.bags], device=hidden.device)
+        rows = torch.cat([square.rows.flatten() for square in squares])
+        shares = torch.cat([weights.flatten() for _, weights in results])
+        # A repeated instance gets the shares of both its places.
+        attention = shares.new_zeros(len(hidden)).index_add_(0, rows, shares)
+        attention += torch.finfo(attention.dtype).tiny  # equal shares where every number was cut off
+        attention = attention / segment_sum(attention, batch)[batch.bag_index]
+        return AggregatorOutput(embedding[order.argsort()], attention)
 
-    def _embed(self, instances: Tensor) -> tuple[Tensor, Tensor]:
-        b, n, _ = instances.shape
-        side = math.isqrt(n - 1) + 1
-        repeated = side * side - n
-        tokens = torch.cat(
-            [self.token.expand(b, -1, -1).to(instances.dtype), instances, instances[:, :repeated]], dim=1
-        )
+    def _embed(self, square: Tensor, side: int) -> tuple[Tensor, Tensor]:
+        tokens = torch.cat([self.token.expand(len(square), 1, -1).to(square.dtype), square], dim=1)
         tokens, _ = self.first(tokens)
         tokens, seen = self.second(self.position(tokens, side), look=True)
-        weights = seen[:, 1:].clamp_min(0.0)
-        attention = weights[:, :n].clone()
-        attention[:, :repeated] += weights[:, n:]
-        attention += torch.finfo(attention.dtype).tiny  # equal shares where every number was cut off
-        return promote(self.norm(tokens[:, 0])), attention / attention.sum(1, keepdim=True)
+        assert seen is not None
+        return promote(self.norm(tokens[:, 0])), seen[:, 1:].clamp_min(0.0)
