@@ -86,13 +86,10 @@ class NCMIForm:
 
 _LOG = NCMIForm(ratio="log")
 _LOG_REVERSE = NCMIForm(ratio="log", direction="code_to_sample", code_scale=3.0, temperature=1.0)
-# Chosen on inner validation (docs/ncmi-protocol.md): a logarithm that saturates a little, since the code words
-# alone make it robust, and a decision that nearly levels the classes.
-_DEFAULT = replace(_LOG_REVERSE, tau=None, power=0.3, decision_balance=0.75)
 PRESETS: Mapping[str, NCMIForm] = {
-    "default": _DEFAULT,
-    # For labels that can be trusted, and for networks trained from scratch by SGD (docs/image-recognition.md).
-    "clean": replace(_DEFAULT, power=0.0),
+    # Chosen on inner validation (docs/ncmi-protocol.md): a logarithm that saturates a little, since the code
+    # words alone make it robust, and a decision that nearly levels the classes.
+    "default": replace(_LOG_REVERSE, tau=None, power=0.3, decision_balance=0.75),
     "log": _LOG,
     "log_reverse": _LOG_REVERSE,
     "ratio": NCMIForm(code_scale=3.0),
