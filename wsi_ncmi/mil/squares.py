@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -44,7 +42,6 @@ def make_squares(batch: BagBatch) -> list[Square]:
         Every bag once, the largest squares first, at most ``MOST_ROWS`` places in one item unless a single
         bag has more.
     """
-    starts = [0, *itertools.accumulate(batch.sizes)]
     bags_of: dict[int, list[int]] = {}
     for bag, size in enumerate(batch.sizes):
         bags_of.setdefault(math.isqrt(size - 1) + 1, []).append(bag)
@@ -53,12 +50,11 @@ def make_squares(batch: BagBatch) -> list[Square]:
         most = max(MOST_ROWS // side**2, 1)
         for begin in range(0, len(bags_of[side]), most):
             bags = bags_of[side][begin : begin + most]
-            squares.append(Square(tuple(bags), _rows(bags, side, starts, batch), side))
+            squares.append(Square(tuple(bags), _rows(bags, side, batch), side))
     return squares
 
 
-def _rows(bags: Sequence[int], side: int, starts: Sequence[int], batch: BagBatch) -> Tensor:
-    device = batch.features.device
-    lengths = torch.tensor([batch.sizes[bag] for bag in bags], device=device).unsqueeze(1)
-    first = torch.tensor([starts[bag] for bag in bags], device=device).unsqueeze(1)
-    return first + torch.arange(side * side, device=device) % lengths
+def _rows(bags: list[int], side: int, batch: BagBatch) -> Tensor:
+    chosen = torch.tensor(bags, device=batch.lengths.device)
+    first, lengths = batch.offsets[chosen].unsqueeze(1), batch.lengths[chosen].unsqueeze(1)
+    return first + torch.arange(side * side, device=chosen.device) % lengths
