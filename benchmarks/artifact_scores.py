@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.tissue import ARTIFACT_KINDS, ArtifactOptions
+from wsi_ncmi.tissue import ARTIFACT_KINDS, ArtifactConfig
 
 __all__ = ["KINDS", "Tiles", "interval", "recall_and_precision"]
 
@@ -35,7 +35,7 @@ class Tiles:
     def of(
         cls, slides: Sequence[Mapping[str, NDArray[np.float64]]], centres: Sequence[str], least_tissue: float
     ) -> Tiles:
-        """Judges scores by the limits of :class:`ArtifactOptions`.
+        """Judges scores by the limits of :class:`ArtifactConfig`.
 
         Args:
             slides: Per slide ``shares`` (N, 4), ``tissue`` (N,) and ``scores`` (N, 4).
@@ -63,7 +63,7 @@ class Tiles:
 
 def _verdicts(scores: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Which kinds reach their limit, bool (N, 4), by the very rule of extraction."""
-    options = ArtifactOptions()
+    options = ArtifactConfig()
     verdicts = np.zeros(scores.shape, np.bool_)
     for column in range(len(KINDS)):
         only = np.zeros_like(scores)

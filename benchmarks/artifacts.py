@@ -35,11 +35,11 @@ from artifact_scores import KINDS, Tiles, interval, recall_and_precision
 from numpy.typing import NDArray
 
 import wsi_ncmi.tissue
-from wsi_ncmi.files import atomic_path
+from wsi_ncmi.core.files import atomic_path
 from wsi_ncmi.slides import open_slide, resolve_mpp
 from wsi_ncmi.synthesis import CENTRES, SlidePlan, make_slide
-from wsi_ncmi.tiling import GridOptions, StoredRegions, TileGrid, TileReader, TileSelection
-from wsi_ncmi.tissue import ArtifactOptions, TissueOptions, examine_slide, segment_tissue, tile_blur
+from wsi_ncmi.tiling import GridConfig, StoredRegions, TileGrid, TileReader, TileSelection
+from wsi_ncmi.tissue import ArtifactConfig, TissueConfig, examine_slide, segment_tissue, tile_blur
 
 # No longer held out: 6401 to 6403 (first second look at folds), 7501 to 7503 (one at 4 µm, not taken).
 SEEDS = {"development": (5301, 5302), "held-out": (8601, 8602, 8603)}
@@ -51,7 +51,7 @@ DRAWN = (
     ("blur", "micro"), ("pen:red", "negative"), ("pen:black", "micro"),
 )  # fmt: skip
 SMALL = 4  # the first of them, one of each kind
-GRID = GridOptions(mpp=0.5, tile_px=256)
+GRID = GridConfig(mpp=0.5, tile_px=256)
 LEAST_TISSUE = 0.25
 
 
@@ -91,9 +91,9 @@ def score(plan: SlidePlan, folder: Path) -> dict[str, NDArray[np.float64]]:
     with open_slide(path) as slide:
         mpp = resolve_mpp(slide)
         began = time.process_time()
-        segment_tissue(slide, mpp, TissueOptions())
+        segment_tissue(slide, mpp, TissueConfig())
         middle = time.process_time()
-        found = examine_slide(slide, mpp, TissueOptions(), ArtifactOptions(), StoredRegions)
+        found = examine_slide(slide, mpp, TissueConfig(), ArtifactConfig(), StoredRegions)
         ended = time.process_time()
         grid = TileGrid.plan(slide.levels, mpp, GRID)
         places = np.arange(len(grid), dtype=np.int64)

@@ -19,24 +19,24 @@ import pandas as pd
 import torch
 from model_tables import Task, open_task
 
+from research.loss_study.table import StudyTable
 from wsi_ncmi.cohorts import Fold
-from wsi_ncmi.jobs.study.table import StudyTable
-from wsi_ncmi.losses import LossOptions
-from wsi_ncmi.mil import ModelOptions
+from wsi_ncmi.losses import LossConfig
+from wsi_ncmi.mil import ModelConfig
 from wsi_ncmi.mil.base import Aggregator
-from wsi_ncmi.mil.options import DsmilOptions
-from wsi_ncmi.training import TrainingOptions, fit_in_memory
+from wsi_ncmi.mil.config import DsmilConfig
+from wsi_ncmi.training import TrainingConfig, fit_in_memory
 from wsi_ncmi.training.scoring import embed, f1_and_recall, probabilities_of
 
 CPU = torch.device("cpu")
-SETTINGS: Mapping[str, tuple[ModelOptions, TrainingOptions]] = {
-    "published": (ModelOptions(name="dsmil"), TrainingOptions(device="cpu")),
-    "standardised": (ModelOptions(name="dsmil", standardise=True), TrainingOptions(device="cpu")),
+SETTINGS: Mapping[str, tuple[ModelConfig, TrainingConfig]] = {
+    "published": (ModelConfig(name="dsmil"), TrainingConfig(device="cpu")),
+    "standardised": (ModelConfig(name="dsmil", standardise=True), TrainingConfig(device="cpu")),
     "no_critical_loss": (
-        ModelOptions(name="dsmil", dsmil=DsmilOptions(instance_weight=0.0)),
-        TrainingOptions(device="cpu"),
+        ModelConfig(name="dsmil", dsmil=DsmilConfig(instance_weight=0.0)),
+        TrainingConfig(device="cpu"),
     ),
-    "slow": (ModelOptions(name="dsmil"), TrainingOptions(device="cpu", learning_rate=2e-4)),
+    "slow": (ModelConfig(name="dsmil"), TrainingConfig(device="cpu", learning_rate=2e-4)),
 }
 KEY = ("setting", "cohort", "fold", "seed")
 COLUMNS = (*KEY, "train_macro_f1", "validation_macro_f1", "entropy")
@@ -67,7 +67,7 @@ def row_of(task: Task, setting: str, cohort: str, fold_number: int, seed: int) -
         held,
         classes,
         model=model,
-        loss=LossOptions(name="ce"),
+        loss=LossConfig(name="ce"),
         training=training,
         seed=seed,
     )

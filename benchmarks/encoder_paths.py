@@ -20,9 +20,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from wsi_ncmi.encoders import Encoder, EncoderOptions, load_encoder
-from wsi_ncmi.errors import InputError
-from wsi_ncmi.scale.allocator import keep_large_buffers
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.encoders import Encoder, EncoderConfig, load_encoder
+from wsi_ncmi.parallel.allocator import keep_large_buffers
 
 WAYS = {
     "torch": ("torch", "fp32"), "torch-bf16": ("torch", "bf16"), "onnx": ("onnx", "fp32"),
@@ -56,7 +56,7 @@ def eager(
     name: str, weights: Path | None, pixels: NDArray[np.uint8], seconds: float
 ) -> tuple[NDArray[np.float32], float]:
     """Vectors and rate of the network in its own memory layout."""
-    encoder = load_encoder(EncoderOptions(name=name, weights=weights, device="cpu", batch_size=len(pixels)))
+    encoder = load_encoder(EncoderConfig(name=name, weights=weights, device="cpu", batch_size=len(pixels)))
     network = encoder._network.to(memory_format=torch.contiguous_format)  # type: ignore[attr-defined]
     given = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
     with torch.inference_mode():
@@ -93,7 +93,7 @@ def main() -> None:
         try:
             options = {"backend": backend, "precision": precision, "device": "cpu"}
             encoder = load_encoder(
-                EncoderOptions(name=arguments.encoder, weights=arguments.weights, **options)  # type: ignore[arg-type]
+                EncoderConfig(name=arguments.encoder, weights=arguments.weights, **options)  # type: ignore[arg-type]
             )
         except InputError as error:
             print(f"{way:24s} left out: {error}")

@@ -39,19 +39,20 @@ import torchvision
 from numpy.typing import NDArray
 from PIL import Image
 
-from wsi_ncmi.encoders import Encoder, EncoderOptions, load_encoder
-from wsi_ncmi.features import SlideTask
-from wsi_ncmi.features.preparation import prepare_slide
-from wsi_ncmi.scale import available_cores, run_slides
-from wsi_ncmi.scale.allocator import keep_large_buffers
+from wsi_ncmi.encoders import Encoder, EncoderConfig, load_encoder
+from wsi_ncmi.extraction.execution.local import run_slides
+from wsi_ncmi.extraction.preparation import prepare_slide
+from wsi_ncmi.extraction.task import SlideTask
+from wsi_ncmi.parallel.allocator import keep_large_buffers
+from wsi_ncmi.parallel.limits import available_cores
 from wsi_ncmi.slides import open_slide, take_inventory
-from wsi_ncmi.tiling import GridOptions, TileReader
-from wsi_ncmi.tissue import TissueOptions
+from wsi_ncmi.tiling import GridConfig, TileReader
+from wsi_ncmi.tissue import TissueConfig
 
 STORED_PX, TILE_PX = 256, 256
 TISSUE = 0.55
 SMALL, LARGE = (8192, 6144), (16384, 12288)
-GRID = GridOptions(mpp=0.5, tile_px=TILE_PX)
+GRID = GridConfig(mpp=0.5, tile_px=TILE_PX)
 CORES = available_cores()
 
 
@@ -117,7 +118,7 @@ def write_slide(path: Path, seed: int, size: tuple[int, int]) -> None:
 def tasks_of(slides: Path, out: Path) -> list[SlideTask]:
     """What a job does before the first tile: find the slides and read their facts."""
     return [
-        SlideTask(record=record, root=slides, out=out, tissue=TissueOptions(), grid=GRID)
+        SlideTask(record=record, root=slides, out=out, tissue=TissueConfig(), grid=GRID)
         for record in take_inventory(slides)
     ]
 
@@ -165,7 +166,7 @@ def encode_alone(encoder: Encoder, pixels: NDArray[np.uint8]) -> tuple[float, fl
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
-def extract_all(slides: Path, encoder: Encoder, options: EncoderOptions) -> tuple[float, float, int]:
+def extract_all(slides: Path, encoder: Encoder, options: EncoderConfig) -> tuple[float, float, int]:
     """Wall seconds and core-seconds of the whole extraction into a fresh folder, and its tiles."""
     with tempfile.TemporaryDirectory(dir=slides.parent) as out:
         started, cpu = time.perf_counter(), time.process_time()
@@ -229,7 +230,7 @@ def cohort(folder: Path, encoder: Encoder, seconds: float, size: tuple[int, int]
 
 def share_of_encoder(folder: Path, name: str, seconds: float, device: str) -> tuple[float, float, float]:
     """Ratio of extraction and encoder alone, and both rates."""
-    options = EncoderOptions(name=name, device=device)
+    options = EncoderConfig(name=name, device=device)
     encoder = load_encoder(options)
     slides = cohort(folder, encoder, seconds, SMALL)
     pixels, _ = read_some(slides, 200)
@@ -244,7 +245,7 @@ def share_of_encoder(folder: Path, name: str, seconds: float, device: str) -> tu
 
 def share_of_bound(folder: Path, name: str, seconds: float) -> tuple[float, float, float, float, Path]:
     """Ratio of extraction and bound, both rates, and the same ratio in core-seconds a tile."""
-    options = EncoderOptions(name=name, device="cpu")
+    options = EncoderConfig(name=name, device="cpu")
     encoder = load_encoder(options)
     slides = cohort(folder, encoder, seconds / 2, LARGE)
     pixels, reading = read_some(slides, 300)

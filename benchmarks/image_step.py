@@ -29,20 +29,20 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
-from wsi_ncmi.jobs.images import ImageJobConfig
 from wsi_ncmi.losses import build_loss
-from wsi_ncmi.vision import NetworkOptions, RecipeOptions, build_network
+from wsi_ncmi.vision import NetworkConfig, RecipeConfig, build_network
 from wsi_ncmi.vision.augmentation import Augmentation
 from wsi_ncmi.vision.batches import DeviceBatches, epoch_order
+from wsi_ncmi.vision.config import ImageDataConfig
 from wsi_ncmi.vision.data.parts import ArrayPart
 from wsi_ncmi.vision.loop import ImageLoop, Parts
-from wsi_ncmi.vision.options import ImageDataOptions
 from wsi_ncmi.vision.ranks import process_group
+from wsi_ncmi.workflows.images import ImageJobConfig
 
 NETWORKS = {
-    "resnet18": (NetworkOptions(), 100),
+    "resnet18": (NetworkConfig(), 100),
     "reduced": (
-        NetworkOptions(stem_stride=2, arguments={"layers": [1, 1, 1, 1], "channels": [16, 32, 64, 128]}),
+        NetworkConfig(stem_stride=2, arguments={"layers": [1, 1, 1, 1], "channels": [16, 32, 64, 128]}),
         20,
     ),
 }
@@ -52,13 +52,13 @@ IMAGES = 4096
 class Steps:
     """Endless training steps of one loss; ``bare`` leaves out augmentation, schedule and loss options."""
 
-    def __init__(self, network: str, loss: Any, batch_size: int, recipe: RecipeOptions, ranks: Any) -> None:
+    def __init__(self, network: str, loss: Any, batch_size: int, recipe: RecipeConfig, ranks: Any) -> None:
         options, classes = NETWORKS[network]
         self._device, self._size = ranks.device, batch_size
         y = np.arange(IMAGES) % classes
         pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, 32, 32, 3), dtype=np.uint8)
         part = ArrayPart(pixels, y.astype(np.int64))
-        data = ImageDataOptions(rotation_deg=15 if network == "resnet18" else 0)
+        data = ImageDataConfig(rotation_deg=15 if network == "resnet18" else 0)
         self._net = build_network(options).to(self._device)
         if recipe.channels_last:
             self._net.to(memory_format=torch.channels_last)
@@ -131,7 +131,7 @@ def rounds(
 def measure(given: argparse.Namespace) -> dict[str, float]:
     """All figures."""
     losses = ImageJobConfig(losses=["ce", *(name for name in given.losses if name != "ce")]).losses
-    recipe = RecipeOptions(
+    recipe = RecipeConfig(
         device=given.device, precision=given.precision, compile=given.compile, epochs=100_000
     )
     found: dict[str, float] = {}

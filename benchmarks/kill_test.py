@@ -25,12 +25,14 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from wsi_ncmi.encoders import EncoderOptions
-from wsi_ncmi.features import LedgerRow, SlideTask, verify_folder
-from wsi_ncmi.scale import run_slides
+from wsi_ncmi.encoders import EncoderConfig
+from wsi_ncmi.extraction.execution.local import run_slides
+from wsi_ncmi.extraction.ledger import LedgerRow
+from wsi_ncmi.extraction.task import SlideTask
+from wsi_ncmi.features import verify_folder
 from wsi_ncmi.slides import take_inventory
-from wsi_ncmi.tiling import GridOptions
-from wsi_ncmi.tissue import TissueOptions
+from wsi_ncmi.tiling import GridConfig
+from wsi_ncmi.tissue import TissueConfig
 
 MEAN_S = 0.5
 """A kill comes so long, on average, after a job has begun to work."""
@@ -50,11 +52,11 @@ def write_slide(path: Path, seed: int, tissue_px: int = 512) -> None:
         )  # fmt: skip
 
 
-def job(slides: Path, out: Path, encoder: EncoderOptions, workers: int = 2) -> list[LedgerRow]:
+def job(slides: Path, out: Path, encoder: EncoderConfig, workers: int = 2) -> list[LedgerRow]:
     """The job that is killed."""
-    grid = GridOptions(mpp=0.5, tile_px=128)
+    grid = GridConfig(mpp=0.5, tile_px=128)
     tasks = [
-        SlideTask(record=record, root=slides, out=out, tissue=TissueOptions(), grid=grid)
+        SlideTask(record=record, root=slides, out=out, tissue=TissueConfig(), grid=grid)
         for record in take_inventory(slides)
     ]
     return run_slides(tasks, encoder, workers=workers)
@@ -100,7 +102,7 @@ def _time(path: Path) -> float:
         return 0.0
 
 
-def check(slides: Path, out: Path, encoder: EncoderOptions, expected: dict[str, bytes]) -> list[str]:
+def check(slides: Path, out: Path, encoder: EncoderConfig, expected: dict[str, bytes]) -> list[str]:
     """Resumes once; what does not hold, in words."""
     before = published(out)
     rows = job(slides, out, encoder)
@@ -130,7 +132,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--job", nargs=2, type=Path, default=None, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    encoder = EncoderOptions(name=arguments.encoder, weights=arguments.weights, device="cpu", batch_size=8)
+    encoder = EncoderConfig(name=arguments.encoder, weights=arguments.weights, device="cpu", batch_size=8)
     if arguments.job is not None:
         job(*arguments.job, encoder)
         return

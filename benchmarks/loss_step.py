@@ -32,13 +32,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wsi_ncmi.cohorts import BagSource
-from wsi_ncmi.losses import LossOptions, build_loss
-from wsi_ncmi.mil import BagBatch, ModelOptions, build_model
-from wsi_ncmi.training import BagCache, LabelledSlides, TrainingOptions, fit_in_memory
+from wsi_ncmi.losses import LossConfig, build_loss
+from wsi_ncmi.mil import BagBatch, ModelConfig, build_model
+from wsi_ncmi.training import BagCache, LabelledSlides, TrainingConfig, fit_in_memory
 
-CE = LossOptions(name="ce")
-NCMI = LossOptions(name="ncmi")
-ALTERNATING = LossOptions(name="ncmi", code_words="means", means_update="running", means_momentum=0.99)
+CE = LossConfig(name="ce")
+NCMI = LossConfig(name="ncmi")
+ALTERNATING = LossConfig(name="ncmi", code_words="means", means_update="running", means_momentum=0.99)
 EPOCHS = 5
 
 Step = Callable[[], object]
@@ -61,7 +61,7 @@ def paired_ratio(first: Step, second: Step, seconds: float, least: int = 5) -> t
 
 
 def training_step(
-    model: nn.Module, loss: LossOptions, width: int, inputs: Any, y: Tensor, repeat: int
+    model: nn.Module, loss: LossConfig, width: int, inputs: Any, y: Tensor, repeat: int
 ) -> Step:
     """``repeat`` steps of a model with a loss."""
     torch.manual_seed(0)
@@ -88,7 +88,7 @@ def mil_steps(bags: int, tiles: int, width: int, repeat: int) -> tuple[Step, Ste
     steps = []
     for loss in (NCMI, CE):
         torch.manual_seed(0)
-        model = build_model(ModelOptions(), width, 3)
+        model = build_model(ModelConfig(), width, 3)
         steps.append(training_step(model, loss, model.embedding_width, batch, y, repeat))
     return steps[0], steps[1]
 
@@ -130,12 +130,12 @@ def rcc_like() -> tuple[BagCache, LabelledSlides, LabelledSlides]:
     )
 
 
-def run_of(loss: LossOptions, data: tuple[BagCache, LabelledSlides, LabelledSlides], epochs: int) -> Step:
+def run_of(loss: LossConfig, data: tuple[BagCache, LabelledSlides, LabelledSlides], epochs: int) -> Step:
     """A whole training."""
     cache, train, validation = data
-    options = TrainingOptions(epochs=epochs, device="cpu", decision="validation")
+    options = TrainingConfig(epochs=epochs, device="cpu", decision="validation")
     return lambda: fit_in_memory(
-        cache, train, validation, 3, model=ModelOptions(), loss=loss, training=options, seed=0
+        cache, train, validation, 3, model=ModelConfig(), loss=loss, training=options, seed=0
     )
 
 

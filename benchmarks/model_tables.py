@@ -3,7 +3,7 @@
     python benchmarks/model_tables.py run OUT.csv rcc=tcga_rcc.npz nsclc=tcga_nsclc.npz [--models abmil,mean]
     python benchmarks/model_tables.py table OUT.csv
 
-Each run trains with cross-entropy and the defaults of ``TrainingOptions`` on a patient-grouped fold,
+Each run trains with cross-entropy and the defaults of ``TrainingConfig`` on a patient-grouped fold,
 keeps the epoch that is best on the inner validation part, and scores the test part once: nothing is
 chosen on it.
 
@@ -32,12 +32,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from wsi_ncmi.cohorts import Cohort, Fold, SplitOptions, Splits, make_splits, open_bag_source
-from wsi_ncmi.jobs.study.table import StudyTable
-from wsi_ncmi.losses import LossOptions
+from research.loss_study.table import StudyTable
+from wsi_ncmi.cohorts import Cohort, Fold, SplitConfig, Splits, make_splits, open_bag_source
+from wsi_ncmi.losses import LossConfig
 from wsi_ncmi.metrics.classification import classification_metrics
-from wsi_ncmi.mil import ModelOptions
-from wsi_ncmi.training import BagCache, LabelledSlides, TrainingOptions, fit_in_memory
+from wsi_ncmi.mil import ModelConfig
+from wsi_ncmi.training import BagCache, LabelledSlides, TrainingConfig, fit_in_memory
 from wsi_ncmi.training.scoring import embed, f1_and_recall, probabilities_of
 
 CHEAP = ("mean", "max", "abmil", "abmil_plain", "clam_sb", "clam_mb", "dsmil", "aem", "acmil", "dtfd")
@@ -70,7 +70,7 @@ def open_task(path: Path) -> Task:
     cohort = source.embedded_cohort()
     if cohort is None:
         raise SystemExit(f"{path} carries no labels.")
-    return Task(cohort, make_splits(cohort, SplitOptions()), BagCache(source, 2**30))
+    return Task(cohort, make_splits(cohort, SplitConfig()), BagCache(source, 2**30))
 
 
 def planned(models: Sequence[str], cohorts: Sequence[str], folds: int, seeds: int) -> Iterator[tuple]:
@@ -107,7 +107,7 @@ def model_probabilities(task: Task, fold: Fold, model: str, seed: int) -> tuple[
     """Trains, and predicts the test part; also the kept epoch."""
     fitted = fit_in_memory(
         task.cache, task.part(fold.train), task.part(fold.validation), len(task.cohort.classes),
-        model=ModelOptions(name=model), loss=LossOptions(name="ce"), training=TrainingOptions(device="cpu"),
+        model=ModelConfig(name=model), loss=LossConfig(name="ce"), training=TrainingConfig(device="cpu"),
         seed=seed,
     )  # fmt: skip
     z = embed(fitted.aggregator, task.cache, fold.test, torch.device("cpu"))

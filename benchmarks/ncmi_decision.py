@@ -16,21 +16,21 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from research.loss_study.regimes import REGIMES, prepare_parts
+from research.loss_study.run import open_study_cohort
 from wsi_ncmi.cohorts import open_bag_source
-from wsi_ncmi.jobs.study.regimes import REGIMES, prepare_parts
-from wsi_ncmi.jobs.study.run import open_study_cohort
-from wsi_ncmi.losses import LossOptions, NCMILoss
+from wsi_ncmi.losses import LossConfig, NCMILoss
 from wsi_ncmi.losses.decision import CalibratedDecision
-from wsi_ncmi.mil import ModelOptions
-from wsi_ncmi.training import BagCache, TrainingOptions, fit_in_memory
+from wsi_ncmi.mil import ModelConfig
+from wsi_ncmi.training import BagCache, TrainingConfig, fit_in_memory
 from wsi_ncmi.training.scoring import embed, f1_and_recall
 
 LOSSES = {
-    "ce": LossOptions(name="ce"),
-    "wce": LossOptions(name="weighted_ce"),
-    "rev.5": LossOptions(preset="log_reverse", power=0.5),
-    "ratio.5": LossOptions(preset="ratio", temperature=1.0, power=0.5),
-    "rev.5shift.5": LossOptions(preset="log_reverse", power=0.5, prior_shift=0.5),
+    "ce": LossConfig(name="ce"),
+    "wce": LossConfig(name="weighted_ce"),
+    "rev.5": LossConfig(preset="log_reverse", power=0.5),
+    "ratio.5": LossConfig(preset="ratio", temperature=1.0, power=0.5),
+    "rev.5shift.5": LossConfig(preset="log_reverse", power=0.5, prior_shift=0.5),
 }
 COLUMNS = ("cohort", "regime", "fold", "loss", "balance", "ridge", "macro_f1")
 
@@ -55,11 +55,11 @@ def main() -> None:
             for fold in given.folds:
                 for regime in REGIMES.values():
                     parts = prepare_parts(data.cohort, data.inner.folds[fold], regime, fold)
-                    options = TrainingOptions(epochs=regime.epochs, decision="none", device="cpu")
+                    options = TrainingConfig(epochs=regime.epochs, decision="none", device="cpu")
                     for loss, of_loss in LOSSES.items():
                         fitted = fit_in_memory(
                             cache, parts.train, parts.validation, classes,
-                            model=ModelOptions(), loss=of_loss, training=options, seed=0,
+                            model=ModelConfig(), loss=of_loss, training=options, seed=0,
                         )  # fmt: skip
                         known, new = (
                             distances(fitted.criterion, embed(fitted.aggregator, cache, part.slide_ids, CPU))

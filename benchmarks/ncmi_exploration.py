@@ -23,15 +23,15 @@ from torch.nn.functional import cross_entropy
 
 import wsi_ncmi.training.fitting as fitting
 import wsi_ncmi.training.loop as loop
+from research.loss_study.regimes import REGIMES, prepare_parts
+from research.loss_study.run import open_study_cohort
 from wsi_ncmi.cohorts import open_bag_source
-from wsi_ncmi.jobs.study.regimes import REGIMES, prepare_parts
-from wsi_ncmi.jobs.study.run import open_study_cohort
-from wsi_ncmi.losses import LossOptions, NCMILoss, build_loss
+from wsi_ncmi.losses import LossConfig, NCMILoss, build_loss
 from wsi_ncmi.losses.base import Criterion, project
 from wsi_ncmi.losses.decision import CalibratedDecision
 from wsi_ncmi.losses.functional import generalised_log
-from wsi_ncmi.mil import ModelOptions
-from wsi_ncmi.training import BagCache, TrainingOptions, fit_in_memory
+from wsi_ncmi.mil import ModelConfig
+from wsi_ncmi.training import BagCache, TrainingConfig, fit_in_memory
 from wsi_ncmi.training.scoring import embed, f1_and_recall, validation_scores
 
 COLUMNS = ("cohort", "regime", "fold", "loss", "balance", "ridge", "macro_f1", "auroc", "contamination")
@@ -98,7 +98,7 @@ Make = Callable[[int, int, Sequence[int]], Criterion]
 
 
 def _built(**options: object) -> Make:
-    return lambda classes, width, counts: build_loss(LossOptions(**options), classes, width, counts)
+    return lambda classes, width, counts: build_loss(LossConfig(**options), classes, width, counts)
 
 
 def _contaminated(start: float, momentum: float, form: dict[str, object] | None) -> Make:
@@ -200,8 +200,8 @@ def score(data, cache, name: str, regime: str, fold: int, loss: str) -> list[tup
     fitting.build_loss = lambda _, count, width, counts: LOSSES[loss](count, width, counts)
     loop.validation_scores = _decided_scores if loss.startswith("decided") else validation_scores
     fitted = fit_in_memory(
-        cache, parts.train, parts.validation, classes, model=ModelOptions(), loss=LossOptions(), seed=0,
-        training=TrainingOptions(
+        cache, parts.train, parts.validation, classes, model=ModelConfig(), loss=LossConfig(), seed=0,
+        training=TrainingConfig(
             epochs=REGIMES[regime].epochs, learning_rate=RATES.get(loss, 5e-4), decision="none", device="cpu"
         ),
     )  # fmt: skip

@@ -15,12 +15,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from wsi_ncmi.encoders import EncoderOptions, load_encoder
-from wsi_ncmi.features import Journal, LedgerRow, SlideTask, check_conflicts, read_ledger, write_ledger
-from wsi_ncmi.features.claims import claim
+from wsi_ncmi.encoders import EncoderConfig, load_encoder
+from wsi_ncmi.extraction.claims import claim
+from wsi_ncmi.extraction.extraction import check_conflicts
+from wsi_ncmi.extraction.ledger import Journal, LedgerRow, read_ledger, write_ledger
+from wsi_ncmi.extraction.task import SlideTask
 from wsi_ncmi.slides import SlideRecord, read_slides_csv, write_slides_csv
-from wsi_ncmi.tiling import GridOptions
-from wsi_ncmi.tissue import TissueOptions
+from wsi_ncmi.tiling import GridConfig
+from wsi_ncmi.tissue import TissueConfig
 
 REPEATS = 200
 
@@ -88,8 +90,8 @@ def main() -> None:
         write_slides_csv(records, out / "slides.csv")
         result["inventory_mb"] = round((out / "slides.csv").stat().st_size / 1e6, 1)
         result["inventory_read_s"] = seconds(lambda: read_slides_csv(out / "slides.csv"))
-        tasks = [SlideTask(each, out, out, TissueOptions(), GridOptions()) for each in records]
-        encoder = load_encoder(EncoderOptions())
+        tasks = [SlideTask(each, out, out, TissueConfig(), GridConfig()) for each in records]
+        encoder = load_encoder(EncoderConfig())
         result["conflict_check_s"] = seconds(lambda: check_conflicts(tasks, encoder))
     print(json.dumps(result) if arguments.json else result)
 

@@ -21,13 +21,13 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from wsi_ncmi.cohorts import Cohort, SplitOptions, make_splits, match_features, open_bag_source, read_labels
-from wsi_ncmi.jobs.study.table import StudyTable
-from wsi_ncmi.jobs.study.tables import chosen_settings
+from research.loss_study.table import StudyTable
+from research.loss_study.tables import chosen_settings
+from wsi_ncmi.cohorts import Cohort, SplitConfig, make_splits, match_features, open_bag_source, read_labels
 from wsi_ncmi.metrics import information_metrics
 from wsi_ncmi.metrics.classification import classification_metrics
-from wsi_ncmi.mil import ModelOptions
-from wsi_ncmi.training import BagCache, TrainingOptions, fit_in_memory
+from wsi_ncmi.mil import ModelConfig
+from wsi_ncmi.training import BagCache, TrainingConfig, fit_in_memory
 from wsi_ncmi.training.fitting import labelled_part
 from wsi_ncmi.training.scoring import embed, probabilities_of
 
@@ -65,7 +65,7 @@ def score(work: Path, out: Path, chosen: Path, losses: list[str] | None) -> None
     test = labelled_part(
         "test", tuple(row.slide_id for row in cohort.rows if row.centre in TEST_CENTRES), cohort
     )
-    folds = make_splits(known, SplitOptions(folds=5)).folds
+    folds = make_splits(known, SplitConfig(folds=5)).folds
     cache, table = BagCache(source, 2**30), StudyTable(out, KEY, COLUMNS)
     truth = [cohort.classes[i] for i in test.y]
     for seed, fold in enumerate(folds):
@@ -75,13 +75,13 @@ def score(work: Path, out: Path, chosen: Path, losses: list[str] | None) -> None
             key = (setting.loss, setting.name, str(seed))
             if key in table.done or (losses and setting.loss not in losses):
                 continue
-            options = TrainingOptions(
+            options = TrainingConfig(
                 epochs=EPOCHS, learning_rate=setting.learning_rate, weight_decay=setting.weight_decay,
                 device="cpu",
             )  # fmt: skip
             fitted = fit_in_memory(
                 cache, train, validation, len(cohort.classes),
-                model=ModelOptions(), loss=setting.options, training=options, seed=seed,
+                model=ModelConfig(), loss=setting.options, training=options, seed=seed,
             )  # fmt: skip
             z = embed(fitted.aggregator, cache, test.slide_ids, torch.device("cpu"))
             p = probabilities_of(fitted.criterion, z)

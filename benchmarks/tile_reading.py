@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wsi_ncmi.slides import Mpp, Slide, open_slide
-from wsi_ncmi.tiling import GridOptions, TileGrid, TileReader, TileSelection
+from wsi_ncmi.tiling import GridConfig, TileGrid, TileReader, TileSelection
 
 SIDE_PX = 8192
 TILE_PX = 256
@@ -110,7 +110,7 @@ def plan(
     slide: Slide, target_mpp: float, n_tiles: int, *, tile_px: int = TILE_PX, overlap_px: int = 0
 ) -> Case:
     """Whole rows from the middle of the slide, about ``n_tiles`` tiles."""
-    options = GridOptions(mpp=target_mpp, tile_px=tile_px, overlap_px=overlap_px)
+    options = GridConfig(mpp=target_mpp, tile_px=tile_px, overlap_px=overlap_px)
     grid = TileGrid.plan(slide.levels, MPP, options)
     rows = max(2, round(n_tiles / grid.n_columns))
     first = (grid.n_rows - rows) // 2

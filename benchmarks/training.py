@@ -40,10 +40,10 @@ from torch import Tensor, nn
 
 from wsi_ncmi.cohorts import open_bag_source
 from wsi_ncmi.features.interchange import PackedColumns, write_packed
-from wsi_ncmi.losses import LossOptions
-from wsi_ncmi.mil import ModelOptions
-from wsi_ncmi.scale.allocator import keep_large_buffers
-from wsi_ncmi.training import BagCache, LabelledSlides, TrainingOptions
+from wsi_ncmi.losses import LossConfig
+from wsi_ncmi.mil import ModelConfig
+from wsi_ncmi.parallel.allocator import keep_large_buffers
+from wsi_ncmi.training import BagCache, LabelledSlides, TrainingConfig
 from wsi_ncmi.training.fitting import build_modules
 from wsi_ncmi.training.loop import TrainingLoop
 
@@ -98,12 +98,12 @@ class OurLoop:
     """The loop of ``fit``, epoch by epoch."""
 
     def __init__(self, cache: BagCache, slides: LabelledSlides, precision: str) -> None:
-        model = ModelOptions(hidden=HIDDEN, attention=ATTENTION, dropout=DROPOUT)
+        model = ModelConfig(hidden=HIDDEN, attention=ATTENTION, dropout=DROPOUT)
         counts = np.bincount(slides.y).tolist()
         aggregator, criterion = build_modules(
-            model, LossOptions(name="ce"), in_features=cache.source.width, class_counts=counts, seed=0
+            model, LossConfig(name="ce"), in_features=cache.source.width, class_counts=counts, seed=0
         )
-        options = TrainingOptions(device="cpu", precision=precision, epochs=1000)
+        options = TrainingConfig(device="cpu", precision=precision, epochs=1000)
         self.loop = TrainingLoop(
             aggregator, criterion, cache, train=slides, validation=slides, options=options, seed=0,
             folder=None, identity={},
@@ -167,7 +167,7 @@ def save_bags(
     lengths = [len(bag) for bag in bags]
     of = dict(zip(names, bags, strict=True))
     write_packed(folder / "bags.npz", PackedColumns(names, lengths), bags[0].shape[1], lambda name: of[name])
-    cache = BagCache(open_bag_source(folder / "bags.npz"), TrainingOptions().cache_mib * 2**20)
+    cache = BagCache(open_bag_source(folder / "bags.npz"), TrainingConfig().cache_mib * 2**20)
     return files, cache, LabelledSlides(tuple(names), y)
 
 
@@ -185,12 +185,12 @@ def small_bags(path: Path | None) -> tuple[list[np.ndarray], np.ndarray]:
     if path is None:
         lengths = np.clip(rng.lognormal(3.7, 0.45, 579), 1, 254).astype(int)
         return [rng.normal(size=(n, 192)).astype(np.float16) for n in lengths], rng.integers(0, 3, 579)
-    from wsi_ncmi.cohorts import SplitOptions, make_splits
+    from wsi_ncmi.cohorts import SplitConfig, make_splits
 
     source = open_bag_source(path)
     cohort = source.embedded_cohort()
     assert cohort is not None
-    chosen = make_splits(cohort, SplitOptions()).folds[0].train
+    chosen = make_splits(cohort, SplitConfig()).folds[0].train
     y = [cohort.class_index[cohort.by_slide[slide_id].label] for slide_id in chosen]
     return [source.load(slide_id) for slide_id in chosen], np.array(y, dtype=np.int64)
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from wsi_ncmi.jobs import JobResult, run_demo
-from wsi_ncmi.progress import progress_for
+from wsi_ncmi.core.progress import progress_for
+from wsi_ncmi.workflows import JobResult, run_demo
 
 
 def main(arguments: list[str]) -> JobResult:

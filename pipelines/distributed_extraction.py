@@ -14,8 +14,8 @@ from typing import Annotated
 import typer
 
 from wsi_ncmi.cli.common import AsJson, Debug, Quiet, finish, guarded
-from wsi_ncmi.jobs import ExtractionRequest, JobResult, extract, load_config
-from wsi_ncmi.progress import ProgressReporter
+from wsi_ncmi.core.progress import ProgressReporter
+from wsi_ncmi.workflows import ExtractionRequest, JobResult, extract, load_config
 
 
 def main(

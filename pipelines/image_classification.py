@@ -15,9 +15,9 @@ from typing import Annotated
 import typer
 
 from wsi_ncmi.cli.common import AsJson, Debug, Quiet, finish, guarded
-from wsi_ncmi.jobs.images import load_image_config, run_images, text_table
-from wsi_ncmi.jobs.result import JobResult
-from wsi_ncmi.progress import ProgressReporter
+from wsi_ncmi.core.progress import ProgressReporter
+from wsi_ncmi.workflows.images import load_image_config, run_images, text_table
+from wsi_ncmi.workflows.result import JobResult
 
 
 def main(

@@ -14,11 +14,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from wsi_ncmi.jobs import JobResult
-from wsi_ncmi.jobs.comparison import train_configured
-from wsi_ncmi.jobs.study import study_stage
-from wsi_ncmi.jobs.study.plan import STAGES
-from wsi_ncmi.progress import progress_for
+from research.loss_study import study_stage
+from research.loss_study.plan import STAGES
+from wsi_ncmi.core.progress import progress_for
+from wsi_ncmi.workflows import JobResult
+from wsi_ncmi.workflows.comparison import train_configured
 
 LOSSES = ["ncmi", "ce", "weighted_ce"]
 

@@ -12,9 +12,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from wsi_ncmi.jobs import JobResult
-from wsi_ncmi.jobs.comparison import grid_configured
-from wsi_ncmi.progress import progress_for
+from wsi_ncmi.core.progress import progress_for
+from wsi_ncmi.workflows import JobResult
+from wsi_ncmi.workflows.comparison import grid_configured
 
 
 def main(arguments: list[str]) -> JobResult:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from wsi_ncmi.jobs import JobResult, PredictionRequest, predict
-from wsi_ncmi.progress import progress_for
+from wsi_ncmi.core.progress import progress_for
+from wsi_ncmi.workflows import JobResult, PredictionRequest, predict
 
 
 def main(slides: str, model: str, out: str) -> JobResult:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import sys
 
-from wsi_ncmi.jobs import JobResult, load_config, run_job
-from wsi_ncmi.progress import progress_for
+from wsi_ncmi.core.progress import progress_for
+from wsi_ncmi.workflows import JobResult, load_config, run_job
 
 
 def main(arguments: list[str]) -> JobResult:

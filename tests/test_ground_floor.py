@@ -14,14 +14,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsi_ncmi.errors import InputError
-from wsi_ncmi.files import atomic_path, ensure_folder, path_safe, sha256_file, write_json
-from wsi_ncmi.options import options
-from wsi_ncmi.progress import progress_for
-from wsi_ncmi.provenance import collect_provenance
+from wsi_ncmi.core.config import configclass
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.files import atomic_path, ensure_folder, path_safe, sha256_file, write_json
+from wsi_ncmi.core.progress import progress_for
+from wsi_ncmi.core.provenance import collect_provenance
 
 
-@options
+@configclass
 class Example:
     """Options of the tests."""
 
@@ -54,7 +54,7 @@ def test_atomic_path_leaves_nothing_behind_when_the_block_raises(tmp_path: Path)
 
 def test_a_killed_writer_never_leaves_the_final_name(tmp_path: Path) -> None:
     script = (
-        "import os, pathlib, sys; from wsi_ncmi.files import atomic_path\n"
+        "import os, pathlib, sys; from wsi_ncmi.core.files import atomic_path\n"
         "with atomic_path(pathlib.Path(sys.argv[1])) as t:\n"
         "    t.write_text('half'); os.kill(os.getpid(), 9)\n"
     )

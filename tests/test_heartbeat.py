@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from wsi_ncmi import heartbeat
-from wsi_ncmi.heartbeat import FILE_VARIABLE, STALL_VARIABLE, state
-from wsi_ncmi.progress import progress_for
+from wsi_ncmi.core import heartbeat
+from wsi_ncmi.core.heartbeat import FILE_VARIABLE, STALL_VARIABLE, state
+from wsi_ncmi.core.progress import progress_for
 
 
 @pytest.mark.parametrize(
@@ -46,10 +46,12 @@ def test_progress_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quiet: 
 
 
 def test_the_check_is_a_light_program(tmp_path: Path) -> None:
-    script = "import sys, wsi_ncmi.heartbeat\nsys.exit(bool({'torch', 'numpy', 'typer'} & set(sys.modules)))"
+    script = (
+        "import sys, wsi_ncmi.core.heartbeat\nsys.exit(bool({'torch', 'numpy', 'typer'} & set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
     ended = subprocess.run(
-        [sys.executable, "-m", "wsi_ncmi.heartbeat"], check=False, capture_output=True, text=True,
+        [sys.executable, "-m", "wsi_ncmi.core.heartbeat"], check=False, capture_output=True, text=True,
         env={**os.environ, FILE_VARIABLE: str(tmp_path / "none")},
     )  # fmt: skip
     assert ended.returncode == 1

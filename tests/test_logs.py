@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from wsi_ncmi.logs import FORMAT_VARIABLE, JsonLines, redact
+from wsi_ncmi.core.logging import FORMAT_VARIABLE, JsonLines, redact
 
 TOKEN = "hf_" + "aB3" * 11
 
@@ -62,7 +62,7 @@ def test_every_line_of_a_verb_is_json_and_no_token_is_told(tmp_path, monkeypatch
 
 
 def test_the_environment_chooses_the_format(monkeypatch: pytest.MonkeyPatch) -> None:
-    from wsi_ncmi.logs import is_json
+    from wsi_ncmi.core.logging import is_json
 
     monkeypatch.setenv(FORMAT_VARIABLE, "JSON")
     assert is_json()

@@ -4,17 +4,8 @@ Tissue tiles are cut at an exact resolution, a frozen encoder embeds them once i
 attention multiple-instance-learning aggregator trained with the NCMI loss predicts the subtype.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-from wsi_ncmi._lazy import attach
-
-if TYPE_CHECKING:  # the names below are loaded lazily at run time
-    from wsi_ncmi.losses.ncmi import NCMILoss as NCMILoss
-
-__all__ = ["NCMILoss", "__version__"]
+import lazy_loader
 
 __version__ = "0.1.0"
 
-__getattr__, __dir__ = attach(__name__, {"NCMILoss": "wsi_ncmi.losses.ncmi"})
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -10,9 +10,10 @@ from typer.testing import CliRunner
 
 from tests.features.conftest import write_slide
 from wsi_ncmi.cli.app import app
-from wsi_ncmi.features import open_features_file, read_ledger
-from wsi_ncmi.jobs import ExtractionRequest
-from wsi_ncmi.jobs.result import JobResult
+from wsi_ncmi.extraction.ledger import read_ledger
+from wsi_ncmi.features import open_features_file
+from wsi_ncmi.workflows import ExtractionRequest
+from wsi_ncmi.workflows.result import JobResult
 
 
 def call(*arguments: str) -> tuple[int, str, str]:
@@ -29,7 +30,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[ExtractionRequest]:
         requests.append(request)
         return JobResult(files={})
 
-    monkeypatch.setattr("wsi_ncmi.jobs.extract", extract)
+    monkeypatch.setattr("wsi_ncmi.workflows.extract", extract)
     return requests
 
 

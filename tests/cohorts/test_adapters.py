@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from wsi_ncmi.cohorts import PARTS, Fold, Splits, find_leaks, read_labels
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 
 
 def _write(tmp_path, text):

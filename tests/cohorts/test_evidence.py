@@ -9,8 +9,8 @@ from PIL import Image
 from tests.features.interchange import makers
 from wsi_ncmi.cohorts import evidence_of_features, evidence_of_source, evidence_of_thumbnails, open_bag_source
 from wsi_ncmi.features.thumbnails import thumbnail_comment
-from wsi_ncmi.jobs import evaluate
-from wsi_ncmi.jobs.config import EvaluationOptions
+from wsi_ncmi.workflows import evaluate
+from wsi_ncmi.workflows.config import EvaluationConfig
 
 
 def tissue(seed):
@@ -71,8 +71,8 @@ def test_packed_features_are_hashed_unless_they_are_many(tmp_path):
 
 @pytest.mark.parametrize("name", ["train", "run"])
 def test_training_refuses_equal_features_in_two_parts(tmp_path, name):
-    from wsi_ncmi.errors import InputError
-    from wsi_ncmi.jobs.comparison import train_configured
+    from wsi_ncmi.core.errors import InputError
+    from wsi_ncmi.workflows.comparison import train_configured
 
     lengths = np.full(16, 3, np.int32)
     rng = np.random.default_rng(0)
@@ -98,7 +98,7 @@ def test_training_refuses_equal_features_in_two_parts(tmp_path, name):
     assert "LEAKS" in files["summary"].read_text()
     assert "The same content" in files["report"].read_text()
     # Whoever evaluates that run again is told, too, and so is who compares with it.
-    quick = EvaluationOptions(resamples=100, figures=())
+    quick = EvaluationConfig(resamples=100, figures=())
     again = evaluate(tmp_path / "out", tmp_path / "again", options=quick).files
     assert "LEAKS" in again["summary"].read_text()
     plain = tmp_path / "plain.csv"

@@ -8,7 +8,7 @@ import pytest
 
 from tests.features.interchange import makers
 from wsi_ncmi.cohorts import BagSource, empty_bags, open_bag_source
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 
 
 @pytest.mark.parametrize("form", ["clam", "clam pt", "trident", "trident job", "stamp", "acmil"])

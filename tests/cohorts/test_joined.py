@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from wsi_ncmi.cohorts import JoinedBags, open_bag_source
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 
 
 def packed(path: Path, names: list[str], lengths: list[int], width: int, seed: int, shift: int = 0) -> Path:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from wsi_ncmi.cohorts import order_classes, read_labels
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from wsi_ncmi.cohorts import (
     CohortRow,
     Evidence,
     Fold,
-    SplitOptions,
+    SplitConfig,
     Splits,
     find_leaks,
     look_of,
@@ -20,7 +20,7 @@ from wsi_ncmi.cohorts import (
     read_labels,
     write_splits,
 )
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 
 ROWS = tuple(
     CohortRow(f"s{i:02}", f"p{i // 2}", "xy"[i // 2 % 2], "01"[i // 4 % 2]) for i in range(24)
@@ -29,7 +29,7 @@ COHORT = Cohort(ROWS, ("x", "y"))
 
 
 def clean():
-    return make_splits(COHORT, SplitOptions(folds=3))
+    return make_splits(COHORT, SplitConfig(folds=3))
 
 
 def planted(change):
@@ -136,7 +136,7 @@ def test_same_features_under_two_names():
 def test_a_site_in_two_parts_of_a_site_preserved_split():
     rows = tuple(replace(row, centre=f"c{i // 2 % 6}") for i, row in enumerate(ROWS))
     cohort = Cohort(rows, ("x", "y"))
-    splits = make_splits(cohort, SplitOptions(folds=2, validation=0.34, group="centre"))
+    splits = make_splits(cohort, SplitConfig(folds=2, validation=0.34, group="centre"))
     assert [leak for leak in find_leaks(splits, cohort) if leak.fatal] == []
     first, other = splits.folds
     moved = Splits(
@@ -174,7 +174,7 @@ def test_no_false_alarm_on_random_clean_splits_and_every_planted_leak_found(seed
             for p in range(patients) for i in range(rng.integers(1, 5))
         )  # fmt: skip
         cohort = Cohort(rows, tuple(f"k{i}" for i in range(classes)))
-        options = SplitOptions(folds=int(rng.integers(1, 5)), validation=0.25, seed=trial)
+        options = SplitConfig(folds=int(rng.integers(1, 5)), validation=0.25, seed=trial)
         splits = make_splits(cohort, options)
         evidence = Evidence(
             fingerprints={row.slide_id: f"f{row.slide_id}" for row in rows},

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from wsi_ncmi.cohorts import Cohort, CohortRow, match_features
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 
 
 class Bags:

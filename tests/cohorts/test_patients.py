@@ -17,7 +17,7 @@ from wsi_ncmi.cohorts import (
     patient_splits,
     slide_splits,
 )
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 
 ROWS = (
     CohortRow("a1", "A", "x", "north"),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from wsi_ncmi.cohorts import BagSource, empty_bags, open_bag_source
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 
 RNG = np.random.default_rng(0)
 LENGTHS = np.array([3, 0, 2], dtype=np.int32)

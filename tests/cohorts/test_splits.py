@@ -13,7 +13,7 @@ from wsi_ncmi.cohorts import (
     PARTS,
     Cohort,
     CohortRow,
-    SplitOptions,
+    SplitConfig,
     find_leaks,
     make_splits,
     official_splits,
@@ -22,7 +22,7 @@ from wsi_ncmi.cohorts import (
     read_splits,
     write_splits,
 )
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 
 
 def cohort_of(patients, classes=("a", "b", "c"), centres=("0", "1")):
@@ -42,7 +42,7 @@ patients = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=5), min_siz
 @given(patients, st.integers(1, 5), st.sampled_from([0.0, 0.2, 0.4]), st.integers(0, 3))
 def test_no_patient_in_two_parts_and_every_slide_tested_once(groups, folds, validation, seed):
     cohort = cohort_of(groups)
-    options = SplitOptions(folds=folds, validation=validation, seed=seed)
+    options = SplitConfig(folds=folds, validation=validation, seed=seed)
     if min(sum(c in labels for labels in groups) for c in range(3)) < max(folds, 2):
         with pytest.raises(InputError, match="has only"):
             make_splits(cohort, options)
@@ -71,7 +71,7 @@ def test_no_patient_in_two_parts_and_every_slide_tested_once(groups, folds, vali
 @given(patients, st.integers(0, 3), st.randoms(use_true_random=False))
 def test_row_order_changes_nothing(groups, seed, rng):
     cohort = cohort_of(groups)
-    options = SplitOptions(folds=2, seed=seed)
+    options = SplitConfig(folds=2, seed=seed)
     try:
         splits = make_splits(cohort, options)
     except InputError:
@@ -83,7 +83,7 @@ def test_row_order_changes_nothing(groups, seed, rng):
 
 def test_seed_changes_the_folds_but_not_their_balance():
     cohort = cohort_of([[i % 3] for i in range(60)])
-    splits = [make_splits(cohort, SplitOptions(seed=seed)) for seed in (0, 1)]
+    splits = [make_splits(cohort, SplitConfig(seed=seed)) for seed in (0, 1)]
     assert splits[0].folds != splits[1].folds
     for split in splits:
         for fold in split.folds:
@@ -93,14 +93,14 @@ def test_seed_changes_the_folds_but_not_their_balance():
 
 def test_pure_classes_get_their_share_of_validation():
     cohort = cohort_of([[i % 2] for i in range(100)], classes=("a", "b"))
-    for fold in make_splits(cohort, SplitOptions(folds=5, validation=0.25)).folds:
+    for fold in make_splits(cohort, SplitConfig(folds=5, validation=0.25)).folds:
         assert (len(fold.train), len(fold.validation), len(fold.test)) == (60, 20, 20)
         assert Counter(cohort.by_slide[s].label for s in fold.validation) == {"a": 10, "b": 10}
 
 
 def test_hold_out():
     cohort = cohort_of([[i % 3] for i in range(60)])
-    splits = make_splits(cohort, SplitOptions(folds=1, test=0.25, validation=0.2))
+    splits = make_splits(cohort, SplitConfig(folds=1, test=0.25, validation=0.2))
     (fold,) = splits.folds
     assert splits.meta["kind"] == "hold-out"
     assert Counter(cohort.by_slide[s].label for s in fold.test) == {"a": 5, "b": 5, "c": 5}
@@ -111,17 +111,17 @@ def test_class_counts_before_centre():
     # Even classes put both slides of p000 against p001 and p002; even centres would part those two.
     cohort = cohort_of([[0, 0], [0], [0], [1], [1], [1], [1]], ("a", "b"), centres="0112222")
     for seed in range(5):
-        for fold in make_splits(cohort, SplitOptions(folds=2, validation=0, seed=seed)).folds:
+        for fold in make_splits(cohort, SplitConfig(folds=2, validation=0, seed=seed)).folds:
             assert Counter(cohort.by_slide[s].label for s in fold.test) == {"a": 2, "b": 2}
     # Without a class in the way, the centres are even.
-    for fold in make_splits(cohort, SplitOptions(folds=2, validation=0, stratify=("centre",))).folds:
+    for fold in make_splits(cohort, SplitConfig(folds=2, validation=0, stratify=("centre",))).folds:
         assert Counter(cohort.by_slide[s].centre for s in fold.test)["1"] == 1
 
 
 def test_validation_sees_a_class_even_where_that_is_more_than_its_share():
     # One of class b's patients brings ten slides, where the share of the validation would be four.
     cohort = cohort_of([[0]] * 60 + [[1] * 10] * 6, ("a", "b"))
-    for fold in make_splits(cohort, SplitOptions(folds=3, validation=0.1)).folds:
+    for fold in make_splits(cohort, SplitConfig(folds=3, validation=0.1)).folds:
         assert {cohort.by_slide[s].label for s in fold.validation} == {"a", "b"}
 
 
@@ -131,15 +131,15 @@ def test_too_few_patients_of_a_class():
         InputError,
         match=r"Class 'c' has only 3 patients, 5 folds need at least 5: use --folds 3",
     ):
-        make_splits(cohort, SplitOptions(folds=5))
-    assert len(make_splits(cohort, SplitOptions(folds=3)).folds) == 3
+        make_splits(cohort, SplitConfig(folds=5))
+    assert len(make_splits(cohort, SplitConfig(folds=3)).folds) == 3
     with pytest.raises(InputError, match=r"only 1 patients.*add patients, or merge"):
-        make_splits(cohort_of([[0, 1]] * 10 + [[2] * 9]), SplitOptions(folds=2))
+        make_splits(cohort_of([[0, 1]] * 10 + [[2] * 9]), SplitConfig(folds=2))
 
 
 def test_group_by_slide_is_seen_by_the_audit():
     cohort = cohort_of([[0, 1, 2, 0, 1, 2]] * 6)
-    splits = make_splits(cohort, SplitOptions(folds=3, group="slide_id"))
+    splits = make_splits(cohort, SplitConfig(folds=3, group="slide_id"))
     assert {leak.kind for leak in find_leaks(splits, cohort) if leak.fatal} == {"patient"}
 
 
@@ -148,12 +148,12 @@ def test_unknown_option_and_impossible_values():
 
     for wrong in ({"fold": 5}, {"folds": 0}, {"validation": 1.0}, {"stratify": ("age",)}):
         with pytest.raises(ValidationError):
-            SplitOptions(**wrong)
+            SplitConfig(**wrong)
 
 
 def test_round_trip_and_belonging(tmp_path):
     cohort = cohort_of([[i % 3] for i in range(30)])
-    splits = make_splits(cohort, SplitOptions(folds=3))
+    splits = make_splits(cohort, SplitConfig(folds=3))
     path = tmp_path / "splits.json"
     write_splits(splits, path)
     again = read_splits(path, cohort)
@@ -192,15 +192,15 @@ def test_foreign_json_is_refused(tmp_path, text, message):
 def test_official_split_draws_the_missing_validation():
     cohort = cohort_of([[i % 3] for i in range(60)])
     official = {s: "test" if i >= 45 else "train" for i, s in enumerate(cohort.slide_ids)}
-    splits = official_splits(replace(cohort, official_split=official), SplitOptions())
+    splits = official_splits(replace(cohort, official_split=official), SplitConfig())
     (fold,) = splits.folds
     assert set(fold.test) == {s for s, part in official.items() if part == "test"}
     assert len(fold.validation) == 9
     assert splits.meta["kind"] == "official"
     with pytest.raises(InputError, match="no official split"):
-        official_splits(cohort, SplitOptions())
+        official_splits(cohort, SplitConfig())
     with pytest.raises(InputError, match="in no part"):
-        official_splits(replace(cohort, official_split={cohort.slide_ids[0]: "train"}), SplitOptions())
+        official_splits(replace(cohort, official_split={cohort.slide_ids[0]: "train"}), SplitConfig())
 
 
 @pytest.mark.real_data
@@ -208,7 +208,7 @@ def test_camelyon17_is_balanced_better_than_by_stratified_group_k_fold(real_data
     from sklearn.model_selection import StratifiedGroupKFold
 
     cohort = read_labels(f"camelyon17:{real_data}/labels/camelyon17_stage_labels.csv")
-    splits = make_splits(cohort, SplitOptions())
+    splits = make_splits(cohort, SplitConfig())
     y = [row.label for row in cohort.rows]
     cases = [row.case_id for row in cohort.rows]
     rival = StratifiedGroupKFold(5, shuffle=True, random_state=0).split(y, y, cases)
@@ -223,7 +223,7 @@ def test_camelyon17_is_balanced_better_than_by_stratified_group_k_fold(real_data
 @pytest.mark.real_data
 def test_real_official_splits(real_data):
     camelyon = read_labels(f"camelyon17:{real_data}/labels/camelyon17_stage_labels.csv")
-    splits = official_splits(camelyon, SplitOptions())
+    splits = official_splits(camelyon, SplitConfig())
     (fold,) = splits.folds
     assert {camelyon.by_slide[s].centre for s in (*fold.train, *fold.validation)} == {"0", "1", "2"}
     assert {camelyon.by_slide[s].centre for s in fold.test} == {"3", "4"}
@@ -231,14 +231,14 @@ def test_real_official_splits(real_data):
     assert [leak for leak in find_leaks(splits, camelyon) if leak.fatal] == []
     assert any("Centre 0, 1, 2, 3, 4" in warning for warning in splits.meta["warnings"])
     bracs = read_labels(f"bracs7:{real_data}/labels/bracs.csv", group="slide_id")
-    (fold,) = official_splits(bracs, SplitOptions()).folds
+    (fold,) = official_splits(bracs, SplitConfig()).folds
     assert (len(fold.train), len(fold.validation), len(fold.test)) == (395, 65, 87)
 
 
 @pytest.mark.real_data
 def test_real_bags_split_by_patient(real_data):
     cohort = open_bag_source(real_data / "tcga_bags" / "tcga_rcc.npz").embedded_cohort()
-    splits = make_splits(cohort, SplitOptions(stratify=("label",)))
+    splits = make_splits(cohort, SplitConfig(stratify=("label",)))
     assert find_leaks(splits, cohort) == []
     assert _chi_square(cohort, [fold.test for fold in splits.folds], "label") < 0.2
 
@@ -256,7 +256,7 @@ def test_many_random_clean_splits_raise_no_alarm():
     for trial in range(40):
         groups = [[rng.randrange(2) for _ in range(rng.randint(1, 4))] for _ in range(24)]
         cohort = cohort_of([[0], [1]] * 4 + groups, classes=("a", "b"))
-        splits = make_splits(cohort, SplitOptions(folds=4, seed=trial))
+        splits = make_splits(cohort, SplitConfig(folds=4, seed=trial))
         assert [leak for leak in find_leaks(splits, cohort) if leak.fatal] == []
 
 
@@ -269,7 +269,7 @@ def test_a_site_preserved_split_keeps_every_site_and_patient_together(seed, fold
         for p in range(54) for i in range(2)
     ]  # fmt: skip
     cohort = Cohort(tuple(rows), ("x", "y"))
-    splits = make_splits(cohort, SplitOptions(folds=folds, validation=0.25, group="centre", seed=seed))
+    splits = make_splits(cohort, SplitConfig(folds=folds, validation=0.25, group="centre", seed=seed))
     for fold in splits.folds:
         for what in ("centre", "case_id"):
             places = {}
@@ -285,7 +285,7 @@ def test_a_site_preserved_split_keeps_every_site_and_patient_together(seed, fold
 def test_site_preserved_splits_that_can_not_be():
     rows = tuple(CohortRow(f"s{i}", f"p{i}", "xy"[i % 2], "c0" if i < 6 else "c1") for i in range(12))
     with pytest.raises(InputError, match="only 2 centres, 3 folds need at least 3: use --folds 2"):
-        make_splits(Cohort(rows, ("x", "y")), SplitOptions(folds=3, group="centre"))
+        make_splits(Cohort(rows, ("x", "y")), SplitConfig(folds=3, group="centre"))
     nowhere = tuple(CohortRow(row.slide_id, row.case_id, row.label) for row in rows)
     with pytest.raises(InputError, match="No centre is known"):
-        make_splits(Cohort(nowhere, ("x", "y")), SplitOptions(folds=2, group="centre"))
+        make_splits(Cohort(nowhere, ("x", "y")), SplitConfig(folds=2, group="centre"))

@@ -11,7 +11,7 @@ from openpyxl import Workbook
 
 from wsi_ncmi.cohorts import audit_labels, read_labels
 from wsi_ncmi.cohorts.table import read_table
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 
 HEADER = ("slide_id", "case_id", "label")
 

@@ -28,7 +28,7 @@ def description(engine: Engine) -> str:
         demand("HF_HUB_OFFLINE=1" in config["Env"], str(config["Env"]))
         demand(config["Labels"]["org.opencontainers.image.licenses"] == "Apache-2.0", str(config["Labels"]))
         check = about.get("Healthcheck") or config.get("Healthcheck")
-        demand("wsi_ncmi.heartbeat" in str(check), "no health check")
+        demand("wsi_ncmi.core.heartbeat" in str(check), "no health check")
         name = image.rpartition(":")[2]
         said.append(f"{name} {about['Size'] / 1e9:.2f} GB in {len(about['RootFS']['Layers'])} layers")
     return ", ".join(said)

@@ -144,7 +144,7 @@ def health(engine: Engine) -> str:
     process = subprocess.Popen(
         command, env=engine.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    check = ("python3", "-m", "wsi_ncmi.heartbeat")
+    check = ("python3", "-m", "wsi_ncmi.core.heartbeat")
     while engine.call("podman", "exec", "healthy", *check, check=False).returncode:
         demand(process.poll() is None, "the job ended too early")
         time.sleep(0.2)

@@ -43,7 +43,7 @@ def compose(engine: Engine) -> str:
         probe = (
             "import os, socket\n"
             "assert os.getuid() == 10001 and [name for _, name in socket.if_nameindex()] == ['lo']\n"
-            "from wsi_ncmi.scale import available_cores, memory_limit, shared_memory\n"
+            "from wsi_ncmi.parallel import available_cores, memory_limit, shared_memory\n"
             "assert (available_cores(), memory_limit(), shared_memory()) == (1, 2 << 30, 1 << 30)\n"
             "for path in ('/x', '/slides/x', '/weights/x'):\n"
             "    try: open(path, 'w')\n"

@@ -15,7 +15,8 @@ import pytest
 import tifffile
 import yaml
 
-from wsi_ncmi.features import read_ledger, verify_folder
+from wsi_ncmi.extraction.ledger import read_ledger
+from wsi_ncmi.features import verify_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKER = ROOT / "docker"
@@ -42,7 +43,7 @@ def test_a_job_is_nobodys_shell_and_nobodys_root(kind: str) -> None:
     last = stages(kind)[-1]
     assert "USER 10001:10001" in last
     assert 'ENTRYPOINT ["tini", "--", "wsi-ncmi"]' in last
-    assert '"python3", "-m", "wsi_ncmi.heartbeat"' in last
+    assert '"python3", "-m", "wsi_ncmi.core.heartbeat"' in last
     assert "HF_HUB_OFFLINE=1" in last
     assert "org.opencontainers.image.licenses" in last
     assert all(

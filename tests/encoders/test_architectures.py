@@ -11,12 +11,12 @@ import torchvision
 from safetensors.torch import load_file
 from torch import nn
 
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.encoders.architectures import TileNetwork, build_architecture, to_our_names
 from wsi_ncmi.encoders.architectures.coca_vision import AttentionPool
 from wsi_ncmi.encoders.architectures.conv_stem import ConvStem
 from wsi_ncmi.encoders.presets import PRESETS, Architecture
 from wsi_ncmi.encoders.weights import check_fit, load_strictly
-from wsi_ncmi.errors import InputError
 
 REFERENCE = Path(__file__).parent / "reference"
 TINY = {"patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2, "img_size": 12}

@@ -13,17 +13,17 @@ import pytest
 import torch
 from PIL import Image
 
-from wsi_ncmi.encoders import EncoderOptions, load_encoder
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.encoders import EncoderConfig, load_encoder
 from wsi_ncmi.encoders.backends import find_batch_size, is_out_of_memory
 from wsi_ncmi.encoders.backends.choice import _has_bf16
 from wsi_ncmi.encoders.backends.torch_module import FromPixels, TorchBackend, resized_on_device
-from wsi_ncmi.errors import InputError
 
 NAME = "torchvision:squeezenet1_1"
 
 
-def options(**more) -> EncoderOptions:
-    return EncoderOptions(**{"name": NAME, "device": "cpu", "batch_size": 4, "input_px": 64, **more})
+def options(**more) -> EncoderConfig:
+    return EncoderConfig(**{"name": NAME, "device": "cpu", "batch_size": 4, "input_px": 64, **more})
 
 
 @pytest.mark.parametrize(("backend", "module"), [("onnx", "onnxruntime"), ("openvino", "openvino")])

@@ -9,12 +9,12 @@ from scipy.fft import dctn
 from skimage.draw import disk
 from skimage.filters import threshold_otsu
 
-from wsi_ncmi.encoders import EncoderOptions, load_encoder
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.encoders import EncoderConfig, load_encoder
 from wsi_ncmi.encoders.descriptor.encoder import DescriptorEncoder, describe_tile, descriptor_names
 from wsi_ncmi.encoders.descriptor.nuclei import nuclear_measures, nuclear_measures_names, otsu_code
 from wsi_ncmi.encoders.descriptor.stain import separate_stains
 from wsi_ncmi.encoders.descriptor.texture import dct_energies, halve, pattern_histogram
-from wsi_ncmi.errors import InputError
 
 
 def _value(vector, name, names=None):
@@ -22,7 +22,7 @@ def _value(vector, name, names=None):
 
 
 def test_width_names_and_identity():
-    encoder = load_encoder(EncoderOptions())
+    encoder = load_encoder(EncoderConfig())
     assert isinstance(encoder, DescriptorEncoder)
     assert 64 <= encoder.width <= 256
     assert len(set(descriptor_names())) == encoder.width
@@ -155,9 +155,9 @@ def test_small_or_rectangular_tiles_are_refused():
 
 def test_weights_or_size_given_to_the_descriptor_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"has no weights, but w\.pt"):
-        load_encoder(EncoderOptions(weights=tmp_path / "w.pt"))
+        load_encoder(EncoderConfig(weights=tmp_path / "w.pt"))
     with pytest.raises(InputError, match="input_px"):
-        load_encoder(EncoderOptions(input_px=224))
+        load_encoder(EncoderConfig(input_px=224))
 
 
 @pytest.mark.real_data

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from wsi_ncmi.encoders import EncoderOptions, encoder_folder_name, list_encoders, load_encoder
-from wsi_ncmi.errors import InputError
-from wsi_ncmi.files import sha256_file
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.files import sha256_file
+from wsi_ncmi.encoders import EncoderConfig, encoder_folder_name, list_encoders, load_encoder
 
 REFERENCE = Path(__file__).parent / "reference"
 STATED = "resize 32 bicubic antialias; mean 0.1,0.2,0.3; std 0.5,0.5,0.5"
@@ -22,7 +22,7 @@ STATED = "resize 32 bicubic antialias; mean 0.1,0.2,0.3; std 0.5,0.5,0.5"
 def _options(name, **more):
     base = {"name": name, "device": "cpu", "batch_size": 2, "input_px": 32, "interpolation": "bicubic",
             "mean": (0.1, 0.2, 0.3), "std": (0.5, 0.5, 0.5)}  # fmt: skip
-    return EncoderOptions(**{**base, **more})
+    return EncoderConfig(**{**base, **more})
 
 
 def _pixels():
@@ -65,11 +65,11 @@ def test_torchscript(script, caplog):
 def test_torchscript_is_never_loaded_unnamed(script):
     path, _ = script
     with pytest.raises(InputError, match="weights file"):
-        load_encoder(EncoderOptions(name="torchvision:resnet18", weights=path, device="cpu"))
+        load_encoder(EncoderConfig(name="torchvision:resnet18", weights=path, device="cpu"))
 
 
 def test_preparation_has_defaults(script):
-    encoder = load_encoder(EncoderOptions(name=f"torchscript:{script[0]}", device="cpu", batch_size=1))
+    encoder = load_encoder(EncoderConfig(name=f"torchscript:{script[0]}", device="cpu", batch_size=1))
     assert encoder.transform.startswith(
         "resize 224 bilinear antialias; mean 0.485,0.456,0.406; std 0.229,0.224,0.225; torchscript sha256"
     )

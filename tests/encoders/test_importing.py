@@ -9,13 +9,13 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from wsi_ncmi.encoders import EncoderOptions, load_encoder
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.files import sha256_file
+from wsi_ncmi.encoders import EncoderConfig, load_encoder
 from wsi_ncmi.encoders.architectures import build_architecture
 from wsi_ncmi.encoders.importing import import_weights, recognised
 from wsi_ncmi.encoders.manifest import read_manifest
 from wsi_ncmi.encoders.presets import PRESETS
-from wsi_ncmi.errors import InputError
-from wsi_ncmi.files import sha256_file
 
 
 @pytest.fixture
@@ -145,7 +145,7 @@ def test_networks_of_timm_and_torchvision_can_be_kept_too(tmp_path):
 def test_real_weights_are_the_same_after_an_import(real_data, tmp_path):
     source = real_data / "encoders" / "squeezenet1_1_imagenet.safetensors"
     made = import_weights(source, "torchvision:squeezenet1_1", tmp_path)
-    options = EncoderOptions(name="torchvision:squeezenet1_1", weights=source, device="cpu", batch_size=2)
+    options = EncoderConfig(name="torchvision:squeezenet1_1", weights=source, device="cpu", batch_size=2)
     direct, kept = load_encoder(options), load_encoder(dataclasses.replace(options, weights=tmp_path))
     assert (kept.weights_source, kept.weights_sha256) == (made.path.name, direct.weights_sha256)
     tiles = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)

@@ -9,6 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.files import sha256_file
 from wsi_ncmi.encoders.manifest import (
     ManifestEntry,
     check_listed_file,
@@ -18,8 +20,6 @@ from wsi_ncmi.encoders.manifest import (
     verify_weights_folder,
 )
 from wsi_ncmi.encoders.weights import find_weights, load_state
-from wsi_ncmi.errors import InputError
-from wsi_ncmi.files import sha256_file
 
 
 def _entry(folder, encoder="uni_v1", file="uni_v1.safetensors"):

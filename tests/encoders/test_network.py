@@ -11,17 +11,17 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from wsi_ncmi.encoders import EncoderOptions, load_encoder
+from wsi_ncmi.core.errors import InputError, WsiNcmiError
+from wsi_ncmi.encoders import EncoderConfig, load_encoder
 from wsi_ncmi.encoders.network import Headless, NetworkEncoder, Preprocessing
 from wsi_ncmi.encoders.timm_models import headless_timm
 from wsi_ncmi.encoders.torchvision_models import headless_torchvision
-from wsi_ncmi.errors import InputError, WsiNcmiError
 
 SMALL = "torchvision:mobilenet_v3_small"
 
 
 def _options(name=SMALL, **more):
-    return EncoderOptions(**{"name": name, "device": "cpu", "batch_size": 4, **more})
+    return EncoderConfig(**{"name": name, "device": "cpu", "batch_size": 4, **more})
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,13 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision import transforms
 
-from wsi_ncmi.encoders import EncoderOptions, encoder_folder_name, load_encoder
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.encoders import EncoderConfig, encoder_folder_name, load_encoder
 from wsi_ncmi.encoders.architectures import TileNetwork, build_architecture
 from wsi_ncmi.encoders.importing import import_weights
 from wsi_ncmi.encoders.network import Headless, NetworkEncoder
 from wsi_ncmi.encoders.preset_models import preprocessing_of
 from wsi_ncmi.encoders.presets import PRESETS
-from wsi_ncmi.errors import InputError
 
 # One preset for each way of preparing a tile, with the transform of its card in torchvision's own words.
 CARDS = {
@@ -33,7 +33,7 @@ CARDS = {
 
 
 def _options(name, **more):
-    return EncoderOptions(**{"name": name, "device": "cpu", "batch_size": 2, **more})
+    return EncoderConfig(**{"name": name, "device": "cpu", "batch_size": 2, **more})
 
 
 @pytest.fixture

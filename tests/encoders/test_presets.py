@@ -5,10 +5,10 @@ import re
 import pytest
 import torch
 
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.files import path_safe
 from wsi_ncmi.encoders.architectures import TileNetwork, build_architecture
 from wsi_ncmi.encoders.presets import PRESETS, find_preset
-from wsi_ncmi.errors import InputError
-from wsi_ncmi.files import path_safe
 
 ASKED_FOR = {
     "resnet50", "resnet50_trunc", "uni_v1", "uni_v2", "virchow", "virchow2", "gigapath", "hoptimus0", "hoptimus1",

@@ -6,9 +6,9 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from wsi_ncmi.encoders import EncoderOptions, encoder_folder_name, list_encoders, load_encoder
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.encoders import EncoderConfig, encoder_folder_name, list_encoders, load_encoder
 from wsi_ncmi.encoders.registry import EncoderFamily, encoder_family
-from wsi_ncmi.errors import InputError
 
 
 def test_listing_holds_every_family():
@@ -47,7 +47,7 @@ def test_listing_holds_every_family():
 )
 def test_unknown_names_get_the_nearest(name, hint):
     with pytest.raises(InputError, match="no encoder") as caught:
-        load_encoder(EncoderOptions(name=name))
+        load_encoder(EncoderConfig(name=name))
     assert hint in str(caught.value)
 
 
@@ -66,12 +66,12 @@ def test_a_family_is_registered_once():
 )
 def test_options_are_checked(wrong):
     with pytest.raises(ValidationError):
-        EncoderOptions(**wrong)
+        EncoderConfig(**wrong)
 
 
 def test_importing_the_room_and_the_descriptor_needs_no_torch():
     code = (
-        "import sys; from wsi_ncmi.encoders import load_encoder, EncoderOptions; load_encoder(EncoderOptions());"
+        "import sys; from wsi_ncmi.encoders import load_encoder, EncoderConfig; load_encoder(EncoderConfig());"
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

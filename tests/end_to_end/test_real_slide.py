@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from wsi_ncmi.cli.app import app
-from wsi_ncmi.encoders import EncoderOptions, load_encoder
+from wsi_ncmi.encoders import EncoderConfig, load_encoder
 from wsi_ncmi.features import open_features_file, verify_file
 
 pytestmark = pytest.mark.real_data
@@ -53,7 +53,7 @@ def test_extract_on_the_real_slide(real_data: Path, tmp_path: Path, encoder: str
             for x, y in coords[rows]
         ]
     )
-    options = EncoderOptions(name=encoder, weights=real_data / "encoders" if ":" in encoder else None)
+    options = EncoderConfig(name=encoder, weights=real_data / "encoders" if ":" in encoder else None)
     expected = load_encoder(options).encode(pixels)
     np.testing.assert_allclose(np.asarray(found.features[rows], np.float32), expected, rtol=2e-3, atol=2e-3)
 

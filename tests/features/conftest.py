@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import tifffile
 
-from wsi_ncmi.encoders import Encoder, EncoderOptions, load_encoder
-from wsi_ncmi.features import SlideTask
+from wsi_ncmi.encoders import Encoder, EncoderConfig, load_encoder
+from wsi_ncmi.extraction.task import SlideTask
 from wsi_ncmi.slides import take_inventory
-from wsi_ncmi.tiling import GridOptions
-from wsi_ncmi.tissue import TissueOptions
+from wsi_ncmi.tiling import GridConfig
+from wsi_ncmi.tissue import TissueConfig
 
-GRID = GridOptions(mpp=0.5, tile_px=64)
+GRID = GridConfig(mpp=0.5, tile_px=64)
 
 
 def write_slide(path: Path, seed: int, tissue_px: int = 384) -> None:
@@ -46,7 +46,7 @@ def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def encoder() -> Encoder:
-    return load_encoder(EncoderOptions())
+    return load_encoder(EncoderConfig())
 
 
 Tasks = Callable[..., list[SlideTask]]
@@ -55,10 +55,10 @@ Tasks = Callable[..., list[SlideTask]]
 @pytest.fixture
 def tasks(slides: Path, tmp_path: Path) -> Tasks:
     def make(
-        root: Path = slides, out: Path = tmp_path / "out", grid: GridOptions = GRID, overwrite: bool = False
+        root: Path = slides, out: Path = tmp_path / "out", grid: GridConfig = GRID, overwrite: bool = False
     ) -> list[SlideTask]:
         return [
-            SlideTask(record, root, out, TissueOptions(), grid, overwrite) for record in take_inventory(root)
+            SlideTask(record, root, out, TissueConfig(), grid, overwrite) for record in take_inventory(root)
         ]
 
     return make

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from wsi_ncmi.core.errors import IdentityConflictError
 from wsi_ncmi.encoders import Encoder
-from wsi_ncmi.errors import IdentityConflictError
-from wsi_ncmi.features import extract_slide, open_features_file, verify_file
-from wsi_ncmi.features.preparation import prepare_slide
-from wsi_ncmi.features.stain import StainOptions, stain_target
-from wsi_ncmi.features.task import AnnotationFile, SlideTask
+from wsi_ncmi.extraction.extraction import extract_slide
+from wsi_ncmi.extraction.preparation import prepare_slide
+from wsi_ncmi.extraction.task import AnnotationFile, SlideTask
+from wsi_ncmi.features import open_features_file, verify_file
+from wsi_ncmi.features.stain import StainConfig, stain_target
 from wsi_ncmi.slides import open_slide
 from wsi_ncmi.tissue import read_annotations
 
@@ -82,7 +83,7 @@ def test_annotations_that_change_under_a_job_fail_the_slide(tasks, encoder: Enco
     assert "a.geojson can't be read" in row.reason
 
 
-TARGET = stain_target(StainOptions(method="reinhard"))
+TARGET = stain_target(StainConfig(method="reinhard"))
 
 
 def test_tiles_get_the_targets_stain_before_the_encoder(tasks, encoder: Encoder) -> None:
@@ -111,7 +112,7 @@ def test_the_stain_is_part_of_the_identity_and_no_path_is_kept(
     picture = tmp_path / "secret_reference.png"
     tissue = np.clip(np.array([180, 90, 150]) + rng.normal(0, 25, (128, 128, 3)), 0, 230).astype(np.uint8)
     Image.fromarray(tissue).save(picture)
-    task = replace(tasks()[1], stain=stain_target(StainOptions(method="reinhard", reference=picture)))
+    task = replace(tasks()[1], stain=stain_target(StainConfig(method="reinhard", reference=picture)))
     assert extract_slide(task, encoder).status == "done"
     content = task.feature_path("descriptor").read_bytes()
     assert b"secret_reference" not in content
@@ -126,7 +127,7 @@ def test_a_slide_without_tissue_has_no_stain_to_measure(tasks, encoder: Encoder)
 
 
 def test_a_stain_that_cannot_be_measured_fails_the_slide(tasks, encoder: Encoder, monkeypatch) -> None:
-    task = replace(tasks()[1], stain=stain_target(StainOptions(method="macenko")))
+    task = replace(tasks()[1], stain=stain_target(StainConfig(method="macenko")))
     monkeypatch.setattr(
         "wsi_ncmi.tiling.reader.TileReader.read_into", lambda self, position, out: out.fill(250)
     )
@@ -145,7 +146,7 @@ def test_the_sample_of_large_tiles_is_thinned(tasks, monkeypatch) -> None:
             seen.append(sample.shape)
 
     task = replace(tasks()[1], stain=Target(), grid=replace(tasks()[1].grid, tile_px=64))
-    monkeypatch.setattr("wsi_ncmi.features.screening._SAMPLE_PX", 24)
+    monkeypatch.setattr("wsi_ncmi.extraction.screening._SAMPLE_PX", 24)
     with open_slide(task.slide_path) as slide:
         prepare_slide(task, slide)
     assert seen == [(4, 22, 22, 3)]

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from wsi_ncmi.errors import JobStoppedError
-from wsi_ncmi.features.claims import claim, is_alive
+from wsi_ncmi.core.errors import JobStoppedError
+from wsi_ncmi.extraction.claims import claim, is_alive
 
 CODE = """
 import sys, time
 from pathlib import Path
-from wsi_ncmi.features.claims import claim
+from wsi_ncmi.extraction.claims import claim
 with claim(Path(sys.argv[1])) as ours:
     print(ours, flush=True)
     sys.stdin.readline()
@@ -148,7 +148,7 @@ def test_a_claim_that_can_not_be_written_leaves_nothing(
     """Found on a full disk: the empty file stood for 120 s in the way of the job that came after."""
     path = tmp_path / "slide"
     with monkeypatch.context() as full:
-        full.setattr("wsi_ncmi.features.claims.os.write", lambda *_: 0)
+        full.setattr("wsi_ncmi.extraction.claims.os.write", lambda *_: 0)
         with pytest.raises(JobStoppedError, match="no space left"), claim(path):
             raise AssertionError("unreachable")
     assert list(tmp_path.iterdir()) == []

@@ -10,9 +10,9 @@ from urllib.parse import unquote
 
 import pytest
 
-from wsi_ncmi.errors import InputError, JobStoppedError
-from wsi_ncmi.features import Journal, LedgerRow, write_contact_sheet, write_ledger
-from wsi_ncmi.features.contact_sheet import contact_cards
+from wsi_ncmi.core.errors import InputError, JobStoppedError
+from wsi_ncmi.extraction.contact_sheet import contact_cards, write_contact_sheet
+from wsi_ncmi.extraction.ledger import Journal, LedgerRow, write_ledger
 
 ROWS = (
     LedgerRow("fine", "fine.svs", "done", "", 1200, 0, 9.5, "openslide", 0.25, "vendor"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import shapely
 
-from wsi_ncmi.features.drawing import DROPPED, EMPTY, KEPT, UNREADABLE, QualityPicture, draw_picture
+from wsi_ncmi.extraction.drawing import DROPPED, EMPTY, KEPT, UNREADABLE, QualityPicture, draw_picture
 
 GREY = 200
 

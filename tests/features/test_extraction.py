@@ -15,23 +15,15 @@ import pytest
 import tifffile
 from PIL import Image
 
+from wsi_ncmi.core.errors import IdentityConflictError, JobStoppedError
 from wsi_ncmi.encoders import Encoder
-from wsi_ncmi.errors import IdentityConflictError, JobStoppedError
-from wsi_ncmi.features import (
-    check_conflicts,
-    extract_slide,
-    feature_path,
-    open_features_file,
-    thumbnail_area,
-    thumbnail_path,
-    tissue_path,
-    undrawn_thumbnail,
-    verify_file,
-)
-from wsi_ncmi.tiling import GridOptions
+from wsi_ncmi.extraction.extraction import check_conflicts, extract_slide
+from wsi_ncmi.features import feature_path, open_features_file, thumbnail_path, tissue_path, verify_file
+from wsi_ncmi.features.thumbnails import thumbnail_area, undrawn_thumbnail
+from wsi_ncmi.tiling import GridConfig
 from wsi_ncmi.tissue import read_geojson
 
-GRID = GridOptions(mpp=0.5, tile_px=64)
+GRID = GridConfig(mpp=0.5, tile_px=64)
 
 
 class Faulty(Encoder):
@@ -135,7 +127,7 @@ def test_a_problem_of_the_inventory_is_a_failed_row(tasks, encoder: Encoder) -> 
 
 
 def test_too_coarse_a_slide_fails_with_the_reason(tasks, encoder: Encoder) -> None:
-    row = extract_slide(tasks(grid=GridOptions(mpp=0.25, tile_px=64))[1], encoder)
+    row = extract_slide(tasks(grid=GridConfig(mpp=0.25, tile_px=64))[1], encoder)
     assert row.status == "failed"
     assert "--allow-upsample" in row.reason
 
@@ -212,7 +204,7 @@ def test_another_identity_is_never_written_over_unasked(tasks, encoder: Encoder)
     extract_slide(tasks()[1], encoder)
     path = feature_path(tasks()[1].out, "descriptor", "slide_0")
     before = path.read_bytes()
-    other = GridOptions(mpp=1.0, tile_px=64)
+    other = GridConfig(mpp=1.0, tile_px=64)
     for refuse in (
         lambda: check_conflicts(tasks(grid=other), encoder),
         lambda: extract_slide(tasks(grid=other)[1], encoder),
@@ -254,7 +246,7 @@ def test_what_killed_writers_left_goes(tasks, encoder: Encoder) -> None:
 
 
 def test_a_slide_in_other_hands_is_left_alone(tasks, encoder: Encoder) -> None:
-    from wsi_ncmi.features.claims import claim
+    from wsi_ncmi.extraction.claims import claim
 
     task = tasks()[1]
     folder = feature_path(task.out, "descriptor", "x").parent / ".claims"
@@ -271,7 +263,7 @@ def test_storage_that_fails_stops_the_job(tasks, encoder: Encoder, monkeypatch, 
         raise OSError(code, os.strerror(code))
 
     task = tasks()[1]
-    monkeypatch.setattr("wsi_ncmi.files.os.replace", fail)
+    monkeypatch.setattr("wsi_ncmi.core.files.os.replace", fail)
     with pytest.raises(JobStoppedError, match=os.strerror(code)):
         extract_slide(task, encoder)
     monkeypatch.undo()
@@ -288,7 +280,7 @@ def test_an_output_that_is_no_folder_stops_the_job(tasks, encoder: Encoder, tmp_
 @pytest.mark.real_data
 def test_a_real_slide(real_data: Path, tasks, encoder: Encoder, tmp_path: Path) -> None:
     slide = real_data / "slides" / "CMU-1-Small-Region.svs"
-    (task,) = tasks(root=slide, grid=GridOptions(mpp=0.5))
+    (task,) = tasks(root=slide, grid=GridConfig(mpp=0.5))
     row = extract_slide(task, encoder)
     assert row.status == "done"
     assert row.mpp == pytest.approx(0.499)

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from wsi_ncmi.cohorts.folder import FeatureFolder
+from wsi_ncmi.core.errors import InputError, SlideError
 from wsi_ncmi.encoders import Encoder
-from wsi_ncmi.errors import InputError, SlideError
 from wsi_ncmi.features import (
     SlideFacts,
     difference,
@@ -27,8 +27,8 @@ from wsi_ncmi.features import (
 from wsi_ncmi.features.schema import Identity
 from wsi_ncmi.features.seal import seal_of
 from wsi_ncmi.slides import SlideRecord
-from wsi_ncmi.tiling import GridOptions
-from wsi_ncmi.tissue import TissueOptions
+from wsi_ncmi.tiling import GridConfig
+from wsi_ncmi.tissue import TissueConfig
 
 RECORD = SlideRecord(
     slide_id="a.1", path="a.1.svs", reader="openslide", vendor="aperio", width_px=4000, height_px=3000,
@@ -42,7 +42,7 @@ FACTS = SlideFacts(
 
 @pytest.fixture
 def identity(encoder: Encoder) -> Identity:
-    return identity_of(RECORD, TissueOptions(), GridOptions(mpp=0.5, overlap_px=16), encoder)
+    return identity_of(RECORD, TissueConfig(), GridConfig(mpp=0.5, overlap_px=16), encoder)
 
 
 KINDS = ("pen", "fold", "border", "blur")

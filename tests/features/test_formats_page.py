@@ -10,7 +10,9 @@ import h5py
 import pytest
 
 from wsi_ncmi.encoders import Encoder
-from wsi_ncmi.features import Identity, LedgerRow, extract_slide
+from wsi_ncmi.extraction.extraction import extract_slide
+from wsi_ncmi.extraction.ledger import LedgerRow
+from wsi_ncmi.features import Identity
 from wsi_ncmi.features.schema import SCHEMA
 from wsi_ncmi.features.seal import SEAL_BYTES
 

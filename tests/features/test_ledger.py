@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from wsi_ncmi.errors import InputError
-from wsi_ncmi.features import Journal, LedgerRow, merge_rows, read_journal, read_ledger, write_ledger
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.extraction.ledger import Journal, LedgerRow, merge_rows, read_journal, read_ledger, write_ledger
 
 ROWS = (
     LedgerRow("b", "x/b.svs", "failed", 'it said "no", and\nmore; µ'),

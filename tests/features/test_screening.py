@@ -11,16 +11,17 @@ from PIL import Image
 
 from tests.features.conftest import write_slide
 from wsi_ncmi.encoders import Encoder
-from wsi_ncmi.features import extract_slide, open_features_file, verify_file
-from wsi_ncmi.features.findings import find_on_slide
-from wsi_ncmi.features.preparation import PreparedSlide, prepare_slide
-from wsi_ncmi.features.task import SlideTask
+from wsi_ncmi.extraction.extraction import extract_slide
+from wsi_ncmi.extraction.findings import find_on_slide
+from wsi_ncmi.extraction.preparation import PreparedSlide, prepare_slide
+from wsi_ncmi.extraction.task import SlideTask
+from wsi_ncmi.features import open_features_file, verify_file
 from wsi_ncmi.slides import open_slide
 from wsi_ncmi.tiling import TileGrid, read_tile
-from wsi_ncmi.tissue import ARTIFACT_KINDS, ArtifactMap, ArtifactOptions
-from wsi_ncmi.tissue.artifact_options import DETECTORS
+from wsi_ncmi.tissue import ARTIFACT_KINDS, ArtifactConfig, ArtifactMap
+from wsi_ncmi.tissue.artifact_config import DETECTORS
 
-DROP = ArtifactOptions(rule="drop")
+DROP = ArtifactConfig(rule="drop")
 
 
 @pytest.fixture
@@ -33,14 +34,14 @@ def inked(monkeypatch: pytest.MonkeyPatch) -> None:
         bits[4:8, 6:12] = 1 << ARTIFACT_KINDS.index("pen")
         return replace(found, artifacts=ArtifactMap(bits, 32.0, 32.0))
 
-    monkeypatch.setattr("wsi_ncmi.features.preparation.find_on_slide", look)
+    monkeypatch.setattr("wsi_ncmi.extraction.preparation.find_on_slide", look)
 
 
 def prepared_with(task: SlideTask, blur: dict[int, float], monkeypatch) -> PreparedSlide:
     with open_slide(task.slide_path) as slide:
         prepared = prepare_slide(task, slide)
     monkeypatch.setattr(
-        "wsi_ncmi.features.screening.tile_blur",
+        "wsi_ncmi.extraction.screening.tile_blur",
         lambda pixels, mpp: np.array([blur.get(int(tile[0, 0, 0]), 0.0) for tile in pixels], np.float32),
     )
     return prepared
@@ -93,13 +94,13 @@ def test_dropped_tiles_are_left_out_and_counted(tasks, encoder: Encoder) -> None
 
 
 def test_the_rule_and_its_thresholds_are_part_of_the_identity(tasks, encoder: Encoder, monkeypatch) -> None:
-    keep = replace(tasks()[1], artifacts=ArtifactOptions(pen=0.9)).identity(encoder)
+    keep = replace(tasks()[1], artifacts=ArtifactConfig(pen=0.9)).identity(encoder)
     assert keep == tasks()[1].identity(encoder)  # thresholds of a rule that drops nothing change nothing
     drop = replace(tasks()[1], artifacts=DROP).identity(encoder)
-    other = replace(tasks()[1], artifacts=ArtifactOptions(rule="drop", pen=0.9)).identity(encoder)
+    other = replace(tasks()[1], artifacts=ArtifactConfig(rule="drop", pen=0.9)).identity(encoder)
     assert len({keep.artifacts_rule, drop.artifacts_rule, other.artifacts_rule}) == 3
     # Tiles that other detectors dropped are not those that these would drop.
-    monkeypatch.setattr("wsi_ncmi.features.task.DETECTORS", DETECTORS + 1)
+    monkeypatch.setattr("wsi_ncmi.extraction.task.DETECTORS", DETECTORS + 1)
     assert replace(tasks()[1], artifacts=DROP).identity(encoder) != drop
     assert tasks()[1].identity(encoder) == keep
 
@@ -136,7 +137,7 @@ def test_a_slide_that_loses_every_tile_is_done_with_the_reason(tasks, encoder: E
         bits = np.full((24, 32), 1 << ARTIFACT_KINDS.index("border"), np.uint8)
         return replace(find_on_slide(task, slide), artifacts=ArtifactMap(bits, 32.0, 32.0))
 
-    monkeypatch.setattr("wsi_ncmi.features.preparation.find_on_slide", look)
+    monkeypatch.setattr("wsi_ncmi.extraction.preparation.find_on_slide", look)
     task = replace(tasks()[1], artifacts=DROP)
     row = extract_slide(task, encoder)
     assert (row.status, row.tiles) == ("done", 0)
@@ -184,7 +185,7 @@ def test_the_picture_comes_from_the_overview_where_that_is_large_enough(
     (task,) = tasks(root=tmp_path / "in")
     read = []
     monkeypatch.setattr(
-        "wsi_ncmi.features.findings.thumbnail",
+        "wsi_ncmi.extraction.findings.thumbnail",
         lambda *a: read.append(a) or np.zeros((768, 1024, 3), np.uint8),
     )
     with open_slide(task.slide_path) as slide:
@@ -198,7 +199,7 @@ def test_the_picture_comes_from_the_overview_where_that_is_large_enough(
 
 
 def test_several_sets_look_at_the_slide_once(tasks, encoder: Encoder, monkeypatch) -> None:
-    import wsi_ncmi.features.findings as findings
+    import wsi_ncmi.extraction.findings as findings
 
     looks = []
     real = findings.examine_slide

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wsi_ncmi.features import thumbnail_area, undrawn_thumbnail
-from wsi_ncmi.features.thumbnails import thumbnail_comment
+from wsi_ncmi.features.thumbnails import thumbnail_area, thumbnail_comment, undrawn_thumbnail
 
 
 def saved(size, comment=None):

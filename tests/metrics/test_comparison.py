@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.metrics import compare_paired, corrected_resampled_t_test, evaluate_predictions
 
 CLASSES = ("a", "b")

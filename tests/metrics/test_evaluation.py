@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.metrics import METRICS, classification_metrics, evaluate_predictions
 from wsi_ncmi.metrics.bootstrap import draw_multiplicities, percentile_interval
 from wsi_ncmi.metrics.pooled import PooledSeeds

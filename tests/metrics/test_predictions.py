@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pandas as pd
 import pytest
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.metrics import check_predictions, classes_of, read_predictions
 
 HEADER = "slide_id,case_id,fold,seed,label,prediction,p_x,p_y"

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.mil import BagBatch
 from wsi_ncmi.mil.buckets import make_buckets, scatter_buckets
 from wsi_ncmi.mil.squares import make_squares

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from wsi_ncmi.mil import BagBatch, ModelOptions, build_model
-from wsi_ncmi.mil.options import AcmilOptions, AemOptions, AsmilOptions, DtfdOptions, VitOptions
+from wsi_ncmi.mil import BagBatch, ModelConfig, build_model
+from wsi_ncmi.mil.config import AcmilConfig, AemConfig, AsmilConfig, DtfdConfig, VitConfig
 
 D, LENGTHS, LABELS = 5, [1, 9, 23, 9], [0, 2, 1, 1]
 
@@ -59,8 +59,8 @@ def _same(model, slow, *, head=None, rtol=1e-7):
 @pytest.mark.parametrize("training", [True, False])
 def test_dtfd(kind, joint, classes, training):
     torch.manual_seed(0)
-    settings = DtfdOptions(distillation=kind, joint=joint, instances=2, first_tier_weight=0.5)
-    options = ModelOptions(name="dtfd", hidden=6, attention=4, dtfd=settings)
+    settings = DtfdConfig(distillation=kind, joint=joint, instances=2, first_tier_weight=0.5)
+    options = ModelConfig(name="dtfd", hidden=6, attention=4, dtfd=settings)
     model = build_model(options, D, classes).double().train(training)
     weights_of = {}
 
@@ -119,8 +119,8 @@ def test_dtfd(kind, joint, classes, training):
 @pytest.mark.parametrize("masked", [0, 4])
 def test_acmil(masked):
     torch.manual_seed(0)
-    settings = AcmilOptions(branches=3, masked=masked, branch_weight=0.7, diversity_weight=0.4)
-    options = ModelOptions(name="acmil", hidden=6, attention=4, acmil=settings)
+    settings = AcmilConfig(branches=3, masked=masked, branch_weight=0.7, diversity_weight=0.4)
+    options = ModelConfig(name="acmil", hidden=6, attention=4, acmil=settings)
     model = build_model(options, D, 3).double().train()
 
     def slow(bag, y):
@@ -174,7 +174,7 @@ def test_acmil_masks_a_random_part_of_the_favourites():
 
 def test_aem():
     torch.manual_seed(0)
-    options = ModelOptions(name="aem", hidden=6, attention=4, aem=AemOptions(entropy_weight=0.3))
+    options = ModelConfig(name="aem", hidden=6, attention=4, aem=AemConfig(entropy_weight=0.3))
     model = build_model(options, D).double().train()
 
     def slow(bag, y):
@@ -204,8 +204,8 @@ def _heads(layer, x, heads):
 @pytest.mark.parametrize("dropped", [0, 2])
 def test_asmil(dropped):
     torch.manual_seed(0)
-    settings = AsmilOptions(tokens=3, dropped=dropped, heads=2, anchor_weight=5.0, temperature=0.5)
-    options = ModelOptions(name="asmil", hidden=6, dropout=0.0, asmil=settings)
+    settings = AsmilConfig(tokens=3, dropped=dropped, heads=2, anchor_weight=5.0, temperature=0.5)
+    options = ModelConfig(name="asmil", hidden=6, dropout=0.0, asmil=settings)
     model = build_model(options, D).double().train()
     with torch.no_grad():  # tokens and anchor with something to say, and apart from each other
         model.scores.tokens.normal_()
@@ -274,8 +274,8 @@ def test_asmil(dropped):
 @pytest.mark.parametrize("alibi", [False, True])
 def test_vit(alibi):
     torch.manual_seed(0)
-    settings = VitOptions(layers=2, heads=2, feed_forward=7, feed_forward_dropout=0.0, alibi=alibi)
-    model = build_model(ModelOptions(name="vit", hidden=6, vit=settings), D).double().eval()
+    settings = VitConfig(layers=2, heads=2, feed_forward=7, feed_forward_dropout=0.0, alibi=alibi)
+    model = build_model(ModelConfig(name="vit", hidden=6, vit=settings), D).double().eval()
     places = [torch.rand(n, 2, dtype=torch.float64) * 100 for n in LENGTHS]
     if alibi:
         for layer in model.layers:
@@ -328,9 +328,9 @@ def test_vit(alibi):
 
 
 def test_distance_biases_learn_their_scale_and_need_places():
-    from wsi_ncmi.errors import InputError
+    from wsi_ncmi.core.errors import InputError
 
-    options = ModelOptions(name="vit", hidden=8, vit=VitOptions(alibi=True))
+    options = ModelConfig(name="vit", hidden=8, vit=VitConfig(alibi=True))
     model = build_model(options, D).train()
     features = torch.randn(6, D)
     with pytest.raises(InputError, match="need the tiles' coordinates"):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.prediction.models import COLOUR, make_bundle, sample, write_run
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.prediction import Calibration, ModelBundle
 from wsi_ncmi.prediction.answer import ABSTAIN, AnswerRules, SlideAnswer, answer_slide, no_answer
 from wsi_ncmi.prediction.reference import SlideFacts

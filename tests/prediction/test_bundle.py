@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from tests.prediction.models import export, make_bundle, sample, write_run
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.prediction import ModelBundle, load_bundle, load_model
 from wsi_ncmi.prediction.bundle.files import sums_of
 from wsi_ncmi.prediction.reference import SlideFacts

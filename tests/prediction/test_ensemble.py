@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.prediction.models import FEATURES, write_model, write_run
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.prediction import check_features, load_ensemble
 
 

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from tests.prediction.models import COLOUR, sample
 from wsi_ncmi.cohorts import open_bag_source
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.prediction.reference import Reference, SlideFacts, fit_reference
 from wsi_ncmi.prediction.reference.fitting import sample_slide, tiles_a_slide
 from wsi_ncmi.prediction.reference.gaussian import GaussianModel

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.provenance import collect_provenance
 from wsi_ncmi.metrics import compare_paired, evaluate_predictions
-from wsi_ncmi.provenance import collect_provenance
 from wsi_ncmi.reporting import (
     FlowStep,
     ReportInput,

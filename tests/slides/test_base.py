@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from wsi_ncmi.errors import SlideOpenError, SlideReadError
+from wsi_ncmi.core.errors import SlideOpenError, SlideReadError
 from wsi_ncmi.slides import Level, Slide
 from wsi_ncmi.slides.base import MAX_REGION_PX, MAX_SIDE_PX
 from wsi_ncmi.slides.compositing import background_colour, composite

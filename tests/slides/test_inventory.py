@@ -9,7 +9,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.slides import take_inventory
 
 

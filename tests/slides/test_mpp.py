@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsi_ncmi.errors import InputError, MissingMppError
+from wsi_ncmi.core.errors import InputError, MissingMppError
 from wsi_ncmi.slides import Mpp, open_slide, resolve_mpp
 from wsi_ncmi.slides.mpp import is_believable_mpp
 

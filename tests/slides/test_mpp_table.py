@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.slides import read_mpp_table
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from wsi_ncmi.errors import SlideError, SlideOpenError
+from wsi_ncmi.core.errors import SlideError, SlideOpenError
 from wsi_ncmi.slides import open_slide
 
 

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from tests.slides.dicom_slide import write_instance
-from wsi_ncmi.errors import SlideOpenError
+from wsi_ncmi.core.errors import SlideOpenError
 from wsi_ncmi.slides import Slide, open_slide, take_inventory
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsi_ncmi.errors import SlideReadError
+from wsi_ncmi.core.errors import SlideReadError
 from wsi_ncmi.slides import Level, Slide, open_slide, read_overview, thumbnail
 from wsi_ncmi.slides import overview as overview_module
 from wsi_ncmi.slides.absent import find_absent_tiles

@@ -12,7 +12,7 @@ import tifffile
 from openslide.deepzoom import DeepZoomGenerator
 from PIL import Image
 
-from wsi_ncmi.errors import InputError, SlideOpenError, SlideReadError
+from wsi_ncmi.core.errors import InputError, SlideOpenError, SlideReadError
 from wsi_ncmi.slides import list_readers, open_slide, probe_against_openslide
 from wsi_ncmi.slides.image_reader import MAX_IMAGE_PX
 from wsi_ncmi.slides.registry import import_reason

@@ -8,7 +8,7 @@ import numpy as np
 import openslide
 import pytest
 
-from wsi_ncmi.errors import SlideOpenError
+from wsi_ncmi.core.errors import SlideOpenError
 from wsi_ncmi.slides import Mpp, open_slide, probe_against_openslide, resolve_mpp, take_inventory, thumbnail
 
 pytestmark = pytest.mark.real_data

@@ -9,10 +9,10 @@ from typing import Any
 import openslide
 import pytest
 
-from wsi_ncmi.errors import InputError
-from wsi_ncmi.synthesis import CohortPaths, SynthesisOptions, make_cohort, plan_cohort
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.synthesis import CohortPaths, SynthesisConfig, make_cohort, plan_cohort
 
-OPTIONS = SynthesisOptions(patients=2, slides_per_patient=1, seed=11, faults=True)
+OPTIONS = SynthesisConfig(patients=2, slides_per_patient=1, seed=11, faults=True)
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -97,7 +97,7 @@ def test_only_what_is_missing_is_made_again(cohort: CohortPaths) -> None:
 
 def test_another_cohort_is_never_overwritten(cohort: CohortPaths) -> None:
     with pytest.raises(InputError, match="other options"):
-        make_cohort(cohort.slides.parent, SynthesisOptions(patients=2, slides_per_patient=1, seed=12))
+        make_cohort(cohort.slides.parent, SynthesisConfig(patients=2, slides_per_patient=1, seed=12))
 
 
 def test_foreign_slides_are_never_mixed_with_synthetic_ones(tmp_path: Path) -> None:

@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from wsi_ncmi.synthesis import CENTRES, CLASSES, SynthesisOptions, label_of_lesion_area, plan_cohort
+from wsi_ncmi.synthesis import CENTRES, CLASSES, SynthesisConfig, label_of_lesion_area, plan_cohort
 from wsi_ncmi.synthesis.classes import DRAWN_DIAMETERS_MM, LESION_SCALE, circle_area_mm2
 from wsi_ncmi.synthesis.plan import class_counts
 
 
 @given(st.integers(10, 60), st.integers(2, 7), st.integers(0, 2**32))
 def test_from_ten_patients_on_at_least_three_have_each_class(patients: int, slides: int, seed: int) -> None:
-    plans = plan_cohort(SynthesisOptions(patients=patients, slides_per_patient=slides, seed=seed))
+    plans = plan_cohort(SynthesisConfig(patients=patients, slides_per_patient=slides, seed=seed))
     for label in CLASSES:
         assert len({plan.patient for plan in plans if plan.label == label}) >= 3
 
@@ -22,7 +22,7 @@ def test_from_ten_patients_on_at_least_three_have_each_class(patients: int, slid
 @given(st.integers(1, 60), st.integers(1, 6), st.integers(0, 2**32), st.booleans())
 def test_every_plan_is_complete(patients: int, slides: int, seed: int, empty: bool) -> None:
     plans = plan_cohort(
-        SynthesisOptions(patients=patients, slides_per_patient=slides, seed=seed, include_empty=empty)
+        SynthesisConfig(patients=patients, slides_per_patient=slides, seed=seed, include_empty=empty)
     )
     assert len(plans) == patients * slides + empty
     assert len({plan.slide_id for plan in plans}) == len(plans)
@@ -42,26 +42,26 @@ def test_a_large_cohort_has_camelyons_proportions() -> None:
 
 
 def test_names_and_extensions_follow_the_centre() -> None:
-    plans = plan_cohort(SynthesisOptions())
+    plans = plan_cohort(SynthesisConfig())
     assert plans[0].file_name == "patient_000_node_0.svs"
     assert plans[-1].file_name == "patient_009_node_4.tif"
     assert [centre.layout for centre in CENTRES] == ["aperio"] * 3 + ["bigtiff"] * 2
     assert {plan.artefact for plan in plans} == {"", "pen", "fold", "blur"}
-    assert {plan.artefact for plan in plan_cohort(SynthesisOptions(artefacts=False))} == {""}
+    assert {plan.artefact for plan in plan_cohort(SynthesisConfig(artefacts=False))} == {""}
 
 
 @given(st.integers(1, 400))
 def test_slides_decides_the_number_of_slides(slides: int) -> None:
-    plans = plan_cohort(SynthesisOptions(slides=slides, include_empty=False))
+    plans = plan_cohort(SynthesisConfig(slides=slides, include_empty=False))
     assert len(plans) == slides
     assert Counter(p.patient for p in plans).most_common(1)[0][1] <= 5
 
 
 def test_unknown_options_are_refused() -> None:
     with pytest.raises(ValidationError):
-        SynthesisOptions(patient=3)  # type: ignore[call-arg]
+        SynthesisConfig(patient=3)  # type: ignore[call-arg]
     with pytest.raises(ValidationError):
-        SynthesisOptions(patients=0)
+        SynthesisConfig(patients=0)
 
 
 def test_class_thresholds_are_the_real_ones_scaled() -> None:

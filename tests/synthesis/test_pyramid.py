@@ -9,7 +9,7 @@ import tifffile
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.synthesis import write_pyramid
 
 

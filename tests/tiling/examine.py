@@ -15,17 +15,17 @@ from pathlib import Path
 import numpy as np
 
 from tests.tiling.conftest import everything, read_all
-from wsi_ncmi.errors import SlideError
+from wsi_ncmi.core.errors import SlideError
 from wsi_ncmi.slides import Mpp, Slide, open_slide, read_overview
 from wsi_ncmi.slides.openslide_reader import OpenSlideSlide
-from wsi_ncmi.tiling import GridOptions, TileGrid, TileReader
+from wsi_ncmi.tiling import GridConfig, TileGrid, TileReader
 
 TILE_PX, TOLERANCE = 100, 2
 MEMORY_BYTES = 6 << 30
 
 
 def tiles(slide: Slide, route: str) -> tuple[np.ndarray, np.ndarray]:
-    grid = TileGrid.plan(slide.levels, Mpp(0.25, 0.25, "table"), GridOptions(mpp=0.25, tile_px=TILE_PX))
+    grid = TileGrid.plan(slide.levels, Mpp(0.25, 0.25, "table"), GridConfig(mpp=0.25, tile_px=TILE_PX))
     return read_all(TileReader(slide, grid, everything(grid), path=route), 64)
 
 

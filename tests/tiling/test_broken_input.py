@@ -18,9 +18,9 @@ import pytest
 import tifffile
 
 from tests.tiling.conftest import Kind, everything, read_all
-from wsi_ncmi.errors import SlideOpenError
+from wsi_ncmi.core.errors import SlideOpenError
 from wsi_ncmi.slides import Mpp, open_slide
-from wsi_ncmi.tiling import GridOptions, TileGrid, TileReader
+from wsi_ncmi.tiling import GridConfig, TileGrid, TileReader
 from wsi_ncmi.tiling.jpeg import jpeg2000_decoder
 
 ROOT = Path(__file__).parents[2]
@@ -123,7 +123,7 @@ def test_sizes_that_the_table_of_tiles_does_not_bear_out_are_refused(
 def test_tiles_of_another_size_than_the_directory_says_fail(make_slide: Callable[..., Path]) -> None:
     path = patched(make_slide(700, 600, Kind(tile=(128, 128), factors=(1,))), {322: 256})
     with open_slide(path) as slide:
-        grid = TileGrid.plan(slide.levels, Mpp(0.25, 0.25, "table"), GridOptions(mpp=0.25, tile_px=100))
+        grid = TileGrid.plan(slide.levels, Mpp(0.25, 0.25, "table"), GridConfig(mpp=0.25, tile_px=100))
         for route in ("auto", "reader"):
             pixels, failed = read_all(TileReader(slide, grid, everything(grid), path=route))
             assert failed.all()
@@ -145,7 +145,7 @@ def test_a_deflate_tile_that_unfolds_to_hundreds_of_megabytes_fails(make_slide: 
     bomb = zlib.compress(bytes(200 << 20))  # within what may be stored, a thousand times what a tile may have
     path = first_tile_replaced(make_slide(512, 512, Kind("deflate", factors=(1,))), bomb)
     with open_slide(path) as slide:
-        grid = TileGrid.plan(slide.levels, Mpp(0.25, 0.25, "table"), GridOptions(mpp=0.25, tile_px=256))
+        grid = TileGrid.plan(slide.levels, Mpp(0.25, 0.25, "table"), GridConfig(mpp=0.25, tile_px=256))
         reader = TileReader(slide, grid, everything(grid))
         assert reader.path == "direct"
         _, failed = read_all(reader)
@@ -182,6 +182,6 @@ def test_a_tile_that_claims_more_bytes_than_an_image_can_have_is_not_read(
     path = make_slide(512, 512, Kind("none", factors=(1,)))
     path = first_tile_replaced(path, bytes(6 * 256 * 256 + (1 << 16) + 1))
     with open_slide(path) as slide:
-        grid = TileGrid.plan(slide.levels, Mpp(0.25, 0.25, "table"), GridOptions(mpp=0.25, tile_px=256))
+        grid = TileGrid.plan(slide.levels, Mpp(0.25, 0.25, "table"), GridConfig(mpp=0.25, tile_px=256))
         _, failed = read_all(TileReader(slide, grid, everything(grid)))
     assert failed.tolist() == [True, False, False, False]

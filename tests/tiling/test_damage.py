@@ -13,17 +13,17 @@ import tifffile
 from numpy.typing import NDArray
 
 from tests.tiling.conftest import Kind, everything, read_all
-from wsi_ncmi.errors import SlideError
+from wsi_ncmi.core.errors import SlideError
 from wsi_ncmi.slides import Mpp, open_slide
 from wsi_ncmi.slides.openslide_reader import OpenSlideSlide
-from wsi_ncmi.tiling import GridOptions, TileGrid, TileReader, TileSelection, read_tile
+from wsi_ncmi.tiling import GridConfig, TileGrid, TileReader, TileSelection, read_tile
 
 MPP = Mpp(0.25, 0.25, "table")
 ONE_LEVEL = Kind(factors=(1,))
 
 
 def read(
-    path: Path, options: GridOptions, route: str = "auto", damage: Callable[[], object] = lambda: None
+    path: Path, options: GridConfig, route: str = "auto", damage: Callable[[], object] = lambda: None
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_], str]:
     # open_slide refuses files that are not whole; damage can also come between the opening and a read.
     with OpenSlideSlide(path) as slide:
@@ -63,7 +63,7 @@ def test_a_damaged_tile_fails_what_touches_it_and_nothing_else(
     damage: str, target: float, overlap_px: int, make_slide: Callable[..., Path]
 ) -> None:
     path = make_slide(1024, 1024, ONE_LEVEL)
-    options = GridOptions(mpp=target, tile_px=256, overlap_px=overlap_px)
+    options = GridConfig(mpp=target, tile_px=256, overlap_px=overlap_px)
     sound, none_failed, _ = read(path, options)
     assert not none_failed.any()
     offsets, counts = stored(path)
@@ -86,7 +86,7 @@ def test_the_reader_path_marks_it_too(damage: str, make_slide: Callable[..., Pat
     path = make_slide(1024, 1024, ONE_LEVEL)
     offsets, counts = stored(path)
     overwrite(path, offsets[5], DAMAGES[damage](bytes(counts[5])))
-    pixels, failed, _ = read(path, GridOptions(mpp=0.25, tile_px=256), "reader")
+    pixels, failed, _ = read(path, GridConfig(mpp=0.25, tile_px=256), "reader")
     assert np.flatnonzero(failed).tolist() == [5]
     assert not pixels[5].any()
 
@@ -100,13 +100,13 @@ def test_a_jpeg_of_another_size_is_no_tile(make_slide: Callable[..., Path]) -> N
     small = _encode(texture(128, 128), Kind(quality=30))
     assert len(small) < counts[5]
     overwrite(path, offsets[5], small)
-    _, failed, _ = read(path, GridOptions(mpp=0.25, tile_px=256))
+    _, failed, _ = read(path, GridConfig(mpp=0.25, tile_px=256))
     assert np.flatnonzero(failed).tolist() == [5]
 
 
 def test_truncation_anywhere_never_gives_wrong_tiles(make_slide: Callable[..., Path]) -> None:
     path = make_slide(700, 600, Kind(tile=(128, 128), factors=(1, 2)))
-    options = GridOptions(mpp=0.25, tile_px=100)
+    options = GridConfig(mpp=0.25, tile_px=100)
     sound, _, _ = read(path, options)
     content = path.read_bytes()
     ways: Counter[str] = Counter()
@@ -127,11 +127,11 @@ def test_truncation_anywhere_never_gives_wrong_tiles(make_slide: Callable[..., P
 @pytest.mark.parametrize("offset", [0, 7, 2**31, 2**32 - 1])
 def test_bad_offsets_fail_their_tile(offset: int, make_slide: Callable[..., Path]) -> None:
     path = make_slide(1024, 1024, ONE_LEVEL)
-    sound, _, _ = read(path, GridOptions(mpp=0.25, tile_px=256))
+    sound, _, _ = read(path, GridConfig(mpp=0.25, tile_px=256))
     with tifffile.TiffFile(path) as file:
         table = file.pages.first.tags["TileOffsets"].valueoffset
     pixels, failed, way = read(
-        path, GridOptions(mpp=0.25, tile_px=256),
+        path, GridConfig(mpp=0.25, tile_px=256),
         damage=lambda: overwrite(path, table + 4 * 6, int(offset).to_bytes(4, "little")),
     )  # fmt: skip
     assert way == "direct"
@@ -151,7 +151,7 @@ class _DarkerReader(OpenSlideSlide):
 def test_other_pixels_than_the_readers_are_refused(make_slide: Callable[..., Path]) -> None:
     path = make_slide(700, 600, Kind(tile=(128, 128)))
     with _DarkerReader(path) as slide:
-        grid = TileGrid.plan(slide.levels, MPP, GridOptions(mpp=0.25, tile_px=128))
+        grid = TileGrid.plan(slide.levels, MPP, GridConfig(mpp=0.25, tile_px=128))
         reader = TileReader(slide, grid, everything(grid))
         assert reader.path == "reader"
         assert "differ from openslide's pixels by 3 grey levels" in reader.note
@@ -166,7 +166,7 @@ def test_a_single_tile_and_its_failure(make_slide: Callable[..., Path]) -> None:
     offsets, counts = stored(path)
     overwrite(path, offsets[5], bytes(counts[5]))
     with open_slide(path) as slide:
-        grid = TileGrid.plan(slide.levels, MPP, GridOptions(mpp=0.25, tile_px=256))
+        grid = TileGrid.plan(slide.levels, MPP, GridConfig(mpp=0.25, tile_px=256))
         assert np.array_equal(read_tile(slide, grid, 6), slide.read_region(512, 256, 0, 256, 256))
         with pytest.raises(SlideError, match=path.name):
             read_tile(slide, grid, 5)
@@ -175,7 +175,7 @@ def test_a_single_tile_and_its_failure(make_slide: Callable[..., Path]) -> None:
 def test_nothing_selected_gives_no_batches(make_slide: Callable[..., Path]) -> None:
     path = make_slide(700, 600, ONE_LEVEL)
     with open_slide(path) as slide:
-        grid = TileGrid.plan(slide.levels, MPP, GridOptions(mpp=0.25, tile_px=128))
+        grid = TileGrid.plan(slide.levels, MPP, GridConfig(mpp=0.25, tile_px=128))
         none = TileSelection(np.empty(0, np.int64), np.empty((0, 2), np.int64), np.empty(0, np.float16))
         with TileReader(slide, grid, none) as reader:
             assert list(reader.batches(8)) == []
@@ -186,7 +186,7 @@ def test_chosen_tiles_that_the_file_does_not_store_are_said(make_slide: Callable
     path = make_slide(1024, 1024, Kind(factors=(1,), absent=frozenset({5, 6, 9})))
     with open_slide(path) as slide:
         for tile_px, expected in ((256, 3), (128, 12), (300, 0)):
-            grid = TileGrid.plan(slide.levels, MPP, GridOptions(mpp=0.25, tile_px=tile_px))
+            grid = TileGrid.plan(slide.levels, MPP, GridConfig(mpp=0.25, tile_px=tile_px))
             reader = TileReader(slide, grid, everything(grid))
             pixels, failed = read_all(reader)
             assert not failed.any()

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from tests.tiling.conftest import Kind
 from wsi_ncmi.slides import Mpp, open_slide
-from wsi_ncmi.tiling import GridOptions, TileGrid, sources
+from wsi_ncmi.tiling import GridConfig, TileGrid, sources
 from wsi_ncmi.tiling.reader import _rectangles
 from wsi_ncmi.tiling.sources import DirectSource
 from wsi_ncmi.tiling.stored import NotDirectError, open_stored_tiles
 
 
-def walk(path: Path, options: GridOptions) -> tuple[Counter[bytes], int, int]:
+def walk(path: Path, options: GridConfig) -> tuple[Counter[bytes], int, int]:
     """Reads all tiles; returns how often each stream was decoded, stored tiles, and the fullest cache."""
     decoded: Counter[bytes] = Counter()
     fullest = 0
@@ -49,7 +49,7 @@ def test_each_stored_tile_is_decoded_once(
     target: float, overlap_px: int, make_slide: Callable[..., Path]
 ) -> None:
     path = make_slide(1024, 896, Kind(tile=(128, 128), factors=(1,)))
-    decoded, used, fullest = walk(path, GridOptions(mpp=target, tile_px=128, overlap_px=overlap_px))
+    decoded, used, fullest = walk(path, GridConfig(mpp=target, tile_px=128, overlap_px=overlap_px))
     assert len(decoded) == used
     assert set(decoded.values()) == {1}
     assert fullest <= 3 * 8 + 4  # at most the rows of stored tiles that one row of tiles touches
@@ -60,7 +60,7 @@ def test_above_its_limit_the_cache_forgets_and_pixels_stay_right(
 ) -> None:
     path = make_slide(1024, 896, Kind(tile=(128, 128), factors=(1,)))
     monkeypatch.setattr(sources, "CACHE_BYTES", 4 * 128 * 128 * 3)
-    options = GridOptions(mpp=0.25, tile_px=128, overlap_px=28)
+    options = GridConfig(mpp=0.25, tile_px=128, overlap_px=28)
     decoded, used, fullest = walk(path, options)
     assert len(decoded) == used
     assert max(decoded.values()) > 1

@@ -11,7 +11,7 @@ import pytest
 
 from tests.tiling.conftest import Kind, everything, read_all
 from wsi_ncmi.slides import Mpp, open_slide
-from wsi_ncmi.tiling import GridOptions, TileGrid, TileReader, sources
+from wsi_ncmi.tiling import GridConfig, TileGrid, TileReader, sources
 
 MPP = Mpp(0.25, 0.25, "table")
 
@@ -52,7 +52,7 @@ def test_native_tiles_are_openslides_pixels(name: str, make_slide: Callable[...,
         for level, factor in enumerate(kind.factors):
             expected = reference(path, level)
             for tile_px, overlap_px in ((kind.tile[0], 0), (100, 0), (130, 51)):
-                options = GridOptions(mpp=0.25 * factor, tile_px=tile_px, overlap_px=overlap_px)
+                options = GridConfig(mpp=0.25 * factor, tile_px=tile_px, overlap_px=overlap_px)
                 grid = TileGrid.plan(slide.levels, MPP, options)
                 if not len(grid):
                     continue
@@ -80,7 +80,7 @@ def test_resampled_tiles_are_area_means_of_openslides_level(
 ) -> None:
     path = make_slide(1003, 779, KINDS[name])
     with open_slide(path) as slide:
-        grid = TileGrid.plan(slide.levels, MPP, GridOptions(mpp=target, tile_px=64, overlap_px=5))
+        grid = TileGrid.plan(slide.levels, MPP, GridConfig(mpp=target, tile_px=64, overlap_px=5))
         expected = reference(path, grid.read_level)
         for route, allowed in (("auto", 0.501), ("reader", 0.501)):
             if route == "reader" and slide.levels[grid.read_level].downsample_x % 1:
@@ -119,7 +119,7 @@ def test_threads_and_batches_change_nothing(
 ) -> None:
     """With threads a batch is begun before the one before it is given out, and the cache may forget its tiles."""
     path = make_slide(1003, 779, Kind(tile=(64, 64), factors=(1,)))
-    options = GridOptions(mpp=target, tile_px=64, overlap_px=overlap_px)
+    options = GridConfig(mpp=target, tile_px=64, overlap_px=overlap_px)
     with open_slide(path) as slide:
         grid = TileGrid.plan(slide.levels, MPP, options)
         one, _ = read_all(TileReader(slide, grid, everything(grid)), batch_size=1)
@@ -135,7 +135,7 @@ def test_threads_and_batches_change_nothing(
 
 def test_a_reader_may_be_left_in_the_middle(make_slide: Callable[..., Path]) -> None:
     with open_slide(make_slide(1003, 779, Kind(tile=(64, 64), factors=(1,)))) as slide:
-        grid = TileGrid.plan(slide.levels, MPP, GridOptions(mpp=0.25, tile_px=64))
+        grid = TileGrid.plan(slide.levels, MPP, GridConfig(mpp=0.25, tile_px=64))
         whole, _ = read_all(TileReader(slide, grid, everything(grid)))
         with TileReader(slide, grid, everything(grid), threads=2) as reader:
             batch = next(reader.batches(20))
@@ -145,7 +145,7 @@ def test_a_reader_may_be_left_in_the_middle(make_slide: Callable[..., Path]) -> 
 def test_a_selection_reads_the_same_pixels_as_everything(make_slide: Callable[..., Path]) -> None:
     path = make_slide(1003, 779, Kind(tile=(128, 128)))
     with open_slide(path) as slide:
-        grid = TileGrid.plan(slide.levels, MPP, GridOptions(mpp=0.25, tile_px=100))
+        grid = TileGrid.plan(slide.levels, MPP, GridConfig(mpp=0.25, tile_px=100))
         whole, _ = read_all(TileReader(slide, grid, everything(grid)))
         some = everything(grid)
         chosen = np.array([3, 17, 18, 40])
@@ -161,7 +161,7 @@ def test_every_native_tile_of_the_real_slide(real_data: Path, overlap_px: int) -
     expected = reference(path, 0)
     with open_slide(path) as slide:
         mpp = Mpp(0.499, 0.499, "vendor")
-        grid = TileGrid.plan(slide.levels, mpp, GridOptions(mpp=0.499, tile_px=240, overlap_px=overlap_px))
+        grid = TileGrid.plan(slide.levels, mpp, GridConfig(mpp=0.499, tile_px=240, overlap_px=overlap_px))
         reader = TileReader(slide, grid, everything(grid))
         assert reader.path == "direct"
         pixels, failed = read_all(reader)
@@ -177,7 +177,7 @@ def test_resampled_tiles_of_the_real_slide(real_data: Path, target: float) -> No
     path = real_data / "slides" / "CMU-1-Small-Region.svs"
     expected = reference(path, 0)
     with open_slide(path) as slide:
-        grid = TileGrid.plan(slide.levels, Mpp(0.499, 0.499, "vendor"), GridOptions(mpp=target, tile_px=224))
+        grid = TileGrid.plan(slide.levels, Mpp(0.499, 0.499, "vendor"), GridConfig(mpp=target, tile_px=224))
         for route in ("auto", "reader"):
             pixels, _ = read_all(TileReader(slide, grid, everything(grid), path=route))
             for box, tile in zip(grid.level_boxes(), pixels, strict=True):

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from wsi_ncmi.errors import SlideError, UpsampleError
+from wsi_ncmi.core.errors import SlideError, UpsampleError
 from wsi_ncmi.slides import Level, Mpp
-from wsi_ncmi.tiling import GridOptions, TileGrid
+from wsi_ncmi.tiling import GridConfig, TileGrid
 
 
 def pyramid(width: int, height: int, factors: tuple[int, ...] = (1,)) -> list[Level]:
@@ -22,7 +22,7 @@ def pyramid(width: int, height: int, factors: tuple[int, ...] = (1,)) -> list[Le
 
 
 @st.composite
-def plans(draw: st.DrawFn, overlap: bool = True) -> tuple[list[Level], Mpp, GridOptions]:
+def plans(draw: st.DrawFn, overlap: bool = True) -> tuple[list[Level], Mpp, GridConfig]:
     mpp_x = draw(st.floats(0.1, 2.0))
     mpp_y = mpp_x * draw(st.sampled_from([1.0, 1.0, 0.97, 1.003, 1.4]))
     target = max(mpp_x, mpp_y) * draw(st.floats(1.0, 20.0))
@@ -30,7 +30,7 @@ def plans(draw: st.DrawFn, overlap: bool = True) -> tuple[list[Level], Mpp, Grid
     factors = draw(st.sampled_from([(1,), (1, 4, 16), (1, 2, 4, 8, 16, 32)]))
     levels = pyramid(draw(st.integers(64, 20_000)), draw(st.integers(64, 20_000)), factors)
     overlap_px = draw(st.integers(0, tile - 1)) if overlap and tile <= 100 else 0
-    return levels, Mpp(mpp_x, mpp_y, "table"), GridOptions(mpp=target, tile_px=tile, overlap_px=overlap_px)
+    return levels, Mpp(mpp_x, mpp_y, "table"), GridConfig(mpp=target, tile_px=tile, overlap_px=overlap_px)
 
 
 def corners(grid: TileGrid) -> np.ndarray:
@@ -130,7 +130,7 @@ def test_all_boxes_are_those_of_their_indices(plan) -> None:
 def plan(
     mpp: float, target: float, side: int = 5000, factors: tuple[int, ...] = (1, 4, 16), **more
 ) -> TileGrid:
-    return TileGrid.plan(pyramid(side, side, factors), Mpp(mpp, mpp, "t"), GridOptions(mpp=target, **more))
+    return TileGrid.plan(pyramid(side, side, factors), Mpp(mpp, mpp, "t"), GridConfig(mpp=target, **more))
 
 
 def test_a_real_difference_of_two_permille_is_resampled() -> None:
@@ -155,12 +155,12 @@ def test_levels_of_an_aperio_slide(target: float, level: int, reduction: float) 
 
 
 def test_both_axes_of_an_anisotropic_slide_are_met() -> None:
-    grid = TileGrid.plan(pyramid(10_000, 10_000), Mpp(0.25, 0.5, "t"), GridOptions(mpp=0.5, tile_px=256))
+    grid = TileGrid.plan(pyramid(10_000, 10_000), Mpp(0.25, 0.5, "t"), GridConfig(mpp=0.5, tile_px=256))
     assert grid.tile_size_level0 == (512.0, 256.0)
     assert (grid.n_columns, grid.n_rows) == (19, 39)
     # The first axis alone would allow the second level; the other doesn't.
     levels = pyramid(10_000, 10_000, (1, 2))
-    assert TileGrid.plan(levels, Mpp(0.25, 0.5, "t"), GridOptions(mpp=0.5)).read_level == 0
+    assert TileGrid.plan(levels, Mpp(0.25, 0.5, "t"), GridConfig(mpp=0.5)).read_level == 0
 
 
 def test_upsampling_is_refused_unless_allowed() -> None:
@@ -175,7 +175,7 @@ def test_upsampling_is_refused_unless_allowed() -> None:
 
 def test_one_axis_that_is_too_coarse_is_enough_to_refuse() -> None:
     with pytest.raises(UpsampleError):
-        TileGrid.plan(pyramid(5000, 5000), Mpp(0.25, 0.5, "t"), GridOptions(mpp=0.25))
+        TileGrid.plan(pyramid(5000, 5000), Mpp(0.25, 0.5, "t"), GridConfig(mpp=0.25))
 
 
 @pytest.mark.parametrize(
@@ -199,11 +199,11 @@ def test_any_pair_of_resolutions_has_the_right_field_or_is_refused(
     mpp: float, target: float, factors: tuple[int, ...]
 ) -> None:
     levels = pyramid(9_973, 7_001, factors)
-    options = GridOptions(mpp=target, tile_px=224)
+    options = GridConfig(mpp=target, tile_px=224)
     if target < mpp * (1 - 0.0005):
         with pytest.raises(UpsampleError):
             TileGrid.plan(levels, Mpp(mpp, mpp, "t"), options)
-        options = GridOptions(mpp=target, tile_px=224, allow_upsample=True)
+        options = GridConfig(mpp=target, tile_px=224, allow_upsample=True)
         assert TileGrid.plan(levels, Mpp(mpp, mpp, "t"), options).read_level == 0
     grid = TileGrid.plan(levels, Mpp(mpp, mpp, "t"), options)
     for side in grid.tile_size_level0:
@@ -237,7 +237,7 @@ def test_a_slide_smaller_than_a_tile_has_no_tiles() -> None:
     assert grid.boxes().shape == (0, 4)
     assert grid.coords().shape == (0, 2)
     assert len(plan(0.5, 0.5, side=256, factors=(1,))) == 1
-    assert len(TileGrid.plan(pyramid(5000, 200), Mpp(0.5, 0.5, "t"), GridOptions(mpp=0.5))) == 0
+    assert len(TileGrid.plan(pyramid(5000, 200), Mpp(0.5, 0.5, "t"), GridConfig(mpp=0.5))) == 0
 
 
 def test_overlap_moves_the_step_only() -> None:
@@ -260,30 +260,30 @@ def test_a_tile_too_large_to_be_read_is_refused_with_its_size() -> None:
 )
 def test_options_outside_their_limits_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
-        GridOptions(**wrong)
+        GridConfig(**wrong)
 
 
 @pytest.mark.parametrize(
     ("magnification", "mpp"), [(40, 0.25), (20, 0.5), (10, 1.0), (1.25, 8.0), (30, 1 / 3)]
 )
 def test_a_magnification_is_ten_microns_over_it(magnification: float, mpp: float) -> None:
-    options = GridOptions(magnification=magnification, tile_px=224)
-    assert options == GridOptions(mpp=mpp, tile_px=224)
-    assert asdict(options) == asdict(GridOptions(mpp=mpp, tile_px=224))
+    options = GridConfig(magnification=magnification, tile_px=224)
+    assert options == GridConfig(mpp=mpp, tile_px=224)
+    assert asdict(options) == asdict(GridConfig(mpp=mpp, tile_px=224))
     assert "magnification" not in asdict(options)
     assert replace(options, tile_px=256).mpp == mpp
-    assert GridOptions(magnification=None, mpp=0.25).mpp == 0.25
+    assert GridConfig(magnification=None, mpp=0.25).mpp == 0.25
 
 
 def test_two_target_resolutions_are_refused_also_inside_a_configuration() -> None:
     with pytest.raises(ValidationError, match="mpp and magnification both give the target resolution"):
-        GridOptions(mpp=0.5, magnification=20)
-    adapter = TypeAdapter(GridOptions)
+        GridConfig(mpp=0.5, magnification=20)
+    adapter = TypeAdapter(GridConfig)
     assert adapter.validate_python({"magnification": 40}).mpp == 0.25
     with pytest.raises(ValidationError, match="leave one of them out"):
         adapter.validate_python({"mpp": 0.25, "magnification": 40})
     for wrong in (0, -20, 500, "x", float("nan")):
         with pytest.raises(ValidationError):
-            GridOptions(magnification=wrong)
+            GridConfig(magnification=wrong)
     # What is written out can be read again.
-    assert adapter.validate_python(adapter.dump_python(GridOptions(magnification=20))) == GridOptions()
+    assert adapter.validate_python(adapter.dump_python(GridConfig(magnification=20))) == GridConfig()

@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.sparse_slide import write_sparse_slide
 from wsi_ncmi.slides import open_slide, read_overview, resolve_mpp
-from wsi_ncmi.tiling import GridOptions, TileGrid, TileReader, TileSelection
+from wsi_ncmi.tiling import GridConfig, TileGrid, TileReader, TileSelection
 
 SIDE_PX, TISSUE_TILES = 150_000, 60
 ROOT = Path(__file__).parents[2]
@@ -60,7 +60,7 @@ def test_a_row_across_the_whole_slide_keeps_the_cache_bounded(sparse: Path) -> N
     """An unaligned row of 150,000 px, decoded in its turn: every stored tile once, absent ones not at all."""
     with open_slide(sparse) as slide:
         grid = TileGrid.plan(
-            slide.levels, resolve_mpp(slide), GridOptions(mpp=0.25, tile_px=500, overlap_px=20)
+            slide.levels, resolve_mpp(slide), GridConfig(mpp=0.25, tile_px=500, overlap_px=20)
         )
         middle = grid.n_rows // 2
         indices = np.arange(grid.n_columns * (middle - 1), grid.n_columns * (middle + 1), dtype=np.int64)

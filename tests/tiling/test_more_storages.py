@@ -13,9 +13,9 @@ from PIL import Image
 
 from tests.tiling.conftest import everything, read_all, texture
 from tests.tiling.test_direct_pixels import area_mean, reference
-from wsi_ncmi.errors import SlideOpenError
+from wsi_ncmi.core.errors import SlideOpenError
 from wsi_ncmi.slides import Mpp, open_slide
-from wsi_ncmi.tiling import GridOptions, TileGrid, TileReader
+from wsi_ncmi.tiling import GridConfig, TileGrid, TileReader
 from wsi_ncmi.tiling.jpeg import jpeg2000_decoder
 
 MPP = Mpp(0.25, 0.25, "table")
@@ -56,7 +56,7 @@ def check(path: Path, way: str, limit: int) -> TileReader:
     with open_slide(path) as slide:
         assert slide.reader == "openslide"
         for tile_px, overlap_px in ((EDGE, 0), (90, 17)):
-            options = GridOptions(mpp=0.25, tile_px=tile_px, overlap_px=overlap_px)
+            options = GridConfig(mpp=0.25, tile_px=tile_px, overlap_px=overlap_px)
             grid = TileGrid.plan(slide.levels, MPP, options)
             reader = TileReader(slide, grid, everything(grid))
             assert reader.path == way, reader.reason
@@ -135,7 +135,7 @@ def everything_as_area_means(path: Path, expected: np.ndarray) -> None:
     with open_slide(path) as slide:
         assert len(slide.levels) == 1
         for target, limit in ((0.25, 0.0), (0.5, 0.501), (0.613, 0.501)):
-            grid = TileGrid.plan(slide.levels, MPP, GridOptions(mpp=target, tile_px=64, overlap_px=9))
+            grid = TileGrid.plan(slide.levels, MPP, GridConfig(mpp=target, tile_px=64, overlap_px=9))
             reader = TileReader(slide, grid, everything(grid))
             assert reader.path == "reader"
             pixels, failed = read_all(reader)
@@ -179,7 +179,7 @@ def test_jpeg_2000_with_subsampled_chroma_as_aperio_scanners_store_it(name: str,
     assert np.abs(reference(path, 0)[:64, :64] - texture(64, 64)).mean() < 6  # the colours are right
     with open_slide(path) as slide:
         for tile_px in (64, 50):
-            grid = TileGrid.plan(slide.levels, MPP, GridOptions(mpp=0.25, tile_px=tile_px))
+            grid = TileGrid.plan(slide.levels, MPP, GridConfig(mpp=0.25, tile_px=tile_px))
             reader = TileReader(slide, grid, everything(grid))
             assert reader.path == "direct", reader.reason
             pixels, failed = read_all(reader)

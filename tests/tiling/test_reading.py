@@ -11,7 +11,7 @@ import tifffile
 
 from wsi_ncmi.slides import Mpp, Slide, open_slide
 from wsi_ncmi.tiling import (
-    GridOptions,
+    GridConfig,
     TileBatch,
     TileGrid,
     TileReader,
@@ -20,7 +20,7 @@ from wsi_ncmi.tiling import (
     read_tiles,
     select_tiles,
 )
-from wsi_ncmi.tissue import TissueMask, TissueOptions, segment_tissue
+from wsi_ncmi.tissue import TissueConfig, TissueMask, segment_tissue
 
 WIDTH, HEIGHT, TILE = 1184, 928, 128
 MPP = Mpp(0.25, 0.25, "table")
@@ -94,7 +94,7 @@ def test_tiles_at_a_levels_own_resolution_are_openslides_pixels(
     full, size = level_of(slide_path, level), 48 if level else 200
     with open_slide(slide_path) as slide:
         assert slide.reader == "openslide"
-        grid = TileGrid.plan(slide.levels, MPP, GridOptions(mpp=target, tile_px=size, overlap_px=13))
+        grid = TileGrid.plan(slide.levels, MPP, GridConfig(mpp=target, tile_px=size, overlap_px=13))
         assert grid.read_level == level
         batch = read(slide, grid, everything(grid))
     assert batch.rows.tolist() == list(range(len(grid)))
@@ -113,7 +113,7 @@ def test_coarser_tiles_are_area_means_of_openslides_level(
 ) -> None:
     full, size = level_of(slide_path, level).astype(np.uint8), 40 if level else 64
     with open_slide(slide_path) as slide:
-        grid = TileGrid.plan(slide.levels, Mpp(*mpp, "table"), GridOptions(mpp=target, tile_px=size))
+        grid = TileGrid.plan(slide.levels, Mpp(*mpp, "table"), GridConfig(mpp=target, tile_px=size))
         assert grid.read_level == level
         batch = read(slide, grid, everything(grid))
     assert len(batch.rows) == len(grid) > 0
@@ -127,7 +127,7 @@ def test_coarser_tiles_are_area_means_of_openslides_level(
 def test_the_last_row_and_column_touch_the_border(slide_path: Path) -> None:
     full = level_of(slide_path, 0)
     with open_slide(slide_path) as slide:
-        grid = TileGrid.plan(slide.levels, MPP, GridOptions(mpp=0.25, tile_px=16))
+        grid = TileGrid.plan(slide.levels, MPP, GridConfig(mpp=0.25, tile_px=16))
         chosen = np.array([len(grid) - 1])
         batch = read(slide, grid, TileSelection(chosen, grid.coords(chosen), np.ones(1, np.float16)))
     assert grid.boxes(chosen).tolist() == [[WIDTH - 16, HEIGHT - 16, WIDTH, HEIGHT]]
@@ -137,14 +137,14 @@ def test_the_last_row_and_column_touch_the_border(slide_path: Path) -> None:
 def test_upsampled_tiles_have_the_slides_colours(slide_path: Path) -> None:
     full = level_of(slide_path, 0)
     with open_slide(slide_path) as slide:
-        grid = TileGrid.plan(slide.levels, MPP, GridOptions(mpp=0.125, tile_px=64, allow_upsample=True))
+        grid = TileGrid.plan(slide.levels, MPP, GridConfig(mpp=0.125, tile_px=64, allow_upsample=True))
         pixels = read_tile(slide, grid, 0)
     np.testing.assert_array_equal(pixels, full[:32, :32].repeat(2, axis=0).repeat(2, axis=1))
 
 
 def test_only_selected_tiles_are_read_in_their_order(slide_path: Path) -> None:
     with open_slide(slide_path) as slide:
-        grid = TileGrid.plan(slide.levels, MPP, GridOptions(mpp=0.5, tile_px=64))
+        grid = TileGrid.plan(slide.levels, MPP, GridConfig(mpp=0.5, tile_px=64))
         pixels = np.zeros((HEIGHT // 32, WIDTH // 32), bool)
         pixels[5:20, 3:30] = True
         selection = select_tiles(grid, TissueMask(pixels, 32.0, 32.0, "drawn"), 0.3)
@@ -183,7 +183,7 @@ def test_a_damaged_tile_costs_its_own_place_only_and_is_never_white(
     spoil(path, 23)
     hole = np.array([3 * TILE, 2 * TILE, 4 * TILE, 3 * TILE])
     with open_slide(path) as slide, open_slide(sound) as whole:
-        grid = TileGrid.plan(slide.levels, MPP, GridOptions(mpp=target, tile_px=64))
+        grid = TileGrid.plan(slide.levels, MPP, GridConfig(mpp=target, tile_px=64))
         batch, expected = (read(each, grid, everything(grid)) for each in (slide, whole))
     boxes = grid.boxes()
     touched = ((boxes[:, :2] < hole[2:]) & (boxes[:, 2:] > hole[:2])).all(axis=1)
@@ -202,8 +202,8 @@ def test_a_damaged_place_is_selected_as_tissue_and_ends_as_a_failed_read(tmp_pat
     spoil(path, 27)
     with open_slide(path) as slide:
         mpp = Mpp(0.5, 0.5, "table")
-        grid = TileGrid.plan(slide.levels, mpp, GridOptions(mpp=0.5, tile_px=TILE))
-        selection = select_tiles(grid, segment_tissue(slide, mpp, TissueOptions()), 0.25)
+        grid = TileGrid.plan(slide.levels, mpp, GridConfig(mpp=0.5, tile_px=TILE))
+        selection = select_tiles(grid, segment_tissue(slide, mpp, TissueConfig()), 0.25)
         assert selection.indices.tolist() == [27]
         (batch,) = read_tiles(slide, grid, selection, 8)
     assert batch.failed.tolist() == [True]
@@ -215,15 +215,15 @@ def test_every_selected_tile_of_the_real_slide(real_data: Path) -> None:
     full = level_of(path, 0)
     mpp = Mpp(0.499, 0.499, "vendor")
     with open_slide(path) as slide:
-        mask = segment_tissue(slide, mpp, TissueOptions())
-        native = TileGrid.plan(slide.levels, mpp, GridOptions(mpp=0.499, tile_px=224))
+        mask = segment_tissue(slide, mpp, TissueConfig())
+        native = TileGrid.plan(slide.levels, mpp, GridConfig(mpp=0.499, tile_px=224))
         selection = select_tiles(native, mask, 0.25)
         batch = read(slide, native, selection, 32)
         assert 0.3 < len(selection) / len(native) < 0.6
         for (x, y), pixels in zip(selection.coords, batch.pixels, strict=True):
             np.testing.assert_array_equal(pixels, full[y : y + 224, x : x + 224])
 
-        grid = TileGrid.plan(slide.levels, mpp, GridOptions(mpp=0.5, tile_px=256))
+        grid = TileGrid.plan(slide.levels, mpp, GridConfig(mpp=0.5, tile_px=256))
         selection = select_tiles(grid, mask, 0.25)
         batch = read(slide, grid, selection, 32)
         assert not batch.failed.any()
@@ -239,7 +239,7 @@ def test_every_selected_tile_of_the_real_slide(real_data: Path) -> None:
 @pytest.mark.parametrize("threads", [1, 3])
 def test_the_first_batch_may_be_of_another_size(slide_path: Path, threads: int) -> None:
     with open_slide(slide_path) as slide:
-        grid = TileGrid.plan(slide.levels, MPP, GridOptions(mpp=0.5, tile_px=TILE))
+        grid = TileGrid.plan(slide.levels, MPP, GridConfig(mpp=0.5, tile_px=TILE))
         selection = everything(grid)
         whole = read(slide, grid, selection)
         with TileReader(slide, grid, selection, threads=threads) as reader:

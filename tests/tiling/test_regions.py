@@ -9,7 +9,7 @@ import pytest
 import tifffile
 
 from tests.tiling.conftest import Kind
-from wsi_ncmi.errors import SlideReadError
+from wsi_ncmi.core.errors import SlideReadError
 from wsi_ncmi.slides import LevelReader, open_slide
 from wsi_ncmi.synthesis import write_test_slide
 from wsi_ncmi.tiling import StoredRegions, regions

@@ -10,7 +10,7 @@ import pytest
 
 from tests.tiling.conftest import Kind, everything, read_all
 from wsi_ncmi.slides import Mpp, open_slide
-from wsi_ncmi.tiling import GridOptions, TileGrid, TileReader
+from wsi_ncmi.tiling import GridConfig, TileGrid, TileReader
 from wsi_ncmi.tiling.stored import open_stored_tiles
 
 MPP = Mpp(0.25, 0.25, "table")
@@ -23,9 +23,9 @@ def both(
     """Exact and scaled pixels of all tiles, and the decoder's factor."""
     with open_slide(path) as slide:
         options = {"mpp": target, "tile_px": tile_px, "overlap_px": overlap_px}
-        grid = TileGrid.plan(slide.levels, MPP, GridOptions(**options))
+        grid = TileGrid.plan(slide.levels, MPP, GridConfig(**options))
         exact, none_failed = read_all(TileReader(slide, grid, everything(grid)))
-        grid = TileGrid.plan(slide.levels, MPP, GridOptions(**options, scaled_decoding=True))
+        grid = TileGrid.plan(slide.levels, MPP, GridConfig(**options, scaled_decoding=True))
         reader = TileReader(slide, grid, everything(grid))
         assert reader.path == "direct"
         assert not reader.note
@@ -67,9 +67,9 @@ def test_scaled_tiles_are_near_the_exact_ones(
 
 
 def test_it_is_off_unless_asked_for(make_slide: Callable[..., Path]) -> None:
-    assert not GridOptions().scaled_decoding
+    assert not GridConfig().scaled_decoding
     with open_slide(make_slide(512, 512, ONE_LEVEL)) as slide:
-        grid = TileGrid.plan(slide.levels, MPP, GridOptions(mpp=0.5, tile_px=64))
+        grid = TileGrid.plan(slide.levels, MPP, GridConfig(mpp=0.5, tile_px=64))
         with TileReader(slide, grid, everything(grid)) as reader:
             assert (reader.path, reader.decoding_factor) == ("direct", 1)
 
@@ -85,7 +85,7 @@ def test_other_compressions_stay_exact(kind: Kind, make_slide: Callable[..., Pat
 
 def test_the_pyramid_comes_first(make_slide: Callable[..., Path]) -> None:
     with open_slide(make_slide(1024, 1024, Kind(factors=(1, 4)))) as slide:
-        grid = TileGrid.plan(slide.levels, MPP, GridOptions(mpp=1.5, tile_px=64, scaled_decoding=True))
+        grid = TileGrid.plan(slide.levels, MPP, GridConfig(mpp=1.5, tile_px=64, scaled_decoding=True))
         assert grid.read_level == 1
         with TileReader(slide, grid, everything(grid)) as reader:
             assert reader.decoding_factor == 1
@@ -114,6 +114,6 @@ def test_a_damaged_tile_fails_when_scaled_too(make_slide: Callable[..., Path]) -
     content[offset + size // 2 : offset + size] = bytes(size - size // 2)
     path.write_bytes(content)
     with open_slide(path) as slide:
-        grid = TileGrid.plan(slide.levels, MPP, GridOptions(mpp=0.5, tile_px=128, scaled_decoding=True))
+        grid = TileGrid.plan(slide.levels, MPP, GridConfig(mpp=0.5, tile_px=128, scaled_decoding=True))
         _, failed = read_all(TileReader(slide, grid, everything(grid)))
     assert np.flatnonzero(failed).tolist() == [5]

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsi_ncmi.slides import Level, Mpp
-from wsi_ncmi.tiling import GridOptions, TileGrid, select_tiles, selection
+from wsi_ncmi.tiling import GridConfig, TileGrid, select_tiles, selection
 from wsi_ncmi.tissue import TissueMask
 
-GRID = TileGrid.plan([Level(2048, 1024, 1.0, 1.0)], Mpp(0.5, 0.5, "t"), GridOptions(mpp=0.5))  # 8 × 4 tiles
+GRID = TileGrid.plan([Level(2048, 1024, 1.0, 1.0)], Mpp(0.5, 0.5, "t"), GridConfig(mpp=0.5))  # 8 × 4 tiles
 
 
 def columns_mask(shares: list[float], step: int = 1) -> TissueMask:
@@ -56,13 +56,13 @@ def test_glass_is_never_chosen_even_without_a_limit() -> None:
 
 def test_wholly_covered_tiles_pass_the_limit_of_one() -> None:
     # Downsamples that are no binary fractions: the sums are rounded.
-    grid = TileGrid.plan([Level(30_000, 30_000, 1.0, 1.0)], Mpp(0.243, 0.243, "t"), GridOptions(mpp=0.5))
+    grid = TileGrid.plan([Level(30_000, 30_000, 1.0, 1.0)], Mpp(0.243, 0.243, "t"), GridConfig(mpp=0.5))
     mask = TissueMask(np.ones((911, 913), bool), 30_000 / 913, 30_000 / 911, "drawn")
     assert len(select_tiles(grid, mask, 1.0)) == len(grid) > 3000
 
 
 def test_no_tissue_and_no_tiles_are_empty_selections() -> None:
-    tiny = TileGrid.plan([Level(100, 100, 1.0, 1.0)], Mpp(0.5, 0.5, "t"), GridOptions(mpp=0.5))
+    tiny = TileGrid.plan([Level(100, 100, 1.0, 1.0)], Mpp(0.5, 0.5, "t"), GridConfig(mpp=0.5))
     for grid in (GRID, tiny):
         chosen = select_tiles(grid, TissueMask(np.zeros((10, 10), bool), 204.8, 102.4, "drawn"), 0.25)
         assert (len(chosen), chosen.coords.shape, chosen.tissue_fraction.shape) == (0, (0, 2), (0,))

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageDraw
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.tissue import (
     Annotation,
-    AnnotationOptions,
+    AnnotationConfig,
     Annotations,
     TissueMask,
     apply_annotations,
@@ -219,7 +219,7 @@ def test_roles_of_areas(named: list[tuple[str, shapely.Polygon]], expected: int)
 
 
 def test_class_names_are_a_choice() -> None:
-    options = AnnotationOptions(tissue=("gewebe",), exclude=("tumor",))
+    options = AnnotationConfig(tissue=("gewebe",), exclude=("tumor",))
     areas = [Annotation(shapely.box(0, 0, 2, 10), "Tumor"), Annotation(shapely.box(0, 0, 2, 10), "tissue")]
     assert apply_annotations(FULL, areas, options).mask.sum() == 80
 

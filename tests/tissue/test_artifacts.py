@@ -15,15 +15,15 @@ from wsi_ncmi.slides import Mpp, open_slide
 from wsi_ncmi.synthesis import SlidePlan, make_slide
 from wsi_ncmi.tissue import (
     ARTIFACT_KINDS,
+    ArtifactConfig,
     ArtifactMap,
-    ArtifactOptions,
+    TissueConfig,
     TissueMask,
-    TissueOptions,
     examine_slide,
 )
 from wsi_ncmi.tissue.runs import runs_of, without_small
 
-LIMITS = ArtifactOptions()
+LIMITS = ArtifactConfig()
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_tiles_under_ink_and_borders_are_found(tmp_path: Path, centre: int, arte
     )  # fmt: skip
     mpp = truth["slide"]["mpp"]
     with open_slide(tmp_path / plan.file_name) as slide:
-        found = examine_slide(slide, Mpp(mpp, mpp, "table"), TissueOptions(), LIMITS)
+        found = examine_slide(slide, Mpp(mpp, mpp, "table"), TissueConfig(), LIMITS)
         edge = 128.0 / mpp
         boxes = np.array([
             (x, y, x + edge, y + edge)
@@ -73,7 +73,7 @@ def test_a_clean_slide_has_no_artefact(tmp_path: Path) -> None:
     plan = SlidePlan("clean", 7, 0, 1, "negative", "", True, 42)
     make_slide(plan, tmp_path, tmp_path)
     with open_slide(tmp_path / plan.file_name) as slide:
-        found = examine_slide(slide, Mpp(0.5, 0.5, "table"), TissueOptions(), LIMITS)
+        found = examine_slide(slide, Mpp(0.5, 0.5, "table"), TissueConfig(), LIMITS)
     assert found.artifacts.where("pen").mean() == 0
     assert found.artifacts.where("border").mean() == 0
 
@@ -81,7 +81,7 @@ def test_a_clean_slide_has_no_artefact(tmp_path: Path) -> None:
 @pytest.mark.real_data
 def test_the_real_slide_has_no_ink_and_no_border(real_data: Path) -> None:
     with open_slide(real_data / "slides" / "CMU-1-Small-Region.svs") as slide:
-        found = examine_slide(slide, Mpp(0.499, 0.499, "vendor"), TissueOptions(), LIMITS)
+        found = examine_slide(slide, Mpp(0.499, 0.499, "vendor"), TissueConfig(), LIMITS)
     assert not found.artifacts.where("pen").any()
     assert not found.artifacts.where("border").any()
     # Its dense epidermis beside keratin is taken for a fold: the known false alarm may not grow.
@@ -118,7 +118,7 @@ def test_folds_are_scored_by_the_share_of_each_pixel() -> None:
 
 
 def test_bad_tiles_are_those_that_reach_a_limit() -> None:
-    options = ArtifactOptions(rule="drop", pen=0.1, fold=0.2, border=0.3, blur=0.35)
+    options = ArtifactConfig(rule="drop", pen=0.1, fold=0.2, border=0.3, blur=0.35)
     scores = np.array(
         [[0, 0, 0, 0], [0.1, 0, 0, 0], [0.09, 0.19, 0.29, 0.34], [0, 0, 0, 0.35], [np.nan] * 4], np.float16
     )
@@ -127,7 +127,7 @@ def test_bad_tiles_are_those_that_reach_a_limit() -> None:
     with pytest.raises(ValueError, match=r"\(N, 4\)"):
         options.bad(scores[:, :3])
     with pytest.raises(ValidationError):
-        ArtifactOptions(rule="burn")
+        ArtifactConfig(rule="burn")
 
 
 @pytest.mark.parametrize("diagonal", [False, True])

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from wsi_ncmi.tissue import ArtifactOptions, tile_blur
+from wsi_ncmi.tissue import ArtifactConfig, tile_blur
 
-LIMIT = ArtifactOptions().blur
+LIMIT = ArtifactConfig().blur
 SIDE = 224
 
 

@@ -12,7 +12,7 @@ from shapely.ops import unary_union
 
 from wsi_ncmi.slides import Mpp, open_slide
 from wsi_ncmi.synthesis import CENTRES, SlidePlan, make_slide
-from wsi_ncmi.tissue import ArtifactOptions, TissueOptions, examine_slide, segment_tissue
+from wsi_ncmi.tissue import ArtifactConfig, TissueConfig, examine_slide, segment_tissue
 from wsi_ncmi.tissue.raster import raster
 
 
@@ -37,7 +37,7 @@ def test_tissue_is_the_outline_that_was_drawn(
 ) -> None:
     path, areas, mpp = drawn
     with open_slide(path) as slide:
-        mask = segment_tissue(slide, Mpp(mpp, mpp, "table"), TissueOptions(method=method))
+        mask = segment_tissue(slide, Mpp(mpp, mpp, "table"), TissueConfig(method=method))
     truth = raster(areas["tissue"], mask.mask.shape, mask.downsample_x, mask.downsample_y)
     assert (mask.mask & truth).sum() / (mask.mask | truth).sum() >= 0.92
 
@@ -47,7 +47,7 @@ def test_most_tiles_on_a_fold_are_found_and_hardly_another(
 ) -> None:
     path, areas, mpp = drawn
     with open_slide(path) as slide:
-        found = examine_slide(slide, Mpp(mpp, mpp, "table"), TissueOptions(), ArtifactOptions())
+        found = examine_slide(slide, Mpp(mpp, mpp, "table"), TissueConfig(), ArtifactConfig())
         edge = 128.0 / mpp
         boxes = np.array([
             (x, y, x + edge, y + edge)

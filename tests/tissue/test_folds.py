@@ -10,10 +10,10 @@ from PIL import Image
 from shapely.geometry import Polygon
 from shapely.geometry import box as rectangle
 
-from wsi_ncmi.errors import SlideReadError
+from wsi_ncmi.core.errors import SlideReadError
 from wsi_ncmi.slides import Mpp, open_slide
 from wsi_ncmi.synthesis.outlines import draw_polygons
-from wsi_ncmi.tissue import ARTIFACT_KINDS, ArtifactOptions, Examination, TissueOptions, examine_slide
+from wsi_ncmi.tissue import ARTIFACT_KINDS, ArtifactConfig, Examination, TissueConfig, examine_slide
 from wsi_ncmi.tissue.closer import CloserLook
 
 SIDE = 1200
@@ -36,7 +36,7 @@ def picture(folder: Path, density: np.ndarray) -> Path:
 
 def examined(path: Path) -> Examination:
     with open_slide(path) as slide:
-        return examine_slide(slide, Mpp(MPP, MPP, "table"), TissueOptions(), ArtifactOptions())
+        return examine_slide(slide, Mpp(MPP, MPP, "table"), TissueConfig(), ArtifactConfig())
 
 
 def test_the_area_of_a_fold_is_known_to_parts_of_a_pixel(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import shapely
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.tissue import TissueMask, mask_polygons, read_geojson, write_geojson
 
 SQUARE = {"type": "Polygon", "coordinates": [[[0, 0], [8, 0], [8, 8], [0, 8], [0, 0]]]}

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from scipy import ndimage
 
 from wsi_ncmi.slides import Mpp, open_slide
-from wsi_ncmi.tissue import TissueMask, TissueOptions, mask_polygons, segment_tissue
+from wsi_ncmi.tissue import TissueConfig, TissueMask, mask_polygons, segment_tissue
 
 METHODS = ("hed", "otsu", "threshold")
 WIDTH, HEIGHT = 1000, 800
@@ -67,7 +67,7 @@ def segment(tmp_path: Path) -> Callable[..., TissueMask]:
                 handle.seek(offset)
                 handle.write(b"\x5a" * size)
         with open_slide(path) as slide:
-            return segment_tissue(slide, mpp, TissueOptions(**options))
+            return segment_tissue(slide, mpp, TissueConfig(**options))
 
     return run
 
@@ -156,7 +156,7 @@ def test_faint_tissue_is_found_at_the_second_try(segment: Callable[..., TissueMa
     mask = segment(picture)
     assert overlap(mask, piece) >= 0.9
     assert mask.parameters["loosened"] is True
-    assert mask.parameters["threshold_used"] == pytest.approx(0.6 * TissueOptions().min_density)
+    assert mask.parameters["threshold_used"] == pytest.approx(0.6 * TissueConfig().min_density)
     assert "loosened" in mask.note
 
 
@@ -228,14 +228,14 @@ def test_a_slide_coarser_than_the_working_resolution_keeps_its_pixels(
 )
 def test_options_outside_their_limits_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
-        TissueOptions(**wrong)
+        TissueConfig(**wrong)
 
 
 @pytest.mark.real_data
 @pytest.mark.parametrize("method", METHODS)
 def test_the_real_slide(real_data: Path, method: str) -> None:
     with open_slide(real_data / "slides" / "CMU-1-Small-Region.svs") as slide:
-        mask = segment_tissue(slide, Mpp(0.499, 0.499, "vendor"), TissueOptions(method=method))
+        mask = segment_tissue(slide, Mpp(0.499, 0.499, "vendor"), TissueConfig(method=method))
         assert 0.3 <= mask.mask.mean() <= 0.5
         assert mask.note == ""
         # The slide's upper left corner is glass and its densest part is tissue, by eye.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from wsi_ncmi.slides import Overview
-from wsi_ncmi.tissue import TissueOptions
+from wsi_ncmi.tissue import TissueConfig
 from wsi_ncmi.tissue.colours import glass_colour, smooth_colours
 from wsi_ncmi.tissue.signals import tissue_signal as signal_of
 
@@ -25,15 +25,15 @@ def overview(unreadable: bool = False) -> Overview:
 
 
 def tissue_signal(
-    overview: Overview, options: TissueOptions, pixel_um: tuple[float, float]
+    overview: Overview, options: TissueConfig, pixel_um: tuple[float, float]
 ) -> tuple[np.ndarray, np.ndarray]:
     sigma = options.smooth_um / pixel_um[1], options.smooth_um / pixel_um[0]
     white = glass_colour(overview)
     return signal_of(overview, smooth_colours(overview, white, sigma), white, options, sigma)
 
 
-def options(method: str, smooth_um: float = 0.0) -> TissueOptions:
-    return TissueOptions(method=method, smooth_um=smooth_um)
+def options(method: str, smooth_um: float = 0.0) -> TissueConfig:
+    return TissueConfig(method=method, smooth_um=smooth_um)
 
 
 def test_density_is_the_absorption_of_green_relative_to_the_glass() -> None:

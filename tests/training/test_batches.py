@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.training.batches import BagCache
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.training import fit
 from wsi_ncmi.training.board import BOARD
 from wsi_ncmi.training.loop import TrainingLoop

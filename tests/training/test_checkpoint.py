@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from wsi_ncmi.errors import InputError
-from wsi_ncmi.losses import LossOptions, list_losses
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.losses import LossConfig, list_losses
 from wsi_ncmi.training import fit, load_trained
 from wsi_ncmi.training.checkpoint import MODEL_JSON, MODEL_WEIGHTS
 
@@ -17,7 +17,7 @@ from wsi_ncmi.training.checkpoint import MODEL_JSON, MODEL_WEIGHTS
 @pytest.fixture
 def trained(task, kit, tmp_path):
     return fit(
-        task.source, task.fold, task.cohort, model=kit.MODEL, loss=LossOptions(name="ncmi"),
+        task.source, task.fold, task.cohort, model=kit.MODEL, loss=LossConfig(name="ncmi"),
         training=kit.QUICK, seed=0, out=tmp_path / "run", encoder={"name": "some:encoder", "mpp": 0.5},
     )  # fmt: skip
 
@@ -25,7 +25,7 @@ def trained(task, kit, tmp_path):
 @pytest.mark.parametrize("name", [info.name for info in list_losses()])
 def test_round_trip_of_every_loss(task, kit, tmp_path, name):
     result = fit(
-        task.source, task.fold, task.cohort, model=kit.MODEL, loss=LossOptions(name=name),
+        task.source, task.fold, task.cohort, model=kit.MODEL, loss=LossConfig(name=name),
         training=kit.QUICK, seed=0, out=tmp_path / "run",
     )  # fmt: skip
     loaded = load_trained(tmp_path / "run")
@@ -82,7 +82,7 @@ def test_weights_that_do_not_fit_the_options_are_refused(trained, tmp_path, monk
     tensors = load_file(folder / MODEL_WEIGHTS)
     tensors.pop("aggregator.score.bias")
     save_file(tensors, folder / MODEL_WEIGHTS)
-    from wsi_ncmi.files import sha256_file
+    from wsi_ncmi.core.files import sha256_file
 
     config = json.loads((folder / MODEL_JSON).read_text())
     config["weights_sha256"] = sha256_file(folder / MODEL_WEIGHTS)

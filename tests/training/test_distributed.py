@@ -12,10 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from wsi_ncmi.errors import InputError
-from wsi_ncmi.losses import LossOptions
-from wsi_ncmi.mil import ModelOptions
-from wsi_ncmi.training import distributed, fit
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.losses import LossConfig
+from wsi_ncmi.mil import ModelConfig
+from wsi_ncmi.parallel import process_group as distributed
+from wsi_ncmi.training import fit
 from wsi_ncmi.training.checkpoint import MODEL_WEIGHTS
 from wsi_ncmi.training.resume import read_resume, write_resume
 
@@ -24,18 +25,18 @@ import json, os, sys
 from pathlib import Path
 import torch
 from wsi_ncmi.cohorts import Fold, open_bag_source
-from wsi_ncmi.losses import LossOptions
-from wsi_ncmi.mil import ModelOptions
-from wsi_ncmi.training import TrainingOptions, fit
-from wsi_ncmi.training.distributed import process_group, rank, world_size
+from wsi_ncmi.losses import LossConfig
+from wsi_ncmi.mil import ModelConfig
+from wsi_ncmi.training import TrainingConfig, fit
+from wsi_ncmi.parallel.process_group import process_group, rank, world_size
 from wsi_ncmi.training.loop import TrainingLoop
 
 job = json.loads(sys.argv[1])
 source = open_bag_source(Path(job["path"]))
 
 def run(out, loss, model, **changes):
-    return fit(source, Fold(*map(tuple, job["fold"])), source.embedded_cohort(), model=ModelOptions(**model),
-               loss=LossOptions(**loss), training=TrainingOptions(**{**job["training"], **changes}), seed=0, out=Path(out))
+    return fit(source, Fold(*map(tuple, job["fold"])), source.embedded_cohort(), model=ModelConfig(**model),
+               loss=LossConfig(**loss), training=TrainingConfig(**{**job["training"], **changes}), seed=0, out=Path(out))
 
 with process_group("cpu"):
     assert world_size() == 2
@@ -65,8 +66,8 @@ os._exit(0)  # Gloo's threads outlive the group: see tests/losses/test_ncmi_dist
 
 
 def test_two_processes_equal_one(task, kit, tmp_path):
-    calm = ModelOptions(hidden=16, attention=8, dropout=0.0)
-    losses = [LossOptions(name="ce"), LossOptions(name="ncmi")]
+    calm = ModelConfig(hidden=16, attention=8, dropout=0.0)
+    losses = [LossConfig(name="ce"), LossConfig(name="ncmi")]
     training = replace(kit.QUICK, batch_size=5)  # an odd number: the shares of a step are 2 and 3 bags
     job = {
         "path": str(task.path), "fold": [task.fold.train, task.fold.validation, task.fold.test],

@@ -6,8 +6,8 @@ import os
 import signal
 from pathlib import Path
 
-from wsi_ncmi.errors import TrainingError
-from wsi_ncmi.training.pool import run_in_processes
+from wsi_ncmi.core.errors import TrainingError
+from wsi_ncmi.parallel.pool import run_in_processes
 
 
 def work(task, tell):

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 from sklearn.metrics import f1_score
 
-from wsi_ncmi.cohorts import SplitOptions, make_splits, open_bag_source
-from wsi_ncmi.losses import LossOptions
-from wsi_ncmi.mil import ModelOptions
-from wsi_ncmi.training import TrainingOptions, run_experiment
+from wsi_ncmi.cohorts import SplitConfig, make_splits, open_bag_source
+from wsi_ncmi.losses import LossConfig
+from wsi_ncmi.mil import ModelConfig
+from wsi_ncmi.training import TrainingConfig, run_experiment
 
 
 @pytest.mark.real_data
@@ -19,11 +19,11 @@ def test_kidney_subtypes(real_data, tmp_path):
     path = real_data / "tcga_bags" / "tcga_rcc.npz"
     cohort = open_bag_source(path).embedded_cohort()
     assert cohort is not None
-    splits = make_splits(cohort, SplitOptions())
+    splits = make_splits(cohort, SplitConfig())
     result = run_experiment(
-        path, cohort, replace(splits, folds=splits.folds[:1]), model=ModelOptions(),
-        losses=[LossOptions(name="ce"), LossOptions(name="ncmi")],
-        training=TrainingOptions(epochs=8, device="cpu"), seeds=[0], out=tmp_path,
+        path, cohort, replace(splits, folds=splits.folds[:1]), model=ModelConfig(),
+        losses=[LossConfig(name="ce"), LossConfig(name="ncmi")],
+        training=TrainingConfig(epochs=8, device="cpu"), seeds=[0], out=tmp_path,
     )  # fmt: skip
     assert result.failures == ()
     for loss, table in result.predictions.groupby("loss"):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from wsi_ncmi.vision import ImageDataOptions, NetworkOptions, RecipeOptions, open_images
+from wsi_ncmi.vision import ImageDataConfig, NetworkConfig, RecipeConfig, open_images
 from wsi_ncmi.vision.ranks import Ranks
 
 COLOURS = np.array([(180, 60, 60), (60, 180, 60), (60, 60, 180)])
@@ -36,12 +36,12 @@ def image_file(tmp_path_factory):
 @pytest.fixture(scope="session")
 def vision(image_file):
     """Options and opened images of the small set."""
-    data = ImageDataOptions(path=image_file, crop_padding=1)
+    data = ImageDataConfig(path=image_file, crop_padding=1)
     return SimpleNamespace(
         data=data,
         images=open_images(data),
-        network=NetworkOptions(arguments={"layers": [1, 1, 1, 1], "channels": [4, 4, 8, 8]}),
-        recipe=RecipeOptions(
+        network=NetworkConfig(arguments={"layers": [1, 1, 1, 1], "channels": [4, 4, 8, 8]}),
+        recipe=RecipeConfig(
             epochs=3, batch_size=16, warmup_epochs=0.5, schedule="cosine", device="cpu", learning_rate=0.05
         ),
         ranks=ALONE,

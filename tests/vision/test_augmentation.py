@@ -7,13 +7,13 @@ import torch
 import torchvision.transforms.functional as reference
 
 from wsi_ncmi.vision.augmentation import Augmentation, Draws
-from wsi_ncmi.vision.options import ImageDataOptions
+from wsi_ncmi.vision.config import ImageDataConfig
 
 MEAN, STD = torch.tensor([120.0, 110.0, 90.0]), torch.tensor([60.0, 50.0, 70.0])
 
 
 def make(**options):
-    return Augmentation(ImageDataOptions(**options), MEAN, STD, torch.device("cpu"), channels_last=True)
+    return Augmentation(ImageDataConfig(**options), MEAN, STD, torch.device("cpu"), channels_last=True)
 
 
 def images(count=6, side=32):

@@ -8,8 +8,8 @@ import torch
 import torchvision.transforms.functional as reference
 from PIL import Image
 
-from wsi_ncmi.errors import TrainingError
-from wsi_ncmi.vision import ImageDataOptions, open_images
+from wsi_ncmi.core.errors import TrainingError
+from wsi_ncmi.vision import ImageDataConfig, open_images
 from wsi_ncmi.vision.augmentation import Augmentation
 from wsi_ncmi.vision.batches import DeviceBatches, PictureBatches, epoch_order
 from wsi_ncmi.vision.ranks import Ranks
@@ -60,7 +60,7 @@ def tree(tmp_path):
 
 
 def picture_batches(tree, workers, ranks=ALONE, **more):
-    options = ImageDataOptions(path=tree, image_px=24, crop_padding=0, **more)
+    options = ImageDataConfig(path=tree, image_px=24, crop_padding=0, **more)
     part = open_images(options).train
     return PictureBatches(part, augmentation(options), ranks, options, workers)
 

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
 
-from wsi_ncmi.errors import InputError
-from wsi_ncmi.vision import ImageDataOptions, open_images
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.vision import ImageDataConfig, open_images
 from wsi_ncmi.vision.data.opening import _drawn
 from wsi_ncmi.vision.data.parts import ArrayPart
 
 
 def opened(path, **options):
-    return open_images(ImageDataOptions(path=path, **options))
+    return open_images(ImageDataConfig(path=path, **options))
 
 
 def random_images(count, side=32, seed=0):
@@ -325,14 +325,14 @@ def test_validation_is_held_out_and_the_test_part_stays_shut(tmp_path):
     both = sorted(image.tobytes() for part in (found.train, found.validation) for image in part.pixels)
     assert both == sorted(image.tobytes() for image in x)
     with pytest.raises(ValidationError, match=r"needs a share in data\.validation"):
-        ImageDataOptions(path=path, evaluate_on="validation")
+        ImageDataConfig(path=path, evaluate_on="validation")
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(0, 4), min_size=5, max_size=80), st.floats(0, 0.9), st.integers(1, 9))
 def test_drawn_parts_are_disjoint_and_stratified(labels, share, most):
     y = np.array(labels, dtype=np.int64)
-    rows, held_out = _drawn(y, ImageDataOptions(validation=share, images_per_class=most))
+    rows, held_out = _drawn(y, ImageDataConfig(validation=share, images_per_class=most))
     assert not set(rows) & set(held_out)
     for label in range(y.max() + 1):
         count = int((y == label).sum())

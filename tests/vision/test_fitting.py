@@ -15,9 +15,9 @@ import pandas as pd
 import pytest
 import torch
 
-from wsi_ncmi.errors import InputError, TrainingError
-from wsi_ncmi.losses import LossOptions, list_losses
-from wsi_ncmi.vision import ImageDataOptions, fit_images, load_classifier, open_images
+from wsi_ncmi.core.errors import InputError, TrainingError
+from wsi_ncmi.losses import LossConfig, list_losses
+from wsi_ncmi.vision import ImageDataConfig, fit_images, load_classifier, open_images
 from wsi_ncmi.vision.fitting import channel_statistics
 from wsi_ncmi.vision.loop import ImageLoop
 from wsi_ncmi.vision.ranks import process_group
@@ -25,7 +25,7 @@ from wsi_ncmi.vision.ranks import process_group
 KILLED_RUN = """
 import json, os, signal, sys, torch
 from pathlib import Path
-from wsi_ncmi.losses import LossOptions
+from wsi_ncmi.losses import LossConfig
 from wsi_ncmi.vision import *
 from wsi_ncmi.vision.loop import ImageLoop
 from wsi_ncmi.vision.ranks import Ranks
@@ -41,14 +41,14 @@ def fatal_step(self, x, y):
     step(self, x, y)
 
 ImageLoop._take_step = fatal_step
-data = ImageDataOptions(**job["data"])
-fit_images(open_images(data), data=data, network=NetworkOptions(**job["network"]), loss=LossOptions(**job["loss"]),
-    recipe=RecipeOptions(**job["recipe"]), seed=0, out=Path(job["out"]), ranks=Ranks(0, 1, torch.device("cpu")))
+data = ImageDataConfig(**job["data"])
+fit_images(open_images(data), data=data, network=NetworkConfig(**job["network"]), loss=LossConfig(**job["loss"]),
+    recipe=RecipeConfig(**job["recipe"]), seed=0, out=Path(job["out"]), ranks=Ranks(0, 1, torch.device("cpu")))
 """
 
 
 def run(vision, out, loss="ce", seed=0, **changes):
-    loss = LossOptions(name=loss) if isinstance(loss, str) else loss
+    loss = LossConfig(name=loss) if isinstance(loss, str) else loss
     more = {
         name: changes.pop(name) for name in ("until", "overwrite", "on_epoch", "ranks") if name in changes
     }
@@ -99,7 +99,7 @@ def test_every_loss_trains(vision, tmp_path, name):
 
 
 def test_the_paper_preset_gets_its_class_means(vision, tmp_path):
-    run(vision, tmp_path, LossOptions(name="ncmi", preset="paper"), epochs=1)
+    run(vision, tmp_path, LossConfig(name="ncmi", preset="paper"), epochs=1)
     criterion = load_classifier(tmp_path).criterion
     assert not torch.equal(criterion.log_decision_centroids, criterion.log_centroids)
 
@@ -142,7 +142,7 @@ def test_sigkill_at_a_random_step_and_resume(vision, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "loss", [LossOptions(name="ncmi", preset="paper"), LossOptions(name="ncmi", code_words="means")]
+    "loss", [LossConfig(name="ncmi", preset="paper"), LossConfig(name="ncmi", code_words="means")]
 )
 def test_a_run_in_pieces_of_one_step_equals_a_whole_one(vision, tmp_path, loss):
     """Stops after each step, inside an epoch and at its end; both losses have state that an epoch's end changes."""
@@ -288,5 +288,5 @@ def test_pictures_in_files_train_too(tmp_path, vision):
 
 
 def test_options_are_data(vision):
-    assert "path" not in ImageDataOptions().identity()
+    assert "path" not in ImageDataConfig().identity()
     assert "threads" not in vision.recipe.identity()

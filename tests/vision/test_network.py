@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.vision.config import NetworkConfig
 from wsi_ncmi.vision.network import build_network, feature_width
-from wsi_ncmi.vision.options import NetworkOptions
 
 # Parameters of the published CIFAR networks with 100 classes, less those of the head (He et al.'s blocks).
 PUBLISHED = {"resnet18": 11_220_132, "resnet34": 21_328_292, "resnet50": 23_705_252}
@@ -15,7 +15,7 @@ PUBLISHED = {"resnet18": 11_220_132, "resnet34": 21_328_292, "resnet50": 23_705_
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_resnets_are_those_of_cifar(name):
-    network = build_network(NetworkOptions(name=name))
+    network = build_network(NetworkConfig(name=name))
     width = {"resnet18": 512, "resnet34": 512, "resnet50": 2048}[name]
     assert sum(p.numel() for p in network.parameters()) == PUBLISHED[name] - 100 * width - 100
     sizes = []
@@ -36,25 +36,25 @@ def test_resnets_are_those_of_cifar(name):
     ],
 )
 def test_other_stems_lose_stride_and_pooling(name, halvings):
-    network = build_network(NetworkOptions(name=name))
+    network = build_network(NetworkConfig(name=name))
     side = network.eval().forward_features(torch.zeros(1, 3, 32, 32)).shape[-1]
     assert side == 32 >> halvings
 
 
 def test_the_stem_may_keep_a_stride():
-    network = build_network(NetworkOptions(name="resnet18", stem_stride=2))
+    network = build_network(NetworkConfig(name="resnet18", stem_stride=2))
     assert network.forward_features(torch.zeros(2, 3, 32, 32)).shape[-1] == 2
 
 
 def test_an_original_stem_is_left_alone():
-    network = build_network(NetworkOptions(name="resnet18", stem="original"))
+    network = build_network(NetworkConfig(name="resnet18", stem="original"))
     assert network.conv1.kernel_size == (7, 7)
     assert isinstance(network.maxpool, torch.nn.MaxPool2d)
 
 
 def test_a_vision_transformer_takes_its_own_arguments():
     arguments = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 2}
-    network = build_network(NetworkOptions(name="vit_tiny_patch16_224", stem="original", arguments=arguments))
+    network = build_network(NetworkConfig(name="vit_tiny_patch16_224", stem="original", arguments=arguments))
     assert feature_width(network, 32) == 24
     with pytest.raises(InputError, match=r"doesn't take images of 48 × 48 .*network\.arguments"):
         feature_width(network, 48)
@@ -71,4 +71,4 @@ def test_a_vision_transformer_takes_its_own_arguments():
 )
 def test_what_can_not_be_built_is_said(options, message):
     with pytest.raises(InputError, match=message):
-        build_network(NetworkOptions(**options))
+        build_network(NetworkConfig(**options))

@@ -13,9 +13,9 @@ import torch
 import torch.multiprocessing as mp
 from safetensors.torch import load_file
 
-from wsi_ncmi.errors import InputError
-from wsi_ncmi.losses import LossOptions
-from wsi_ncmi.vision import ImageDataOptions, NetworkOptions, RecipeOptions, fit_images, open_images
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.losses import LossConfig
+from wsi_ncmi.vision import ImageDataConfig, NetworkConfig, RecipeConfig, fit_images, open_images
 from wsi_ncmi.vision.ranks import Ranks, process_group
 
 # Batch norm has statistics of its own in every process; group norm has none, so that the two can be compared.
@@ -26,8 +26,8 @@ LOSSES = ({"name": "ncmi", "code_words": "means"}, {"name": "ncmi"}, {"name": "c
 
 
 def _fit(path: str, out: Path, loss: dict, ranks: Ranks, **recipe) -> None:
-    data = ImageDataOptions(path=Path(path), crop_padding=1)
-    options = RecipeOptions(
+    data = ImageDataConfig(path=Path(path), crop_padding=1)
+    options = RecipeConfig(
         epochs=2,
         batch_size=16,
         warmup_epochs=0.5,
@@ -37,7 +37,7 @@ def _fit(path: str, out: Path, loss: dict, ranks: Ranks, **recipe) -> None:
         **recipe,
     )
     fit_images(
-        open_images(data), data=data, network=NetworkOptions(**NETWORK), loss=LossOptions(**loss), recipe=options,
+        open_images(data), data=data, network=NetworkConfig(**NETWORK), loss=LossConfig(**loss), recipe=options,
         seed=0, out=out, ranks=ranks,
     )  # fmt: skip
 

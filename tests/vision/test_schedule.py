@@ -6,14 +6,14 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from wsi_ncmi.vision.options import RecipeOptions
+from wsi_ncmi.vision.config import RecipeConfig
 from wsi_ncmi.vision.schedule import rate_at
 
 STEPS = 7
 
 
 def test_steps_equal_multi_step_lr():
-    recipe = RecipeOptions(epochs=200, warmup_epochs=0)
+    recipe = RecipeConfig(epochs=200, warmup_epochs=0)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
     scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [60, 120, 160], gamma=0.2)
     for epoch in range(200):
@@ -24,7 +24,7 @@ def test_steps_equal_multi_step_lr():
 
 
 def test_cosine_equals_cosine_annealing_lr():
-    recipe = RecipeOptions(epochs=10, warmup_epochs=0, schedule="cosine", learning_rate=0.3)
+    recipe = RecipeConfig(epochs=10, warmup_epochs=0, schedule="cosine", learning_rate=0.3)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.3)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10 * STEPS)
     for step in range(10 * STEPS):
@@ -35,7 +35,7 @@ def test_cosine_equals_cosine_annealing_lr():
 
 @pytest.mark.parametrize("schedule", ["step", "cosine"])
 def test_warm_up_rises_linearly_to_the_peak(schedule):
-    recipe = RecipeOptions(epochs=10, warmup_epochs=1.5, schedule=schedule)
+    recipe = RecipeConfig(epochs=10, warmup_epochs=1.5, schedule=schedule)
     rising = [rate_at(step, STEPS, recipe) for step in range(11)]
     assert rising == pytest.approx([0.1 * (step + 1) / 11 for step in range(11)])
     assert rate_at(11, STEPS, recipe) == pytest.approx(0.1)
@@ -51,4 +51,4 @@ def test_warm_up_rises_linearly_to_the_peak(schedule):
 )
 def test_a_recipe_that_can_not_be_is_refused(values, message):
     with pytest.raises(ValidationError, match=message):
-        RecipeOptions(**values)
+        RecipeConfig(**values)

@@ -34,7 +34,7 @@ from wsi_ncmi.cli import (
     verify,
     view,
 )
-from wsi_ncmi.logs import FORMAT_VARIABLE
+from wsi_ncmi.core.logging import FORMAT_VARIABLE
 
 __all__ = ["app", "main"]
 

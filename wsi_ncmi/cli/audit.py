@@ -11,7 +11,7 @@ import typer
 from wsi_ncmi.cli.common import AsJson, Debug, Quiet, guarded
 
 if TYPE_CHECKING:
-    from wsi_ncmi.jobs.audit import AuditResult
+    from wsi_ncmi.workflows.audit import AuditResult
 
 NAME = "audit"
 
@@ -35,7 +35,7 @@ def command(
 
     Example: wsi-ncmi audit splits.json --labels labels.csv --slides out/slides.csv
     """
-    from wsi_ncmi.jobs.audit import audit
+    from wsi_ncmi.workflows.audit import audit
 
     result: AuditResult = guarded(
         lambda progress: audit(

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from wsi_ncmi.errors import InputError, WsiNcmiError
-from wsi_ncmi.heartbeat import beat
-from wsi_ncmi.interrupts import sigterm_as_interrupt
-from wsi_ncmi.logs import configure_logging, is_json, redact
-from wsi_ncmi.progress import ProgressReporter, progress_for
+from wsi_ncmi.core.errors import InputError, WsiNcmiError
+from wsi_ncmi.core.heartbeat import beat
+from wsi_ncmi.core.interrupts import sigterm_as_interrupt
+from wsi_ncmi.core.logging import configure_logging, is_json, redact
+from wsi_ncmi.core.progress import ProgressReporter, progress_for
 
 if TYPE_CHECKING:
-    from wsi_ncmi.jobs.result import JobResult
+    from wsi_ncmi.workflows.result import JobResult
 
 __all__ = [
     "AsJson",

@@ -11,7 +11,7 @@ import typer
 from wsi_ncmi.cli.common import Debug, Settings, guarded
 
 if TYPE_CHECKING:
-    from wsi_ncmi.progress import ProgressReporter
+    from wsi_ncmi.core.progress import ProgressReporter
 
 app = typer.Typer(help="Write, show or describe configurations.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -28,9 +28,9 @@ def init(
     """
 
     def act(_: ProgressReporter) -> None:
-        from wsi_ncmi.errors import InputError
-        from wsi_ncmi.files import ensure_folder, write_text
-        from wsi_ncmi.jobs.config_file import config_yaml, load_config
+        from wsi_ncmi.core.errors import InputError
+        from wsi_ncmi.core.files import ensure_folder, write_text
+        from wsi_ncmi.workflows.config_file import config_yaml, load_config
 
         if out.exists():
             raise InputError(f"{out} exists; remove it or choose another name with --out.")
@@ -55,7 +55,7 @@ def show(
     """
 
     def act(_: ProgressReporter) -> str:
-        from wsi_ncmi.jobs.config_file import config_yaml, load_config
+        from wsi_ncmi.workflows.config_file import config_yaml, load_config
 
         return config_yaml(load_config(config, setting or ()))
 
@@ -70,7 +70,7 @@ def schema(debug: Debug = False) -> None:
     """
 
     def act(_: ProgressReporter) -> dict[str, Any]:
-        from wsi_ncmi.jobs.config import config_adapter
+        from wsi_ncmi.workflows.config import config_adapter
 
         return config_adapter().json_schema()
 

@@ -10,8 +10,8 @@ import typer
 from wsi_ncmi.cli.common import AsJson, Debug, Quiet, run_verb
 
 if TYPE_CHECKING:
-    from wsi_ncmi.jobs.result import JobResult
-    from wsi_ncmi.progress import ProgressReporter
+    from wsi_ncmi.core.progress import ProgressReporter
+    from wsi_ncmi.workflows.result import JobResult
 
 NAME = "convert"
 
@@ -46,7 +46,7 @@ def command(
     """
 
     def act(progress: ProgressReporter) -> JobResult:
-        from wsi_ncmi.jobs.conversion import ConversionRequest, convert
+        from wsi_ncmi.workflows.conversion import ConversionRequest, convert
 
         request = ConversionRequest(
             features, to, out, encoder, default_mpp, mpp_table, labels, group, overwrite

@@ -23,7 +23,7 @@ def command(
 
     Example: wsi-ncmi demo --out demo
     """
-    from wsi_ncmi.jobs import run_demo
+    from wsi_ncmi.workflows import run_demo
 
     run_verb(
         lambda progress: run_demo(out, progress, overrides=tuple(setting or ())),

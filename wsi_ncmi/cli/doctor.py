@@ -28,7 +28,7 @@ def command(
 
     Example: wsi-ncmi doctor --json
     """
-    from wsi_ncmi.jobs.doctor import Request, examine
+    from wsi_ncmi.doctor import Request, examine
 
     request = Request(out=out, slides=slides, probe_s=probe_seconds)
     findings = guarded(lambda _: examine(request), quiet=quiet, debug=debug)

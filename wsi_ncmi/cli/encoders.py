@@ -28,7 +28,7 @@ def list_(folder: Folder = None, quiet: Quiet = False, debug: Debug = False, as_
 
     Example: wsi-ncmi encoders list
     """
-    from wsi_ncmi.jobs.encoders import list_presets, weights_folder
+    from wsi_ncmi.workflows.encoders import list_presets, weights_folder
 
     states = guarded(lambda _: list_presets(weights_folder(folder)), quiet=quiet, debug=debug)
     if as_json:
@@ -53,7 +53,7 @@ def show(
 
     Example: wsi-ncmi encoders show uni_v1
     """
-    from wsi_ncmi.jobs.encoders import describe_preset, weights_folder
+    from wsi_ncmi.workflows.encoders import describe_preset, weights_folder
 
     facts = guarded(lambda _: describe_preset(key, weights_folder(folder)), quiet=quiet, debug=debug)
     if as_json:
@@ -77,7 +77,7 @@ def fetch(
 
     Example: wsi-ncmi encoders fetch phikon_v2
     """
-    from wsi_ncmi.jobs.encoders import fetch_encoder, weights_folder
+    from wsi_ncmi.workflows.encoders import fetch_encoder, weights_folder
 
     made = guarded(
         lambda _: fetch_encoder(key, weights_folder(folder), revision=revision, overwrite=overwrite),
@@ -103,7 +103,7 @@ def import_(
 
     Example: wsi-ncmi encoders import pytorch_model.bin --as uni_v1
     """
-    from wsi_ncmi.jobs.encoders import import_encoder, weights_folder
+    from wsi_ncmi.workflows.encoders import import_encoder, weights_folder
 
     made = guarded(
         lambda _: import_encoder(file, encoder, weights_folder(folder), overwrite=overwrite),
@@ -120,7 +120,7 @@ def verify(
 
     Example: wsi-ncmi encoders verify
     """
-    from wsi_ncmi.jobs.encoders import verify_encoders, weights_folder
+    from wsi_ncmi.workflows.encoders import verify_encoders, weights_folder
 
     rows = guarded(lambda _: verify_encoders(weights_folder(folder)), quiet=quiet, debug=debug)
     bad = [row for row in rows if not row["ok"]]

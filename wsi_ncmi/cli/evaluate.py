@@ -10,8 +10,8 @@ import typer
 from wsi_ncmi.cli.common import AsJson, Debug, Quiet, run_verb
 
 if TYPE_CHECKING:
-    from wsi_ncmi.jobs import JobResult
-    from wsi_ncmi.progress import ProgressReporter
+    from wsi_ncmi.core.progress import ProgressReporter
+    from wsi_ncmi.workflows import JobResult
 
 NAME = "evaluate"
 
@@ -43,7 +43,7 @@ def command(
     """
 
     def act(_: ProgressReporter) -> JobResult:
-        from wsi_ncmi.jobs import evaluate, load_config
+        from wsi_ncmi.workflows import evaluate, load_config
 
         formats = None if figures is None else [name for name in figures.split(",") if name != "none"]
         values = {"evaluation": {"resamples": resamples, "figures": formats}}

@@ -10,8 +10,8 @@ import typer
 from wsi_ncmi.cli.common import AsJson, Debug, Quiet, run_verb
 
 if TYPE_CHECKING:
-    from wsi_ncmi.jobs import JobResult
-    from wsi_ncmi.progress import ProgressReporter
+    from wsi_ncmi.core.progress import ProgressReporter
+    from wsi_ncmi.workflows import JobResult
 
 NAME = "export"
 
@@ -50,7 +50,7 @@ def command(
     """
 
     def act(progress: ProgressReporter) -> JobResult:
-        from wsi_ncmi.jobs import ExportRequest, export
+        from wsi_ncmi.workflows import ExportRequest, export
 
         words = {"intended_use": intended_use, "limits": limits}
         return export(

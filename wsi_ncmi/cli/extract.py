@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wsi_ncmi.cli.common import AsJson, Debug, Quiet, Settings, run_verb
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 
 if TYPE_CHECKING:
-    from wsi_ncmi.jobs import JobResult
-    from wsi_ncmi.progress import ProgressReporter
+    from wsi_ncmi.core.progress import ProgressReporter
+    from wsi_ncmi.workflows import JobResult
 
 NAME = "extract"
 
@@ -100,7 +100,7 @@ def command(
     """
 
     def act(progress: ProgressReporter) -> JobResult:
-        from wsi_ncmi.jobs import ExtractionRequest, extract, load_config
+        from wsi_ncmi.workflows import ExtractionRequest, extract, load_config
 
         resolution, further = _resolutions(mpp or (), magnification or ())
         grid = {"tile_px": tile_px, "overlap_px": overlap_px, "min_tissue": min_tissue, **resolution}
@@ -144,7 +144,7 @@ def _resolutions(
     mpp: Sequence[float], magnification: Sequence[float]
 ) -> tuple[dict[str, float], list[float] | None]:
     """The main resolution as a key of the grid, and the further ones in µm per pixel."""
-    from wsi_ncmi.tiling.options import OBJECTIVE_UM
+    from wsi_ncmi.tiling.config import OBJECTIVE_UM
 
     if mpp and magnification:
         raise InputError("--mpp and --magnification both give the resolution; use one of them.")

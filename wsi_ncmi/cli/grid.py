@@ -11,8 +11,8 @@ from wsi_ncmi.cli import training_flags as flags
 from wsi_ncmi.cli.common import AsJson, Debug, Quiet, Settings, run_verb
 
 if TYPE_CHECKING:
-    from wsi_ncmi.jobs import JobResult
-    from wsi_ncmi.progress import ProgressReporter
+    from wsi_ncmi.core.progress import ProgressReporter
+    from wsi_ncmi.workflows import JobResult
 
 NAME = "grid"
 
@@ -50,7 +50,7 @@ def command(
     """
 
     def act(progress: ProgressReporter) -> JobResult:
-        from wsi_ncmi.jobs.comparison import grid_configured
+        from wsi_ncmi.workflows.comparison import grid_configured
 
         values = flags.configuration(
             features=[], bag=bag, labels=labels, splits=splits, folds=folds, seeds=seeds, epochs=epochs,

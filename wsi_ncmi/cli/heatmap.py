@@ -10,8 +10,8 @@ import typer
 from wsi_ncmi.cli.common import AsJson, Debug, Quiet, run_verb
 
 if TYPE_CHECKING:
-    from wsi_ncmi.jobs import JobResult
-    from wsi_ncmi.progress import ProgressReporter
+    from wsi_ncmi.core.progress import ProgressReporter
+    from wsi_ncmi.workflows import JobResult
 
 NAME = "heatmap"
 
@@ -47,7 +47,7 @@ def command(
     """
 
     def act(progress: ProgressReporter) -> JobResult:
-        from wsi_ncmi.jobs import HeatmapRequest, make_heatmaps
+        from wsi_ncmi.workflows import HeatmapRequest, make_heatmaps
 
         return make_heatmaps(
             HeatmapRequest(

@@ -12,7 +12,7 @@ import typer
 from wsi_ncmi.cli.common import AsJson, Debug, Quiet, guarded
 
 if TYPE_CHECKING:
-    from wsi_ncmi.progress import ProgressReporter
+    from wsi_ncmi.core.progress import ProgressReporter
     from wsi_ncmi.slides import SlideRecord
 
 NAME = "inventory"
@@ -33,7 +33,7 @@ def command(
 
     Example: wsi-ncmi inventory slides/ --out slides.csv
     """
-    from wsi_ncmi.files import ensure_folder
+    from wsi_ncmi.core.files import ensure_folder
     from wsi_ncmi.slides import take_inventory, write_slides_csv
 
     def act(progress: ProgressReporter) -> tuple[SlideRecord, ...]:

@@ -38,9 +38,9 @@ def command(quiet: Quiet = False, debug: Debug = False, as_json: AsJson = False)
 
 
 def _rows() -> list[dict[str, Any]]:
-    from wsi_ncmi.losses import PRESETS, LossOptions, list_losses
+    from wsi_ncmi.losses import PRESETS, LossConfig, list_losses
 
-    defaults = asdict(LossOptions())
+    defaults = asdict(LossConfig())
     return [
         {
             "name": info.name,

@@ -12,8 +12,8 @@ import typer
 from wsi_ncmi.cli.common import AsJson, Debug, Quiet, guarded, run_verb
 
 if TYPE_CHECKING:
-    from wsi_ncmi.jobs.result import JobResult
-    from wsi_ncmi.progress import ProgressReporter
+    from wsi_ncmi.core.progress import ProgressReporter
+    from wsi_ncmi.workflows.result import JobResult
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -72,7 +72,7 @@ def import_one(
     """
 
     def act(_: ProgressReporter) -> JobResult:
-        from wsi_ncmi.jobs.model_import import import_model
+        from wsi_ncmi.workflows.model_import import import_model
 
         return import_model(checkpoint, [name.strip() for name in class_names.split(",")], out)
 
@@ -80,7 +80,7 @@ def import_one(
 
 
 def _rows(in_features: int, classes: int, instances: int, *, costed: bool) -> list[dict[str, Any]]:
-    from wsi_ncmi.mil import ModelOptions, list_models, measure_model
+    from wsi_ncmi.mil import ModelConfig, list_models, measure_model
 
     rows = []
     for info in list_models():
@@ -95,7 +95,7 @@ def _rows(in_features: int, classes: int, instances: int, *, costed: bool) -> li
             "settings": [*info.settings, *([info.group] if info.group else [])],
         }
         if costed:
-            row |= asdict(measure_model(ModelOptions(name=info.name), in_features, classes, instances))
+            row |= asdict(measure_model(ModelConfig(name=info.name), in_features, classes, instances))
             row |= {"in_features": in_features, "classes": classes}
         rows.append(row)
     return rows

@@ -10,8 +10,8 @@ import typer
 from wsi_ncmi.cli.common import AsJson, Debug, Quiet, run_verb
 
 if TYPE_CHECKING:
-    from wsi_ncmi.jobs import JobResult
-    from wsi_ncmi.progress import ProgressReporter
+    from wsi_ncmi.core.progress import ProgressReporter
+    from wsi_ncmi.workflows import JobResult
 
 NAME = "predict"
 
@@ -64,11 +64,11 @@ def command(
     """
 
     def act(progress: ProgressReporter) -> JobResult:
-        from wsi_ncmi.errors import InputError
-        from wsi_ncmi.jobs import Explanations, PredictionRequest, WatchOptions, load_config, predict
-        from wsi_ncmi.jobs import watch as watch_folder
+        from wsi_ncmi.core.errors import InputError
         from wsi_ncmi.prediction.answer import AnswerRules
         from wsi_ncmi.reporting.heatmaps.scales import check_scale
+        from wsi_ncmi.workflows import Explanations, PredictionRequest, WatchConfig, load_config, predict
+        from wsi_ncmi.workflows import watch as watch_folder
 
         config = load_config(
             None, (), {"extraction": {"workers": workers, "timeout_per_slide": timeout_per_slide}}
@@ -86,7 +86,7 @@ def command(
             ),
         )  # fmt: skip
         if watch:
-            return watch_folder(request, WatchOptions(interval, settle, until_idle), progress)
+            return watch_folder(request, WatchConfig(interval, settle, until_idle), progress)
         return predict(request, progress)
 
     run_verb(act, quiet=quiet, debug=debug, as_json=as_json)

@@ -31,7 +31,7 @@ def command(
 
     Example: wsi-ncmi run camelyon17 --set slides=c17 --set labels=camelyon17:c17/stage_labels.csv
     """
-    from wsi_ncmi.jobs import load_config, run_job
+    from wsi_ncmi.workflows import load_config, run_job
 
     run_verb(
         lambda progress: run_job(

@@ -11,8 +11,8 @@ from wsi_ncmi.cli import training_flags as flags
 from wsi_ncmi.cli.common import AsJson, Debug, Quiet, Settings, run_verb
 
 if TYPE_CHECKING:
-    from wsi_ncmi.jobs import JobResult
-    from wsi_ncmi.progress import ProgressReporter
+    from wsi_ncmi.core.progress import ProgressReporter
+    from wsi_ncmi.workflows import JobResult
 
 NAME = "search"
 
@@ -49,8 +49,8 @@ def command(
     """
 
     def act(progress: ProgressReporter) -> JobResult:
-        from wsi_ncmi.jobs.search import SearchRequest, search
-        from wsi_ncmi.jobs.search.space import DEFAULT_SPACE, read_space
+        from wsi_ncmi.workflows.search import SearchRequest, search
+        from wsi_ncmi.workflows.search.space import DEFAULT_SPACE, read_space
 
         values = flags.configuration(
             features=features, bag=bag, labels=labels, splits=splits, folds=folds, seeds=seeds, epochs=epochs,

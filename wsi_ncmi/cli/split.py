@@ -10,8 +10,8 @@ import typer
 from wsi_ncmi.cli.common import AsJson, Debug, Quiet, run_verb
 
 if TYPE_CHECKING:
-    from wsi_ncmi.jobs import JobResult
-    from wsi_ncmi.progress import ProgressReporter
+    from wsi_ncmi.core.progress import ProgressReporter
+    from wsi_ncmi.workflows import JobResult
 
 NAME = "split"
 
@@ -39,8 +39,8 @@ def command(
     """
 
     def act(_: ProgressReporter) -> JobResult:
-        from wsi_ncmi.jobs import load_config
-        from wsi_ncmi.jobs.splitting import split_labels
+        from wsi_ncmi.workflows import load_config
+        from wsi_ncmi.workflows.splitting import split_labels
 
         config = load_config(
             None,

@@ -10,8 +10,8 @@ import typer
 from wsi_ncmi.cli.common import AsJson, Debug, Quiet, run_verb
 
 if TYPE_CHECKING:
-    from wsi_ncmi.jobs import JobResult
-    from wsi_ncmi.progress import ProgressReporter
+    from wsi_ncmi.core.progress import ProgressReporter
+    from wsi_ncmi.workflows import JobResult
 
 NAME = "synth"
 
@@ -35,15 +35,15 @@ def command(
     """
 
     def act(progress: ProgressReporter) -> JobResult:
-        from wsi_ncmi.files import ensure_folder
-        from wsi_ncmi.jobs import JobResult
-        from wsi_ncmi.scale import affordable_workers
-        from wsi_ncmi.synthesis import SynthesisOptions, make_cohort
+        from wsi_ncmi.core.files import ensure_folder
+        from wsi_ncmi.parallel.limits import affordable_workers
+        from wsi_ncmi.synthesis import SynthesisConfig, make_cohort
+        from wsi_ncmi.workflows import JobResult
 
         ensure_folder(out)
         cohort = make_cohort(
             out,
-            SynthesisOptions(slides=slides, seed=seed, faults=faults, include_empty=False),
+            SynthesisConfig(slides=slides, seed=seed, faults=faults, include_empty=False),
             workers=workers or affordable_workers(),
             progress=progress,
         )

@@ -36,7 +36,7 @@ def command(
 
     Example: wsi-ncmi view slide.svs --features predictions --model model.zip
     """
-    from wsi_ncmi.jobs.viewing import ViewRequest, view
+    from wsi_ncmi.workflows.viewing import ViewRequest, view
 
     def tell(url: str) -> None:
         typer.echo(url)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wsi_ncmi.cohorts.cohort import Cohort, CohortRow, order_classes
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 
 __all__ = ["cohort_of_columns"]
 

@@ -13,9 +13,9 @@ from wsi_ncmi import slides
 from wsi_ncmi.cohorts.folder import FeatureFolder
 from wsi_ncmi.cohorts.lookalikes import Look, look_of
 from wsi_ncmi.cohorts.sources import BagSource, open_bag_source
-from wsi_ncmi.errors import InputError, WsiNcmiError
-from wsi_ncmi.features import undrawn_thumbnail
-from wsi_ncmi.progress import NullProgress, ProgressReporter
+from wsi_ncmi.core.errors import InputError, WsiNcmiError
+from wsi_ncmi.core.progress import NullProgress, ProgressReporter
+from wsi_ncmi.features.thumbnails import undrawn_thumbnail
 
 __all__ = [
     "Evidence",

@@ -8,15 +8,15 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from wsi_ncmi.options import options
+from wsi_ncmi.core.config import configclass
 
-__all__ = ["PARTS", "Fold", "SplitOptions", "Splits"]
+__all__ = ["PARTS", "Fold", "SplitConfig", "Splits"]
 
 PARTS = ("train", "validation", "test")
 
 
-@options
-class SplitOptions:
+@configclass
+class SplitConfig:
     """How to split a cohort.
 
     Attributes:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from wsi_ncmi.cohorts.cohort import Cohort
 from wsi_ncmi.cohorts.sources import checked_bag
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.features.interchange.native import UNKNOWN
 from wsi_ncmi.features.rows import read_rows
 

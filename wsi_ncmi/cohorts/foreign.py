@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from wsi_ncmi.cohorts.cohort import Cohort
 from wsi_ncmi.cohorts.embedded import cohort_of_columns
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.features.interchange.bag import ForeignFileError
 from wsi_ncmi.features.interchange.base import FeatureSet
 from wsi_ncmi.features.interchange.detection import open_feature_set

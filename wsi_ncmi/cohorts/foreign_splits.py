@@ -10,7 +10,7 @@ from wsi_ncmi.cohorts.cohort import Cohort
 from wsi_ncmi.cohorts.fold import PARTS, Fold, Splits
 from wsi_ncmi.cohorts.splits_file import read_splits
 from wsi_ncmi.cohorts.table import Table, read_table
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 
 __all__ = ["read_any_splits"]
 

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from wsi_ncmi.cohorts.cohort import Cohort
-from wsi_ncmi.cohorts.fold import PARTS, Fold, SplitOptions
+from wsi_ncmi.cohorts.fold import PARTS, Fold, SplitConfig
 
 __all__ = ["describe_splits"]
 
 
 def describe_splits(
-    folds: Sequence[Fold], cohort: Cohort, kind: str, options: SplitOptions | None
+    folds: Sequence[Fold], cohort: Cohort, kind: str, options: SplitConfig | None
 ) -> dict[str, Any]:
     """Builds ``Splits.meta``.
 

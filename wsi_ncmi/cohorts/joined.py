@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from wsi_ncmi.cohorts.cohort import Cohort
 from wsi_ncmi.cohorts.sources import BagSource
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 
 __all__ = ["JoinedBags"]
 

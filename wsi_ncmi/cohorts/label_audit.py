@@ -14,7 +14,7 @@ from wsi_ncmi.cohorts.labels import Adapter, adapter_of, exclusion_of, notes_of
 from wsi_ncmi.cohorts.rows import RowFinding, examine_rows
 from wsi_ncmi.cohorts.spec import LabelsSpec, parse_spec
 from wsi_ncmi.cohorts.table import Table, read_table
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 
 __all__ = ["LabelAudit", "audit_labels"]
 

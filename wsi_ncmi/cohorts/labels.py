@@ -13,7 +13,7 @@ from wsi_ncmi.cohorts.labelled import Labelled
 from wsi_ncmi.cohorts.rows import RowFinding, examine_rows
 from wsi_ncmi.cohorts.spec import COLUMN_SETTINGS, LabelsSpec, parse_spec
 from wsi_ncmi.cohorts.table import Table, read_table
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 
 __all__ = ["ADAPTERS", "Adapter", "adapter_of", "exclusion_of", "notes_of", "read_labels"]
 

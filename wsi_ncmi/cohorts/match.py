@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from wsi_ncmi import slides
 from wsi_ncmi.cohorts.cohort import Cohort, CohortRow
 from wsi_ncmi.cohorts.sources import BagSource, empty_bags
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 
 __all__ = ["MatchResult", "Unmatched", "match_features"]
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from wsi_ncmi.cohorts.cohort import Cohort
 from wsi_ncmi.cohorts.embedded import cohort_of_columns
 from wsi_ncmi.cohorts.sources import checked_bag
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.features.interchange.packed import PackedSet
 
 __all__ = ["PackedBags"]

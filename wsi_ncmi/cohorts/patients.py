@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from wsi_ncmi.cohorts.cohort import Cohort, CohortRow
 from wsi_ncmi.cohorts.fold import PARTS, Fold, Splits
 from wsi_ncmi.cohorts.sources import BagSource
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 
 __all__ = ["PatientBags", "patient_cohort", "patient_splits", "slide_splits"]
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 
 __all__ = ["COLUMN_SETTINGS", "LabelsSpec", "parse_spec"]
 

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from wsi_ncmi.cohorts.balance import deal
 from wsi_ncmi.cohorts.cohort import Cohort, CohortRow
-from wsi_ncmi.cohorts.fold import Fold, SplitOptions, Splits
+from wsi_ncmi.cohorts.fold import Fold, SplitConfig, Splits
 from wsi_ncmi.cohorts.imbalance import describe_splits
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 
 __all__ = ["make_splits", "official_splits"]
 
@@ -21,7 +21,7 @@ _CENTRE_WEIGHT = 0.05
 _SIZE_WEIGHT = 0.05
 
 
-def make_splits(cohort: Cohort, options: SplitOptions) -> Splits:
+def make_splits(cohort: Cohort, options: SplitConfig) -> Splits:
     """Splits a cohort so that no patient is in two parts of a fold.
 
     Classes are balanced first, over slides, then centres as far as that allows; what imbalance is left is in
@@ -30,7 +30,7 @@ def make_splits(cohort: Cohort, options: SplitOptions) -> Splits:
 
     Args:
         cohort: Labelled slides; a patient's slides may differ in class.
-        options: See ``SplitOptions``.
+        options: See ``SplitConfig``.
 
     Returns:
         Folds with sorted slide ids.
@@ -68,7 +68,7 @@ def make_splits(cohort: Cohort, options: SplitOptions) -> Splits:
     return Splits(folds, describe_splits(folds, cohort, kind, options))
 
 
-def official_splits(cohort: Cohort, options: SplitOptions) -> Splits:
+def official_splits(cohort: Cohort, options: SplitConfig) -> Splits:
     """The split that the cohort ships with, as one fold.
 
     Where it names no validation slides, they are drawn from its training patients (``options.validation``).
@@ -132,7 +132,7 @@ def _site_of_each(rows: Sequence[CohortRow]) -> dict[str, str]:
 
 
 def _check_enough_patients(
-    cohort: Cohort, groups: Sequence[Sequence[CohortRow]], options: SplitOptions
+    cohort: Cohort, groups: Sequence[Sequence[CohortRow]], options: SplitConfig
 ) -> None:
     # One patient of each class for each test part, and at least one left to train on.
     needed = max(options.folds, 2)
@@ -150,7 +150,7 @@ def _deal(
     cohort: Cohort,
     groups: Sequence[Sequence[CohortRow]],
     shares: NDArray[np.float64],
-    options: SplitOptions,
+    options: SplitConfig,
     rng: np.random.Generator,
     patients_for_all: int = 2,
 ) -> NDArray[np.int64]:
@@ -174,7 +174,7 @@ def _with_validation(
     cohort: Cohort,
     training: Sequence[Sequence[CohortRow]],
     test: Sequence[Sequence[CohortRow]],
-    options: SplitOptions,
+    options: SplitConfig,
     rng: np.random.Generator,
 ) -> Fold:
     held_out = np.zeros(len(training), dtype=bool)

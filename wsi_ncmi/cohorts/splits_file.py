@@ -9,8 +9,8 @@ from typing import Any
 from wsi_ncmi import __version__
 from wsi_ncmi.cohorts.cohort import Cohort
 from wsi_ncmi.cohorts.fold import PARTS, Fold, Splits
-from wsi_ncmi.errors import InputError
-from wsi_ncmi.files import write_json
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.files import write_json
 
 __all__ = ["SPLITS_SCHEMA", "read_splits", "write_splits"]
 

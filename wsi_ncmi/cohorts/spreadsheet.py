@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 
 __all__ = ["SPREADSHEETS", "sheet_rows"]
 

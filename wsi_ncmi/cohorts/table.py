@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsi_ncmi.cohorts.spreadsheet import SPREADSHEETS, sheet_rows
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 
 __all__ = ["Table", "TableRow", "read_table"]
 

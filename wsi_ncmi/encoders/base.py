@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.errors import WsiNcmiError
+from wsi_ncmi.core.errors import WsiNcmiError
 
 __all__ = ["Encoder"]
 

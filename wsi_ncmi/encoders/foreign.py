@@ -7,17 +7,17 @@ from pathlib import Path
 
 from torch import nn
 
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.encoders.config import EncoderConfig
 from wsi_ncmi.encoders.network import Headless, NetworkEncoder, Preprocessing
-from wsi_ncmi.encoders.options import EncoderOptions
 from wsi_ncmi.encoders.presets.preset import IMAGENET
-from wsi_ncmi.errors import InputError
 
 __all__ = ["encoder_of_module", "find_model_file", "stated_preprocessing"]
 
 _INPUT_PX = 224
 
 
-def find_model_file(model: str, options: EncoderOptions, what: str) -> Path:
+def find_model_file(model: str, options: EncoderConfig, what: str) -> Path:
     """The file that a name after the colon means.
 
     Args:
@@ -43,7 +43,7 @@ def find_model_file(model: str, options: EncoderOptions, what: str) -> Path:
     )
 
 
-def stated_preprocessing(options: EncoderOptions, note: str) -> Preprocessing:
+def stated_preprocessing(options: EncoderConfig, note: str) -> Preprocessing:
     """Preprocessing as the options say, ImageNet's at 224 px, bilinear, where they are silent."""
     mean, std = IMAGENET
     return Preprocessing(
@@ -56,7 +56,7 @@ def stated_preprocessing(options: EncoderOptions, note: str) -> Preprocessing:
 
 
 def encoder_of_module(
-    module: nn.Module, name: str, note: str, source: str, options: EncoderOptions
+    module: nn.Module, name: str, note: str, source: str, options: EncoderConfig
 ) -> NetworkEncoder:
     """Makes a user's module an encoder.
 

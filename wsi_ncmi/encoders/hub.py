@@ -7,11 +7,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from wsi_ncmi.core.errors import InputError, WsiNcmiError
+from wsi_ncmi.core.files import ensure_folder
 from wsi_ncmi.encoders.importing import Imported, import_weights
 from wsi_ncmi.encoders.manifest import find_entry, is_whole
 from wsi_ncmi.encoders.presets import PRESETS, Hub, Preset, find_preset
-from wsi_ncmi.errors import InputError, WsiNcmiError
-from wsi_ncmi.files import ensure_folder
 
 __all__ = ["fetch_weights"]
 

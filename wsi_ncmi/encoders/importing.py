@@ -9,12 +9,12 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.files import atomic_path, ensure_folder, path_safe, sha256_file
 from wsi_ncmi.encoders.architectures import build_architecture, to_our_names
 from wsi_ncmi.encoders.manifest import ManifestEntry, find_entry, record_entry
 from wsi_ncmi.encoders.presets import PRESETS, Preset, find_preset
 from wsi_ncmi.encoders.weights import check_fit, load_state
-from wsi_ncmi.errors import InputError
-from wsi_ncmi.files import atomic_path, ensure_folder, path_safe, sha256_file
 
 __all__ = ["Imported", "import_weights", "recognised"]
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from wsi_ncmi.errors import InputError
-from wsi_ncmi.files import sha256_file, write_json
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.files import sha256_file, write_json
 
 __all__ = [
     "MANIFEST",

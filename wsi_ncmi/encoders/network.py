@@ -14,14 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.encoders.backends.base import Backend, Result
 from wsi_ncmi.encoders.backends.choice import build_backend
 from wsi_ncmi.encoders.backends.memory import find_batch_size, is_out_of_memory
 from wsi_ncmi.encoders.backends.torch_module import FromPixels
 from wsi_ncmi.encoders.base import Encoder
-from wsi_ncmi.encoders.options import EncoderOptions
+from wsi_ncmi.encoders.config import EncoderConfig
 from wsi_ncmi.encoders.weights import find_weights, load_state, load_strictly, state_sha256
-from wsi_ncmi.errors import InputError
 
 __all__ = ["Headless", "NetworkEncoder", "Preprocessing", "build_network_encoder", "build_seeded"]
 
@@ -80,7 +80,7 @@ def build_seeded(build: Callable[[], nn.Module]) -> nn.Module:
         return build()
 
 
-def build_network_encoder(headless: Headless, model_name: str, options: EncoderOptions) -> NetworkEncoder:
+def build_network_encoder(headless: Headless, model_name: str, options: EncoderConfig) -> NetworkEncoder:
     """Loads the weights into a headless network and makes it an encoder.
 
     Args:
@@ -121,7 +121,7 @@ class NetworkEncoder(Encoder):
     batch is halved for good, and the encoder says so in ``remark``.
     """
 
-    def __init__(self, headless: Headless, weights_source: str, options: EncoderOptions) -> None:
+    def __init__(self, headless: Headless, weights_source: str, options: EncoderConfig) -> None:
         self._preprocessing = headless.preprocessing
         self.name = options.name
         self.transform = str(headless.preprocessing)

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.files import sha256_file
 from wsi_ncmi.encoders.base import Encoder
+from wsi_ncmi.encoders.config import EncoderConfig
 from wsi_ncmi.encoders.foreign import encoder_of_module, find_model_file
 from wsi_ncmi.encoders.manifest import check_listed_file
-from wsi_ncmi.encoders.options import EncoderOptions
 from wsi_ncmi.encoders.registry import EncoderFamily, encoder_family
-from wsi_ncmi.errors import InputError
-from wsi_ncmi.files import sha256_file
 
 __all__ = ["OnnxModule"]
 
@@ -78,7 +78,7 @@ class _OnnxFamily(EncoderFamily):
     def models(self) -> tuple[str, ...]:
         return ()
 
-    def load(self, model: str, options: EncoderOptions) -> Encoder:
+    def load(self, model: str, options: EncoderConfig) -> Encoder:
         if options.device == "cuda" or options.precision not in ("auto", "fp32"):
             raise InputError(
                 "ONNX files run on the CPU in fp32 here; take --device cpu and --precision fp32, or the "

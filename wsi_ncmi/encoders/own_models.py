@@ -13,12 +13,12 @@ from typing import Any
 
 from torch import nn
 
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.files import sha256_file
 from wsi_ncmi.encoders.base import Encoder
+from wsi_ncmi.encoders.config import EncoderConfig
 from wsi_ncmi.encoders.foreign import encoder_of_module, find_model_file
-from wsi_ncmi.encoders.options import EncoderOptions
 from wsi_ncmi.encoders.registry import EncoderFamily, encoder_family
-from wsi_ncmi.errors import InputError
-from wsi_ncmi.files import sha256_file
 
 __all__ = ["ENTRY_POINTS"]
 
@@ -35,12 +35,12 @@ class _FileFamily(EncoderFamily):
     def models(self) -> tuple[str, ...]:
         return ()
 
-    def load(self, model: str, options: EncoderOptions) -> Encoder:
+    def load(self, model: str, options: EncoderConfig) -> Encoder:
         file, _, attribute = model.rpartition(":")
         if not file.endswith(".py") or not attribute.isidentifier():
             raise InputError(f"An encoder from a file is named file:PATH.py:CALLABLE, not 'file:{model}'.")
         # options.weights is the callable's business here: only the path itself is looked for.
-        path = find_model_file(file, EncoderOptions(name=options.name), "Python file")
+        path = find_model_file(file, EncoderConfig(name=options.name), "Python file")
         name = f"file:{path.name}:{attribute}"
         _LOG.warning(
             "Encoder %s runs the program in its file; take such files only from people you trust.", name
@@ -61,7 +61,7 @@ class _PluginFamily(EncoderFamily):
     def models(self) -> tuple[str, ...]:
         return tuple(sorted(point.name for point in metadata.entry_points(group=ENTRY_POINTS)))
 
-    def load(self, model: str, options: EncoderOptions) -> Encoder:
+    def load(self, model: str, options: EncoderConfig) -> Encoder:
         points = [point for point in metadata.entry_points(group=ENTRY_POINTS) if point.name == model]
         if len(points) != 1:
             raise InputError(
@@ -96,7 +96,7 @@ def _module(path: Path, digest: str) -> Any:
     return sys.modules[name]
 
 
-def _made(build: Callable[..., Any], name: str, note: str, source: str, options: EncoderOptions) -> Encoder:
+def _made(build: Callable[..., Any], name: str, note: str, source: str, options: EncoderConfig) -> Encoder:
     try:
         made = build(options) if _takes_options(build) else build()
     except InputError:

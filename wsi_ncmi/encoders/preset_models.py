@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.encoders.architectures import TileNetwork, build_architecture, to_our_names
 from wsi_ncmi.encoders.base import Encoder
+from wsi_ncmi.encoders.config import EncoderConfig
 from wsi_ncmi.encoders.network import Headless, NetworkEncoder, Preprocessing
-from wsi_ncmi.encoders.options import EncoderOptions
 from wsi_ncmi.encoders.presets import PRESETS, Preset
 from wsi_ncmi.encoders.registry import EncoderFamily, encoder_family
 from wsi_ncmi.encoders.weights import find_weights, load_state, load_strictly
-from wsi_ncmi.errors import InputError
 
 __all__ = ["preprocessing_of"]
 
@@ -34,7 +34,7 @@ class _PresetFamily(EncoderFamily):
     def models(self) -> tuple[str, ...]:
         return tuple(sorted(PRESETS))
 
-    def load(self, model: str, options: EncoderOptions) -> Encoder:
+    def load(self, model: str, options: EncoderConfig) -> Encoder:
         preset = PRESETS[model]
         own = (options.input_px, options.mean, options.std, options.interpolation)
         if any(value is not None for value in own):

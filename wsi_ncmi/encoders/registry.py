@@ -8,11 +8,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TypeVar
 
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.files import path_safe
 from wsi_ncmi.encoders.base import Encoder
-from wsi_ncmi.encoders.options import EncoderOptions
+from wsi_ncmi.encoders.config import EncoderConfig
 from wsi_ncmi.encoders.presets.catalogue import PRESETS, near_presets
-from wsi_ncmi.errors import InputError
-from wsi_ncmi.files import path_safe
 
 __all__ = [
     "EncoderFamily",
@@ -61,7 +61,7 @@ class EncoderFamily(ABC):
         return bool(model) if self.by_path else model in self.models()
 
     @abstractmethod
-    def load(self, model: str, options: EncoderOptions) -> Encoder:
+    def load(self, model: str, options: EncoderConfig) -> Encoder:
         """Builds the encoder of a model this family knows."""
 
 
@@ -108,7 +108,7 @@ def list_encoders(family: str | None = None) -> tuple[str, ...]:
     return tuple(names)
 
 
-def load_encoder(options: EncoderOptions) -> Encoder:
+def load_encoder(options: EncoderConfig) -> Encoder:
     """Builds a frozen encoder, without any network access.
 
     Args:

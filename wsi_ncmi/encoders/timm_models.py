@@ -8,11 +8,11 @@ from typing import Any, cast
 import timm
 from torch import nn
 
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.encoders.base import Encoder
+from wsi_ncmi.encoders.config import EncoderConfig
 from wsi_ncmi.encoders.network import Headless, Preprocessing, build_network_encoder, build_seeded
-from wsi_ncmi.encoders.options import EncoderOptions
 from wsi_ncmi.encoders.registry import EncoderFamily, encoder_family
-from wsi_ncmi.errors import InputError
 
 __all__ = ["headless_timm"]
 
@@ -79,5 +79,5 @@ class _TimmFamily(EncoderFamily):
         # Names such as hf-hub:owner/model would be looked up on the network: only timm's own are taken.
         return model in _tagged() if "." in model else model in _models()
 
-    def load(self, model: str, options: EncoderOptions) -> Encoder:
+    def load(self, model: str, options: EncoderConfig) -> Encoder:
         return build_network_encoder(headless_timm(model, options.input_px), model, options)

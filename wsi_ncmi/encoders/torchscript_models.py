@@ -9,13 +9,13 @@ from typing import Any, cast
 
 import torch
 
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.files import sha256_file
 from wsi_ncmi.encoders.base import Encoder
+from wsi_ncmi.encoders.config import EncoderConfig
 from wsi_ncmi.encoders.foreign import encoder_of_module, find_model_file
 from wsi_ncmi.encoders.manifest import check_listed_file
-from wsi_ncmi.encoders.options import EncoderOptions
 from wsi_ncmi.encoders.registry import EncoderFamily, encoder_family
-from wsi_ncmi.errors import InputError
-from wsi_ncmi.files import sha256_file
 
 __all__: list[str] = []
 
@@ -29,7 +29,7 @@ class _TorchScriptFamily(EncoderFamily):
     def models(self) -> tuple[str, ...]:
         return ()
 
-    def load(self, model: str, options: EncoderOptions) -> Encoder:
+    def load(self, model: str, options: EncoderConfig) -> Encoder:
         path = find_model_file(model, options, "TorchScript file")
         check_listed_file(path)
         name = f"torchscript:{path.name}"

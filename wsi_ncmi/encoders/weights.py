@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.encoders.manifest import check_listed_file, find_entry
-from wsi_ncmi.errors import InputError
 
 __all__ = ["check_fit", "find_weights", "load_state", "load_strictly", "state_sha256"]
 

@@ -9,10 +9,10 @@ import re
 import time
 from pathlib import Path
 
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.files import TEMPORARY_SUFFIX
 from wsi_ncmi.encoders import encoder_folder_name
-from wsi_ncmi.errors import InputError
 from wsi_ncmi.features.processes import lived_at
-from wsi_ncmi.files import TEMPORARY_SUFFIX
 
 __all__ = [
     "claims_folder",

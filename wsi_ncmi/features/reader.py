@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.features.schema import (
     ARTIFACTS,
     COORDS,

@@ -9,8 +9,8 @@ from typing import Any
 
 from wsi_ncmi.features.encoder_facts import EncoderFacts
 from wsi_ncmi.slides import SlideRecord
-from wsi_ncmi.tiling import GridOptions
-from wsi_ncmi.tissue import TissueOptions
+from wsi_ncmi.tiling import GridConfig
+from wsi_ncmi.tissue import TissueConfig
 
 __all__ = [
     "ARTIFACTS",
@@ -94,8 +94,8 @@ class Identity:
 
 def identity_of(
     record: SlideRecord,
-    tissue: TissueOptions,
-    grid: GridOptions,
+    tissue: TissueConfig,
+    grid: GridConfig,
     encoder: EncoderFacts,
     *,
     artifacts_rule: str = "keep",

@@ -7,7 +7,7 @@ import errno
 from collections.abc import Iterator
 from pathlib import Path
 
-from wsi_ncmi.errors import JobStoppedError
+from wsi_ncmi.core.errors import JobStoppedError
 
 __all__ = ["check_place", "storing"]
 

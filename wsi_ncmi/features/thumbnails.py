@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.features.drawing import LEAST_WIDTH
+from wsi_ncmi.extraction.drawing import LEAST_WIDTH
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.files import TEMPORARY_SUFFIX
 from wsi_ncmi.features.reader import FeatureFile, open_features_file
 from wsi_ncmi.features.seal import broken_seal
 from wsi_ncmi.features.storage import storing
 from wsi_ncmi.features.writer import content_sha256
-from wsi_ncmi.files import TEMPORARY_SUFFIX
 
 __all__ = ["QUARANTINE", "Verdict", "verify_file", "verify_folder"]
 

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi import __version__
-from wsi_ncmi.errors import SlideError
+from wsi_ncmi.core.errors import SlideError
+from wsi_ncmi.core.files import atomic_path
 from wsi_ncmi.features.schema import ARTIFACTS, COORDS, FEATURES, TISSUE_FRACTION, Identity, canonical_json
 from wsi_ncmi.features.seal import seal_of
 from wsi_ncmi.features.storage import storing
-from wsi_ncmi.files import atomic_path
 
 __all__ = ["SlideFacts", "content_sha256", "to_float16", "write_features"]
 

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 
 __all__ = ["Criterion", "LogitCriterion", "project"]
 

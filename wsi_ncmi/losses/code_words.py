@@ -9,7 +9,7 @@ from scipy.linalg import hadamard
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 
 __all__ = ["CodeWords", "code_word_scores", "symbols_needed"]
 

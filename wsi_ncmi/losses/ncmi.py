@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear, logsigmoid
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.losses import functional
 from wsi_ncmi.losses.alternating import MemoryBank, RunningMeans, class_sums, log_means
 from wsi_ncmi.losses.base import Criterion, project

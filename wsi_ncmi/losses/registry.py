@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
-from wsi_ncmi.errors import InputError
-from wsi_ncmi.losses.options import LossOptions
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.losses.config import LossConfig
 
 if TYPE_CHECKING:
     from wsi_ncmi.losses.base import Criterion
@@ -27,7 +27,7 @@ class LossInfo:
         summary: One line on what it minimises.
         module: Module of the class.
         class_name: The :class:`~wsi_ncmi.losses.base.Criterion` in it.
-        settings: Constructor argument → field of :class:`LossOptions`.
+        settings: Constructor argument → field of :class:`LossConfig`.
         needs_counts: The constructor takes ``class_counts`` and can't do without.
         takes_counts: The constructor takes ``class_counts``; some settings need them.
         formula: What is minimised, in one line.
@@ -168,7 +168,7 @@ def list_losses() -> tuple[LossInfo, ...]:
 
 
 def build_loss(
-    options: LossOptions,
+    options: LossConfig,
     num_classes: int,
     in_features: int | None = None,
     class_counts: Sequence[int] | None = None,

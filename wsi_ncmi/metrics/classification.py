@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.metrics.calibration import brier_terms, expected_calibration_error, nll_terms
 from wsi_ncmi.metrics.confusion import (
     CONFUSION_METRICS,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.metrics.bootstrap import percentile_interval
 from wsi_ncmi.metrics.evaluate import fold_metrics
 from wsi_ncmi.metrics.pooled import PooledSeeds

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.metrics.bootstrap import bca_interval, percentile_interval
 from wsi_ncmi.metrics.confusion import CONFUSION_METRICS, confusion_matrix, confusion_metrics
 from wsi_ncmi.metrics.evaluation import CONFIDENCE, Estimate, Evaluation, Spread

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd

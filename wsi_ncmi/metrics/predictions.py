@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.metrics.classification import SUM_TOLERANCE
 from wsi_ncmi.metrics.foreign_predictions import from_clam, from_stamp, is_clam, is_stamp, prediction_files
 from wsi_ncmi.metrics.truth import LabelRow, by_patient, join_truth, names_by_labels

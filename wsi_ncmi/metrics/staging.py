@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.metrics.confusion import confusion_matrix, confusion_metrics
 
 __all__ = ["SLIDE_LABELS", "STAGES", "patient_stage", "patient_stages", "stage_kappa"]

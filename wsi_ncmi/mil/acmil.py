@@ -13,8 +13,8 @@ from torch.nn.functional import cross_entropy
 
 from wsi_ncmi.mil.attention import AttentionScore
 from wsi_ncmi.mil.base import Aggregator, AggregatorOutput, BagBatch
+from wsi_ncmi.mil.config import AcmilConfig
 from wsi_ncmi.mil.dropout import FastDropout
-from wsi_ncmi.mil.options import AcmilOptions
 from wsi_ncmi.mil.segments import promote, segment_branch_sums, segment_softmax
 
 __all__ = ["ACMIL", "mask_favourites"]
@@ -66,10 +66,10 @@ class ACMIL(Aggregator):
         attention: int = 128,
         dropout: float = 0.0,
         input_dropout: float = 0.0,
-        options: AcmilOptions | None = None,
+        options: AcmilConfig | None = None,
     ) -> None:
         super().__init__(in_features, hidden)
-        self.options = options or AcmilOptions()
+        self.options = options or AcmilConfig()
         self.num_classes = num_classes
         self.input_dropout = FastDropout(input_dropout)
         self.projection = nn.Linear(in_features, hidden, bias=False)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wsi_ncmi.mil.abmil import GatedABMIL
 from wsi_ncmi.mil.base import AggregatorOutput, BagBatch
-from wsi_ncmi.mil.options import AemOptions
+from wsi_ncmi.mil.config import AemConfig
 from wsi_ncmi.mil.segments import promote
 
 __all__ = ["AEM", "negative_entropy"]
@@ -48,10 +48,10 @@ class AEM(GatedABMIL):
         attention: int = 128,
         dropout: float = 0.0,
         input_dropout: float = 0.0,
-        options: AemOptions | None = None,
+        options: AemConfig | None = None,
     ) -> None:
         super().__init__(in_features, hidden, attention, dropout, input_dropout)
-        self.options = options or AemOptions()
+        self.options = options or AemConfig()
 
     def forward(self, batch: BagBatch, labels: Tensor | None = None) -> AggregatorOutput:
         """Embeds every bag (see :class:`Aggregator`); the auxiliary loss is ``attention_entropy``."""

@@ -12,10 +12,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.mil.base import Aggregator, AggregatorOutput, BagBatch
+from wsi_ncmi.mil.config import AsmilConfig
 from wsi_ncmi.mil.dropout import FastDropout
-from wsi_ncmi.mil.options import AsmilOptions
 from wsi_ncmi.mil.segments import promote, segment_branch_sums, segment_mean, segment_softmax, segment_sum
 from wsi_ncmi.mil.token_attention import TokenScores, TokenValues
 
@@ -52,10 +52,10 @@ class ASMIL(Aggregator):
         hidden: int = 512,
         dropout: float = 0.1,
         input_dropout: float = 0.0,
-        options: AsmilOptions | None = None,
+        options: AsmilConfig | None = None,
     ) -> None:
         super().__init__(in_features, hidden)
-        self.options = options = options or AsmilOptions()
+        self.options = options = options or AsmilConfig()
         if hidden % options.heads or options.dropped >= options.tokens:
             raise InputError(
                 f"ASMIL of width {hidden} needs heads that divide it, got {options.heads}, and fewer dropped "

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.mil.augmentation import drop_features, mix_instances
 from wsi_ncmi.mil.bags import BagBatch
 

@@ -18,8 +18,8 @@ class ModelInfo:
         attention: What the reported attention of an instance is.
         module: Module of the class.
         class_name: The :class:`~wsi_ncmi.mil.base.Aggregator` in it.
-        settings: Fields of :class:`ModelOptions` that its constructor takes.
-        group: Field of :class:`ModelOptions` with the settings that are its own.
+        settings: Fields of :class:`ModelConfig` that its constructor takes.
+        group: Field of :class:`ModelConfig` with the settings that are its own.
         needs_classes: The constructor takes ``num_classes``.
         ordered: The order of the instances matters (the model places them in a grid or in groups).
         full_attention: Every instance attends to every other: time grows with the square of the bag.

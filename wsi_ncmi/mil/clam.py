@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from wsi_ncmi.mil.attention import AttentionScore
 from wsi_ncmi.mil.base import Aggregator, AggregatorOutput, BagBatch
 from wsi_ncmi.mil.clam_instances import draw_pseudo_labels, pseudo_label_loss
+from wsi_ncmi.mil.config import ClamConfig
 from wsi_ncmi.mil.dropout import FastDropout
-from wsi_ncmi.mil.options import ClamOptions
 from wsi_ncmi.mil.segments import promote, segment_branch_sums, segment_softmax
 
 __all__ = ["CLAMMB", "CLAMSB", "ClassWiseLinear"]
@@ -62,12 +62,12 @@ class CLAMSB(Aggregator):
         attention: int = 256,
         dropout: float = 0.25,
         input_dropout: float = 0.0,
-        options: ClamOptions | None = None,
+        options: ClamConfig | None = None,
     ) -> None:
         self.num_classes = num_classes
         branches = self._branches(num_classes)
         super().__init__(in_features, branches * hidden)
-        self.options = options or ClamOptions()
+        self.options = options or ClamConfig()
         self.input_dropout = FastDropout(input_dropout)
         self.projection = nn.Linear(in_features, hidden)
         self.dropout = FastDropout(dropout)

@@ -8,7 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from wsi_ncmi.mil.bags import BagBatch
-from wsi_ncmi.mil.options import ModelOptions
+from wsi_ncmi.mil.config import ModelConfig
 from wsi_ncmi.mil.registry import build_model
 
 __all__ = ["ModelCost", "measure_model"]
@@ -31,7 +31,7 @@ class ModelCost:
 
 
 def measure_model(
-    options: ModelOptions, in_features: int = 1024, num_classes: int = 2, instances: int = 1024
+    options: ModelConfig, in_features: int = 1024, num_classes: int = 2, instances: int = 1024
 ) -> ModelCost:
     """Measures a model on a random bag, on the CPU.
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot
 
 from wsi_ncmi.mil.base import Aggregator, AggregatorOutput, BagBatch
+from wsi_ncmi.mil.config import DsmilConfig
 from wsi_ncmi.mil.dropout import FastDropout
-from wsi_ncmi.mil.options import DsmilOptions
 from wsi_ncmi.mil.segments import promote, segment_branch_sums, segment_softmax
 
 __all__ = ["DSMIL"]
@@ -37,10 +37,10 @@ class DSMIL(Aggregator):
         in_features: int,
         num_classes: int,
         input_dropout: float = 0.0,
-        options: DsmilOptions | None = None,
+        options: DsmilConfig | None = None,
     ) -> None:
         super().__init__(in_features, num_classes * in_features)
-        self.options = options or DsmilOptions()
+        self.options = options or DsmilConfig()
         self.num_classes = num_classes
         width = self.options.query_width
         self.input_dropout = FastDropout(input_dropout)

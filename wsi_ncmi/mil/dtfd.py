@@ -14,8 +14,8 @@ from torch.nn.functional import cross_entropy
 
 from wsi_ncmi.mil.attention import AttentionScore
 from wsi_ncmi.mil.base import Aggregator, AggregatorOutput, BagBatch
+from wsi_ncmi.mil.config import DtfdConfig
 from wsi_ncmi.mil.dropout import FastDropout
-from wsi_ncmi.mil.options import DtfdOptions
 from wsi_ncmi.mil.segments import promote, segment_softmax, segment_top, segment_weighted_sum
 
 __all__ = ["DTFD", "deal"]
@@ -61,10 +61,10 @@ class DTFD(Aggregator):
         attention: int = 128,
         dropout: float = 0.0,
         input_dropout: float = 0.0,
-        options: DtfdOptions | None = None,
+        options: DtfdConfig | None = None,
     ) -> None:
         super().__init__(in_features, hidden)
-        self.options = options or DtfdOptions()
+        self.options = options or DtfdConfig()
         self.input_dropout = FastDropout(input_dropout)
         self.projection = nn.Linear(in_features, hidden, bias=False)
         self.first = AttentionScore(hidden, attention)

@@ -7,9 +7,9 @@ import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.mil.catalogue import MODELS, ModelInfo
-from wsi_ncmi.mil.options import ModelOptions
+from wsi_ncmi.mil.config import ModelConfig
 
 if TYPE_CHECKING:
     from wsi_ncmi.mil.base import Aggregator
@@ -36,7 +36,7 @@ def model_info(name: str) -> ModelInfo:
     return entries[name]
 
 
-def build_model(options: ModelOptions, in_features: int, num_classes: int | None = None) -> Aggregator:
+def build_model(options: ModelConfig, in_features: int, num_classes: int | None = None) -> Aggregator:
     """Makes the aggregator that the options describe.
 
     Args:

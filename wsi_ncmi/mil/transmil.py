@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from wsi_ncmi.mil.base import Aggregator, AggregatorOutput, BagBatch
+from wsi_ncmi.mil.config import TransMilConfig
 from wsi_ncmi.mil.dropout import FastDropout
 from wsi_ncmi.mil.nystrom import NystromAttention
-from wsi_ncmi.mil.options import TransMilOptions
 from wsi_ncmi.mil.segments import promote, segment_sum
 from wsi_ncmi.mil.squares import make_squares
 
@@ -23,7 +23,7 @@ __all__ = ["TransMIL"]
 
 
 class _Layer(nn.Module):
-    def __init__(self, width: int, dropout: float, options: TransMilOptions) -> None:
+    def __init__(self, width: int, dropout: float, options: TransMilConfig) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.attention = NystromAttention(
@@ -95,10 +95,10 @@ class TransMIL(Aggregator):
         hidden: int = 512,
         dropout: float = 0.1,
         input_dropout: float = 0.0,
-        options: TransMilOptions | None = None,
+        options: TransMilConfig | None = None,
     ) -> None:
         super().__init__(in_features, hidden)
-        options = options or TransMilOptions()
+        options = options or TransMilConfig()
         self.input_dropout = FastDropout(input_dropout)
         self.projection = nn.Linear(in_features, hidden)
         self.token = nn.Parameter(torch.randn(1, 1, hidden))

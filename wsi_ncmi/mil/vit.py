@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.mil.base import Aggregator, AggregatorOutput, BagBatch
 from wsi_ncmi.mil.buckets import make_buckets, scatter_buckets
+from wsi_ncmi.mil.config import VitConfig
 from wsi_ncmi.mil.distance_bias import DistanceBias
 from wsi_ncmi.mil.dropout import FastDropout
-from wsi_ncmi.mil.options import VitOptions
 from wsi_ncmi.mil.segments import promote
 
 __all__ = ["VisionTransformer"]
@@ -25,7 +25,7 @@ _MOST_PADDING = 0.2
 
 
 class _SelfAttention(nn.Module):
-    def __init__(self, width: int, dropout: float, options: VitOptions) -> None:
+    def __init__(self, width: int, dropout: float, options: VitConfig) -> None:
         super().__init__()
         self.heads = options.heads
         self.dropout = dropout
@@ -64,7 +64,7 @@ class _SelfAttention(nn.Module):
 
 
 class _Layer(nn.Module):
-    def __init__(self, width: int, dropout: float, options: VitOptions) -> None:
+    def __init__(self, width: int, dropout: float, options: VitConfig) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.attention = _SelfAttention(width, dropout, options)
@@ -110,10 +110,10 @@ class VisionTransformer(Aggregator):
         hidden: int = 512,
         dropout: float = 0.0,
         input_dropout: float = 0.0,
-        options: VitOptions | None = None,
+        options: VitConfig | None = None,
     ) -> None:
         super().__init__(in_features, hidden)
-        options = options or VitOptions()
+        options = options or VitConfig()
         if hidden % options.heads:
             raise InputError(
                 f"A transformer of width {hidden} needs heads that divide it, got {options.heads}; change "

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.training import TrainedModel, load_trained
 
 __all__ = ["Ensemble", "SlidePrediction", "check_features", "load_ensemble", "model_folders"]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.metrics import Evaluation, PairedComparison
 from wsi_ncmi.reporting.flow import FlowStep
 from wsi_ncmi.reporting.paths import without_folders

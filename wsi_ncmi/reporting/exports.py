@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsi_ncmi.files import atomic_path, ensure_folder
+from wsi_ncmi.core.files import atomic_path, ensure_folder
 from wsi_ncmi.metrics import Estimate
 from wsi_ncmi.reporting.content import ReportInput
 from wsi_ncmi.reporting.figures import FigureGroups

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.features import thumbnail_area, undrawn_thumbnail
+from wsi_ncmi.features.thumbnails import thumbnail_area, undrawn_thumbnail
 
 if TYPE_CHECKING:
     from PIL import Image

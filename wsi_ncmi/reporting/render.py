@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from wsi_ncmi.files import write_text
+from wsi_ncmi.core.files import write_text
 from wsi_ncmi.metrics import Estimate, Evaluation
 from wsi_ncmi.metrics.evaluate import FEW_PATIENTS_OF_A_PART
 from wsi_ncmi.reporting import decisions, tables, wording

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from wsi_ncmi.files import write_text
+from wsi_ncmi.core.files import write_text
 from wsi_ncmi.reporting import tables
 from wsi_ncmi.reporting.content import ReportInput
 from wsi_ncmi.reporting.paths import without_folders

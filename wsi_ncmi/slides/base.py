@@ -18,8 +18,8 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.closing import Closing
-from wsi_ncmi.errors import SlideOpenError, SlideReadError
+from wsi_ncmi.core.closing import Closing
+from wsi_ncmi.core.errors import SlideOpenError, SlideReadError
 from wsi_ncmi.slides.compositing import background_colour, composite
 from wsi_ncmi.slides.wording import plain_reason
 

@@ -8,7 +8,7 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.slides.dicom_series import series_uid
 from wsi_ncmi.slides.names import FLAT_EXTENSIONS, has_slide_extension, slide_id_of
 from wsi_ncmi.slides.wording import plain_reason

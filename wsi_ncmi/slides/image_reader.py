@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from wsi_ncmi.errors import SlideOpenError
+from wsi_ncmi.core.errors import SlideOpenError
 from wsi_ncmi.slides.base import Level, Slide
 from wsi_ncmi.slides.registry import Reader, import_reason, register_reader
 

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from wsi_ncmi.errors import InputError, SlideError
-from wsi_ncmi.progress import NullProgress, ProgressReporter
+from wsi_ncmi.core.errors import InputError, SlideError
+from wsi_ncmi.core.progress import NullProgress, ProgressReporter
 from wsi_ncmi.slides.discovery import FoundSlide, find_slides
 from wsi_ncmi.slides.fingerprint import content_sha256, fingerprint
 from wsi_ncmi.slides.mpp import COARSEST_MPP, FINEST_MPP, is_believable_mpp, resolve_mpp

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.closing import Closing
+from wsi_ncmi.core.closing import Closing
 from wsi_ncmi.slides.base import Slide
 
 __all__ = ["LevelPart", "LevelReader", "OpenLevel"]

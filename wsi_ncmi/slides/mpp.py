@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from wsi_ncmi.errors import InputError, MissingMppError
+from wsi_ncmi.core.errors import InputError, MissingMppError
 from wsi_ncmi.slides.base import Slide
 
 __all__ = ["COARSEST_MPP", "FINEST_MPP", "MPP_SOURCES", "Mpp", "is_believable_mpp", "resolve_mpp"]

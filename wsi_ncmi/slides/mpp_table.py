@@ -6,7 +6,7 @@ import csv
 import math
 from pathlib import Path
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.slides.mpp import COARSEST_MPP, FINEST_MPP, is_believable_mpp
 from wsi_ncmi.slides.names import slide_id_of
 

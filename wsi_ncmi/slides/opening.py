@@ -6,7 +6,7 @@ import logging
 import os
 from pathlib import Path
 
-from wsi_ncmi.errors import SlideError, SlideOpenError
+from wsi_ncmi.core.errors import SlideError, SlideOpenError
 from wsi_ncmi.slides.base import Slide
 from wsi_ncmi.slides.probe import PROBE_TOLERANCE, probe_against_openslide
 from wsi_ncmi.slides.registry import Reader, get_reader, list_readers

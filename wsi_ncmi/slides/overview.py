@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.errors import SlideReadError
+from wsi_ncmi.core.errors import SlideReadError
 from wsi_ncmi.slides.absent import find_absent_tiles
 from wsi_ncmi.slides.base import Slide
 from wsi_ncmi.slides.cells import cell_shares, cell_sums, touched_cells

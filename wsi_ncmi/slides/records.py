@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from wsi_ncmi.errors import InputError
-from wsi_ncmi.files import write_text
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.files import write_text
 
 __all__ = ["SlideRecord", "read_slides_csv", "write_slides_csv"]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.slides.base import Slide
 
 __all__ = ["Reader", "get_reader", "import_reason", "list_readers", "register_reader"]

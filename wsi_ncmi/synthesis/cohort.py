@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from wsi_ncmi.errors import InputError
-from wsi_ncmi.files import ensure_folder, write_json, write_text
-from wsi_ncmi.progress import NullProgress, ProgressReporter
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.files import ensure_folder, write_json, write_text
+from wsi_ncmi.core.progress import NullProgress, ProgressReporter
 from wsi_ncmi.synthesis.centres import CENTRES
+from wsi_ncmi.synthesis.config import SynthesisConfig
 from wsi_ncmi.synthesis.faults import Fault, make_fault, plan_faults
-from wsi_ncmi.synthesis.options import SynthesisOptions
 from wsi_ncmi.synthesis.plan import SlidePlan, plan_cohort
 
 __all__ = ["GENERATOR_VERSION", "STAMP_NAME", "CohortPaths", "make_cohort"]
@@ -42,7 +42,7 @@ class CohortPaths:
 
 
 def make_cohort(
-    out: Path, options: SynthesisOptions, *, workers: int = 1, progress: ProgressReporter | None = None
+    out: Path, options: SynthesisConfig, *, workers: int = 1, progress: ProgressReporter | None = None
 ) -> CohortPaths:
     """Makes the cohort below ``out``, or what is missing of it.
 
@@ -128,13 +128,13 @@ def _labels(plans: tuple[SlidePlan, ...], faults: tuple[Fault, ...]) -> str:
     return "\n".join(["slide_id,label,case_id,centre", *rows]) + "\n"
 
 
-def _stamp(options: SynthesisOptions) -> dict[str, object]:
+def _stamp(options: SynthesisConfig) -> dict[str, object]:
     content = {"generator": GENERATOR_VERSION, "options": asdict(options)}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return {"schema": "wsi-ncmi/synthesis/1", **content, "sha256": digest}
 
 
-def _check_stamp(out: Path, paths: CohortPaths, options: SynthesisOptions) -> None:
+def _check_stamp(out: Path, paths: CohortPaths, options: SynthesisConfig) -> None:
     stamp = out / STAMP_NAME
     if not stamp.is_file():
         if paths.slides.is_dir() and any(paths.slides.iterdir()):

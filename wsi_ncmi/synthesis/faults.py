@@ -19,7 +19,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsi_ncmi.files import atomic_path, write_text
+from wsi_ncmi.core.files import atomic_path, write_text
 from wsi_ncmi.synthesis.plan import SlidePlan
 from wsi_ncmi.synthesis.slide import write_test_slide
 

@@ -11,7 +11,7 @@ import numpy as np
 from wsi_ncmi.synthesis.artefacts import ARTEFACTS
 from wsi_ncmi.synthesis.centres import CENTRES
 from wsi_ncmi.synthesis.classes import CLASS_SHARES, CLASSES
-from wsi_ncmi.synthesis.options import SynthesisOptions
+from wsi_ncmi.synthesis.config import SynthesisConfig
 
 __all__ = ["SlidePlan", "class_counts", "plan_cohort"]
 
@@ -57,7 +57,7 @@ class SlidePlan:
         return self.slide_id + CENTRES[self.centre].suffix
 
 
-def plan_cohort(options: SynthesisOptions) -> tuple[SlidePlan, ...]:
+def plan_cohort(options: SynthesisConfig) -> tuple[SlidePlan, ...]:
     """Plans all sound slides in the order of their names.
 
     The slide without tissue, when asked for, is the last one of patient 0.

@@ -22,8 +22,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.errors import InputError
-from wsi_ncmi.files import atomic_path
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.files import atomic_path
 from wsi_ncmi.synthesis.layouts import (
     aperio_description,
     check_pyramid,

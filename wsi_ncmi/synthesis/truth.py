@@ -9,7 +9,7 @@ from typing import Any
 
 from shapely import Polygon, to_geojson
 
-from wsi_ncmi.files import write_text
+from wsi_ncmi.core.files import write_text
 from wsi_ncmi.synthesis.anatomy import Anatomy
 from wsi_ncmi.synthesis.artefacts import Artefact
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.errors import SlideError, UpsampleError
+from wsi_ncmi.core.errors import SlideError, UpsampleError
 from wsi_ncmi.slides import Level, Mpp
 from wsi_ncmi.slides.base import MAX_REGION_PX
-from wsi_ncmi.tiling.options import GridOptions
+from wsi_ncmi.tiling.config import GridConfig
 
 __all__ = ["TileGrid"]
 
@@ -40,7 +40,7 @@ class TileGrid:
         level: That level.
         scale_x: Level-0 pixels per tile pixel along x (a float; anisotropic slides have two).
         scale_y: The same along y.
-        scaled_decoding: Whether the decoder may reduce tiles itself (see ``GridOptions``).
+        scaled_decoding: Whether the decoder may reduce tiles itself (see ``GridConfig``).
     """
 
     width_px: int
@@ -56,7 +56,7 @@ class TileGrid:
     scaled_decoding: bool = False
 
     @classmethod
-    def plan(cls, levels: Sequence[Level], mpp: Mpp, options: GridOptions) -> TileGrid:
+    def plan(cls, levels: Sequence[Level], mpp: Mpp, options: GridConfig) -> TileGrid:
         """Lays the grid over a slide.
 
         Args:
@@ -175,7 +175,7 @@ def _reaches(scale_x: float, scale_y: float, level: Level) -> bool:
     return min(scale_x / level.downsample_x, scale_y / level.downsample_y) >= 1.0 - _WHOLE_TOLERANCE
 
 
-def _check_region(level: Level, options: GridOptions, scale_x: float, scale_y: float) -> None:
+def _check_region(level: Level, options: GridConfig, scale_x: float, scale_y: float) -> None:
     # One pixel more on each side: a box may cut the pixels at its borders.
     width = math.ceil(options.tile_px * scale_x / level.downsample_x) + 2
     height = math.ceil(options.tile_px * scale_y / level.downsample_y) + 2

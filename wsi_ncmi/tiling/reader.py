@@ -13,8 +13,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.closing import Closing
-from wsi_ncmi.errors import SlideReadError
+from wsi_ncmi.core.closing import Closing
+from wsi_ncmi.core.errors import SlideReadError
 from wsi_ncmi.slides import Slide
 from wsi_ncmi.tiling.area import area_resample
 from wsi_ncmi.tiling.batches import TileBatch, TileGroup

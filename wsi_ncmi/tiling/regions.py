@@ -12,7 +12,7 @@ from collections import OrderedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.errors import SlideReadError
+from wsi_ncmi.core.errors import SlideReadError
 from wsi_ncmi.slides import LevelPart, LevelReader, Slide
 from wsi_ncmi.slides.compositing import background_colour
 from wsi_ncmi.tiling.probe import PROBE_TOLERANCE, probe_stored_tiles

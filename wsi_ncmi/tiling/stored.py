@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.closing import Closing
+from wsi_ncmi.core.closing import Closing
 from wsi_ncmi.slides import Slide
 from wsi_ncmi.tiling.jpeg import Decoder, JpegDecoder, jpeg2000_decoder, jpeg_decoder
 

@@ -7,7 +7,7 @@ import io
 import zipfile
 from pathlib import Path
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.tissue.annotation import Annotations
 from wsi_ncmi.tissue.asap import parse_asap
 from wsi_ncmi.tissue.geojson import parse_geojson

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.tissue.annotation import Annotation, Annotations
-from wsi_ncmi.tissue.annotation_options import AnnotationOptions
+from wsi_ncmi.tissue.annotation_config import AnnotationConfig
 from wsi_ncmi.tissue.mask import TissueMask
 from wsi_ncmi.tissue.raster import raster
 
@@ -25,7 +25,7 @@ _SAID = {
 
 
 def apply_annotations(
-    mask: TissueMask, annotations: Sequence[Annotation], options: AnnotationOptions | None = None
+    mask: TissueMask, annotations: Sequence[Annotation], options: AnnotationConfig | None = None
 ) -> TissueMask:
     """Replaces, restricts, extends and cuts a mask by areas that a person drew.
 
@@ -41,7 +41,7 @@ def apply_annotations(
     Returns:
         A new mask; its parameters tell the annotations' hash and how many areas of each role there were.
     """
-    roles = options or AnnotationOptions()
+    roles = options or AnnotationConfig()
     drawn: dict[str, list[Annotation]] = {}
     for annotation in annotations:
         drawn.setdefault(roles.role_of(annotation.name), []).append(annotation)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.tissue.areas import integral, shares_under
-from wsi_ncmi.tissue.artifact_options import ARTIFACT_KINDS
+from wsi_ncmi.tissue.artifact_config import ARTIFACT_KINDS
 
 if TYPE_CHECKING:
     import shapely

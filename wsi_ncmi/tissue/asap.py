@@ -13,7 +13,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.tissue.annotation import Annotation, Annotations, areas_of
 
 __all__ = ["parse_asap"]

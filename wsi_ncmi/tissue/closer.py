@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from wsi_ncmi.closing import Closing
+from wsi_ncmi.core.closing import Closing
 from wsi_ncmi.slides import LevelReader, OpenLevel, Overview, Slide
 
 __all__ = ["CloserLook"]

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.slides import LevelReader, Mpp, OpenLevel, Slide
+from wsi_ncmi.tissue.artifact_config import ArtifactConfig
 from wsi_ncmi.tissue.artifact_map import ArtifactMap
-from wsi_ncmi.tissue.artifact_options import ArtifactOptions
 from wsi_ncmi.tissue.artifacts import find_artifacts
+from wsi_ncmi.tissue.config import TissueConfig
 from wsi_ncmi.tissue.mask import TissueMask
-from wsi_ncmi.tissue.options import TissueOptions
 from wsi_ncmi.tissue.segmentation import find_tissue, slide_overview
 
 __all__ = ["Examination", "examine_slide"]
@@ -36,8 +36,8 @@ class Examination:
 def examine_slide(
     slide: Slide,
     mpp: Mpp,
-    tissue_options: TissueOptions,
-    artifact_options: ArtifactOptions,
+    tissue_options: TissueConfig,
+    artifact_options: ArtifactConfig,
     open_level: OpenLevel = LevelReader,
 ) -> Examination:
     """Finds tissue and artefacts of a slide from one overview, and folds from places that are read closer.

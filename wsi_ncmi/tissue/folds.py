@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from wsi_ncmi.errors import SlideReadError
+from wsi_ncmi.core.errors import SlideReadError
 from wsi_ncmi.tissue.bars import bar_margin, ridges
 from wsi_ncmi.tissue.closer import CloserLook
 from wsi_ncmi.tissue.colours import Colours, strips

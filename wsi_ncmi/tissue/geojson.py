@@ -12,8 +12,8 @@ import numpy as np
 import shapely
 import shapely.geometry
 
-from wsi_ncmi.errors import InputError
-from wsi_ncmi.files import write_text
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.files import write_text
 from wsi_ncmi.tissue.annotation import Annotation, Annotations, areas_of
 
 __all__ = ["parse_geojson", "read_geojson", "write_annotations", "write_geojson"]

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from wsi_ncmi.slides import Mpp, Overview, Slide, read_overview
 from wsi_ncmi.tissue.colours import Colours, glass_colour, smooth_colours, strips
+from wsi_ncmi.tissue.config import TissueConfig
 from wsi_ncmi.tissue.mask import TissueMask
-from wsi_ncmi.tissue.options import TissueOptions
 from wsi_ncmi.tissue.runs import without_small
 from wsi_ncmi.tissue.signals import HIGHEST_DENSITY, HIGHEST_SATURATION, LOWEST_SATURATION, tissue_signal
 
@@ -23,7 +23,7 @@ _LOOSER = 0.6
 _BINS = 1024
 
 
-def segment_tissue(slide: Slide, mpp: Mpp, options: TissueOptions) -> TissueMask:
+def segment_tissue(slide: Slide, mpp: Mpp, options: TissueConfig) -> TissueMask:
     """Finds the tissue of a slide.
 
     Where next to nothing is found the threshold is loosened once. Areas that can't be read count as tissue,
@@ -43,7 +43,7 @@ def segment_tissue(slide: Slide, mpp: Mpp, options: TissueOptions) -> TissueMask
     return find_tissue(slide_overview(slide, mpp, options), mpp, options)[0]
 
 
-def slide_overview(slide: Slide, mpp: Mpp, options: TissueOptions) -> Overview:
+def slide_overview(slide: Slide, mpp: Mpp, options: TissueConfig) -> Overview:
     """The slide at the working resolution, or at its own where that is coarser.
 
     Raises:
@@ -54,7 +54,7 @@ def slide_overview(slide: Slide, mpp: Mpp, options: TissueOptions) -> Overview:
     return read_overview(slide, width, height)
 
 
-def find_tissue(overview: Overview, mpp: Mpp, options: TissueOptions) -> tuple[TissueMask, Colours]:
+def find_tissue(overview: Overview, mpp: Mpp, options: TissueConfig) -> tuple[TissueMask, Colours]:
     """Finds the tissue on a slide in small.
 
     Args:
@@ -94,7 +94,7 @@ def find_tissue(overview: Overview, mpp: Mpp, options: TissueOptions) -> tuple[T
     return found, colours
 
 
-def _threshold(signal: NDArray[np.float16], counted: NDArray[np.bool_], options: TissueOptions) -> float:
+def _threshold(signal: NDArray[np.float16], counted: NDArray[np.bool_], options: TissueConfig) -> float:
     """The threshold on the signal; Otsu looks only at what may be glass or tissue, not at ink."""
     if options.method == "threshold":
         return options.threshold
@@ -128,7 +128,7 @@ def _clean(
     threshold: float,
     eligible: NDArray[np.bool_],
     pixel_um: tuple[float, float],
-    options: TissueOptions,
+    options: TissueConfig,
 ) -> NDArray[np.bool_]:
     pixel_um2 = pixel_um[0] * pixel_um[1]
     # Compared as float32: numpy would round the threshold to half precision.

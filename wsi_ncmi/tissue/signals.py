@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from wsi_ncmi.slides import Overview
 from wsi_ncmi.tissue.colours import RATIO_STEP, Colours, smooth, strips
-from wsi_ncmi.tissue.options import TissueOptions
+from wsi_ncmi.tissue.config import TissueConfig
 
 __all__ = ["HIGHEST_DENSITY", "HIGHEST_SATURATION", "LOWEST_SATURATION", "tissue_signal"]
 
@@ -31,7 +31,7 @@ def tissue_signal(
     overview: Overview,
     colours: Colours,
     white: NDArray[np.float32],
-    options: TissueOptions,
+    options: TissueConfig,
     sigma: tuple[float, float],
 ) -> tuple[NDArray[np.float16], NDArray[np.bool_]]:
     """The picture that is thresholded.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wsi_ncmi.cohorts import BagSource
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.mil import BagBatch
 
 __all__ = ["BagCache", "EVALUATION_ROWS"]

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from wsi_ncmi.cohorts import BagSource, Cohort, Splits, open_bag_source
-from wsi_ncmi.errors import TrainingError, WsiNcmiError
-from wsi_ncmi.mil import ModelOptions
-from wsi_ncmi.progress import ProgressReporter
-from wsi_ncmi.training import distributed
+from wsi_ncmi.core.errors import TrainingError, WsiNcmiError
+from wsi_ncmi.core.progress import ProgressReporter
+from wsi_ncmi.mil import ModelConfig
+from wsi_ncmi.parallel import process_group as distributed
+from wsi_ncmi.parallel.pool import Outcome, Work, run_in_processes
 from wsi_ncmi.training.batches import BagCache
-from wsi_ncmi.training.options import TrainingOptions
-from wsi_ncmi.training.pool import Outcome, Work, run_in_processes
+from wsi_ncmi.training.config import TrainingConfig
 from wsi_ncmi.training.runs import Run, RunContext, RunFailure, do_run
 
 __all__ = ["Opening", "carry_out"]
@@ -44,8 +44,8 @@ class Opening:
     source: BagSource | Path
     cohort: Cohort
     splits: Splits
-    model: ModelOptions
-    training: TrainingOptions
+    model: ModelConfig
+    training: TrainingConfig
     encoder: Mapping[str, Any]
 
     def cache(self, budget: int) -> BagCache:

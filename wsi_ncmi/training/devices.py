@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import torch
 
-from wsi_ncmi.errors import InputError
-from wsi_ncmi.training import distributed
-from wsi_ncmi.training.options import TrainingOptions
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.parallel import process_group as distributed
+from wsi_ncmi.training.config import TrainingConfig
 
 __all__ = ["device_of", "private_torch", "visible_gpus"]
 
@@ -28,7 +28,7 @@ def visible_gpus() -> tuple[str, ...]:
     return tuple(name.strip() for name in named.split(",") if name.strip())[:count]
 
 
-def device_of(training: TrainingOptions) -> torch.device:
+def device_of(training: TrainingConfig) -> torch.device:
     """The device that the options ask for.
 
     Raises:

@@ -13,14 +13,14 @@ from typing import Any
 import pandas as pd
 
 from wsi_ncmi.cohorts import BagSource, Cohort, Evidence, Splits
-from wsi_ncmi.errors import InputError, TrainingError
-from wsi_ncmi.files import atomic_path, ensure_folder
-from wsi_ncmi.losses import LossOptions
-from wsi_ncmi.mil import ModelOptions
-from wsi_ncmi.progress import NullProgress, ProgressReporter
-from wsi_ncmi.training import distributed
+from wsi_ncmi.core.errors import InputError, TrainingError
+from wsi_ncmi.core.files import atomic_path, ensure_folder
+from wsi_ncmi.core.progress import NullProgress, ProgressReporter
+from wsi_ncmi.losses import LossConfig
+from wsi_ncmi.mil import ModelConfig
+from wsi_ncmi.parallel import process_group as distributed
+from wsi_ncmi.training.config import TrainingConfig
 from wsi_ncmi.training.crew import Opening, carry_out
-from wsi_ncmi.training.options import TrainingOptions
 from wsi_ncmi.training.plan import named_losses, plan_runs, refuse_leaks
 from wsi_ncmi.training.runs import (
     CURVES,
@@ -62,9 +62,9 @@ class Experiment:
     source: BagSource | Path
     cohort: Cohort
     splits: Splits
-    model: ModelOptions
-    losses: Sequence[LossOptions] | Mapping[str, LossOptions]
-    training: TrainingOptions
+    model: ModelConfig
+    losses: Sequence[LossConfig] | Mapping[str, LossConfig]
+    training: TrainingConfig
     seeds: Sequence[int]
     out: Path
     overwrite: bool = False
@@ -99,9 +99,9 @@ def run_experiment(
     cohort: Cohort,
     splits: Splits,
     *,
-    model: ModelOptions,
-    losses: Sequence[LossOptions] | Mapping[str, LossOptions],
-    training: TrainingOptions,
+    model: ModelConfig,
+    losses: Sequence[LossConfig] | Mapping[str, LossConfig],
+    training: TrainingConfig,
     seeds: Sequence[int],
     out: Path,
     workers: int = 1,

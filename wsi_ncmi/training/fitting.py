@@ -12,21 +12,21 @@ import numpy as np
 import torch
 
 from wsi_ncmi.cohorts import BagSource, Cohort, Fold
-from wsi_ncmi.errors import InputError
-from wsi_ncmi.files import atomic_path, ensure_folder
-from wsi_ncmi.losses import LossOptions, build_loss
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.files import atomic_path, ensure_folder
+from wsi_ncmi.core.provenance import collect_provenance
+from wsi_ncmi.losses import LossConfig, build_loss
 from wsi_ncmi.losses.base import Criterion
-from wsi_ncmi.mil import ModelOptions, build_model
+from wsi_ncmi.mil import ModelConfig, build_model
 from wsi_ncmi.mil.base import Aggregator
-from wsi_ncmi.provenance import collect_provenance
-from wsi_ncmi.training import distributed
+from wsi_ncmi.parallel import process_group as distributed
 from wsi_ncmi.training.batches import BagCache
 from wsi_ncmi.training.board import board_of, check_board
 from wsi_ncmi.training.checkpoint import TrainedModel, write_trained
+from wsi_ncmi.training.config import TrainingConfig
 from wsi_ncmi.training.devices import device_of, private_torch
 from wsi_ncmi.training.identity import first_difference, run_identity
 from wsi_ncmi.training.loop import CURVE_COLUMNS, TrainingLoop
-from wsi_ncmi.training.options import TrainingOptions
 from wsi_ncmi.training.resume import LAST, read_resume
 from wsi_ncmi.training.scoring import embed
 from wsi_ncmi.training.seeding import derive_seed
@@ -67,9 +67,9 @@ def fit(
     split: Fold,
     cohort: Cohort,
     *,
-    model: ModelOptions,
-    loss: LossOptions,
-    training: TrainingOptions,
+    model: ModelConfig,
+    loss: LossConfig,
+    training: TrainingConfig,
     seed: int,
     out: Path,
     encoder: Mapping[str, Any] | None = None,
@@ -163,9 +163,9 @@ def fit_in_memory(
     validation: LabelledSlides,
     num_classes: int,
     *,
-    model: ModelOptions,
-    loss: LossOptions,
-    training: TrainingOptions,
+    model: ModelConfig,
+    loss: LossConfig,
+    training: TrainingConfig,
     seed: int,
 ) -> FittedModules:
     """Fits one model as :func:`fit` does, from given labels, and writes nothing.
@@ -197,9 +197,9 @@ def _trained(
     train: LabelledSlides,
     validation: LabelledSlides,
     counts: Sequence[int],
-    model: ModelOptions,
-    loss: LossOptions,
-    training: TrainingOptions,
+    model: ModelConfig,
+    loss: LossConfig,
+    training: TrainingConfig,
     *,
     seed: int,
     folder: Path | None,
@@ -232,7 +232,7 @@ def _trained(
 
 
 def build_modules(
-    model: ModelOptions, loss: LossOptions, *, in_features: int, class_counts: Sequence[int], seed: int
+    model: ModelConfig, loss: LossConfig, *, in_features: int, class_counts: Sequence[int], seed: int
 ) -> tuple[Aggregator, Criterion]:
     """Builds aggregator and criterion with weights that follow from the seed.
 
@@ -280,7 +280,7 @@ def _fit_decision(
     cache: BagCache,
     train: LabelledSlides,
     validation: LabelledSlides,
-    training: TrainingOptions,
+    training: TrainingConfig,
     device: torch.device,
 ) -> None:
     # Validation alone by default: training embeddings are further apart than those of unseen slides, so a

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from wsi_ncmi.cohorts import BagSource, Cohort, Fold
-from wsi_ncmi.losses import LossOptions
-from wsi_ncmi.mil import ModelOptions
-from wsi_ncmi.training.options import TrainingOptions
+from wsi_ncmi.losses import LossConfig
+from wsi_ncmi.mil import ModelConfig
+from wsi_ncmi.training.config import TrainingConfig
 
 __all__ = ["first_difference", "identity_hash", "run_identity"]
 
@@ -23,9 +23,9 @@ def run_identity(
     split: Fold,
     cohort: Cohort,
     *,
-    model: ModelOptions,
-    loss: LossOptions,
-    training: TrainingOptions,
+    model: ModelConfig,
+    loss: LossConfig,
+    training: TrainingConfig,
     seed: int,
 ) -> dict[str, Any]:
     """Everything that decides the result of a run, JSON-ready; no path and nothing about pace is in it.

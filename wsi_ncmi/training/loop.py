@@ -15,15 +15,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wsi_ncmi.errors import InputError, TrainingError
+from wsi_ncmi.core.errors import InputError, TrainingError
 from wsi_ncmi.losses.base import Criterion
 from wsi_ncmi.losses.distributed import gather_over_ranks, sum_over_ranks
 from wsi_ncmi.mil.base import Aggregator, BagBatch
-from wsi_ncmi.training import distributed
+from wsi_ncmi.parallel import process_group as distributed
 from wsi_ncmi.training.averaging import WeightAverage
 from wsi_ncmi.training.batches import BagCache
+from wsi_ncmi.training.config import TrainingConfig
 from wsi_ncmi.training.optimising import autocast_of, clip_gradients, make_optimizer, rank_of
-from wsi_ncmi.training.options import TrainingOptions
 from wsi_ncmi.training.prefetch import ahead
 from wsi_ncmi.training.resume import write_resume
 from wsi_ncmi.training.schedule import learning_rate_at
@@ -63,7 +63,7 @@ class TrainingLoop:
         *,
         train: LabelledSlides,
         validation: LabelledSlides,
-        options: TrainingOptions,
+        options: TrainingConfig,
         seed: int,
         folder: Path | None,
         identity: Mapping[str, Any],

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-from wsi_ncmi.training.options import TrainingOptions
+from wsi_ncmi.training.config import TrainingConfig
 
 __all__ = ["autocast_of", "clip_gradients", "make_optimizer", "rank_of"]
 
@@ -33,7 +33,7 @@ def autocast_of(precision: str, device: torch.device) -> contextlib.AbstractCont
     return torch.autocast(device.type, torch.bfloat16 if precision == "bf16" else torch.float16)
 
 
-def make_optimizer(parameters: Sequence[nn.Parameter], options: TrainingOptions) -> torch.optim.Optimizer:
+def make_optimizer(parameters: Sequence[nn.Parameter], options: TrainingConfig) -> torch.optim.Optimizer:
     """AdamW (Loshchilov & Hutter, arXiv 1711.05101) whose decay spares biases and other vectors."""
     # Decay shrinks matrices; on biases and scales it only moves the operating point.
     matrices = [p for p in parameters if p.ndim >= 2]
@@ -48,7 +48,7 @@ def make_optimizer(parameters: Sequence[nn.Parameter], options: TrainingOptions)
     )
 
 
-def rank_of(scores: Mapping[str, float], options: TrainingOptions) -> list[float]:
+def rank_of(scores: Mapping[str, float], options: TrainingConfig) -> list[float]:
     """What the kept epoch is greatest in: the chosen score, then the lower validation loss."""
     loss = scores["val_loss"] if math.isfinite(scores["val_loss"]) else math.inf
     if options.selection == "loss":

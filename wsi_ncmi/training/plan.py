@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wsi_ncmi.cohorts import SHARED_KINDS, Cohort, Evidence, Splits, find_leaks
-from wsi_ncmi.errors import InputError
-from wsi_ncmi.files import path_safe
-from wsi_ncmi.losses import LossOptions
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.files import path_safe
+from wsi_ncmi.losses import LossConfig
 from wsi_ncmi.training.runs import Run
 
 __all__ = ["named_losses", "plan_runs", "refuse_leaks"]
 
 
-def plan_runs(losses: Mapping[str, LossOptions], folds: int, seeds: Sequence[int], out: Path) -> list[Run]:
+def plan_runs(losses: Mapping[str, LossConfig], folds: int, seeds: Sequence[int], out: Path) -> list[Run]:
     """Lists the runs, the losses of a fold and seed together, so that an early stop leaves fair pairs."""
     if len(set(seeds)) != len(seeds) or not seeds:
         raise InputError(f"The seeds must be different and at least one, got {list(seeds)}.")
@@ -50,7 +50,7 @@ def refuse_leaks(
         raise InputError(f"{fatal[0].detail.rstrip('.')}{more}; make the splits again{remedy}.")
 
 
-def named_losses(losses: Sequence[LossOptions] | Mapping[str, LossOptions]) -> Mapping[str, LossOptions]:
+def named_losses(losses: Sequence[LossConfig] | Mapping[str, LossConfig]) -> Mapping[str, LossConfig]:
     """Gives each loss the name of its folder: the mapping's, else its own.
 
     Raises:

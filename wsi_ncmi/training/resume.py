@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from wsi_ncmi.errors import InputError
-from wsi_ncmi.files import atomic_path
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.files import atomic_path
 
 __all__ = ["LAST", "read_resume", "write_resume"]
 

@@ -11,16 +11,16 @@ from typing import Any
 import pandas as pd
 
 from wsi_ncmi.cohorts import Cohort, Splits
-from wsi_ncmi.errors import InputError
-from wsi_ncmi.files import atomic_path, write_json
-from wsi_ncmi.losses import LossOptions
-from wsi_ncmi.mil import ModelOptions
-from wsi_ncmi.training import distributed
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.files import atomic_path, write_json
+from wsi_ncmi.losses import LossConfig
+from wsi_ncmi.mil import ModelConfig
+from wsi_ncmi.parallel import process_group as distributed
 from wsi_ncmi.training.batches import BagCache
 from wsi_ncmi.training.checkpoint import MODEL_JSON, MODEL_WEIGHTS, TrainedModel
+from wsi_ncmi.training.config import TrainingConfig
 from wsi_ncmi.training.fitting import fit
 from wsi_ncmi.training.identity import first_difference, run_identity
-from wsi_ncmi.training.options import TrainingOptions
 from wsi_ncmi.training.resume import LAST, read_resume
 from wsi_ncmi.training.scoring import embed, probabilities_of
 
@@ -55,7 +55,7 @@ class Run:
     """
 
     name: str
-    loss: LossOptions
+    loss: LossConfig
     fold: int
     seed: int
     folder: Path
@@ -87,8 +87,8 @@ class RunContext:
     cache: BagCache
     cohort: Cohort
     splits: Splits
-    model: ModelOptions
-    training: TrainingOptions
+    model: ModelConfig
+    training: TrainingConfig
     encoder: Mapping[str, Any]
 
     def identity(self, run: Run) -> dict[str, Any]:

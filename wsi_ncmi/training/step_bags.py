@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.mil.base import BagBatch
-from wsi_ncmi.training import distributed
+from wsi_ncmi.parallel import process_group as distributed
 from wsi_ncmi.training.batches import BagCache
-from wsi_ncmi.training.options import TrainingOptions
+from wsi_ncmi.training.config import TrainingConfig
 from wsi_ncmi.training.sampling import EpochSampler, draw_instances
 
 __all__ = ["LabelledSlides", "StepBags", "reserve_for"]
@@ -31,7 +31,7 @@ class LabelledSlides:
     patients: NDArray[np.int64] | None = None
 
 
-def reserve_for(cache: BagCache, train: LabelledSlides, options: TrainingOptions) -> None:
+def reserve_for(cache: BagCache, train: LabelledSlides, options: TrainingConfig) -> None:
     """Leaves room in the cache's budget for the batches of a training, before any bag is kept."""
     lengths = cache.lengths(train.slide_ids)
     largest = np.sort(np.minimum(lengths, options.max_instances or lengths.max()))[-options.batch_size :]
@@ -51,7 +51,7 @@ class StepBags:
         InputError: There are more processes than slides in a step.
     """
 
-    def __init__(self, cache: BagCache, train: LabelledSlides, options: TrainingOptions, seed: int) -> None:
+    def __init__(self, cache: BagCache, train: LabelledSlides, options: TrainingConfig, seed: int) -> None:
         self._cache, self._train, self._options, self._seed = cache, train, options, seed
         self._lengths = cache.lengths(train.slide_ids)
         reserve_for(cache, train, options)

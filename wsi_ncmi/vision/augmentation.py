@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from wsi_ncmi.training.seeding import derive_seed
-from wsi_ncmi.vision.options import ImageDataOptions
+from wsi_ncmi.vision.config import ImageDataConfig
 
 __all__ = ["Augmentation", "Draws"]
 
@@ -52,7 +52,7 @@ class Augmentation:
     """
 
     def __init__(
-        self, options: ImageDataOptions, mean: Tensor, std: Tensor, device: torch.device, channels_last: bool
+        self, options: ImageDataConfig, mean: Tensor, std: Tensor, device: torch.device, channels_last: bool
     ) -> None:
         self._options = options
         self._mean = mean.float().to(device)

@@ -13,11 +13,11 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from wsi_ncmi.errors import InputError, TrainingError
+from wsi_ncmi.core.errors import InputError, TrainingError
 from wsi_ncmi.training.seeding import derive_seed
 from wsi_ncmi.vision.augmentation import Augmentation
+from wsi_ncmi.vision.config import ImageDataConfig
 from wsi_ncmi.vision.data.parts import ArrayPart, ImagePart, PicturePart
-from wsi_ncmi.vision.options import ImageDataOptions
 from wsi_ncmi.vision.ranks import Ranks
 
 __all__ = ["Batches", "DeviceBatches", "PictureBatches", "epoch_order", "make_batches"]
@@ -119,7 +119,7 @@ class PictureBatches(Batches):
         part: PicturePart,
         augmentation: Augmentation,
         ranks: Ranks,
-        options: ImageDataOptions,
+        options: ImageDataConfig,
         workers: int,
     ) -> None:
         super().__init__(part, augmentation, ranks)
@@ -177,7 +177,7 @@ class _Wanted(Sampler[list[tuple[int, int, int]]]):
 
 
 class _Pictures(Dataset[tuple[Tensor, int, str]]):
-    def __init__(self, part: PicturePart, options: ImageDataOptions) -> None:
+    def __init__(self, part: PicturePart, options: ImageDataConfig) -> None:
         assert options.image_px is not None
         self._part, self._px = part, options.image_px
         self._scale, self._eval_crop = options.crop_scale, options.eval_crop
@@ -228,7 +228,7 @@ def _collate(items: Sequence[tuple[Tensor, int, str]]) -> tuple[Tensor, Tensor, 
 
 
 def make_batches(
-    part: ImagePart, augmentation: Augmentation, ranks: Ranks, options: ImageDataOptions, workers: int
+    part: ImagePart, augmentation: Augmentation, ranks: Ranks, options: ImageDataConfig, workers: int
 ) -> Batches:
     """Batches of a part, whatever it is."""
     if isinstance(part, ArrayPart):

@@ -18,13 +18,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 from wsi_ncmi import __version__
-from wsi_ncmi.errors import InputError
-from wsi_ncmi.files import atomic_path, sha256_file, write_json
-from wsi_ncmi.losses import LossOptions, build_loss
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.files import atomic_path, sha256_file, write_json
+from wsi_ncmi.losses import LossConfig, build_loss
 from wsi_ncmi.losses.base import Criterion
 from wsi_ncmi.training.scoring import probabilities_of
+from wsi_ncmi.vision.config import NetworkConfig
 from wsi_ncmi.vision.network import build_network, feature_width
-from wsi_ncmi.vision.options import NetworkOptions
 
 __all__ = ["MODEL_JSON", "MODEL_WEIGHTS", "ImageClassifier", "load_classifier", "write_classifier"]
 
@@ -95,8 +95,8 @@ def write_classifier(
     image_px: int,
     mean: Sequence[float],
     std: Sequence[float],
-    network_options: NetworkOptions,
-    loss: LossOptions,
+    network_options: NetworkConfig,
+    loss: LossConfig,
     class_counts: Sequence[int],
 ) -> None:
     """Writes the weights, then their description, each atomically.
@@ -157,10 +157,10 @@ def load_classifier(folder: Path) -> ImageClassifier:
             raise ValueError(f"schema {config['schema']!r}, not {_SCHEMA!r}")
         if sha256_file(weights) != config["weights_sha256"]:
             raise ValueError("the weights were altered after training")
-        network = build_network(NetworkOptions(**config["network"]))
+        network = build_network(NetworkConfig(**config["network"]))
         width = feature_width(network, int(config["image_px"]))
         classes = tuple(str(name) for name in config["classes"])
-        criterion = build_loss(LossOptions(**config["loss"]), len(classes), width, config["class_counts"])
+        criterion = build_loss(LossConfig(**config["loss"]), len(classes), width, config["class_counts"])
         tensors = load_tensors(weights.read_bytes())
         for prefix, module in (("network.", network), ("criterion.", criterion)):
             mine = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}

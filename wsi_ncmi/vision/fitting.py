@@ -12,18 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wsi_ncmi.errors import InputError
-from wsi_ncmi.files import ensure_folder
-from wsi_ncmi.losses import LossOptions, build_loss
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.files import ensure_folder
+from wsi_ncmi.losses import LossConfig, build_loss
 from wsi_ncmi.losses.base import Criterion
 from wsi_ncmi.training.seeding import derive_seed
 from wsi_ncmi.vision.augmentation import Augmentation
 from wsi_ncmi.vision.batches import Batches, make_batches
 from wsi_ncmi.vision.classifier import write_classifier
+from wsi_ncmi.vision.config import ImageDataConfig, NetworkConfig, RecipeConfig
 from wsi_ncmi.vision.data.parts import ArrayPart, ImageData, ImagePart
 from wsi_ncmi.vision.loop import ImageLoop, Parts
 from wsi_ncmi.vision.network import build_network, feature_width
-from wsi_ncmi.vision.options import ImageDataOptions, NetworkOptions, RecipeOptions
 from wsi_ncmi.vision.ranks import Ranks
 from wsi_ncmi.vision.records import FinishedRun, found_state, image_identity, write_finished
 
@@ -51,10 +51,10 @@ class ImageRun:
 def fit_images(
     images: ImageData,
     *,
-    data: ImageDataOptions,
-    network: NetworkOptions,
-    loss: LossOptions,
-    recipe: RecipeOptions,
+    data: ImageDataConfig,
+    network: NetworkConfig,
+    loss: LossConfig,
+    recipe: RecipeConfig,
     seed: int,
     out: Path,
     ranks: Ranks,
@@ -131,7 +131,7 @@ def channel_statistics(part: ImagePart) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(mean), torch.from_numpy(np.sqrt(np.maximum(variance, 1e-12)))
 
 
-def _image_px(images: ImageData, data: ImageDataOptions) -> int:
+def _image_px(images: ImageData, data: ImageDataConfig) -> int:
     if isinstance(images.train, ArrayPart):
         side = int(images.train.pixels.shape[1])
         if data.image_px not in (None, side):
@@ -144,7 +144,7 @@ def _image_px(images: ImageData, data: ImageDataOptions) -> int:
     return data.image_px
 
 
-def _check_batches(images: ImageData, recipe: RecipeOptions, ranks: Ranks) -> None:
+def _check_batches(images: ImageData, recipe: RecipeConfig, ranks: Ranks) -> None:
     if len(images.train.y) < recipe.batch_size:
         raise InputError(
             f"recipe.batch_size is {recipe.batch_size}, but there are only {len(images.train.y)} training "
@@ -162,8 +162,8 @@ def _loop(
     images: ImageData,
     net: nn.Module,
     criterion: Criterion,
-    data: ImageDataOptions,
-    recipe: RecipeOptions,
+    data: ImageDataConfig,
+    recipe: RecipeConfig,
     seed: int,
     ranks: Ranks,
     **more: Any,

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from wsi_ncmi.errors import TrainingError
+from wsi_ncmi.core.errors import TrainingError
 from wsi_ncmi.losses.base import Criterion
 from wsi_ncmi.losses.distributed import sum_over_ranks
 from wsi_ncmi.training.resume import write_resume
 from wsi_ncmi.training.seeding import derive_seed
 from wsi_ncmi.vision.batches import Batches, epoch_order
-from wsi_ncmi.vision.options import RecipeOptions
+from wsi_ncmi.vision.config import RecipeConfig
 from wsi_ncmi.vision.ranks import Ranks, share_buffers
 from wsi_ncmi.vision.schedule import rate_at
 from wsi_ncmi.vision.scores import SCORES, features_of, scores_of
@@ -94,7 +94,7 @@ class ImageLoop:
         criterion: Criterion,
         parts: Parts,
         *,
-        recipe: RecipeOptions,
+        recipe: RecipeConfig,
         seed: int,
         ranks: Ranks,
         folder: Path | None = None,

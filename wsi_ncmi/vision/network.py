@@ -7,15 +7,15 @@ import difflib
 import torch
 from torch import Tensor, nn
 
-from wsi_ncmi.errors import InputError
-from wsi_ncmi.vision.options import NetworkOptions
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.vision.config import NetworkConfig
 
 __all__ = ["build_network", "feature_width"]
 
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d)
 
 
-def build_network(options: NetworkOptions) -> nn.Module:
+def build_network(options: NetworkConfig) -> nn.Module:
     """Builds the network that maps images (B, 3, H, W) to pooled features (B, E), with random weights.
 
     The small stem is the one that the ResNets of CIFAR have (3 × 3, stride 1, no pooling; He et al., arXiv
@@ -70,7 +70,7 @@ def feature_width(network: nn.Module, image_px: int) -> int:
     return int(features.shape[1])
 
 
-def _make_stem_small(network: nn.Module, options: NetworkOptions) -> None:
+def _make_stem_small(network: nn.Module, options: NetworkConfig) -> None:
     refusal = InputError(
         f"{options.name!r} has no convolutional stem that can be made small; set network.stem: original and, "
         "where it has them, network.arguments such as {img_size: 32, patch_size: 4}."

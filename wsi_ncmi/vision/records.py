@@ -12,17 +12,17 @@ from typing import Any
 
 import torch
 
-from wsi_ncmi.errors import InputError
-from wsi_ncmi.files import atomic_path, write_json
-from wsi_ncmi.losses import LossOptions
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.files import atomic_path, write_json
+from wsi_ncmi.core.provenance import collect_provenance
+from wsi_ncmi.losses import LossConfig
 from wsi_ncmi.losses.base import Criterion
 from wsi_ncmi.losses.ncmi import NCMILoss
-from wsi_ncmi.provenance import collect_provenance
 from wsi_ncmi.training.identity import first_difference
 from wsi_ncmi.training.resume import LAST, read_resume
+from wsi_ncmi.vision.config import ImageDataConfig, NetworkConfig, RecipeConfig
 from wsi_ncmi.vision.data.parts import ImageData
 from wsi_ncmi.vision.loop import CURVE_COLUMNS
-from wsi_ncmi.vision.options import ImageDataOptions, NetworkOptions, RecipeOptions
 from wsi_ncmi.vision.ranks import Ranks
 
 __all__ = [
@@ -53,10 +53,10 @@ class FinishedRun:
 def image_identity(
     images: ImageData,
     criterion: Criterion,
-    data: ImageDataOptions,
-    network: NetworkOptions,
-    loss: LossOptions,
-    recipe: RecipeOptions,
+    data: ImageDataConfig,
+    network: NetworkConfig,
+    loss: LossConfig,
+    recipe: RecipeConfig,
     *,
     seed: int,
     processes: int,

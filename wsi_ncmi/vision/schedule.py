@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-from wsi_ncmi.vision.options import RecipeOptions
+from wsi_ncmi.vision.config import RecipeConfig
 
 __all__ = ["rate_at"]
 
 
-def rate_at(step: int, steps_per_epoch: int, recipe: RecipeOptions) -> float:
+def rate_at(step: int, steps_per_epoch: int, recipe: RecipeConfig) -> float:
     """Rate of a step: linear warm-up, then steps or half a cosine.
 
     With ``step`` the rate is constant within an epoch and falls at the beginning of epoch ``milestone ·

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from tests.features.interchange import makers
-from wsi_ncmi.errors import InputError, JobStoppedError
+from wsi_ncmi.core.errors import InputError, JobStoppedError
+from wsi_ncmi.extraction.ledger import read_ledger
 from wsi_ncmi.features import open_features_file, verify_folder
 from wsi_ncmi.features.interchange import (
     ForeignFileError,
@@ -26,8 +27,7 @@ from wsi_ncmi.features.interchange import (
     writer_for,
 )
 from wsi_ncmi.features.interchange.npz import _member
-from wsi_ncmi.features.ledger import read_ledger
-from wsi_ncmi.jobs.conversion import ConversionRequest, convert
+from wsi_ncmi.workflows.conversion import ConversionRequest, convert
 
 
 def h5(path, **tables):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.features.interchange import makers
 from wsi_ncmi.features import open_features_file, verify_folder
 from wsi_ncmi.features.interchange import open_feature_set, writer_for
-from wsi_ncmi.jobs.conversion import ConversionRequest, convert
+from wsi_ncmi.workflows.conversion import ConversionRequest, convert
 
 IDS = ("TCGA-AA-0001.01A.svs-like", "plain", "empty")
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.features.stain import (
+    StainConfig,
     StainNormaliser,
-    StainOptions,
     fit_stain,
     sample_positions,
     stain_target,
@@ -30,7 +30,7 @@ SLIDE = tissue(CENTRES[0].haematoxylin, CENTRES[0].eosin)
 @pytest.mark.parametrize("method", METHODS)
 def test_two_centres_come_together(method):
     """The measured figure: mean colours of tissue of five centres, before and after."""
-    target = stain_target(StainOptions(method=method))
+    target = stain_target(StainConfig(method=method))
     before, after = [], []
     for i, centre in enumerate(CENTRES):
         strength = (1.5 * centre.haematoxylin_strength, centre.eosin_strength)
@@ -46,7 +46,7 @@ def test_two_centres_come_together(method):
 @settings(max_examples=30, deadline=None)
 @given(pixels=hnp.arrays(np.uint8, st.tuples(st.integers(0, 40), st.just(3))), cut=st.integers(0, 40))
 def test_a_colour_does_not_depend_on_its_company(method, pixels, cut):
-    normaliser = stain_target(StainOptions(method=method)).normaliser(SLIDE[None])
+    normaliser = stain_target(StainConfig(method=method)).normaliser(SLIDE[None])
     whole = normaliser.apply(pixels)
     assert whole.dtype == np.uint8
     parts = [normaliser.apply(part) for part in (pixels[:cut], pixels[cut:])]
@@ -57,7 +57,7 @@ def test_a_colour_does_not_depend_on_its_company(method, pixels, cut):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_shapes_types_and_memory_order(method):
-    normaliser = stain_target(StainOptions(method=method)).normaliser(SLIDE[None])
+    normaliser = stain_target(StainConfig(method=method)).normaliser(SLIDE[None])
     tiles = np.stack([SLIDE] * 3)
     kept = tiles.copy()
     out = normaliser.apply(tiles)
@@ -74,7 +74,7 @@ def test_shapes_types_and_memory_order(method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_normaliser_travels_and_names_itself(method):
-    normaliser = stain_target(StainOptions(method=method)).normaliser(SLIDE[None])
+    normaliser = stain_target(StainConfig(method=method)).normaliser(SLIDE[None])
     again = pickle.loads(pickle.dumps(normaliser))
     assert again.identity == normaliser.identity
     np.testing.assert_array_equal(again.apply(SLIDE), normaliser.apply(SLIDE))
@@ -117,12 +117,12 @@ def test_sampled_tiles_are_spread_and_distinct(n_tiles, wanted):
 
 
 def test_the_target_of_a_job(tmp_path):
-    assert stain_target(StainOptions()) is None
-    builtin = stain_target(StainOptions(method="macenko"))
+    assert stain_target(StainConfig()) is None
+    builtin = stain_target(StainConfig(method="macenko"))
     assert json.loads(builtin.identity)["target"] == "builtin"
     path = tmp_path / "reference.png"
     Image.fromarray(SLIDE).save(path)
-    own = stain_target(StainOptions(method="macenko", reference=path))
+    own = stain_target(StainConfig(method="macenko", reference=path))
     assert own.model == fit_stain(SLIDE, "macenko")
     told = json.loads(own.identity)
     assert told["target"].startswith("sha256:")
@@ -132,10 +132,10 @@ def test_the_target_of_a_job(tmp_path):
     assert sorted(told)[0] == "method"
     copy = tmp_path / "elsewhere.png"
     copy.write_bytes(path.read_bytes())
-    assert stain_target(StainOptions(method="macenko", reference=copy)) == own
+    assert stain_target(StainConfig(method="macenko", reference=copy)) == own
     identities = {own.identity, builtin.identity}
-    identities.add(stain_target(StainOptions(method="reinhard")).identity)
-    identities.add(stain_target(StainOptions(method="macenko", sample_tiles=8)).identity)
+    identities.add(stain_target(StainConfig(method="reinhard")).identity)
+    identities.add(stain_target(StainConfig(method="macenko", sample_tiles=8)).identity)
     assert len(identities) == 4
     change = own.normaliser(SLIDE[None]).apply(SLIDE).astype(int) - SLIDE
     assert np.abs(change).max() <= 2
@@ -145,18 +145,18 @@ def test_the_target_of_a_job(tmp_path):
 def test_faulty_references(tmp_path):
     path = tmp_path / "reference.png"
     with pytest.raises(InputError, match="given but no method"):
-        stain_target(StainOptions(reference=path))
+        stain_target(StainConfig(reference=path))
     with pytest.raises(InputError, match=r"reference\.png can't be read as an image"):
-        stain_target(StainOptions(method="macenko", reference=path))
+        stain_target(StainConfig(method="macenko", reference=path))
     path.write_text("no image")
     with pytest.raises(InputError, match="can't be read as an image"):
-        stain_target(StainOptions(method="macenko", reference=path))
+        stain_target(StainConfig(method="macenko", reference=path))
     Image.fromarray(np.full((64, 64, 3), 250, np.uint8)).save(path)
     with pytest.raises(InputError, match=r"can't be used: only 0 pixels .*; give an image of tissue"):
-        stain_target(StainOptions(method="macenko", reference=path))
+        stain_target(StainConfig(method="macenko", reference=path))
     Image.new("1", (20_000, 6_000)).save(path)
     with pytest.raises(InputError, match="20000 × 6000 pixels"):
-        stain_target(StainOptions(method="macenko", reference=path))
+        stain_target(StainConfig(method="macenko", reference=path))
 
 
 @pytest.mark.real_data
@@ -165,7 +165,7 @@ def test_real_tiles(real_data, method):
     """Real tiles as one slide come near the target; light pixels, cut at white, keep them from meeting it."""
     files = sorted((real_data / "tiles").rglob("*.jp*g"))[::60]
     tiles = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
-    target = stain_target(StainOptions(method=method))
+    target = stain_target(StainConfig(method=method))
     normaliser = target.normaliser(tiles)
     again = fit_stain(normaliser.apply(tiles), method)
     if method == "macenko":

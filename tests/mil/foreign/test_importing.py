@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.mil.peers import PeerClam, PeerDsmil, PeerTransMil
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.mil import BagBatch, import_checkpoint
 
 D = 5

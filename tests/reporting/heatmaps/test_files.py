@@ -13,7 +13,7 @@ import tifffile
 from PIL import Image
 
 from tests.reporting.heatmaps.tiles import values
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.reporting.heatmaps import (
     TileValues,
     draw_comparison,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import rankdata
 
 from tests.reporting.heatmaps.tiles import values
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.reporting.heatmaps import TileLayer, TileValues
 from wsi_ncmi.reporting.heatmaps.colours import COLOUR_TABLE, colours_of
 from wsi_ncmi.reporting.heatmaps.scales import scale_ticks, scale_title, scaled

@@ -15,7 +15,7 @@ import shapely
 from PIL import Image
 
 from tests.reporting.heatmaps.tiles import values
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.reporting.heatmaps.colours import colours_of
 from wsi_ncmi.reporting.heatmaps.scales import scaled
 from wsi_ncmi.reporting.viewer import Shape, ViewerContent, ViewerServer

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from wsi_ncmi.cohorts.labelled import Labelled, LabelledRow
 from wsi_ncmi.cohorts.table import Table
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 
 __all__ = ["read"]
 

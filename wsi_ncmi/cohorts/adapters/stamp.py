@@ -13,7 +13,7 @@ from pathlib import Path
 
 from wsi_ncmi.cohorts.labelled import Labelled, LabelledRow
 from wsi_ncmi.cohorts.table import Table, TableRow, read_table
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 
 __all__ = ["read"]
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.encoders.backends.base import Backend
 from wsi_ncmi.encoders.backends.exported import OnnxBackend, OpenVinoBackend
 from wsi_ncmi.encoders.backends.torch_module import FromPixels, TorchBackend
-from wsi_ncmi.errors import InputError
 
 __all__ = ["build_backend", "choose_device"]
 

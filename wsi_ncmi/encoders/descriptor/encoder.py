@@ -7,7 +7,9 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.encoders.base import Encoder
+from wsi_ncmi.encoders.config import EncoderConfig
 from wsi_ncmi.encoders.descriptor.nuclei import nuclear_measures, nuclear_measures_names
 from wsi_ncmi.encoders.descriptor.stain import (
     separate_stains,
@@ -24,9 +26,7 @@ from wsi_ncmi.encoders.descriptor.texture import (
     pattern_histogram,
     pattern_histogram_names,
 )
-from wsi_ncmi.encoders.options import EncoderOptions
 from wsi_ncmi.encoders.registry import EncoderFamily, encoder_family
-from wsi_ncmi.errors import InputError
 
 __all__ = ["MIN_TILE_PX", "DescriptorEncoder", "describe_tile", "descriptor_names"]
 
@@ -111,7 +111,7 @@ class _DescriptorFamily(EncoderFamily):
     def models(self) -> tuple[str, ...]:
         return ()
 
-    def load(self, model: str, options: EncoderOptions) -> Encoder:
+    def load(self, model: str, options: EncoderConfig) -> Encoder:
         if options.weights is not None:
             raise InputError(
                 f"The descriptor has no weights, but {options.weights.name} was given; leave --weights out "

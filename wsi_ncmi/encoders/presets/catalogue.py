@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.encoders.presets import bioptimus, histai, imagenet, kaiko, mahmood_lab, others, owkin, paige
 from wsi_ncmi.encoders.presets.preset import Preset
-from wsi_ncmi.errors import InputError
 
 __all__ = ["PRESETS", "find_preset", "near_presets"]
 

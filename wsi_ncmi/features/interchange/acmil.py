@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import h5py
 from numpy.typing import NDArray
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.features.interchange.bag import ForeignFileError, TileBag, TileFacts
 from wsi_ncmi.features.interchange.base import FeatureSet
 from wsi_ncmi.features.interchange.hdf5 import coords_of, opened, plain, table_of, whole_pixels

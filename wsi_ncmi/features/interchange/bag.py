@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.errors import SlideError
+from wsi_ncmi.core.errors import SlideError
 
 __all__ = ["ForeignFileError", "TileBag", "TileFacts", "grid_step"]
 

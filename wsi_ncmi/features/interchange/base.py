@@ -11,10 +11,10 @@ from typing import Any, ClassVar, Literal
 
 from numpy.typing import NDArray
 
+from wsi_ncmi.core.files import atomic_path
 from wsi_ncmi.features.interchange.bag import ForeignFileError, TileBag
 from wsi_ncmi.features.paths import remove_leftovers
 from wsi_ncmi.features.storage import storing
-from wsi_ncmi.files import atomic_path
 
 __all__ = ["FeatureSet", "FolderSet", "ImageWriter", "SetWriter", "Written", "bare_id", "conflict"]
 

@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.features.interchange.bag import ForeignFileError, TileBag, TileFacts
 from wsi_ncmi.features.interchange.base import FeatureSet, ImageWriter, bare_id
 from wsi_ncmi.features.interchange.hdf5 import coords_of, image_of, opened, plain, table_of, whole_pixels

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import h5py
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.features.interchange.base import FeatureSet, SetWriter
 
 __all__ = ["KINDS", "kind_of_folder", "open_feature_set", "resolve_folder", "writer_for"]

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.features.interchange.bag import ForeignFileError, TileBag, TileFacts, grid_step
 from wsi_ncmi.features.interchange.base import FolderSet, SetWriter, Written, conflict
 from wsi_ncmi.features.interchange.rounding import to_half

@@ -11,9 +11,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_ncmi.core.files import atomic_path
 from wsi_ncmi.features.paths import remove_leftovers
 from wsi_ncmi.features.storage import storing
-from wsi_ncmi.files import atomic_path
 
 __all__ = ["PackedColumns", "map_member", "write_packed"]
 

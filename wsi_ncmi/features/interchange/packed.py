@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.features.interchange.bag import TileBag, TileFacts
 from wsi_ncmi.features.interchange.base import FeatureSet
 from wsi_ncmi.features.interchange.npz import map_member

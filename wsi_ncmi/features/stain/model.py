@@ -11,7 +11,7 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.errors import SlideError
+from wsi_ncmi.core.errors import SlideError
 
 __all__ = ["ColourMap", "StainFitError", "StainModel"]
 

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.files import sha256_file
+from wsi_ncmi.features.stain.config import StainConfig
 from wsi_ncmi.features.stain.fitting import fit_stain, model_class
 from wsi_ncmi.features.stain.model import StainFitError, StainModel
 from wsi_ncmi.features.stain.normaliser import StainNormaliser
-from wsi_ncmi.features.stain.options import StainOptions
-from wsi_ncmi.files import sha256_file
 
 __all__ = ["StainTarget", "sample_positions", "stain_target"]
 
@@ -51,7 +51,7 @@ class StainTarget:
         return StainNormaliser(fit_stain(sample, self.model.method), self.model)
 
 
-def stain_target(options: StainOptions) -> StainTarget | None:
+def stain_target(options: StainConfig) -> StainTarget | None:
     """The target of a job; None where no normalisation is wanted.
 
     Raises:

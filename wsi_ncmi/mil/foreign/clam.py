@@ -10,9 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from wsi_ncmi.mil.config import ClamConfig, ModelConfig
 from wsi_ncmi.mil.foreign.reading import Tensors
 from wsi_ncmi.mil.foreign.translation import Translation
-from wsi_ncmi.mil.options import ClamOptions, ModelOptions
 
 __all__ = ["looks_like_clam", "translate_clam"]
 
@@ -53,9 +53,9 @@ def translate_clam(tensors: Tensors) -> Translation:
     state["instances.weight"] = torch.cat([weight for weight, _ in instances])
     state["instances.bias"] = torch.cat([bias for _, bias in instances])
     tensors.finish()
-    options = ModelOptions(
+    options = ModelConfig(
         name="clam_mb" if multiple else "clam_sb", hidden=hidden, attention=width,
-        clam=ClamOptions(gated=gated),
+        clam=ClamConfig(gated=gated),
     )  # fmt: skip
     return Translation(options, in_features, classes, state, head)
 

@@ -11,9 +11,9 @@ from typing import Literal
 
 from torch import Tensor
 
+from wsi_ncmi.mil.config import DsmilConfig, ModelConfig
 from wsi_ncmi.mil.foreign.reading import Tensors
 from wsi_ncmi.mil.foreign.translation import Translation
-from wsi_ncmi.mil.options import DsmilOptions, ModelOptions
 
 __all__ = ["looks_like_dsmil", "translate_dsmil"]
 
@@ -55,12 +55,12 @@ def translate_dsmil(tensors: Tensors, value: Literal["linear", "relu"] | None = 
     }
     tensors.finish()
     kind = value or ("relu" if nonlinear else "linear")
-    options = DsmilOptions(
+    options = DsmilConfig(
         query="nonlinear" if nonlinear else "linear",
         query_width=len(state["query.0.bias"]),
         value=kind if valued else "identity",
     )
-    return Translation(ModelOptions(name="dsmil", dsmil=options), width, classes, state, head)
+    return Translation(ModelConfig(name="dsmil", dsmil=options), width, classes, state, head)
 
 
 def _linear(tensors: Tensors, theirs: str, ours: str, rows: int | None, columns: int) -> dict[str, Tensor]:

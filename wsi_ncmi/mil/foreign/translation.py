@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from wsi_ncmi.mil.options import ModelOptions
+from wsi_ncmi.mil.config import ModelConfig
 
 __all__ = ["Translation"]
 
@@ -24,7 +24,7 @@ class Translation:
         head: State of the linear head on the embedding: ``weight`` (C, E) and ``bias`` (C,).
     """
 
-    options: ModelOptions
+    options: ModelConfig
     in_features: int
     num_classes: int
     aggregator: Mapping[str, Tensor]

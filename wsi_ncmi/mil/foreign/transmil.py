@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from wsi_ncmi.mil.config import ModelConfig, TransMilConfig
 from wsi_ncmi.mil.foreign.reading import Tensors
 from wsi_ncmi.mil.foreign.translation import Translation
-from wsi_ncmi.mil.options import ModelOptions, TransMilOptions
 
 __all__ = ["looks_like_transmil", "translate_transmil"]
 
@@ -60,7 +60,7 @@ def translate_transmil(tensors: Tensors) -> Translation:
     tensors.finish()
     assert heads is not None
     assert kernel is not None
-    options = ModelOptions(
-        name="transmil", hidden=width, transmil=TransMilOptions(heads=heads, residual_kernel=kernel)
+    options = ModelConfig(
+        name="transmil", hidden=width, transmil=TransMilConfig(heads=heads, residual_kernel=kernel)
     )
     return Translation(options, projection.shape[1], len(weight), state, head)

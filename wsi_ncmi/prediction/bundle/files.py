@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.prediction.bundle.layout import MANIFEST, MOST_BYTES, SUMS, is_known_name
 
 __all__ = ["read_files", "sums_of"]

@@ -11,7 +11,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.prediction.bundle.files import read_files
 from wsi_ncmi.prediction.bundle.layout import MANIFEST, MEMBERS, REFERENCE, SCHEMA
 from wsi_ncmi.prediction.bundle.model import ModelBundle

@@ -14,8 +14,8 @@ from typing import Any
 from safetensors.numpy import save as save_arrays
 
 from wsi_ncmi import __version__
-from wsi_ncmi.errors import InputError
-from wsi_ncmi.files import TEMPORARY_SUFFIX, atomic_path
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.files import TEMPORARY_SUFFIX, atomic_path
 from wsi_ncmi.prediction.bundle.files import sums_of
 from wsi_ncmi.prediction.bundle.layout import CARD, MANIFEST, MEMBERS, REFERENCE, SCHEMA, SUMS
 from wsi_ncmi.prediction.bundle.model import ModelBundle

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsi_ncmi.files import write_text
+from wsi_ncmi.core.files import write_text
 from wsi_ncmi.prediction.answer import ABSTAIN, SlideAnswer
 from wsi_ncmi.prediction.bundle.model import ModelBundle
 from wsi_ncmi.prediction.pages.rendering import data_uri, render

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsi_ncmi.files import write_text
+from wsi_ncmi.core.files import write_text
 from wsi_ncmi.prediction.answer import SlideAnswer
 from wsi_ncmi.prediction.bundle.model import ModelBundle
 from wsi_ncmi.prediction.pages.rendering import data_uri, render

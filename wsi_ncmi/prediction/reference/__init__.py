@@ -1,9 +1,5 @@
 """What the training slides looked like, so that slides unlike them can be told."""
 
-from __future__ import annotations
+import lazy_loader
 
-from wsi_ncmi.prediction.reference.fitting import SlideSample, fit_reference
-from wsi_ncmi.prediction.reference.flags import Flag, SlideFacts
-from wsi_ncmi.prediction.reference.reference import Reference
-
-__all__ = ["Flag", "Reference", "SlideFacts", "SlideSample", "fit_reference"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

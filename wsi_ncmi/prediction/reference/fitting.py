@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.prediction.reference.flags import SlideFacts
 from wsi_ncmi.prediction.reference.gaussian import GaussianModel
 from wsi_ncmi.prediction.reference.reference import Bounds, Reference

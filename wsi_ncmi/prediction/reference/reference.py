@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.prediction.reference.flags import Flag, SlideFacts
 from wsi_ncmi.prediction.reference.gaussian import GaussianModel
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.errors import SlideReadError
+from wsi_ncmi.core.errors import SlideReadError
 from wsi_ncmi.reporting.heatmaps.colours import colours_of
 from wsi_ncmi.reporting.heatmaps.scales import scaled
 from wsi_ncmi.reporting.heatmaps.values import TileLayer, TileValues

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wsi_ncmi.files import atomic_path
+from wsi_ncmi.core.files import atomic_path
 from wsi_ncmi.reporting.heatmaps.colours import colours_of
 from wsi_ncmi.reporting.heatmaps.scales import scaled
 from wsi_ncmi.reporting.heatmaps.values import TileValues

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.errors import InputError
-from wsi_ncmi.files import atomic_path
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.files import atomic_path
 from wsi_ncmi.reporting.heatmaps.colours import colours_of
 from wsi_ncmi.reporting.heatmaps.raster import rasterise
 from wsi_ncmi.reporting.heatmaps.scales import scale_title, scaled

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.reporting.heatmaps.values import TileLayer
 
 __all__ = ["SCALES", "check_scale", "scale_ticks", "scale_title", "scaled"]

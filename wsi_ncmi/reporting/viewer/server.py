@@ -22,8 +22,8 @@ from importlib import resources
 from socketserver import TCPServer
 from typing import Any
 
-from wsi_ncmi.closing import Closing
-from wsi_ncmi.errors import InputError, SlideError
+from wsi_ncmi.core.closing import Closing
+from wsi_ncmi.core.errors import InputError, SlideError
 from wsi_ncmi.reporting.heatmaps.colours import colours_of
 from wsi_ncmi.reporting.heatmaps.raster import rasterise
 from wsi_ncmi.reporting.heatmaps.scales import SCALES, scaled

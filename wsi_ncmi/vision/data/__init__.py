@@ -1,8 +1,5 @@
 """Image sets: CIFAR as published, arrays, mosaics, image folders and WebDataset shards."""
 
-from __future__ import annotations
+import lazy_loader
 
-from wsi_ncmi.vision.data.opening import open_images
-from wsi_ncmi.vision.data.parts import ArrayPart, ImageData, ImagePart, PicturePart
-
-__all__ = ["ArrayPart", "ImageData", "ImagePart", "PicturePart", "open_images"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

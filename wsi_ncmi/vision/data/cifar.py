@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.vision.data.parts import ArrayPart
 
 __all__ = ["is_cifar", "read_cifar"]

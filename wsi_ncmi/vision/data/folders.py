@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.vision.data.parts import PicturePart
 
 __all__ = ["PICTURE_SUFFIXES", "is_folders", "read_folders"]

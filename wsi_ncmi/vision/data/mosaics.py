@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.vision.data.parts import ArrayPart
 
 __all__ = ["is_mosaics", "read_mosaics"]

@@ -7,20 +7,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.training.seeding import derive_seed
+from wsi_ncmi.vision.config import ImageDataConfig
 from wsi_ncmi.vision.data.arrays import read_npz
 from wsi_ncmi.vision.data.cifar import is_cifar, read_cifar
 from wsi_ncmi.vision.data.folders import is_folders, read_folders
 from wsi_ncmi.vision.data.mosaics import is_mosaics, read_mosaics
 from wsi_ncmi.vision.data.parts import ArrayPart, ImageData, ImagePart, PicturePart
 from wsi_ncmi.vision.data.shards import is_shards, read_shards
-from wsi_ncmi.vision.options import ImageDataOptions
 
 __all__ = ["open_images"]
 
 
-def open_images(options: ImageDataOptions) -> ImageData:
+def open_images(options: ImageDataConfig) -> ImageData:
     """Opens the image set.
 
     What is drawn (``images_per_class``, ``validation``) depends on the options alone, not on a run's seed:
@@ -63,7 +63,7 @@ def _read(path: Path) -> tuple[tuple[str, ...], ImagePart, ImagePart]:
     )
 
 
-def _chosen(classes: tuple[str, ...], options: ImageDataOptions) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+def _chosen(classes: tuple[str, ...], options: ImageDataConfig) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     """The wanted classes and, for every class of the set, its new index (−1 = left out)."""
     wanted = options.classes
     if wanted is None:
@@ -93,7 +93,7 @@ def _of_classes(part: ImagePart, index: NDArray[np.int64]) -> ImagePart:
     return PicturePart(taken.names, y[rows], taken.read, taken.rows)
 
 
-def _drawn(y: NDArray[np.int64], options: ImageDataOptions) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _drawn(y: NDArray[np.int64], options: ImageDataConfig) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows of training and of validation, each sorted."""
     generator = np.random.default_rng(derive_seed(0, "images"))
     rows, held_out = [], []

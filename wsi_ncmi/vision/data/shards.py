@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from wsi_ncmi.errors import InputError
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.vision.data.folders import PICTURE_SUFFIXES
 from wsi_ncmi.vision.data.parts import PicturePart
 

@@ -1,0 +1,9 @@
+"""The study of the losses: cohorts × regimes × losses × folds × seeds, resumable, with its statistics."""
+
+from __future__ import annotations
+
+from research.loss_study.job import StudyRequest, run_study
+from research.loss_study.plan import STAGES
+from research.loss_study.stages import study_stage
+
+__all__ = ["STAGES", "StudyRequest", "run_study", "study_stage"]

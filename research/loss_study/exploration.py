@@ -1,0 +1,96 @@
+"""Forms of NCMI that were tried on inner folds before the default was fixed; kept for repetition."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from research.loss_study.grid import Setting
+from wsi_ncmi.losses import LossConfig
+
+__all__ = ["ablation_settings", "exploration_settings", "sensitivity_settings"]
+
+
+def _ncmi(name: str, rate: float = 5e-4, **values: Any) -> Setting:
+    return Setting(
+        loss="ncmi", name=name, options=LossConfig(name="ncmi", **values), learning_rate=rate
+    )  # fmt: skip
+
+
+def _rival(loss: str, name: str, rate: float = 5e-4, **values: Any) -> Setting:
+    return Setting(loss=loss, name=name, options=LossConfig(name=loss, **values), learning_rate=rate)
+
+
+def exploration_settings() -> tuple[Setting, ...]:
+    """References, then forms that differ from one another in one choice."""
+    even: dict[str, Any] = {"decision_balance": 1.0}
+    reverse: dict[str, Any] = {"preset": "log_reverse"}
+    return (
+        _rival("ce", "reference"),
+        _rival("weighted_ce", "reference"),
+        _rival("label_smoothing", "0.2", label_smoothing=0.2),
+        _ncmi("reverse q=0", **reverse),
+        _ncmi("reverse q=0.5", **reverse, power=0.5),
+        _ncmi("reverse q=0.8", **reverse, power=0.8),
+        _ncmi("reverse q=0 even", **reverse, **even),
+        _ncmi("reverse q=0.5 shift=1 even", **reverse, **even, power=0.5, prior_shift=1.0),
+        _ncmi("reverse q=0.8 shift=1 even", **reverse, **even, power=0.8, prior_shift=1.0),
+        _ncmi("reverse q=0.5 balance=1 even", **reverse, **even, power=0.5, balance=1.0),
+        _ncmi("ratio q=-1", preset="ratio", temperature=1.0),
+        _ncmi("ratio q=0", preset="ratio", temperature=1.0, power=0.0),
+        _ncmi("ratio q=1", preset="ratio", temperature=1.0, power=1.0),
+        _ncmi("forward tau=1", preset="log"),
+        _ncmi("forward tau=2.5", preset="log", tau=2.5),
+        _ncmi("pairwise running means", preset="ratio", temperature=1.0, ratio="batch",
+              separation="pairwise", code_words="means", means_update="running", means_momentum=0.99),
+        _ncmi("reverse simplex q=0.5", **reverse, power=0.5, code_words="simplex"),
+        # Second round: is it the loss, or only that its scores grow faster at one rate?
+        _rival("ce", "lr=1e-3", 1e-3),
+        _rival("ce", "lr=2e-3", 2e-3),
+        _rival("label_smoothing", "0.2 lr=2e-3", 2e-3, label_smoothing=0.2),
+        _ncmi("reverse q=0.8 lr=1e-3", 1e-3, **reverse, power=0.8),
+        _ncmi("reverse q=0.8 lr=2.5e-4", 2.5e-4, **reverse, power=0.8),
+        _ncmi("reverse q=0.5 T=2", **reverse, power=0.5, temperature=2.0),
+        _ncmi("ratio q=0.5", preset="ratio", temperature=1.0, power=0.5),
+        _ncmi("ratio q=0.5 T=2", preset="ratio", temperature=2.0, power=0.5),
+        _ncmi("ratio q=0.5 even", preset="ratio", temperature=1.0, power=0.5, **even),
+    )  # fmt: skip
+
+
+def sensitivity_settings() -> tuple[Setting, ...]:
+    """The default with one of temperature, symbols and q changed at a time."""
+    return (
+        *(_ncmi(f"T={t:g}", temperature=t) for t in (0.1, 0.25, 0.5, 1.0, 2.0, 4.0)),
+        *(_ncmi(f"m={m}", symbols=m) for m in (4, 8, 16, 32, 64)),
+        *(_ncmi(f"q={q:g}", power=q) for q in (-0.5, 0.0, 0.15, 0.3, 0.6, 1.0)),
+    )
+
+
+def ablation_settings() -> tuple[Setting, ...]:
+    """The default with one part replaced or left out at a time, and the other ratios."""
+    means: dict[str, Any] = {"code_words": "means"}
+    level: dict[str, Any] = {"temperature": 1.0, "power": 0.3, "decision_balance": 0.75}
+    return (
+        _ncmi("default"),
+        _ncmi("map: softmax", symbol_map="softmax"),
+        _ncmi("temperature: tau=1", tau=1.0),
+        _ncmi("centring", centring=True),
+        _ncmi("normalisation: l2", normalise="l2", temperature=0.2),
+        _ncmi("code words: simplex", code_words="simplex"),
+        _ncmi("code words: identity", code_words="identity"),
+        _ncmi("code words: learned", code_words="learned"),
+        _ncmi("alternating: epoch passes", **means, means_update="epoch"),
+        _ncmi("alternating: running means", **means, means_update="running"),
+        _ncmi("alternating: memory bank", **means, means_update="bank"),
+        _ncmi("direction: KL(p|s)", direction="sample_to_code"),
+        _ncmi("ratio: sample", preset="ratio", **level),
+        _ncmi("ratio: batch, centroid", preset="ratio", ratio="batch", **level),
+        _ncmi("ratio: batch, pairwise, running means", preset="ratio", ratio="batch", separation="pairwise",
+              **means, means_update="running", **level),
+        _ncmi("paper", preset="paper"),
+        _ncmi("decision: prior kept", decision_balance=0.0),
+        _ncmi("decision: ridge 1", ridge=1.0),
+        _ncmi("prior shift 0.5", prior_shift=0.5),
+        _ncmi("class weights 0.5", balance=0.5),
+        Setting(loss="ncmi", name="sampler: class-balanced", options=LossConfig(name="ncmi"),
+                sampler="class_balanced"),
+    )  # fmt: skip

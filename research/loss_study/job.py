@@ -1,0 +1,162 @@
+"""The study as a job: runs what the table lacks, as long as it is given time for."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from research.loss_study.grid import GRID, Setting, describe_grid
+from research.loss_study.plan import KEY, STAGES, StudyRun, plan_study
+from research.loss_study.regimes import REGIMES
+from wsi_ncmi.core.errors import InputError, WsiNcmiError
+from wsi_ncmi.core.files import ensure_folder, write_json
+from wsi_ncmi.core.progress import NullProgress, ProgressReporter
+from wsi_ncmi.mil import ModelConfig
+from wsi_ncmi.parallel.pool import Outcome, run_in_processes
+from wsi_ncmi.training import TrainingConfig
+from wsi_ncmi.workflows.result import JobResult
+
+__all__ = ["StudyRequest", "run_study"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyRequest:
+    """What to run.
+
+    Attributes:
+        features: Cohort name → packed features with labels.
+        out: Folder of the table, ``<stage>.csv``, and of what it means, ``<stage>.json``.
+        stage: ``explore`` and ``tune`` score on inner folds, ``confirm`` on the test folds.
+        settings: Settings to run; default the grid's.
+        regimes: Names of regimes.
+        folds: Positions of folds.
+        seeds: Seeds.
+        model: Aggregator.
+        training: What all runs share; ``epochs`` is that of the full regime, others are scaled with it.
+        workers: Processes.
+        minutes: Time after which no further run is begun; None = all.
+    """
+
+    features: Mapping[str, Path]
+    out: Path
+    stage: str = "tune"
+    settings: Sequence[Setting] = field(default_factory=lambda: [s for of in GRID.values() for s in of])
+    regimes: Sequence[str] = tuple(REGIMES)
+    folds: Sequence[int] = (0, 1, 2, 3, 4)
+    seeds: Sequence[int] = (0,)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    workers: int = 1
+    minutes: float | None = None
+
+
+def run_study(request: StudyRequest, progress: ProgressReporter | None = None) -> JobResult:
+    """Runs what is missing in the table; stop it at any time and call it again.
+
+    Returns:
+        ``table`` and ``description``; a failure for each run without result, and a note where runs are left.
+
+    Raises:
+        InputError: Unknown stage or regime, missing features, or a table made with other settings.
+    """
+    # Imported here: it loads torch.
+    from research.loss_study.run import COLUMNS
+    from research.loss_study.table import StudyTable
+
+    if request.stage not in STAGES:
+        raise InputError(f"There is no stage {request.stage!r}; choose one of {', '.join(STAGES)}.")
+    unknown = [name for name in request.regimes if name not in REGIMES]
+    if unknown:
+        raise InputError(f"There is no regime {unknown[0]!r}; choose among {', '.join(REGIMES)}.")
+    for path in request.features.values():
+        if not path.is_file():
+            raise InputError(f"The features {path} do not exist; name a packed .npz file of each cohort.")
+    ensure_folder(request.out)
+    description = request.out / f"{request.stage}.json"
+    _describe(request, description)
+    table = StudyTable(request.out / f"{request.stage}.csv", KEY, COLUMNS)
+    runs = plan_study(
+        request.stage, list(request.features), [REGIMES[name] for name in request.regimes], request.settings,
+        request.folds, request.seeds,
+    )  # fmt: skip
+    todo = [run for run in runs if run.key not in table.done]
+    failures = _run(todo, request, table.append, progress or NullProgress())
+    left = sum(run.key not in table.done for run in todo) - len(failures)
+    notes = (f"{left} of {len(runs)} runs are left; the same command goes on.",) if left else ()
+    return JobResult({"table": table.path, "description": description}, tuple(failures), notes)
+
+
+def _describe(request: StudyRequest, path: Path) -> None:
+    """Writes what every run of the table shares; what was written before must be the same."""
+    content = {
+        "model": asdict(request.model),
+        "training": request.training.identity(),
+        "regimes": {name: asdict(regime) for name, regime in REGIMES.items()},
+        "settings": {},
+    }
+    settings: dict[str, Any] = {
+        f"{item['loss']} | {item['name']}": item for item in describe_grid(request.settings)
+    }
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        old = before.pop("settings")
+        wanted = json.loads(json.dumps({k: v for k, v in content.items() if k != "settings"}))
+        changed = [name for name in wanted if before.get(name) != wanted[name]]
+        changed += [n for n, v in settings.items() if n in old and old[n] != json.loads(json.dumps(v))]
+        if changed:
+            raise InputError(
+                f"{path} was written for other settings ({changed[0]} differs); choose another output folder."
+            )
+        settings = {**old, **settings}
+    write_json(path, {**content, "settings": settings})
+
+
+def _setup(features: Mapping[str, Path], model: ModelConfig, training: TrainingConfig) -> Any:
+    from research.loss_study.run import StudyWork
+
+    return StudyWork(features, model, training)
+
+
+def _run(
+    todo: Sequence[StudyRun],
+    request: StudyRequest,
+    append: Callable[[Mapping[str, Any]], None],
+    progress: ProgressReporter,
+) -> list[str]:
+    if not todo:
+        return []
+    until = None if request.minutes is None else time.monotonic() + 60 * request.minutes
+    setup = partial(_setup, dict(request.features), request.model, request.training)
+    failures: list[str] = []
+    with progress.task("study", total=len(todo), unit="runs") as task:
+        outcomes = _outcomes(todo, setup, request.workers)
+        for outcome in outcomes:
+            run = todo[outcome.index]
+            if outcome.problem:
+                failures.append(f"{' / '.join(run.key)}: {outcome.problem}")
+            else:
+                append(outcome.result)
+            task.advance(1, " / ".join(run.key[1:]))
+            if until is not None and time.monotonic() > until:
+                outcomes.close()
+                break
+    return failures
+
+
+def _outcomes(
+    todo: Sequence[StudyRun], setup: Callable[[], Any], workers: int
+) -> Generator[Outcome, None, None]:
+    if workers > 1:
+        yield from run_in_processes(todo, setup, workers=workers, on_news=lambda *_: None)
+        return
+    work = setup()
+    for index, run in enumerate(todo):
+        try:
+            yield Outcome(index, work(run, lambda _: None))
+        except WsiNcmiError as error:
+            yield Outcome(index, problem=str(error))

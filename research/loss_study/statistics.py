@@ -1,0 +1,209 @@
+"""NCMI against the strongest rival: intervals from drawing patients and seeds, over all regimes jointly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from research.loss_study.grid import ABLATIONS
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.metrics.comparison import corrected_resampled_t_test
+from wsi_ncmi.metrics.confusion import confusion_metrics
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from research.loss_study.run import StudyCohort
+
+__all__ = ["Cells", "compare_with_rivals"]
+
+_TIE = 1e-12
+_REPLICATES = 2000
+_Floats = NDArray[np.float64]
+
+
+class Cells:
+    """The predictions of a stage as confusion counts per patient: loss × cohort × regime × seed.
+
+    Args:
+        table: Rows of the study's table.
+        cohorts: Labels and folds.
+        stage: ``confirm`` reads the outer folds, the others the inner ones.
+
+    Attributes:
+        keys: (loss, setting) of the table, sorted.
+        conditions: (cohort, regime) in the table's order.
+        seeds: Seeds of the table, sorted.
+    """
+
+    def __init__(self, table: pd.DataFrame, cohorts: Mapping[str, StudyCohort], stage: str) -> None:
+        self.keys = sorted({(str(a), str(b)) for a, b in table[["loss", "setting"]].to_numpy()})
+        pairs = table[["cohort", "regime"]].drop_duplicates().to_numpy()
+        self.conditions: list[tuple[str, str]] = [(str(a), str(b)) for a, b in pairs]
+        self.seeds = sorted(int(seed) for seed in table["seed"].unique())
+        self.table = table
+        self.patients = {
+            name: sorted({row.case_id for row in data.cohort.rows}) for name, data in cohorts.items()
+        }
+        self._counts: dict[tuple[str, str, str, str, int], _Floats] = {}
+        place = {name: {case: i for i, case in enumerate(of)} for name, of in self.patients.items()}
+        for row in cast("Iterable[Any]", table.itertuples(index=False)):
+            data = cohorts[str(row.cohort)]
+            splits = data.outer if stage == "confirm" else data.inner
+            slide_ids = splits.folds[row.fold].test
+            digits = str(row.predicted)
+            if len(digits) != len(slide_ids):
+                raise InputError(
+                    f"A run on {row.cohort}, fold {row.fold} has {len(digits)} predictions for "
+                    f"{len(slide_ids)} slides; the study was made with other features."
+                )
+            rows, index = data.cohort.by_slide, data.cohort.class_index
+            c = len(index)
+            key = (str(row.loss), str(row.setting), str(row.cohort), str(row.regime), row.seed)
+            counts = self._counts.setdefault(key, np.zeros((len(place[str(row.cohort)]), c * c)))
+            patient = np.array([place[str(row.cohort)][rows[s].case_id] for s in slide_ids])
+            cell = np.array([index[rows[s].label] * c for s in slide_ids]) + np.array(
+                list(digits), dtype=np.int64
+            )
+            np.add.at(counts, (patient, cell), 1.0)
+
+    def counts(self, loss: str, setting: str, cohort: str, regime: str, seed: int) -> _Floats:
+        """Confusion counts of one seed, all folds pooled, (patients, C²).
+
+        Raises:
+            InputError: The seed was not run in this cell.
+        """
+        found = self._counts.get((loss, setting, cohort, regime, seed))
+        if found is None:
+            raise InputError(
+                f"The study lacks {loss} / {setting} on {cohort}, {regime}, seed {seed}; go on with it."
+            )
+        return found
+
+    def macro_f1(self, loss: str, setting: str, cohort: str, regime: str) -> float:
+        """Pooled out-of-fold macro-F1, mean over the seeds that were run."""
+        found = [
+            _macro_f1(counts.sum(axis=0, keepdims=True))[0]
+            for key, counts in self._counts.items()
+            if key[:4] == (loss, setting, cohort, regime)
+        ]
+        return float(np.mean(found))
+
+
+def compare_with_rivals(
+    cells: Cells, generator: np.random.Generator, headline: str = "ncmi", replicates: int = _REPLICATES
+) -> dict[str, Any]:
+    """The comparison that the protocol names.
+
+    The strongest rival is the loss with the highest mean over all cells; ``ABLATIONS`` are none. A replicate
+    draws the patients of each cohort and the seeds, with replacement and the same for all losses and regimes;
+    the difference in each cell and its mean over cells come from the same replicate.
+
+    Args:
+        cells: Predictions, one setting a loss.
+        generator: Source of the draws.
+        headline: The loss that is compared with the others.
+        replicates: How many.
+
+    Raises:
+        InputError: The headline is missing, a loss has several settings, or runs are missing.
+    """
+    setting = dict(cells.keys)
+    if len(setting) != len(cells.keys) or headline not in setting:
+        raise InputError(f"The comparison needs {headline!r} and one setting a loss.")
+    point = {loss: _values(cells, loss, setting[loss], {}, cells.seeds) for loss in setting}
+    means = {loss: float(np.mean(list(of.values()))) for loss, of in point.items()}
+    others = sorted((loss for loss in setting if loss != headline), key=lambda loss: -means[loss])
+    rivals = [loss for loss in others if loss not in ABLATIONS]
+    drawn: dict[str, list[dict[tuple[str, str], float]]] = {loss: [] for loss in setting}
+    for _ in range(replicates):
+        weights = {
+            name: np.bincount(generator.integers(0, len(of), len(of)), minlength=len(of)).astype(float)
+            for name, of in cells.patients.items()
+        }
+        seeds = generator.choice(cells.seeds, size=len(cells.seeds)).tolist()
+        for loss in setting:
+            drawn[loss].append(_values(cells, loss, setting[loss], weights, seeds))
+    return {
+        "headline": headline,
+        "strongest_rival": rivals[0] if rivals else None,
+        "seeds": cells.seeds,
+        "replicates": replicates,
+        "mean_over_cells": {loss: means[loss] for loss in sorted(means, key=lambda loss: -means[loss])},
+        "differences": {
+            rival: _difference(cells, headline, rival, setting, point, drawn) for rival in others
+        },
+    }
+
+
+def _values(
+    cells: Cells, loss: str, setting: str, weights: Mapping[str, _Floats], seeds: list[int]
+) -> dict[tuple[str, str], float]:
+    found = {}
+    for cohort, regime in cells.conditions:
+        by_seed = {}
+        for seed in set(seeds):
+            counts = cells.counts(loss, setting, cohort, regime, seed)
+            sums = weights[cohort] @ counts if weights else counts.sum(axis=0)
+            by_seed[seed] = float(_macro_f1(sums[None])[0])
+        found[cohort, regime] = float(np.mean([by_seed[seed] for seed in seeds]))
+    return found
+
+
+def _difference(
+    cells: Cells,
+    headline: str,
+    rival: str,
+    setting: Mapping[str, str],
+    point: Mapping[str, Mapping[tuple[str, str], float]],
+    drawn: Mapping[str, list[dict[tuple[str, str], float]]],
+) -> dict[str, Any]:
+    from scipy.stats import wilcoxon
+
+    by_cell, regimes = {}, sorted({regime for _, regime in cells.conditions})
+    replicated = {
+        cell: np.array([a[cell] - b[cell] for a, b in zip(drawn[headline], drawn[rival], strict=True)])
+        for cell in cells.conditions
+    }
+    for cell in cells.conditions:
+        by_cell["/".join(cell)] = _interval(point[headline][cell] - point[rival][cell], replicated[cell])
+    by_regime = {}
+    for regime in regimes:
+        of = [cell for cell in cells.conditions if cell[1] == regime]
+        value = float(np.mean([point[headline][cell] - point[rival][cell] for cell in of]))
+        by_regime[regime] = _interval(value, np.mean([replicated[cell] for cell in of], axis=0))
+    overall = float(np.mean([point[headline][c] - point[rival][c] for c in cells.conditions]))
+    table = cells.table.set_index(["cohort", "regime", "fold", "seed"])
+    a = table[(table["loss"] == headline) & (table["setting"] == setting[headline])]["macro_f1"]
+    b = table[(table["loss"] == rival) & (table["setting"] == setting[rival])]["macro_f1"]
+    runs = (a - b).dropna().to_numpy(dtype=np.float64)
+    t, p = corrected_resampled_t_test(runs, 0.25)
+    return {
+        "mean": _interval(overall, np.mean(list(replicated.values()), axis=0)),
+        "by_regime": by_regime,
+        "by_cell": by_cell,
+        "runs": {
+            "wins": int((runs > _TIE).sum()), "ties": int((np.abs(runs) <= _TIE).sum()),
+            "losses": int((runs < -_TIE).sum()), "corrected_t": _number(t), "corrected_p": _number(p),
+            "wilcoxon_p": _number(float(wilcoxon(runs).pvalue)) if (np.abs(runs) > _TIE).any() else None,
+        },
+    }  # fmt: skip
+
+
+def _interval(value: float, replicated: _Floats) -> dict[str, float | None]:
+    if len(replicated) == 0:
+        return {"value": value, "ci_low": None, "ci_high": None}
+    low, high = np.quantile(replicated, [0.025, 0.975])
+    return {"value": value, "ci_low": float(low), "ci_high": float(high)}
+
+
+def _number(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
+def _macro_f1(sums: _Floats) -> _Floats:
+    c = round(sums.shape[1] ** 0.5)
+    return np.asarray(confusion_metrics(sums.reshape(-1, c, c))["macro_f1"], dtype=np.float64)

@@ -1,0 +1,77 @@
+"""The YAML configuration: unknown keys, wrong values, overrides, shipped files, round trip."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.workflows.config_file import config_yaml, find_config, load_config, shipped_configs
+
+
+@pytest.mark.parametrize("name", sorted(shipped_configs()))
+def test_shipped_configurations_are_valid(name: str) -> None:
+    config = load_config(name)
+    assert config.losses[0].name == "ncmi"
+    assert config.name
+
+
+def test_the_shipped_cohorts_are_there() -> None:
+    assert set(shipped_configs()) >= {
+        "demo", "camelyon16", "camelyon17", "bracs", "bracs3", "tcga_nsclc", "tcga_rcc", "tcga_brca", "clam", "stamp", "slideflow",
+    }  # fmt: skip
+
+
+def test_an_unknown_key_names_the_nearest_one(tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text("training: {epoch: 5}\n")
+    with pytest.raises(InputError, match=r"Unknown key 'training\.epoch'.*job\.yaml.*'epochs'"):
+        load_config(path)
+    path.write_text("grids: {mpp: 1}\n")
+    with pytest.raises(InputError, match=r"Unknown key 'grids'.*'grid'"):
+        load_config(path)
+
+
+def test_a_key_like_no_other_lists_the_valid_ones() -> None:
+    with pytest.raises(InputError, match=r"valid are .*mpp.*tile_px"):
+        load_config(None, ["grid.zzzzz=1"])
+
+
+def test_a_wrong_value_names_key_and_value() -> None:
+    with pytest.raises(InputError, match=r"'grid\.tile_px'.*'many'"):
+        load_config(None, ["grid.tile_px=many"])
+    with pytest.raises(InputError, match=r"overlap_px \(300\) must be smaller"):
+        load_config(None, ["grid.overlap_px=300"])
+
+
+def test_overrides_reach_into_lists_and_come_last() -> None:
+    config = load_config(None, ["losses.0.temperature=2", "seeds=4"], {"losses": ["ncmi", "ce"], "seeds": 9})
+    assert config.losses[0].temperature == 2
+    assert [loss.name for loss in config.losses] == ["ncmi", "ce"]
+    assert config.seeds == 4
+
+
+@pytest.mark.parametrize("override", ["seeds", "=3", "losses.7.name=ce", "seeds.x=1", "grid=[1"])
+def test_a_malformed_override_is_one_sentence(override: str) -> None:
+    with pytest.raises(InputError, match=r"--set|'grid'|valid"):
+        load_config("demo", [override])
+
+
+def test_flags_that_were_not_given_leave_the_file_alone() -> None:
+    assert load_config("demo", (), {"grid": {"mpp": None}, "seeds": None}).grid.mpp == 0.5
+
+
+def test_files_that_are_no_configuration(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="one of bracs"):
+        find_config(tmp_path / "nothing.yaml")
+    for text in ("- 1\n- 2\n", "a: [", "1: 2\n"):
+        (tmp_path / "bad.yaml").write_text(text)
+        with pytest.raises(InputError, match=r"bad\.yaml"):
+            load_config(tmp_path / "bad.yaml")
+
+
+def test_the_printed_configuration_reads_back_the_same() -> None:
+    config = load_config("camelyon17", ["slides=a", "labels=camelyon17:b.csv"])
+    assert load_config(None, (), yaml.safe_load(config_yaml(config))) == config

@@ -1,0 +1,91 @@
+"""Encoders × models × losses × folds × seeds: one table, resumed, each cell what ``train`` leaves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.training.runs import RUN_JSON
+from wsi_ncmi.workflows.comparison import grid_configured, train_configured
+
+QUICK = {
+    "losses": ["ce", "ncmi"], "split": {"folds": 2}, "training": {"epochs": 2, "device": "cpu"},
+    "seeds": 2, "workers": 1, "evaluation": {"resamples": 100},
+}  # fmt: skip
+
+
+def cohort(path: Path, width: int, seed: int) -> Path:
+    lengths = np.random.default_rng(0).integers(2, 6, size=32)
+    labels = np.array([("x", "y")[i // 2 % 2] for i in range(32)])
+    features = np.random.default_rng(seed).normal(size=(lengths.sum(), width))
+    np.savez(
+        path, features=features.astype(np.float16), lengths=lengths, label=labels,
+        slide_id=np.array([f"s{i:02d}" for i in range(32)]),
+        case_id=np.array([f"p{i // 2:02d}" for i in range(32)]),
+    )  # fmt: skip
+    return path
+
+
+@pytest.fixture
+def encoders(tmp_path):
+    return [cohort(tmp_path / "a.npz", 5, 1), cohort(tmp_path / "b.npz", 3, 2)]
+
+
+def test_a_grid_is_trained_grows_and_equals_train(encoders, tmp_path):
+    a, b = encoders
+    out = tmp_path / "grid"
+    first = grid_configured([str(a)], ["mean"], QUICK, out)
+    stamps = {
+        path: path.stat().st_mtime_ns for path in out.rglob(RUN_JSON) if path.parent.name.startswith("seed_")
+    }
+    assert len(stamps) == 2 * 2 * 2
+    assert len(pd.read_csv(first.files["table"])) == 8
+    result = grid_configured([str(a), f"both={a}+{b}"], ["mean", "max"], QUICK, out)
+    assert not result.failures
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
+    table = pd.read_csv(result.files["table"])
+    assert len(table) == 2 * 2 * 2 * 2 * 2
+    assert not table.duplicated(["encoder", "model", "loss", "fold", "seed"]).any()
+    assert table["macro_f1"].between(0, 1).all()
+    cells = json.loads(result.files["summary"].read_text())["cells"]
+    assert [(c["encoder"], c["model"], c["loss"]) for c in cells] == [
+        (e, m, loss) for e in ("a", "both") for m in ("mean", "max") for loss in ("ce", "ncmi")
+    ]
+    assert result.files["overview"].read_text().count("\n") == 2 + 8
+    train_configured(
+        {"features": a, "further_features": [b], "model": {"name": "max"}, **QUICK}, tmp_path / "alone"
+    )
+    for name in ("predictions.csv", "fold_1/seed_1/model.safetensors"):
+        alone = tmp_path / "alone" / "ncmi" / name
+        assert (out / "both" / "max" / "ncmi" / name).read_bytes() == alone.read_bytes()
+
+
+def test_two_processes_give_the_same_bits(encoders, tmp_path):
+    a, b = encoders
+    values = {**QUICK, "losses": ["ce"], "seeds": 1}
+    for workers in (1, 2):
+        out = tmp_path / str(workers)
+        assert not grid_configured([str(a), str(b)], ["mean"], {**values, "workers": workers}, out).failures
+    one, two = (sorted((tmp_path / n).rglob("*.safetensors")) for n in ("1", "2"))
+    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
+    assert len(one) == 4
+
+
+@pytest.mark.parametrize(
+    ("features", "models", "message"),
+    [
+        (["a", "a"], ["mean"], "same name"),
+        (["a", "absent=no.npz"], ["mean"], r"no\.npz do not exist"),
+        (["a"], ["maen"], "did you mean 'mean'"),
+    ],
+)
+def test_wrong_grids_are_refused_before_anything_starts(encoders, tmp_path, features, models, message):
+    given = [str(encoders[0]) if text == "a" else text for text in features]
+    with pytest.raises(InputError, match=message):
+        grid_configured(given, models, QUICK, tmp_path / "grid")
+    assert not (tmp_path / "grid").exists()

@@ -1,0 +1,3 @@
+from .losses.ncmi import NCMILoss as NCMILoss
+
+__version__: str

@@ -1,0 +1,1 @@
+"""What every package rests on: errors, files, configuration, progress, logging, provenance."""

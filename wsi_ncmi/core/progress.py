@@ -1,0 +1,163 @@
+"""Progress of long work: a live bar on a terminal, plain log lines elsewhere, with rate and time left."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from wsi_ncmi.core.heartbeat import beat
+from wsi_ncmi.core.logging import is_json
+
+__all__ = ["NullProgress", "ProgressReporter", "TaskProgress", "progress_for"]
+
+_LOG = logging.getLogger("wsi_ncmi.core.progress")
+_LOG_INTERVAL_S = 10.0
+
+
+class TaskProgress(Protocol):
+    """One running task."""
+
+    def advance(self, amount: float = 1, note: str = "", *, done_before: bool = False) -> None:
+        """Says that ``amount`` more units are done.
+
+        Args:
+            amount: How many.
+            note: Shown beside the bar.
+            done_before: They were done by an earlier call and only looked at; rate and time left are those of
+                the others.
+        """
+
+
+class ProgressReporter(Protocol):
+    """Opens tasks; given to every long function as ``progress``."""
+
+    def task(
+        self, description: str, total: float, unit: str = ""
+    ) -> contextlib.AbstractContextManager[TaskProgress]:
+        """Opens a task of ``total`` units (for example slides, epochs, runs)."""
+
+
+@dataclass
+class _Pace:
+    """How fast a task goes, and how long it will take."""
+
+    total: float
+    done: float = 0.0
+    done_before: float = 0.0
+    started: float = field(default_factory=lambda: time.monotonic())
+
+    def add(self, amount: float, done_before: bool) -> None:
+        self.done += amount
+        self.done_before += amount if done_before else 0.0
+
+    @property
+    def rate(self) -> float:
+        """Units a second of this call's own work."""
+        return (self.done - self.done_before) / max(time.monotonic() - self.started, 1e-9)
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds until all is done; None: not known yet."""
+        left = max(0.0, self.total - self.done)
+        return left / self.rate if left and self.rate > 0 else None if left else 0.0
+
+    @property
+    def left(self) -> str:
+        """The same in words."""
+        seconds = self.left_s
+        return "time left unknown" if seconds is None else f"{seconds:.0f} s left"
+
+
+class _NullTask:
+    def advance(self, amount: float = 1, note: str = "", *, done_before: bool = False) -> None:
+        """Ignores the news, but for the heartbeat."""
+        beat()
+
+
+class NullProgress:
+    """Says nothing (``--quiet``, library use, tests)."""
+
+    @contextlib.contextmanager
+    def task(self, description: str, total: float, unit: str = "") -> Iterator[TaskProgress]:
+        """Opens a silent task."""
+        yield _NullTask()
+
+
+@dataclass
+class _LogTask:
+    description: str
+    unit: str
+    pace: _Pace
+    logged: float = field(default_factory=lambda: time.monotonic())
+
+    def advance(self, amount: float = 1, note: str = "", *, done_before: bool = False) -> None:
+        beat()
+        pace = self.pace
+        pace.add(amount, done_before)
+        now = time.monotonic()
+        if now - self.logged >= _LOG_INTERVAL_S or pace.done >= pace.total:
+            self.logged = now
+            left_s = pace.left_s
+            _LOG.info(
+                "%s: %g/%g %s, %.2f/s, %s%s",
+                self.description, pace.done, pace.total, self.unit, pace.rate, pace.left,
+                f" ({note})" if note else "",
+                extra={
+                    "fields": {
+                        "task": self.description, "done": pace.done, "total": pace.total, "unit": self.unit,
+                        "per_s": round(pace.rate, 4), "left_s": None if left_s is None else round(left_s, 1),
+                        "note": note,
+                    }
+                },
+            )  # fmt: skip
+
+
+class _LogProgress:
+    @contextlib.contextmanager
+    def task(self, description: str, total: float, unit: str = "") -> Iterator[TaskProgress]:
+        yield _LogTask(description, unit, _Pace(total))
+
+
+class _RichProgress:
+    @contextlib.contextmanager
+    def task(self, description: str, total: float, unit: str = "") -> Iterator[TaskProgress]:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+        )
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn(unit + " {task.fields[rate]}"),
+            TextColumn("{task.fields[left]}"),
+            TextColumn("{task.fields[note]}"),
+        )
+        with Progress(*columns, console=Console(stderr=True)) as bar:
+            identifier = bar.add_task(description, total=total, note="", rate="", left="")
+            pace = _Pace(total)
+
+            class _Task:
+                def advance(self, amount: float = 1, note: str = "", *, done_before: bool = False) -> None:
+                    beat()
+                    pace.add(amount, done_before)
+                    rate = f"{pace.rate:.2f}/s"
+                    bar.update(identifier, advance=amount, note=note, rate=rate, left=pace.left)
+
+            yield _Task()
+
+
+def progress_for(*, quiet: bool = False) -> ProgressReporter:
+    """Chooses the reporter: silent, live bar (standard error is a terminal), or log lines."""
+    if quiet:
+        return NullProgress()
+    return _RichProgress() if sys.stderr.isatty() and not is_json() else _LogProgress()

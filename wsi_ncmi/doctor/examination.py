@@ -1,0 +1,54 @@
+"""Runs every check; one that breaks is a finding itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from wsi_ncmi.doctor import compute, machine, readers, storage
+from wsi_ncmi.doctor.finding import Finding, Request
+
+__all__ = ["examine"]
+
+_CHECKS: tuple[Callable[[Request], Iterator[Finding]], ...] = (
+    readers.python,
+    readers.openslide,
+    readers.pixman,
+    readers.pixels,
+    readers.tiffslide,
+    readers.codecs,
+    compute.torch,
+    compute.gpus,
+    compute.throughput,
+    storage.weights_folder,
+    storage.offline_switch,
+    machine.cores,
+    machine.memory,
+    machine.shared_memory,
+    machine.limits,
+    machine.user,
+    machine.clock,
+    storage.slide_folder,
+    storage.output_folder,
+    storage.disk_space,
+    storage.disk_speed,
+)
+
+
+def examine(request: Request) -> list[Finding]:
+    """Looks at the machine.
+
+    Args:
+        request: What to look at.
+
+    Returns:
+        One finding a check or more; a check that itself breaks is a ``fail`` with the reason.
+    """
+    findings: list[Finding] = []
+    for check in _CHECKS:
+        try:
+            findings.extend(check(request))
+        except Exception as error:
+            name = check.__name__.replace("_", " ")
+            reason = f"{type(error).__name__}: {error}"
+            findings.append(Finding(name, "fail", reason, "Install the locked versions again (make setup)."))
+    return findings

@@ -1,0 +1,125 @@
+"""What this process may use of the machine, who it runs as, and whether its clock can be right."""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from wsi_ncmi.doctor.finding import Finding, Request, existing_folder
+
+__all__ = ["clock", "cores", "limits", "memory", "shared_memory", "user"]
+
+_LEAST_MEMORY = 4 << 30
+_LEAST_SHM = 256 << 20
+_LEAST_FILES = 1024
+# No clock of a machine that runs this version can be before its year.
+_EPOCH_S = 1735689600.0
+_MOST_SKEW_S = 30.0
+
+
+def cores(_: Request) -> Iterator[Finding]:
+    """Cores by affinity and cgroup quota."""
+    from wsi_ncmi.parallel.limits import affordable_workers, available_cores
+
+    mine, host = available_cores(), os.cpu_count() or 1
+    yield Finding(
+        "cores", "ok", f"{mine} of the host's {host} may be used, {affordable_workers()} worker processes fit"
+    )
+
+
+def memory(_: Request) -> Iterator[Finding]:
+    """Memory by cgroup limit."""
+    from wsi_ncmi.parallel.limits import memory_limit
+
+    limit = memory_limit()
+    small = limit < _LEAST_MEMORY
+    yield Finding(
+        "memory",
+        "warn" if small else "ok",
+        f"{limit / 2**30:.1f} GiB may be used",
+        "Give at least 4 GiB, or use --workers 1." if small else "",
+    )
+
+
+def shared_memory(_: Request) -> Iterator[Finding]:
+    """The size of ``/dev/shm``: Ray keeps its objects there, and torch what its processes share."""
+    from wsi_ncmi import parallel
+
+    size = parallel.shared_memory()
+    if size is None:
+        yield Finding("shared memory", "warn", "there is no /dev/shm", "In containers: --shm-size 1g.")
+        return
+    small = size < _LEAST_SHM
+    yield Finding(
+        "shared memory",
+        "warn" if small else "ok",
+        f"{size / 2**20:.0f} MiB",
+        "In containers: --shm-size 1g (--engine ray wants it)." if small else "",
+    )
+
+
+def limits(_: Request) -> Iterator[Finding]:
+    """Open files; readers keep several a slide."""
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    few = soft != resource.RLIM_INFINITY and soft < _LEAST_FILES
+    yield Finding(
+        "open files",
+        "warn" if few else "ok",
+        "unlimited" if soft == resource.RLIM_INFINITY else f"{soft}",
+        "Raise it: ulimit -n 4096, in containers --ulimit nofile=4096." if few else "",
+    )
+
+
+def user(_: Request) -> Iterator[Finding]:
+    """Root reads and writes what it should not, and its files are root's."""
+    root = hasattr(os, "geteuid") and os.geteuid() == 0
+    yield Finding(
+        "user",
+        "warn" if root else "ok",
+        "root" if root else "not root",
+        "Run as an ordinary user; in containers --user $(id -u):$(id -g)." if root else "",
+    )
+
+
+def clock(request: Request) -> Iterator[Finding]:
+    """This machine's clock, and the one that gives files of the output folder their times."""
+    now = time.time()
+    if now < _EPOCH_S:
+        yield Finding(
+            "clock", "fail", time.strftime("%Y-%m-%d", time.gmtime(now)), "Set it (timedatectl set-ntp true)."
+        )
+        return
+    skew = _skew(existing_folder(request.out))
+    if skew is None:
+        yield Finding("clock", "ok", "plausible; the output folder's could not be asked")
+        return
+    far = abs(skew) > _MOST_SKEW_S
+    yield Finding(
+        "clock",
+        "warn" if far else "ok",
+        f"{abs(skew):.1f} s {'behind' if skew > 0 else 'ahead of'} that of the output folder",
+        "Claims follow the file server's clock and stay right; times in logs and records don't: use NTP."
+        if far
+        else "",
+    )
+
+
+def _skew(folder: Path) -> float | None:
+    probe = folder / f".wsi-ncmi-clock-probe-{os.getpid()}"
+    try:
+        probe.touch()
+        return probe.stat().st_mtime - time.time()
+    except OSError:
+        return None
+    finally:
+        _forget(probe)
+
+
+def _forget(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return

@@ -1,0 +1,176 @@
+"""Python, the slide readers and the codecs."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from wsi_ncmi.doctor.finding import Finding, Request
+
+__all__ = ["codecs", "openslide", "pixels", "pixman", "python", "tiffslide"]
+
+_MAPS = Path("/proc/self/maps")
+_SOURCES = re.compile(rb"/pixman-(\d+\.\d+\.\d+)/")
+_GOOD_PIXMAN = (0, 40)
+_INSTALL = "Install the locked readers: pip install openslide-python openslide-bin."
+
+
+def python(_: Request) -> Iterator[Finding]:
+    """The interpreter's version."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    known = (3, 11) <= sys.version_info[:2] <= (3, 13)
+    yield Finding(
+        "python", "ok" if known else "fail", version, "" if known else "Use Python 3.11, 3.12 or 3.13."
+    )
+
+
+def openslide(_: Request) -> Iterator[Finding]:
+    """The library and its binding."""
+    try:
+        import openslide
+    except (ImportError, OSError) as error:
+        yield Finding(
+            "openslide", "fail", f"can't be loaded ({' '.join(str(error).split())[:120]})", _INSTALL
+        )
+        return
+    library = openslide.__library_version__
+    old = _version(library) < (4, 0)
+    yield Finding(
+        "openslide",
+        "warn" if old else "ok",
+        f"library {library}, binding {openslide.__version__}",
+        f"Version 4 reads more formats and colour profiles. {_INSTALL}" if old else "",
+    )
+
+
+def pixman(_: Request, maps: Path = _MAPS) -> Iterator[Finding]:
+    """The drawing library behind OpenSlide: 0.38 garbles slides of CAMELYON-17."""
+    try:
+        import openslide  # noqa: F401 - it loads the library
+    except (ImportError, OSError):
+        return
+    shared = _loaded("libpixman", maps)
+    inside = _loaded("libopenslide", maps)
+    version = _pixman_version(shared) if shared else _built_in(inside) if inside else ""
+    if not version:
+        yield Finding("pixman", "warn", "its version can't be told", f"Use a build that is known. {_INSTALL}")
+        return
+    old = _version(version) < _GOOD_PIXMAN
+    yield Finding(
+        "pixman",
+        "fail" if old else "ok",
+        version if shared else f"{version}, built into OpenSlide's library",
+        f"Before 0.40 it garbles slides, among them CAMELYON-17's. {_INSTALL}" if old else "",
+    )
+
+
+def pixels(_: Request) -> Iterator[Finding]:
+    """Whether OpenSlide gives back the pixels of a slide that is made for it."""
+    try:
+        import openslide
+    except (ImportError, OSError):
+        return
+    import numpy as np
+    import tifffile
+
+    # Larger than a tile, read across the tiles' borders: there old builds go wrong.
+    made = np.random.default_rng(0).integers(0, 255, (768, 1024, 3), dtype=np.uint8)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "made.tif"
+        with tifffile.TiffWriter(path) as writer:
+            writer.write(made, tile=(256, 256), photometric="rgb", compression="deflate", metadata=None)
+        with openslide.OpenSlide(path) as slide:
+            read = np.asarray(slide.read_region((101, 77), 0, (700, 600)).convert("RGB"))
+    wrong = int((read != made[77:677, 101:801]).any(axis=2).sum())
+    yield Finding(
+        "pixels",
+        "fail" if wrong else "ok",
+        f"{wrong} of {read.shape[0] * read.shape[1]} pixels of a test slide are wrong"
+        if wrong
+        else "OpenSlide gives back a test slide exactly",
+        _INSTALL if wrong else "",
+    )
+
+
+def tiffslide(_: Request) -> Iterator[Finding]:
+    """The second reader."""
+    version = _installed("tiffslide")
+    yield Finding(
+        "tiffslide",
+        "ok" if version else "warn",
+        version or "is not installed",
+        "" if version else "Slides that OpenSlide refuses have no second reader: pip install tiffslide.",
+    )
+
+
+def codecs(_: Request) -> Iterator[Finding]:
+    """JPEG, JPEG 2000 and the lossless codecs of slide formats, there and back."""
+    import imagecodecs
+    import numpy as np
+    import simplejpeg
+
+    tile = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    ways: dict[str, Callable[[], Any]] = {
+        "JPEG": lambda: simplejpeg.decode_jpeg(simplejpeg.encode_jpeg(tile)).tobytes(),
+        "JPEG 2000": lambda: imagecodecs.jpeg2k_decode(imagecodecs.jpeg2k_encode(tile)).tobytes(),
+        "LZW": lambda: imagecodecs.lzw_decode(imagecodecs.lzw_encode(tile.tobytes())),
+        "Deflate": lambda: imagecodecs.zlib_decode(imagecodecs.zlib_encode(tile.tobytes())),
+    }
+    broken = []
+    for name, way in ways.items():
+        try:
+            result = bytes(way())
+        except Exception:  # whatever a missing or broken library raises
+            broken.append(name)
+            continue
+        lossless = name in ("LZW", "Deflate")
+        if len(result) != tile.nbytes or (lossless and result != tile.tobytes()):
+            broken.append(name)
+    yield Finding(
+        "codecs",
+        "fail" if broken else "ok",
+        f"broken: {', '.join(broken)}" if broken else "JPEG, JPEG 2000, LZW and Deflate work",
+        "Install imagecodecs and simplejpeg again." if broken else "",
+    )
+
+
+def _loaded(name: str, maps: Path) -> str | None:
+    """The path of a shared library that this process has loaded."""
+    try:
+        lines = maps.read_text().splitlines()
+    except OSError:
+        return None
+    paths = (line.split(maxsplit=5)[5] for line in lines if line.count("/"))
+    return next((path for path in paths if Path(path).name.startswith(name)), None)
+
+
+def _pixman_version(path: str) -> str:
+    function = ctypes.CDLL(path).pixman_version_string
+    function.restype = ctypes.c_char_p
+    return bytes(function()).decode()
+
+
+def _built_in(path: str) -> str:
+    """The version of a pixman that is part of another library, from the paths of its sources in there."""
+    try:
+        match = _SOURCES.search(Path(path).read_bytes())
+    except OSError:
+        return ""
+    return match[1].decode() if match else ""
+
+
+def _installed(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".")[:2] if part.isdigit())

@@ -1,0 +1,208 @@
+"""The folders: weights, slides, output; their permissions, space and speed."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from wsi_ncmi.doctor.finding import Finding, Request, existing_folder
+from wsi_ncmi.workflows.weights_folder import WEIGHTS_VARIABLE
+
+__all__ = ["disk_space", "disk_speed", "offline_switch", "output_folder", "slide_folder", "weights_folder"]
+
+_LEAST_FREE_GB = 10.0
+_PROBE_MB = 64
+_FILES = 20
+_SLOW_MB_S = 50.0
+_SLOW_FILE_S = 0.1
+_WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".onnx")
+
+
+def weights_folder(_: Request) -> Iterator[Finding]:
+    """Whether there are weights, and whether they can be read."""
+    value = os.environ.get(WEIGHTS_VARIABLE)
+    if not value:
+        yield Finding(
+            "weights folder", "warn", f"{WEIGHTS_VARIABLE} is not set", "Set it, or give --weights each time."
+        )
+        return
+    folder = Path(value)
+    if not folder.is_dir():
+        yield Finding(
+            "weights folder", "fail", f"{WEIGHTS_VARIABLE} names no folder", "Make it or correct it."
+        )
+        return
+    found = [path for path in folder.rglob("*") if path.suffix in _WEIGHTS]
+    closed = [path.name for path in found if not os.access(path, os.R_OK)]
+    if closed:
+        yield Finding(
+            "weights folder", "fail", f"{len(closed)} files can't be read, the first is {closed[0]}",
+            "Give this user the right to read them.",
+        )  # fmt: skip
+    elif not found:
+        yield Finding(
+            "weights folder", "warn", "it holds no weights",
+            "Fill it: wsi-ncmi encoders fetch or encoders import; in containers mount it at /weights.",
+        )  # fmt: skip
+    else:
+        yield Finding(
+            "weights folder", "ok", f"{len(found)} files of weights; encoders verify checks their hashes"
+        )
+
+
+def offline_switch(_: Request) -> Iterator[Finding]:
+    """Whether downloads are forbidden; a token that is set is not shown."""
+    on = os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
+    token = "; a hub token is set" if os.environ.get("HF_TOKEN") else ""
+    yield Finding(
+        "offline switch",
+        "ok",
+        ("HF_HUB_OFFLINE is set" if on else "HF_HUB_OFFLINE is not set; only encoders fetch uses the network")
+        + token,
+    )
+
+
+def slide_folder(request: Request) -> Iterator[Finding]:
+    """Whether the slides can be read."""
+    if request.slides is None:
+        return
+    if not request.slides.is_dir():
+        yield Finding("slides", "fail", "there is no such folder", "Mount it, or correct --slides.")
+        return
+    files = [path for path in request.slides.rglob("*") if path.is_file()]
+    closed = [path for path in files if not os.access(path, os.R_OK)]
+    yield Finding(
+        "slides",
+        "fail" if closed else "ok",
+        f"{len(closed)} of {len(files)} files can't be read" if closed else f"{len(files)} files can be read",
+        "Give this user the right to read them." if closed else "",
+    )
+
+
+def output_folder(request: Request) -> Iterator[Finding]:
+    """Whether the steps that keep files whole and slides apart work there."""
+    folder = existing_folder(request.out)
+    probe = folder / f".wsi-ncmi-probe-{os.getpid()}"
+    try:
+        with probe.open("wb") as handle:
+            handle.write(b"x")
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(probe, probe.with_suffix(".renamed"))
+        probe = probe.with_suffix(".renamed")
+        exclusive = not _can_take_again(probe)
+        locks = _can_lock(probe)
+    except OSError as error:
+        yield Finding(
+            "output folder", "fail", f"can't be written to ({error.strerror or error})",
+            "Choose another with --out, change its permissions, or mount it for writing.",
+        )  # fmt: skip
+        return
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink(missing_ok=True)
+    if not exclusive:
+        yield Finding(
+            "output folder", "fail", "two processes can make the same file, so claims don't hold",
+            "Use another file system, or one job at a time.",
+        )  # fmt: skip
+        return
+    yield Finding(
+        "output folder",
+        "ok" if locks else "warn",
+        "write, rename and exclusive creation work"
+        + ("" if locks else ", locks (flock) don't, which HDF5 asks for"),
+        "" if locks else "Set HDF5_USE_FILE_LOCKING=FALSE; claims keep writers apart.",
+    )
+
+
+def disk_space(request: Request) -> Iterator[Finding]:
+    """Free space of the output's disk."""
+    free = shutil.disk_usage(existing_folder(request.out)).free / 1e9
+    few = free < _LEAST_FREE_GB
+    yield Finding(
+        "disk space",
+        "warn" if few else "ok",
+        f"{free:.0f} GB free",
+        "A thousand slides take about 10 GB of features; extract forecasts its own need." if few else "",
+    )
+
+
+def disk_speed(request: Request) -> Iterator[Finding]:
+    """A large file, and small ones as they are published."""
+    folder = existing_folder(request.out)
+    if not os.access(folder, os.W_OK):
+        return
+    probe = folder / f".wsi-ncmi-disk-probe-{os.getpid()}"
+    try:
+        wrote, read = _large(probe)
+        each = _small(probe)
+    except OSError as error:
+        yield Finding(
+            "disk speed", "fail", f"can't be measured ({error.strerror or error})", "Free space in --out."
+        )
+        return
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink(missing_ok=True)
+    slow = wrote < _SLOW_MB_S or each > _SLOW_FILE_S
+    yield Finding(
+        "disk speed",
+        "warn" if slow else "ok",
+        f"writes {wrote:.0f} MiB/s, reads {read:.0f} MiB/s, publishes a file in {each * 1e3:.1f} ms",
+        "Slow for slides and features; use a local disk or a faster share." if slow else "",
+    )
+
+
+def _large(probe: Path) -> tuple[float, float]:
+    """MiB/s written to the disk, and read back past the page cache where the system lets us."""
+    block = os.urandom(1 << 20)
+    started = time.perf_counter()
+    with probe.open("wb") as handle:
+        for _ in range(_PROBE_MB):
+            handle.write(block)
+        handle.flush()
+        os.fsync(handle.fileno())
+    wrote = _PROBE_MB / (time.perf_counter() - started)
+    with probe.open("rb", buffering=0) as handle:
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        started = time.perf_counter()
+        while handle.read(1 << 20):
+            pass
+    return wrote, _PROBE_MB / (time.perf_counter() - started)
+
+
+def _small(probe: Path) -> float:
+    """Seconds to publish one small file: write, fsync, rename."""
+    temporary = probe.with_suffix(".partial")
+    started = time.perf_counter()
+    for _ in range(_FILES):
+        with temporary.open("wb") as handle:
+            handle.write(b"x" * 4096)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(temporary, probe)
+    return (time.perf_counter() - started) / _FILES
+
+
+def _can_take_again(probe: Path) -> bool:
+    try:
+        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
+
+
+def _can_lock(probe: Path) -> bool:
+    with probe.open("rb") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,14 @@
+from .contact_sheet import write_contact_sheet as write_contact_sheet
+from .execution.engines import open_engine as open_engine
+from .execution.local import run_slides as run_slides
+from .extraction import check_conflicts as check_conflicts
+from .extraction import clean_up as clean_up
+from .extraction import extract_slide as extract_slide
+from .extraction import failed_row as failed_row
+from .ledger import Journal as Journal
+from .ledger import LedgerRow as LedgerRow
+from .ledger import merge_rows as merge_rows
+from .ledger import read_journal as read_journal
+from .ledger import read_ledger as read_ledger
+from .ledger import write_ledger as write_ledger
+from .task import SlideTask as SlideTask

@@ -1,0 +1,165 @@
+"""The contact sheet of a job: every slide in small on one page, the troubled ones first.
+
+Pictures are linked, relative to the page, and loaded when they come into view; the page needs no network and
+works for thousands of slides. It can be made anew at any time from what lies in the output folder.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from urllib.parse import quote
+
+from wsi_ncmi.core.files import write_text
+from wsi_ncmi.extraction.drawing import COLOURS
+from wsi_ncmi.extraction.ledger import ALREADY_EXTRACTED, LedgerRow, merge_rows, read_journal, read_ledger
+from wsi_ncmi.features.paths import contact_sheet_path, thumbnail_path
+from wsi_ncmi.features.storage import storing
+
+__all__ = ["ContactCard", "contact_cards", "write_contact_sheet"]
+
+_MANY_ARTIFACTS = 0.2
+_MANY_FAILED = 0.05
+# The folders of an absolute path, of either kind of system: they name people and hosts.
+_FOLDERS = re.compile(r"(?<![\w.…:/\\])(?:[A-Za-z]:)?(?:[/\\][^\s/\\:;,'\"]+)+[/\\](?=[^\s/\\])")
+
+
+@dataclass(frozen=True)
+class ContactCard:
+    """One slide on the sheet.
+
+    Attributes:
+        row: Its ledger row; of a slide that was there before, what was said when it was made.
+        picture: Address of its picture relative to the page; empty when there is none.
+    """
+
+    row: LedgerRow
+    picture: str
+
+    @cached_property
+    def trouble(self) -> int:
+        """How much it wants to be looked at: 3 failed, 2 something is missing, 1 a remark, 0 nothing."""
+        row = self.row
+        if row.status == "failed":
+            return 3
+        selected = row.tiles + row.failed_reads + row.artifact_tiles
+        if (
+            not row.tiles
+            or row.failed_reads > _MANY_FAILED * selected
+            or row.artifact_tiles > _MANY_ARTIFACTS * selected
+        ):
+            return 2
+        return 1 if self.reason or row.failed_reads else 0
+
+    @property
+    def verdict(self) -> str:
+        """The same in a word or two."""
+        if self.row.status == "failed":
+            return "failed"
+        return ("fine", "with a remark", "look at it")[self.trouble]
+
+    @property
+    def reason(self) -> str:
+        """The ledger's reason without the folders of this machine."""
+        return _FOLDERS.sub("…/", self.row.reason.removeprefix(ALREADY_EXTRACTED).removeprefix("; "))
+
+    @property
+    def alt(self) -> str:
+        """What the picture shows, for those who don't see it."""
+        row = self.row
+        parts = [f"{row.tiles} tiles kept"]
+        if row.artifact_tiles:
+            parts.append(f"{row.artifact_tiles} dropped for artefacts")
+        if row.failed_reads:
+            parts.append(f"{row.failed_reads} unreadable")
+        return f"Slide {row.slide_id} in small with the outline of its tissue: {', '.join(parts)}"
+
+
+def contact_cards(out: Path, features_set: str = "") -> tuple[ContactCard, ...]:
+    """Collects the cards of all slides in an output folder, the troubled first, then by id.
+
+    Args:
+        out: Output folder of one or more extraction jobs, parts of a job array included.
+        features_set: Which of several sets of features.
+
+    Raises:
+        InputError: A ledger in the folder is damaged.
+    """
+    ledgers = sorted(out.glob(f"{_stem(features_set)}.csv")) + sorted(
+        out.glob(f"{_stem(features_set)}_*_of_*.csv"), key=lambda path: path.stat().st_mtime
+    )
+    rows = merge_rows(*(read_ledger(path) for path in ledgers))
+    first_told = _as_made(read_journal(out / "ledger.jsonl"), features_set)
+    cards = []
+    for row in rows:
+        picture = thumbnail_path(out, row.slide_id, features_set)
+        told = first_told.get(row.slide_id)
+        if row.status == "skipped" and told is not None and told.tiles == row.tiles:
+            # The remark was made when the features were; that they were there since is no news here.
+            row = replace(row, reason=told.reason, seconds=told.seconds)
+        address = quote(picture.relative_to(out).as_posix()) if picture.is_file() else ""
+        cards.append(ContactCard(row, address))
+    return tuple(sorted(cards, key=lambda card: (-card.trouble, card.row.slide_id)))
+
+
+def write_contact_sheet(
+    out: Path, features_set: str = "", *, cards: Sequence[ContactCard] | None = None
+) -> Path:
+    """Writes the contact sheet of an output folder, atomically.
+
+    Args:
+        out: The folder; its ledger is written.
+        features_set: Which of several sets of features.
+        cards: What to show; None collects it from the folder.
+
+    Returns:
+        The page.
+
+    Raises:
+        InputError: A ledger in the folder is damaged.
+        JobStoppedError: The folder can't be written to.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    shown = contact_cards(out, features_set) if cards is None else cards
+    environment = Environment(
+        loader=PackageLoader("wsi_ncmi.extraction"), autoescape=True, undefined=StrictUndefined
+    )
+    script = (resources.files("wsi_ncmi.extraction") / "templates" / "contact_sheet.js").read_text("utf-8")
+    path = contact_sheet_path(out, features_set)
+    html = environment.get_template("contact_sheet.html").render(
+        cards=shown,
+        counts=_counts(shown),
+        tiles=sum(card.row.tiles for card in shown),
+        features_set=features_set,
+        colours=[(name, "#{:02x}{:02x}{:02x}".format(*rgb)) for name, rgb in COLOURS.items()],
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
+    )
+    with storing(path):
+        write_text(path, html)
+    return path
+
+
+def _stem(features_set: str) -> str:
+    return f"ledger@{features_set}" if features_set else "ledger"
+
+
+def _as_made(journal: Iterable[LedgerRow], features_set: str) -> dict[str, LedgerRow]:
+    return {row.slide_id: row for row in journal if row.status == "done" and row.features_set == features_set}
+
+
+def _counts(cards: Sequence[ContactCard]) -> list[tuple[str, str, int]]:
+    kinds = (
+        ("failed", "failed", 3),
+        ("look", "to look at", 2),
+        ("remark", "with a remark", 1),
+        ("fine", "fine", 0),
+    )
+    return [(key, words, sum(card.trouble == trouble for card in cards)) for key, words, trouble in kinds]

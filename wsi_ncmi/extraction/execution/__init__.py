@@ -1,0 +1,1 @@
+"""Running an extraction over processes and nodes."""

@@ -1,0 +1,175 @@
+"""The ledger: one row a slide, none lost at a kill, one sorted CSV at the end."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from wsi_ncmi.core.closing import Closing
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.files import write_text
+
+__all__ = [
+    "ALREADY_EXTRACTED",
+    "Journal",
+    "LedgerRow",
+    "merge_rows",
+    "read_journal",
+    "read_ledger",
+    "write_ledger",
+]
+
+ALREADY_EXTRACTED = "already extracted"
+"""Reason of a row whose file was there; more may follow after a semicolon."""
+
+_STATUSES = ("done", "skipped", "failed")
+
+
+@dataclass(frozen=True)
+class LedgerRow:
+    """What became of one slide.
+
+    Attributes:
+        slide_id: Id of the slide.
+        path: Path below the slide folder, with ``/``.
+        status: ``done``, ``skipped`` (a file of the same identity was there) or ``failed``.
+        reason: One sentence; empty when there is nothing to say.
+        tiles: Embedded tiles.
+        failed_reads: Selected tiles that could not be read.
+        seconds: Time spent.
+        reader: Reader that gave the pixels, or empty.
+        mpp: µm per level-0 pixel along x, or None.
+        mpp_source: Link of the resolution chain that gave it, or empty.
+        artifact_tiles: Tiles that the artefact rule dropped.
+        features_set: Which of several sets of features of a slide this row is about; empty for the main one.
+    """
+
+    slide_id: str
+    path: str
+    status: Literal["done", "skipped", "failed"]
+    reason: str = ""
+    tiles: int = 0
+    failed_reads: int = 0
+    seconds: float = 0.0
+    reader: str = ""
+    mpp: float | None = None
+    mpp_source: str = ""
+    artifact_tiles: int = 0
+    features_set: str = ""
+
+
+_COLUMNS = tuple(field.name for field in fields(LedgerRow))
+# Ledgers of earlier versions lack these; their slides had no such tiles and no further sets.
+_LATER: dict[str, Any] = {"artifact_tiles": 0, "features_set": ""}
+_KINDS: dict[str, type] = {
+    "tiles": int, "failed_reads": int, "artifact_tiles": int, "seconds": float, "mpp": float,
+}  # fmt: skip
+
+
+def write_ledger(rows: Iterable[LedgerRow], path: Path) -> None:
+    """Writes ``ledger.csv`` atomically, sorted by slide id.
+
+    Raises:
+        OSError: The folder can't be written to.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    for row in sorted(rows, key=lambda row: (row.slide_id, row.path)):
+        values = asdict(row)
+        # One line a slide, whatever an error message holds.
+        values["reason"] = " ".join(row.reason.split())
+        writer.writerow("" if values[name] is None else values[name] for name in _COLUMNS)
+    write_text(path, text.getvalue())
+
+
+def read_ledger(path: Path) -> tuple[LedgerRow, ...]:
+    """Reads ``ledger.csv``.
+
+    Raises:
+        InputError: It is missing or no ledger; the message names line and column.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as handle:
+            table = csv.DictReader(handle)
+            missing = [name for name in _COLUMNS if name not in {*(table.fieldnames or ()), *_LATER}]
+            if missing:
+                raise InputError(f"{path} is no ledger: the column {missing[0]!r} is missing.")
+            return tuple(_row(values, f"{path}, line {table.line_num}") for values in table)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"The ledger {path} can't be read ({error}).") from error
+
+
+def merge_rows(*groups: Iterable[LedgerRow]) -> tuple[LedgerRow, ...]:
+    """One row a slide, the one of the latest group, sorted by slide id (old ledger, journal, new rows).
+
+    The rows are of one set of features.
+    """
+    merged = {row.slide_id: row for group in groups for row in group}
+    return tuple(merged[slide_id] for slide_id in sorted(merged))
+
+
+class Journal(Closing):
+    """Ledger rows on disk as they come: a JSON line each, fsynced, appendable by several jobs at once.
+
+    Args:
+        path: The file, such as ``<out>/ledger.jsonl``; it is made when missing.
+
+    Raises:
+        OSError: It can't be written to.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
+        self._descriptor = os.open(path, flags, 0o644)
+
+    def append(self, row: LedgerRow) -> None:
+        """Adds a row and waits until it is on the disk."""
+        # A line break first: a line that a kill tore earlier then spoils no other.
+        line = "\n" + json.dumps(asdict(row), ensure_ascii=False) + "\n"
+        os.write(self._descriptor, line.encode())
+        os.fsync(self._descriptor)
+
+    def close(self, *, remove: bool = False) -> None:
+        """Closes the file; ``remove`` deletes it (its rows are in the ledger now)."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+        if remove:
+            self.path.unlink(missing_ok=True)
+
+
+def read_journal(path: Path) -> tuple[LedgerRow, ...]:
+    """Rows of a journal in the order of writing; none when there is no file; a torn line is left out."""
+    try:
+        lines = path.read_bytes().splitlines()
+    except FileNotFoundError:
+        return ()
+    rows = []
+    for line in lines:
+        try:
+            rows.append(_row(json.loads(line), str(path)))
+        except (ValueError, InputError, AttributeError):  # a kill in the middle of a write
+            continue
+    return tuple(rows)
+
+
+def _row(values: dict[str, Any], where: str) -> LedgerRow:
+    found: dict[str, Any] = {}
+    for name in _COLUMNS:
+        value = values.get(name, _LATER.get(name))
+        kind = _KINDS.get(name, str)
+        try:
+            found[name] = None if name == "mpp" and value in (None, "") else kind(value)
+        except (TypeError, ValueError):
+            raise InputError(f"{where}: {name} is {value!r}, which is no {kind.__name__}.") from None
+    if found["status"] not in _STATUSES:
+        raise InputError(f"{where}: status is {found['status']!r}, not one of {', '.join(_STATUSES)}.")
+    return LedgerRow(**found)

@@ -1,0 +1,5 @@
+"""The pipeline of one process: slides in, feature files out, the encoder busy all the while."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

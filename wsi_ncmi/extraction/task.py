@@ -1,0 +1,146 @@
+"""The work on one slide, and the identity its feature file will have."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wsi_ncmi.features.encoder_facts import EncoderFacts
+from wsi_ncmi.features.paths import claims_folder, feature_path, thumbnail_path, tissue_path
+from wsi_ncmi.features.schema import NONE, Identity, canonical_json, identity_of
+from wsi_ncmi.slides import Mpp, SlideRecord
+from wsi_ncmi.tiling.config import GridConfig
+from wsi_ncmi.tissue.artifact_config import DETECTORS, ArtifactConfig
+from wsi_ncmi.tissue.config import TissueConfig
+
+if TYPE_CHECKING:
+    from wsi_ncmi.features.stain import StainTarget
+
+__all__ = ["AnnotationFile", "SlideTask", "artifacts_rule"]
+
+
+def artifacts_rule(options: ArtifactConfig) -> str:
+    """The artefact options as the identity holds them.
+
+    Thresholds, and how the detectors score, count only where tiles are dropped: there another version of them
+    keeps other tiles.
+    """
+    if options.rule == "keep":
+        return options.rule
+    return canonical_json({**asdict(options), "detectors": DETECTORS})
+
+
+@dataclass(frozen=True)
+class AnnotationFile:
+    """What a person drew on a slide, or that nothing was found for it.
+
+    Attributes:
+        path: The file; None where the folder of annotations has none for the slide.
+        sha256: Hash of its areas; ``none`` without a file.
+    """
+
+    path: Path | None = None
+    sha256: str = NONE
+
+
+@dataclass(frozen=True)
+class SlideTask:
+    """One slide of an extraction job; picklable.
+
+    Attributes:
+        record: The slide's row of the inventory.
+        root: Slide folder (or the one slide file) that ``record.path`` is relative to.
+        out: Output folder of the job.
+        tissue: Tissue segmentation.
+        grid: Tile grid.
+        overwrite: Replace a file of another identity.
+        artifacts: What happens to tiles with artefacts.
+        annotations: What a person drew; None where the job has no annotations.
+        stain: What colours are brought to; None where they stay.
+        features_set: Which of several sets of features of the slide this makes; empty for the main one.
+        n_sets: Sets of features that the job makes of the slide.
+    """
+
+    record: SlideRecord
+    root: Path
+    out: Path
+    tissue: TissueConfig
+    grid: GridConfig
+    overwrite: bool = False
+    artifacts: ArtifactConfig = field(default_factory=ArtifactConfig)
+    annotations: AnnotationFile | None = None
+    stain: StainTarget | None = None
+    features_set: str = ""
+    n_sets: int = 1
+
+    @property
+    def slide_path(self) -> Path:
+        """The slide's file."""
+        return self.root if self.root.is_file() else self.root / self.record.path
+
+    @property
+    def mpp(self) -> Mpp:
+        """Resolution as the inventory resolved it.
+
+        Raises:
+            ValueError: The record has none; such a record carries a ``problem`` and is never worked on.
+        """
+        if self.record.mpp_x is None or self.record.mpp_y is None:
+            raise ValueError(f"the record of {self.record.slide_id} has no resolution")
+        return Mpp(self.record.mpp_x, self.record.mpp_y, self.record.mpp_source)
+
+    def identity(self, encoder: EncoderFacts) -> Identity:
+        """The identity of the file that this task writes; nothing of the slide is opened.
+
+        Raises:
+            ValueError: The record has no resolution.
+        """
+        return identity_of(
+            self.record,
+            self.tissue,
+            self.grid,
+            encoder,
+            artifacts_rule=artifacts_rule(self.artifacts),
+            annotations=NONE if self.annotations is None else self.annotations.sha256,
+            stain=NONE if self.stain is None else self.stain.identity,
+        )
+
+    def feature_path(self, encoder_name: str) -> Path:
+        """Where the feature file of this task lies.
+
+        Raises:
+            InputError: The slide id would lead out of the folder.
+        """
+        return feature_path(self.out, encoder_name, self.record.slide_id, self.features_set)
+
+    def claim_path(self, encoder_name: str) -> Path:
+        """The claim that a process holds while it works on this task."""
+        return claims_folder(self.out, encoder_name, self.features_set) / self.record.slide_id
+
+    @property
+    def thumbnail_path(self) -> Path:
+        """Where the picture of the slide lies.
+
+        Raises:
+            InputError: The slide id would lead out of the folder.
+        """
+        return thumbnail_path(self.out, self.record.slide_id, self.features_set)
+
+    @property
+    def tissue_path(self) -> Path | None:
+        """Where the outline of the tissue lies; None for a further set, whose tissue is the main one's.
+
+        Raises:
+            InputError: The slide id would lead out of the folder.
+        """
+        return None if self.features_set else tissue_path(self.out, self.record.slide_id)
+
+    def products(self, encoder_name: str) -> tuple[Path, ...]:
+        """Every file that this task writes, the feature file first.
+
+        Raises:
+            InputError: The slide id would lead out of the folder.
+        """
+        outline = () if self.tissue_path is None else (self.tissue_path,)
+        return (self.feature_path(encoder_name), *outline, self.thumbnail_path)

@@ -1,0 +1,29 @@
+"""Options of stain normalisation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from wsi_ncmi.core.config import configclass
+
+__all__ = ["StainConfig"]
+
+
+@configclass
+class StainConfig:
+    """Whether and how the colours of tiles are brought to a target before the encoder sees them.
+
+    Attributes:
+        method: ``none``; ``macenko`` (stain vectors and strengths, Macenko et al. 2009); ``reinhard`` (mean
+            and spread of each axis of lαβ, Reinhard et al. 2001).
+        reference: Image file (PNG, JPEG, TIFF) whose colours are the target; without one the published target
+            of the method, see ``stain_target``.
+        sample_tiles: Tiles of a slide that its own colours are measured on, spread evenly over the slide.
+    """
+
+    method: Literal["none", "macenko", "reinhard"] = "none"
+    reference: Path | None = None
+    sample_tiles: Annotated[int, Field(ge=1, le=4096)] = 64

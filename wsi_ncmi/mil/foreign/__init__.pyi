@@ -1,0 +1,2 @@
+from .importing import ForeignModel as ForeignModel
+from .importing import import_checkpoint as import_checkpoint

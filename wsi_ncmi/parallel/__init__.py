@@ -1,0 +1,5 @@
+"""What this process may use of the machine, and work in several processes."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

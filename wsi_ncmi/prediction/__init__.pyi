@@ -1,0 +1,10 @@
+from .bundle.loading import is_bundle as is_bundle
+from .bundle.loading import load_bundle as load_bundle
+from .bundle.loading import load_model as load_model
+from .bundle.model import ModelBundle as ModelBundle
+from .bundle.writing import write_bundle as write_bundle
+from .calibration import Calibration as Calibration
+from .ensemble import Ensemble as Ensemble
+from .ensemble import SlidePrediction as SlidePrediction
+from .ensemble import check_features as check_features
+from .ensemble import load_ensemble as load_ensemble

@@ -1,0 +1,9 @@
+from .gallery import draw_gallery as draw_gallery
+from .geojson import write_tiles_geojson as write_tiles_geojson
+from .overlay import write_overlay as write_overlay
+from .picture import draw_comparison as draw_comparison
+from .picture import draw_heatmap as draw_heatmap
+from .raster import rasterise as rasterise
+from .scales import SCALES as SCALES
+from .values import TileLayer as TileLayer
+from .values import TileValues as TileValues

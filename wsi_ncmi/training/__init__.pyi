@@ -1,0 +1,11 @@
+from .batches import BagCache as BagCache
+from .checkpoint import TrainedModel as TrainedModel
+from .checkpoint import load_trained as load_trained
+from .config import TrainingConfig as TrainingConfig
+from .experiment import ExperimentResult as ExperimentResult
+from .experiment import run_experiment as run_experiment
+from .fitting import FitResult as FitResult
+from .fitting import fit as fit
+from .fitting import fit_in_memory as fit_in_memory
+from .runs import RunFailure as RunFailure
+from .step_bags import LabelledSlides as LabelledSlides

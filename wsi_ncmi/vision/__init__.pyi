@@ -1,0 +1,11 @@
+from .classifier import ImageClassifier as ImageClassifier
+from .classifier import load_classifier as load_classifier
+from .config import ImageDataConfig as ImageDataConfig
+from .config import NetworkConfig as NetworkConfig
+from .config import RecipeConfig as RecipeConfig
+from .data.opening import open_images as open_images
+from .data.parts import ImageData as ImageData
+from .fitting import ImageRun as ImageRun
+from .fitting import fit_images as fit_images
+from .network import build_network as build_network
+from .ranks import process_group as process_group

@@ -1,0 +1,167 @@
+"""The evaluation job: metrics and report of any predictions table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wsi_ncmi.cohorts import read_labels
+from wsi_ncmi.cohorts.spec import parse_spec
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.files import ensure_folder, sha256_file, write_json
+from wsi_ncmi.metrics import (
+    PairedComparison,
+    classes_of,
+    compare_paired,
+    evaluate_predictions,
+    read_predictions,
+)
+from wsi_ncmi.metrics.foreign_predictions import prediction_files
+from wsi_ncmi.reporting import ReportInput, write_outputs
+from wsi_ncmi.slides import slide_id_of
+from wsi_ncmi.workflows.compare_file import compare_json
+from wsi_ncmi.workflows.config import EvaluationConfig
+from wsi_ncmi.workflows.records import read_record, write_record
+from wsi_ncmi.workflows.reports import LEAKING
+from wsi_ncmi.workflows.result import JobResult
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    predictions: Path,
+    out: Path,
+    *,
+    labels: str | None = None,
+    group: str | None = None,
+    classes: Sequence[str] | None = None,
+    against: Sequence[Path] = (),
+    options: EvaluationConfig | None = None,
+) -> JobResult:
+    """Evaluates a predictions table.
+
+    Args:
+        predictions: CSV with ``slide_id``, ``p_<class>…`` and, unless ``labels`` is given, ``label`` and
+            ``case_id``; a run folder of ours; or the predictions of CLAM or STAMP, a file or the folder of
+            all folds.
+        out: Where ``metrics.json`` and ``report.html`` go.
+        labels: Labels table that gives truth, patient and centre.
+        group: ``"slide_id"`` = the user says that each slide is a patient of its own.
+        classes: CLAM only: names of its classes 0, 1, ….
+        against: Predictions of other runs on the same slides, to compare with in pairs.
+        options: Intervals.
+
+    Returns:
+        Paths of ``metrics``, ``report``, ``summary`` and ``tables``, of ``figures`` where any were drawn, and
+        of ``differences`` where there was something to compare with.
+
+    Raises:
+        InputError: A table or the labels are wrong, or two runs tested other slides.
+    """
+    options = options or EvaluationConfig()
+    rows = None
+    if labels is not None:
+        cohort = read_labels(labels, group=group)
+        rows = [replace(row, slide_id=slide_id_of(row.slide_id)) for row in cohort.rows]
+
+    def read(path: Path) -> pd.DataFrame:
+        return read_predictions(_table(path), labels=rows, group=group, classes=classes)
+
+    frame = read(predictions)
+    names = classes_of(frame)
+    own, *rest = _named((predictions, *against)).items()
+    others = {name: read(path) for name, path in rest}
+    comparisons = {name: _compared(frame, other, names, name, options) for name, other in others.items()}
+    evaluation = evaluate_predictions(frame, names, resamples=options.resamples, seed=options.seed)
+    warnings = [LEAKING] if _leaked(predictions) else []
+    warnings += [f"{name}: {LEAKING}" for name, path in rest if _leaked(path)]
+    ensure_folder(out)
+    files = {"metrics": out / "metrics.json"}
+    write_json(files["metrics"], evaluation.to_json())
+    if comparisons:
+        files["differences"] = out / "compare.json"
+        found = {
+            name: evaluate_predictions(other, names, resamples=options.resamples, seed=options.seed)
+            for name, other in others.items()
+        }
+        content = compare_json(own[0], comparisons, {own[0]: evaluation, **found})
+        write_json(files["differences"], content)
+    hashes = {path.name: sha256_file(path) for path in _files((predictions, *against), labels)}
+    record = write_record(
+        out / "run.json",
+        config={
+            "predictions": predictions,
+            "labels": labels,
+            "against": list(against),
+            "evaluation": vars(options),
+        },
+        classes=list(names),
+        hashes=hashes,
+    )
+    if group == "slide_id":
+        warnings.append("Each slide was taken for a patient of its own (--group slide_id).")
+    report = ReportInput(
+        title=f"Evaluation of {predictions.name}",
+        predictions=frame,
+        evaluations={"": evaluation},
+        comparisons=comparisons,
+        config=record["config"],
+        provenance=record["provenance"],
+        hashes=hashes,
+        warnings=warnings,
+    )
+    return JobResult({**files, **write_outputs(report, out, options.figures)})
+
+
+def _table(path: Path) -> Path:
+    """The table of a run folder of ours, or the path as it is."""
+    return path / "predictions.csv" if (path / "predictions.csv").is_file() else path
+
+
+def _leaked(predictions: Path) -> bool:
+    """Whether a run of ours that these are the predictions of was trained on a split that leaks."""
+    table = _table(predictions)
+    if table.name != "predictions.csv":
+        return False
+    for folder in (table.parent, table.parent.parent):  # of several losses each has a folder in the run
+        try:
+            if read_record(folder / "run.json").get("leaks"):
+                return True
+        except InputError:  # somebody else's file of that name
+            continue
+    return False
+
+
+def _named(paths: Sequence[Path]) -> dict[str, Path]:
+    """Each path under its own name, with the folder before it where two are alike."""
+    alike = len({path.name for path in paths}) < len(paths)
+    named = {f"{path.parent.name}/{path.name}" if alike else path.name: path for path in paths}
+    if len(named) < len(paths):
+        raise InputError("Two runs to compare with have the same name; give each once, under another name.")
+    return named
+
+
+def _compared(
+    frame: pd.DataFrame, other: pd.DataFrame, names: Sequence[str], name: str, options: EvaluationConfig
+) -> PairedComparison:
+    if set(classes_of(other)) != set(names):
+        theirs, ours = ", ".join(classes_of(other)), ", ".join(names)
+        raise InputError(
+            f"{name} has the classes {theirs}, not {ours}; only runs of one task can be compared."
+        )
+    try:
+        return compare_paired(frame, other, names, resamples=options.resamples, seed=options.seed)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+
+
+def _files(predictions: Sequence[Path], labels: str | None) -> list[Path]:
+    found = [file for path in predictions for _, file in prediction_files(_table(path))]
+    if labels is not None:
+        found.append(parse_spec(labels).path)
+    return found

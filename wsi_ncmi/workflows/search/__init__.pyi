@@ -1,0 +1,2 @@
+from .job import SearchRequest as SearchRequest
+from .job import search as search
