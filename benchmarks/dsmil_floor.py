@@ -21,8 +21,8 @@ from model_tables import Task, open_task
 
 from research.loss_study.table import StudyTable
 from wsi_ncmi.cohorts import Fold
-from wsi_ncmi.losses import LossConfig
-from wsi_ncmi.mil import ModelConfig
+from wsi_ncmi.losses import loss_config
+from wsi_ncmi.mil import ModelConfig, model_config
 from wsi_ncmi.mil.base import Aggregator
 from wsi_ncmi.mil.config import DsmilConfig
 from wsi_ncmi.training import TrainingConfig, fit_in_memory
@@ -30,13 +30,13 @@ from wsi_ncmi.training.scoring import embed, f1_and_recall, probabilities_of
 
 CPU = torch.device("cpu")
 SETTINGS: Mapping[str, tuple[ModelConfig, TrainingConfig]] = {
-    "published": (ModelConfig(name="dsmil"), TrainingConfig(device="cpu")),
-    "standardised": (ModelConfig(name="dsmil", standardise=True), TrainingConfig(device="cpu")),
+    "published": (model_config(name="dsmil"), TrainingConfig(device="cpu")),
+    "standardised": (model_config(name="dsmil", standardise=True), TrainingConfig(device="cpu")),
     "no_critical_loss": (
-        ModelConfig(name="dsmil", dsmil=DsmilConfig(instance_weight=0.0)),
+        model_config(name="dsmil", dsmil=DsmilConfig(instance_weight=0.0)),
         TrainingConfig(device="cpu"),
     ),
-    "slow": (ModelConfig(name="dsmil"), TrainingConfig(device="cpu", learning_rate=2e-4)),
+    "slow": (model_config(name="dsmil"), TrainingConfig(device="cpu", learning_rate=2e-4)),
 }
 KEY = ("setting", "cohort", "fold", "seed")
 COLUMNS = (*KEY, "train_macro_f1", "validation_macro_f1", "entropy")
@@ -67,7 +67,7 @@ def row_of(task: Task, setting: str, cohort: str, fold_number: int, seed: int) -
         held,
         classes,
         model=model,
-        loss=LossConfig(name="ce"),
+        loss=loss_config(name="ce"),
         training=training,
         seed=seed,
     )

@@ -32,13 +32,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wsi_ncmi.cohorts import BagSource
-from wsi_ncmi.losses import LossConfig, build_loss
-from wsi_ncmi.mil import BagBatch, ModelConfig, build_model
+from wsi_ncmi.losses import LossConfig, build_loss, loss_config
+from wsi_ncmi.mil import BagBatch, build_model, model_config
 from wsi_ncmi.training import BagCache, LabelledSlides, TrainingConfig, fit_in_memory
 
-CE = LossConfig(name="ce")
-NCMI = LossConfig(name="ncmi")
-ALTERNATING = LossConfig(name="ncmi", code_words="means", means_update="running", means_momentum=0.99)
+CE = loss_config(name="ce")
+NCMI = loss_config(name="ncmi")
+ALTERNATING = loss_config(name="ncmi", code_words="means", means_update="running", means_momentum=0.99)
 EPOCHS = 5
 
 Step = Callable[[], object]
@@ -88,7 +88,7 @@ def mil_steps(bags: int, tiles: int, width: int, repeat: int) -> tuple[Step, Ste
     steps = []
     for loss in (NCMI, CE):
         torch.manual_seed(0)
-        model = build_model(ModelConfig(), width, 3)
+        model = build_model(model_config(), width, 3)
         steps.append(training_step(model, loss, model.embedding_width, batch, y, repeat))
     return steps[0], steps[1]
 
@@ -135,7 +135,7 @@ def run_of(loss: LossConfig, data: tuple[BagCache, LabelledSlides, LabelledSlide
     cache, train, validation = data
     options = TrainingConfig(epochs=epochs, device="cpu", decision="validation")
     return lambda: fit_in_memory(
-        cache, train, validation, 3, model=ModelConfig(), loss=loss, training=options, seed=0
+        cache, train, validation, 3, model=model_config(), loss=loss, training=options, seed=0
     )
 
 

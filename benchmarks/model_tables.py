@@ -34,9 +34,9 @@ from sklearn.preprocessing import StandardScaler
 
 from research.loss_study.table import StudyTable
 from wsi_ncmi.cohorts import Cohort, Fold, SplitConfig, Splits, make_splits, open_bag_source
-from wsi_ncmi.losses import LossConfig
+from wsi_ncmi.losses import loss_config
 from wsi_ncmi.metrics.classification import classification_metrics
-from wsi_ncmi.mil import ModelConfig
+from wsi_ncmi.mil import model_config
 from wsi_ncmi.training import BagCache, LabelledSlides, TrainingConfig, fit_in_memory
 from wsi_ncmi.training.scoring import embed, f1_and_recall, probabilities_of
 
@@ -107,7 +107,7 @@ def model_probabilities(task: Task, fold: Fold, model: str, seed: int) -> tuple[
     """Trains, and predicts the test part; also the kept epoch."""
     fitted = fit_in_memory(
         task.cache, task.part(fold.train), task.part(fold.validation), len(task.cohort.classes),
-        model=ModelConfig(name=model), loss=LossConfig(name="ce"), training=TrainingConfig(device="cpu"),
+        model=model_config(name=model), loss=loss_config(name="ce"), training=TrainingConfig(device="cpu"),
         seed=seed,
     )  # fmt: skip
     z = embed(fitted.aggregator, task.cache, fold.test, torch.device("cpu"))

@@ -19,18 +19,18 @@ from torch import Tensor
 from research.loss_study.regimes import REGIMES, prepare_parts
 from research.loss_study.run import open_study_cohort
 from wsi_ncmi.cohorts import open_bag_source
-from wsi_ncmi.losses import LossConfig, NCMILoss
+from wsi_ncmi.losses import NCMILoss, loss_config
 from wsi_ncmi.losses.decision import CalibratedDecision
-from wsi_ncmi.mil import ModelConfig
+from wsi_ncmi.mil import model_config
 from wsi_ncmi.training import BagCache, TrainingConfig, fit_in_memory
 from wsi_ncmi.training.scoring import embed, f1_and_recall
 
 LOSSES = {
-    "ce": LossConfig(name="ce"),
-    "wce": LossConfig(name="weighted_ce"),
-    "rev.5": LossConfig(preset="log_reverse", power=0.5),
-    "ratio.5": LossConfig(preset="ratio", temperature=1.0, power=0.5),
-    "rev.5shift.5": LossConfig(preset="log_reverse", power=0.5, prior_shift=0.5),
+    "ce": loss_config(name="ce"),
+    "wce": loss_config(name="weighted_ce"),
+    "rev.5": loss_config(preset="log_reverse", power=0.5),
+    "ratio.5": loss_config(preset="ratio", temperature=1.0, power=0.5),
+    "rev.5shift.5": loss_config(preset="log_reverse", power=0.5, prior_shift=0.5),
 }
 COLUMNS = ("cohort", "regime", "fold", "loss", "balance", "ridge", "macro_f1")
 
@@ -59,7 +59,7 @@ def main() -> None:
                     for loss, of_loss in LOSSES.items():
                         fitted = fit_in_memory(
                             cache, parts.train, parts.validation, classes,
-                            model=ModelConfig(), loss=of_loss, training=options, seed=0,
+                            model=model_config(), loss=of_loss, training=options, seed=0,
                         )  # fmt: skip
                         known, new = (
                             distances(fitted.criterion, embed(fitted.aggregator, cache, part.slide_ids, CPU))

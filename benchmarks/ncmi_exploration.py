@@ -26,11 +26,11 @@ import wsi_ncmi.training.loop as loop
 from research.loss_study.regimes import REGIMES, prepare_parts
 from research.loss_study.run import open_study_cohort
 from wsi_ncmi.cohorts import open_bag_source
-from wsi_ncmi.losses import LossConfig, NCMILoss, build_loss
+from wsi_ncmi.losses import NCMILoss, build_loss, loss_config
 from wsi_ncmi.losses.base import Criterion, project
 from wsi_ncmi.losses.decision import CalibratedDecision
 from wsi_ncmi.losses.functional import generalised_log
-from wsi_ncmi.mil import ModelConfig
+from wsi_ncmi.mil import model_config
 from wsi_ncmi.training import BagCache, TrainingConfig, fit_in_memory
 from wsi_ncmi.training.scoring import embed, f1_and_recall, validation_scores
 
@@ -98,7 +98,7 @@ Make = Callable[[int, int, Sequence[int]], Criterion]
 
 
 def _built(**options: object) -> Make:
-    return lambda classes, width, counts: build_loss(LossConfig(**options), classes, width, counts)
+    return lambda classes, width, counts: build_loss(loss_config(**options), classes, width, counts)
 
 
 def _contaminated(start: float, momentum: float, form: dict[str, object] | None) -> Make:
@@ -200,7 +200,7 @@ def score(data, cache, name: str, regime: str, fold: int, loss: str) -> list[tup
     fitting.build_loss = lambda _, count, width, counts: LOSSES[loss](count, width, counts)
     loop.validation_scores = _decided_scores if loss.startswith("decided") else validation_scores
     fitted = fit_in_memory(
-        cache, parts.train, parts.validation, classes, model=ModelConfig(), loss=LossConfig(), seed=0,
+        cache, parts.train, parts.validation, classes, model=model_config(), loss=loss_config(), seed=0,
         training=TrainingConfig(
             epochs=REGIMES[regime].epochs, learning_rate=RATES.get(loss, 5e-4), decision="none", device="cpu"
         ),

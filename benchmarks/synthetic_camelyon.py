@@ -26,7 +26,7 @@ from research.loss_study.tables import chosen_settings
 from wsi_ncmi.cohorts import Cohort, SplitConfig, make_splits, match_features, open_bag_source, read_labels
 from wsi_ncmi.metrics import information_metrics
 from wsi_ncmi.metrics.classification import classification_metrics
-from wsi_ncmi.mil import ModelConfig
+from wsi_ncmi.mil import model_config
 from wsi_ncmi.training import BagCache, TrainingConfig, fit_in_memory
 from wsi_ncmi.training.fitting import labelled_part
 from wsi_ncmi.training.scoring import embed, probabilities_of
@@ -81,7 +81,7 @@ def score(work: Path, out: Path, chosen: Path, losses: list[str] | None) -> None
             )  # fmt: skip
             fitted = fit_in_memory(
                 cache, train, validation, len(cohort.classes),
-                model=ModelConfig(), loss=setting.options, training=options, seed=seed,
+                model=model_config(), loss=setting.options, training=options, seed=seed,
             )  # fmt: skip
             z = embed(fitted.aggregator, cache, test.slide_ids, torch.device("cpu"))
             p = probabilities_of(fitted.criterion, z)

@@ -40,8 +40,8 @@ from torch import Tensor, nn
 
 from wsi_ncmi.cohorts import open_bag_source
 from wsi_ncmi.features.interchange import PackedColumns, write_packed
-from wsi_ncmi.losses import LossConfig
-from wsi_ncmi.mil import ModelConfig
+from wsi_ncmi.losses import loss_config
+from wsi_ncmi.mil import model_config
 from wsi_ncmi.parallel.allocator import keep_large_buffers
 from wsi_ncmi.training import BagCache, LabelledSlides, TrainingConfig
 from wsi_ncmi.training.fitting import build_modules
@@ -98,10 +98,10 @@ class OurLoop:
     """The loop of ``fit``, epoch by epoch."""
 
     def __init__(self, cache: BagCache, slides: LabelledSlides, precision: str) -> None:
-        model = ModelConfig(hidden=HIDDEN, attention=ATTENTION, dropout=DROPOUT)
+        model = model_config(hidden=HIDDEN, attention=ATTENTION, dropout=DROPOUT)
         counts = np.bincount(slides.y).tolist()
         aggregator, criterion = build_modules(
-            model, LossConfig(name="ce"), in_features=cache.source.width, class_counts=counts, seed=0
+            model, loss_config(name="ce"), in_features=cache.source.width, class_counts=counts, seed=0
         )
         options = TrainingConfig(device="cpu", precision=precision, epochs=1000)
         self.loop = TrainingLoop(

@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from research.loss_study.grid import Setting
-from wsi_ncmi.losses import LossConfig
+from wsi_ncmi.losses import loss_config
 
 __all__ = ["ablation_settings", "exploration_settings", "sensitivity_settings"]
 
 
 def _ncmi(name: str, rate: float = 5e-4, **values: Any) -> Setting:
     return Setting(
-        loss="ncmi", name=name, options=LossConfig(name="ncmi", **values), learning_rate=rate
+        loss="ncmi", name=name, options=loss_config(name="ncmi", **values), learning_rate=rate
     )  # fmt: skip
 
 
 def _rival(loss: str, name: str, rate: float = 5e-4, **values: Any) -> Setting:
-    return Setting(loss=loss, name=name, options=LossConfig(name=loss, **values), learning_rate=rate)
+    return Setting(loss=loss, name=name, options=loss_config(name=loss, **values), learning_rate=rate)
 
 
 def exploration_settings() -> tuple[Setting, ...]:
@@ -91,6 +91,6 @@ def ablation_settings() -> tuple[Setting, ...]:
         _ncmi("decision: ridge 1", ridge=1.0),
         _ncmi("prior shift 0.5", prior_shift=0.5),
         _ncmi("class weights 0.5", balance=0.5),
-        Setting(loss="ncmi", name="sampler: class-balanced", options=LossConfig(name="ncmi"),
+        Setting(loss="ncmi", name="sampler: class-balanced", options=loss_config(name="ncmi"),
                 sampler="class_balanced"),
     )  # fmt: skip

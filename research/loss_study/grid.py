@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from wsi_ncmi.losses import LossConfig
+from wsi_ncmi.losses import LossConfig, loss_config
 
 __all__ = ["ABLATIONS", "GRID", "Setting", "describe_grid"]
 
@@ -41,7 +41,7 @@ def _settings(
         Setting(
             loss=loss,
             name=f"{_words(values)} lr={rate:g}",
-            options=LossConfig(name=kind or loss, **common, **values),
+            options=loss_config(name=kind or loss, **common, **values),
             learning_rate=rate,
         )
         for values in variants
@@ -59,7 +59,7 @@ def _without_own(loss: str) -> tuple[Setting, ...]:
     # A loss without settings of its own gets its six from the optimiser's.
     return tuple(
         Setting(
-            loss=loss, name=f"decay={decay:g} lr={rate:g}", options=LossConfig(name=loss),
+            loss=loss, name=f"decay={decay:g} lr={rate:g}", options=loss_config(name=loss),
             learning_rate=rate, weight_decay=decay,
         )
         for decay in (1e-2, 1e-1, 1.0)

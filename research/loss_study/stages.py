@@ -11,7 +11,7 @@ from research.loss_study.job import StudyRequest, run_study
 from research.loss_study.regimes import REGIMES
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.progress import ProgressReporter
-from wsi_ncmi.mil import ModelConfig
+from wsi_ncmi.mil import model_config
 from wsi_ncmi.training import TrainingConfig
 from wsi_ncmi.workflows.result import JobResult
 
@@ -79,7 +79,7 @@ def study_stage(
     request = StudyRequest(
         features=cohorts, out=out, stage=stage, settings=settings, regimes=regimes or tuple(REGIMES),
         folds=folds, seeds=seeds or ((0, 1, 2, 3, 4) if stage == "confirm" else (0,)),
-        model=ModelConfig(name=model), training=TrainingConfig(batch_size=batch_size, device="cpu"),
+        model=model_config(name=model), training=TrainingConfig(batch_size=batch_size, device="cpu"),
         workers=workers, minutes=minutes,
     )  # fmt: skip
     return run_study(request, progress)

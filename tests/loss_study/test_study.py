@@ -23,10 +23,10 @@ from research.loss_study.tables import choose_settings, chosen_settings, write_t
 from wsi_ncmi.cohorts import open_bag_source
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.losses import build_loss, list_losses
-from wsi_ncmi.mil import ModelConfig
+from wsi_ncmi.mil import model_config
 from wsi_ncmi.training import TrainingConfig
 
-SMALL = {"model": ModelConfig(hidden=8, attention=4), "training": TrainingConfig(epochs=1, device="cpu")}
+SMALL = {"model": model_config(hidden=8, attention=4), "training": TrainingConfig(epochs=1, device="cpu")}
 
 
 @pytest.fixture(scope="module")

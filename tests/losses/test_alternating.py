@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.losses import LossConfig, build_loss
+from wsi_ncmi.losses import build_loss, loss_config
 from wsi_ncmi.losses.decision import CalibratedDecision
 from wsi_ncmi.losses.functional import generalised_log
 from wsi_ncmi.losses.ncmi import NCMILoss
@@ -126,7 +126,7 @@ def test_an_even_decision_lets_classes_weigh_alike():
 
 
 def test_options_reach_the_loss_and_wrong_ones_are_named():
-    options = LossConfig(
+    options = loss_config(
         name="ncmi", balance=0.5, power=0.3, means_update="bank", code_words="means", ridge=3.0
     )
     criterion = build_loss(options, 3, 8, [5, 3, 2])

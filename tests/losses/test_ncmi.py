@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.losses import PRESETS, LossConfig, build_loss
+from wsi_ncmi.losses import PRESETS, build_loss, loss_config
 from wsi_ncmi.losses import functional as f
 from wsi_ncmi.losses.code_words import code_word_scores, symbols_needed
 from wsi_ncmi.losses.ncmi import NCMILoss
@@ -358,5 +358,5 @@ def test_scores_of_the_wrong_width_are_named():
 
 
 def test_options_override_the_preset():
-    criterion = build_loss(LossConfig(name="ncmi", preset="ratio", symbols=16, temperature=0.7), 3, 8)
+    criterion = build_loss(loss_config(name="ncmi", preset="ratio", symbols=16, temperature=0.7), 3, 8)
     assert (criterion.symbols, criterion.form.temperature, criterion.form.ratio) == (16, 0.7, "sample")

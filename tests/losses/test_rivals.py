@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.losses import LossConfig, build_loss, list_losses
+from wsi_ncmi.losses import build_loss, list_losses, loss_config
 from wsi_ncmi.losses.cmi_constrained import CMIConstrained
 from wsi_ncmi.losses.orthogonal_projection import orthogonal_projection
 from wsi_ncmi.losses.supervised_contrastive import supervised_contrastive
@@ -114,7 +114,7 @@ def test_rival_equals_its_slow_formula_and_its_gradient_is_right(name, seed):
     torch.manual_seed(seed)
     logits = torch.randn(7, 3, dtype=torch.float64) * 2
     y = torch.tensor([0, 1, 1, 2, 0, 0, 1])
-    criterion = build_loss(LossConfig(name=name), 3, None, COUNTS).double()
+    criterion = build_loss(loss_config(name=name), 3, None, COUNTS).double()
     # The first update of CMIC-DL's centroids takes the batch's means; afterwards they rest.
     value = criterion(logits, y).item()
     assert value == pytest.approx(SLOW[name](logits.tolist(), y.tolist()), rel=1e-7)
@@ -125,7 +125,7 @@ def test_rival_equals_its_slow_formula_and_its_gradient_is_right(name, seed):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_loss_owns_its_head_and_works_with_one_slide_and_in_half_precision(name):
     torch.manual_seed(0)
-    criterion = build_loss(LossConfig(name=name), 3, 16, COUNTS)
+    criterion = build_loss(loss_config(name=name), 3, 16, COUNTS)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         for batch in (1, 5):
             z = torch.where(torch.rand(batch, 16) > 0.5, 100.0, -100.0).bfloat16().requires_grad_()
@@ -140,7 +140,7 @@ def test_every_loss_owns_its_head_and_works_with_one_slide_and_in_half_precision
     criterion.end_epoch(z, y)
     criterion.fit_decision(z, y)
     assert torch.allclose(criterion.predict_proba(z).sum(1), torch.ones(6))
-    clone = build_loss(LossConfig(name=name), 3, 16, COUNTS).eval()
+    clone = build_loss(loss_config(name=name), 3, 16, COUNTS).eval()
     clone.load_state_dict(criterion.state_dict())
     assert torch.equal(clone.predict_proba(z), criterion.predict_proba(z))
 
@@ -150,7 +150,7 @@ def test_every_loss_learns_separable_classes(name):
     torch.manual_seed(1)
     y = torch.arange(90) % 3
     z = torch.randn(3, 8)[y] * 3 + torch.randn(90, 8) * 0.5
-    criterion = build_loss(LossConfig(name=name), 3, 8, [30, 30, 30])
+    criterion = build_loss(loss_config(name=name), 3, 8, [30, 30, 30])
     optimizer = torch.optim.Adam(criterion.parameters(), lr=0.05)
     for _ in range(100):
         optimizer.zero_grad()
@@ -185,13 +185,13 @@ def test_the_list_names_papers_and_the_registry_refuses_what_it_lacks():
     assert len(set(NAMES)) == len(NAMES) == 10
     assert all(info.paper and info.summary for info in list_losses())
     with pytest.raises(InputError, match="did you mean 'focal'"):
-        build_loss(LossConfig(name="focall"), 3)
+        build_loss(loss_config(name="focall"), 3)
     with pytest.raises(InputError, match="needs the number of training samples"):
-        build_loss(LossConfig(name="weighted_ce"), 3)
+        build_loss(loss_config(name="weighted_ce"), 3)
     with pytest.raises(InputError, match="class counts of at least 1"):
-        build_loss(LossConfig(name="weighted_ce"), 3, None, [3, 0, 2])
+        build_loss(loss_config(name="weighted_ce"), 3, None, [3, 0, 2])
     with pytest.raises(InputError, match="at least 2 classes"):
-        build_loss(LossConfig(name="ce"), 1)
+        build_loss(loss_config(name="ce"), 1)
 
 
 def test_listing_the_losses_does_not_import_torch():

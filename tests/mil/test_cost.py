@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from wsi_ncmi.mil import ModelConfig, list_models, measure_model
+from wsi_ncmi.mil import ModelConfig, list_models, measure_model, model_config
 
 # Published sizes at 1,024 features and 2 classes, counted layer by layer; the head is not in them.
 BY_HAND = {
@@ -28,16 +28,16 @@ BY_HAND = {
 
 @pytest.mark.parametrize("name", BY_HAND)
 def test_parameters_are_those_of_the_published_sizes(name):
-    assert measure_model(ModelConfig(name=name), instances=2).parameters == BY_HAND[name]
+    assert measure_model(model_config(name=name), instances=2).parameters == BY_HAND[name]
 
 
 def test_operations_of_an_instance():
-    cost = measure_model(ModelConfig(name="abmil"), instances=64)
+    cost = measure_model(model_config(name="abmil"), instances=64)
     # Projection, both halves of the attention branch, its score: two operations a weight.
     assert cost.flops_per_instance == 2 * (1024 * 128 + 128 * 128 + 64)
-    few, many = (measure_model(ModelConfig(name="vit", hidden=64), 16, 2, n) for n in (64, 256))
+    few, many = (measure_model(model_config(name="vit", hidden=64), 16, 2, n) for n in (64, 256))
     assert many.flops_per_instance > few.flops_per_instance  # full attention grows with the bag
-    plain = [measure_model(ModelConfig(name="acmil"), 16, 2, n).flops_per_instance for n in (64, 256)]
+    plain = [measure_model(model_config(name="acmil"), 16, 2, n).flops_per_instance for n in (64, 256)]
     assert plain[0] == plain[1]
 
 
@@ -56,7 +56,7 @@ def test_the_catalogue_tells_everything():
 _PROBE = """
 import json, sys, torch
 torch.set_num_threads(1)
-from wsi_ncmi.mil import BagBatch, ModelConfig, build_model, list_models
+from wsi_ncmi.mil import BagBatch, ModelConfig, model_config, build_model, list_models
 # The system's other figure, ru_maxrss, starts from the peak of the process that started this one.
 peak = lambda: 1024 * int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
 big, square = torch.randn(100_000, 32), torch.randn(10_000, 32)
@@ -64,7 +64,7 @@ with torch.no_grad():
     found = {}
     for info in sorted(list_models(), key=lambda info: info.full_attention):
         settings = {"vit": {"layers": 1, "heads": 8, "feed_forward": 8}}
-        model = build_model(ModelConfig(name=info.name, hidden=32, attention=16, **settings), 32, 2).eval()
+        model = build_model(model_config(name=info.name, hidden=32, attention=16, **settings), 32, 2).eval()
         before = peak()
         output = model(BagBatch.pack([square if info.full_attention else big]))
         assert torch.isfinite(output.embedding).all() and torch.isfinite(output.attention).all(), info.name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from wsi_ncmi.mil import ModelConfig, list_models, measure_model
+from wsi_ncmi.mil import ModelConfig, list_models, measure_model, model_config
 
 TEXT = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
 
@@ -14,7 +14,7 @@ def test_the_table_holds_every_model_with_its_measured_cost():
     rows = re.findall(r"^\| `(\w+)` \| (.+?) \| ([\d,]+) \| ([\d.]+) \| (.+?) \|$", TEXT, flags=re.MULTILINE)
     assert [row[0] for row in rows] == [info.name for info in list_models()]
     for (name, paper, parameters, flops, attention), info in zip(rows, list_models(), strict=True):
-        cost = measure_model(ModelConfig(name=name))
+        cost = measure_model(model_config(name=name))
         assert int(parameters.replace(",", "")) == cost.parameters
         assert float(flops) == round(cost.flops_per_instance / 1e6, 2)
         assert paper.split(",")[0] == info.paper.split(",")[0]
@@ -25,4 +25,4 @@ def test_every_auxiliary_loss_is_listed_by_its_setting():
     for setting in re.findall(r"`(\w+)\.(\w+)`", TEXT):
         group, name = setting
         if group in ModelConfig.__dataclass_fields__:
-            assert hasattr(getattr(ModelConfig(), group), name), f"{group}.{name}"
+            assert hasattr(getattr(model_config(), group), name), f"{group}.{name}"

@@ -10,7 +10,7 @@ import pytest
 
 from tests.training.conftest import CE, QUICK, WIDTH, open_task, write_cohort
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.mil import ModelConfig, list_models
+from wsi_ncmi.mil import list_models, model_config
 from wsi_ncmi.mil.config import AsmilConfig, VitConfig
 from wsi_ncmi.training import fit, load_trained
 from wsi_ncmi.training.checkpoint import MODEL_WEIGHTS
@@ -36,7 +36,7 @@ def _fit(task, model, out, **changes):
 
 @pytest.mark.parametrize("name", [info.name for info in list_models()])
 def test_a_fitted_model_is_stored_and_loaded_whole(task, tmp_path, name):
-    result = _fit(task, ModelConfig(name=name, **SMALL), tmp_path)
+    result = _fit(task, model_config(name=name, **SMALL), tmp_path)
     loaded = load_trained(tmp_path)
     bag = np.random.default_rng(0).normal(size=(9, WIDTH)).astype(np.float16)
     probabilities, attention = loaded.predict(bag)
@@ -46,7 +46,7 @@ def test_a_fitted_model_is_stored_and_loaded_whole(task, tmp_path, name):
     assert attention.shape == (9,)
     assert attention.sum() == pytest.approx(1, abs=1e-5)
     stored = json.loads((tmp_path / "model.json").read_text())["model"]
-    assert ModelConfig(**stored) == ModelConfig(name=name, **SMALL)
+    assert model_config(**stored) == model_config(name=name, **SMALL)
 
 
 class _CutError(Exception):
@@ -56,7 +56,7 @@ class _CutError(Exception):
 @pytest.mark.parametrize("name", ["dtfd", "acmil", "asmil", "clam_mb"])
 def test_a_cut_run_ends_with_the_same_bits(task, tmp_path, monkeypatch, name):
     """Random pseudo-bags, masks, dropped tokens and the moving anchor all follow from the saved state."""
-    model = ModelConfig(name=name, feature_dropout=0.1, mixup=0.5, **SMALL)
+    model = model_config(name=name, feature_dropout=0.1, mixup=0.5, **SMALL)
     _fit(task, model, tmp_path / "a")
     step, taken = TrainingLoop._take_step, []
 
@@ -80,7 +80,7 @@ def test_the_loop_adds_what_the_model_returns(task, tmp_path):
 
     weights = []
     for weight in (0.0, 1.0):
-        model = ModelConfig(name="clam_sb", clam=ClamConfig(instance_weight=weight), **SMALL)
+        model = model_config(name="clam_sb", clam=ClamConfig(instance_weight=weight), **SMALL)
         fitted = _fit(task, model, tmp_path / str(weight)).model.aggregator
         fresh, _ = build_modules(model, CE, in_features=WIDTH, class_counts=(4, 4, 4), seed=0)
         # Biases have no weight decay: they move by gradients alone.
@@ -94,7 +94,7 @@ def test_distance_biases_get_the_tiles_places_in_training_and_prediction(tmp_pat
     path = write_cohort(tmp_path / "bags.npz", slides=24)
     with np.load(path) as file:
         content = dict(file)
-    model = ModelConfig(name="vit", **{**SMALL, "vit": VitConfig(layers=2, feed_forward=8, alibi=True)})
+    model = model_config(name="vit", **{**SMALL, "vit": VitConfig(layers=2, feed_forward=8, alibi=True)})
     fitted = []
     for name, side in (("near", 2), ("far", 9)):
         rng = np.random.default_rng(1)

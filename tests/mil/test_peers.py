@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from tests.mil.peers import PeerClam, PeerDsmil, PeerTransMil
-from wsi_ncmi.mil import BagBatch, ModelConfig, build_model
+from wsi_ncmi.mil import BagBatch, build_model, model_config
 from wsi_ncmi.mil.config import ClamConfig, DsmilConfig, TransMilConfig
 from wsi_ncmi.mil.foreign.clam import translate_clam
 from wsi_ncmi.mil.foreign.dsmil import translate_dsmil
@@ -67,7 +67,7 @@ def test_clam(several, gated, subtyping, kind):
     settings = ClamConfig(
         gated=gated, subtyping=subtyping, instance_loss=kind, k_sample=4, instance_weight=0.5
     )
-    options = ModelConfig(
+    options = model_config(
         name="clam_mb" if several else "clam_sb", hidden=6, attention=5, dropout=0.0, clam=settings
     )
     model, head = _ours(options, translate_clam(Tensors(peer.state_dict(), "peer")))
@@ -105,7 +105,7 @@ def test_dsmil(nonlinear, value, kind):
     query = "nonlinear" if nonlinear else "linear"
     settings = DsmilConfig(query=query, query_width=5, value=value, instance_loss=kind)
     model, head = _ours(
-        ModelConfig(name="dsmil", dsmil=settings), translate_dsmil(Tensors(peer.state_dict(), "peer"))
+        model_config(name="dsmil", dsmil=settings), translate_dsmil(Tensors(peer.state_dict(), "peer"))
     )
     assert translate_dsmil(Tensors(peer.state_dict(), "peer")).options.dsmil.value == value
 
@@ -140,7 +140,7 @@ def test_dsmil(nonlinear, value, kind):
 def test_transmil():
     torch.manual_seed(0)
     peer = PeerTransMil(D, 3).double()
-    options = ModelConfig(name="transmil", hidden=16, dropout=0.0, transmil=TransMilConfig(heads=8))
+    options = model_config(name="transmil", hidden=16, dropout=0.0, transmil=TransMilConfig(heads=8))
     model, head = _ours(options, translate_transmil(Tensors(peer.state_dict(), "peer")))
     probe = torch.randn(len(LENGTHS), 3, dtype=torch.float64)
 
@@ -160,17 +160,17 @@ def test_transmil():
 def test_labels_that_training_needs_are_asked_for(name):
     from wsi_ncmi.core.errors import InputError
 
-    model = build_model(ModelConfig(name=name), D, 3)
+    model = build_model(model_config(name=name), D, 3)
     with pytest.raises(
         InputError, match=r"needs one label a bag \(4,\), got none; call model\(batch, labels\)"
     ):
         model.train()(BagBatch.pack([bag.float() for bag in _bags()]))
     with pytest.raises(InputError, match="the number of classes, at least 2, got None"):
-        build_model(ModelConfig(name=name), D)
+        build_model(model_config(name=name), D)
 
 
 def test_a_class_wise_head_sees_its_own_class_alone():
-    model = build_model(ModelConfig(name="clam_mb", hidden=6), D, 3)
+    model = build_model(model_config(name="clam_mb", hidden=6), D, 3)
     head = model.make_head(3)
     x = torch.randn(1, 18, requires_grad=True)
     for c in range(3):

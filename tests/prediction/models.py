@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from wsi_ncmi.losses import LossConfig, build_loss
-from wsi_ncmi.mil import ModelConfig, build_model
+from wsi_ncmi.losses import build_loss, loss_config
+from wsi_ncmi.mil import build_model, model_config
 from wsi_ncmi.prediction import ModelBundle, load_ensemble, write_bundle
 from wsi_ncmi.prediction.bundle.writing import bundle_files
 from wsi_ncmi.prediction.calibration import Calibration
@@ -30,7 +30,7 @@ def write_model(
     folder: Path, seed: int, classes: tuple[str, ...] = ("a", "b"), width: int = 6, **features: Any
 ) -> None:
     torch.manual_seed(seed)
-    options, loss = ModelConfig(hidden=8, attention=4), LossConfig(name="ncmi")
+    options, loss = model_config(hidden=8, attention=4), loss_config(name="ncmi")
     aggregator = build_model(options, width)
     criterion = build_loss(loss, len(classes), aggregator.embedding_width, (5,) * len(classes))
     folder.mkdir(parents=True, exist_ok=True)

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from wsi_ncmi.cohorts import BagSource, Cohort, Fold, Splits, open_bag_source
-from wsi_ncmi.losses import LossConfig
-from wsi_ncmi.mil import ModelConfig
+from wsi_ncmi.losses import loss_config
+from wsi_ncmi.mil import model_config
 from wsi_ncmi.training import TrainingConfig
 
 WIDTH = 12
 CLASSES = ("alpha", "beta", "gamma")
-MODEL = ModelConfig(hidden=16, attention=8, dropout=0.25)
+MODEL = model_config(hidden=16, attention=8, dropout=0.25)
 QUICK = TrainingConfig(epochs=3, batch_size=4, device="cpu")
-CE = LossConfig(name="ce")
+CE = loss_config(name="ce")
 
 
 def write_cohort(path: Path, *, slides: int = 48, seed: int = 0, tiles: tuple[int, int] = (3, 12)) -> Path:

@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.losses import LossConfig, list_losses
+from wsi_ncmi.losses import list_losses, loss_config
 from wsi_ncmi.training import fit, load_trained
 from wsi_ncmi.training.checkpoint import MODEL_JSON, MODEL_WEIGHTS
 
@@ -17,7 +17,7 @@ from wsi_ncmi.training.checkpoint import MODEL_JSON, MODEL_WEIGHTS
 @pytest.fixture
 def trained(task, kit, tmp_path):
     return fit(
-        task.source, task.fold, task.cohort, model=kit.MODEL, loss=LossConfig(name="ncmi"),
+        task.source, task.fold, task.cohort, model=kit.MODEL, loss=loss_config(name="ncmi"),
         training=kit.QUICK, seed=0, out=tmp_path / "run", encoder={"name": "some:encoder", "mpp": 0.5},
     )  # fmt: skip
 
@@ -25,7 +25,7 @@ def trained(task, kit, tmp_path):
 @pytest.mark.parametrize("name", [info.name for info in list_losses()])
 def test_round_trip_of_every_loss(task, kit, tmp_path, name):
     result = fit(
-        task.source, task.fold, task.cohort, model=kit.MODEL, loss=LossConfig(name=name),
+        task.source, task.fold, task.cohort, model=kit.MODEL, loss=loss_config(name=name),
         training=kit.QUICK, seed=0, out=tmp_path / "run",
     )  # fmt: skip
     loaded = load_trained(tmp_path / "run")

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.losses import LossConfig
-from wsi_ncmi.mil import ModelConfig
+from wsi_ncmi.losses import loss_config
+from wsi_ncmi.mil import model_config
 from wsi_ncmi.parallel import process_group as distributed
 from wsi_ncmi.training import fit
 from wsi_ncmi.training.checkpoint import MODEL_WEIGHTS
@@ -25,8 +25,8 @@ import json, os, sys
 from pathlib import Path
 import torch
 from wsi_ncmi.cohorts import Fold, open_bag_source
-from wsi_ncmi.losses import LossConfig
-from wsi_ncmi.mil import ModelConfig
+from wsi_ncmi.losses import loss_config
+from wsi_ncmi.mil import model_config
 from wsi_ncmi.training import TrainingConfig, fit
 from wsi_ncmi.parallel.process_group import process_group, rank, world_size
 from wsi_ncmi.training.loop import TrainingLoop
@@ -35,8 +35,8 @@ job = json.loads(sys.argv[1])
 source = open_bag_source(Path(job["path"]))
 
 def run(out, loss, model, **changes):
-    return fit(source, Fold(*map(tuple, job["fold"])), source.embedded_cohort(), model=ModelConfig(**model),
-               loss=LossConfig(**loss), training=TrainingConfig(**{**job["training"], **changes}), seed=0, out=Path(out))
+    return fit(source, Fold(*map(tuple, job["fold"])), source.embedded_cohort(), model=model_config(**model),
+               loss=loss_config(**loss), training=TrainingConfig(**{**job["training"], **changes}), seed=0, out=Path(out))
 
 with process_group("cpu"):
     assert world_size() == 2
@@ -66,8 +66,8 @@ os._exit(0)  # Gloo's threads outlive the group: see tests/losses/test_ncmi_dist
 
 
 def test_two_processes_equal_one(task, kit, tmp_path):
-    calm = ModelConfig(hidden=16, attention=8, dropout=0.0)
-    losses = [LossConfig(name="ce"), LossConfig(name="ncmi")]
+    calm = model_config(hidden=16, attention=8, dropout=0.0)
+    losses = [loss_config(name="ce"), loss_config(name="ncmi")]
     training = replace(kit.QUICK, batch_size=5)  # an odd number: the shares of a step are 2 and 3 bags
     job = {
         "path": str(task.path), "fold": [task.fold.train, task.fold.validation, task.fold.test],

@@ -13,12 +13,12 @@ import pandas as pd
 import pytest
 
 from wsi_ncmi.core.errors import InputError, TrainingError
-from wsi_ncmi.losses import LossConfig
+from wsi_ncmi.losses import loss_config
 from wsi_ncmi.training import crew as module
 from wsi_ncmi.training import load_trained, run_experiment
 from wsi_ncmi.training.runs import do_run, read_predictions
 
-LOSSES = (LossConfig(name="ce"), LossConfig(name="ncmi"))
+LOSSES = (loss_config(name="ce"), loss_config(name="ncmi"))
 
 
 class Recorder:
@@ -113,7 +113,7 @@ def test_another_configuration_is_refused_unless_overwritten(task, kit, tmp_path
     stored = json.loads((tmp_path / "fold_0" / "seed_0" / "model.json").read_text())
     assert stored["training"]["learning_rate"] == 1e-4
     with pytest.raises(InputError, match=r"loss\.name is ce there and ncmi now"):
-        run(task, kit, tmp_path, (LossConfig(name="ncmi"),), seeds=(0,), training=other)
+        run(task, kit, tmp_path, (loss_config(name="ncmi"),), seeds=(0,), training=other)
 
 
 def test_other_features_under_the_same_names_are_noticed(task, kit, tmp_path):
@@ -166,7 +166,7 @@ def test_a_run_that_fails_leaves_the_others(task, kit, tmp_path, monkeypatch):
 
 
 def test_several_settings_of_one_loss_need_names(task, kit, tmp_path):
-    settings = {"plain": LossConfig(name="ce"), "smooth": LossConfig(name="ce", label_smoothing=0.2)}
+    settings = {"plain": loss_config(name="ce"), "smooth": loss_config(name="ce", label_smoothing=0.2)}
     with pytest.raises(InputError, match="same name"):
         run(task, kit, tmp_path, list(settings.values()))
     result = run(task, kit, tmp_path, settings, seeds=(0,))

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from wsi_ncmi.core.errors import InputError, TrainingError
-from wsi_ncmi.losses import LossConfig, list_losses
-from wsi_ncmi.mil import ModelConfig
+from wsi_ncmi.losses import list_losses, loss_config
+from wsi_ncmi.mil import model_config
 from wsi_ncmi.training import TrainingConfig, fit
 from wsi_ncmi.training.batches import BagCache
 from wsi_ncmi.training.checkpoint import MODEL_WEIGHTS
@@ -41,7 +41,7 @@ def test_learns_the_rare_instance(tmp_path, kit, loss):
     task = kit.open_task(kit.write_cohort(tmp_path / "b.npz", slides=240, tiles=(5, 15)))
     training = TrainingConfig(epochs=20, batch_size=8, device="cpu", learning_rate=3e-3)
     result = fit(
-        task.source, task.fold, task.cohort, model=kit.MODEL, loss=LossConfig(name=loss),
+        task.source, task.fold, task.cohort, model=kit.MODEL, loss=loss_config(name=loss),
         training=training, seed=0, out=tmp_path / "run",
     )  # fmt: skip
     cache = BagCache(task.source, 2**24)
@@ -116,12 +116,12 @@ def test_every_loss_starts_from_the_same_aggregator():
     reference = None
     for info in list_losses():
         aggregator, _ = build_modules(
-            ModelConfig(), LossConfig(name=info.name), in_features=7, class_counts=(3, 4, 5), seed=11
+            model_config(), loss_config(name=info.name), in_features=7, class_counts=(3, 4, 5), seed=11
         )
         state = aggregator.state_dict()
         reference = reference or state
         assert all(torch.equal(state[name], reference[name]) for name in reference), info.name
-    other, _ = build_modules(ModelConfig(), LossConfig(), in_features=7, class_counts=(3, 4, 5), seed=12)
+    other, _ = build_modules(model_config(), loss_config(), in_features=7, class_counts=(3, 4, 5), seed=12)
     assert not torch.equal(other.state_dict()["projection.weight"], reference["projection.weight"])
 
 
@@ -130,7 +130,7 @@ def test_a_class_missing_in_validation_is_no_obstacle(task, kit, tmp_path, loss)
     rows = task.cohort.by_slide
     validation = tuple(s for s in task.fold.validation if rows[s].label != "gamma")
     fold = replace(task.fold, validation=validation)
-    result = run(task, kit, tmp_path / "a", fold=fold, loss=LossConfig(name=loss))
+    result = run(task, kit, tmp_path / "a", fold=fold, loss=loss_config(name=loss))
     probabilities, _ = result.model.predict(task.source.load(task.fold.test[0]))
     assert probabilities.shape == (3,)
     assert np.isfinite(probabilities).all()
@@ -140,7 +140,7 @@ def test_a_class_missing_in_validation_is_no_obstacle(task, kit, tmp_path, loss)
 def test_a_validation_part_of_one_class_is_no_obstacle(task, kit, tmp_path):
     rows = task.cohort.by_slide
     fold = replace(task.fold, validation=tuple(s for s in task.fold.validation if rows[s].label == "beta"))
-    result = run(task, kit, tmp_path / "a", fold=fold, loss=LossConfig(name="ncmi"))
+    result = run(task, kit, tmp_path / "a", fold=fold, loss=loss_config(name="ncmi"))
     assert len(curves_of(tmp_path / "a")) == 3
     assert result.best_epoch >= 1
 

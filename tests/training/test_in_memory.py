@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from wsi_ncmi.losses import LossConfig
+from wsi_ncmi.losses import loss_config
 from wsi_ncmi.training import BagCache, LabelledSlides, fit, fit_in_memory
 
 
@@ -16,7 +16,7 @@ def test_it_equals_the_run_on_disk_and_writes_nothing(task, kit, tmp_path, monke
     def part(slide_ids):
         return LabelledSlides(slide_ids, np.array([index[rows[s].label] for s in slide_ids]))
 
-    loss = LossConfig(name="ncmi", power=0.5)
+    loss = loss_config(name="ncmi", power=0.5)
     written = fit(
         cache,
         task.fold,
@@ -59,7 +59,7 @@ def test_wrong_labels_are_what_is_learned(task, kit):
 
     options = replace(kit.QUICK, epochs=20, learning_rate=1e-2)
     found = fit_in_memory(
-        cache, rotated, rotated, 3, model=kit.MODEL, loss=LossConfig(name="ce"), training=options, seed=0
+        cache, rotated, rotated, 3, model=kit.MODEL, loss=loss_config(name="ce"), training=options, seed=0
     )
     z = embed(found.aggregator, cache, ids, torch.device("cpu"))
     predicted = probabilities_of(found.criterion, z).argmax(axis=1)

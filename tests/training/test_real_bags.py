@@ -8,8 +8,8 @@ import pytest
 from sklearn.metrics import f1_score
 
 from wsi_ncmi.cohorts import SplitConfig, make_splits, open_bag_source
-from wsi_ncmi.losses import LossConfig
-from wsi_ncmi.mil import ModelConfig
+from wsi_ncmi.losses import loss_config
+from wsi_ncmi.mil import model_config
 from wsi_ncmi.training import TrainingConfig, run_experiment
 
 
@@ -21,8 +21,8 @@ def test_kidney_subtypes(real_data, tmp_path):
     assert cohort is not None
     splits = make_splits(cohort, SplitConfig())
     result = run_experiment(
-        path, cohort, replace(splits, folds=splits.folds[:1]), model=ModelConfig(),
-        losses=[LossConfig(name="ce"), LossConfig(name="ncmi")],
+        path, cohort, replace(splits, folds=splits.folds[:1]), model=model_config(),
+        losses=[loss_config(name="ce"), loss_config(name="ncmi")],
         training=TrainingConfig(epochs=8, device="cpu"), seeds=[0], out=tmp_path,
     )  # fmt: skip
     assert result.failures == ()

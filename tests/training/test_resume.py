@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.losses import LossConfig
+from wsi_ncmi.losses import loss_config
 from wsi_ncmi.training import fit
 from wsi_ncmi.training.checkpoint import MODEL_WEIGHTS
 from wsi_ncmi.training.loop import TrainingLoop
@@ -23,8 +23,8 @@ KILLED_RUN = """
 import json, os, signal, sys
 from pathlib import Path
 from wsi_ncmi.cohorts import Fold, open_bag_source
-from wsi_ncmi.losses import LossConfig
-from wsi_ncmi.mil import ModelConfig
+from wsi_ncmi.losses import loss_config
+from wsi_ncmi.mil import model_config
 from wsi_ncmi.training import TrainingConfig, fit
 from wsi_ncmi.training.loop import TrainingLoop
 
@@ -40,8 +40,8 @@ def fatal_step(self, *batch):
 
 TrainingLoop._take_step = fatal_step
 source = open_bag_source(Path(job["path"]))
-fit(source, Fold(*map(tuple, job["fold"])), source.embedded_cohort(), model=ModelConfig(**job["model"]),
-    loss=LossConfig(**job["loss"]), training=TrainingConfig(**job["training"]), seed=0, out=Path(job["out"]))
+fit(source, Fold(*map(tuple, job["fold"])), source.embedded_cohort(), model=model_config(**job["model"]),
+    loss=loss_config(**job["loss"]), training=TrainingConfig(**job["training"]), seed=0, out=Path(job["out"]))
 """
 
 EVERYTHING = {"epochs": 4, "ema": 0.9, "max_instances": 4, "sampler": "class_balanced", "patience": 3}
@@ -61,7 +61,7 @@ def assert_equal_runs(one, other):
 
 
 def test_sigkill_at_a_random_step_and_resume(task, kit, tmp_path):
-    undisturbed = run(task, kit, tmp_path / "a", LossConfig(name="ncmi"))
+    undisturbed = run(task, kit, tmp_path / "a", loss_config(name="ncmi"))
     steps = len(undisturbed.curves) * -(-len(task.fold.train) // kit.QUICK.batch_size)
     at = random.randrange(1, steps)
     training = replace(kit.QUICK, checkpoint_interval_s=0.0, **EVERYTHING)
@@ -76,7 +76,7 @@ def test_sigkill_at_a_random_step_and_resume(task, kit, tmp_path):
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     assert (tmp_path / "b" / "last.ckpt").exists()
     assert not (tmp_path / "b" / MODEL_WEIGHTS).exists()
-    run(task, kit, tmp_path / "b", LossConfig(name="ncmi"))
+    run(task, kit, tmp_path / "b", loss_config(name="ncmi"))
     assert_equal_runs(tmp_path / "a", tmp_path / "b")
 
 
@@ -87,7 +87,7 @@ class CutError(Exception):
 @pytest.mark.parametrize(("loss", "cuts"), [("ce", (1, 9, 2)), ("ncmi", (3, 4, 8)), ("ncmi-means", (7, 5))])
 def test_any_number_of_cuts(task, kit, tmp_path, monkeypatch, loss, cuts):
     """Cuts at the first step, inside an epoch and at its end; ``means`` has state that an epoch's end changes."""
-    options = LossConfig(name="ncmi", code_words="means") if loss == "ncmi-means" else LossConfig(name=loss)
+    options = loss_config(name="ncmi", code_words="means") if loss == "ncmi-means" else loss_config(name=loss)
     run(task, kit, tmp_path / "a", options)
     take_step = TrainingLoop._take_step
     for cut in cuts:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score, recall_score
 
-from wsi_ncmi.losses import LossConfig, build_loss
+from wsi_ncmi.losses import build_loss, loss_config
 from wsi_ncmi.training.identity import first_difference, identity_hash
 from wsi_ncmi.training.scoring import f1_and_recall, probabilities_of, validation_scores
 
@@ -40,7 +40,7 @@ def test_validation_information_equals_a_slow_loop():
     """CMI = mean KL(p‖class mean), Γ = mean over all pairs of 1{y≠v} H(p, q), on CE's probabilities."""
     generator = torch.Generator().manual_seed(0)
     z, y = torch.randn(9, 5, generator=generator), torch.tensor([0, 0, 0, 1, 1, 2, 2, 2, 2])
-    criterion = build_loss(LossConfig(name="ce"), 3, 5)
+    criterion = build_loss(loss_config(name="ce"), 3, 5)
     scores = validation_scores(criterion, z, y)
     p = probabilities_of(criterion, z)
     means = [p[y.numpy() == c].mean(axis=0) for c in range(3)]
@@ -54,7 +54,7 @@ def test_validation_information_equals_a_slow_loop():
 
 def test_information_of_one_class_leaves_the_ratio_undefined():
     scores = validation_scores(
-        build_loss(LossConfig(name="ce"), 3, 4), torch.randn(5, 4), torch.ones(5).long()
+        build_loss(loss_config(name="ce"), 3, 4), torch.randn(5, 4), torch.ones(5).long()
     )
     assert np.isfinite(scores["val_cmi"])
     assert np.isnan(scores["val_gamma"])

@@ -10,15 +10,15 @@ import torch
 from safetensors.torch import load_file
 
 from wsi_ncmi.core.errors import InputError, TrainingError
-from wsi_ncmi.losses import LossConfig
-from wsi_ncmi.mil import ModelConfig
+from wsi_ncmi.losses import loss_config
+from wsi_ncmi.mil import model_config
 from wsi_ncmi.mil.config import VitConfig
 from wsi_ncmi.training import LabelledSlides, fit, fit_in_memory
 from wsi_ncmi.training.batches import BagCache
 from wsi_ncmi.training.checkpoint import MODEL_WEIGHTS
 from wsi_ncmi.training.fitting import build_modules
 
-CALM = ModelConfig(hidden=16, attention=8, dropout=0.0)
+CALM = model_config(hidden=16, attention=8, dropout=0.0)
 
 
 def run(task, kit, out, model=CALM, loss=None, **changes):
@@ -60,7 +60,7 @@ def test_bfloat16_is_near_float32_and_leaves_float32_weights(task, kit, tmp_path
 )
 def test_every_model_goes_the_same_way_in_bfloat16(task, kit, tmp_path, model):
     # Without dropout, which is drawn otherwise in bfloat16.
-    calm = ModelConfig(name=model, dropout=0.0, vit=VitConfig(feed_forward_dropout=0.0))
+    calm = model_config(name=model, dropout=0.0, vit=VitConfig(feed_forward_dropout=0.0))
     full, half = (
         run(task, kit, tmp_path / precision, calm, precision=precision, epochs=1)
         for precision in ("fp32", "bf16")
@@ -115,7 +115,7 @@ def test_reading_ahead_changes_nothing(task, kit, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "loss", [LossConfig(name="ncmi"), LossConfig(name="weighted_ce")], ids=lambda x: x.name
+    "loss", [loss_config(name="ncmi"), loss_config(name="weighted_ce")], ids=lambda x: x.name
 )
 def test_other_losses_accumulate_too(task, kit, tmp_path, loss):
     parts = run(task, kit, tmp_path / "parts", loss=loss, batch_size=3, accumulate=3, max_instances=5)

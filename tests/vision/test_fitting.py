@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from wsi_ncmi.core.errors import InputError, TrainingError
-from wsi_ncmi.losses import LossConfig, list_losses
+from wsi_ncmi.losses import list_losses, loss_config
 from wsi_ncmi.vision import ImageDataConfig, fit_images, load_classifier, open_images
 from wsi_ncmi.vision.fitting import channel_statistics
 from wsi_ncmi.vision.loop import ImageLoop
@@ -25,7 +25,7 @@ from wsi_ncmi.vision.ranks import process_group
 KILLED_RUN = """
 import json, os, signal, sys, torch
 from pathlib import Path
-from wsi_ncmi.losses import LossConfig
+from wsi_ncmi.losses import loss_config
 from wsi_ncmi.vision import *
 from wsi_ncmi.vision.loop import ImageLoop
 from wsi_ncmi.vision.ranks import Ranks
@@ -42,13 +42,13 @@ def fatal_step(self, x, y):
 
 ImageLoop._take_step = fatal_step
 data = ImageDataConfig(**job["data"])
-fit_images(open_images(data), data=data, network=NetworkConfig(**job["network"]), loss=LossConfig(**job["loss"]),
+fit_images(open_images(data), data=data, network=NetworkConfig(**job["network"]), loss=loss_config(**job["loss"]),
     recipe=RecipeConfig(**job["recipe"]), seed=0, out=Path(job["out"]), ranks=Ranks(0, 1, torch.device("cpu")))
 """
 
 
 def run(vision, out, loss="ce", seed=0, **changes):
-    loss = LossConfig(name=loss) if isinstance(loss, str) else loss
+    loss = loss_config(name=loss) if isinstance(loss, str) else loss
     more = {
         name: changes.pop(name) for name in ("until", "overwrite", "on_epoch", "ranks") if name in changes
     }
@@ -99,7 +99,7 @@ def test_every_loss_trains(vision, tmp_path, name):
 
 
 def test_the_paper_preset_gets_its_class_means(vision, tmp_path):
-    run(vision, tmp_path, LossConfig(name="ncmi", preset="paper"), epochs=1)
+    run(vision, tmp_path, loss_config(name="ncmi", preset="paper"), epochs=1)
     criterion = load_classifier(tmp_path).criterion
     assert not torch.equal(criterion.log_decision_centroids, criterion.log_centroids)
 
@@ -142,7 +142,7 @@ def test_sigkill_at_a_random_step_and_resume(vision, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "loss", [LossConfig(name="ncmi", preset="paper"), LossConfig(name="ncmi", code_words="means")]
+    "loss", [loss_config(name="ncmi", preset="paper"), loss_config(name="ncmi", code_words="means")]
 )
 def test_a_run_in_pieces_of_one_step_equals_a_whole_one(vision, tmp_path, loss):
     """Stops after each step, inside an epoch and at its end; both losses have state that an epoch's end changes."""

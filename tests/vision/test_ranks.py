@@ -14,7 +14,7 @@ import torch.multiprocessing as mp
 from safetensors.torch import load_file
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.losses import LossConfig
+from wsi_ncmi.losses import loss_config
 from wsi_ncmi.vision import ImageDataConfig, NetworkConfig, RecipeConfig, fit_images, open_images
 from wsi_ncmi.vision.ranks import Ranks, process_group
 
@@ -37,7 +37,7 @@ def _fit(path: str, out: Path, loss: dict, ranks: Ranks, **recipe) -> None:
         **recipe,
     )
     fit_images(
-        open_images(data), data=data, network=NetworkConfig(**NETWORK), loss=LossConfig(**loss), recipe=options,
+        open_images(data), data=data, network=NetworkConfig(**NETWORK), loss=loss_config(**loss), recipe=options,
         seed=0, out=out, ranks=ranks,
     )  # fmt: skip
 

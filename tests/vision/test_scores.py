@@ -9,7 +9,7 @@ import pytest
 import torch
 from sklearn.metrics import f1_score, top_k_accuracy_score
 
-from wsi_ncmi.losses import LossConfig, build_loss, list_losses
+from wsi_ncmi.losses import build_loss, list_losses, loss_config
 from wsi_ncmi.metrics import information_metrics
 from wsi_ncmi.vision.scores import SCORES, scores_of, top_share
 
@@ -31,7 +31,7 @@ def test_a_tie_is_no_hit_for_all():
 @pytest.mark.parametrize("name", [info.name for info in list_losses()])
 def test_scores_of_every_loss(name):
     torch.manual_seed(0)
-    criterion = build_loss(LossConfig(name=name), 6, 16, [30] * 6)
+    criterion = build_loss(loss_config(name=name), 6, 16, [30] * 6)
     z, y = torch.randn(700, 16), torch.randint(0, 6, (700,))
     scores = scores_of(criterion, z, y)
     assert tuple(scores) == SCORES
@@ -49,7 +49,7 @@ def test_scores_of_every_loss(name):
 
 
 def test_the_loss_is_the_mean_over_all_images():
-    criterion = build_loss(LossConfig(name="ce"), 3, 4)
+    criterion = build_loss(loss_config(name="ce"), 3, 4)
     z, y = torch.randn(1000, 4), torch.randint(0, 3, (1000,))
     with torch.no_grad():
         expected = float(criterion(z, y))

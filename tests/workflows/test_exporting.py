@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from tests.workflows.conftest import WIDTH
 
 from tests.prediction.models import write_run
+from tests.workflows.conftest import WIDTH
 from wsi_ncmi.cohorts import open_bag_source
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.prediction import load_bundle

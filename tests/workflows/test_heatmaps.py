@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import shapely
 from PIL import Image
-from tests.workflows.conftest import WIDTH, tissue
 
 from tests.prediction.models import write_run
+from tests.workflows.conftest import WIDTH, tissue
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.encoders import EncoderConfig
 from wsi_ncmi.features import open_features_file

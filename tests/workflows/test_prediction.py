@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.workflows.conftest import tissue
 
 from tests.prediction.models import write_run
+from tests.workflows.conftest import tissue
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.features import open_features_file
 from wsi_ncmi.prediction import load_bundle

@@ -38,9 +38,9 @@ def command(quiet: Quiet = False, debug: Debug = False, as_json: AsJson = False)
 
 
 def _rows() -> list[dict[str, Any]]:
-    from wsi_ncmi.losses import PRESETS, LossConfig, list_losses
+    from wsi_ncmi.losses import PRESETS, list_losses, loss_config
 
-    defaults = asdict(LossConfig())
+    defaults = asdict(loss_config())
     return [
         {
             "name": info.name,

@@ -80,7 +80,7 @@ def import_one(
 
 
 def _rows(in_features: int, classes: int, instances: int, *, costed: bool) -> list[dict[str, Any]]:
-    from wsi_ncmi.mil import ModelConfig, list_models, measure_model
+    from wsi_ncmi.mil import list_models, measure_model, model_config
 
     rows = []
     for info in list_models():
@@ -95,7 +95,7 @@ def _rows(in_features: int, classes: int, instances: int, *, costed: bool) -> li
             "settings": [*info.settings, *([info.group] if info.group else [])],
         }
         if costed:
-            row |= asdict(measure_model(ModelConfig(name=info.name), in_features, classes, instances))
+            row |= asdict(measure_model(model_config(name=info.name), in_features, classes, instances))
             row |= {"in_features": in_features, "classes": classes}
         rows.append(row)
     return rows

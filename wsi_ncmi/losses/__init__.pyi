@@ -2,6 +2,7 @@ from .base import Criterion as Criterion
 from .base import LogitCriterion as LogitCriterion
 from .cmi_constrained import CMIConstrained as CMIConstrained
 from .config import LossConfig as LossConfig
+from .config import loss_config as loss_config
 from .cross_entropy import CrossEntropy as CrossEntropy
 from .focal import FocalLoss as FocalLoss
 from .label_smoothing import LabelSmoothing as LabelSmoothing

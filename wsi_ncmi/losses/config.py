@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from wsi_ncmi.core.config import configclass
 
-__all__ = ["LossConfig"]
+__all__ = ["LossConfig", "loss_config"]
 
 _Positive = Annotated[float, Field(gt=0)]
 _Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -88,3 +88,8 @@ class LossConfig:
     opl_gamma: _NotNegative = 0.5
     cmi_weight: _NotNegative = 0.5
     gamma_weight: _NotNegative = 0.1
+
+
+def loss_config(name: str = "ncmi", **settings: Any) -> LossConfig:
+    """The config of the loss of that name; a setting that isn't given takes its default."""
+    return LossConfig(name=name, **settings)

@@ -9,6 +9,7 @@ from .base import AggregatorOutput as AggregatorOutput
 from .clam import CLAMMB as CLAMMB
 from .clam import CLAMSB as CLAMSB
 from .config import ModelConfig as ModelConfig
+from .config import model_config as model_config
 from .cost import ModelCost as ModelCost
 from .cost import measure_model as measure_model
 from .dsmil import DSMIL as DSMIL

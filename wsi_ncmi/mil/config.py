@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -18,6 +18,7 @@ __all__ = [
     "ModelConfig",
     "TransMilConfig",
     "VitConfig",
+    "model_config",
 ]
 
 _Width = Annotated[int, Field(ge=1)]
@@ -214,3 +215,8 @@ class ModelConfig:
     aem: AemConfig = Field(default_factory=AemConfig)
     asmil: AsmilConfig = Field(default_factory=AsmilConfig)
     vit: VitConfig = Field(default_factory=VitConfig)
+
+
+def model_config(name: str = "abmil", **settings: Any) -> ModelConfig:
+    """The config of the aggregator of that name; a setting that isn't given takes its default."""
+    return ModelConfig(name=name, **settings)

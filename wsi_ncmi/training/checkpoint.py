@@ -20,9 +20,9 @@ from safetensors.torch import save_file
 from wsi_ncmi import __version__
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import atomic_path, sha256_file, write_json
-from wsi_ncmi.losses import LossConfig, build_loss
+from wsi_ncmi.losses import LossConfig, build_loss, loss_config
 from wsi_ncmi.losses.base import Criterion
-from wsi_ncmi.mil import BagBatch, ModelConfig, build_model
+from wsi_ncmi.mil import BagBatch, ModelConfig, build_model, model_config
 from wsi_ncmi.mil.base import Aggregator
 from wsi_ncmi.training.scoring import probabilities_of
 
@@ -220,9 +220,9 @@ def trained_from_bytes(description: bytes, weights: bytes, where: str) -> Traine
                 f"(its checksum isn't the one in {MODEL_JSON})."
             )
         classes = tuple(str(name) for name in config["classes"])
-        aggregator = build_model(ModelConfig(**config["model"]), int(config["in_features"]), len(classes))
+        aggregator = build_model(model_config(**config["model"]), int(config["in_features"]), len(classes))
         criterion = build_loss(
-            LossConfig(**config["loss"]), len(classes), aggregator.embedding_width, config["class_counts"]
+            loss_config(**config["loss"]), len(classes), aggregator.embedding_width, config["class_counts"]
         )
         tensors = load_tensors(weights)
         for prefix, module in (("aggregator.", aggregator), ("criterion.", criterion)):

@@ -20,7 +20,7 @@ from torch import nn
 from wsi_ncmi import __version__
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import atomic_path, sha256_file, write_json
-from wsi_ncmi.losses import LossConfig, build_loss
+from wsi_ncmi.losses import LossConfig, build_loss, loss_config
 from wsi_ncmi.losses.base import Criterion
 from wsi_ncmi.training.scoring import probabilities_of
 from wsi_ncmi.vision.config import NetworkConfig
@@ -160,7 +160,7 @@ def load_classifier(folder: Path) -> ImageClassifier:
         network = build_network(NetworkConfig(**config["network"]))
         width = feature_width(network, int(config["image_px"]))
         classes = tuple(str(name) for name in config["classes"])
-        criterion = build_loss(LossConfig(**config["loss"]), len(classes), width, config["class_counts"])
+        criterion = build_loss(loss_config(**config["loss"]), len(classes), width, config["class_counts"])
         tensors = load_tensors(weights.read_bytes())
         for prefix, module in (("network.", network), ("criterion.", criterion)):
             mine = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}

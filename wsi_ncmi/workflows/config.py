@@ -11,7 +11,7 @@ from wsi_ncmi.cohorts import SplitConfig
 from wsi_ncmi.core.config import configclass
 from wsi_ncmi.encoders.config import EncoderConfig
 from wsi_ncmi.features.stain.config import StainConfig
-from wsi_ncmi.losses import LossConfig
+from wsi_ncmi.losses import LossConfig, loss_config
 from wsi_ncmi.mil import ModelConfig
 from wsi_ncmi.tiling.config import GridConfig
 from wsi_ncmi.tissue.artifact_config import ArtifactConfig
@@ -128,7 +128,7 @@ class JobConfig:
     split: SplitConfig = Field(default_factory=SplitConfig)
     model: ModelConfig = Field(default_factory=ModelConfig)
     losses: Annotated[tuple[LossConfig, ...], BeforeValidator(_named), Field(min_length=1)] = (
-        LossConfig(name="ncmi"),
+        loss_config(name="ncmi"),
     )
     seeds: Annotated[int, Field(ge=1, le=1000)] = 1
     training: TrainingConfig = Field(default_factory=TrainingConfig)

@@ -8,7 +8,7 @@ from pathlib import Path
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import ensure_folder, sha256_file
 from wsi_ncmi.core.provenance import collect_provenance
-from wsi_ncmi.losses import LossConfig, build_loss
+from wsi_ncmi.losses import build_loss, loss_config
 from wsi_ncmi.losses.base import LogitCriterion
 from wsi_ncmi.mil import import_checkpoint
 from wsi_ncmi.training.checkpoint import MODEL_JSON, MODEL_WEIGHTS, write_trained
@@ -43,7 +43,7 @@ def import_model(checkpoint: Path, class_names: Sequence[str], out: Path) -> Job
             f"{checkpoint} has {imported.num_classes} outputs but the class names are {', '.join(names)}; "
             "give one name for each output, in their order, with --class-names."
         )
-    loss = LossConfig(name="ce")
+    loss = loss_config(name="ce")
     counts = (1,) * len(names)
     criterion = build_loss(loss, len(names), imported.aggregator.embedding_width, counts)
     assert isinstance(criterion, LogitCriterion)

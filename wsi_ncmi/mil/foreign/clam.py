@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from wsi_ncmi.mil.config import ClamConfig, ModelConfig
+from wsi_ncmi.mil.config import ClamConfig, model_config
 from wsi_ncmi.mil.foreign.reading import Tensors
 from wsi_ncmi.mil.foreign.translation import Translation
 
@@ -53,7 +53,7 @@ def translate_clam(tensors: Tensors) -> Translation:
     state["instances.weight"] = torch.cat([weight for weight, _ in instances])
     state["instances.bias"] = torch.cat([bias for _, bias in instances])
     tensors.finish()
-    options = ModelConfig(
+    options = model_config(
         name="clam_mb" if multiple else "clam_sb", hidden=hidden, attention=width,
         clam=ClamConfig(gated=gated),
     )  # fmt: skip

@@ -11,7 +11,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from wsi_ncmi.mil.config import DsmilConfig, ModelConfig
+from wsi_ncmi.mil.config import DsmilConfig, model_config
 from wsi_ncmi.mil.foreign.reading import Tensors
 from wsi_ncmi.mil.foreign.translation import Translation
 
@@ -60,7 +60,7 @@ def translate_dsmil(tensors: Tensors, value: Literal["linear", "relu"] | None = 
         query_width=len(state["query.0.bias"]),
         value=kind if valued else "identity",
     )
-    return Translation(ModelConfig(name="dsmil", dsmil=options), width, classes, state, head)
+    return Translation(model_config(name="dsmil", dsmil=options), width, classes, state, head)
 
 
 def _linear(tensors: Tensors, theirs: str, ours: str, rows: int | None, columns: int) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from wsi_ncmi.mil.config import ModelConfig, TransMilConfig
+from wsi_ncmi.mil.config import TransMilConfig, model_config
 from wsi_ncmi.mil.foreign.reading import Tensors
 from wsi_ncmi.mil.foreign.translation import Translation
 
@@ -60,7 +60,7 @@ def translate_transmil(tensors: Tensors) -> Translation:
     tensors.finish()
     assert heads is not None
     assert kernel is not None
-    options = ModelConfig(
+    options = model_config(
         name="transmil", hidden=width, transmil=TransMilConfig(heads=heads, residual_kernel=kernel)
     )
     return Translation(options, projection.shape[1], len(weight), state, head)
