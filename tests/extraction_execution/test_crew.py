@@ -70,7 +70,7 @@ HOST = """
 import pickle, sys
 from pathlib import Path
 from wsi_ncmi.encoders import EncoderConfig
-from wsi_ncmi.features import claims
+from wsi_ncmi.extraction import claims
 from wsi_ncmi.extraction import run_slides
 if __name__ == "__main__":
     claims._host = lambda: sys.argv[2]  # another boot id: whether a holder lives can't be known

@@ -22,7 +22,7 @@ _MOST_SKEW_S = 30.0
 
 def cores(_: Request) -> Iterator[Finding]:
     """Cores by affinity and cgroup quota."""
-    from wsi_ncmi.parallel.limits import affordable_workers, available_cores
+    from wsi_ncmi.parallel import affordable_workers, available_cores
 
     mine, host = available_cores(), os.cpu_count() or 1
     yield Finding(
@@ -32,7 +32,7 @@ def cores(_: Request) -> Iterator[Finding]:
 
 def memory(_: Request) -> Iterator[Finding]:
     """Memory by cgroup limit."""
-    from wsi_ncmi.parallel.limits import memory_limit
+    from wsi_ncmi.parallel import memory_limit
 
     limit = memory_limit()
     small = limit < _LEAST_MEMORY
