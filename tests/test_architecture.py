@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import ast
+import collections
+import re
+from pathlib import Path
+
 import grimp
 import pytest
+
+import wsi_ncmi
+
+PACKAGE = Path(wsi_ncmi.__file__).parent
 
 # Package → layer (the table of CONTRIBUTING.md): a package imports from layers below its own, and from itself.
 LAYERS = {
@@ -99,3 +108,52 @@ def test_a_circle_would_be_seen() -> None:
     a, b, c = (f"wsi_ncmi.slides.{name}" for name in "abc")
     with pytest.raises(AssertionError, match=r"slides\.a -> wsi_ncmi\.slides\.b"):
         test_nothing_is_imported_in_a_circle(planted((a, b), (b, c), (c, a)))
+
+
+def public_names(source: str) -> set[str]:
+    """What a module defines for others: its ``__all__``, or all that has no underscore in front."""
+    tree = ast.parse(source)
+    defined: set[str] = set()
+    listed: set[str] | None = None
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            defined.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names = {target.id for target in targets if isinstance(target, ast.Name)}
+            if names == {"__all__"} and node.value is not None and isinstance(node.value, ast.List):
+                listed = set(ast.literal_eval(node.value))
+            defined |= names
+    return defined & listed if listed is not None else {name for name in defined if not name.startswith("_")}
+
+
+def defined_twice(sources: dict[str, str]) -> dict[str, list[str]]:
+    homes = collections.defaultdict(list)
+    for name, source in sources.items():
+        for public in public_names(source):
+            homes[public].append(name)
+    return {name: sorted(found) for name, found in sorted(homes.items()) if len(found) > 1}
+
+
+def test_no_public_name_is_defined_twice() -> None:
+    """One name is one thing (the verbs of the command line aside, which nobody imports)."""
+    files = [path for path in PACKAGE.rglob("*.py") if path.parent.name != "cli"]
+    assert not defined_twice({str(path.relative_to(PACKAGE)): path.read_text("utf-8") for path in files})
+
+
+def test_a_name_defined_twice_would_be_seen() -> None:
+    sources = {
+        "a": "def read(): ...",
+        "b": "__all__ = ['read', 'x']\nread = 1",
+        "c": "__all__ = ['y']\nread = 1",
+    }
+    assert defined_twice(sources) == {"read": ["a", "b"]}
+
+
+def test_a_module_says_what_it_holds_not_what_it_asks() -> None:
+    question = re.compile(r"(What|Who|Whose|Whether|Which|Where|How|When|Why)\b")
+    first = {
+        str(path.relative_to(PACKAGE)): (ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "")
+        for path in PACKAGE.rglob("*.py")
+    }
+    assert not [name for name, text in first.items() if not text or question.match(text)]
