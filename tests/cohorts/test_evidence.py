@@ -9,8 +9,8 @@ from PIL import Image
 from tests.features.interchange import makers
 from wsi_ncmi.cohorts import evidence_of_features, evidence_of_source, evidence_of_thumbnails, open_bag_source
 from wsi_ncmi.features.thumbnails import thumbnail_comment
+from wsi_ncmi.training.config import EvaluationConfig
 from wsi_ncmi.workflows import evaluate
-from wsi_ncmi.workflows.config import EvaluationConfig
 
 
 def tissue(seed):

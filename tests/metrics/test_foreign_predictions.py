@@ -11,8 +11,8 @@ import pytest
 from wsi_ncmi.cohorts import CohortRow
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.metrics import classes_of, evaluate_predictions, read_predictions
+from wsi_ncmi.training.config import EvaluationConfig
 from wsi_ncmi.workflows import evaluate
-from wsi_ncmi.workflows.config import EvaluationConfig
 
 NAMES = ("luad", "lusc", "normal")
 

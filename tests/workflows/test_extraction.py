@@ -14,13 +14,13 @@ from tests.features.conftest import write_slide
 from wsi_ncmi.cohorts import open_bag_source
 from wsi_ncmi.core.errors import IdentityConflictError, InputError
 from wsi_ncmi.encoders.config import EncoderConfig
+from wsi_ncmi.extraction.config import ExecutionConfig
 from wsi_ncmi.extraction.ledger import read_journal, read_ledger
 from wsi_ncmi.features import open_features_file, verify_folder
 from wsi_ncmi.features.stain import StainConfig
 from wsi_ncmi.tiling import GridConfig
 from wsi_ncmi.tissue import ArtifactConfig, TissueConfig
 from wsi_ncmi.workflows import ExtractionRequest, extract
-from wsi_ncmi.workflows.config import ExecutionConfig
 
 
 @pytest.fixture(scope="module")

@@ -11,13 +11,13 @@ from tests.features.conftest import write_slide
 from wsi_ncmi.cohorts import open_bag_source
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.encoders.config import EncoderConfig
+from wsi_ncmi.extraction.config import ExecutionConfig
 from wsi_ncmi.extraction.task import artifacts_rule
 from wsi_ncmi.features import open_features_file
 from wsi_ncmi.features.stain import StainConfig, stain_target
 from wsi_ncmi.tiling import GridConfig
 from wsi_ncmi.tissue import ArtifactConfig, TissueConfig
 from wsi_ncmi.workflows import ExtractionRequest, extract
-from wsi_ncmi.workflows.config import ExecutionConfig
 from wsi_ncmi.workflows.feature_origin import artifacts_of, feature_origin, stain_of
 
 DROP = ArtifactConfig(rule="drop", blur=0.75)

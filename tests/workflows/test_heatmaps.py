@@ -16,6 +16,7 @@ from tests.prediction.models import write_run
 from tests.workflows.conftest import WIDTH, tissue
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.encoders import EncoderConfig
+from wsi_ncmi.extraction.config import ExecutionConfig
 from wsi_ncmi.features import open_features_file
 from wsi_ncmi.prediction import load_model
 from wsi_ncmi.synthesis import write_pyramid
@@ -29,7 +30,6 @@ from wsi_ncmi.workflows import (
     make_heatmaps,
     open_view,
 )
-from wsi_ncmi.workflows.config import ExecutionConfig
 from wsi_ncmi.workflows.conversion import ConversionRequest, convert
 
 

@@ -15,12 +15,12 @@ import pytest
 from tests.prediction.models import write_run
 from tests.workflows.conftest import tissue
 from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.extraction.config import ExecutionConfig
 from wsi_ncmi.features import open_features_file
 from wsi_ncmi.prediction import load_bundle
 from wsi_ncmi.prediction.answer import AnswerRules
 from wsi_ncmi.synthesis import write_pyramid
 from wsi_ncmi.workflows import Explanations, PredictionRequest, predict
-from wsi_ncmi.workflows.config import ExecutionConfig
 
 ONE = ExecutionConfig(workers=1)
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.extraction.config import ExecutionConfig
 from wsi_ncmi.workflows import Explanations, PredictionRequest, WatchConfig, watch
-from wsi_ncmi.workflows.config import ExecutionConfig
 from wsi_ncmi.workflows.prediction import Predictor
 from wsi_ncmi.workflows.result import JobResult
 from wsi_ncmi.workflows.watching import _Watch

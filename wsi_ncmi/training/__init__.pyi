@@ -1,6 +1,8 @@
 from .batches import BagCache as BagCache
 from .checkpoint import TrainedModel as TrainedModel
 from .checkpoint import load_trained as load_trained
+from .config import EvaluationConfig as EvaluationConfig
+from .config import TrainConfig as TrainConfig
 from .config import TrainingConfig as TrainingConfig
 from .experiment import ExperimentResult as ExperimentResult
 from .experiment import run_experiment as run_experiment

@@ -1,15 +1,19 @@
-"""Options of training: everything that decides the weights, and the little that only decides the pace."""
+"""Configuration of the training: data, folds, model, losses, optimisation, and intervals of the results."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
+from wsi_ncmi.cohorts import SplitConfig
 from wsi_ncmi.core.config import configclass
+from wsi_ncmi.losses import LossConfig, loss_config
+from wsi_ncmi.mil import ModelConfig, model_config
 
-__all__ = ["PACE_FIELDS", "TrainingConfig"]
+__all__ = ["PACE_FIELDS", "EvaluationConfig", "TrainConfig", "TrainingConfig"]
 
 PACE_FIELDS = ("cache_mib", "checkpoint_interval_s", "device", "tensorboard", "threads")
 """Fields that change how fast a run goes, not what it is: a finished run stays valid when they change."""
@@ -79,3 +83,69 @@ class TrainingConfig:
     def identity(self) -> dict[str, Any]:
         """The fields that decide the weights, JSON-ready (all but ``PACE_FIELDS``)."""
         return {name: value for name, value in asdict(self).items() if name not in PACE_FIELDS}
+
+
+@configclass
+class EvaluationConfig:
+    """How results get their intervals.
+
+    Attributes:
+        resamples: Bootstrap resamples over patients (AUROC and AUPRC take at most 2,000 of them).
+        seed: Seed of the resamples.
+        figures: File formats of the figures outside the report (``png``, ``svg``); empty = none.
+    """
+
+    resamples: Annotated[int, Field(ge=100)] = 10_000
+    seed: Annotated[int, Field(ge=0)] = 0
+    figures: tuple[Literal["png", "svg"], ...] = ("png", "svg")
+
+
+def _named(value: Any) -> Any:
+    # ``losses: [ce, ncmi]`` is what people write; ``{name: ncmi, temperature: 1}`` where a setting differs.
+    if isinstance(value, list | tuple):
+        return [{"name": item} if isinstance(item, str) else item for item in value]
+    return value
+
+
+@configclass
+class TrainConfig:
+    """What to train on, and how.
+
+    Attributes:
+        name: Title of the report.
+        features: Features that exist already (folder or packed ``.npz``).
+        further_features: Features of the same tiles by additional encoders; the embeddings of all are joined.
+        bag: What a bag is: the tiles of a ``slide``, or of all slides of a ``patient``.
+        labels: CSV, or ``adapter:FILE`` such as ``camelyon17:stage_labels.csv``; None takes the labels inside
+            a packed features file.
+        splits: Splits file to use instead of making one.
+        official_split: Use the split that the cohort ships (CAMELYON-17: centres 0–2 / 3–4; BRACS).
+        split: How folds are made otherwise.
+        model: Aggregator.
+        losses: Losses to train; the first one is the headline.
+        seeds: Number of seeds (0, 1, …).
+        training: Optimisation.
+        evaluation: Intervals.
+        workers: Processes of the training; None takes one a GPU where it runs on GPUs, else one a core.
+        out: Run folder.
+        overwrite: Replace runs of another configuration.
+        allow_leak: Train on a split that leaks; the report says so.
+    """
+
+    name: str = "wsi-ncmi"
+    features: Path | None = None
+    further_features: tuple[Path, ...] = ()
+    bag: Literal["slide", "patient"] = "slide"
+    labels: str | None = None
+    splits: Path | None = None
+    official_split: bool = False
+    split: SplitConfig = Field(default_factory=SplitConfig)
+    model: ModelConfig = Field(default_factory=model_config)
+    losses: Annotated[tuple[LossConfig, ...], BeforeValidator(_named), Field(min_length=1)] = (loss_config(),)
+    seeds: Annotated[int, Field(ge=1, le=1000)] = 1
+    training: TrainingConfig = Field(default_factory=TrainingConfig)
+    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
+    workers: Annotated[int, Field(ge=1)] | None = None
+    out: Path = Path("out")
+    overwrite: bool = False
+    allow_leak: bool = False

@@ -13,7 +13,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.workflows.config import JobConfig, config_adapter
+from wsi_ncmi.workflows.config import JobConfig, recorded
 from wsi_ncmi.workflows.records import relative_paths
 
 __all__ = [
@@ -129,7 +129,7 @@ def config_yaml(config: JobConfig, *, absolute_paths: bool = True) -> str:
         config: The configuration.
         absolute_paths: False cuts them to their last part, for a file that may leave the machine.
     """
-    content = config_adapter().dump_python(config, mode="json")
+    content = recorded(config)
     if not absolute_paths:
         content = relative_paths(content)
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)

@@ -21,8 +21,8 @@ from wsi_ncmi.metrics import (
 from wsi_ncmi.metrics.foreign_predictions import prediction_files
 from wsi_ncmi.reporting import ReportInput, write_outputs
 from wsi_ncmi.slides import slide_id_of
+from wsi_ncmi.training.config import EvaluationConfig
 from wsi_ncmi.workflows.compare_file import compare_json
-from wsi_ncmi.workflows.config import EvaluationConfig
 from wsi_ncmi.workflows.records import read_record, write_record
 from wsi_ncmi.workflows.reports import LEAKING
 from wsi_ncmi.workflows.result import JobResult

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsi_ncmi.encoders.config import EncoderConfig
+from wsi_ncmi.extraction.config import ExecutionConfig
 from wsi_ncmi.features.stain.config import StainConfig
 from wsi_ncmi.tiling import GridConfig
 from wsi_ncmi.tissue import ArtifactConfig, TissueConfig
-from wsi_ncmi.workflows.config import ExecutionConfig, JobConfig
+from wsi_ncmi.workflows.config import JobConfig
 
 if TYPE_CHECKING:
     from wsi_ncmi.features.stain import StainTarget

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from wsi_ncmi.core.files import ensure_folder
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
+from wsi_ncmi.extraction.config import ExecutionConfig
 from wsi_ncmi.prediction import ModelBundle, check_features, load_model
 from wsi_ncmi.prediction.answer import AnswerRules, SlideAnswer, no_answer
-from wsi_ncmi.workflows.config import ExecutionConfig
 from wsi_ncmi.workflows.extraction import extract
 from wsi_ncmi.workflows.extraction_request import ExtractionRequest
 from wsi_ncmi.workflows.feature_origin import artifacts_of, stain_of

@@ -13,8 +13,9 @@ from wsi_ncmi.core.progress import NullProgress, ProgressReporter
 from wsi_ncmi.losses import LossConfig
 from wsi_ncmi.mil import ModelConfig
 from wsi_ncmi.training import TrainingConfig
+from wsi_ncmi.training.config import EvaluationConfig
 from wsi_ncmi.workflows.cohort_data import CohortData, prepare_cohort
-from wsi_ncmi.workflows.config import EvaluationConfig, JobConfig, config_adapter
+from wsi_ncmi.workflows.config import JobConfig, recorded
 from wsi_ncmi.workflows.feature_origin import feature_origin
 from wsi_ncmi.workflows.records import write_record
 from wsi_ncmi.workflows.reports import publish_run
@@ -107,7 +108,7 @@ class TrainingRequest:
             allow_leak=allow_leak,
             title=config.name,
             ledger=ledger,
-            job=config_adapter().dump_python(config, mode="json") if whole_job else None,
+            job=recorded(config) if whole_job else None,
         )
 
 

@@ -18,9 +18,9 @@ from pathlib import Path
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import write_json, write_text
 from wsi_ncmi.core.progress import ProgressReporter
+from wsi_ncmi.extraction.config import ExecutionConfig
 from wsi_ncmi.slides.discovery import FoundSlide, find_slides
 from wsi_ncmi.slides.names import assign_slide_ids
-from wsi_ncmi.workflows.config import ExecutionConfig
 from wsi_ncmi.workflows.prediction import PredictionRequest, Predictor
 from wsi_ncmi.workflows.result import JobResult
 

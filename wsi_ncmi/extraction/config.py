@@ -1,0 +1,99 @@
+"""Configuration of the extraction: slides, tiles, encoder, and how the work is shared out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from wsi_ncmi.core.config import configclass
+from wsi_ncmi.encoders.config import EncoderConfig
+from wsi_ncmi.features.stain.config import StainConfig
+from wsi_ncmi.tiling.config import GridConfig
+from wsi_ncmi.tissue.artifact_config import ArtifactConfig
+from wsi_ncmi.tissue.config import TissueConfig
+
+__all__ = ["ExecutionConfig", "ExtractConfig"]
+
+_Mpp = Annotated[float, Field(gt=0.02, le=100)]
+
+
+@configclass
+class ExecutionConfig:
+    """How slides are worked through.
+
+    Attributes:
+        workers: Processes; None takes one a GPU, or what suits the encoder and the cores that this process
+            may use (affinity and cgroup quota).
+        timeout_per_slide: Seconds after which a slide is given up; None waits for ever.
+        buffer_mib: Decoded pixels held between reading and encoding, in MiB, all processes together; less
+            where memory is limited.
+        engine: ``local`` processes, or the nodes of a ``ray`` cluster, which all see the same folders.
+        ray_address: Head of the Ray cluster as ``HOST:PORT``; None takes ``RAY_ADDRESS``, else the cluster
+            that runs on this machine.
+        check_space: Refuse a job whose features will most likely not fit on the disk.
+    """
+
+    workers: Annotated[int, Field(ge=1)] | None = None
+    timeout_per_slide: Annotated[float, Field(gt=0)] | None = None
+    buffer_mib: Annotated[int, Field(ge=64)] = 512
+    engine: Literal["local", "ray"] = "local"
+    ray_address: str | None = None
+    check_space: bool = True
+
+
+def _shard(value: Any) -> Any:
+    """``3/8`` as (3, 8)."""
+    parts = value.split("/") if isinstance(value, str) else value
+    try:
+        number, count = map(int, parts)
+    except (TypeError, ValueError):
+        number, count = 0, 0
+    if value is not None and not 1 <= number <= count:
+        raise ValueError(f"a shard is I/N with 1 ≤ I ≤ N, such as 3/8, got {value!r}")
+    return None if value is None else (number, count)
+
+
+@configclass
+class ExtractConfig:
+    """What to extract, and how.
+
+    Attributes:
+        slides: Folder of slides, or one slide.
+        out: Output folder: ``features/``, ``tissue/``, ``thumbnails/``, ``ledger.csv``, ``run.json``.
+        mpp_table: CSV with ``slide_id,mpp`` for slides whose own resolution is missing or wrong.
+        default_mpp: Resolution in µm per pixel of slides for which nothing else gives it.
+        weights_dir: Folder of encoder weights; the environment variable ``WSI_NCMI_WEIGHTS`` does the same.
+        tissue: Tissue segmentation.
+        artifacts: What happens to tiles with pen ink, folds, borders or blur.
+        annotations: Folder of QuPath's GeoJSON or ASAP's XML, a file a slide, that change the tissue.
+        grid: Tile grid.
+        further_mpp: Additional resolutions in µm per pixel, each a set of features of its own; training and
+            prediction use the one of ``grid``.
+        stain: Stain normalisation of the tiles.
+        encoder: Tile encoder.
+        extraction: Processes and time limits.
+        only: CSV with a column ``slide_id``: only these slides.
+        shard: ``I/N``: every N-th slide from the I-th, for job arrays.
+        inventory: Table that ``wsi-ncmi inventory`` wrote of the slides; None looks at them anew.
+        overwrite: Replace features of another identity.
+    """
+
+    slides: Path | None = None
+    out: Path = Path("out")
+    mpp_table: Path | None = None
+    default_mpp: Annotated[float, Field(gt=0.02, lt=100)] | None = None
+    weights_dir: Path | None = None
+    tissue: TissueConfig = Field(default_factory=TissueConfig)
+    artifacts: ArtifactConfig = Field(default_factory=ArtifactConfig)
+    annotations: Path | None = None
+    grid: GridConfig = Field(default_factory=GridConfig)
+    further_mpp: tuple[_Mpp, ...] = ()
+    stain: StainConfig = Field(default_factory=StainConfig)
+    encoder: EncoderConfig = Field(default_factory=EncoderConfig)
+    extraction: ExecutionConfig = Field(default_factory=ExecutionConfig)
+    only: Path | None = None
+    shard: Annotated[tuple[int, int] | None, BeforeValidator(_shard)] = None
+    inventory: Path | None = None
+    overwrite: bool = False
