@@ -14,7 +14,7 @@ from wsi_ncmi.extraction.execution import remote
 from wsi_ncmi.extraction.execution.encoder_card import EncoderCard
 from wsi_ncmi.extraction.execution.places import Place
 from wsi_ncmi.extraction.execution.remote import Order, RemoteWorker, describe, release
-from wsi_ncmi.extraction.pipeline import Finished, Hungry, Stopped
+from wsi_ncmi.extraction.pipeline import Finished, SlotFree, Stopped
 
 OPTIONS = EncoderConfig(device="cpu", precision="fp32", batch_size=16)
 CARD = EncoderCard.of(load_encoder(OPTIONS))
@@ -34,7 +34,7 @@ def test_it_works_as_a_local_one_does(order: Order, tasks) -> None:
     handed = 0
     while len(rows) < len(todo):
         for event in worker.poll():
-            if isinstance(event, Hungry) and handed < len(todo):
+            if isinstance(event, SlotFree) and handed < len(todo):
                 worker.submit(handed, todo[handed])
                 handed += 1
             elif isinstance(event, Finished):

@@ -14,7 +14,7 @@ from wsi_ncmi.core.errors import WsiNcmiError
 from wsi_ncmi.encoders import Encoder, EncoderConfig, load_encoder
 from wsi_ncmi.extraction.extraction import extract_slide
 from wsi_ncmi.extraction.ledger import LedgerRow
-from wsi_ncmi.extraction.pipeline import Engine, Finished, Hungry, Load, PipelineConfig, Started, Stopped
+from wsi_ncmi.extraction.pipeline import Engine, Finished, Load, PipelineConfig, SlotFree, Started, Stopped
 from wsi_ncmi.extraction.pipeline.encoding import begin_batch
 from wsi_ncmi.extraction.pipeline.meter import Meter
 from wsi_ncmi.extraction.pipeline.packing import Batch
@@ -77,7 +77,7 @@ def test_small_slides_share_batches_and_keep_their_bytes(tasks, encoder: Encoder
     assert load.tiles == sum(counting.sizes) == sum(row.tiles for row in rows.values())
     assert 0 < load.busy_s <= load.open_s
     assert {event.index for event in events if isinstance(event, Started)} == {0, 1, 2, 3}
-    assert any(isinstance(event, Hungry) for event in events)
+    assert any(isinstance(event, SlotFree) for event in events)
 
 
 def test_only_where_two_slides_meet_are_tiles_copied_together(tasks, encoder: Encoder, monkeypatch) -> None:

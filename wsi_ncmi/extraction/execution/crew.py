@@ -18,7 +18,7 @@ from wsi_ncmi.extraction.execution.queue import SlideQueue
 from wsi_ncmi.extraction.execution.supervised import Supervised
 from wsi_ncmi.extraction.extraction import ALREADY_EXTRACTED, CLAIMED, clean_up, failed_row
 from wsi_ncmi.extraction.ledger import LedgerRow
-from wsi_ncmi.extraction.pipeline import Finished, Hungry, Load, Paused, Resumed, Started, Stopped
+from wsi_ncmi.extraction.pipeline import Finished, Load, Paused, Resumed, SlotFree, Started, Stopped
 from wsi_ncmi.extraction.task import SlideTask
 
 __all__ = ["Crew", "LocalCrew"]
@@ -148,7 +148,7 @@ class Crew(ABC, Generic[Worker]):
             match message:
                 case "ready":
                     worker.ready = True
-                case Hungry():
+                case SlotFree():
                     worker.hunger += 1
                 case Started(index) | Resumed(index):
                     worker.hand[index].start()

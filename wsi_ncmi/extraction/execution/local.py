@@ -14,7 +14,7 @@ from wsi_ncmi.extraction.execution.layout import Layout, limit_threads, plan_lay
 from wsi_ncmi.extraction.execution.queue import SlideQueue
 from wsi_ncmi.extraction.extraction import CLAIMED
 from wsi_ncmi.extraction.ledger import LedgerRow
-from wsi_ncmi.extraction.pipeline import Engine, Event, Finished, Hungry, Load, Stopped
+from wsi_ncmi.extraction.pipeline import Engine, Event, Finished, Load, SlotFree, Stopped
 from wsi_ncmi.extraction.task import SlideTask
 from wsi_ncmi.parallel.allocator import keep_large_buffers
 from wsi_ncmi.parallel.gpus import visible_gpus
@@ -109,7 +109,7 @@ def _run_here(
                     continue
                 if isinstance(event, Stopped):
                     raise event.error
-                if isinstance(event, Hungry):
+                if isinstance(event, SlotFree):
                     hunger += 1
                 elif isinstance(event, Finished):
                     in_hand -= 1

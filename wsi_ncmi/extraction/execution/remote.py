@@ -72,7 +72,7 @@ class RemoteWorker:
         return card
 
     def submit(self, index: int, task: SlideTask) -> None:
-        """Hands a slide in, one for each ``Hungry``."""
+        """Hands a slide in, one for each ``SlotFree``."""
         if self._engine is not None:
             self._engine.submit(index, task)
 

@@ -33,7 +33,7 @@ def serve(
     """Runs in the child until its pipe ends.
 
     It says ``"ready"`` once, then every event of its engine; ``Stopped`` when the whole job can't go on. It
-    takes pairs of a task's position and the task, one for each time that it said ``Hungry``.
+    takes pairs of a task's position and the task, one for each time that it said ``SlotFree``.
 
     Args:
         connection: The child's end of its own pipe.

@@ -26,7 +26,7 @@ from wsi_ncmi.extraction.pipeline.admission import admit
 from wsi_ncmi.extraction.pipeline.budget import Budget, ClosedError
 from wsi_ncmi.extraction.pipeline.config import Load, PipelineConfig
 from wsi_ncmi.extraction.pipeline.encoding import begin_batch
-from wsi_ncmi.extraction.pipeline.events import Event, Finished, Hungry, Paused, Resumed, Started, Stopped
+from wsi_ncmi.extraction.pipeline.events import Event, Finished, Paused, Resumed, SlotFree, Started, Stopped
 from wsi_ncmi.extraction.pipeline.meter import Meter
 from wsi_ncmi.extraction.pipeline.packing import Batch, Packer, Part
 from wsi_ncmi.extraction.pipeline.reading import read_tiles_of
@@ -150,7 +150,7 @@ class Engine:
 
     def _read_all(self) -> None:
         while not self._stop.is_set():
-            self._report(Hungry())
+            self._report(SlotFree())
             work = self._inbox.get()
             if work is None:
                 return

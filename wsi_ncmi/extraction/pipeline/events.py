@@ -1,4 +1,4 @@
-"""What an engine tells whoever feeds it; picklable, for it may be in another process."""
+"""Messages of a pipeline to the process that feeds it; picklable."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from wsi_ncmi.core.errors import WsiNcmiError
 from wsi_ncmi.extraction.ledger import LedgerRow
 from wsi_ncmi.extraction.pipeline.config import Load
 
-__all__ = ["Event", "Finished", "Hungry", "Paused", "Resumed", "Started", "Stopped"]
+__all__ = ["Event", "Finished", "Paused", "Resumed", "SlotFree", "Started", "Stopped"]
 
 
 @dataclass(frozen=True)
-class Hungry:
+class SlotFree:
     """A reader is free: one more slide can be submitted, and its reading starts at once."""
 
 
@@ -32,7 +32,7 @@ class Paused:
 
 @dataclass(frozen=True)
 class Resumed:
-    """A slide that waited goes on."""
+    """A slide that waited is worked on again."""
 
     index: int
 
@@ -48,9 +48,9 @@ class Finished:
 
 @dataclass(frozen=True)
 class Stopped:
-    """No slide can go on, for example because the output is gone."""
+    """No slide can be worked on any more, for example because the output is gone."""
 
     error: WsiNcmiError
 
 
-Event = Hungry | Started | Paused | Resumed | Finished | Stopped
+Event = SlotFree | Started | Paused | Resumed | Finished | Stopped
