@@ -141,7 +141,7 @@ def read_some(slides: Path, count: int) -> tuple[NDArray[np.uint8], float]:
 
 def encode_alone(encoder: Encoder, pixels: NDArray[np.uint8]) -> tuple[float, float]:
     """Wall seconds and core-seconds of the encoder on tiles in memory, in one thread a core (CPU)."""
-    size = encoder.batch_size or 16
+    size = encoder.info.batch_size or 16
     starts = iter(range(0, len(pixels), size))
     lock = threading.Lock()
 
@@ -220,7 +220,7 @@ def cohort(folder: Path, encoder: Encoder, seconds: float, size: tuple[int, int]
     sample = np.zeros((32 * CORES, TILE_PX, TILE_PX, 3), np.uint8)
     encode_alone(encoder, sample)  # warms up
     rate = len(sample) / encode_alone(encoder, sample)[0]
-    slides = folder / f"slides-{encoder.name.replace(':', '_')}"
+    slides = folder / f"slides-{encoder.info.name.replace(':', '_')}"
     slides.mkdir()
     tiles = size[0] * size[1] / (2 * TILE_PX) ** 2 * TISSUE
     for number in range(max(1, round(seconds * rate / tiles))):
@@ -235,7 +235,7 @@ def share_of_encoder(folder: Path, name: str, seconds: float, device: str) -> tu
     slides = cohort(folder, encoder, seconds, SMALL)
     pixels, _ = read_some(slides, 200)
     # The encoder before and after: a machine that slows down is no advantage to either.
-    count = (encoder.batch_size or 16) * CORES * 2
+    count = (encoder.info.batch_size or 16) * CORES * 2
     before, _ = encode_alone(encoder, pixels[:count])
     took, _, tiles = extract_all(slides, encoder, options)
     after, _ = encode_alone(encoder, pixels[:count])

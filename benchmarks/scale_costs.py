@@ -92,7 +92,7 @@ def main() -> None:
         result["inventory_read_s"] = seconds(lambda: read_slides_csv(out / "slides.csv"))
         tasks = [SlideTask(each, out, out, TissueConfig(), GridConfig()) for each in records]
         encoder = load_encoder(EncoderConfig())
-        result["conflict_check_s"] = seconds(lambda: check_conflicts(tasks, encoder))
+        result["conflict_check_s"] = seconds(lambda: check_conflicts(tasks, encoder.info))
     print(json.dumps(result) if arguments.json else result)
 
 

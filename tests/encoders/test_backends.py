@@ -32,8 +32,8 @@ def test_an_exported_network_gives_the_same_vectors(backend, module, tiles) -> N
         pytest.skip(f"{module} is not installed")
     exact = load_encoder(options())
     exported = load_encoder(options(backend=backend))
-    assert exported.backend == {"onnx": "onnxruntime-cpu", "openvino": "openvino-cpu"}[backend]
-    assert (exported.precision, exported.width) == ("fp32", exact.width)
+    assert exported.info.backend == {"onnx": "onnxruntime-cpu", "openvino": "openvino-cpu"}[backend]
+    assert (exported.info.precision, exported.info.embed_dim) == ("fp32", exact.info.embed_dim)
     np.testing.assert_allclose(exported.encode(tiles), exact.encode(tiles), rtol=1e-3, atol=1e-5)
     if backend == "openvino":
         with pytest.raises(ImportError):
@@ -75,7 +75,7 @@ def test_memory_that_runs_out_halves_the_batch_for_good(tiles, monkeypatch, capl
     monkeypatch.setattr(encoder._computes, "begin", small)
     np.testing.assert_allclose(encoder.encode(tiles), usual, rtol=1e-4, atol=1e-6)
     assert sizes == [8, 4, 2, 2, 2]
-    assert encoder.batch_size == 2
+    assert encoder.info.batch_size == 2
     assert "halved to 2" in encoder.remark
     assert "halved to 4" in caplog.text
     np.testing.assert_array_equal(encoder.begin(tiles)(), encoder.encode(tiles))

@@ -24,10 +24,14 @@ def _value(vector, name, names=None):
 def test_width_names_and_identity():
     encoder = load_encoder(EncoderConfig())
     assert isinstance(encoder, DescriptorEncoder)
-    assert 64 <= encoder.width <= 256
-    assert len(set(descriptor_names())) == encoder.width
-    assert (encoder.name, encoder.weights_sha256, encoder.backend) == ("descriptor", "none", "numpy")
-    assert encoder.encode(np.zeros((0, 256, 256, 3), np.uint8)).shape == (0, encoder.width)
+    assert 64 <= encoder.info.embed_dim <= 256
+    assert len(set(descriptor_names())) == encoder.info.embed_dim
+    assert (encoder.info.name, encoder.info.weights_sha256, encoder.info.backend) == (
+        "descriptor",
+        "none",
+        "numpy",
+    )
+    assert encoder.encode(np.zeros((0, 256, 256, 3), np.uint8)).shape == (0, encoder.info.embed_dim)
 
 
 @settings(max_examples=25, deadline=None)

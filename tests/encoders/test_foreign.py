@@ -45,21 +45,24 @@ def script(tmp_path):
 def test_torchscript(script, caplog):
     path, network = script
     encoder = load_encoder(_options(f"torchscript:{path}"))
-    assert encoder.width == 4
+    assert encoder.info.embed_dim == 4
     expected = network(torch.from_numpy(_means(_pixels())).float()[..., None, None]).detach()
     np.testing.assert_allclose(encoder.encode(_pixels()), expected.numpy(), atol=1e-5)
-    assert encoder.name == "torchscript:my model.pt"
-    assert encoder_folder_name(encoder.name) == "torchscript_my_model.pt"
-    assert encoder.transform == f"{STATED}; torchscript sha256 {sha256_file(path)}"
-    assert encoder.weights_source == "my model.pt"
-    assert len(encoder.weights_sha256) == 64
+    assert encoder.info.name == "torchscript:my model.pt"
+    assert encoder_folder_name(encoder.info.name) == "torchscript_my_model.pt"
+    assert encoder.info.transform == f"{STATED}; torchscript sha256 {sha256_file(path)}"
+    assert encoder.info.weights_source == "my model.pt"
+    assert len(encoder.info.weights_sha256) == 64
     assert "runs the program in its file" in caplog.text
-    kept = " ".join((encoder.name, encoder.transform, encoder.weights_source))
+    kept = " ".join((encoder.info.name, encoder.info.transform, encoder.info.weights_source))
     assert str(path.parent) not in kept  # no path of this machine in a feature file
     # Predicting knows only the name that was kept: the weights folder leads to the file.
-    again = load_encoder(_options(encoder.name, weights=path.parent))
-    assert again.transform == encoder.transform
-    assert load_encoder(_options(encoder.name, weights=path)).weights_sha256 == encoder.weights_sha256
+    again = load_encoder(_options(encoder.info.name, weights=path.parent))
+    assert again.info.transform == encoder.info.transform
+    assert (
+        load_encoder(_options(encoder.info.name, weights=path)).info.weights_sha256
+        == encoder.info.weights_sha256
+    )
 
 
 def test_torchscript_is_never_loaded_unnamed(script):
@@ -70,7 +73,7 @@ def test_torchscript_is_never_loaded_unnamed(script):
 
 def test_preparation_has_defaults(script):
     encoder = load_encoder(EncoderConfig(name=f"torchscript:{script[0]}", device="cpu", batch_size=1))
-    assert encoder.transform.startswith(
+    assert encoder.info.transform.startswith(
         "resize 224 bilinear antialias; mean 0.485,0.456,0.406; std 0.229,0.224,0.225; torchscript sha256"
     )
 
@@ -99,9 +102,13 @@ def test_onnx():
     expected = _means(_pixels()) @ np.arange(12).reshape(3, 4)
     np.testing.assert_allclose(encoder.encode(_pixels()), expected, atol=1e-4)
     digest = sha256_file(REFERENCE / "tiny.onnx")
-    assert (encoder.name, encoder.backend, encoder.width) == ("onnx:tiny.onnx", "onnxruntime-cpu", 4)
-    assert encoder.weights_sha256 == digest
-    assert encoder.transform == f"{STATED}; onnx sha256 {digest}"
+    assert (encoder.info.name, encoder.info.backend, encoder.info.embed_dim) == (
+        "onnx:tiny.onnx",
+        "onnxruntime-cpu",
+        4,
+    )
+    assert encoder.info.weights_sha256 == digest
+    assert encoder.info.transform == f"{STATED}; onnx sha256 {digest}"
 
 
 @pytest.mark.parametrize(
@@ -125,7 +132,7 @@ def test_onnx_without_its_package(monkeypatch):
 OWN = """
 import torch
 from torch import nn
-from wsi_ncmi.encoders import Encoder
+from wsi_ncmi.encoders import Encoder, EncoderInfo
 
 def module():
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
@@ -135,6 +142,16 @@ def with_options(options):
     return module()
 
 class Grey(Encoder):
+    info = EncoderInfo("?", 1, "mean of all", "none", "none", "fp32", "numpy")
+
+    def _encode(self, pixels):
+        return pixels.mean(axis=(1, 2, 3), dtype="float32")[:, None]
+
+class Nameless(Encoder):
+    def _encode(self, pixels):
+        return pixels.mean(axis=(1, 2, 3), dtype="float32")[:, None]
+
+class GreyOf01(Encoder):
     name, width, transform, weights_sha256, weights_source = "?", 1, "mean of all", "none", "none"
     precision, backend = "fp32", "numpy"
 
@@ -161,15 +178,17 @@ def own(tmp_path):
 def test_a_module_from_a_file(own, function):
     encoder = load_encoder(_options(f"file:{own}:{function}"))
     np.testing.assert_allclose(encoder.encode(_pixels()), _means(_pixels()), atol=1e-5)
-    assert encoder.name == f"file:own.py:{function}"
-    assert encoder.transform == f"{STATED}; code sha256 {sha256_file(own)}"
+    assert encoder.info.name == f"file:own.py:{function}"
+    assert encoder.info.transform == f"{STATED}; code sha256 {sha256_file(own)}"
 
 
-def test_an_encoder_from_a_file(own):
-    encoder = load_encoder(_options(f"file:{own}:Grey"))
+@pytest.mark.parametrize("written_for", ["Grey", "GreyOf01"])
+def test_an_encoder_from_a_file(own, written_for):
+    encoder = load_encoder(_options(f"file:{own}:{written_for}"))
     np.testing.assert_allclose(encoder.encode(_pixels())[:, 0], _pixels().mean((1, 2, 3)), rtol=1e-5)
-    assert encoder.name == "file:own.py:Grey"
-    assert encoder.transform == f"mean of all; code sha256 {sha256_file(own)}"
+    assert encoder.info.name == f"file:own.py:{written_for}"
+    assert (encoder.info.embed_dim, encoder.info.backend) == (1, "numpy")
+    assert encoder.info.transform == f"mean of all; code sha256 {sha256_file(own)}"
 
 
 @pytest.mark.parametrize(
@@ -179,6 +198,7 @@ def test_an_encoder_from_a_file(own):
         (":nothing", "no callable 'nothing'"),
         (":absent", "no callable 'absent'"),
         (":text", "is a str"),
+        (":Nameless", "has no info"),
         ("", "named file:PATH.py:CALLABLE"),
     ],
 )
@@ -204,8 +224,8 @@ def test_an_installed_package_announces_its_encoder(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     encoder = load_encoder(_options("plugin:mine"))
     np.testing.assert_allclose(encoder.encode(_pixels()), _means(_pixels()), atol=1e-5)
-    assert (encoder.name, encoder.weights_source) == ("plugin:mine", "announcing 1.2")
-    assert encoder.transform == f"{STATED}; code of announcing 1.2"
+    assert (encoder.info.name, encoder.info.weights_source) == ("plugin:mine", "announcing 1.2")
+    assert encoder.info.transform == f"{STATED}; code of announcing 1.2"
     assert {"plugin:mine", "plugin:gone"} <= set(list_encoders("plugin"))
     with pytest.raises(InputError, match="plugin:gone can't be imported"):
         load_encoder(_options("plugin:gone"))

@@ -147,7 +147,10 @@ def test_real_weights_are_the_same_after_an_import(real_data, tmp_path):
     made = import_weights(source, "torchvision:squeezenet1_1", tmp_path)
     options = EncoderConfig(name="torchvision:squeezenet1_1", weights=source, device="cpu", batch_size=2)
     direct, kept = load_encoder(options), load_encoder(dataclasses.replace(options, weights=tmp_path))
-    assert (kept.weights_source, kept.weights_sha256) == (made.path.name, direct.weights_sha256)
+    assert (kept.info.weights_source, kept.info.weights_sha256) == (
+        made.path.name,
+        direct.info.weights_sha256,
+    )
     tiles = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
     assert np.array_equal(kept.encode(tiles), direct.encode(tiles))
 

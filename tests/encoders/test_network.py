@@ -64,17 +64,17 @@ def test_removed_head_gives_what_the_classifier_saw():
 )
 def test_transformers_and_timm(name, family, width, tiles):
     encoder = load_encoder(_options(name, batch_size=2))
-    assert encoder.width == width
+    assert encoder.info.embed_dim == width
     assert encoder.encode(tiles[:3]).shape == (3, width)
-    assert str(family(name.partition(":")[2]).preprocessing) == encoder.transform
+    assert str(family(name.partition(":")[2]).preprocessing) == encoder.info.transform
 
 
 def test_whole_models_weights_load_and_their_head_is_left_out(tmp_path, tiles):
     whole = torchvision.models.mobilenet_v3_small(weights=None)
     save_file(whole.state_dict(), tmp_path / "mobilenet_v3_small-abc.safetensors")
     encoder = load_encoder(_options(weights=tmp_path))
-    assert encoder.weights_source == "mobilenet_v3_small-abc.safetensors"
-    assert len(encoder.weights_sha256) == 64
+    assert encoder.info.weights_source == "mobilenet_v3_small-abc.safetensors"
+    assert len(encoder.info.weights_sha256) == 64
     resized = torch.from_numpy(tiles).permute(0, 3, 1, 2)
     expected = whole.eval()
     expected.classifier[3] = nn.Identity()
@@ -98,7 +98,7 @@ def test_timm_weights_with_a_head_load(tmp_path):
     whole = timm.create_model("resnet10t", pretrained=False)
     save_file(whole.state_dict(), tmp_path / "model.safetensors")
     encoder = load_encoder(_options("timm:resnet10t", weights=tmp_path, input_px=64))
-    assert encoder.weights_source == "model.safetensors"
+    assert encoder.info.weights_source == "model.safetensors"
 
 
 @pytest.mark.parametrize("name", [SMALL, "timm:vit_tiny_patch16_224"])
@@ -120,7 +120,7 @@ def test_resize_is_that_of_pil(tiles):
 
     preprocessing = Preprocessing(48, "bicubic", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     encoder = NetworkEncoder(Headless(Spy(), (), preprocessing), "none", _options())
-    assert encoder.width == 3
+    assert encoder.info.embed_dim == 3
     encoder.encode(tiles)
     assert all(batch.shape == (4, 3, 48, 48) for batch in seen[1:])  # the first is the probe for the width
     reference = np.stack(
@@ -136,8 +136,8 @@ def test_random_weights_are_seeded_loud_and_leave_the_callers_state(caplog):
     with caplog.at_level(logging.WARNING):
         first, second = (load_encoder(_options(input_px=64)) for _ in range(2))
     assert torch.equal(torch.random.get_rng_state(), state)
-    assert first.weights_sha256 == second.weights_sha256
-    assert first.weights_source == "random (seed 0)"
+    assert first.info.weights_sha256 == second.info.weights_sha256
+    assert first.info.weights_source == "random (seed 0)"
     assert [record.message for record in caplog.records if "RANDOM weights" in record.message] == [
         caplog.records[0].message
     ]
@@ -148,7 +148,7 @@ def test_half_precision_stays_near(tiles):
     exact = load_encoder(_options(input_px=64)).encode(tiles)
     encoder = load_encoder(_options(input_px=64, precision="bf16"))
     near = encoder.encode(tiles)
-    assert encoder.precision == "bf16"
+    assert encoder.info.precision == "bf16"
     assert near.dtype == np.float32
     assert not np.array_equal(near, exact)
     cosine = (near * exact).sum(1) / np.linalg.norm(near, axis=1) / np.linalg.norm(exact, axis=1)
@@ -157,15 +157,18 @@ def test_half_precision_stays_near(tiles):
 
 def test_identity_of_the_arithmetic():
     encoder = load_encoder(_options(input_px=64))
-    assert (encoder.precision, encoder.backend) == ("fp32", "torch-cpu")
-    assert encoder.transform == "resize 64 bilinear antialias; mean 0.485,0.456,0.406; std 0.229,0.224,0.225"
+    assert (encoder.info.precision, encoder.info.backend) == ("fp32", "torch-cpu")
+    assert (
+        encoder.info.transform
+        == "resize 64 bilinear antialias; mean 0.485,0.456,0.406; std 0.229,0.224,0.225"
+    )
 
 
 def test_cuda_without_a_device_is_one_sentence(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match="--device cpu or auto"):
         load_encoder(_options(device="cuda"))
-    assert load_encoder(_options(device="auto", input_px=64)).backend == "torch-cpu"
+    assert load_encoder(_options(device="auto", input_px=64)).info.backend == "torch-cpu"
 
 
 @pytest.mark.parametrize("name", ["torchvision:vit_b_32", "timm:vit_tiny_patch16_224"])
@@ -205,7 +208,7 @@ def test_no_network_call(monkeypatch, tmp_path, tiles):
     monkeypatch.setattr(socket.socket, "connect", refuse)
     for name in ("timm:resnet10t.c3_in1k", SMALL):
         encoder = load_encoder(_options(name, input_px=64))
-        assert encoder.encode(tiles[:1]).shape == (1, encoder.width)
+        assert encoder.encode(tiles[:1]).shape == (1, encoder.info.embed_dim)
     assert asked == []  # nor tried and caught
 
 
@@ -214,5 +217,5 @@ def test_linear_probe_with_imagenet_squeezenet(real_data, lung_probe):
     encoder = load_encoder(
         _options("torchvision:squeezenet1_1", weights=real_data / "encoders", batch_size=32)
     )
-    assert encoder.width == 512
+    assert encoder.info.embed_dim == 512
     assert lung_probe(encoder) > 0.88

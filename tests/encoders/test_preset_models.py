@@ -118,7 +118,7 @@ def test_an_imported_preset_encodes_as_its_network(small, key, tmp_path):
     network = _weights(key, tmp_path)
     import_weights(tmp_path / f"source_{key}.safetensors", key, tmp_path / "w")
     encoder = load_encoder(_options(key, weights=tmp_path / "w"))
-    assert (encoder.name, encoder.weights_source) == (key, f"{key}.safetensors")
+    assert (encoder.info.name, encoder.info.weights_source) == (key, f"{key}.safetensors")
     preset = PRESETS[key]
     edge = preset.recipe.resize_px
     tiles = np.random.default_rng(2).integers(0, 256, (3, edge, edge, 3), dtype=np.uint8)
@@ -141,16 +141,19 @@ def test_variants_read_the_same_file(small, tmp_path):
         load_encoder(_options(key, weights=tmp_path / "w")) for key in ("virchow2", "virchow2-cls")
     )
     assert np.array_equal(both.encode(tiles)[:, :32], token.encode(tiles))
-    assert both.weights_sha256 == token.weights_sha256
-    assert both.transform != token.transform
-    assert encoder_folder_name(both.name) != encoder_folder_name(token.name)
+    assert both.info.weights_sha256 == token.info.weights_sha256
+    assert both.info.transform != token.info.transform
+    assert encoder_folder_name(both.info.name) != encoder_folder_name(token.info.name)
 
 
 def test_a_published_file_loads_without_an_import(small, tmp_path):
     _weights("uni_v1", tmp_path)
     direct = load_encoder(_options("uni_v1", weights=tmp_path / "source_uni_v1.safetensors"))
     import_weights(tmp_path / "source_uni_v1.safetensors", "uni_v1", tmp_path / "w")
-    assert load_encoder(_options("uni_v1", weights=tmp_path / "w")).weights_sha256 == direct.weights_sha256
+    assert (
+        load_encoder(_options("uni_v1", weights=tmp_path / "w")).info.weights_sha256
+        == direct.info.weights_sha256
+    )
 
 
 def test_a_tampered_file_is_refused(small, tmp_path):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import pickle
 import subprocess
 import sys
 
@@ -75,3 +77,14 @@ def test_importing_the_room_and_the_descriptor_needs_no_torch():
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_decides_an_encoders_numbers_keeps_its_keys_in_run_json():
+    info = load_encoder(EncoderConfig()).info
+    assert pickle.loads(pickle.dumps(info)) == info
+    assert json.loads(json.dumps(info.to_json())) == {
+        "name": "descriptor", "width": 229,
+        "transform": "descriptor 1; own size; tile white point; Ruifrok-Johnston HED",
+        "weights_sha256": "none", "weights_source": "none", "precision": "fp32", "backend": "numpy",
+        "batch_size": None,
+    }  # fmt: skip

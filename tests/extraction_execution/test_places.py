@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsi_ncmi.encoders import EncoderConfig
-from wsi_ncmi.extraction.execution.encoder_card import EncoderCard
+from wsi_ncmi.encoders import EncoderConfig, EncoderInfo
 from wsi_ncmi.extraction.execution.places import Node, Place, plan_places
 
 NETWORK = EncoderConfig(name="timm:vit")
@@ -58,7 +57,7 @@ def test_no_node_is_overbooked(nodes: list[Node], options: EncoderConfig, worker
     assert len({place.gpu for place in places}) <= 1
 
 
-CARD = EncoderCard("timm:vit", 8, "t", "w", "file a", "fp16", "torch-cuda", 64)
+CARD = EncoderInfo("timm:vit", 8, "t", "w", "file a", "fp16", "torch-cuda", 64)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,6 @@ from wsi_ncmi.core.errors import InputError, JobStoppedError
 from wsi_ncmi.encoders import EncoderConfig, load_encoder
 from wsi_ncmi.extraction.execution import ray_crew, remote
 from wsi_ncmi.extraction.execution.cluster_job import run_on_cluster
-from wsi_ncmi.extraction.execution.encoder_card import EncoderCard
 from wsi_ncmi.extraction.execution.ray_cluster import RayCluster
 from wsi_ncmi.extraction.execution.remote import Order, RemoteWorker
 from wsi_ncmi.extraction.pipeline import Started, Stopped
@@ -28,7 +27,7 @@ from wsi_ncmi.extraction.task import SlideTask
 from wsi_ncmi.features import verify_folder
 
 OPTIONS = EncoderConfig(device="cpu", precision="fp32", batch_size=16)
-CARD = EncoderCard.of(load_encoder(OPTIONS))
+CARD = load_encoder(OPTIONS).info
 
 
 class LostError(Exception):

@@ -11,13 +11,12 @@ from wsi_ncmi import __version__
 from wsi_ncmi.encoders import EncoderConfig, load_encoder
 from wsi_ncmi.extraction.claims import claim
 from wsi_ncmi.extraction.execution import remote
-from wsi_ncmi.extraction.execution.encoder_card import EncoderCard
 from wsi_ncmi.extraction.execution.places import Place
 from wsi_ncmi.extraction.execution.remote import Order, RemoteWorker, describe, release
 from wsi_ncmi.extraction.pipeline import Finished, SlotFree, Stopped
 
 OPTIONS = EncoderConfig(device="cpu", precision="fp32", batch_size=16)
-CARD = EncoderCard.of(load_encoder(OPTIONS))
+CARD = load_encoder(OPTIONS).info
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ class Wrapped(Encoder):
 
     def __init__(self, encoder: Encoder) -> None:
         self.__dict__.update(encoder.__dict__)
-        self.concurrent, self.batch_size = encoder.concurrent, encoder.batch_size
+        self.concurrent = encoder.concurrent
         self.real, self.sizes = encoder, []
 
     def before(self, pixels) -> None:

@@ -31,16 +31,6 @@ class Faulty(Encoder):
 
     def __init__(self, encoder: Encoder, fault: Exception | None = None, value: float | None = None) -> None:
         self.__dict__.update(encoder.__dict__)
-        for name in (
-            "name",
-            "width",
-            "transform",
-            "weights_sha256",
-            "weights_source",
-            "precision",
-            "backend",
-        ):
-            setattr(self, name, getattr(encoder, name))
         self._real, self._fault, self._value = encoder, fault, value
 
     def _encode(self, pixels):
@@ -113,14 +103,14 @@ def test_no_tissue_is_done_with_no_tiles(tasks, encoder: Encoder) -> None:
     row = extract_slide(task, encoder)
     assert (row.slide_id, row.status, row.reason, row.tiles) == ("empty", "done", "no tissue found", 0)
     file = open_features_file(feature_path(task.out, "descriptor", "empty"))
-    assert file.features.shape == (0, encoder.width)
+    assert file.features.shape == (0, encoder.info.embed_dim)
     assert verify_file(file.path).ok
 
 
 def test_a_problem_of_the_inventory_is_a_failed_row(tasks, encoder: Encoder) -> None:
     task = tasks()[1]
     bad = replace(task, record=replace(task.record, problem="it is no slide", mpp_x=None, mpp_y=None))
-    check_conflicts([bad], encoder)
+    check_conflicts([bad], encoder.info)
     row = extract_slide(bad, encoder)
     assert (row.status, row.reason, row.mpp) == ("failed", "it is no slide", None)
     assert not task.out.exists()
@@ -206,14 +196,14 @@ def test_another_identity_is_never_written_over_unasked(tasks, encoder: Encoder)
     before = path.read_bytes()
     other = GridConfig(mpp=1.0, tile_px=64)
     for refuse in (
-        lambda: check_conflicts(tasks(grid=other), encoder),
+        lambda: check_conflicts(tasks(grid=other), encoder.info),
         lambda: extract_slide(tasks(grid=other)[1], encoder),
     ):
         with pytest.raises(IdentityConflictError, match="overwrite") as caught:
             refuse()
         assert "0.5 there, 1.0 here" in str(caught.value)
     assert path.read_bytes() == before
-    check_conflicts(tasks(grid=other, overwrite=True), encoder)
+    check_conflicts(tasks(grid=other, overwrite=True), encoder.info)
     assert extract_slide(tasks(grid=other, overwrite=True)[1], encoder).status == "done"
     assert open_features_file(path).attrs["mpp_target"] == 1.0
 

@@ -42,7 +42,7 @@ FACTS = SlideFacts(
 
 @pytest.fixture
 def identity(encoder: Encoder) -> Identity:
-    return identity_of(RECORD, TissueConfig(), GridConfig(mpp=0.5, overlap_px=16), encoder)
+    return identity_of(RECORD, TissueConfig(), GridConfig(mpp=0.5, overlap_px=16), encoder.info)
 
 
 KINDS = ("pen", "fold", "border", "blur")

@@ -94,15 +94,15 @@ def test_dropped_tiles_are_left_out_and_counted(tasks, encoder: Encoder) -> None
 
 
 def test_the_rule_and_its_thresholds_are_part_of_the_identity(tasks, encoder: Encoder, monkeypatch) -> None:
-    keep = replace(tasks()[1], artifacts=ArtifactConfig(pen=0.9)).identity(encoder)
-    assert keep == tasks()[1].identity(encoder)  # thresholds of a rule that drops nothing change nothing
-    drop = replace(tasks()[1], artifacts=DROP).identity(encoder)
-    other = replace(tasks()[1], artifacts=ArtifactConfig(rule="drop", pen=0.9)).identity(encoder)
+    keep = replace(tasks()[1], artifacts=ArtifactConfig(pen=0.9)).identity(encoder.info)
+    assert keep == tasks()[1].identity(encoder.info)  # thresholds of a rule that drops nothing change nothing
+    drop = replace(tasks()[1], artifacts=DROP).identity(encoder.info)
+    other = replace(tasks()[1], artifacts=ArtifactConfig(rule="drop", pen=0.9)).identity(encoder.info)
     assert len({keep.artifacts_rule, drop.artifacts_rule, other.artifacts_rule}) == 3
     # Tiles that other detectors dropped are not those that these would drop.
     monkeypatch.setattr("wsi_ncmi.extraction.task.DETECTORS", DETECTORS + 1)
-    assert replace(tasks()[1], artifacts=DROP).identity(encoder) != drop
-    assert tasks()[1].identity(encoder) == keep
+    assert replace(tasks()[1], artifacts=DROP).identity(encoder.info) != drop
+    assert tasks()[1].identity(encoder.info) == keep
 
 
 def test_blur_is_seen_on_the_pixels_that_come(tasks, monkeypatch) -> None:
@@ -145,7 +145,7 @@ def test_a_slide_that_loses_every_tile_is_done_with_the_reason(tasks, encoder: E
     assert row.reason.startswith("all tiles are lost: ")
     assert f"(border {row.artifact_tiles})" in row.reason
     file = open_features_file(task.feature_path("descriptor"))
-    assert file.features.shape == (0, encoder.width)
+    assert file.features.shape == (0, encoder.info.embed_dim)
     assert file.artifacts.shape == (0, 4)
     assert verify_file(file.path).ok
 
@@ -174,7 +174,7 @@ def test_wrong_counts_are_refused(tasks, encoder: Encoder) -> None:
         count = len(prepared.selection)
         features, kept = np.zeros((count, 3), np.float32), np.ones(count, np.bool_)
         with pytest.raises(ValueError, match="are not those of"):
-            prepared.assemble(features, kept, 0, encoder, "", slide)  # none of them was screened
+            prepared.assemble(features, kept, 0, encoder.info, "", slide)  # none of them was screened
 
 
 def test_the_picture_comes_from_the_overview_where_that_is_large_enough(

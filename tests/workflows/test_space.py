@@ -14,14 +14,13 @@ from typer.testing import CliRunner
 from wsi_ncmi.cli.app import app
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.encoders import EncoderConfig, load_encoder
-from wsi_ncmi.extraction.execution.encoder_card import EncoderCard
 from wsi_ncmi.extraction.task import SlideTask
 from wsi_ncmi.slides import SlideRecord
 from wsi_ncmi.tiling import GridConfig
 from wsi_ncmi.tissue import TissueConfig
 from wsi_ncmi.workflows.space import check_space, forecast
 
-CARD = EncoderCard.of(load_encoder(EncoderConfig()))
+CARD = load_encoder(EncoderConfig()).info
 Usage = namedtuple("Usage", "total used free")
 
 
@@ -33,7 +32,7 @@ def task(out: Path, *, side_px: int = 40_960, name: str = "a", **more) -> SlideT
 
 
 def test_the_forecast_is_that_of_the_whole_slide_and_a_third(tmp_path: Path) -> None:
-    found = forecast([task(tmp_path)], replace(CARD, width=1024))
+    found = forecast([task(tmp_path)], replace(CARD, embed_dim=1024))
     tiles = 80 * 80  # 40,960 px of 0.25 µm are 20,480 of 0.5 µm, 80 tiles of 256
     assert found.slides == 1
     assert found.most == pytest.approx(tiles * (1024 * 2 + 26), rel=0.05)

@@ -94,7 +94,7 @@ def throughput(request: Request) -> Iterator[Finding]:
 
     with _hushed("wsi_ncmi.encoders"):
         encoder = load_encoder(EncoderConfig(name=_PROBE))
-    size = encoder.batch_size or 16
+    size = encoder.info.batch_size or 16
     tiles = np.random.default_rng(0).integers(0, 255, (size, 256, 256, 3), dtype=np.uint8)
     encoder.encode(tiles)  # kernels are chosen and buffers taken
     count, started = 0, time.perf_counter()
@@ -104,8 +104,8 @@ def throughput(request: Request) -> Iterator[Finding]:
     yield Finding(
         "throughput",
         "ok",
-        f"{_PROBE.partition(':')[2]} {count / elapsed:.0f} tiles/s on {encoder.backend}, "
-        f"{encoder.precision}, batch {size}",
+        f"{_PROBE.partition(':')[2]} {count / elapsed:.0f} tiles/s on {encoder.info.backend}, "
+        f"{encoder.info.precision}, batch {size}",
     )
 
 

@@ -1,4 +1,5 @@
 from .base import Encoder as Encoder
+from .base import EncoderInfo as EncoderInfo
 from .config import EncoderConfig as EncoderConfig
 from .registry import encoder_folder_name as encoder_folder_name
 from .registry import list_encoders as list_encoders

@@ -1,16 +1,58 @@
-"""What every encoder is: a frozen map from tiles to vectors that can say exactly how it computes them."""
+"""The interface of every encoder: a frozen map from tiles to vectors, and what decides its numbers."""
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import WsiNcmiError
 
-__all__ = ["Encoder"]
+__all__ = ["Encoder", "EncoderInfo"]
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderInfo:
+    """What names an encoder and decides its numbers; picklable, for those who need no encoder.
+
+    Attributes:
+        name: Full name as given by the user, for example ``torchvision:squeezenet1_1``.
+        embed_dim: Length of a feature vector.
+        transform: Canonical text of everything done to the pixels before the network.
+        weights_sha256: SHA-256 of the tensors in use (``weights.state_sha256``); ``"none"`` without weights.
+        weights_source: Origin of the weights, for the record only: a file name, ``"random (seed 0)"`` or
+            ``"none"``.
+        precision: ``fp32``, ``bf16`` or ``fp16``: the arithmetic of the forward pass; the result is float32.
+        backend: What computes it: ``numpy``, ``torch-cpu``, ``torch-cuda``, ``onnxruntime-cpu``…
+        batch_size: The one number of tiles that it computes at a time; None where that makes no difference.
+    """
+
+    name: str
+    embed_dim: int
+    transform: str
+    weights_sha256: str
+    weights_source: str
+    precision: str
+    backend: str
+    batch_size: int | None = None
+
+    def difference(self, other: EncoderInfo) -> str:
+        """The first field in which another encoder gives other numbers, in words; empty where none does."""
+        for name, mine in self.to_json().items():
+            its = other.to_json()[name]
+            if mine != its and name != "weights_source":
+                return f"{name} {its} instead of {mine}"
+        return ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as ``run.json`` holds them; ``embed_dim`` is ``width`` there."""
+        return {
+            "width" if key == "embed_dim" else key: value for key, value in dataclasses.asdict(self).items()
+        }
 
 
 class Encoder(ABC):
@@ -19,27 +61,13 @@ class Encoder(ABC):
     A tile's vector depends on the tile alone, never on the tiles that share its batch.
 
     Attributes:
-        name: Full name as given by the user, for example ``torchvision:squeezenet1_1``.
-        width: Length of a feature vector.
-        transform: Canonical text of everything done to the pixels before the network.
-        weights_sha256: SHA-256 of the tensors in use (``weights.state_sha256``); ``"none"`` without weights.
-        weights_source: Where the weights come from: a file name, ``"random (seed 0)"`` or ``"none"``.
-        precision: ``fp32``, ``bf16`` or ``fp16``: the arithmetic of the forward pass; the result is float32.
-        backend: What computes it: ``numpy``, ``torch-cpu``, ``torch-cuda``, ``onnxruntime-cpu``…
-        batch_size: The one number of tiles that it computes at a time; None where that makes no difference.
+        info: What names it and decides its numbers.
         concurrent: Whether several threads may encode at once, each on one core.
         depth: Batches worth having in work at once through :meth:`begin`.
         remark: What happened to it that the ledger should tell; empty where nothing did.
     """
 
-    name: str
-    width: int
-    transform: str
-    weights_sha256: str
-    weights_source: str
-    precision: str
-    backend: str
-    batch_size: int | None = None
+    info: EncoderInfo
     concurrent: bool = False
     depth: int = 1
     remark: str = ""
@@ -51,7 +79,7 @@ class Encoder(ABC):
             pixels: uint8 (n, h, w, 3), RGB, square; n may be 0.
 
         Returns:
-            float32 (n, width), finite.
+            float32 (n, embed_dim), finite.
 
         Raises:
             ValueError: ``pixels`` has another type or shape.
@@ -59,7 +87,7 @@ class Encoder(ABC):
         """
         self.check(pixels)
         if pixels.shape[0] == 0:
-            return np.empty((0, self.width), np.float32)
+            return np.empty((0, self.info.embed_dim), np.float32)
         return self.checked(self._encode(pixels))
 
     def begin(self, pixels: NDArray[np.uint8]) -> Callable[[], NDArray[np.float32]]:
@@ -96,11 +124,11 @@ class Encoder(ABC):
         if not np.isfinite(features).all():
             bad = int((~np.isfinite(features).all(axis=1)).sum())
             raise WsiNcmiError(
-                f"Encoder {self.name} gave values that are not finite for {bad} of {len(features)} tiles "
-                f"at precision {self.precision}; use --precision fp32 and check its weights."
+                f"Encoder {self.info.name} gave values that are not finite for {bad} of {len(features)} "
+                f"tiles at precision {self.info.precision}; use --precision fp32 and check its weights."
             )
         return features
 
     @abstractmethod
     def _encode(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Encodes at least one square tile: float32 (n, width)."""
+        """Encodes at least one square tile: float32 (n, embed_dim)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from wsi_ncmi.encoders.backends.base import Backend, Result
 from wsi_ncmi.encoders.backends.choice import build_backend
 from wsi_ncmi.encoders.backends.memory import find_batch_size, is_out_of_memory
 from wsi_ncmi.encoders.backends.torch_module import FromPixels
-from wsi_ncmi.encoders.base import Encoder
+from wsi_ncmi.encoders.base import Encoder, EncoderInfo
 from wsi_ncmi.encoders.config import EncoderConfig
 from wsi_ncmi.encoders.weights import find_weights, load_state, load_strictly, state_sha256
 
@@ -123,22 +123,28 @@ class NetworkEncoder(Encoder):
 
     def __init__(self, headless: Headless, weights_source: str, options: EncoderConfig) -> None:
         self._preprocessing = headless.preprocessing
-        self.name = options.name
-        self.transform = str(headless.preprocessing)
-        self.weights_sha256 = state_sha256(headless.model)
-        self.weights_source = weights_source
+        digest = state_sha256(headless.model)
         automatic = options.batch_size == "auto"
-        self.batch_size: int = AUTOMATIC_ON_CPU if options.batch_size == "auto" else options.batch_size
+        self._batch_size = AUTOMATIC_ON_CPU if options.batch_size == "auto" else options.batch_size
         self._network = FromPixels(headless.model, headless.preprocessing.mean, headless.preprocessing.std)
         self._options = options
         self._computes: Backend = self._build()
-        self.backend, self.precision = self._computes.name, self._computes.precision
         self.concurrent, self.depth = self._computes.concurrent, self._computes.depth
-        self.width = self._probe_width()
-        if automatic and self.backend.startswith("torch-cuda"):
-            self.batch_size = find_batch_size(
+        embed_dim = self._probe_embed_dim()
+        if automatic and self._computes.name.startswith("torch-cuda"):
+            self._batch_size = find_batch_size(
                 self._probe, largest=_LARGEST_AUTOMATIC, smallest=_SMALLEST_AUTOMATIC
             )
+        self.info = EncoderInfo(
+            name=options.name,
+            embed_dim=embed_dim,
+            transform=str(headless.preprocessing),
+            weights_sha256=digest,
+            weights_source=weights_source,
+            precision=self._computes.precision,
+            backend=self._computes.name,
+            batch_size=self._batch_size,
+        )
 
     def _build(self) -> Backend:
         return build_backend(
@@ -146,7 +152,7 @@ class NetworkEncoder(Encoder):
             kind=self._options.backend,
             device=self._options.device,
             precision=self._options.precision,
-            batch_size=self.batch_size,
+            batch_size=self._batch_size,
             edge=self._preprocessing.input_px,
             interpolation=self._preprocessing.interpolation,
         )
@@ -155,13 +161,13 @@ class NetworkEncoder(Encoder):
         edge = self._preprocessing.input_px
         return self._computes.begin(torch.zeros(count, 3, edge, edge, dtype=torch.uint8))()
 
-    def _probe_width(self) -> int:
-        # Exported models take the one shape only; everywhere else one tile tells the width.
-        fixed = not self.backend.startswith("torch-") or self.backend.endswith("-compiled")
-        shape = self._probe(self.batch_size if fixed else 1).shape
+    def _probe_embed_dim(self) -> int:
+        # Exported models take the one shape only; everywhere else one tile tells the length.
+        fixed = not self._computes.name.startswith("torch-") or self._computes.name.endswith("-compiled")
+        shape = self._probe(self._batch_size if fixed else 1).shape
         if len(shape) != 2:
             raise InputError(
-                f"Encoder {self.name} gives an output of shape {tuple(shape[1:])} for a tile, not "
+                f"Encoder {self._options.name} gives an output of shape {tuple(shape[1:])} for a tile, not "
                 f"one vector; "
                 "choose a model that pools."
             )
@@ -170,10 +176,10 @@ class NetworkEncoder(Encoder):
     def begin(self, pixels: NDArray[np.uint8]) -> Result:
         """Starts on tiles without waiting for their vectors; see the base class."""
         self.check(pixels)
-        if not 0 < len(pixels) <= self.batch_size:
+        if not 0 < len(pixels) <= self._batch_size:
             return super().begin(pixels)
         try:
-            result = self._computes.begin(self._padded(pixels, self.batch_size))
+            result = self._computes.begin(self._padded(pixels, self._batch_size))
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -191,10 +197,10 @@ class NetworkEncoder(Encoder):
         return finish
 
     def _encode(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        features = np.empty((len(pixels), self.width), np.float32)
+        features = np.empty((len(pixels), self.info.embed_dim), np.float32)
         start = 0
         while start < len(pixels):
-            size = self.batch_size
+            size = self._batch_size
             part = pixels[start : start + size]
             try:
                 features[start : start + len(part)] = self._computes.begin(self._padded(part, size))()[
@@ -211,14 +217,15 @@ class NetworkEncoder(Encoder):
     def _halve(self, failed: int) -> None:
         """Lets go of what the failed batch holds, and goes on with half of it."""
         with _HALVING:
-            if self.batch_size < failed:
+            if self._batch_size < failed:
                 return  # another thread has
-            self.batch_size = failed // 2
-            self.remark = f"memory ran out, so batches were halved to {self.batch_size} tiles"
-            _LOG.warning("Encoder %s: %s.", self.name, self.remark)
-            if self.backend.startswith("torch-cuda"):
+            self._batch_size = failed // 2
+            self.info = replace(self.info, batch_size=self._batch_size)
+            self.remark = f"memory ran out, so batches were halved to {self._batch_size} tiles"
+            _LOG.warning("Encoder %s: %s.", self._options.name, self.remark)
+            if self._computes.name.startswith("torch-cuda"):
                 torch.cuda.empty_cache()
-            elif not self.backend.startswith("torch-"):
+            elif not self._computes.name.startswith("torch-"):
                 self._computes = self._build()  # exported models are made for one shape
 
     def _padded(self, pixels: NDArray[np.uint8], size: int) -> Tensor:

@@ -91,6 +91,6 @@ class _OnnxFamily(EncoderFamily):
             OnnxModule(path), f"onnx:{path.name}", f"onnx sha256 {digest}", path.name,
             replace(options, device="cpu", precision="fp32", backend="torch"),
         )  # fmt: skip
-        encoder.weights_sha256 = digest  # the tensors are in the file, not in the module
-        encoder.backend = "onnxruntime-cpu"
+        # The tensors are in the file, not in the module.
+        encoder.info = replace(encoder.info, weights_sha256=digest, backend="onnxruntime-cpu")
         return encoder

@@ -7,6 +7,7 @@ import inspect
 import logging
 import sys
 from collections.abc import Callable
+from dataclasses import fields, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from torch import nn
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import sha256_file
-from wsi_ncmi.encoders.base import Encoder
+from wsi_ncmi.encoders.base import Encoder, EncoderInfo
 from wsi_ncmi.encoders.config import EncoderConfig
 from wsi_ncmi.encoders.foreign import encoder_of_module, find_model_file
 from wsi_ncmi.encoders.registry import EncoderFamily, encoder_family
@@ -110,9 +111,21 @@ def _made(build: Callable[..., Any], name: str, note: str, source: str, options:
             f"The encoder {name} is a {type(made).__name__}; its callable must give a torch module or a "
             "wsi_ncmi Encoder."
         )
-    made.name = name
-    made.transform = f"{made.transform}; {note}"
+    if not hasattr(made, "info"):
+        made.info = _info_of_0_1(made, name)
+    made.info = replace(made.info, name=name, transform=f"{made.info.transform}; {note}")
     return made
+
+
+def _info_of_0_1(made: Any, name: str) -> EncoderInfo:
+    """The fields of an encoder written for 0.1, which kept them on the encoder itself."""
+    names = [field.name for field in fields(EncoderInfo) if hasattr(made, field.name)]
+    try:
+        return EncoderInfo(embed_dim=made.width, **{each: getattr(made, each) for each in names})
+    except (AttributeError, TypeError) as error:
+        raise InputError(
+            f"The encoder {name} has no info; set self.info = EncoderInfo(...) where it is built."
+        ) from error
 
 
 def _takes_options(build: Callable[..., Any]) -> bool:

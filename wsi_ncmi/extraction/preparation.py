@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import SlideError
+from wsi_ncmi.encoders import EncoderInfo
 from wsi_ncmi.extraction.findings import find_on_slide
 from wsi_ncmi.extraction.screening import Screen, stain_normaliser
 from wsi_ncmi.extraction.task import SlideTask
-from wsi_ncmi.features.encoder_facts import EncoderFacts
 from wsi_ncmi.features.writer import SlideFacts
 from wsi_ncmi.slides import Slide
 from wsi_ncmi.tiling import TileGrid, TileSelection, select_tiles
@@ -96,7 +96,7 @@ class PreparedSlide:
         features: NDArray[np.floating[Any]],
         kept: NDArray[np.bool_],
         n_failed: int,
-        encoder: EncoderFacts,
+        encoder: EncoderInfo,
         reader_note: str,
         slide: Slide,
     ) -> Embedded:

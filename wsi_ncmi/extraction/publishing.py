@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from wsi_ncmi.encoders import EncoderInfo
 from wsi_ncmi.extraction.ledger import LedgerRow
 from wsi_ncmi.extraction.pictures import write_pictures
 from wsi_ncmi.extraction.preparation import Embedded, PreparedSlide
-from wsi_ncmi.features.encoder_facts import EncoderFacts
 from wsi_ncmi.features.reader import FeatureFile
 from wsi_ncmi.features.writer import write_features
 from wsi_ncmi.tissue import ARTIFACT_KINDS
@@ -15,7 +15,7 @@ from wsi_ncmi.tissue import ARTIFACT_KINDS
 __all__ = ["done_row", "publish_slide", "skipped_row"]
 
 
-def publish_slide(prepared: PreparedSlide, embedded: Embedded, encoder: EncoderFacts) -> None:
+def publish_slide(prepared: PreparedSlide, embedded: Embedded, encoder: EncoderInfo) -> None:
     """Writes all files of a slide; the slide itself need not be open any more.
 
     The features come last: where they are, everything of the slide is.

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wsi_ncmi.features.encoder_facts import EncoderFacts
+from wsi_ncmi.encoders import EncoderInfo
 from wsi_ncmi.features.paths import claims_folder, feature_path, thumbnail_path, tissue_path
 from wsi_ncmi.features.schema import NONE, Identity, canonical_json, identity_of
 from wsi_ncmi.slides import Mpp, SlideRecord
@@ -90,7 +90,7 @@ class SlideTask:
             raise ValueError(f"the record of {self.record.slide_id} has no resolution")
         return Mpp(self.record.mpp_x, self.record.mpp_y, self.record.mpp_source)
 
-    def identity(self, encoder: EncoderFacts) -> Identity:
+    def identity(self, encoder: EncoderInfo) -> Identity:
         """The identity of the file that this task writes; nothing of the slide is opened.
 
         Raises:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from wsi_ncmi.features.encoder_facts import EncoderFacts
+from wsi_ncmi.encoders import EncoderInfo
 from wsi_ncmi.slides import SlideRecord
 from wsi_ncmi.tiling import GridConfig
 from wsi_ncmi.tissue import TissueConfig
@@ -96,7 +96,7 @@ def identity_of(
     record: SlideRecord,
     tissue: TissueConfig,
     grid: GridConfig,
-    encoder: EncoderFacts,
+    encoder: EncoderInfo,
     *,
     artifacts_rule: str = "keep",
     annotations: str = NONE,

@@ -21,7 +21,7 @@ from wsi_ncmi.workflows.space import check_space
 from wsi_ncmi.workflows.weights_folder import resolve_weights
 
 if TYPE_CHECKING:
-    from wsi_ncmi.extraction.execution.encoder_card import EncoderCard
+    from wsi_ncmi.encoders import EncoderInfo
     from wsi_ncmi.extraction.ledger import LedgerRow
     from wsi_ncmi.features.stain import StainTarget
 
@@ -115,7 +115,7 @@ def _inventory(request: ExtractionRequest, progress: ProgressReporter) -> tuple[
 
 
 def _record(
-    request: ExtractionRequest, options: EncoderConfig, encoder: EncoderCard, stain: StainTarget | None
+    request: ExtractionRequest, options: EncoderConfig, encoder: EncoderInfo, stain: StainTarget | None
 ) -> None:
     """Writes ``run.json``."""
     write_record(
@@ -134,7 +134,7 @@ def _record(
             "default_mpp": request.default_mpp,
             "shard": request.shard,
         },
-        encoder=asdict(encoder),
+        encoder=encoder.to_json(),
         workers=request.extraction.workers,
     )
 

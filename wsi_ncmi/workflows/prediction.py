@@ -107,7 +107,7 @@ class Predictor:
             encoder_options, grid, tissue = model_settings(
                 self.bundle.ensemble, weights=request.weights, device=request.device
             )
-            encoder = load_encoder(resolve_weights(encoder_options, request.weights_dir))
+            encoder = load_encoder(resolve_weights(encoder_options, request.weights_dir)).info
         check_features(
             self.bundle.ensemble,
             {

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from wsi_ncmi.core.errors import InputError
 
 if TYPE_CHECKING:
-    from wsi_ncmi.extraction.execution.encoder_card import EncoderCard
+    from wsi_ncmi.encoders import EncoderInfo
     from wsi_ncmi.extraction.task import SlideTask
 
 __all__ = ["Forecast", "check_space", "forecast"]
@@ -41,7 +41,7 @@ class Forecast:
     most: int
 
 
-def forecast(tasks: Iterable[SlideTask], encoder: EncoderCard) -> Forecast:
+def forecast(tasks: Iterable[SlideTask], encoder: EncoderInfo) -> Forecast:
     """Adds up what the slides of a job may take, from their sizes alone.
 
     Args:
@@ -58,14 +58,14 @@ def forecast(tasks: Iterable[SlideTask], encoder: EncoderCard) -> Forecast:
         stride_um = (grid.tile_px - grid.overlap_px) * grid.mpp
         area_um2 = record.width_px * record.mpp_x * record.height_px * record.mpp_y
         tiles = area_um2 / stride_um**2
-        each = encoder.width * 2 + _BYTES_OF_TILE
+        each = encoder.embed_dim * 2 + _BYTES_OF_TILE
         slides += 1
         most += int(tiles * each) + _BYTES_OF_SLIDE
         likely += int(tiles * _TISSUE_SHARE * each) + _BYTES_OF_SLIDE
     return Forecast(slides, likely, most)
 
 
-def check_space(tasks: Sequence[SlideTask], encoder: EncoderCard, *, refuse: bool = True) -> Forecast:
+def check_space(tasks: Sequence[SlideTask], encoder: EncoderInfo, *, refuse: bool = True) -> Forecast:
     """Compares the forecast with the free space of the output's disk.
 
     Args:

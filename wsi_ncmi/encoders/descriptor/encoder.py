@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.encoders.base import Encoder
+from wsi_ncmi.encoders.base import Encoder, EncoderInfo
 from wsi_ncmi.encoders.config import EncoderConfig
 from wsi_ncmi.encoders.descriptor.nuclei import nuclear_measures, nuclear_measures_names
 from wsi_ncmi.encoders.descriptor.stain import (
@@ -89,13 +89,15 @@ class DescriptorEncoder(Encoder):
     """Weight-free encoder. Tiles are described one by one: a tile's planes stay in the processor's cache."""
 
     def __init__(self) -> None:
-        self.name = "descriptor"
-        self.width = len(descriptor_names())
-        self.transform = f"descriptor {_VERSION}; own size; tile white point; Ruifrok-Johnston HED"
-        self.weights_sha256 = "none"
-        self.weights_source = "none"
-        self.precision = "fp32"
-        self.backend = "numpy"
+        self.info = EncoderInfo(
+            name="descriptor",
+            embed_dim=len(descriptor_names()),
+            transform=f"descriptor {_VERSION}; own size; tile white point; Ruifrok-Johnston HED",
+            weights_sha256="none",
+            weights_source="none",
+            precision="fp32",
+            backend="numpy",
+        )
 
     def _encode(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         if pixels.shape[1] < MIN_TILE_PX:

@@ -13,9 +13,8 @@ from typing import Literal, cast
 from wsi_ncmi import __version__
 from wsi_ncmi.core.files import TEMPORARY_SUFFIX
 from wsi_ncmi.core.progress import ProgressReporter
-from wsi_ncmi.encoders import EncoderConfig
+from wsi_ncmi.encoders import EncoderConfig, EncoderInfo
 from wsi_ncmi.extraction.execution.bookkeeping import keeping_books
-from wsi_ncmi.extraction.execution.encoder_card import EncoderCard
 from wsi_ncmi.extraction.execution.places import Place
 from wsi_ncmi.extraction.execution.ray_cluster import RayCluster
 from wsi_ncmi.extraction.execution.ray_crew import RayCrew
@@ -35,7 +34,7 @@ def run_on_cluster(
     cluster: RayCluster,
     tasks: Sequence[SlideTask],
     encoder_options: EncoderConfig,
-    card: EncoderCard,
+    card: EncoderInfo,
     *,
     workers: int | None = None,
     timeout_s: float | None = None,
@@ -95,7 +94,7 @@ def _absolute(task: SlideTask) -> SlideTask:
     return replace(task, root=task.root.absolute(), out=task.out.absolute(), annotations=drawn)
 
 
-def _pinned(options: EncoderConfig, card: EncoderCard) -> EncoderConfig:
+def _pinned(options: EncoderConfig, card: EncoderInfo) -> EncoderConfig:
     """The options with everything that a node could decide by itself already decided."""
     weights = None if options.weights is None else options.weights.absolute()
     return replace(

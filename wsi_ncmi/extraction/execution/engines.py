@@ -9,8 +9,7 @@ from functools import partial
 from typing import Literal, Protocol
 
 from wsi_ncmi.core.progress import ProgressReporter
-from wsi_ncmi.encoders import EncoderConfig, load_encoder
-from wsi_ncmi.extraction.execution.encoder_card import EncoderCard
+from wsi_ncmi.encoders import EncoderConfig, EncoderInfo, load_encoder
 from wsi_ncmi.extraction.execution.local import run_slides
 from wsi_ncmi.extraction.ledger import LedgerRow
 from wsi_ncmi.extraction.pipeline import Load
@@ -41,7 +40,7 @@ class ExtractionEngine:
         run: Extracts slides as ``run_slides`` does; one row a task, in their order.
     """
 
-    card: EncoderCard
+    card: EncoderInfo
     run: _Run
 
 
@@ -62,7 +61,7 @@ def open_engine(
     if name == "local":
         encoder = load_encoder(options)
         run: _Run = partial(run_slides, encoder_options=options, encoder=encoder)
-        yield ExtractionEngine(EncoderCard.of(encoder), run)
+        yield ExtractionEngine(encoder.info, run)
         return
     from wsi_ncmi.extraction.execution.cluster_job import run_on_cluster
     from wsi_ncmi.extraction.execution.ray_cluster import connect

@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from wsi_ncmi.core.errors import InputError, JobStoppedError
-from wsi_ncmi.encoders import EncoderConfig, load_encoder
-from wsi_ncmi.extraction.execution.encoder_card import EncoderCard
+from wsi_ncmi.encoders import EncoderConfig, EncoderInfo, load_encoder
 from wsi_ncmi.extraction.execution.places import Node, plan_places
 from wsi_ncmi.extraction.execution.remote import describe
 from wsi_ncmi.extraction.pipeline import Stopped
@@ -70,7 +69,7 @@ class RayCluster:
         remote = self.ray.remote(function).options(num_cpus=0, scheduling_strategy=where, max_retries=0)
         remote.remote(*arguments)
 
-    def describe(self, options: EncoderConfig) -> EncoderCard:
+    def describe(self, options: EncoderConfig) -> EncoderInfo:
         """What the encoder is where it will run.
 
         Raises:
@@ -83,7 +82,7 @@ class RayCluster:
                 "or use --engine local."
             )
         if not places[0].gpu:
-            return EncoderCard.of(load_encoder(options))
+            return load_encoder(options).info
         call = self.ray.remote(describe).options(num_cpus=places[0].cores, num_gpus=1).remote(options)
         while not self.ray.wait([call], timeout=_TELL_S)[0]:
             _LOG.info("Waiting for a GPU of the cluster.")
@@ -93,7 +92,7 @@ class RayCluster:
         return card  # type: ignore[no-any-return]  # Ray's results are untyped
 
     @staticmethod
-    def runs_on_gpu(card: EncoderCard) -> bool:
+    def runs_on_gpu(card: EncoderInfo) -> bool:
         """Whether an encoder with that card computes on a GPU."""
         return "cuda" in card.backend
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-from wsi_ncmi.extraction.execution.encoder_card import EncoderCard
+from wsi_ncmi.encoders import EncoderInfo
 from wsi_ncmi.extraction.execution.member import Member
 from wsi_ncmi.extraction.execution.places import Place
 from wsi_ncmi.extraction.execution.remote import Order, RemoteWorker
@@ -59,7 +59,7 @@ class RayMember(Member):
         if isinstance(result, Stopped):
             return [result]
         self.news = self._actor.poll.remote()
-        return ["ready"] if isinstance(result, EncoderCard) else result
+        return ["ready"] if isinstance(result, EncoderInfo) else result
 
     def end(self, *, kill: bool = False) -> str:
         """Ends the actor; when not killed it has some seconds to release what it holds."""

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from wsi_ncmi import __version__
 from wsi_ncmi.core.errors import InputError, WsiNcmiError
-from wsi_ncmi.encoders import EncoderConfig, load_encoder
-from wsi_ncmi.extraction.execution.encoder_card import EncoderCard
+from wsi_ncmi.encoders import EncoderConfig, EncoderInfo, load_encoder
 from wsi_ncmi.extraction.execution.layout import limit_threads, plan_layout
 from wsi_ncmi.extraction.execution.places import Place
 from wsi_ncmi.extraction.extraction import clean_up
@@ -43,7 +42,7 @@ class Order:
     """
 
     options: EncoderConfig
-    card: EncoderCard
+    card: EncoderInfo
     place: Place
     buffer_bytes: int
     slides: int
@@ -59,7 +58,7 @@ class RemoteWorker:
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._engine: Engine | None = None
 
-    def start(self, order: Order) -> EncoderCard | Stopped:
+    def start(self, order: Order) -> EncoderInfo | Stopped:
         """Loads the encoder and starts the engine.
 
         Returns:
@@ -91,7 +90,7 @@ class RemoteWorker:
         if self._engine is not None:
             self._engine.abort()
 
-    def _start(self, order: Order) -> EncoderCard:
+    def _start(self, order: Order) -> EncoderInfo:
         if order.version != __version__:
             raise InputError(
                 f"it has wsi-ncmi {__version__}, and the job was started with {order.version}; install the "
@@ -110,7 +109,7 @@ class RemoteWorker:
         )  # fmt: skip
         encoder = load_encoder(options)
         limit_threads(layout.threads)
-        card = EncoderCard.of(encoder)
+        card = encoder.info
         if differs := order.card.difference(card):
             raise InputError(f"its encoder would give other numbers ({differs})")
         self._engine = Engine(encoder, self._events.put, layout.engine)
@@ -118,10 +117,10 @@ class RemoteWorker:
         return card
 
 
-def describe(options: EncoderConfig) -> EncoderCard | Stopped:
+def describe(options: EncoderConfig) -> EncoderInfo | Stopped:
     """What the encoder is on the machine that this runs on, or why it can't be loaded there."""
     try:
-        return EncoderCard.of(load_encoder(options))
+        return load_encoder(options).info
     except WsiNcmiError as error:
         return Stopped(error)
 

@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from wsi_ncmi.core.errors import IdentityConflictError, InputError, JobStoppedError
+from wsi_ncmi.encoders import EncoderInfo
 from wsi_ncmi.extraction.claims import claim
 from wsi_ncmi.extraction.ledger import LedgerRow
 from wsi_ncmi.extraction.publishing import skipped_row
 from wsi_ncmi.extraction.task import SlideTask
-from wsi_ncmi.features.encoder_facts import EncoderFacts
 from wsi_ncmi.features.identity_difference import difference
 from wsi_ncmi.features.paths import remove_leftovers
 from wsi_ncmi.features.reader import open_features_file, read_identity
@@ -46,7 +46,7 @@ def failed_row(task: SlideTask, reason: str, seconds: float = 0.0) -> LedgerRow:
     )
 
 
-def check_conflicts(tasks: Sequence[SlideTask], encoder: EncoderFacts) -> None:
+def check_conflicts(tasks: Sequence[SlideTask], encoder: EncoderInfo) -> None:
     """Refuses a job that would meet files of another identity; nothing is opened but their headers.
 
     Args:
@@ -81,7 +81,7 @@ def clean_up(task: SlideTask, encoder_name: str) -> None:
 
 
 def admit(
-    task: SlideTask, encoder: EncoderFacts, row: LedgerRow, held: contextlib.ExitStack
+    task: SlideTask, encoder: EncoderInfo, row: LedgerRow, held: contextlib.ExitStack
 ) -> LedgerRow | None:
     """Claims a slide that is to be extracted.
 
@@ -120,13 +120,13 @@ def admit(
     return None
 
 
-def _difference(task: SlideTask, encoder: EncoderFacts, path: Path) -> str:
+def _difference(task: SlideTask, encoder: EncoderInfo, path: Path) -> str:
     """Where a usable file at ``path`` differs from what this task would write; empty: it doesn't, or none."""
     found = read_identity(path)
     return "" if found is None else difference(found, task.identity(encoder))
 
 
-def _skip(task: SlideTask, encoder: EncoderFacts, path: Path, row: LedgerRow) -> LedgerRow | None:
+def _skip(task: SlideTask, encoder: EncoderInfo, path: Path, row: LedgerRow) -> LedgerRow | None:
     if read_identity(path) is None:
         return None  # nothing there, or damaged and to be made anew
     if differs := _difference(task, encoder, path):

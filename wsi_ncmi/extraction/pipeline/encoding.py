@@ -104,7 +104,7 @@ def _store(encoder: Encoder, batch: Batch, features: NDArray[np.float32]) -> Non
     start = 0
     for part in batch.parts:
         try:
-            part.work.store(part.rows, features[start : start + len(part)], encoder.name)
+            part.work.store(part.rows, features[start : start + len(part)], encoder.info.name)
             part.work.remark(encoder.remark)
         except Exception as error:  # a value beyond float16 is its slide's fault alone
             part.work.fail(error)

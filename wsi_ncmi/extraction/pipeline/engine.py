@@ -58,7 +58,7 @@ class Engine:
 
     def __init__(self, encoder: Encoder, report: Callable[[Event], None], options: PipelineConfig) -> None:
         self._encoder, self._report, self._options = encoder, report, options
-        self._batch_size = encoder.batch_size or options.batch_size
+        self._batch_size = encoder.info.batch_size or options.batch_size
         self._packer = Packer(self._batch_size)
         self._pixels, self._slides = Budget(options.buffer_bytes), Budget(options.slide_bytes)
         self._inbox: queue.SimpleQueue[SlideWork | None] = queue.SimpleQueue()
@@ -182,7 +182,7 @@ class Engine:
     def _read(self, work: SlideWork) -> None:
         if work.task.record.problem:
             return
-        final = admit(work.task, self._encoder, work.row, work.held)
+        final = admit(work.task, self._encoder.info, work.row, work.held)
         if final is not None:
             work.row = final
             return
@@ -194,10 +194,11 @@ class Engine:
             raise
         work.slide = slide
         waiting = self._waiting_context(work)
-        cost = len(prepared.selection) * self._encoder.width * 2 + prepared.mask.mask.nbytes + _SLIDE_BYTES
+        embed_dim = self._encoder.info.embed_dim
+        cost = len(prepared.selection) * embed_dim * 2 + prepared.mask.mask.nbytes + _SLIDE_BYTES
         self._slides.take(cost, waiting)
         work.held.callback(self._slides.give, cost)
-        work.has_prepared(prepared, self._encoder.width)
+        work.has_prepared(prepared, embed_dim)
         self._meter.starts()
         edge = prepared.grid.tile_px
         tiles = read_tiles_of(
@@ -284,9 +285,9 @@ class Engine:
         if work.prepared is None or work.error is not None:
             return
         try:
-            embedded = work.assemble(self._encoder)
+            embedded = work.assemble(self._encoder.info)
             check_place(work.task.out)
-            publish_slide(work.prepared, embedded, self._encoder)
+            publish_slide(work.prepared, embedded, self._encoder.info)
         except JobStoppedError:
             check_place(work.task.out)  # another folder may have come in its place since
             raise
