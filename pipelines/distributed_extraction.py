@@ -15,7 +15,7 @@ import typer
 
 from wsi_ncmi.cli.common import AsJson, Debug, Quiet, finish, guarded
 from wsi_ncmi.core.progress import ProgressReporter
-from wsi_ncmi.workflows import ExtractionRequest, JobResult, extract, load_config
+from wsi_ncmi.workflows import JobResult, extract, load_config
 
 
 def main(
@@ -35,8 +35,9 @@ def main(
 
     def run(progress: ProgressReporter) -> JobResult:
         cluster = {"engine": "ray", "ray_address": address[0] if address else None}
-        config = load_config(None, overrides, {"extraction": cluster})
-        return extract(ExtractionRequest.of_config(config, slides, out), progress)
+        return extract(
+            load_config(None, overrides, {"slides": slides, "out": out, "extraction": cluster}), progress
+        )
 
     finish(guarded(run, quiet=quiet, debug=debug), quiet=quiet, as_json=as_json)
 

@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 
 from tests.features.conftest import write_slide
 from wsi_ncmi.cli.app import app
+from wsi_ncmi.extraction.config import ExtractConfig
 from wsi_ncmi.extraction.ledger import read_ledger
 from wsi_ncmi.features import open_features_file
-from wsi_ncmi.workflows import ExtractionRequest
 from wsi_ncmi.workflows.result import JobResult
 
 
@@ -22,19 +22,19 @@ def call(*arguments: str) -> tuple[int, str, str]:
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[ExtractionRequest]:
-    """The requests that reach the job, which does nothing with them."""
-    requests: list[ExtractionRequest] = []
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[ExtractConfig]:
+    """The configurations that reach the job, which does nothing with them."""
+    configs: list[ExtractConfig] = []
 
-    def extract(request: ExtractionRequest, progress: Any) -> JobResult:
-        requests.append(request)
+    def extract(config: ExtractConfig, progress: Any) -> JobResult:
+        configs.append(config)
         return JobResult(files={})
 
     monkeypatch.setattr("wsi_ncmi.workflows.extract", extract)
-    return requests
+    return configs
 
 
-def test_flags_reach_the_job(asked: list[ExtractionRequest], tmp_path: Path) -> None:
+def test_flags_reach_the_job(asked: list[ExtractConfig], tmp_path: Path) -> None:
     code, _, err = call(
         "s", "--out", "o", "--mpp", "0.5", "--mpp", "1", "--mpp", "2", "--artifacts", "drop",
         "--annotations", str(tmp_path), "--stain", "macenko", "--stain-reference", "r.png",
@@ -42,29 +42,29 @@ def test_flags_reach_the_job(asked: list[ExtractionRequest], tmp_path: Path) -> 
         "--device", "cpu", "--precision", "fp32", "--batch-size", "4",
     )  # fmt: skip
     assert code == 0, err
-    (request,) = asked
-    assert (request.grid.mpp, request.further_mpp) == (0.5, (1.0, 2.0))
-    assert (request.artifacts.rule, request.artifacts.blur) == ("drop", 0.7)
-    assert request.annotations == tmp_path
-    assert (request.stain.method, request.stain.reference) == ("macenko", Path("r.png"))
-    assert request.grid.scaled_decoding
-    asked_for = request.encoder
+    (config,) = asked
+    assert (config.grid.mpp, config.further_mpp) == (0.5, (1.0, 2.0))
+    assert (config.artifacts.rule, config.artifacts.blur) == ("drop", 0.7)
+    assert config.annotations == tmp_path
+    assert (config.stain.method, config.stain.reference) == ("macenko", Path("r.png"))
+    assert config.grid.scaled_decoding
+    asked_for = config.encoder
     assert (asked_for.name, asked_for.backend, asked_for.device) == ("timm:resnet18", "onnx", "cpu")
     assert (asked_for.precision, asked_for.batch_size) == ("fp32", 4)
 
 
-def test_without_flags_the_defaults_hold(asked: list[ExtractionRequest]) -> None:
+def test_without_flags_the_defaults_hold(asked: list[ExtractConfig]) -> None:
     assert call("s", "--out", "o")[0] == 0
-    (request,) = asked
-    assert (request.grid.mpp, request.further_mpp, request.annotations) == (0.5, (), None)
-    assert (request.artifacts.rule, request.stain.method, request.grid.scaled_decoding) == (
+    (config,) = asked
+    assert (config.grid.mpp, config.further_mpp, config.annotations) == (0.5, (), None)
+    assert (config.artifacts.rule, config.stain.method, config.grid.scaled_decoding) == (
         "keep",
         "none",
         False,
     )
 
 
-def test_magnifications_are_resolutions(asked: list[ExtractionRequest]) -> None:
+def test_magnifications_are_resolutions(asked: list[ExtractConfig]) -> None:
     assert call("s", "--out", "o", "--magnification", "20", "--magnification", "5")[0] == 0
     assert (asked[0].grid.mpp, asked[0].further_mpp) == (0.5, (2.0,))
 

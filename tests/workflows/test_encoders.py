@@ -11,6 +11,7 @@ from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.encoders import EncoderConfig
 from wsi_ncmi.encoders.architectures import build_architecture
 from wsi_ncmi.encoders.presets import PRESETS
+from wsi_ncmi.encoders.registry import resolve_weights
 from wsi_ncmi.workflows.encoders import (
     describe_preset,
     fetch_encoder,
@@ -20,7 +21,6 @@ from wsi_ncmi.workflows.encoders import (
     verify_encoders,
     weights_folder,
 )
-from wsi_ncmi.workflows.weights_folder import resolve_weights
 
 DOCS = Path(__file__).parents[2] / "docs" / "encoders.md"
 

@@ -15,10 +15,10 @@ from tests.prediction.models import write_run
 from tests.workflows.conftest import WIDTH
 from wsi_ncmi.cohorts import open_bag_source
 from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.provenance import write_record
 from wsi_ncmi.prediction import load_bundle
 from wsi_ncmi.training.runs import read_predictions
 from wsi_ncmi.workflows import ExportRequest, export
-from wsi_ncmi.workflows.records import write_record
 
 CLASSES = ("negative", "tumour")
 

@@ -13,14 +13,13 @@ from PIL import Image
 from tests.features.conftest import write_slide
 from wsi_ncmi.cohorts import open_bag_source
 from wsi_ncmi.core.errors import IdentityConflictError, InputError
-from wsi_ncmi.encoders.config import EncoderConfig
-from wsi_ncmi.extraction.config import ExecutionConfig
+from wsi_ncmi.extraction.config import ExecutionConfig, ExtractConfig
 from wsi_ncmi.extraction.ledger import read_journal, read_ledger
 from wsi_ncmi.features import open_features_file, verify_folder
 from wsi_ncmi.features.stain import StainConfig
 from wsi_ncmi.tiling import GridConfig
-from wsi_ncmi.tissue import ArtifactConfig, TissueConfig
-from wsi_ncmi.workflows import ExtractionRequest, extract
+from wsi_ncmi.tissue import ArtifactConfig
+from wsi_ncmi.workflows import extract
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +31,11 @@ def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def request_of(slides: Path, tmp_path: Path):
-    def make(**changes: object) -> ExtractionRequest:
-        plain = ExtractionRequest(
+def config_of(slides: Path, tmp_path: Path):
+    def make(**changes: object) -> ExtractConfig:
+        plain = ExtractConfig(
             slides=slides,
             out=tmp_path / "out",
-            encoder=EncoderConfig(),
-            tissue=TissueConfig(),
             grid=GridConfig(mpp=0.5, tile_px=64),
             extraction=ExecutionConfig(workers=1),
         )
@@ -58,8 +55,8 @@ def outline(path: Path, name: str = "exclude") -> None:
     path.write_text(json.dumps(feature))
 
 
-def test_several_resolutions_are_several_files_of_one_set(request_of, tmp_path: Path) -> None:
-    result = extract(request_of(further_mpp=(1.0, 2.0)))
+def test_several_resolutions_are_several_files_of_one_set(config_of, tmp_path: Path) -> None:
+    result = extract(config_of(further_mpp=(1.0, 2.0)))
     out = tmp_path / "out"
     assert result.exit_code == 0
     assert sorted(path.name for path in (out / "features").iterdir()) == [
@@ -81,32 +78,32 @@ def test_several_resolutions_are_several_files_of_one_set(request_of, tmp_path: 
     assert len(read_journal(out / "ledger.jsonl")) == 6
     assert len(list((out / "tissue").iterdir())) == 2
     # Each set is resumed by itself, and one that comes later costs the others nothing.
-    again = extract(request_of(further_mpp=(1.0, 2.0, 3.0)))
+    again = extract(config_of(further_mpp=(1.0, 2.0, 3.0)))
     assert again.notes[0].startswith("2 slides done, 6 done before")
     # Training takes the set that it is given.
     assert open_bag_source(result.files["features@1um"]).slide_ids == ("s0", "s1")
 
 
-def test_the_main_set_is_the_one_of_a_single_resolution(request_of, tmp_path: Path) -> None:
-    extract(request_of())
+def test_the_main_set_is_the_one_of_a_single_resolution(config_of, tmp_path: Path) -> None:
+    extract(config_of())
     file = tmp_path / "out/features/descriptor/s0.h5"
     before = (file.stat().st_ino, file.stat().st_mtime_ns)
-    extract(request_of(further_mpp=(1.0,)))
+    extract(config_of(further_mpp=(1.0,)))
     assert (file.stat().st_ino, file.stat().st_mtime_ns) == before
     with pytest.raises(IdentityConflictError, match=r"0\.5 there, 1\.0 here"):
-        extract(request_of(grid=GridConfig(mpp=1.0, tile_px=64)))
+        extract(config_of(grid=GridConfig(mpp=1.0, tile_px=64)))
 
 
 @pytest.mark.parametrize("further", [(0.5,), (1.0, 1.0)])
-def test_a_resolution_twice_is_refused(request_of, tmp_path: Path, further: tuple[float, ...]) -> None:
+def test_a_resolution_twice_is_refused(config_of, tmp_path: Path, further: tuple[float, ...]) -> None:
     with pytest.raises(InputError, match="asked for twice"):
-        extract(request_of(further_mpp=further))
+        extract(config_of(further_mpp=further))
     assert not (tmp_path / "out").exists()
 
 
-def test_annotations_change_their_slide_only(request_of, tmp_path: Path) -> None:
+def test_annotations_change_their_slide_only(config_of, tmp_path: Path) -> None:
     outline(tmp_path / "drawn" / "s0.geojson")
-    result = extract(request_of(annotations=tmp_path / "drawn"))
+    result = extract(config_of(annotations=tmp_path / "drawn"))
     with_file, without = read_ledger(result.files["ledger"])
     assert with_file.reason == "1 areas drawn by hand were excluded from the tissue"
     assert without.reason.startswith("it has no annotation file")
@@ -118,35 +115,35 @@ def test_annotations_change_their_slide_only(request_of, tmp_path: Path) -> None
     assert run["config"]["annotations"] == "drawn"
 
 
-def test_bad_annotations_fail_their_slide_in_one_sentence(request_of, tmp_path: Path) -> None:
+def test_bad_annotations_fail_their_slide_in_one_sentence(config_of, tmp_path: Path) -> None:
     outline(tmp_path / "drawn" / "s0.geojson")
     (tmp_path / "drawn" / "s1.xml").write_text("<ASAP_Annotations><broken")
-    result = extract(request_of(annotations=tmp_path / "drawn"))
+    result = extract(config_of(annotations=tmp_path / "drawn"))
     assert result.exit_code == 1
     (failure,) = result.failures
     assert failure.startswith("s1: s1.xml can't be read")
     assert "\n" not in failure
     outline(tmp_path / "drawn" / "s1.geojson")
-    (failure,) = extract(request_of(annotations=tmp_path / "drawn")).failures
+    (failure,) = extract(config_of(annotations=tmp_path / "drawn")).failures
     assert "two annotation files" in failure
 
 
-def test_a_wrong_annotation_folder_starts_nothing(request_of, tmp_path: Path) -> None:
+def test_a_wrong_annotation_folder_starts_nothing(config_of, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="isn't there; check --annotations"):
-        extract(request_of(annotations=tmp_path / "nowhere"))
+        extract(config_of(annotations=tmp_path / "nowhere"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(
         InputError, match=r"No file in .*empty is named after one of the 2 slides, such as s0"
     ):
-        extract(request_of(annotations=tmp_path / "empty"))
+        extract(config_of(annotations=tmp_path / "empty"))
     assert not (tmp_path / "out" / "features").exists()
 
 
-def test_dropped_tiles_are_told(request_of, tmp_path: Path, monkeypatch) -> None:
+def test_dropped_tiles_are_told(config_of, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(
         "wsi_ncmi.extraction.screening.tile_blur", lambda pixels, mpp: np.ones(len(pixels), np.float32)
     )
-    result = extract(request_of(artifacts=ArtifactConfig(rule="drop")))
+    result = extract(config_of(artifacts=ArtifactConfig(rule="drop")))
     rows = read_ledger(result.files["ledger"])
     assert all(row.tiles == 0 and row.artifact_tiles >= 9 for row in rows)
     assert result.notes[0].endswith(
@@ -155,24 +152,24 @@ def test_dropped_tiles_are_told(request_of, tmp_path: Path, monkeypatch) -> None
     assert '"rule": "drop"' in (tmp_path / "out/run.json").read_text()
 
 
-def test_the_reference_of_a_stain_leaves_its_hash_only(request_of, tmp_path: Path) -> None:
+def test_the_reference_of_a_stain_leaves_its_hash_only(config_of, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     pixels = np.clip(np.array([180, 90, 150]) + rng.normal(0, 25, (128, 128, 3)), 0, 230).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "secret_reference.png")
     stain = StainConfig(method="reinhard", reference=tmp_path / "secret_reference.png")
-    assert extract(request_of(stain=stain)).exit_code == 0
+    assert extract(config_of(stain=stain)).exit_code == 0
     for path in (tmp_path / "out").rglob("*"):
         if path.is_file():
             assert b"secret_reference" not in path.read_bytes(), path
     assert "sha256:" in (tmp_path / "out/run.json").read_text()
     with pytest.raises(InputError, match="can't be read as an image"):
-        extract(request_of(stain=StainConfig(method="reinhard", reference=tmp_path / "none.png")))
+        extract(config_of(stain=StainConfig(method="reinhard", reference=tmp_path / "none.png")))
 
 
-def test_earlier_rows_stay_on_ledger_and_sheet(request_of, slides: Path, tmp_path: Path) -> None:
-    extract(request_of())
+def test_earlier_rows_stay_on_ledger_and_sheet(config_of, slides: Path, tmp_path: Path) -> None:
+    extract(config_of())
     (tmp_path / "one.csv").write_text("slide_id\ns1\n")
-    extract(request_of(only=tmp_path / "one.csv"))
+    extract(config_of(only=tmp_path / "one.csv"))
     rows = read_ledger(tmp_path / "out/ledger.csv")
     assert [(row.slide_id, row.status) for row in rows] == [("s0", "done"), ("s1", "skipped")]
     assert (tmp_path / "out/contact_sheet.html").read_text().count("<article") == 2

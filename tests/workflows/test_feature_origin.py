@@ -11,13 +11,13 @@ from tests.features.conftest import write_slide
 from wsi_ncmi.cohorts import open_bag_source
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.encoders.config import EncoderConfig
-from wsi_ncmi.extraction.config import ExecutionConfig
+from wsi_ncmi.extraction.config import ExecutionConfig, ExtractConfig
 from wsi_ncmi.extraction.task import artifacts_rule
 from wsi_ncmi.features import open_features_file
 from wsi_ncmi.features.stain import StainConfig, stain_target
 from wsi_ncmi.tiling import GridConfig
 from wsi_ncmi.tissue import ArtifactConfig, TissueConfig
-from wsi_ncmi.workflows import ExtractionRequest, extract
+from wsi_ncmi.workflows import extract
 from wsi_ncmi.workflows.feature_origin import artifacts_of, feature_origin, stain_of
 
 DROP = ArtifactConfig(rule="drop", blur=0.75)
@@ -36,18 +36,15 @@ def test_features_made_from_the_origin_are_the_same_files(tmp_path: Path, method
     ):  # the flat tissue of these slides has one stain; measuring it is not the point here
         target = replace(target, model=model_class("reinhard").builtin())
         target = replace(target, identity=target.identity.replace("macenko", "reinhard"))
-    plain = ExtractionRequest(
+    plain = ExtractConfig(
         slides=tmp_path / "slides", out=tmp_path / "a", encoder=EncoderConfig(), tissue=TissueConfig(),
         grid=GridConfig(tile_px=64), extraction=ExecutionConfig(workers=1), artifacts=DROP,
-        stain_target=target,
     )  # fmt: skip
-    first = extract(plain)
+    first = extract(plain, stain=target)
     assert first.exit_code == 0
     origin = feature_origin(open_bag_source(first.files["features"]))
-    again = replace(
-        plain, out=tmp_path / "b", artifacts=artifacts_of(origin, "m"), stain_target=stain_of(origin, "m")
-    )
-    extract(again)
+    again = replace(plain, out=tmp_path / "b", artifacts=artifacts_of(origin, "m"))
+    extract(again, stain=stain_of(origin, "m"))
     one, other = (tmp_path / name / "features/descriptor/b.h5" for name in "ab")
     assert one.read_bytes() == other.read_bytes()
     assert open_features_file(one).n_tiles > 20

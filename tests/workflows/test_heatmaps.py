@@ -15,15 +15,12 @@ from PIL import Image
 from tests.prediction.models import write_run
 from tests.workflows.conftest import WIDTH, tissue
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.encoders import EncoderConfig
-from wsi_ncmi.extraction.config import ExecutionConfig
+from wsi_ncmi.extraction.config import ExecutionConfig, ExtractConfig
 from wsi_ncmi.features import open_features_file
 from wsi_ncmi.prediction import load_model
 from wsi_ncmi.synthesis import write_pyramid
 from wsi_ncmi.tiling import GridConfig
-from wsi_ncmi.tissue import TissueConfig
 from wsi_ncmi.workflows import (
-    ExtractionRequest,
     HeatmapRequest,
     ViewRequest,
     extract,
@@ -37,11 +34,13 @@ from wsi_ncmi.workflows.conversion import ConversionRequest, convert
 def extracted(small_slides: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("extracted")
     extract(
-        ExtractionRequest(
-            small_slides, out, EncoderConfig(), TissueConfig(), GridConfig(mpp=0.5, tile_px=64),
-            ExecutionConfig(workers=1),
+        ExtractConfig(
+            slides=small_slides,
+            out=out,
+            grid=GridConfig(mpp=0.5, tile_px=64),
+            extraction=ExecutionConfig(workers=1),
         )
-    )  # fmt: skip
+    )
     return out
 
 

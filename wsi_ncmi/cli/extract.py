@@ -100,7 +100,7 @@ def command(
     """
 
     def act(progress: ProgressReporter) -> JobResult:
-        from wsi_ncmi.workflows import ExtractionRequest, extract, load_config
+        from wsi_ncmi.workflows import extract, load_config
 
         resolution, further = _resolutions(mpp or (), magnification or ())
         grid = {"tile_px": tile_px, "overlap_px": overlap_px, "min_tissue": min_tissue, **resolution}
@@ -109,6 +109,8 @@ def command(
             None,
             setting or (),
             {
+                "slides": slides, "out": out, "only": only, "shard": shard, "inventory": inventory,
+                "overwrite": overwrite or None,
                 "grid": {**grid, **flags},
                 "further_mpp": further,
                 "artifacts": {"rule": artifacts},
@@ -126,16 +128,7 @@ def command(
                 "default_mpp": default_mpp,
             },
         )  # fmt: skip
-        request = ExtractionRequest.of_config(
-            config,
-            slides,
-            out,
-            only=only,
-            shard=_shard(shard),
-            overwrite=overwrite,
-            inventory=inventory,
-        )
-        return extract(request, progress)
+        return extract(config, progress)
 
     run_verb(act, quiet=quiet, debug=debug, as_json=as_json)
 
@@ -156,12 +149,3 @@ def _resolutions(
             OBJECTIVE_UM / value for value in magnification[1:]
         ] or None
     return ({"mpp": mpp[0]}, list(mpp[1:]) or None) if mpp else ({}, None)
-
-
-def _shard(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    number, slash, count = text.partition("/")
-    if not slash or not number.isdecimal() or not count.isdecimal() or not 1 <= int(number) <= int(count):
-        raise InputError(f"--shard takes I/N with 1 ≤ I ≤ N, such as 3/8, got {text!r}.")
-    return int(number), int(count)

@@ -13,6 +13,7 @@ __all__ = [
     "TrainingError",
     "UpsampleError",
     "WsiNcmiError",
+    "counted",
 ]
 
 
@@ -54,3 +55,8 @@ class UpsampleError(SlideError):
 
 class TrainingError(WsiNcmiError):
     """One training run can't go on: its loss or gradient isn't finite, or its process died (exit code 1)."""
+
+
+def counted(count: int, noun: str) -> str:
+    """``1 slide``, ``2 slides``: a count with its noun, for messages."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import TypeVar
 
 from wsi_ncmi.core.errors import InputError
@@ -15,14 +18,19 @@ from wsi_ncmi.encoders.config import EncoderConfig
 from wsi_ncmi.encoders.presets.catalogue import PRESETS, near_presets
 
 __all__ = [
+    "WEIGHTS_VARIABLE",
     "EncoderFamily",
     "check_name",
     "encoder_family",
     "encoder_folder_name",
     "list_encoders",
     "load_encoder",
+    "resolve_weights",
     "takes_weights",
 ]
+
+WEIGHTS_VARIABLE = "WSI_NCMI_WEIGHTS"
+"""Environment variable that names the folder of encoder weights."""
 
 # Family → the module that registers it, imported only when asked for: torch takes seconds to import.
 _MODULES = {
@@ -156,6 +164,20 @@ def check_name(name: str) -> tuple[str, str]:
 def takes_weights(name: str) -> bool:
     """Whether an encoder looks for its weights in the weights folder."""
     return name in PRESETS or name.partition(":")[0] in ("torchvision", "timm", "torchscript", "onnx")
+
+
+def resolve_weights(encoder: EncoderConfig, weights_dir: Path | None) -> EncoderConfig:
+    """Fills in the weights folder for an encoder that takes weights and was given none.
+
+    ``weights_dir`` comes first, then the environment variable ``WSI_NCMI_WEIGHTS``; a folder without weights
+    for this encoder is an error when it is loaded.
+    """
+    folder = weights_dir or (Path(os.environ[WEIGHTS_VARIABLE]) if os.environ.get(WEIGHTS_VARIABLE) else None)
+    if encoder.weights is not None or folder is None or not takes_weights(encoder.name):
+        return encoder
+    if not folder.is_dir():
+        raise InputError(f"The weights folder {folder} does not exist; make it or set another.")
+    return replace(encoder, weights=folder)
 
 
 def _unknown(name: str) -> InputError:

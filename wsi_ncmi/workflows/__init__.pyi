@@ -5,7 +5,6 @@ from .evaluation import evaluate as evaluate
 from .exporting import ExportRequest as ExportRequest
 from .exporting import export as export
 from .extraction import extract as extract
-from .extraction_request import ExtractionRequest as ExtractionRequest
 from .heatmaps import HeatmapRequest as HeatmapRequest
 from .heatmaps import make_heatmaps as make_heatmaps
 from .prediction import PredictionRequest as PredictionRequest

@@ -13,8 +13,8 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.provenance import relative_paths
 from wsi_ncmi.workflows.config import JobConfig, recorded
-from wsi_ncmi.workflows.records import relative_paths
 
 __all__ = [
     "build_options", "config_yaml", "explain", "find_config", "load_config", "load_options",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.encoders.presets import PRESETS, Preset, find_preset
-from wsi_ncmi.workflows.weights_folder import WEIGHTS_VARIABLE
+from wsi_ncmi.encoders.registry import WEIGHTS_VARIABLE
 
 if TYPE_CHECKING:
     from wsi_ncmi.encoders.importing import Imported

@@ -11,6 +11,7 @@ from wsi_ncmi.cohorts import read_labels
 from wsi_ncmi.cohorts.spec import parse_spec
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import ensure_folder, sha256_file, write_json
+from wsi_ncmi.core.provenance import read_record, write_record
 from wsi_ncmi.metrics import (
     PairedComparison,
     classes_of,
@@ -23,7 +24,6 @@ from wsi_ncmi.reporting import ReportInput, write_outputs
 from wsi_ncmi.slides import slide_id_of
 from wsi_ncmi.training.config import EvaluationConfig
 from wsi_ncmi.workflows.compare_file import compare_json
-from wsi_ncmi.workflows.records import read_record, write_record
 from wsi_ncmi.workflows.reports import LEAKING
 from wsi_ncmi.workflows.result import JobResult
 

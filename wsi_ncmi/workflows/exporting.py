@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
+from wsi_ncmi.core.provenance import read_record
 from wsi_ncmi.prediction import Calibration, ModelBundle, load_bundle, load_ensemble, write_bundle
 from wsi_ncmi.prediction.bundle.writing import bundle_files
 from wsi_ncmi.prediction.calibration import fit_calibration, selective_table
@@ -20,7 +21,6 @@ from wsi_ncmi.prediction.portable import export_portable
 from wsi_ncmi.prediction.reference import fit_reference
 from wsi_ncmi.training.checkpoint import MODEL_JSON, MODEL_WEIGHTS
 from wsi_ncmi.training.runs import PREDICTIONS, VALIDATION, read_predictions
-from wsi_ncmi.workflows.records import read_record
 from wsi_ncmi.workflows.reports import LEAKING
 from wsi_ncmi.workflows.result import JobResult
 from wsi_ncmi.workflows.training_slides import samples_of, training_features

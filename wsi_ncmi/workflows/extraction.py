@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsi_ncmi.core.files import ensure_folder
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
-from wsi_ncmi.encoders.config import EncoderConfig
-from wsi_ncmi.slides import SlideRecord, take_inventory, write_slides_csv
-from wsi_ncmi.workflows.extraction_request import ExtractionRequest
-from wsi_ncmi.workflows.known_slides import check_unchanged, known_slides
-from wsi_ncmi.workflows.records import write_record
+from wsi_ncmi.core.provenance import write_record
+from wsi_ncmi.encoders.registry import resolve_weights
+from wsi_ncmi.extraction.config import ExtractConfig
+from wsi_ncmi.slides import write_slides_csv
 from wsi_ncmi.workflows.result import JobResult
-from wsi_ncmi.workflows.slide_choice import choose_slides
-from wsi_ncmi.workflows.slide_tasks import check_annotation_folder, grids_of, make_tasks
-from wsi_ncmi.workflows.space import check_space
-from wsi_ncmi.workflows.weights_folder import resolve_weights
 
 if TYPE_CHECKING:
     from wsi_ncmi.encoders import EncoderInfo
@@ -28,12 +23,20 @@ if TYPE_CHECKING:
 __all__ = ["extract"]
 
 
-def extract(request: ExtractionRequest, progress: ProgressReporter | None = None) -> JobResult:
+def extract(
+    config: ExtractConfig,
+    progress: ProgressReporter | None = None,
+    *,
+    slide_ids: Collection[str] | None = None,
+    stain: StainTarget | None = None,
+) -> JobResult:
     """Extracts the features of all slides; what is done already is skipped.
 
     Args:
-        request: What and how.
+        config: What and how.
         progress: Told about every slide.
+        slide_ids: Only these slides, by the ids of the inventory; None = all.
+        stain: What colours are brought to where that is known already, in place of ``config.stain``.
 
     Returns:
         Paths of ``features``, ``ledger``, ``contact_sheet`` and ``slides``, and with ``@<set>`` those of
@@ -42,30 +45,28 @@ def extract(request: ExtractionRequest, progress: ProgressReporter | None = None
     Raises:
         InputError: Wrong input, or a feature file of another identity stands in the way: nothing was started.
     """
+    from wsi_ncmi.extraction.disk_space import check_space
     from wsi_ncmi.extraction.execution.engines import open_engine
     from wsi_ncmi.extraction.extraction import check_conflicts
     from wsi_ncmi.extraction.pipeline import Load
+    from wsi_ncmi.extraction.planning import grids_of, list_slides, make_tasks
     from wsi_ncmi.features.stain import stain_target
 
     progress = progress or NullProgress()
-    encoder_options = resolve_weights(request.encoder, request.weights_dir)
-    grids_of(request)
-    stain = request.stain_target or stain_target(request.stain)
-    settings = request.extraction
+    encoder_config = resolve_weights(config.encoder, config.weights_dir)
+    grids = grids_of(config)
+    stain = stain or stain_target(config.stain)
+    settings = config.extraction
     # A wrong name or file is told before any slide is opened.
-    with open_engine(settings.engine, encoder_options, address=settings.ray_address) as engine:
+    with open_engine(settings.engine, encoder_config, address=settings.ray_address) as engine:
         encoder = engine.card
-        out = ensure_folder(request.out)
-        records = _inventory(request, progress)
-        chosen = choose_slides(records, request)
-        if request.inventory is not None:
-            check_unchanged(chosen, request.slides, request.inventory)
+        out = ensure_folder(config.out)
+        records = list_slides(config, progress)
+        tasks = make_tasks(config, records, stain, slide_ids)
         write_slides_csv(records, out / "slides.csv")
-        check_annotation_folder(request.annotations, records)
-        tasks = make_tasks(request, chosen, out, stain)
         check_conflicts(tasks, encoder)
         check_space(tasks, encoder, refuse=settings.check_space)
-        _record(request, encoder_options, encoder, stain)
+        _record(replace(config, encoder=encoder_config), encoder, stain)
         loads: list[Load] = []
         ran = engine.run(
             tasks,
@@ -75,15 +76,15 @@ def extract(request: ExtractionRequest, progress: ProgressReporter | None = None
             progress=progress,
             on_load=loads.append,
         )
-    copies = {record.slide_id: record.duplicate_of for record in chosen if record.duplicate_of}
+    copies = {record.slide_id: record.duplicate_of for record in records if record.duplicate_of}
     rows = [
         replace(_with_copy(row, copies.get(row.slide_id, "")), features_set=task.features_set)
         for row, task in zip(ran, tasks, strict=True)
     ]
     files = {"slides": out / "slides.csv"}
     present = {record.slide_id for record in records}
-    for name in grids_of(request):
-        files |= _close(out, encoder.name, name, request.shard, rows, present)
+    for name in grids:
+        files |= _close(out, encoder.name, name, config.shard, rows, present)
     failures = tuple(
         f"{row.slide_id}{f' ({row.features_set})' if row.features_set else ''}: {row.reason}"
         for row in rows
@@ -106,36 +107,26 @@ def extract(request: ExtractionRequest, progress: ProgressReporter | None = None
     )
 
 
-def _inventory(request: ExtractionRequest, progress: ProgressReporter) -> tuple[SlideRecord, ...]:
-    if request.inventory is not None:
-        return known_slides(request)
-    return take_inventory(
-        request.slides, mpp_table=request.mpp_table, default_mpp=request.default_mpp, progress=progress
-    )
-
-
-def _record(
-    request: ExtractionRequest, options: EncoderConfig, encoder: EncoderInfo, stain: StainTarget | None
-) -> None:
+def _record(config: ExtractConfig, encoder: EncoderInfo, stain: StainTarget | None) -> None:
     """Writes ``run.json``."""
     write_record(
-        request.out / "run.json",
+        config.out / "run.json",
         config={
-            "encoder": asdict(options),
-            "tissue": asdict(request.tissue),
-            "artifacts": asdict(request.artifacts),
-            "annotations": None if request.annotations is None else request.annotations.name,
-            "grid": asdict(request.grid),
-            "further_mpp": request.further_mpp,
+            "encoder": asdict(config.encoder),
+            "tissue": asdict(config.tissue),
+            "artifacts": asdict(config.artifacts),
+            "annotations": None if config.annotations is None else config.annotations.name,
+            "grid": asdict(config.grid),
+            "further_mpp": config.further_mpp,
             # The reference image is known by its hash, never by its path.
             "stain": "none" if stain is None else stain.identity,
             # The address of a cluster names a host.
-            "extraction": {**asdict(request.extraction), "ray_address": None},
-            "default_mpp": request.default_mpp,
-            "shard": request.shard,
+            "extraction": {**asdict(config.extraction), "ray_address": None},
+            "default_mpp": config.default_mpp,
+            "shard": config.shard,
         },
         encoder=encoder.to_json(),
-        workers=request.extraction.workers,
+        workers=config.extraction.workers,
     )
 
 

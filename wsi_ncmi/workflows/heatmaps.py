@@ -11,6 +11,7 @@ from wsi_ncmi.cohorts import open_bag_source
 from wsi_ncmi.core.errors import InputError, SlideError, WsiNcmiError
 from wsi_ncmi.core.files import atomic_path, ensure_folder, path_safe
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
+from wsi_ncmi.core.provenance import write_record
 from wsi_ncmi.features.interchange.detection import open_feature_set
 from wsi_ncmi.prediction import ModelBundle, check_features, load_model
 from wsi_ncmi.reporting.heatmaps import TileValues, draw_comparison, write_overlay, write_tiles_geojson
@@ -19,7 +20,6 @@ from wsi_ncmi.reporting.heatmaps.scales import SCALES, check_scale
 from wsi_ncmi.slides import SlideRecord, open_slide, take_inventory, thumbnail
 from wsi_ncmi.workflows.explained_tiles import explained_tiles
 from wsi_ncmi.workflows.heatmap_files import PICTURE_PX, save_picture, write_heatmaps
-from wsi_ncmi.workflows.records import write_record
 from wsi_ncmi.workflows.result import JobResult
 
 if TYPE_CHECKING:

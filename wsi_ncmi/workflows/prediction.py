@@ -11,17 +11,16 @@ from typing import TYPE_CHECKING
 
 from wsi_ncmi.core.files import ensure_folder
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
-from wsi_ncmi.extraction.config import ExecutionConfig
+from wsi_ncmi.encoders.registry import resolve_weights
+from wsi_ncmi.extraction.config import ExecutionConfig, ExtractConfig
 from wsi_ncmi.prediction import ModelBundle, check_features, load_model
 from wsi_ncmi.prediction.answer import AnswerRules, SlideAnswer, no_answer
 from wsi_ncmi.workflows.extraction import extract
-from wsi_ncmi.workflows.extraction_request import ExtractionRequest
 from wsi_ncmi.workflows.feature_origin import artifacts_of, stain_of
 from wsi_ncmi.workflows.model_settings import model_settings
 from wsi_ncmi.workflows.prediction_files import notes_of, publish_predictions, read_cases
 from wsi_ncmi.workflows.result import JobResult
 from wsi_ncmi.workflows.slide_answers import Explanations, SlideAnswers
-from wsi_ncmi.workflows.weights_folder import resolve_weights
 
 if TYPE_CHECKING:
     pass
@@ -122,7 +121,7 @@ class Predictor:
         where = f"the model {self.bundle.name}"
         self.out = ensure_folder(request.out)
         self.cases = {} if request.cases is None else read_cases(request.cases)
-        self._extraction = ExtractionRequest(
+        self._extraction = ExtractConfig(
             slides=request.slides,
             out=request.cache or self.out,
             encoder=encoder_options,
@@ -133,8 +132,8 @@ class Predictor:
             default_mpp=request.default_mpp,
             weights_dir=request.weights_dir,
             artifacts=artifacts_of(self.bundle.features, where),
-            stain_target=stain_of(self.bundle.features, where),
         )
+        self._stain = stain_of(self.bundle.features, where)
 
     def run(
         self, progress: ProgressReporter | None = None, slide_ids: frozenset[str] | None = None
@@ -152,7 +151,7 @@ class Predictor:
 
         progress = progress or NullProgress()
         with self._timed("extraction"):
-            extracted = extract(replace(self._extraction, slide_ids=slide_ids), progress)
+            extracted = extract(self._extraction, progress, slide_ids=slide_ids, stain=self._stain)
         rows = read_ledger(extracted.files["ledger"])
         maker = SlideAnswers(
             self.bundle,

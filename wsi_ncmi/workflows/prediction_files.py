@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import atomic_path, write_json
-from wsi_ncmi.core.provenance import collect_provenance
+from wsi_ncmi.core.provenance import collect_provenance, write_record
 from wsi_ncmi.prediction import ModelBundle
 from wsi_ncmi.prediction.answer import SlideAnswer
 from wsi_ncmi.prediction.pages.cohort import write_prediction_page
 from wsi_ncmi.prediction.table import patient_table, slide_table
-from wsi_ncmi.workflows.records import write_record
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsi_ncmi.cohorts import PatientBags
 from wsi_ncmi.core.files import path_safe, sha256_file, write_json
+from wsi_ncmi.core.provenance import relative_paths
 from wsi_ncmi.metrics import Evaluation, PairedComparison, compare_paired, evaluate_predictions, fold_metrics
 from wsi_ncmi.mil import model_info
 from wsi_ncmi.reporting import (
@@ -21,7 +22,6 @@ from wsi_ncmi.reporting import (
 from wsi_ncmi.training.runs import VALIDATION
 from wsi_ncmi.training.runs import read_predictions as read_run_predictions
 from wsi_ncmi.workflows.compare_file import compare_json
-from wsi_ncmi.workflows.records import relative_paths
 from wsi_ncmi.workflows.slide_pictures import pictures_of
 
 if TYPE_CHECKING:

@@ -12,7 +12,6 @@ from wsi_ncmi.core.progress import NullProgress, ProgressReporter
 from wsi_ncmi.workflows.config import JobConfig
 from wsi_ncmi.workflows.config_file import config_yaml
 from wsi_ncmi.workflows.extraction import extract
-from wsi_ncmi.workflows.extraction_request import ExtractionRequest
 from wsi_ncmi.workflows.result import JobResult
 from wsi_ncmi.workflows.training import TrainingRequest, train
 from wsi_ncmi.workflows.variants import run_variants
@@ -73,11 +72,7 @@ def _run(
     notes: list[str] = []
     features, ledger = config.features, None
     if features is None:
-        assert config.slides is not None
-        extracted = extract(
-            ExtractionRequest.of_config(config, config.slides, config.out, overwrite=overwrite),
-            progress,
-        )
+        extracted = extract(config, progress)
         files.update(extracted.files)
         failures += extracted.failures
         notes += extracted.notes

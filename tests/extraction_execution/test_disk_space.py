@@ -14,11 +14,11 @@ from typer.testing import CliRunner
 from wsi_ncmi.cli.app import app
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.encoders import EncoderConfig, load_encoder
+from wsi_ncmi.extraction.disk_space import check_space, forecast
 from wsi_ncmi.extraction.task import SlideTask
 from wsi_ncmi.slides import SlideRecord
 from wsi_ncmi.tiling import GridConfig
 from wsi_ncmi.tissue import TissueConfig
-from wsi_ncmi.workflows.space import check_space, forecast
 
 CARD = load_encoder(EncoderConfig()).info
 Usage = namedtuple("Usage", "total used free")
@@ -62,7 +62,7 @@ def test_free_space_decides(
     caplog.set_level(logging.INFO, "wsi_ncmi")
     if outcome == "refused":
         with pytest.raises(
-            InputError, match=r"too small: the features of 1 slides .*extraction.check_space=false"
+            InputError, match=r"too small: the features of 1 slide .*extraction.check_space=false"
         ):
             check_space([task(out)], CARD)
         assert check_space([task(out)], CARD, refuse=False).slides == 1

@@ -1,4 +1,4 @@
-"""Whether the files of a job will fit on the disk, before it begins."""
+"""Forecast of the disk space that a job takes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.errors import InputError, counted
 
 if TYPE_CHECKING:
     from wsi_ncmi.encoders import EncoderInfo
@@ -85,7 +85,7 @@ def check_space(tasks: Sequence[SlideTask], encoder: EncoderInfo, *, refuse: boo
     out = tasks[0].out
     free = shutil.disk_usage(_existing(out)).free
     text = (
-        f"the features of {found.slides} slides will take about {_size(found.likely)} (at most "
+        f"the features of {counted(found.slides, 'slide')} will take about {_size(found.likely)} (at most "
         f"{_size(found.most)}), and {_size(free)} are free in {out}"
     )
     if found.likely > free and refuse:

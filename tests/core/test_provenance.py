@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.workflows.records import read_record, relative_paths, write_record
+from wsi_ncmi.core.provenance import read_record, relative_paths, write_record
 
 
 def test_absolute_paths_are_cut_wherever_they_hide(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_parts_of_an_array_make_what_one_job_makes(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda path: path.unlink(), "s1.tif is not there any more since slides.csv was written (1 slides"),
+        (lambda path: path.unlink(), "s1.tif is not there any more since slides.csv was written (1 slide"),
         (lambda path: path.write_bytes(path.read_bytes() + b"x"), "instead of"),
         (lambda path: path.write_bytes(path.read_bytes()[:-9]), "write it again with wsi-ncmi inventory"),
     ],

@@ -1,0 +1,247 @@
+"""From a configuration to the tasks of an extraction: its slides, tile grids and annotations."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from wsi_ncmi.core.errors import InputError, counted
+from wsi_ncmi.core.progress import ProgressReporter
+from wsi_ncmi.extraction.config import ExtractConfig
+from wsi_ncmi.extraction.task import AnnotationFile, SlideTask
+from wsi_ncmi.features.paths import set_name
+from wsi_ncmi.features.stain import StainTarget
+from wsi_ncmi.slides import SlideRecord, read_slides_csv, slide_id_of, take_inventory
+from wsi_ncmi.tiling import GridConfig
+from wsi_ncmi.tissue import find_annotations, read_annotations
+from wsi_ncmi.tissue.annotations import ANNOTATION_SUFFIXES
+
+__all__ = ["choose_slides", "grids_of", "list_slides", "make_tasks", "slides_of"]
+
+
+def list_slides(config: ExtractConfig, progress: ProgressReporter) -> tuple[SlideRecord, ...]:
+    """All slides of a job: those of its inventory, or else those that are found below its folder.
+
+    Args:
+        config: The job.
+        progress: Told about every slide that is opened.
+
+    Raises:
+        InputError: There are no slides, the inventory can't be read, or the job states resolutions that the
+            inventory has settled.
+    """
+    slides = slides_of(config)
+    if config.inventory is None:
+        return take_inventory(
+            slides, mpp_table=config.mpp_table, default_mpp=config.default_mpp, progress=progress
+        )
+    if config.mpp_table is not None or config.default_mpp is not None:
+        raise InputError(
+            "--inventory holds the resolution of every slide already; give --mpp-table or --default-mpp to "
+            "wsi-ncmi inventory instead."
+        )
+    if not slides.exists():
+        raise InputError(f"There is no file or folder {slides}; give the folder that holds the slides.")
+    return read_slides_csv(config.inventory)
+
+
+def slides_of(config: ExtractConfig) -> Path:
+    """The folder of slides.
+
+    Raises:
+        InputError: The configuration names none.
+    """
+    if config.slides is None:
+        raise InputError(
+            "The configuration names no slides; add 'slides: FOLDER', for example with --set slides=FOLDER."
+        )
+    return config.slides
+
+
+def choose_slides(
+    records: Sequence[SlideRecord], config: ExtractConfig, slide_ids: Collection[str] | None = None
+) -> list[SlideRecord]:
+    """The slides that a job works on: those of its list, and of them its part of a job array.
+
+    Args:
+        records: All slides of the inventory.
+        config: The job.
+        slide_ids: Only these; None = all.
+
+    Raises:
+        InputError: The list names slides that are not there, a slide isn't what the inventory says, or there
+            is no slide at all.
+    """
+    slides = slides_of(config)
+    chosen = list(records)
+    if config.only is not None:
+        requested = _listed(config.only)
+        chosen = [record for record in chosen if slide_id_of(record.slide_id) in requested]
+        unknown = sorted(requested - {slide_id_of(record.slide_id) for record in chosen})
+        if unknown:
+            raise InputError(
+                f"{config.only} lists {counted(len(unknown), 'slide')} not below {slides} (the first: "
+                f"{unknown[0]!r}); correct the list."
+            )
+    if slide_ids is not None:
+        chosen = [record for record in chosen if record.slide_id in slide_ids]
+    if config.shard is not None:
+        number, count = config.shard
+        chosen = chosen[number - 1 :: count]
+    if not chosen and config.shard is None:
+        raise InputError(f"There is no slide below {slides}; give the folder that holds them.")
+    if config.inventory is not None:
+        _check_unchanged(chosen, slides, config.inventory)
+    return chosen
+
+
+def grids_of(config: ExtractConfig) -> dict[str, GridConfig]:
+    """The grids of a job by the name of their set of features; the main set's name is empty.
+
+    Raises:
+        InputError: The same resolution is asked for twice.
+    """
+    grids = {"": config.grid}
+    for mpp in config.further_mpp:
+        name = set_name(mpp)
+        if name in grids or name == set_name(config.grid.mpp):
+            raise InputError(
+                f"The resolution of {mpp:g} µm per pixel is asked for twice; name each --mpp once."
+            )
+        grids[name] = replace(config.grid, mpp=mpp)
+    return grids
+
+
+def make_tasks(
+    config: ExtractConfig,
+    records: Sequence[SlideRecord],
+    stain: StainTarget | None,
+    slide_ids: Collection[str] | None = None,
+) -> list[SlideTask]:
+    """The tasks of a job; those of one slide follow each other, so that its tissue is looked for once.
+
+    Args:
+        config: The job.
+        records: All slides of the inventory.
+        stain: What colours are brought to.
+        slide_ids: Only these slides; None = all.
+
+    Raises:
+        InputError: The configuration is wrong, or there is nothing to do.
+    """
+    chosen = choose_slides(records, config, slide_ids)
+    grids = grids_of(config)
+    slides = slides_of(config)
+    root = slides if slides.is_dir() else slides.parent
+    _check_annotation_folder(config.annotations, records)
+    tasks = []
+    for known in chosen:
+        record, drawn = _annotated(known, config.annotations)
+        tasks += [
+            SlideTask(
+                record=record,
+                root=root,
+                out=config.out,
+                tissue=config.tissue,
+                grid=grid,
+                overwrite=config.overwrite,
+                artifacts=config.artifacts,
+                annotations=drawn,
+                stain=stain,
+                features_set=name,
+                n_sets=len(grids),
+            )
+            for name, grid in grids.items()
+        ]
+    return tasks
+
+
+def _check_annotation_folder(folder: Path | None, records: Sequence[SlideRecord]) -> None:
+    """Refuses a folder in which nothing belongs to any slide: it is the wrong one.
+
+    Raises:
+        InputError: There is no such folder, or no file in it is named after a slide.
+    """
+    if folder is None:
+        return
+    if not folder.is_dir():
+        raise InputError(f"The annotation folder {folder} isn't there; check --annotations.")
+    present = {path.name for path in folder.iterdir()}
+    if not any(
+        f"{record.slide_id}{suffix}" in present for record in records for suffix in ANNOTATION_SUFFIXES
+    ):
+        raise InputError(
+            f"No file in {folder} is named after one of the {len(records)} slides, such as "
+            f"{records[0].slide_id if records else 'SLIDE'}.geojson; check --annotations."
+        )
+
+
+def _annotated(record: SlideRecord, folder: Path | None) -> tuple[SlideRecord, AnnotationFile | None]:
+    """A slide with what a person drew on it.
+
+    Args:
+        record: The slide.
+        folder: Folder of annotations; None where the job has none.
+
+    Returns:
+        The record, with a ``problem`` where its annotations can't be read, and its annotations (None without
+        a folder).
+    """
+    if folder is None:
+        return record, None
+    try:
+        path = find_annotations(folder, record.slide_id)
+        if path is None:
+            return record, AnnotationFile()
+        return record, AnnotationFile(path, read_annotations(path).sha256)
+    except InputError as error:
+        return replace(record, problem=record.problem or str(error)), AnnotationFile()
+
+
+def _check_unchanged(records: Sequence[SlideRecord], root: Path, inventory: Path) -> None:
+    """Makes sure that slides still are what an inventory says, as far as their sizes tell.
+
+    Args:
+        records: The slides that are to be worked on.
+        root: The folder that their paths are relative to, or the one slide.
+        inventory: The table, for the message.
+
+    Raises:
+        InputError: A slide is gone or has another size; the first one is named.
+    """
+    changed = []
+    for record in records:
+        if record.problem:
+            continue
+        path = root if root.is_file() else root / record.path
+        try:
+            size = path.stat().st_size
+        except OSError:
+            changed.append((record, "is not there any more"))
+            continue
+        # The recorded size is that of all files of a slide; most have one.
+        if size > record.size_bytes or (size < record.size_bytes and not _has_several(path)):
+            changed.append((record, f"has {size} bytes instead of {record.size_bytes}"))
+    if changed:
+        record, what = changed[0]
+        raise InputError(
+            f"{record.path} {what} since {inventory.name} was written ({counted(len(changed), 'slide')} like "
+            "it); write it again with wsi-ncmi inventory."
+        )
+
+
+def _listed(path: Path) -> set[str]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as handle:
+            rows = csv.DictReader(handle)
+            if "slide_id" not in (rows.fieldnames or ()):
+                raise InputError(f"{path} needs a column 'slide_id'; it has {rows.fieldnames}.")
+            return {slide_id_of(row["slide_id"].strip()) for row in rows if row["slide_id"]}
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"The list {path} can't be read ({error}).") from error
+
+
+def _has_several(path: Path) -> bool:
+    return path.suffix.lower() in (".mrxs", ".vms", ".vmu", ".dcm", "") or path.is_dir()
