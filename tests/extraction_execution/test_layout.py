@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from wsi_ncmi.encoders import EncoderConfig
-from wsi_ncmi.extraction.execution.layout import plan_layout
+from wsi_ncmi.extraction.execution.layout import can_use_gpu, plan_layout
 
 GIB = 1 << 30
 NETWORK = EncoderConfig(name="torchvision:resnet50", device="cpu")
@@ -67,3 +67,9 @@ def test_short_memory_means_fewer_processes_and_smaller_buffers() -> None:
     roomy = plan(cores=1).engine
     assert (roomy.buffer_bytes, roomy.slide_bytes) == (512 << 20, 2 << 30)
     assert plan(EncoderConfig(), cores=16, memory=2 * GIB, workers=8).processes == 8  # the user knows better
+
+
+@pytest.mark.parametrize("without", [{"device": "cpu"}, {"backend": "onnx"}, {"name": "descriptor"}])
+def test_an_encoder_of_the_cpu_gets_no_gpu(without: dict[str, str]) -> None:
+    assert can_use_gpu(EncoderConfig(name="timm:vit"))
+    assert not can_use_gpu(EncoderConfig(**{"name": "timm:vit", **without}))

@@ -79,7 +79,7 @@ def gpus(_: Request) -> Iterator[Finding]:
         if known and not any(arch.startswith(f"sm_{card.major}") for arch in known):
             remedy = f"torch has no code for sm_{card.major}{card.minor}; install another build of it."
         yield Finding(f"gpu {number}", "warn" if remedy else "ok", detail, remedy)
-    named = visible_gpus(EncoderConfig(name=_PROBE))
+    named = visible_gpus()
     if any(name.startswith("MIG-") for name in named):
         yield Finding("mig", "ok", f"{len(named)} slices, each gets a process")
 

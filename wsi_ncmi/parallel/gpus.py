@@ -7,21 +7,11 @@ import re
 import subprocess
 from collections.abc import Callable, Mapping
 
-from wsi_ncmi.encoders import EncoderConfig
-
-__all__ = ["can_use_gpu", "list_devices", "visible_gpus"]
-
-NUMPY = "descriptor"
-"""The encoder that is no network."""
+__all__ = ["list_devices", "visible_gpus"]
 
 _SLICE = "MIG-"
 _LINE = re.compile(r"\(UUID: (?P<name>(?:GPU|MIG)-[^)\s]+)\)")
 _PATIENCE_S = 20.0
-
-
-def can_use_gpu(options: EncoderConfig) -> bool:
-    """Whether an encoder would run on a GPU where there is one."""
-    return options.device != "cpu" and options.name != NUMPY and options.backend not in ("onnx", "openvino")
 
 
 def list_devices() -> str:
@@ -37,22 +27,19 @@ def list_devices() -> str:
 
 
 def visible_gpus(
-    options: EncoderConfig,
     environment: Mapping[str, str] = os.environ,
     listing: Callable[[], str] = list_devices,
 ) -> tuple[str, ...]:
     """The devices to share out, as ``CUDA_VISIBLE_DEVICES`` names them.
 
     A list that is set already is shared out as it stands, so chosen cards are respected. CUDA shows a process
-    the first of several MIG slices only, so those are counted by their names, from the list or the driver.
+    the first of several MIG slices only, so those are counted by their names, from the list or the driver. No
+    memory is taken on a GPU.
 
     Args:
-        options: The encoder.
         environment: May hold ``CUDA_VISIBLE_DEVICES``.
         listing: Gives the driver's list of devices.
     """
-    if not can_use_gpu(options):
-        return ()
     import torch
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0

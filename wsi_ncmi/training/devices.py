@@ -1,9 +1,8 @@
-"""Where a run computes: which GPUs there are, its device, its threads and random numbers."""
+"""Device, threads and random numbers of a run."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 
 import torch
@@ -12,20 +11,7 @@ from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.parallel import process_group as distributed
 from wsi_ncmi.training.config import TrainingConfig
 
-__all__ = ["device_of", "private_torch", "visible_gpus"]
-
-
-def visible_gpus() -> tuple[str, ...]:
-    """Names of the usable GPUs as ``CUDA_VISIBLE_DEVICES`` writes them; empty without any.
-
-    The driver is asked how many there are; no memory is taken on a GPU, so that processes started afterwards
-    can share them out.
-    """
-    count = torch.cuda.device_count()
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is None:
-        return tuple(map(str, range(count)))
-    return tuple(name.strip() for name in named.split(",") if name.strip())[:count]
+__all__ = ["device_of", "private_torch"]
 
 
 def device_of(training: TrainingConfig) -> torch.device:

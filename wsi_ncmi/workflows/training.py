@@ -190,8 +190,8 @@ def train_prepared(
     """
     from wsi_ncmi.parallel import process_group as distributed
     from wsi_ncmi.parallel.allocator import keep_large_buffers
+    from wsi_ncmi.parallel.gpus import visible_gpus
     from wsi_ncmi.parallel.limits import affordable_workers
-    from wsi_ncmi.training.devices import visible_gpus
     from wsi_ncmi.training.experiment import run_experiments
 
     first = distributed.rank() == 0

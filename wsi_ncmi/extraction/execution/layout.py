@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 from wsi_ncmi.encoders import EncoderConfig
 from wsi_ncmi.extraction.pipeline import PipelineConfig
-from wsi_ncmi.parallel.gpus import NUMPY
 
-__all__ = ["LANES", "Layout", "plan_layout"]
+__all__ = ["LANES", "NUMPY", "Layout", "can_use_gpu", "plan_layout"]
+
+NUMPY = "descriptor"
+"""The encoder that is no network."""
 
 LANES = 8
 """Encoding threads of one process on the CPU, at most."""
@@ -91,6 +93,11 @@ def plan_layout(
         slide_bytes=_slide_bytes(usable, processes),
     )  # fmt: skip
     return Layout(processes, threads, engine, (None,) * processes)
+
+
+def can_use_gpu(options: EncoderConfig) -> bool:
+    """Whether an encoder would run on a GPU where there is one."""
+    return options.device != "cpu" and options.name != NUMPY and options.backend not in ("onnx", "openvino")
 
 
 def limit_threads(threads: int) -> int:

@@ -10,7 +10,7 @@ from wsi_ncmi.core.progress import ProgressReporter
 from wsi_ncmi.encoders import Encoder, EncoderConfig, load_encoder
 from wsi_ncmi.extraction.execution.bookkeeping import Bookkeeping, keeping_books
 from wsi_ncmi.extraction.execution.crew import LocalCrew
-from wsi_ncmi.extraction.execution.layout import Layout, limit_threads, plan_layout
+from wsi_ncmi.extraction.execution.layout import Layout, can_use_gpu, limit_threads, plan_layout
 from wsi_ncmi.extraction.execution.queue import SlideQueue
 from wsi_ncmi.extraction.extraction import CLAIMED
 from wsi_ncmi.extraction.ledger import LedgerRow
@@ -67,9 +67,10 @@ def run_slides(
     """
     with keeping_books(tasks, progress, on_row, on_load) as books:
         if tasks:
+            gpus = visible_gpus() if can_use_gpu(encoder_options) else ()
             layout = plan_layout(
                 encoder_options, workers=workers, slides=len(tasks), cores=available_cores(),
-                memory=memory_limit(), gpus=visible_gpus(encoder_options), buffer_bytes=buffer_mib << 20,
+                memory=memory_limit(), gpus=gpus, buffer_bytes=buffer_mib << 20,
             )  # fmt: skip
             if workers is not None and workers <= 1 and timeout_s is None:
                 _run_here(tasks, encoder_options, encoder, layout, books)

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from wsi_ncmi.encoders import EncoderConfig
-from wsi_ncmi.extraction.execution.layout import LANES
-from wsi_ncmi.parallel.gpus import NUMPY, can_use_gpu
+from wsi_ncmi.extraction.execution.layout import LANES, NUMPY, can_use_gpu
 
 __all__ = ["Node", "Place", "plan_places"]
 

@@ -10,13 +10,12 @@ from pathlib import Path
 from wsi_ncmi import __version__
 from wsi_ncmi.core.errors import InputError, WsiNcmiError
 from wsi_ncmi.encoders import EncoderConfig, EncoderInfo, load_encoder
-from wsi_ncmi.extraction.execution.layout import limit_threads, plan_layout
+from wsi_ncmi.extraction.execution.layout import NUMPY, limit_threads, plan_layout
 from wsi_ncmi.extraction.execution.places import Place
 from wsi_ncmi.extraction.extraction import clean_up
 from wsi_ncmi.extraction.pipeline import Engine, Event, Stopped
 from wsi_ncmi.extraction.task import SlideTask
 from wsi_ncmi.parallel.allocator import keep_large_buffers
-from wsi_ncmi.parallel.gpus import NUMPY
 from wsi_ncmi.parallel.limits import memory_limit
 
 __all__ = ["Order", "RemoteWorker", "describe", "release"]

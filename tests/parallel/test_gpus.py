@@ -5,10 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wsi_ncmi.encoders import EncoderConfig
 from wsi_ncmi.parallel.gpus import list_devices, visible_gpus
 
-OPTIONS = EncoderConfig(name="timm:vit")
 # As nvidia-smi -L prints it (the manual of MIG).
 DIVIDED = """\
 GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-5d5ba0d6-d33d-2b2c-524d-9e3d8d2b8a77)
@@ -44,13 +42,7 @@ def cards(monkeypatch: pytest.MonkeyPatch):
 )
 def test_devices(cards, environment, count, listing, expected) -> None:
     cards(count)
-    assert visible_gpus(OPTIONS, environment, lambda: listing) == expected
-
-
-@pytest.mark.parametrize("without", [{"device": "cpu"}, {"backend": "onnx"}, {"name": "descriptor"}])
-def test_an_encoder_of_the_cpu_gets_none(cards, without: dict[str, str]) -> None:
-    cards(2)
-    assert visible_gpus(EncoderConfig(**{"name": "timm:vit", **without}), {}) == ()
+    assert visible_gpus(environment, lambda: listing) == expected
 
 
 def test_a_machine_without_the_drivers_tool(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
