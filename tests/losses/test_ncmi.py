@@ -343,7 +343,7 @@ def test_compiled_equals_eager(form):
     ("arguments", "message"),
     [
         ({"preset": "papre"}, "no NCMI preset 'papre'"),
-        ({"symbolz": 3}, "no setting 'symbolz'"),
+        ({"symbolz": 3}, "there is no key 'symbolz'; did you mean 'symbols'"),
         ({"temperature": 0.0}, "temperature"),
     ],
 )

@@ -166,7 +166,10 @@ def test_a_run_that_fails_leaves_the_others(task, kit, tmp_path, monkeypatch):
 
 
 def test_several_settings_of_one_loss_need_names(task, kit, tmp_path):
-    settings = {"plain": loss_config(name="ce"), "smooth": loss_config(name="ce", label_smoothing=0.2)}
+    settings = {
+        "plain": loss_config("label_smoothing"),
+        "smooth": loss_config(name="label_smoothing", label_smoothing=0.2),
+    }
     with pytest.raises(InputError, match="same name"):
         run(task, kit, tmp_path, list(settings.values()))
     result = run(task, kit, tmp_path, settings, seeds=(0,))

@@ -27,10 +27,12 @@ def test_the_shipped_cohorts_are_there() -> None:
 def test_an_unknown_key_names_the_nearest_one(tmp_path: Path) -> None:
     path = tmp_path / "job.yaml"
     path.write_text("training: {epoch: 5}\n")
-    with pytest.raises(InputError, match=r"Unknown key 'training\.epoch'.*job\.yaml.*'epochs'"):
+    with pytest.raises(
+        InputError, match=r"'training\.epoch' .*job\.yaml.*there is no key 'epoch'; did you mean 'epochs'"
+    ):
         load_config(path)
     path.write_text("grids: {mpp: 1}\n")
-    with pytest.raises(InputError, match=r"Unknown key 'grids'.*'grid'"):
+    with pytest.raises(InputError, match=r"there is no key 'grids'; did you mean 'grid'"):
         load_config(path)
 
 

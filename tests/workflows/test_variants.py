@@ -66,7 +66,7 @@ def test_wrong_variants_are_told_before_anything_runs() -> None:
 
     with pytest.raises(InputError, match=r"no variant 'x'; it has: a"):
         run_variants(JobConfig(variants={"a": {}}), ["x"], never)
-    with pytest.raises(InputError, match="Unknown key 'epochs' in the variant 'a'"):
+    with pytest.raises(InputError, match=r"'epochs' \(the variant 'a'\): there is no key 'epochs'"):
         run_variants(JobConfig(variants={"a": {"epochs": 3}}), (), never)
     with pytest.raises(InputError, match="share a folder"):
         run_variants(JobConfig(variants={"a:b": {}, "a_b": {}}), (), never)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 import typer
@@ -38,19 +38,18 @@ def command(quiet: Quiet = False, debug: Debug = False, as_json: AsJson = False)
 
 
 def _rows() -> list[dict[str, Any]]:
-    from wsi_ncmi.losses import PRESETS, list_losses, loss_config
+    from wsi_ncmi.losses import PRESETS, list_losses
 
-    defaults = asdict(loss_config())
     return [
         {
-            "name": info.name,
-            "summary": info.summary,
-            "formula": info.formula,
-            "paper": info.paper,
-            "settings": {name: defaults[name] for name in info.settings.values()},
-            "presets": {name: asdict(form) for name, form in PRESETS.items()} if info.name == "ncmi" else {},
+            "name": loss.name,
+            "summary": loss.summary,
+            "formula": loss.formula,
+            "paper": loss.paper,
+            "settings": {field.name: field.default for field in fields(loss) if field.name != "name"},
+            "presets": {name: asdict(form) for name, form in PRESETS.items()} if loss.name == "ncmi" else {},
         }
-        for info in list_losses()
+        for loss in list_losses()
     ]
 
 

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast, dataclass_transform, get_args, get_type_hints
+from typing import Any, TypeVar, cast, dataclass_transform, get_args, get_origin, get_type_hints
 
 import pydantic.dataclasses
 import yaml
@@ -186,12 +186,13 @@ def explain(
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
         owner, valid = _keys_at(cls, path[:-1], content)
         of = f"{owner} has no setting" if tags and owner else "there is no key"
-        return f"{key!r} ({where(path)}): {of} {path[-1]!r}; {nearest(str(path[-1]), valid)}{more}"
+        hint = "it has none." if valid == ["name"] else nearest(str(path[-1]), valid)
+        return f"{key!r} ({where(path)}): {of} {path[-1]!r}; {hint}{more}"
     if kind == "union_tag_invalid":
         names = [name.strip(" '") for name in str(context["expected_tags"]).split(", ")]
+        choice = _find(_hint_at(cls, path, content)[0], lambda item: isinstance(item, Named))
+        what = choice.what if choice is not None else "choice"
         path = (*path, "name") if isinstance(_value_at(content, path), Mapping) else path
-        what = str(path[-2] if path and path[-1] == "name" and len(path) > 1 else path[-1])
-        what = _singular(next((str(part) for part in reversed(path[:-1]) if not isinstance(part, int)), what))
         return (
             f"{'.'.join(map(str, path))!r} ({where(path)}): there is no {what} named {context['tag']!r}; "
             f"{nearest(str(context['tag']), names)}{more}"
@@ -337,8 +338,12 @@ def _origin(origins: Mapping[_Path, str], path: _Path, fallback: str) -> str:
 
 
 def _value_at(content: Any, path: _Path) -> Any:
+    """What is written at a path; None where a validator has made the path."""
     for part in path:
-        content = content[part]
+        try:
+            content = content[part]
+        except (KeyError, IndexError, TypeError):
+            return None
     return content
 
 
@@ -363,26 +368,32 @@ def _real_path(location: Sequence[str | int], content: Any) -> tuple[_Path, bool
 
 def _keys_at(cls: Any, path: _Path, content: Any) -> tuple[str, list[str]]:
     """The name of the config object at a path (empty where it isn't a named one) and its keys."""
-    current, node, owner = cls, content, ""
+    hint, node = _hint_at(cls, path, content)
+    choice, config = _chosen(hint, node)
+    owner = "" if choice is None else f"the {choice.what} {choice.complete(node)['name']!r}"
+    return owner, [field.name for field in dataclasses.fields(config)]
+
+
+def _hint_at(cls: Any, path: _Path, content: Any) -> tuple[Any, Any]:
+    """The type of what is written at a path, and what is written there."""
+    hint, node = cls, content
     for part in path:
-        node = node[part]
-        if isinstance(part, int):
-            continue
-        hint = get_type_hints(current, include_extras=True)[part]
-        choice = _find(hint, lambda item: isinstance(item, Named))
-        if choice is not None:
-            item = (
-                _value_at(node, path[path.index(part) + 1 :][:1]) if isinstance(node, list | tuple) else node
-            )
-            item = choice.complete(item)
-            owner = f"the {choice.what} {item['name']!r}"
-            current = choice.registry()[item["name"]]
-        else:
-            current = (
-                _find(hint, lambda item: isinstance(item, type) and dataclasses.is_dataclass(item)) or current
-            )
-            owner = ""
-    return owner, [field.name for field in dataclasses.fields(current)]
+        items = get_args(hint)[0] if hasattr(hint, "__metadata__") else hint
+        if get_origin(items) is dict:
+            hint = get_args(items)[1]
+        elif not isinstance(part, int):
+            _, config = _chosen(hint, node)
+            hint = get_type_hints(config, include_extras=True)[part]
+        node = _value_at(node, (part,))
+    return hint, node
+
+
+def _chosen(hint: Any, node: Any) -> tuple[Named | None, Any]:
+    """The config class of a node, and what chose it by its name."""
+    choice: Named | None = _find(hint, lambda item: isinstance(item, Named))
+    if choice is None:
+        return None, _find(hint, _is_config)
+    return choice, choice.registry()[choice.complete(node)["name"]]
 
 
 def _is_config(item: Any) -> bool:
@@ -406,10 +417,6 @@ def _default_of(cls: Any, key: str) -> Any:
     if field.default is not dataclasses.MISSING:
         return field.default.default if isinstance(field.default, FieldInfo) else field.default
     return None if field.default_factory is dataclasses.MISSING else field.default_factory()
-
-
-def _singular(word: str) -> str:
-    return word.removesuffix("es") if word.endswith("sses") else word.removesuffix("s")
 
 
 def _short(value: Any) -> str:

@@ -1,7 +1,10 @@
 from .base import Criterion as Criterion
 from .base import LogitCriterion as LogitCriterion
 from .cmi_constrained import CMIConstrained as CMIConstrained
+from .config import AnyLoss as AnyLoss
 from .config import LossConfig as LossConfig
+from .config import build_loss as build_loss
+from .config import list_losses as list_losses
 from .config import loss_config as loss_config
 from .cross_entropy import CrossEntropy as CrossEntropy
 from .focal import FocalLoss as FocalLoss
@@ -10,9 +13,6 @@ from .ncmi import NCMILoss as NCMILoss
 from .ncmi_form import PRESETS as PRESETS
 from .orthogonal_projection import OrthogonalProjectionLoss as OrthogonalProjectionLoss
 from .poly import Poly1Loss as Poly1Loss
-from .registry import LossInfo as LossInfo
-from .registry import build_loss as build_loss
-from .registry import list_losses as list_losses
 from .square import SquareLoss as SquareLoss
 from .supervised_contrastive import SupervisedContrastive as SupervisedContrastive
 from .weighted_cross_entropy import WeightedCrossEntropy as WeightedCrossEntropy

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from scipy.linalg import hadamard
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.losses.ncmi_form import Centroids
 
-__all__ = ["CodeWords", "code_word_scores", "symbols_needed"]
-
-CodeWords = Literal["orthogonal", "simplex", "identity", "learned", "means"]
+__all__ = ["code_word_scores", "symbols_needed"]
 
 
-def symbols_needed(kind: CodeWords, num_classes: int, wished: int) -> int:
+def symbols_needed(kind: Centroids, num_classes: int, wished: int) -> int:
     """The number of symbols m to project to: ``wished``, or the next size that fits the code words.
 
     Orthogonal words of the Sylvester–Hadamard kind (also the start of learned words and class means) need a
@@ -28,7 +25,7 @@ def symbols_needed(kind: CodeWords, num_classes: int, wished: int) -> int:
     return wished if wished >= smallest and _is_power_of_two(wished) else max(smallest, _next_power(wished))
 
 
-def code_word_scores(kind: CodeWords, num_classes: int, symbols: int, scale: float) -> Tensor:
+def code_word_scores(kind: Centroids, num_classes: int, symbols: int, scale: float) -> Tensor:
     """Scores (C, m) whose sigmax or softmax are the code words.
 
     - ``orthogonal`` (and the start of ``learned`` and ``means``): rows 2…C+1 of the Hadamard matrix times the

@@ -1,95 +1,337 @@
-"""Options of the losses; free of torch, so that the configuration can be read without it."""
+"""The losses by name: the settings of each, its paper, and the criterion that they build; free of torch.
+
+A new loss is a module with its criterion and one class here.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, cast, dataclass_transform
 
-from pydantic import Field
+from wsi_ncmi.core.config import Named, config_from, configclass
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.losses import ncmi_form as form
 
-from wsi_ncmi.core.config import configclass
+if TYPE_CHECKING:
+    from wsi_ncmi.losses.base import Criterion
 
-__all__ = ["LossConfig", "loss_config"]
+__all__ = ["AnyLoss", "LossConfig", "build_loss", "list_losses", "loss_config", "register_loss"]
 
-_Positive = Annotated[float, Field(gt=0)]
-_Fraction = Annotated[float, Field(ge=0, lt=1)]
-_NotNegative = Annotated[float, Field(ge=0)]
+_L = TypeVar("_L", bound="LossConfig")
+
+_LOSSES: dict[str, type[LossConfig]] = {}
 
 
 @configclass
 class LossConfig:
-    """Which loss, and its settings. A setting of another loss than ``name`` has no effect.
+    """A loss and its settings; each loss has a class of its own.
 
     Attributes:
-        name: A name of ``wsi_ncmi.losses.list_losses()``.
-        preset: NCMI: the form to start from (``wsi_ncmi.losses.PRESETS``).
-        symbols: NCMI: number of output symbols m; None takes the preset's.
-        temperature: NCMI: T that divides the symbol scores; None takes the preset's.
-        symbol_map: NCMI: ``sigmax`` or ``softmax``; None takes the preset's.
-        code_words: NCMI: how the class centroids arise; None takes the preset's.
-        code_scale: NCMI: size of the scores of the code words; None takes the preset's.
-        means_update: NCMI: how class means follow the network; None takes the preset's.
-        means_momentum: NCMI: weight of the past in running class means; None takes the preset's.
-        bank_size: NCMI: samples in the bank of class means; None takes the preset's.
-        ratio: NCMI: how concentration is normalised by separation; None takes the preset's.
-        power: NCMI: q of the generalised logarithm, −1 = the ratio … 1 = bounded; None takes the preset's.
-        separation: NCMI: form of Γ; None takes the preset's.
-        direction: NCMI: which KL the log form uses; None takes the preset's.
-        tau: NCMI: temperature of the log form; None takes the preset's.
-        centring: NCMI: subtract the running mean of the symbol scores; None takes the preset's.
-        normalise: NCMI: ``none`` or ``l2``; None takes the preset's.
-        decision_means: NCMI: predict from class means of each epoch; None takes the preset's.
-        balance: NCMI: exponent of the class weights in the concentration; None takes the preset's.
-        prior_shift: NCMI: multiple of the log prior in the log form's training scores; None as above.
-        decision_balance: NCMI: exponent of the class weights in the decision's fit; None takes the preset's.
-        ridge: NCMI: regularisation of the decision's fit, in pseudo-samples.
-        focal_gamma: Focal loss: focusing exponent γ.
-        label_smoothing: Label smoothing: mass ε spread over all classes.
-        poly_epsilon: Poly-1: weight ε₁ of the first polynomial term.
-        square_scale: Square loss: weight k of the true class's term.
-        square_target: Square loss: target value M of the true class's logit.
-        contrastive_temperature: Supervised contrastive: τ.
-        contrastive_weight: Supervised contrastive: weight of the contrastive term beside CE.
-        opl_weight: OPL: weight λ of the orthogonality term beside CE.
-        opl_gamma: OPL: weight γ of the between-class term.
-        cmi_weight: CMIC-DL: λ, the weight of the concentration.
-        gamma_weight: CMIC-DL: β, the weight of the separation.
+        name: Name of the loss (``wsi-ncmi losses``).
     """
 
-    name: str = "ncmi"
-    preset: str = "default"
-    symbols: Annotated[int, Field(ge=2)] | None = None
-    temperature: _Positive | None = None
-    symbol_map: Literal["sigmax", "softmax"] | None = None
-    code_words: Literal["orthogonal", "simplex", "identity", "learned", "means"] | None = None
-    code_scale: _Positive | None = None
-    means_update: Literal["epoch", "running", "bank"] | None = None
-    means_momentum: _Fraction | None = None
-    bank_size: Annotated[int, Field(ge=1)] | None = None
-    ratio: Literal["sample", "batch", "log"] | None = None
-    power: Annotated[float, Field(ge=-1, le=1)] | None = None
-    separation: Literal["centroid", "pairwise"] | None = None
-    direction: Literal["sample_to_code", "code_to_sample"] | None = None
-    tau: _Positive | None = None
+    name: str
+
+    criterion: ClassVar[str]
+    """The :class:`~wsi_ncmi.losses.base.Criterion` that the settings build, as ``module:class``."""
+    paper: ClassVar[str]
+    summary: ClassVar[str]
+    formula: ClassVar[str]
+    arguments: ClassVar[Mapping[str, str]] = {}
+    """Setting → argument of the criterion, where their names differ."""
+    class_counts: ClassVar[Literal["unused", "optional", "required"]] = "unused"
+    """Whether the criterion takes the number of training samples of each class."""
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+def register_loss(cls: type[_L]) -> type[_L]:
+    """Makes a config class of a loss and lists it under its name."""
+    made = configclass(cls)
+    _LOSSES[made.name] = made
+    return made
+
+
+@register_loss
+class NCMIConfig(LossConfig):
+    """NCMI; a setting that is None takes the preset's value.
+
+    Attributes:
+        preset: The form to start from (``wsi_ncmi.losses.PRESETS``).
+        symbols: Number of output symbols m.
+        temperature: T that divides the symbol scores.
+        symbol_map: ``sigmax`` or ``softmax``.
+        code_words: How the class centroids arise.
+        code_scale: Size of the scores of the code words.
+        means_update: How class means follow the network.
+        means_momentum: Weight of the past in running class means.
+        bank_size: Samples in the bank of class means.
+        ratio: How concentration is normalised by separation.
+        power: q of the generalised logarithm, −1 = the ratio … 1 = bounded.
+        separation: Form of Γ.
+        direction: Which KL the log form uses.
+        tau: Temperature of the log form.
+        centring: Subtract the running mean of the symbol scores.
+        normalise: ``none`` or ``l2``.
+        decision_means: Predict from class means of each epoch.
+        balance: Exponent of the class weights in the concentration.
+        prior_shift: Multiple of the log prior in the log form's training scores.
+        decision_balance: Exponent of the class weights in the decision's fit.
+        ridge: Regularisation of the decision's fit, in pseudo-samples.
+    """
+
+    criterion = "wsi_ncmi.losses.ncmi:NCMILoss"
+    paper = "arXiv 2601.02543 (2026)"
+    summary = "concentration of each class's outputs (conditional mutual information) against separation"
+    formula = "(1 − (1 + r)^−q)/q,  r = KL(p‖s_y) / mean_{j≠y} KL(s_j‖p)  or  Σ_{j≠y} exp((d_y − d_j)/τ)"
+    class_counts = "optional"
+
+    name: Literal["ncmi"] = "ncmi"
+    preset: form.Preset = "default"
+    symbols: form.Symbols | None = None
+    temperature: form.Positive | None = None
+    symbol_map: form.SymbolMap | None = None
+    code_words: form.Centroids | None = None
+    code_scale: form.Positive | None = None
+    means_update: form.MeansUpdate | None = None
+    means_momentum: form.Fraction | None = None
+    bank_size: form.Count | None = None
+    ratio: form.Ratio | None = None
+    power: form.Power | None = None
+    separation: form.Separation | None = None
+    direction: form.Direction | None = None
+    tau: form.Positive | None = None
     centring: bool | None = None
-    normalise: Literal["none", "l2"] | None = None
+    normalise: form.Normalisation | None = None
     decision_means: bool | None = None
-    balance: Annotated[float, Field(ge=0, le=1)] | None = None
-    prior_shift: _NotNegative | None = None
-    decision_balance: Annotated[float, Field(ge=0, le=1)] | None = None
-    ridge: _Positive = 20.0
-    focal_gamma: _NotNegative = 2.0
-    label_smoothing: _Fraction = 0.1
+    balance: form.Share | None = None
+    prior_shift: form.NotNegative | None = None
+    decision_balance: form.Share | None = None
+    ridge: form.Positive = 20.0
+
+
+@register_loss
+class CrossEntropyConfig(LossConfig):
+    """Cross-entropy."""
+
+    criterion = "wsi_ncmi.losses.cross_entropy:CrossEntropy"
+    paper = "Good 1952 (logarithmic score)"
+    summary = "cross-entropy of the softmax"
+    formula = "−log p_y"
+
+    name: Literal["ce"] = "ce"
+
+
+@register_loss
+class WeightedCrossEntropyConfig(LossConfig):
+    """Class-weighted cross-entropy."""
+
+    criterion = "wsi_ncmi.losses.weighted_cross_entropy:WeightedCrossEntropy"
+    paper = "King & Zeng 2001"
+    summary = "cross-entropy weighted by inverse class frequency"
+    formula = "−w_y log p_y,  w_c = N/(C·N_c)"
+    class_counts = "required"
+
+    name: Literal["weighted_ce"] = "weighted_ce"
+
+
+@register_loss
+class FocalConfig(LossConfig):
+    """Focal loss.
+
+    Attributes:
+        focal_gamma: Focusing exponent γ.
+    """
+
+    criterion = "wsi_ncmi.losses.focal:FocalLoss"
+    paper = "Lin et al. 2017, arXiv 1708.02002"
+    summary = "cross-entropy in which easy samples count less"
+    formula = "−(1 − p_y)^γ log p_y"
+    arguments: ClassVar[Mapping[str, str]] = {"focal_gamma": "gamma"}
+
+    name: Literal["focal"] = "focal"
+    focal_gamma: form.NotNegative = 2.0
+
+
+@register_loss
+class LabelSmoothingConfig(LossConfig):
+    """Label smoothing.
+
+    Attributes:
+        label_smoothing: Mass ε spread over all classes.
+    """
+
+    criterion = "wsi_ncmi.losses.label_smoothing:LabelSmoothing"
+    paper = "Szegedy et al. 2016, arXiv 1512.00567"
+    summary = "cross-entropy against labels mixed with the uniform distribution"
+    formula = "−Σ_j ((1 − ε)·1{j = y} + ε/C) log p_j"
+    arguments: ClassVar[Mapping[str, str]] = {"label_smoothing": "smoothing"}
+
+    name: Literal["label_smoothing"] = "label_smoothing"
+    label_smoothing: form.Fraction = 0.1
+
+
+@register_loss
+class Poly1Config(LossConfig):
+    """Poly-1.
+
+    Attributes:
+        poly_epsilon: Weight ε₁ of the first polynomial term.
+    """
+
+    criterion = "wsi_ncmi.losses.poly:Poly1Loss"
+    paper = "Leng et al. 2022, arXiv 2204.12511"
+    summary = "cross-entropy plus a multiple of 1 − p"
+    formula = "−log p_y + ε₁ (1 − p_y)"
+    arguments: ClassVar[Mapping[str, str]] = {"poly_epsilon": "epsilon"}
+
+    name: Literal["poly1"] = "poly1"
     poly_epsilon: float = 1.0
-    square_scale: _Positive = 1.0
-    square_target: _Positive = 1.0
-    contrastive_temperature: _Positive = 0.1
-    contrastive_weight: _NotNegative = 1.0
-    opl_weight: _NotNegative = 1.0
-    opl_gamma: _NotNegative = 0.5
-    cmi_weight: _NotNegative = 0.5
-    gamma_weight: _NotNegative = 0.1
+
+
+@register_loss
+class SquareConfig(LossConfig):
+    """Square loss.
+
+    Attributes:
+        square_scale: Weight k of the true class's term.
+        square_target: Target value M of the true class's logit.
+    """
+
+    criterion = "wsi_ncmi.losses.square:SquareLoss"
+    paper = "Hui & Belkin 2021, arXiv 2006.07322"
+    summary = "squared distance of the scores from the one-hot label"
+    formula = "1/C · (k (f_y − M)² + Σ_{j≠y} f_j²)"
+    arguments: ClassVar[Mapping[str, str]] = {"square_scale": "scale", "square_target": "target"}
+
+    name: Literal["square"] = "square"
+    square_scale: form.Positive = 1.0
+    square_target: form.Positive = 1.0
+
+
+@register_loss
+class SupervisedContrastiveConfig(LossConfig):
+    """Supervised contrastive loss.
+
+    Attributes:
+        contrastive_temperature: τ.
+        contrastive_weight: Weight of the contrastive term beside CE.
+    """
+
+    criterion = "wsi_ncmi.losses.supervised_contrastive:SupervisedContrastive"
+    paper = "Khosla et al. 2020, arXiv 2004.11362"
+    summary = "cross-entropy plus contrast of same-class with other slides"
+    formula = "CE + λ · mean_{p∈P(i)} −log(exp(f_i·f_p/τ) / Σ_{a≠i} exp(f_i·f_a/τ))"
+    arguments: ClassVar[Mapping[str, str]] = {
+        "contrastive_temperature": "temperature",
+        "contrastive_weight": "weight",
+    }
+
+    name: Literal["supcon"] = "supcon"
+    contrastive_temperature: form.Positive = 0.1
+    contrastive_weight: form.NotNegative = 1.0
+
+
+@register_loss
+class OrthogonalProjectionConfig(LossConfig):
+    """Orthogonal projection loss.
+
+    Attributes:
+        opl_weight: Weight λ of the orthogonality term beside CE.
+        opl_gamma: Weight γ of the between-class term.
+    """
+
+    criterion = "wsi_ncmi.losses.orthogonal_projection:OrthogonalProjectionLoss"
+    paper = "Ranasinghe et al. 2021, arXiv 2103.14021"
+    summary = "cross-entropy plus orthogonality of the classes' embeddings"
+    formula = "CE + λ · ((1 − s) + γ |d|),  s, d mean cosines within and between classes"
+    arguments: ClassVar[Mapping[str, str]] = {"opl_weight": "weight", "opl_gamma": "gamma"}
+
+    name: Literal["opl"] = "opl"
+    opl_weight: form.NotNegative = 1.0
+    opl_gamma: form.NotNegative = 0.5
+
+
+@register_loss
+class CMIConstrainedConfig(LossConfig):
+    """CMIC-DL.
+
+    Attributes:
+        cmi_weight: λ, the weight of the concentration.
+        gamma_weight: β, the weight of the separation.
+    """
+
+    criterion = "wsi_ncmi.losses.cmi_constrained:CMIConstrained"
+    paper = "Yang et al. 2023, arXiv 2309.09123"
+    summary = "cross-entropy plus concentration minus separation (CMIC-DL)"
+    formula = "CE + λ · CMI − β · Γ"
+
+    name: Literal["cmic"] = "cmic"
+    cmi_weight: form.NotNegative = 0.5
+    gamma_weight: form.NotNegative = 0.1
+
+
+_WRITTEN_BY_0_1 = """
+name preset symbols temperature symbol_map code_words code_scale means_update means_momentum bank_size ratio
+power separation direction tau centring normalise decision_means balance prior_shift decision_balance ridge
+focal_gamma label_smoothing poly_epsilon square_scale square_target contrastive_temperature
+contrastive_weight opl_weight opl_gamma cmi_weight gamma_weight
+"""
+AnyLoss = Annotated[LossConfig, Named("loss", lambda: _LOSSES, "ncmi", frozenset(_WRITTEN_BY_0_1.split()))]
+"""Type of a field that holds a loss: its name, its settings with the name among them, or a config."""
+
+
+def list_losses() -> tuple[type[LossConfig], ...]:
+    """The config classes of all losses: NCMI first, then its rivals."""
+    return tuple(_LOSSES.values())
 
 
 def loss_config(name: str = "ncmi", **settings: Any) -> LossConfig:
-    """The config of the loss of that name; a setting that isn't given takes its default."""
-    return LossConfig(name=name, **settings)
+    """The config of the loss of that name; a setting that isn't given takes its default.
+
+    Raises:
+        InputError: There is no such loss or setting, or a value is out of its range.
+    """
+    return config_from(AnyLoss, {"name": name, **settings}, "the loss")
+
+
+def build_loss(
+    config: LossConfig | str,
+    num_classes: int,
+    in_features: int | None = None,
+    class_counts: Sequence[int] | None = None,
+    **settings: Any,
+) -> Criterion:
+    """Makes the criterion of a loss.
+
+    Args:
+        config: Its config, or its name.
+        num_classes: Number of classes C.
+        in_features: Width of the embedding, or None when the inputs are logits.
+        class_counts: Training samples of each class (C,); only some losses need them.
+        **settings: Settings that differ from those of ``config``, or from the defaults.
+
+    Returns:
+        The criterion, on the CPU, in float32.
+
+    Raises:
+        InputError: The name or a setting is wrong, or the loss needs class counts and none are given.
+
+    Example:
+        >>> build_loss("focal", num_classes=3, focal_gamma=1.5).gamma
+        1.5
+    """
+    if isinstance(config, str):
+        config = loss_config(config, **settings)
+    elif settings:
+        config = loss_config(**{**asdict(config), **settings})
+    values = asdict(config)
+    arguments = {config.arguments.get(key, key): value for key, value in values.items() if key != "name"}
+    if config.class_counts == "required" and class_counts is None:
+        raise InputError(f"The loss '{config.name}' needs the number of training samples of each class.")
+    if config.class_counts != "unused":
+        arguments["class_counts"] = class_counts
+    module, _, name = config.criterion.partition(":")
+    make = cast("Callable[..., Criterion]", getattr(importlib.import_module(module), name))
+    return make(num_classes, in_features, **arguments)

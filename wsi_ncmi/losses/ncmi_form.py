@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from dataclasses import asdict, replace
+from typing import Annotated, Any, Literal
 
+from pydantic import Field
+
+from wsi_ncmi.core.config import config_from, configclass
 from wsi_ncmi.core.errors import InputError
 
-__all__ = ["PRESETS", "NCMIForm", "resolve_form"]
+__all__ = ["PRESETS", "Centroids", "NCMIForm", "resolve_form"]
+
+Preset = Literal["default", "log", "log_reverse", "ratio", "paper"]
+SymbolMap = Literal["sigmax", "softmax"]
+Centroids = Literal["orthogonal", "simplex", "identity", "learned", "means"]
+MeansUpdate = Literal["epoch", "running", "bank"]
+Ratio = Literal["sample", "batch", "log"]
+Separation = Literal["centroid", "pairwise"]
+Direction = Literal["sample_to_code", "code_to_sample"]
+Normalisation = Literal["none", "l2"]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Power = Annotated[float, Field(ge=-1, le=1)]
+Symbols = Annotated[int, Field(ge=2)]
+Count = Annotated[int, Field(ge=1)]
 
 
-@dataclass(frozen=True, kw_only=True)
+@configclass
 class NCMIForm:
     """Every choice that makes up a form of the loss.
 
@@ -48,28 +67,28 @@ class NCMIForm:
             under the prior of the data it is fitted to, 1 under a uniform one.
     """
 
-    symbols: int | None = 8
-    temperature: float = 0.5
-    symbol_map: Literal["sigmax", "softmax"] = "sigmax"
-    code_words: Literal["orthogonal", "simplex", "identity", "learned", "means"] = "orthogonal"
-    code_scale: float = 10.0
-    means_update: Literal["epoch", "running", "bank"] = "epoch"
-    means_momentum: float = 0.9
-    bank_size: int = 256
-    ratio: Literal["sample", "batch", "log"] = "sample"
-    power: float | None = None
-    separation: Literal["centroid", "pairwise"] = "centroid"
+    symbols: Symbols | None = 8
+    temperature: Positive = 0.5
+    symbol_map: SymbolMap = "sigmax"
+    code_words: Centroids = "orthogonal"
+    code_scale: Positive = 10.0
+    means_update: MeansUpdate = "epoch"
+    means_momentum: Fraction = 0.9
+    bank_size: Count = 256
+    ratio: Ratio = "sample"
+    power: Power | None = None
+    separation: Separation = "centroid"
     own_term_in_mean: bool = False
-    direction: Literal["sample_to_code", "code_to_sample"] = "sample_to_code"
-    tau: float | None = 1.0
+    direction: Direction = "sample_to_code"
+    tau: Positive | None = 1.0
     centring: bool = False
-    centring_momentum: float = 0.99
+    centring_momentum: Share = 0.99
     centring_start: Literal["cumulative", "batch"] = "cumulative"
-    normalise: Literal["none", "l2"] = "none"
+    normalise: Normalisation = "none"
     decision_means: bool = False
-    balance: float = 0.0
-    prior_shift: float = 0.0
-    decision_balance: float = 0.0
+    balance: Share = 0.0
+    prior_shift: NotNegative = 0.0
+    decision_balance: Share = 0.0
 
     @property
     def exponent(self) -> float:
@@ -86,7 +105,7 @@ class NCMIForm:
 
 _LOG = NCMIForm(ratio="log")
 _LOG_REVERSE = NCMIForm(ratio="log", direction="code_to_sample", code_scale=3.0, temperature=1.0)
-PRESETS: Mapping[str, NCMIForm] = {
+PRESETS: Mapping[Preset, NCMIForm] = {
     # Chosen on inner validation (docs/ncmi-protocol.md): a logarithm that saturates a little, since the code
     # words alone make it robust, and a decision that nearly levels the classes.
     "default": replace(_LOG_REVERSE, tau=None, power=0.3, decision_balance=0.75),
@@ -111,24 +130,10 @@ def resolve_form(preset: str, overrides: Mapping[str, Any]) -> NCMIForm:
     """The preset's form with the overrides that are not None.
 
     Raises:
-        InputError: There is no such preset or setting, or a number is out of its range.
+        InputError: There is no such preset or setting, or a value is out of its range.
     """
-    if preset not in PRESETS:
+    form = {str(name): form for name, form in PRESETS.items()}.get(preset)
+    if form is None:
         raise InputError(f"There is no NCMI preset '{preset}'; choose one of {', '.join(PRESETS)}.")
-    known = {item.name for item in fields(NCMIForm)}
-    for name in overrides:
-        if name not in known:
-            raise InputError(f"NCMI has no setting '{name}'; choose among {', '.join(sorted(known))}.")
-    form = replace(PRESETS[preset], **{k: v for k, v in overrides.items() if v is not None})
-    tau = 1.0 if form.tau is None else form.tau
-    if min(form.temperature, tau, form.code_scale) <= 0 or not 0 <= form.centring_momentum <= 1:
-        raise InputError(
-            "NCMI's temperature, tau and code_scale must be above 0 and centring_momentum within [0, 1], got "
-            f"{form.temperature}, {form.tau}, {form.code_scale}, {form.centring_momentum}."
-        )
-    if not -1 <= form.exponent <= 1 or not 0 <= form.means_momentum < 1 or form.bank_size < 1:
-        raise InputError(
-            "NCMI's power must be within [-1, 1], means_momentum within [0, 1) and bank_size at least 1, got "
-            f"{form.exponent}, {form.means_momentum}, {form.bank_size}."
-        )
-    return form
+    given = {name: value for name, value in overrides.items() if value is not None}
+    return config_from(NCMIForm, {**asdict(form), **given}, f"NCMI, preset {preset}")

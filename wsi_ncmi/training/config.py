@@ -6,11 +6,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from wsi_ncmi.cohorts import SplitConfig
 from wsi_ncmi.core.config import configclass
-from wsi_ncmi.losses import LossConfig, loss_config
+from wsi_ncmi.losses import AnyLoss, loss_config
 from wsi_ncmi.mil import ModelConfig, model_config
 
 __all__ = ["PACE_FIELDS", "EvaluationConfig", "TrainConfig", "TrainingConfig"]
@@ -100,13 +100,6 @@ class EvaluationConfig:
     figures: tuple[Literal["png", "svg"], ...] = ("png", "svg")
 
 
-def _named(value: Any) -> Any:
-    # ``losses: [ce, ncmi]`` is what people write; ``{name: ncmi, temperature: 1}`` where a setting differs.
-    if isinstance(value, list | tuple):
-        return [{"name": item} if isinstance(item, str) else item for item in value]
-    return value
-
-
 @configclass
 class TrainConfig:
     """What to train on, and how.
@@ -141,7 +134,7 @@ class TrainConfig:
     official_split: bool = False
     split: SplitConfig = Field(default_factory=SplitConfig)
     model: ModelConfig = Field(default_factory=model_config)
-    losses: Annotated[tuple[LossConfig, ...], BeforeValidator(_named), Field(min_length=1)] = (loss_config(),)
+    losses: Annotated[tuple[AnyLoss, ...], Field(min_length=1)] = (loss_config(),)
     seeds: Annotated[int, Field(ge=1, le=1000)] = 1
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)

@@ -1,4 +1,4 @@
-"""What makes a training run the run it is, and in what two such identities differ."""
+"""Identity of a training run, and the first difference between two of them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from wsi_ncmi.cohorts import BagSource, Cohort, Fold
-from wsi_ncmi.losses import LossConfig
-from wsi_ncmi.mil import ModelConfig
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.losses import LossConfig, loss_config
+from wsi_ncmi.mil import ModelConfig, model_config
 from wsi_ncmi.training.config import TrainingConfig
 
-__all__ = ["first_difference", "identity_hash", "run_identity"]
+__all__ = ["as_written_now", "first_difference", "identity_hash", "run_identity"]
 
 
 def run_identity(
@@ -68,6 +69,28 @@ def _flatten(value: Any, path: str) -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
+def as_written_now(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with its model and losses as this version writes them.
+
+    Version 0.1 wrote the settings of every loss and every model, whichever was chosen; and what was written
+    before a setting came to be has its default.
+
+    Args:
+        record: Mapping in which ``model``, ``loss`` and the items of ``losses`` are names with settings. One
+            that this version can't read stays as it is.
+    """
+    now = dict(record)
+    for key, read in (("model", model_config), ("loss", loss_config), ("losses", loss_config)):
+        try:
+            if isinstance(now.get(key), Mapping):
+                now[key] = asdict(read(**now[key]))
+            elif isinstance(now.get(key), list):
+                now[key] = [asdict(read(**item)) for item in now[key]]
+        except (InputError, TypeError):
+            continue
+    return now
+
+
 def first_difference(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     """Names the first key in which two identities differ, with both values.
 
@@ -78,7 +101,7 @@ def first_difference(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> str
     Returns:
         For example ``training.epochs is 20 there and 40 now``; empty when the identities are equal.
     """
-    old, new = dict(_flatten(there, "")), dict(_flatten(wanted, ""))
+    old, new = dict(_flatten(as_written_now(there), "")), dict(_flatten(wanted, ""))
     for key in [*new, *(key for key in old if key not in new)]:
         left, right = old.get(key, "absent"), new.get(key, "absent")
         # JSON has one list type: a tuple here equals the list it was read back as.

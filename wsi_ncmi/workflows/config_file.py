@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from wsi_ncmi.core.config import config_from, explain
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.provenance import relative_paths
 from wsi_ncmi.workflows.config import JobConfig, recorded
 
 __all__ = [
-    "build_options", "config_yaml", "explain", "find_config", "load_config", "load_options",
+    "build_options", "config_yaml", "find_config", "load_config", "load_options",
     "shipped_configs",
 ]  # fmt: skip
 
@@ -111,15 +110,12 @@ def load_options(
     try:
         return TypeAdapter(cls).validate_python(content)
     except ValidationError as error:
-        raise InputError(explain(error, cls, where)) from error
+        raise InputError(explain(error, cls, content, lambda _: where)) from error
 
 
 def build_options(cls: type[Any], values: Mapping[str, Any], where: str) -> Any:
     """Builds one room's options; a wrong key or value is an ``InputError`` in one sentence."""
-    try:
-        return cls(**values)
-    except ValidationError as error:
-        raise InputError(explain(error, cls, where)) from error
+    return config_from(cls, values, where)
 
 
 def config_yaml(config: JobConfig, *, absolute_paths: bool = True) -> str:
@@ -133,21 +129,6 @@ def config_yaml(config: JobConfig, *, absolute_paths: bool = True) -> str:
     if not absolute_paths:
         content = relative_paths(content)
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-
-
-def explain(error: ValidationError, cls: type[Any], where: str) -> str:
-    """Says in one sentence what the first fault is: key, value, and the nearest valid key."""
-    faults = error.errors()
-    fault = faults[0]
-    key = ".".join(str(part) for part in fault["loc"])
-    more = f" ({len(faults) - 1} more faults)" if len(faults) > 1 else ""
-    if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        valid = _keys_at(cls, fault["loc"][:-1])
-        near = difflib.get_close_matches(str(fault["loc"][-1]), valid, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"valid are {', '.join(valid)}."
-        return f"Unknown key {key!r} in {where}: {hint}{more}"
-    message = fault["msg"][0].lower() + fault["msg"][1:]
-    return f"The value of {key!r} in {where} is wrong: {message}, got {fault['input']!r}.{more}"
 
 
 def _parse(path: Path) -> dict[str, Any]:
@@ -201,27 +182,3 @@ def _apply(content: dict[str, Any], override: str) -> None:
             node[index] = value
         else:
             node = node[index]
-
-
-def _keys_at(cls: type[Any], location: Sequence[int | str]) -> list[str]:
-    current: Any = cls
-    for part in location:
-        if isinstance(part, int):
-            continue
-        field = {f.name: f for f in dataclasses.fields(current)}.get(part)
-        if field is None:
-            break
-        current = _options_class(_type_hints(current)[part]) or current
-    return [f.name for f in dataclasses.fields(current)]
-
-
-def _type_hints(cls: type[Any]) -> dict[str, Any]:
-    from typing import get_type_hints
-
-    return get_type_hints(cls, include_extras=False)
-
-
-def _options_class(hint: Any) -> type[Any] | None:
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return hint
-    return next((found for arg in get_args(hint) if (found := _options_class(arg))), None)

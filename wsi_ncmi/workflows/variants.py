@@ -7,12 +7,10 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
+from wsi_ncmi.core.config import config_from
 from wsi_ncmi.core.errors import InputError, WsiNcmiError
 from wsi_ncmi.core.files import path_safe
 from wsi_ncmi.workflows.config import JobConfig, config_adapter
-from wsi_ncmi.workflows.config_file import explain
 from wsi_ncmi.workflows.result import JobResult
 
 __all__ = ["run_variants", "variant_of"]
@@ -71,10 +69,7 @@ def variant_of(config: JobConfig, name: str) -> JobConfig:
     content: dict[str, Any] = config_adapter().dump_python(config, mode="json", exclude={"variants"})
     content["name"] = f"{config.name}: {name}"
     _merge(content, config.variants[name])
-    try:
-        return config_adapter().validate_python(content)
-    except ValidationError as error:
-        raise InputError(explain(error, JobConfig, f"the variant {name!r}")) from error
+    return config_from(JobConfig, content, f"the variant {name!r}")
 
 
 def _merge(content: dict[str, Any], values: dict[str, Any]) -> None:

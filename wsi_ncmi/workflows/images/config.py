@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from wsi_ncmi.core.config import configclass
 from wsi_ncmi.core.files import path_safe
-from wsi_ncmi.losses import PRESETS, LossConfig, loss_config
+from wsi_ncmi.losses import PRESETS, AnyLoss, LossConfig, loss_config
 from wsi_ncmi.vision import ImageDataConfig, NetworkConfig, RecipeConfig
 
 __all__ = ["ImageJobConfig"]
@@ -71,7 +71,7 @@ class ImageJobConfig:
     data: ImageDataConfig = Field(default_factory=ImageDataConfig)
     network: NetworkConfig = Field(default_factory=NetworkConfig)
     losses: Annotated[
-        dict[str, LossConfig], BeforeValidator(_named), AfterValidator(_folders), Field(min_length=1)
+        dict[str, AnyLoss], BeforeValidator(_named), AfterValidator(_folders), Field(min_length=1)
     ] = Field(default_factory=lambda: {"ce": loss_config(name="ce"), "ncmi": loss_config()})
     seeds: Annotated[int, Field(ge=1, le=1000)] = 1
     first_seed: Annotated[int, Field(ge=0)] = 0

@@ -14,7 +14,7 @@ from typing import Any
 from wsi_ncmi.core.errors import InputError, TrainingError
 from wsi_ncmi.core.files import ensure_folder
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter, TaskProgress
-from wsi_ncmi.losses import LossConfig, list_losses
+from wsi_ncmi.losses import LossConfig
 from wsi_ncmi.workflows.config_file import load_options
 from wsi_ncmi.workflows.images.config import ImageJobConfig
 from wsi_ncmi.workflows.images.summary import write_results
@@ -86,12 +86,6 @@ def run_images(
     """
     from wsi_ncmi.vision import process_group
 
-    known = [info.name for info in list_losses()]
-    for name, loss in config.losses.items():
-        if loss.name not in known:
-            raise InputError(
-                f"There is no loss named {loss.name!r} (losses.{name}); it has {', '.join(known)}."
-            )
     runs = [
         _Run(name, loss, seed, config.out / name / f"seed_{seed}")
         for seed in range(config.first_seed, config.first_seed + config.seeds)

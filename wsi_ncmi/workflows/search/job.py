@@ -13,6 +13,7 @@ from typing import Any
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import atomic_path, ensure_folder, write_json
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
+from wsi_ncmi.training.identity import as_written_now
 from wsi_ncmi.workflows.config import JobConfig, config_adapter
 from wsi_ncmi.workflows.config_file import load_config
 from wsi_ncmi.workflows.result import JobResult
@@ -122,7 +123,7 @@ def _same_search(request: SearchRequest, config: JobConfig) -> None:
         )
     )
     if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = as_written_now(json.loads(path.read_text(encoding="utf-8")))
         for key, value in wanted.items():
             if found.get(key) != value:
                 raise InputError(f"{request.out} holds a search with another {key!r}; choose another --out.")
