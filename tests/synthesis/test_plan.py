@@ -7,15 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from wsi_ncmi.synthesis import CENTRES, CLASSES, SynthesisConfig, label_of_lesion_area, plan_cohort
-from wsi_ncmi.synthesis.classes import DRAWN_DIAMETERS_MM, LESION_SCALE, circle_area_mm2
-from wsi_ncmi.synthesis.plan import class_counts
+from wsi_ncmi.synthesis import CENTRES, LESION_CLASSES, SynthesisConfig, label_of_lesion_area, plan_cohort
+from wsi_ncmi.synthesis.plan import DRAWN_DIAMETERS_MM, LESION_SCALE, circle_area_mm2, class_counts
 
 
 @given(st.integers(10, 60), st.integers(2, 7), st.integers(0, 2**32))
 def test_from_ten_patients_on_at_least_three_have_each_class(patients: int, slides: int, seed: int) -> None:
     plans = plan_cohort(SynthesisConfig(patients=patients, slides_per_patient=slides, seed=seed))
-    for label in CLASSES:
+    for label in LESION_CLASSES:
         assert len({plan.patient for plan in plans if plan.label == label}) >= 3
 
 
@@ -69,6 +68,6 @@ def test_class_thresholds_are_the_real_ones_scaled() -> None:
     for label, real_mm in (("itc", 0.2), ("micro", 2.0)):
         edge = circle_area_mm2(real_mm / LESION_SCALE)
         assert label_of_lesion_area(edge) == label
-        assert label_of_lesion_area(edge * 1.001) == CLASSES[CLASSES.index(label) + 1]
+        assert label_of_lesion_area(edge * 1.001) == LESION_CLASSES[LESION_CLASSES.index(label) + 1]
     for label, (low, high) in DRAWN_DIAMETERS_MM.items():
         assert {label_of_lesion_area(circle_area_mm2(d)) for d in (low, high)} == {label}

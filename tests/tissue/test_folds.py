@@ -12,7 +12,7 @@ from shapely.geometry import box as rectangle
 
 from wsi_ncmi.core.errors import SlideReadError
 from wsi_ncmi.slides import Mpp, open_slide
-from wsi_ncmi.synthesis.outlines import draw_polygons
+from wsi_ncmi.synthesis.fields import draw_polygons
 from wsi_ncmi.tissue import ARTIFACT_KINDS, ArtifactConfig, Examination, TissueConfig, examine_slide
 from wsi_ncmi.tissue.closer import CloserLook
 

@@ -26,8 +26,8 @@ from wsi_ncmi.core.errors import InputError
 
 __all__ = [
     "Named",
-    "configclass",
     "config_from",
+    "configclass",
     "explain",
     "field_help",
     "nearest",

@@ -1,12 +1,12 @@
 from .centres import CENTRES as CENTRES
 from .centres import Centre as Centre
-from .classes import CLASSES as CLASSES
-from .classes import LESION_SCALE as LESION_SCALE
-from .classes import label_of_lesion_area as label_of_lesion_area
 from .cohort import CohortPaths as CohortPaths
 from .cohort import make_cohort as make_cohort
 from .config import SynthesisConfig as SynthesisConfig
+from .plan import LESION_CLASSES as LESION_CLASSES
+from .plan import LESION_SCALE as LESION_SCALE
 from .plan import SlidePlan as SlidePlan
+from .plan import label_of_lesion_area as label_of_lesion_area
 from .plan import plan_cohort as plan_cohort
 from .pyramid import write_pyramid as write_pyramid
 from .slide import make_slide as make_slide

@@ -1,4 +1,4 @@
-"""Draws where everything lies on one slide: tissue, its compartments, lesion.
+"""Where everything lies on one slide: its frame, tissue, fat, compartments and lesion.
 
 No pixel of the slide is made here. All maps are on a coarse grid of cells of about 4 µm; outlines are
 polygons in level-0 pixels, and what is rendered is the raster of these very polygons, so the ground truth
@@ -14,14 +14,121 @@ from numpy.typing import NDArray
 from shapely import Polygon
 
 from wsi_ncmi.synthesis.compartments import Compartments, draw_compartments
-from wsi_ncmi.synthesis.fat import Vacuole, distance_to_fat, draw_fat
-from wsi_ncmi.synthesis.frame import Frame
-from wsi_ncmi.synthesis.noise import coarse_noise
-from wsi_ncmi.synthesis.outlines import level_polygons, threshold_for_area
+from wsi_ncmi.synthesis.fields import coarse_noise, level_polygons, threshold_for_area
 
-__all__ = ["Anatomy", "draw_anatomy"]
+__all__ = ["Anatomy", "Frame", "Vacuole", "distance_to_fat", "draw_anatomy", "draw_fat", "frame_for_tissue"]
+
+_CELL_UM = 4.0
+_MARGIN_MM = 0.11
+_GAP_MM = 0.10
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Size and scale of a slide.
+
+    Attributes:
+        width_px: Level-0 width.
+        height_px: Level-0 height.
+        mpp: Microns per level-0 pixel.
+        pieces: Ellipses (centre x, centre y, semi-axis x, semi-axis y) in mm around which tissue grows.
+    """
+
+    width_px: int
+    height_px: int
+    mpp: float
+    pieces: tuple[tuple[float, float, float, float], ...]
+
+    @property
+    def cell_px(self) -> int:
+        """Edge of a coarse cell in level-0 px."""
+        return max(1, round(_CELL_UM / self.mpp))
+
+    @property
+    def cell_um(self) -> float:
+        """Edge of a coarse cell in µm."""
+        return self.cell_px * self.mpp
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the coarse grid, which covers the whole slide."""
+        return -(-self.height_px // self.cell_px), -(-self.width_px // self.cell_px)
+
+
+def frame_for_tissue(rng: np.random.Generator, mpp: float, tissue_mm2: float) -> Frame:
+    """Chooses one or two pieces of tissue with this total area and the smallest slide around them."""
+    shares = (1.0,) if rng.uniform() < 0.65 else (0.6, 0.4)
+    aspect = float(rng.uniform(1.15, 1.5)) if len(shares) == 1 else float(rng.uniform(1.15, 1.4))
+    sizes = []
+    for share in shares:
+        short = np.sqrt(tissue_mm2 * share / np.pi / aspect)
+        # Two pieces stand upright side by side, one lies.
+        sizes.append((short * aspect, short) if len(shares) == 1 else (short, short * aspect))
+    margin = _MARGIN_MM
+    height_mm = 2 * max(b for _, b in sizes) + 2 * margin
+    pieces, x = [], margin
+    for a, b in sizes:
+        slack = height_mm / 2 - margin - b
+        pieces.append((float(x + a), float(height_mm / 2 + rng.uniform(-slack, slack)), float(a), float(b)))
+        x += 2 * a + _GAP_MM
+    width_mm = x - _GAP_MM + margin
+    return Frame(round(width_mm * 1000 / mpp), round(height_mm * 1000 / mpp), mpp, tuple(pieces))
+
 
 FloatMap = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Vacuole:
+    """One fat cell: a round hole in the tissue (level-0 px)."""
+
+    x: float
+    y: float
+    radius: float
+
+
+def draw_fat(
+    rng: np.random.Generator, frame: Frame, depth_um: FloatMap, lesion: NDArray[np.bool_]
+) -> tuple[Vacuole, ...]:
+    """Fat cells in one or two clusters, together at most about 2.5 % of the tissue."""
+    free = (depth_um > 30.0) & (depth_um < 260.0) & ~lesion
+    candidates = np.argwhere(free)
+    if len(candidates) < 200:
+        return ()
+    budget = 0.025 * float((depth_um > 0).sum()) * frame.cell_um**2 * rng.uniform(0.2, 1.0)
+    seeds = candidates[rng.integers(len(candidates), size=int(rng.integers(1, 3)))]
+    placed: list[tuple[float, float, float]] = []
+    for _ in range(400):
+        seed = seeds[rng.integers(len(seeds))] * frame.cell_um
+        y, x = seed + rng.normal(0, 90.0, 2)
+        radius = float(rng.uniform(13.0, 30.0))
+        row, column = int(y / frame.cell_um), int(x / frame.cell_um)
+        if not (0 <= row < frame.shape[0] and 0 <= column < frame.shape[1]):
+            continue
+        if lesion[row, column] or depth_um[row, column] < radius + 12.0:
+            continue
+        if all(np.hypot(y - v, x - u) > radius + r + 3.0 for u, v, r in placed):
+            placed.append((float(x), float(y), radius))
+            budget -= np.pi * radius**2
+            if budget < 0:
+                break
+    return tuple(Vacuole(x / frame.mpp, y / frame.mpp, r / frame.mpp) for x, y, r in placed)
+
+
+def distance_to_fat(frame: Frame, vacuoles: tuple[Vacuole, ...]) -> FloatMap:
+    """Distance from the edge of the nearest fat cell in µm (negative inside); 99 far away."""
+    distance = np.full(frame.shape, 99.0, dtype=np.float32)
+    for fat in vacuoles:
+        reach = fat.radius + 12.0 / frame.mpp
+        rows = slice(max(int((fat.y - reach) / frame.cell_px), 0), int((fat.y + reach) / frame.cell_px) + 2)
+        columns = slice(
+            max(int((fat.x - reach) / frame.cell_px), 0), int((fat.x + reach) / frame.cell_px) + 2
+        )
+        part = distance[rows, columns]
+        y = (np.arange(part.shape[0])[:, None] + rows.start + 0.5) * frame.cell_px - fat.y
+        x = (np.arange(part.shape[1])[None, :] + columns.start + 0.5) * frame.cell_px - fat.x
+        np.minimum(part, (np.hypot(x, y) - fat.radius) * frame.mpp, out=part)
+    return distance
 
 
 @dataclass(frozen=True)

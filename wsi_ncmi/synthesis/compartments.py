@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.synthesis.noise import coarse_noise
+from wsi_ncmi.synthesis.fields import coarse_noise
 
 __all__ = ["PITCH_UM", "Compartments", "draw_compartments"]
 

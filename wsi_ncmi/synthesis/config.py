@@ -1,4 +1,4 @@
-"""What a user can choose about a synthetic cohort."""
+"""Options of a synthetic cohort."""
 
 from __future__ import annotations
 

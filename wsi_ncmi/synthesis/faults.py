@@ -1,4 +1,4 @@
-"""The faulty slides of ``synth --faults``: what goes wrong in real folders, one of each kind.
+"""Faulty slides for ``synth --faults``: what goes wrong in real folders, one of each kind.
 
 Files below ``slides/`` and what a job should say of them:
 

@@ -10,9 +10,8 @@ from PIL import Image, ImageChops, ImageDraw
 
 from wsi_ncmi.synthesis.anatomy import Anatomy
 from wsi_ncmi.synthesis.compartments import PITCH_UM, Compartments
-from wsi_ncmi.synthesis.outlines import draw_polygons
-from wsi_ncmi.synthesis.palette import BLOCK_PX, Palette
-from wsi_ncmi.synthesis.textures import PERIOD_PX
+from wsi_ncmi.synthesis.fields import draw_polygons
+from wsi_ncmi.synthesis.textures import BLOCK_PX, PERIOD_PX, Palette
 
 __all__ = ["Planes", "compose_planes"]
 

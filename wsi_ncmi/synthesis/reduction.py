@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Level", "encode_tile", "tile_jobs"]
+__all__ = ["ReducedLevel", "encode_tile", "tile_jobs"]
 
 
 def tile_jobs(width: int, height: int, tile_px: int) -> Iterator[tuple[int, int]]:
@@ -68,7 +68,7 @@ class Level:
     cell: int = 0
 
     @staticmethod
-    def blank(width: int, height: int, factor: int, background: tuple[int, int, int]) -> Level:
+    def blank(width: int, height: int, factor: int, background: tuple[int, int, int]) -> ReducedLevel:
         """A level filled with background; level 0 (factor 1) holds no pixels."""
         shape = (0, 0, 3) if factor == 1 else (height, width, 3)
         return Level(
@@ -110,7 +110,7 @@ class Level:
         full[: part.shape[0], : part.shape[1]] = part
         return full
 
-    def reduced(self, factor: int, background: tuple[int, int, int]) -> Level:
+    def reduced(self, factor: int, background: tuple[int, int, int]) -> ReducedLevel:
         """The next level, ``factor`` times smaller (its size is rounded down, as scanners do)."""
         width, height = self.width // factor, self.height // factor
         pixels = _box_mean(self.pixels[: height * factor, : width * factor], factor)

@@ -13,7 +13,7 @@ from wsi_ncmi.cohorts import BagSource
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.mil import BagBatch
 
-__all__ = ["BagCache", "EVALUATION_ROWS"]
+__all__ = ["EVALUATION_ROWS", "BagCache"]
 
 EVALUATION_ROWS = 16_384
 """Tiles that are embedded at a time outside training: enough to be efficient, little memory."""

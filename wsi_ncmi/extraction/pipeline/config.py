@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["PipelineConfig", "Load"]
+__all__ = ["Load", "PipelineConfig"]
 
 
 @dataclass(frozen=True)
