@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import atomic_path
-from wsi_ncmi.synthesis.reduction import Level, encode_tile, tile_jobs
+from wsi_ncmi.synthesis.reduction import ReducedLevel, encode_tile, tile_jobs
 
 __all__ = [
     "TileCallback",
@@ -167,7 +167,7 @@ def write_pyramid(
         _write(
             temporary,
             callback,
-            Level.blank(width, height, 1, form.background),
+            ReducedLevel.blank(width, height, 1, form.background),
             factors,
             form,
             layout,
@@ -179,7 +179,7 @@ def write_pyramid(
 def _write(
     path: Path,
     callback: TileCallback,
-    base: Level,
+    base: ReducedLevel,
     factors: tuple[int, ...],
     form: _Format,
     layout: str,
@@ -196,7 +196,9 @@ def _write(
         # tifffile remarks that it can't see inside tiles that come ready encoded.
         warnings.simplefilter("ignore", UserWarning)
         below = (
-            Level.blank(base.width // factors[0], base.height // factors[0], factors[0], form.background)
+            ReducedLevel.blank(
+                base.width // factors[0], base.height // factors[0], factors[0], form.background
+            )
             if factors
             else None
         )
@@ -235,7 +237,9 @@ def _write(
             )
 
 
-def _first_level(callback: TileCallback, base: Level, below: Level | None, form: _Format) -> Iterator[bytes]:
+def _first_level(
+    callback: TileCallback, base: ReducedLevel, below: ReducedLevel | None, form: _Format
+) -> Iterator[bytes]:
     blank: bytes | None = None
     for x, y in tile_jobs(base.width, base.height, form.tile_px):
         tile = callback(x, y)
@@ -255,7 +259,7 @@ def _first_level(callback: TileCallback, base: Level, below: Level | None, form:
         yield blank
 
 
-def _lower_level(level: Level, form: _Format) -> Iterator[bytes]:
+def _lower_level(level: ReducedLevel, form: _Format) -> Iterator[bytes]:
     for x, y in tile_jobs(level.width, level.height, form.tile_px):
         if form.absent and not level.is_present(x, y, form.tile_px):
             yield b""
@@ -291,7 +295,7 @@ def _source(
         )
     height, width = pixels.shape[:2]
     edge = tile_px or default_tile_px(layout)
-    whole = Level(width, height, 1, pixels, np.ones((1, 1), dtype=bool))
+    whole = ReducedLevel(width, height, 1, pixels, np.ones((1, 1), dtype=bool))
     colour = np.array(background, dtype=np.uint8)
 
     def callback(x: int, y: int) -> NDArray[np.uint8] | None:

@@ -48,7 +48,7 @@ def _box_mean(pixels: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
 
 
 @dataclass
-class Level:
+class ReducedLevel:
     """Pixels of one level, and which of its regions have anything but absent tiles.
 
     Attributes:
@@ -71,7 +71,7 @@ class Level:
     def blank(width: int, height: int, factor: int, background: tuple[int, int, int]) -> ReducedLevel:
         """A level filled with background; level 0 (factor 1) holds no pixels."""
         shape = (0, 0, 3) if factor == 1 else (height, width, 3)
-        return Level(
+        return ReducedLevel(
             width, height, factor, np.full(shape, background, dtype=np.uint8), np.zeros((0, 0), dtype=bool)
         )
 
@@ -114,7 +114,7 @@ class Level:
         """The next level, ``factor`` times smaller (its size is rounded down, as scanners do)."""
         width, height = self.width // factor, self.height // factor
         pixels = _box_mean(self.pixels[: height * factor, : width * factor], factor)
-        return Level(width, height, self.factor * factor, pixels, self.present, self.cell)
+        return ReducedLevel(width, height, self.factor * factor, pixels, self.present, self.cell)
 
     def thumbnail(self, size_px: int) -> NDArray[np.uint8]:
         """A picture of the whole slide, at most ``size_px`` on its longer side."""
