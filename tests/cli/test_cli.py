@@ -63,7 +63,10 @@ def test_version() -> None:
         (("extract", "nowhere", "--out", "x", "--shard", "9/3"), "9/3"),
         (("extract", "nowhere", "--out", "x", "--encoder", "timm:resnet5O"), "resnet50"),
         (("extract", "nowhere", "--out", "x", "--batch-size", "0"), "batch_size"),
-        (("extract", "nowhere", "--out", "x", "--backend", "tensorflow"), "'onnx' or 'openvino'"),
+        (
+            ("extract", "nowhere", "--out", "x", "--backend", "tensorflow"),
+            "(--backend tensorflow) is wrong: it is one of auto, torch",
+        ),
         (("verify", "nowhere"), "nowhere"),
         (("predict", "nowhere", "--model", "nomodel", "--out", "x"), "nomodel"),
         (

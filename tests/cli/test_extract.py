@@ -72,7 +72,7 @@ def test_magnifications_are_resolutions(asked: list[ExtractConfig]) -> None:
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--mpp", "0.5", "--magnification", "20"), "use one of them"),
+        (("--mpp", "0.5", "--magnification", "20"), "both give the target resolution"),
         (("--magnification", "-1"), "got -1"),
         (("--mpp", "0.5", "--mpp", "0.5"), "asked for twice"),
         (("--artifacts", "burn"), "'artifacts.rule'"),

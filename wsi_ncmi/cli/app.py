@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from enum import StrEnum
-from typing import Annotated
+from types import ModuleType
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from wsi_ncmi import __version__
 from wsi_ncmi.cli import (
@@ -39,6 +42,76 @@ from wsi_ncmi.core.logging import FORMAT_VARIABLE
 __all__ = ["app", "main"]
 
 
+_PANELS: dict[str, tuple[ModuleType, ...]] = {
+    "Slides": (inventory, extract, verify, view),
+    "Training": (split, audit, train, compare, grid, search, evaluate),
+    "New slides": (export, predict, heatmap),
+    "Set-up": (doctor, config, encoders, models, losses, demo, synth),
+    "Whole jobs and other tools": (run, convert),
+}
+
+
+class PanelCommand(TyperCommand):
+    """A verb whose help has a heading for each panel of options."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        rows = [
+            (getattr(param, "rich_help_panel", None) or "Options", record)
+            for param in self.get_params(ctx)
+            if (record := param.get_help_record(ctx)) is not None
+        ]
+        _write_panels(formatter, rows)
+
+
+class VerbGroup(TyperGroup):
+    """The verbs; the flags of one are built when it is used, as its config classes take time to import."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._modules = {_name(module): module for panel in _PANELS.values() for module in panel}
+        # Their names and summaries are enough for the list and for the nearest one to a wrong name.
+        self.commands = {name: TyperCommand(name) for name in self._modules}
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        module = self._modules.get(cmd_name)
+        if module is None:
+            return None
+        if hasattr(module, "app"):
+            return typer.main.get_command(module.app)
+        verb = typer.Typer(add_completion=False, rich_markup_mode=None)
+        function = module.FLAGS.command(module.command) if hasattr(module, "FLAGS") else module.command
+        verb.command(module.NAME, cls=PanelCommand, context_settings=CONTEXT)(function)
+        return typer.main.get_command(verb)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        _write_panels(
+            formatter,
+            [
+                (panel, (_name(each), _summary(each)))
+                for panel, modules in _PANELS.items()
+                for each in modules
+            ],
+        )
+
+
+def _name(module: ModuleType) -> str:
+    return getattr(module, "NAME", module.__name__.rpartition(".")[2])
+
+
+def _summary(module: ModuleType) -> str:
+    text = module.app.info.help if hasattr(module, "app") else module.command.__doc__
+    return str(text or "").partition("\n")[0]
+
+
+def _write_panels(formatter: Any, rows: Iterable[tuple[str, tuple[str, str]]]) -> None:
+    panels: dict[str, list[tuple[str, str]]] = {}
+    for panel, row in rows:
+        panels.setdefault(panel, []).append(row)
+    for panel, lines in panels.items():
+        with formatter.section(panel):
+            formatter.write_dl(lines)
+
+
 class LogFormat(StrEnum):
     """How log lines look."""
 
@@ -46,14 +119,16 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
+CONTEXT = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
     name="wsi-ncmi",
+    cls=VerbGroup,
     help="Whole-slide images to slide-level subtypes: exact tiles, cached features, MIL with the NCMI loss.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=CONTEXT,
 )
 
 
@@ -78,16 +153,6 @@ def _root(
     """Whole-slide images to slide-level subtypes: exact tiles, cached embeddings, MIL with the NCMI loss."""
     if log_format is not None:
         os.environ[FORMAT_VARIABLE] = log_format.value  # worker processes inherit it
-
-
-for _module in (
-    demo, run, inventory, extract, verify, convert, split, audit, train, compare, grid, search, losses,
-    evaluate, export, predict, heatmap, view, synth, doctor,
-):  # fmt: skip
-    app.command(_module.NAME)(_module.command)
-app.add_typer(config.app, name="config")
-app.add_typer(models.app, name="models")
-app.add_typer(encoders.app, name="encoders")
 
 
 def main() -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from wsi_ncmi.cli.common import AsJson, Debug, Quiet, Settings, run_verb
+from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
 from wsi_ncmi.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,77 +17,54 @@ if TYPE_CHECKING:
 NAME = "extract"
 
 
+FLAGS = ConfigFlags(
+    "wsi_ncmi.extraction.config.ExtractConfig",
+    {
+        "slides": Flag(argument=True),
+        "out": Flag(required=True),
+        "only": Flag(name="--list"),
+        "inventory": Flag(metavar="CSV"),
+        "mpp_table": Flag(metavar="CSV"),
+        "default_mpp": Flag(),
+        "annotations": Flag(metavar="DIR"),
+        "overwrite": Flag(),
+        "grid.mpp": Flag(
+            panel="Tiles",
+            rest="further_mpp",
+            help="Target µm per pixel ; given again, an additional set of features each.",
+        ),
+        "grid.tile_px": Flag(panel="Tiles"),
+        "grid.overlap_px": Flag(panel="Tiles"),
+        "grid.min_tissue": Flag(panel="Tiles"),
+        "grid.allow_upsample": Flag(panel="Tiles"),
+        "grid.scaled_decoding": Flag(panel="Tiles"),
+        "artifacts.rule": Flag(
+            name="--artifacts", panel="Tiles", help="Tiles with pen, folds, borders or blur."
+        ),
+        "stain.method": Flag(name="--stain", panel="Tiles", help="Stain normalisation."),
+        "stain.reference": Flag(name="--stain-reference", panel="Tiles", metavar="FILE"),
+        "encoder.name": Flag(name="--encoder", panel="Encoder"),
+        "encoder.weights": Flag(panel="Encoder"),
+        "weights_dir": Flag(panel="Encoder", metavar="DIR"),
+        "encoder.backend": Flag(panel="Encoder"),
+        "encoder.precision": Flag(panel="Encoder"),
+        "encoder.batch_size": Flag(panel="Encoder"),
+        "encoder.device": Flag(panel="Machine"),
+        "extraction.workers": Flag(panel="Machine"),
+        "extraction.timeout_per_slide": Flag(panel="Machine", metavar="S"),
+        "shard": Flag(panel="Cluster", metavar="I/N"),
+        "extraction.engine": Flag(panel="Cluster"),
+        "extraction.ray_address": Flag(panel="Cluster", metavar="HOST:PORT"),
+    },
+)
+
+
 def command(
-    slides: Annotated[Path, typer.Argument(help="Folder of slides, or one slide.")],
-    out: Annotated[Path, typer.Option("--out", help="Output folder.")],
-    encoder: Annotated[
-        str,
-        typer.Option(
-            "--encoder",
-            help="descriptor, a preset (encoders list), torchvision:, timm:, torchscript:, onnx:, file:NAME.",
-        ),
-    ] = "descriptor",
-    weights: Annotated[Path | None, typer.Option(help="Weights file, or a folder that holds it.")] = None,
-    mpp: Annotated[
-        list[float] | None,
-        typer.Option(help="Target µm per pixel (0.5); given again, a further set of features each."),
-    ] = None,
+    given: Given,
     magnification: Annotated[
-        list[float] | None, typer.Option(help="Another way to give --mpp: 10 / magnification.")
+        list[float] | None,
+        typer.Option(help="Another way to give --mpp: 10 / magnification.", rich_help_panel="Tiles"),
     ] = None,
-    tile_px: Annotated[int | None, typer.Option(help="Tile edge in pixels (256).")] = None,
-    overlap_px: Annotated[int | None, typer.Option(help="Overlap of neighbours in pixels (0).")] = None,
-    min_tissue: Annotated[float | None, typer.Option(help="Least tissue share of a tile (0.25).")] = None,
-    artifacts: Annotated[
-        str | None, typer.Option(help="keep or drop tiles with pen, folds, borders or blur (keep).")
-    ] = None,
-    annotations: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", help="QuPath GeoJSON or ASAP XML, a file a slide, that change the tissue."
-        ),
-    ] = None,
-    stain: Annotated[
-        str | None, typer.Option(help="Stain normalisation: none, macenko or reinhard (none).")
-    ] = None,
-    stain_reference: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Image whose colours are the target of --stain.")
-    ] = None,
-    only: Annotated[Path | None, typer.Option("--list", help="CSV with slide_id: only these slides.")] = None,
-    inventory: Annotated[
-        Path | None,
-        typer.Option(metavar="CSV", help="Table of wsi-ncmi inventory: no slide is looked at anew."),
-    ] = None,
-    mpp_table: Annotated[Path | None, typer.Option(help="CSV with slide_id,mpp.")] = None,
-    default_mpp: Annotated[
-        float | None, typer.Option(help="µm per pixel where nothing else gives it.")
-    ] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes (as the machine allows).")] = None,
-    batch_size: Annotated[str | None, typer.Option(help="Tiles of one forward pass (auto).")] = None,
-    backend: Annotated[
-        str | None, typer.Option(help="What computes a network: auto, torch, compile, onnx or openvino.")
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
-    precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
-    engine: Annotated[str | None, typer.Option(help="local processes, or a ray cluster (local).")] = None,
-    ray_address: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="Ray cluster (RAY_ADDRESS, or this machine's).")
-    ] = None,
-    shard: Annotated[
-        str | None, typer.Option(metavar="I/N", help="The I-th of N parts, for job arrays.")
-    ] = None,
-    timeout_per_slide: Annotated[
-        float | None, typer.Option(metavar="S", help="Seconds a slide may take.")
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace features of another identity.")
-    ] = False,
-    allow_upsample: Annotated[
-        bool, typer.Option("--allow-upsample", help="Accept slides coarser than --mpp.")
-    ] = False,
-    scaled_decoding: Annotated[
-        bool, typer.Option("--scaled-decoding", help="Let the JPEG decoder reduce tiles: faster, not exact.")
-    ] = False,
     setting: Settings = None,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -100,52 +76,21 @@ def command(
     """
 
     def act(progress: ProgressReporter) -> JobResult:
-        from wsi_ncmi.workflows import extract, load_config
+        from wsi_ncmi.workflows import extract
 
-        resolution, further = _resolutions(mpp or (), magnification or ())
-        grid = {"tile_px": tile_px, "overlap_px": overlap_px, "min_tissue": min_tissue, **resolution}
-        flags = {"allow_upsample": allow_upsample or None, "scaled_decoding": scaled_decoding or None}
-        config = load_config(
-            None,
-            setting or (),
-            {
-                "slides": slides, "out": out, "only": only, "shard": shard, "inventory": inventory,
-                "overwrite": overwrite or None,
-                "grid": {**grid, **flags},
-                "further_mpp": further,
-                "artifacts": {"rule": artifacts},
-                "annotations": annotations,
-                "stain": {"method": stain, "reference": stain_reference},
-                "encoder": {
-                    "name": encoder, "weights": weights, "batch_size": batch_size, "device": device,
-                    "precision": precision, "backend": backend,
-                },
-                "extraction": {
-                    "workers": workers, "timeout_per_slide": timeout_per_slide, "engine": engine,
-                    "ray_address": ray_address,
-                },
-                "mpp_table": mpp_table,
-                "default_mpp": default_mpp,
-            },
-        )  # fmt: skip
-        return extract(config, progress)
+        return extract(given.read(setting, _resolutions(magnification or [])), progress)
 
     run_verb(act, quiet=quiet, debug=debug, as_json=as_json)
 
 
-def _resolutions(
-    mpp: Sequence[float], magnification: Sequence[float]
-) -> tuple[dict[str, float], list[float] | None]:
-    """The main resolution as a key of the grid, and the further ones in µm per pixel."""
+def _resolutions(magnification: list[float]) -> dict[str, float | list[float]]:
+    """The main magnification, and the additional ones in µm per pixel."""
     from wsi_ncmi.tiling.config import OBJECTIVE_UM
 
-    if mpp and magnification:
-        raise InputError("--mpp and --magnification both give the resolution; use one of them.")
     for value in magnification:
         if not value > 0:
             raise InputError(f"--magnification takes a positive number such as 20, got {value:g}.")
-    if magnification:
-        return {"magnification": magnification[0]}, [
-            OBJECTIVE_UM / value for value in magnification[1:]
-        ] or None
-    return ({"mpp": mpp[0]}, list(mpp[1:]) or None) if mpp else ({}, None)
+    if not magnification:
+        return {}
+    further = [OBJECTIVE_UM / value for value in magnification[1:]]
+    return {"grid.magnification": magnification[0], **({"further_mpp": further} if further else {})}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from wsi_ncmi.core.config import configclass
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = ["ARTIFACT_KINDS", "DETECTORS", "ArtifactConfig"]
 
@@ -51,6 +53,8 @@ class ArtifactConfig:
         Returns:
             bool (N,).
         """
+        import numpy as np  # the help of a verb, which reads this class, does without
+
         if scores.ndim != 2 or scores.shape[1] != len(ARTIFACT_KINDS):
             raise ValueError(f"Scores must be (N, {len(ARTIFACT_KINDS)}), not {scores.shape}.")
         # Stored as float16: a score at its limit must not fall below it by rounding.

@@ -1,0 +1,235 @@
+"""Flags taken from a config class: name, type, help and default of each come from its field.
+
+A verb lists the fields that it offers in a :class:`ConfigFlags`; ``training.*`` offers all fields below
+``training``. The values go to :func:`wsi_ncmi.core.config.read_config` as they were written, so that a wrong
+one is the same sentence as in a YAML file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import typer
+
+__all__ = ["ConfigFlags", "Flag", "Given"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flag:
+    """How a field appears on the command line, as far as the field itself doesn't say.
+
+    Attributes:
+        name: The flag; empty = ``--`` and the last part of the key.
+        panel: Heading in the help.
+        help: Help text; empty = the first sentence of the field's own.
+        metavar: Name of the value in the help; empty = after the field's type.
+        argument: It is positional, and needed.
+        required: It must be given.
+        default: Value where it isn't given; None leaves the configuration's own.
+        sets: Value that a switch stands for.
+        rest: Key of a list that takes the values after the first where the flag is given several times.
+        single: The value is the only item of the list, commas and all.
+    """
+
+    name: str = ""
+    panel: str = "Input"
+    help: str = ""
+    metavar: str = ""
+    argument: bool = False
+    required: bool = False
+    default: Any = None
+    sets: Any = True
+    rest: str = ""
+    single: bool = False
+
+
+@dataclass(frozen=True)
+class Given:
+    """The flags of one call.
+
+    Attributes:
+        flags: The verb's flags.
+        values: Dotted key → value of each flag that was given.
+    """
+
+    flags: ConfigFlags
+    values: Mapping[str, Any]
+
+    def read(
+        self,
+        overrides: Sequence[str] | None = None,
+        more: Mapping[str, Any] | None = None,
+        *,
+        file: Path | None = None,
+    ) -> Any:
+        """The configuration: the file, then flags, then ``--set``.
+
+        Args:
+            overrides: ``a.b=value`` of ``--set``.
+            more: Dotted key → value of what the verb works out itself; None values are left out.
+            file: YAML file; None = the defaults.
+
+        Raises:
+            InputError: As :func:`wsi_ncmi.core.config.read_config`.
+        """
+        from wsi_ncmi.core.config import read_config
+
+        return read_config(
+            self.flags.cls,
+            file,
+            flags={**self.values, **(more or {})},
+            overrides=overrides or (),
+            flag_names=self.flags.names(),
+            one_of=self.flags.one_of,
+        )
+
+
+@dataclass(frozen=True)
+class ConfigFlags:
+    """The fields of a config class that a verb offers as flags.
+
+    Attributes:
+        config: ``module.Class`` of the config class, imported when the verb is used: it takes time.
+        table: Dotted key → how it appears; a key that ends in ``*`` stands for all fields there that have no
+            entry of their own.
+        one_of: As in :func:`wsi_ncmi.core.config.read_config`.
+    """
+
+    config: str
+    table: Mapping[str, Flag]
+    one_of: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def cls(self) -> type[Any]:
+        """The config class."""
+        module, _, name = self.config.rpartition(".")
+        found: type[Any] = getattr(importlib.import_module(module), name)
+        return found
+
+    def names(self) -> dict[str, str]:
+        """Dotted key → flag as the user writes it."""
+        names = {key: _flag_name(key, flag) for key, flag in self._entries()}
+        return names | {flag.rest: names[key] for key, flag in self._entries() if flag.rest}
+
+    def command(self, function: Callable[..., None]) -> Callable[..., None]:
+        """The function that Typer registers: the flags, and the function's own parameters.
+
+        Args:
+            function: Takes a :class:`Given` first, and further Typer parameters.
+        """
+        own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+        entries = {key.replace(".", "__"): (key, flag) for key, flag in self._entries()}
+        parameters = [_parameter(name, *entry, self.cls) for name, entry in entries.items()]
+
+        def command(**arguments: Any) -> None:
+            values: dict[str, Any] = {}
+            for name, (key, flag) in entries.items():
+                value = arguments.pop(name)
+                if flag.rest and value:
+                    values[flag.rest] = value[1:] or None
+                    value = value[0]
+                values[key] = _value(value, flag, self.cls, key)
+            function(Given(self, {key: v for key, v in values.items() if v is not None}), **arguments)
+
+        keyword_only = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own]
+        command.__signature__ = inspect.Signature([*parameters, *keyword_only])  # type: ignore[attr-defined]
+        command.__doc__, command.__annotations__ = function.__doc__, {}
+        return command
+
+    def _entries(self) -> Iterator[tuple[str, Flag]]:
+        for key, flag in self.table.items():
+            if not key.endswith("*"):
+                yield key, flag
+                continue
+            owner, _ = _field(self.cls, key)
+            for each in dataclasses.fields(owner) if owner else ():
+                if key[:-1] + each.name not in self.table:
+                    yield key[:-1] + each.name, flag
+
+
+def _parameter(name: str, key: str, flag: Flag, config: type[Any]) -> inspect.Parameter:
+    from wsi_ncmi.core.config import field_help
+
+    last = key.rpartition(".")[2]
+    owner, hint = _field(config, key)
+    kind, metavar = _kind(hint)
+    text = flag.help or _first_sentence(field_help(owner)[last] if owner else "")
+    needed = flag.argument or flag.required
+    defaults = {each.name: each.default for each in dataclasses.fields(owner)} if owner else {}
+    default = None if needed else flag.default or defaults.get(last)
+    if default not in (None, (), "", False, dataclasses.MISSING):
+        shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+        text = f"{text.rstrip('.')} ({shown})."
+    base: Any = list[str] if flag.rest else bool if kind == "switch" else str
+    settings: dict[str, Any] = {"help": text, "rich_help_panel": flag.panel, "show_default": False}
+    if flag.argument:
+        info: Any = typer.Argument(metavar=flag.metavar or last.upper(), **settings)
+    elif kind == "switch":
+        info = typer.Option(_flag_name(key, flag), **settings)
+    else:
+        info = typer.Option(_flag_name(key, flag), metavar=flag.metavar or metavar, **settings)
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=inspect.Parameter.empty if needed else None,
+        annotation=Annotated[base if needed else base | None, info],
+    )
+
+
+def _value(value: Any, flag: Flag, config: type[Any], key: str) -> Any:
+    """The value as the configuration takes it; None where the flag wasn't given."""
+    if value is None or value is False:
+        return flag.default
+    if value is True:
+        return flag.sets
+    if flag.single:
+        return [value]
+    return value.split(",") if _kind(_field(config, key)[1])[0] == "list" and not flag.rest else value
+
+
+def _flag_name(key: str, flag: Flag) -> str:
+    return flag.name or "--" + key.rpartition(".")[2].replace("_", "-")
+
+
+def _field(config: type[Any], key: str) -> tuple[type[Any] | None, Any]:
+    """The config class that has the field of a dotted key, and the field's type.
+
+    The class is None, and the type text, below a field whose class depends on a name (a loss, a model).
+    """
+    owner, hint = config, None
+    for part in key.split("."):
+        if hint is not None:
+            plain = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+            if not (isinstance(plain, type) and dataclasses.is_dataclass(plain)):
+                return None, str
+            owner = plain
+        hint = get_type_hints(owner, include_extras=True).get(part, str)
+    return owner, hint
+
+
+def _kind(hint: Any) -> tuple[str, str]:
+    """``switch``, ``list`` or ``text``, and the name of the value for the help."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _kind(arguments[0])
+    if origin in (Union, types.UnionType):
+        kinds = [_kind(each) for each in arguments if each is not type(None)]
+        return kinds[0][0], "|".join(metavar for _, metavar in kinds)
+    if origin is Literal:
+        return "text", "|".join(map(str, arguments))
+    if hint is bool:
+        return "switch", ""
+    if origin is tuple:
+        return "list", ",".join([_kind(arguments[0])[1], "…"])
+    return "text", {int: "INTEGER", float: "NUMBER", Path: "PATH"}.get(hint, "TEXT")
+
+
+def _first_sentence(text: str) -> str:
+    return text.replace("``", "").split(". ", 1)[0].split("; None ", 1)[0].rstrip(".") + "."
