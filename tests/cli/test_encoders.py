@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from wsi_ncmi.cli.app import app
 from wsi_ncmi.encoders.architectures import build_architecture
-from wsi_ncmi.encoders.presets import PRESETS
+from wsi_ncmi.encoders.presets import presets
 
 
 def call(*arguments):
@@ -20,10 +20,10 @@ def call(*arguments):
 
 @pytest.fixture
 def file(tmp_path, monkeypatch):
-    preset = PRESETS["uni_v1"]
+    preset = presets()["uni_v1"]
     arguments = {**preset.architecture.arguments, "depth": 1, "embed_dim": 32, "num_heads": 2}
     architecture = dataclasses.replace(preset.architecture, arguments=arguments)
-    monkeypatch.setitem(PRESETS, "uni_v1", dataclasses.replace(preset, architecture=architecture))
+    monkeypatch.setitem(presets(), "uni_v1", dataclasses.replace(preset, architecture=architecture))
     network = build_architecture(architecture)
     save_file(
         {key: torch.ones(value.shape) for key, value in network.state_dict().items()},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.encoders.architectures import TileNetwork, build_architecture, to_our_names
 from wsi_ncmi.encoders.architectures.coca_vision import AttentionPool
 from wsi_ncmi.encoders.architectures.conv_stem import ConvStem
-from wsi_ncmi.encoders.presets import PRESETS, Architecture
+from wsi_ncmi.encoders.presets import presets
 from wsi_ncmi.encoders.weights import check_fit, load_strictly
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -42,11 +43,8 @@ def _load(architecture, state):
 
 
 def _preset_like(key, **arguments):
-    preset = PRESETS[key].architecture
-    return Architecture(
-        preset.kind, preset.name, {**preset.arguments, **TINY, **arguments}, preset.swiglu, preset.norm_eps, preset.names,
-        preset.left_over,
-    )  # fmt: skip
+    preset = presets()[key].architecture
+    return replace(preset, arguments={**preset.arguments, **TINY, **arguments})
 
 
 @pytest.mark.parametrize(
@@ -79,7 +77,7 @@ def test_names_of_the_full_size_models_fit(key):
         for block in range(listed["depth"])
         for name, shape in listed["tensors"].items()
     }
-    preset = PRESETS[key]
+    preset = presets()[key]
     assert sum(value.numel() for value in state.values()) == int(preset.published)
     network = build_architecture(preset.architecture)
     ours = to_our_names(preset.architecture.names, state, network)
@@ -148,8 +146,8 @@ def test_attention_pool_is_its_equations():
 
 
 def test_conch_takes_the_vision_tower_and_leaves_the_rest():
-    architecture = PRESETS["conch_v1"].architecture
-    architecture = Architecture(architecture.kind, architecture.name, {**TINY, "dynamic_img_size": True}, names="conch", left_over=architecture.left_over)  # fmt: skip
+    architecture = presets()["conch_v1"].architecture
+    architecture = replace(architecture, arguments={**TINY, "dynamic_img_size": True})
     network = build_architecture(architecture, meta=False)
     state = {f"visual.{key}": torch.randn_like(value) for key, value in network.state_dict().items()}
     rest = ("visual.proj_contrast", "visual.attn_pool_caption.query", "visual.ln_caption.bias", "text.cls_emb", "text_decoder.x", "logit_scale")  # fmt: skip
@@ -237,9 +235,9 @@ def test_resnets_are_torchvisions_own():
     reference.avgpool.register_forward_hook(lambda _m, _i, output: seen.update(whole=output.flatten(1)))
     with torch.inference_mode():
         reference(pixels)
-        whole = _load(PRESETS["resnet50"].architecture, reference.state_dict())
+        whole = _load(presets()["resnet50"].architecture, reference.state_dict())
         torch.testing.assert_close(whole(pixels), seen["whole"])
-        trunk = _load(PRESETS["resnet50_trunc"].architecture, reference.state_dict())
+        trunk = _load(presets()["resnet50_trunc"].architecture, reference.state_dict())
         torch.testing.assert_close(trunk(pixels), seen["layer3"].mean(dim=(2, 3)))
 
 

@@ -157,13 +157,6 @@ def test_small_or_rectangular_tiles_are_refused():
         encoder.encode(np.zeros((1, 64, 64, 3), np.float32))
 
 
-def test_weights_or_size_given_to_the_descriptor_are_refused(tmp_path):
-    with pytest.raises(InputError, match=r"has no weights, but w\.pt"):
-        load_encoder(EncoderConfig(weights=tmp_path / "w.pt"))
-    with pytest.raises(InputError, match="input_px"):
-        load_encoder(EncoderConfig(input_px=224))
-
-
 @pytest.mark.real_data
 def test_linear_probe_on_real_tissue(lung_probe):
     assert lung_probe(DescriptorEncoder()) > 0.88

@@ -199,7 +199,6 @@ def test_an_encoder_from_a_file(own, written_for):
         (":absent", "no callable 'absent'"),
         (":text", "is a str"),
         (":Nameless", "has no info"),
-        ("", "named file:PATH.py:CALLABLE"),
     ],
 )
 def test_faults_of_own_files(own, rest, fault):

@@ -14,7 +14,7 @@ from safetensors.torch import save
 from wsi_ncmi.core.errors import InputError, WsiNcmiError
 from wsi_ncmi.encoders.architectures import build_architecture
 from wsi_ncmi.encoders.hub import fetch_weights
-from wsi_ncmi.encoders.presets import PRESETS
+from wsi_ncmi.encoders.presets import presets
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TOKEN = "hf_" + "s3cret" * 5
@@ -64,10 +64,10 @@ class _Hub(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub(monkeypatch):
-    preset = PRESETS["virchow2"]
+    preset = presets()["virchow2"]
     arguments = {**preset.architecture.arguments, "depth": 1, "embed_dim": 32, "num_heads": 2}
     architecture = dataclasses.replace(preset.architecture, arguments=arguments)
-    monkeypatch.setitem(PRESETS, "virchow2", dataclasses.replace(preset, architecture=architecture))
+    monkeypatch.setitem(presets(), "virchow2", dataclasses.replace(preset, architecture=architecture))
     network = build_architecture(architecture)
     state = {key: torch.ones(value.shape) for key, value in network.state_dict().items()}
     served = type("Hub", (_Hub,), {"files": {}, "asked": []})

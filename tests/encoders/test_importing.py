@@ -15,25 +15,25 @@ from wsi_ncmi.encoders import EncoderConfig, load_encoder
 from wsi_ncmi.encoders.architectures import build_architecture
 from wsi_ncmi.encoders.importing import import_weights, recognised
 from wsi_ncmi.encoders.manifest import read_manifest
-from wsi_ncmi.encoders.presets import PRESETS
+from wsi_ncmi.encoders.presets import presets
 
 
 @pytest.fixture
 def small(monkeypatch):
     """Presets whose networks are small: the real code, quick."""
     for key in ("uni_v1", "virchow2", "virchow2-cls"):
-        preset = PRESETS[key]
+        preset = presets()[key]
         arguments = {**preset.architecture.arguments, "depth": 1, "embed_dim": 32, "num_heads": 2}
         changed = dataclasses.replace(
             preset, architecture=dataclasses.replace(preset.architecture, arguments=arguments)
         )
-        monkeypatch.setitem(PRESETS, key, changed)
+        monkeypatch.setitem(presets(), key, changed)
     return _state
 
 
 def _state(key):
     generator = torch.Generator().manual_seed(0)
-    network = build_architecture(PRESETS[key].architecture)
+    network = build_architecture(presets()[key].architecture)
     return {
         name: torch.randn(value.shape, generator=generator) for name, value in network.state_dict().items()
     }
@@ -156,11 +156,11 @@ def test_real_weights_are_the_same_after_an_import(real_data, tmp_path):
 
 
 def test_published_files_are_recognised(monkeypatch, small, tmp_path):
-    preset = PRESETS["ctranspath"]
+    preset = presets()["ctranspath"]
     assert recognised(preset, preset.sha256[0])
     assert not recognised(preset, "0" * 64)
     save_file(small("uni_v1"), tmp_path / "a.safetensors")
     digest = sha256_file(tmp_path / "a.safetensors")
     for known, said in ((digest[:8], "is the published one"), ("0" * 8, "none of those whose SHA-256")):
-        monkeypatch.setitem(PRESETS, "uni_v1", dataclasses.replace(PRESETS["uni_v1"], sha256=(known,)))
+        monkeypatch.setitem(presets(), "uni_v1", dataclasses.replace(presets()["uni_v1"], sha256=(known,)))
         assert said in import_weights(tmp_path / "a.safetensors", "uni_v1", tmp_path / "w").notes[1]

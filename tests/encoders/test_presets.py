@@ -1,6 +1,12 @@
 from __future__ import annotations
 
+import dataclasses
+import json
 import re
+import subprocess
+import sys
+from importlib import resources
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +14,9 @@ import torch
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import path_safe
 from wsi_ncmi.encoders.architectures import TileNetwork, build_architecture
-from wsi_ncmi.encoders.presets import PRESETS, find_preset
+from wsi_ncmi.encoders.presets import Hub, find_preset, presets, read_presets
+
+REFERENCE = Path(__file__).parent / "reference"
 
 ASKED_FOR = {
     "resnet50", "resnet50_trunc", "uni_v1", "uni_v2", "virchow", "virchow2", "gigapath", "hoptimus0", "hoptimus1",
@@ -18,28 +26,28 @@ ASKED_FOR = {
 
 
 def test_every_encoder_asked_for_is_there():
-    assert set(PRESETS) >= ASKED_FOR
-    assert all(key == preset.key == path_safe(key) for key, preset in PRESETS.items())
+    assert set(presets()) >= ASKED_FOR
+    assert all(key == preset.key == path_safe(key) for key, preset in presets().items())
 
 
 @pytest.fixture(scope="module")
 def built():
     made = {}  # variants share a network
-    for preset in PRESETS.values():
+    for preset in presets().values():
         description = repr(preset.architecture)
         if description not in made:
             made[description] = build_architecture(preset.architecture, meta=True)
-    return {key: made[repr(preset.architecture)] for key, preset in PRESETS.items()}
+    return {key: made[repr(preset.architecture)] for key, preset in presets().items()}
 
 
-@pytest.mark.parametrize("key", sorted(PRESETS))
+@pytest.mark.parametrize("key", sorted(presets()))
 def test_network_has_the_width_and_parameters_stated(key, built):
-    preset = PRESETS[key]
+    preset = presets()[key]
     assert sum(tensor.numel() for tensor in built[key].parameters()) == preset.parameters
     edge = preset.recipe.resize_px
     with torch.device("meta"), torch.inference_mode():
         network = TileNetwork(built[key].eval(), preset.recipe.crop_px, preset.pooling)
-        assert network(torch.zeros(2, 3, edge, edge)).shape == (2, preset.width)
+        assert network(torch.zeros(2, 3, edge, edge)).shape == (2, preset.embed_dim)
 
 
 def _same_number(exact: int, published: str) -> bool:
@@ -54,9 +62,9 @@ def _same_number(exact: int, published: str) -> bool:
     return f"{exact / scale:.{places}f}" == digits
 
 
-@pytest.mark.parametrize("key", sorted(key for key, preset in PRESETS.items() if preset.published))
+@pytest.mark.parametrize("key", sorted(key for key, preset in presets().items() if preset.published))
 def test_parameters_are_the_published_number(key):
-    preset = PRESETS[key]
+    preset = presets()[key]
     assert _same_number(preset.parameters + preset.unused, preset.published)
     assert preset.published_by
 
@@ -76,7 +84,7 @@ def test_what_conch_leaves_out_is_counted_by_its_layers():
     decoder = 12 * block + 12 * crossing + 2 * wide + wide * words
     caption = 256 * wide + attention(wide, wide) + 4 * wide + 2 * wide
     temperature, projection = 1, joint * joint
-    assert PRESETS["conch_v1"].unused == text + decoder + caption + projection + temperature
+    assert presets()["conch_v1"].unused == text + decoder + caption + projection + temperature
 
 
 def test_numbers_are_compared_to_their_last_digit():
@@ -87,7 +95,7 @@ def test_numbers_are_compared_to_their_last_digit():
 
 
 def test_facts_are_whole_and_honest():
-    for preset in PRESETS.values():
+    for preset in presets().values():
         assert preset.licence, preset.key
         assert preset.citation, preset.key
         assert preset.access.endswith("."), preset.key
@@ -109,9 +117,9 @@ def test_variants_share_weights_and_network():
         "virchow2-cls": "virchow2", "h0-mini-both": "h0-mini", "midnight12k-cls": "midnight12k",
         "resnet50_trunc": "resnet50",
     }.items():  # fmt: skip
-        assert PRESETS[key].weights_key == base
-        assert PRESETS[base].weights_key == base
-        assert PRESETS[key].recipe == PRESETS[base].recipe
+        assert presets()[key].weights_key == base
+        assert presets()[base].weights_key == base
+        assert presets()[key].recipe == presets()[base].recipe
 
 
 @pytest.mark.parametrize(
@@ -126,3 +134,44 @@ def test_unknown_keys_get_the_nearest(wrong, right):
 def test_a_key_like_none_is_sent_to_the_list():
     with pytest.raises(InputError, match="encoders list"):
         find_preset("zzz")
+
+
+def test_every_fact_is_that_of_version_0_1():
+    facts = json.loads((REFERENCE / "presets.json").read_text())
+    assert list(presets()) == list(facts)
+    for key, preset in presets().items():
+        found = json.loads(json.dumps(dataclasses.asdict(preset)))
+        found["width"] = found.pop("embed_dim")
+        assert found == facts[key]
+
+
+ENTRY = (
+    (resources.files("wsi_ncmi.encoders") / "presets.yaml").read_text("utf-8").partition("resnet50_trunc")[0]
+)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        ("title:", "titel:", "titel"),
+        ("tile_px: 256", "tile_px: 256\n  tile_px: 224", "'tile_px' is there twice"),
+        ("tile_px: 256", "tile_px: 0", "greater than 0"),
+        ("pooling: mean", "pooling: max", "'class', 'mean' or 'both'"),
+        ("kind: resnet", "kind: resnest", "architecture"),
+        ("licence: BSD-3-Clause", "licence: ''", "licence"),
+        ("gated: false", "weights_of: uni", "gated"),
+        ("gated: false", "gated: false\n  weights_of: uni", "shares the weights of uni"),
+    ],
+)
+def test_a_wrong_entry_is_refused(before, after, words):
+    assert read_presets(ENTRY)["resnet50"].hub == Hub(repository="timm/resnet50.tv_in1k")
+    with pytest.raises(ValueError, match=words):
+        read_presets(ENTRY.replace(before, after))
+
+
+def test_help_and_the_descriptor_read_no_presets():
+    code = (
+        "import sys; from wsi_ncmi.cli.app import app; from wsi_ncmi.encoders import EncoderConfig; "
+        "EncoderConfig(); sys.exit('wsi_ncmi.encoders.presets' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

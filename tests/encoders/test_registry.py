@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import pkgutil
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ from pydantic import ValidationError
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.encoders import EncoderConfig, encoder_folder_name, list_encoders, load_encoder
-from wsi_ncmi.encoders.registry import EncoderFamily, encoder_family
+from wsi_ncmi.encoders.config import FAMILIES
 
 
 def test_listing_holds_every_family():
@@ -28,7 +29,6 @@ def test_listing_holds_every_family():
     ("name", "hint"),
     [
         ("descriptr", "did you mean descriptor"),
-        ("torchvision:squeezenet11", "torchvision:squeezenet1_1"),
         ("torchvison:resnet50", "torchvision:resnet50"),
         ("resnet18", "torchvision:resnet18 or timm:resnet18"),
         ("UNI", "uni_v1"),
@@ -37,17 +37,69 @@ def test_listing_holds_every_family():
         ("Hibou-L", "hibou_l"),
         ("preset:uni_v1", "no encoder"),
         ("torchscript:", "no encoder"),
+        ("timm:", "no encoder"),
+        ("torchvision:", "no encoder"),
+        ("descriptor:x", "no encoder"),
+        ("file:own.py", "is named file:FILE.py:CALLABLE"),
+        ("", "use descriptor, a preset (wsi-ncmi encoders list), torchvision:NAME or timm:NAME"),
+    ],
+)
+def test_a_wrong_name_is_told_with_the_nearest_when_the_config_is_made(name, hint):
+    with pytest.raises(ValidationError, match=r"no encoder|is named") as caught:
+        EncoderConfig(name=name)
+    assert hint in str(caught.value)
+
+
+def test_a_misspelt_preset_is_not_taken_for_another_packages_network():
+    with pytest.raises(ValidationError) as caught:
+        EncoderConfig(name="unl_v1")
+    assert "did you mean uni_v1" in str(caught.value)
+    assert "timm:" not in str(caught.value)
+
+
+def test_a_wrong_preset_is_refused_with_its_place_and_without_torch(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from wsi_ncmi.core.config import read_config; "
+        "from wsi_ncmi.core.errors import InputError; from wsi_ncmi.encoders import EncoderConfig\n"
+        "try: read_config(EncoderConfig, Path(sys.argv[1]))\n"
+        "except InputError as error: print(error)\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    (tmp_path / "job.yaml").write_text("device: cpu\nname: virchow_2\n")
+    ran = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "job.yaml")], capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "name: there is no encoder 'virchow_2'; did you mean virchow2" in ran.stdout
+    assert "(job.yaml, line 2)" in ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"name": "timm:resnet18", "mean": (0.5, 0.5, 0.5)}, "leave encoder.mean out"),
+        ({"name": "uni_v1", "input_px": 448}, "leave encoder.input_px out"),
+        ({"name": "uni_v1", "interpolation": "bicubic"}, "leave encoder.interpolation out"),
+        ({"input_px": 224}, "leave encoder.input_px out"),
+        ({"weights": "w.pt"}, r"has no weights, but w\.pt was given"),
+    ],
+)
+def test_a_setting_without_an_effect_is_refused_when_the_config_is_made(settings, words):
+    with pytest.raises(ValidationError, match=words):
+        EncoderConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("torchvision:squeezenet11", "torchvision:squeezenet1_1"),
         ("plugin:absent", "no encoder"),
         ("timm:resnet_18", "timm:resnet18"),
         ("timm:hf-hub:MahmoodLab/UNI", "no encoder"),
         ("timm:resnet18.no_such_tag", "no encoder"),
-        ("timm:", "no encoder"),
-        ("torchvision:", "no encoder"),
-        ("descriptor:x", "no encoder"),
-        ("", "use descriptor, a preset (wsi-ncmi encoders list), torchvision:NAME or timm:NAME"),
     ],
 )
-def test_unknown_names_get_the_nearest(name, hint):
+def test_a_name_that_its_package_does_not_know_gets_the_nearest(name, hint):
     with pytest.raises(InputError, match="no encoder") as caught:
         load_encoder(EncoderConfig(name=name))
     assert hint in str(caught.value)
@@ -58,9 +110,11 @@ def test_folder_names():
     assert encoder_folder_name("timm:a/b c.d") == "timm_a_b_c.d"
 
 
-def test_a_family_is_registered_once():
-    with pytest.raises(ValueError, match="twice"):
-        encoder_family("descriptor")(type("Again", (EncoderFamily,), {"models": tuple, "load": None}))
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_every_function_of_the_table_is_there(family):
+    row = FAMILIES[family]
+    for function in filter(None, (row.load, row.models, row.knows)):
+        assert callable(pkgutil.resolve_name(f"wsi_ncmi.encoders.{function}"))
 
 
 @pytest.mark.parametrize(

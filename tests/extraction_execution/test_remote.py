@@ -62,7 +62,7 @@ def test_a_machine_that_can_not(order: Order, monkeypatch, changed: dict[str, ob
 
 def test_describe_gives_a_card_or_a_reason() -> None:
     assert describe(OPTIONS) == CARD
-    answer = describe(EncoderConfig(name="resnet5O"))
+    answer = describe(EncoderConfig(name="torchvision:resnet5O"))
     assert isinstance(answer, Stopped)
     assert "resnet50" in str(answer.error)
 

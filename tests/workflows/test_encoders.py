@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.encoders import EncoderConfig
 from wsi_ncmi.encoders.architectures import build_architecture
-from wsi_ncmi.encoders.presets import PRESETS
+from wsi_ncmi.encoders.presets import presets
 from wsi_ncmi.encoders.registry import resolve_weights
 from wsi_ncmi.workflows.encoders import (
     describe_preset,
@@ -31,7 +31,7 @@ def test_the_documented_table_is_the_registry():
     assert table.strip() == preset_table().strip(), (
         "write it anew: print(wsi_ncmi.workflows.encoders.preset_table())"
     )
-    assert all(f"| `{key}` |" in table for key in PRESETS)
+    assert all(f"| `{key}` |" in table for key in presets())
 
 
 def test_a_licence_that_forbids_commerce_stands_out():
@@ -43,10 +43,10 @@ def test_a_licence_that_forbids_commerce_stands_out():
 
 @pytest.fixture
 def held(tmp_path, monkeypatch):
-    preset = PRESETS["virchow2"]
+    preset = presets()["virchow2"]
     arguments = {**preset.architecture.arguments, "depth": 1, "embed_dim": 32, "num_heads": 2}
     architecture = dataclasses.replace(preset.architecture, arguments=arguments)
-    monkeypatch.setitem(PRESETS, "virchow2", dataclasses.replace(preset, architecture=architecture))
+    monkeypatch.setitem(presets(), "virchow2", dataclasses.replace(preset, architecture=architecture))
     network = build_architecture(architecture)
     save_file(
         {key: torch.ones(value.shape) for key, value in network.state_dict().items()},

@@ -1,15 +1,116 @@
-"""Options that choose an encoder and how it is run."""
+"""The config of an encoder, and the families of encoders by the form of their names; imports no torch."""
 
 from __future__ import annotations
 
+import difflib
+import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
-from wsi_ncmi.core.config import configclass
+from wsi_ncmi.core.config import configclass, nearest
 
-__all__ = ["EncoderConfig"]
+__all__ = ["FAMILIES", "EncoderConfig", "EncoderFamily", "check_name", "split_name"]
+
+
+@dataclass(frozen=True)
+class EncoderFamily:
+    """Encoders that are named and built alike.
+
+    Attributes:
+        form: How they are named.
+        load: ``module:function`` that builds one from the part of its name after the colon and the config;
+            imported only when called, for torch takes seconds to import.
+        models: ``module:function`` that lists the parts after the colon; empty where the user names a file.
+        knows: ``module:function`` that says whether there is a model, where more can be built than is listed.
+        in_weights_folder: Its weights are looked for in the weights folder.
+        takes_preprocessing: The user states mean, standard deviation and interpolation.
+    """
+
+    form: str
+    load: str
+    models: str = ""
+    knows: str = ""
+    in_weights_folder: bool = False
+    takes_preprocessing: bool = False
+
+
+FAMILIES = {
+    "descriptor": EncoderFamily("descriptor", "descriptor.encoder:load_descriptor"),
+    "torchvision": EncoderFamily(
+        "torchvision:NAME", "torchvision_models:load_torchvision", "torchvision_models:torchvision_names",
+        in_weights_folder=True,
+    ),
+    "timm": EncoderFamily(
+        "timm:NAME", "timm_models:load_timm", "timm_models:timm_names", "timm_models:is_timm_name",
+        in_weights_folder=True,
+    ),
+    "preset": EncoderFamily("KEY", "preset_models:load_preset", "presets:presets", in_weights_folder=True),
+    "torchscript": EncoderFamily(
+        "torchscript:FILE.pt", "model_files:load_torchscript",
+        in_weights_folder=True, takes_preprocessing=True,
+    ),
+    "onnx": EncoderFamily(
+        "onnx:FILE.onnx", "model_files:load_onnx", in_weights_folder=True, takes_preprocessing=True
+    ),
+    "file": EncoderFamily("file:FILE.py:CALLABLE", "own_code:load_file", takes_preprocessing=True),
+    "plugin": EncoderFamily(
+        "plugin:NAME", "own_code:load_plugin", "own_code:plugin_names", takes_preprocessing=True
+    ),
+}  # fmt: skip
+"""Every family by the name before the colon; presets and the descriptor are named without one."""
+
+_PREFIXES = tuple(name for name, family in FAMILIES.items() if ":" in family.form)
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Splits an encoder's name into its family and its model; both empty where the form is not known."""
+    prefix, colon, model = name.partition(":")
+    if name == "descriptor":
+        return name, ""
+    if colon:
+        return (prefix, model) if prefix in _PREFIXES else ("", "")
+    from wsi_ncmi.encoders.presets import presets  # read for bare names alone: most jobs need none
+
+    return ("preset", name) if name in presets() else ("", "")
+
+
+def check_name(name: str) -> str:
+    """Checks what can be known of an encoder's name without torch: presets wholly, of others the form.
+
+    Args:
+        name: Full name.
+
+    Returns:
+        The same name.
+
+    Raises:
+        ValueError: There is no such encoder; the sentence has the nearest names.
+    """
+    family, model = split_name(name)
+    if family == "file" and not re.fullmatch(r".+\.py:[^\W\d]\w*", model):
+        raise ValueError(f"an encoder from a file is named {FAMILIES[family].form}, not {name!r}")
+    if not family or (not model and family != "descriptor"):
+        raise ValueError(f"there is no encoder {name!r}; {_hint(name)}")
+    return name
+
+
+def _hint(name: str) -> str:
+    from wsi_ncmi.encoders.presets import near_presets
+
+    prefix, colon, model = name.partition(":")
+    if colon and prefix not in _PREFIXES:
+        return nearest(name, [f"{each}:{model or 'NAME'}" for each in _PREFIXES])
+    near = difflib.get_close_matches(name, ["descriptor"], n=1) or near_presets(name)
+    if re.fullmatch(r"[a-z]\w*", name) and not near_presets(name, cutoff=0.8) and near != ["descriptor"]:
+        # The commonest slip after a misspelt preset: a model without its family.
+        near = [*near, f"torchvision:{name}", f"timm:{name}"]
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    return "use descriptor, a preset (wsi-ncmi encoders list), torchvision:NAME or timm:NAME"
+
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -38,7 +139,7 @@ class EncoderConfig:
         interpolation: Of the resize to ``input_px``, same; None takes bilinear.
     """
 
-    name: str = "descriptor"
+    name: Annotated[str, AfterValidator(check_name)] = "descriptor"
     weights: Path | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -48,3 +149,19 @@ class EncoderConfig:
     mean: tuple[float, float, float] | None = None
     std: tuple[Positive, Positive, Positive] | None = None
     interpolation: Literal["bilinear", "bicubic"] | None = None
+
+    @model_validator(mode="after")
+    def _check_settings(self) -> Self:
+        """Refuses settings that would have no effect."""
+        family, _ = split_name(self.name)
+        if family == "descriptor" and self.weights is not None:
+            raise ValueError(
+                f"the descriptor has no weights, but {self.weights.name} was given; leave --weights out or "
+                "choose a torchvision: or timm: encoder"
+            )
+        own = ["mean", "std", "interpolation"] if not FAMILIES[family].takes_preprocessing else []
+        own += ["input_px"] if family in ("descriptor", "preset") else []
+        for field in own:
+            if getattr(self, field) is not None:
+                raise ValueError(f"{self.name} brings its own preprocessing; leave encoder.{field} out")
+        return self

@@ -11,7 +11,7 @@ from wsi_ncmi.core.errors import InputError, WsiNcmiError
 from wsi_ncmi.core.files import ensure_folder
 from wsi_ncmi.encoders.importing import Imported, import_weights
 from wsi_ncmi.encoders.manifest import find_entry, is_whole
-from wsi_ncmi.encoders.presets import PRESETS, Hub, Preset, find_preset
+from wsi_ncmi.encoders.presets import Hub, Preset, find_preset, presets
 
 __all__ = ["fetch_weights"]
 
@@ -39,7 +39,7 @@ def fetch_weights(
         InputError: The preset has no published file, access is missing, or downloads are forbidden.
         WsiNcmiError: The hub did not answer, or the disk is full.
     """
-    preset = PRESETS[find_preset(key).weights_key]
+    preset = presets()[find_preset(key).weights_key]
     entry = find_entry(folder, preset.key) if folder.is_dir() else None
     if entry is not None and not overwrite and is_whole(folder, entry):
         return None

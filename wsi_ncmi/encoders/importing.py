@@ -13,7 +13,7 @@ from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import atomic_path, ensure_folder, path_safe, sha256_file
 from wsi_ncmi.encoders.architectures import build_architecture, to_our_names
 from wsi_ncmi.encoders.manifest import ManifestEntry, find_entry, record_entry
-from wsi_ncmi.encoders.presets import PRESETS, Preset, find_preset
+from wsi_ncmi.encoders.presets import Preset, find_preset, presets
 from wsi_ncmi.encoders.weights import check_fit, load_state
 
 __all__ = ["Imported", "import_weights", "recognised"]
@@ -90,7 +90,7 @@ def import_weights(
 
 def _target(encoder: str) -> _Target:
     if ":" not in encoder:
-        preset = PRESETS[find_preset(encoder).weights_key]
+        preset = presets()[find_preset(encoder).weights_key]
         left_over = preset.architecture.left_over
         return _Target(preset.key, build_architecture(preset.architecture), left_over, preset)
     family, _, model = encoder.partition(":")
@@ -102,9 +102,9 @@ def _target(encoder: str) -> _Target:
         raise InputError(
             f"Weights can be imported for a preset, timm:NAME or torchvision:NAME, not for {encoder!r}."
         )
-    from wsi_ncmi.encoders.registry import check_name
+    from wsi_ncmi.encoders.registry import check_known
 
-    check_name(encoder)
+    check_known(encoder)
     headless = build(model)
     return _Target(encoder, headless.model, headless.head, None)
 

@@ -9,11 +9,10 @@ from wsi_ncmi.encoders.architectures import TileNetwork, build_architecture, to_
 from wsi_ncmi.encoders.base import Encoder
 from wsi_ncmi.encoders.config import EncoderConfig
 from wsi_ncmi.encoders.network import Headless, NetworkEncoder, Preprocessing
-from wsi_ncmi.encoders.presets import PRESETS, Preset
-from wsi_ncmi.encoders.registry import EncoderFamily, encoder_family
+from wsi_ncmi.encoders.presets import Preset, presets
 from wsi_ncmi.encoders.weights import find_weights, load_state, load_strictly
 
-__all__ = ["preprocessing_of"]
+__all__ = ["load_preset", "preprocessing_of"]
 
 
 def preprocessing_of(preset: Preset) -> Preprocessing:
@@ -29,25 +28,15 @@ def preprocessing_of(preset: Preset) -> Preprocessing:
     )
 
 
-@encoder_family("preset")
-class _PresetFamily(EncoderFamily):
-    def models(self) -> tuple[str, ...]:
-        return tuple(sorted(PRESETS))
-
-    def load(self, model: str, options: EncoderConfig) -> Encoder:
-        preset = PRESETS[model]
-        own = (options.input_px, options.mean, options.std, options.interpolation)
-        if any(value is not None for value in own):
-            raise InputError(
-                f"The preset {model} has its own preprocessing ({preprocessing_of(preset)}); leave input_px, "
-                "mean, std and interpolation out."
-            )
-        path = _weights_file(preset, options.weights)
-        network = build_architecture(preset.architecture)
-        state = to_our_names(preset.architecture.names, load_state(path), network)
-        load_strictly(network, state, head=preset.architecture.left_over, path=path, name=model)
-        tile_network = TileNetwork(network, preset.recipe.crop_px, preset.pooling)
-        return NetworkEncoder(Headless(tile_network, (), preprocessing_of(preset)), path.name, options)
+def load_preset(key: str, config: EncoderConfig) -> Encoder:
+    """Builds the encoder of a preset; see :func:`wsi_ncmi.encoders.load_encoder`."""
+    preset = presets()[key]
+    path = _weights_file(preset, config.weights)
+    network = build_architecture(preset.architecture)
+    state = to_our_names(preset.architecture.names, load_state(path), network)
+    load_strictly(network, state, head=preset.architecture.left_over, path=path, name=key)
+    tile_network = TileNetwork(network, preset.recipe.crop_px, preset.pooling)
+    return NetworkEncoder(Headless(tile_network, (), preprocessing_of(preset)), path.name, config)
 
 
 def _weights_file(preset: Preset, weights: Path | None) -> Path:

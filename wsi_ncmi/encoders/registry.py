@@ -3,92 +3,28 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 import os
-from abc import ABC, abstractmethod
-from collections.abc import Callable
+import pkgutil
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, cast
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import path_safe
 from wsi_ncmi.encoders.base import Encoder
-from wsi_ncmi.encoders.config import EncoderConfig
-from wsi_ncmi.encoders.presets.catalogue import PRESETS, near_presets
+from wsi_ncmi.encoders.config import FAMILIES, EncoderConfig, split_name
 
 __all__ = [
     "WEIGHTS_VARIABLE",
-    "EncoderFamily",
-    "check_name",
-    "encoder_family",
+    "check_known",
     "encoder_folder_name",
     "list_encoders",
     "load_encoder",
     "resolve_weights",
-    "takes_weights",
 ]
 
 WEIGHTS_VARIABLE = "WSI_NCMI_WEIGHTS"
 """Environment variable that names the folder of encoder weights."""
-
-# Family → the module that registers it, imported only when asked for: torch takes seconds to import.
-_MODULES = {
-    "descriptor": "wsi_ncmi.encoders.descriptor.encoder",
-    "torchvision": "wsi_ncmi.encoders.torchvision_models",
-    "timm": "wsi_ncmi.encoders.timm_models",
-    "preset": "wsi_ncmi.encoders.preset_models",
-    "torchscript": "wsi_ncmi.encoders.torchscript_models",
-    "onnx": "wsi_ncmi.encoders.onnx_models",
-    "file": "wsi_ncmi.encoders.own_models",
-    "plugin": "wsi_ncmi.encoders.own_models",
-}
-# Families whose preprocessing the user states; the others' comes with the network.
-_STATED = ("torchscript", "onnx", "file", "plugin")
-_FAMILIES: dict[str, EncoderFamily] = {}
-_Family = TypeVar("_Family", bound="type[EncoderFamily]")
-
-
-class EncoderFamily(ABC):
-    """Encoders that are built the same way.
-
-    Their names are ``FAMILY:MODEL``; presets are named by the bare model, the descriptor by its bare family.
-
-    Attributes:
-        by_path: Models are files that the user names; there is no list of them.
-    """
-
-    by_path: bool = False
-
-    @abstractmethod
-    def models(self) -> tuple[str, ...]:
-        """Names of the models (after the colon), sorted; empty for a family of one, named by itself."""
-
-    def knows(self, model: str) -> bool:
-        """Whether ``model`` can be built."""
-        return bool(model) if self.by_path else model in self.models()
-
-    @abstractmethod
-    def load(self, model: str, options: EncoderConfig) -> Encoder:
-        """Builds the encoder of a model this family knows."""
-
-
-def encoder_family(name: str) -> Callable[[_Family], _Family]:
-    """Registers a family under the name that stands before the colon."""
-
-    def register(cls: _Family) -> _Family:
-        if name in _FAMILIES:
-            raise ValueError(f"encoder family {name!r} is registered twice")
-        _FAMILIES[name] = cls()
-        return cls
-
-    return register
-
-
-def _family(name: str) -> EncoderFamily:
-    if name not in _FAMILIES:
-        importlib.import_module(_MODULES[name])
-    return _FAMILIES[name]
 
 
 def list_encoders(family: str | None = None) -> tuple[str, ...]:
@@ -104,23 +40,22 @@ def list_encoders(family: str | None = None) -> tuple[str, ...]:
     Raises:
         InputError: There is no such family.
     """
-    if family is not None and family not in _MODULES:
-        raise InputError(f"There is no encoder family {family!r}; the families are {', '.join(_MODULES)}.")
+    if family is not None and family not in FAMILIES:
+        raise InputError(f"There is no encoder family {family!r}; the families are {', '.join(FAMILIES)}.")
     names: list[str] = []
-    for each in _MODULES if family is None else (family,):
-        models = _family(each).models()
-        if each == "descriptor":
-            names.append(each)
+    for each in FAMILIES if family is None else (family,):
+        if each in ("descriptor", "preset"):
+            names += [each] if each == "descriptor" else sorted(_models(each))
         else:
-            names += models if each == "preset" else [f"{each}:{model}" for model in models]
+            names += [f"{each}:{model}" for model in _models(each)]
     return tuple(names)
 
 
-def load_encoder(options: EncoderConfig) -> Encoder:
+def load_encoder(config: EncoderConfig) -> Encoder:
     """Builds a frozen encoder, without any network access.
 
     Args:
-        options: Name, weights, device, precision and batch size.
+        config: Name, weights, device, precision and batch size.
 
     Returns:
         The encoder, ready to encode.
@@ -129,41 +64,29 @@ def load_encoder(options: EncoderConfig) -> Encoder:
         InputError: Unknown name (with the nearest valid ones), weights that are missing, ambiguous, unsafe,
             changed or of another model, or a device that is not there.
     """
-    family, model = check_name(options.name)
-    stated = [field for field in ("mean", "std", "interpolation") if getattr(options, field) is not None]
-    if stated and family not in (*_STATED, "preset"):
-        raise InputError(
-            f"The encoder {options.name} brings its own preprocessing; leave encoder.{stated[0]} out."
-        )
-    return _family(family).load(model, options)
+    check_known(config.name)
+    family, model = split_name(config.name)
+    return cast("Encoder", _function(FAMILIES[family].load)(model, config))
 
 
-def check_name(name: str) -> tuple[str, str]:
-    """Splits an encoder's name into its family and its model.
+def check_known(name: str) -> None:
+    """Checks that a model's own package knows it; may import torch.
 
     Args:
-        name: Full name.
-
-    Returns:
-        The family and the model that this family knows.
+        name: Full name, of a form that :class:`EncoderConfig` takes.
 
     Raises:
-        InputError: There is no such encoder; the sentence has the nearest names.
+        InputError: It does not; the sentence has the nearest names.
     """
-    family, colon, model = name.partition(":")
-    if not colon:
-        if name == "descriptor":
-            return name, ""
-        if name in PRESETS:
-            return "preset", name
-    elif family in _MODULES and family not in ("descriptor", "preset") and _family(family).knows(model):
-        return family, model
-    raise _unknown(name)
-
-
-def takes_weights(name: str) -> bool:
-    """Whether an encoder looks for its weights in the weights folder."""
-    return name in PRESETS or name.partition(":")[0] in ("torchvision", "timm", "torchscript", "onnx")
+    family, model = split_name(name)
+    knows = FAMILIES[family].knows
+    if not FAMILIES[family].models:
+        return
+    if _function(knows)(model) if knows else model in _models(family):
+        return
+    near = [f"{family}:{each}" for each in difflib.get_close_matches(model, _models(family), n=3, cutoff=0.5)]
+    hint = f"did you mean {' or '.join(near)}?" if near else "use a name that its package lists."
+    raise InputError(f"There is no encoder {name!r}; {hint}")
 
 
 def resolve_weights(encoder: EncoderConfig, weights_dir: Path | None) -> EncoderConfig:
@@ -173,41 +96,30 @@ def resolve_weights(encoder: EncoderConfig, weights_dir: Path | None) -> Encoder
     for this encoder is an error when it is loaded.
     """
     folder = weights_dir or (Path(os.environ[WEIGHTS_VARIABLE]) if os.environ.get(WEIGHTS_VARIABLE) else None)
-    if encoder.weights is not None or folder is None or not takes_weights(encoder.name):
+    family, _ = split_name(encoder.name)
+    if encoder.weights is not None or folder is None or not FAMILIES[family].in_weights_folder:
         return encoder
     if not folder.is_dir():
         raise InputError(f"The weights folder {folder} does not exist; make it or set another.")
     return replace(encoder, weights=folder)
 
 
-def _unknown(name: str) -> InputError:
-    family, colon, model = name.partition(":")
-    if colon and family in _MODULES and family not in ("descriptor", "preset"):
-        known = _family(family).models()
-        near = [f"{family}:{match}" for match in difflib.get_close_matches(model, known, n=3, cutoff=0.5)]
-    elif not colon:
-        # The commonest slips: another tool's spelling of a preset, and a model without its family.
-        near = difflib.get_close_matches(name, ["descriptor"], n=1, cutoff=0.6)
-        near = near or [f"{each}:{name}" for each in ("torchvision", "timm") if _family(each).knows(name)]
-        near = near or near_presets(name)
-    else:
-        families = ["torchvision", "timm", "torchscript", "onnx", "file", "plugin"]
-        near = [f"{each}:{model}" for each in difflib.get_close_matches(family, families, n=1)]
-    hint = (
-        f"did you mean {' or '.join(near)}?"
-        if near
-        else "use descriptor, a preset (wsi-ncmi encoders list), torchvision:NAME or timm:NAME."
-    )
-    return InputError(f"There is no encoder {name!r}; {hint}")
-
-
 def encoder_folder_name(name: str) -> str:
     """Folder of an encoder's features: every character outside ``[A-Za-z0-9._-]`` becomes ``_``.
 
     Args:
-        name: The encoder's own name (:attr:`Encoder.name`), in which no path stands.
+        name: The encoder's own name (``EncoderInfo.name``), which holds no path.
 
     Returns:
         The folder's name.
     """
     return path_safe(name)
+
+
+def _models(family: str) -> tuple[str, ...]:
+    models = FAMILIES[family].models
+    return tuple(_function(models)()) if models else ()
+
+
+def _function(path: str) -> Any:
+    return pkgutil.resolve_name(f"wsi_ncmi.encoders.{path}")

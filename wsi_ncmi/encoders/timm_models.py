@@ -12,15 +12,15 @@ from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.encoders.base import Encoder
 from wsi_ncmi.encoders.config import EncoderConfig
 from wsi_ncmi.encoders.network import Headless, Preprocessing, build_network_encoder, build_seeded
-from wsi_ncmi.encoders.registry import EncoderFamily, encoder_family
 
-__all__ = ["headless_timm"]
+__all__ = ["headless_timm", "is_timm_name", "load_timm", "timm_names"]
 
 _INTERPOLATIONS = ("bilinear", "bicubic", "nearest")
 
 
 @cache
-def _models() -> tuple[str, ...]:
+def timm_names() -> tuple[str, ...]:
+    """Names of all networks that timm builds, without the tags of published weights."""
     return tuple(timm.list_models())
 
 
@@ -70,14 +70,12 @@ def _interpolation(published: str) -> str:
     return published if published in _INTERPOLATIONS else "bicubic"
 
 
-@encoder_family("timm")
-class _TimmFamily(EncoderFamily):
-    def models(self) -> tuple[str, ...]:
-        return _models()
+def is_timm_name(name: str) -> bool:
+    """Whether timm builds a network of that name, with or without a tag; nothing is looked up elsewhere."""
+    # Names such as hf-hub:owner/model would be looked up on the network: only timm's own are taken.
+    return name in _tagged() if "." in name else name in timm_names()
 
-    def knows(self, model: str) -> bool:
-        # Names such as hf-hub:owner/model would be looked up on the network: only timm's own are taken.
-        return model in _tagged() if "." in model else model in _models()
 
-    def load(self, model: str, options: EncoderConfig) -> Encoder:
-        return build_network_encoder(headless_timm(model, options.input_px), model, options)
+def load_timm(name: str, config: EncoderConfig) -> Encoder:
+    """Builds the encoder ``timm:NAME``; see :func:`wsi_ncmi.encoders.load_encoder`."""
+    return build_network_encoder(headless_timm(name, config.input_px), name, config)

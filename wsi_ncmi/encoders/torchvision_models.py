@@ -12,9 +12,8 @@ from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.encoders.base import Encoder
 from wsi_ncmi.encoders.config import EncoderConfig
 from wsi_ncmi.encoders.network import Headless, Preprocessing, build_network_encoder, build_seeded
-from wsi_ncmi.encoders.registry import EncoderFamily, encoder_family
 
-__all__ = ["headless_torchvision"]
+__all__ = ["headless_torchvision", "load_torchvision", "torchvision_names"]
 
 _HEADS = ("fc", "classifier", "heads", "head")
 # Networks whose published weights want their input scaled as TensorFlow did, and whose auxiliary classifiers
@@ -23,7 +22,8 @@ _INCEPTIONS = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
 
 
 @cache
-def _models() -> tuple[str, ...]:
+def torchvision_names() -> tuple[str, ...]:
+    """Names of all classification networks of torchvision."""
     return tuple(sorted(torchvision.models.list_models(module=torchvision.models)))
 
 
@@ -83,10 +83,6 @@ def _preprocessing(name: str, model: nn.Module, input_px: int | None) -> Preproc
     )
 
 
-@encoder_family("torchvision")
-class _TorchvisionFamily(EncoderFamily):
-    def models(self) -> tuple[str, ...]:
-        return _models()
-
-    def load(self, model: str, options: EncoderConfig) -> Encoder:
-        return build_network_encoder(headless_torchvision(model, options.input_px), model, options)
+def load_torchvision(name: str, config: EncoderConfig) -> Encoder:
+    """Builds the encoder ``torchvision:NAME``; see :func:`wsi_ncmi.encoders.load_encoder`."""
+    return build_network_encoder(headless_torchvision(name, config.input_px), name, config)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.encoders.presets import PRESETS, Preset, find_preset
+from wsi_ncmi.encoders.presets import Preset, find_preset, presets
 from wsi_ncmi.encoders.registry import WEIGHTS_VARIABLE
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def list_presets(folder: Path | None) -> tuple[PresetState, ...]:
     from wsi_ncmi.encoders.manifest import read_manifest
 
     held = {entry.encoder for entry in read_manifest(folder)} if folder else set()
-    return tuple(_state(preset, folder, held) for preset in PRESETS.values())
+    return tuple(_state(preset, folder, held) for preset in presets().values())
 
 
 def _state(preset: Preset, folder: Path | None, held: set[str]) -> PresetState:
@@ -77,7 +77,7 @@ def _state(preset: Preset, folder: Path | None, held: set[str]) -> PresetState:
         key=preset.key,
         title=preset.title,
         state=state if folder else "no folder",
-        width=preset.width,
+        width=preset.embed_dim,
         parameters=preset.parameters,
         mpp=preset.mpp,
         tile_px=preset.tile_px,
@@ -98,7 +98,8 @@ def describe_preset(key: str, folder: Path | None) -> dict[str, Any]:
 
     preset = find_preset(key)
     entry = find_entry(folder, preset.weights_key) if folder and folder.is_dir() else None
-    return {**asdict(preset), "weights": entry.to_json() if entry else None}
+    facts = {"width" if name == "embed_dim" else name: value for name, value in asdict(preset).items()}
+    return {**facts, "weights": entry.to_json() if entry else None}
 
 
 def fetch_encoder(key: str, folder: Path | None, *, revision: str | None, overwrite: bool) -> Imported | None:
@@ -129,12 +130,12 @@ def preset_table() -> str:
     """The presets as a Markdown table, for the documentation."""
     head = "| key | encoder | width | parameters | µm/px | tile px | licence | gated | parameters equal to |"
     lines = [head, "|---|---|--:|--:|---|--:|---|---|---|"]
-    for preset in PRESETS.values():
+    for preset in presets().values():
         resolution = ", ".join(f"{mpp:g}" for mpp in preset.mpp)
         licence = preset.licence if preset.commercial else f"**{preset.licence}**"
         lines.append(
-            f"| `{preset.key}` | {preset.title} | {preset.width} | {preset.parameters:,} | {resolution} | "
-            f"{preset.tile_px} | {licence} | {'yes' if preset.gated else 'no'} | "
+            f"| `{preset.key}` | {preset.title} | {preset.embed_dim} | {preset.parameters:,} | "
+            f"{resolution} | {preset.tile_px} | {licence} | {'yes' if preset.gated else 'no'} | "
             f"{preset.published_by or '– (unverified)'} |"
         )
     return "\n".join(lines) + "\n"

@@ -11,7 +11,7 @@ from torch import nn
 from wsi_ncmi.encoders.architectures.coca_vision import CocaVision
 from wsi_ncmi.encoders.architectures.conv_stem import ConvStem
 from wsi_ncmi.encoders.architectures.residual import ResidualTrunk
-from wsi_ncmi.encoders.presets.preset import Architecture
+from wsi_ncmi.encoders.presets import Architecture
 
 __all__ = ["build_architecture"]
 

@@ -26,9 +26,8 @@ from wsi_ncmi.encoders.descriptor.texture import (
     pattern_histogram,
     pattern_histogram_names,
 )
-from wsi_ncmi.encoders.registry import EncoderFamily, encoder_family
 
-__all__ = ["MIN_TILE_PX", "DescriptorEncoder", "describe_tile", "descriptor_names"]
+__all__ = ["MIN_TILE_PX", "DescriptorEncoder", "describe_tile", "descriptor_names", "load_descriptor"]
 
 MIN_TILE_PX = 32  # one 8 × 8 block at a quarter of the resolution
 _VERSION = 1  # to be raised whenever a value changes: it is part of a feature file's identity
@@ -108,17 +107,6 @@ class DescriptorEncoder(Encoder):
         return np.stack([describe_tile(tile) for tile in pixels])
 
 
-@encoder_family("descriptor")
-class _DescriptorFamily(EncoderFamily):
-    def models(self) -> tuple[str, ...]:
-        return ()
-
-    def load(self, model: str, options: EncoderConfig) -> Encoder:
-        if options.weights is not None:
-            raise InputError(
-                f"The descriptor has no weights, but {options.weights.name} was given; leave --weights out "
-                "or choose a torchvision: or timm: encoder."
-            )
-        if options.input_px is not None:
-            raise InputError("The descriptor takes tiles at their own size; leave input_px out.")
-        return DescriptorEncoder()
+def load_descriptor(_: str, config: EncoderConfig) -> Encoder:
+    """Builds the descriptor; see :func:`wsi_ncmi.encoders.load_encoder`."""
+    return DescriptorEncoder()
