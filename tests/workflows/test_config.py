@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from wsi_ncmi.core.config import to_yaml
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.workflows.config_file import config_yaml, find_config, load_config, shipped_configs
+from wsi_ncmi.workflows.config import find_config, load_config, shipped_configs
 
 
 @pytest.mark.parametrize("name", sorted(shipped_configs()))
@@ -76,4 +77,4 @@ def test_files_that_are_no_configuration(tmp_path: Path) -> None:
 
 def test_the_printed_configuration_reads_back_the_same() -> None:
     config = load_config("camelyon17", ["slides=a", "labels=camelyon17:b.csv"])
-    assert load_config(None, (), yaml.safe_load(config_yaml(config))) == config
+    assert load_config(None, (), yaml.safe_load(to_yaml(config))) == config

@@ -12,7 +12,7 @@ import pytest
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.training import load_trained
-from wsi_ncmi.workflows.config_file import load_config
+from wsi_ncmi.workflows.config import load_config
 from wsi_ncmi.workflows.search import SearchRequest, search
 from wsi_ncmi.workflows.search.space import Dimension, check_space, read_space
 

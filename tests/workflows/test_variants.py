@@ -10,7 +10,7 @@ import pytest
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.workflows import JobConfig, JobResult, load_config, run_job
-from wsi_ncmi.workflows.config_file import shipped_configs
+from wsi_ncmi.workflows.config import shipped_configs
 from wsi_ncmi.workflows.variants import run_variants, variant_of
 
 CLASSES = ("negative", "itc", "micro", "macro")

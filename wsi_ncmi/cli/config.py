@@ -28,14 +28,15 @@ def init(
     """
 
     def act(_: ProgressReporter) -> None:
+        from wsi_ncmi.core.config import to_yaml
         from wsi_ncmi.core.errors import InputError
         from wsi_ncmi.core.files import ensure_folder, write_text
-        from wsi_ncmi.workflows.config_file import config_yaml, load_config
+        from wsi_ncmi.workflows.config import load_config
 
         if out.exists():
             raise InputError(f"{out} exists; remove it or choose another name with --out.")
         ensure_folder(out.parent)
-        write_text(out, config_yaml(load_config(base)))
+        write_text(out, to_yaml(load_config(base)))
 
     guarded(act, quiet=False, debug=debug)
     typer.echo(f"config: {out}")
@@ -55,9 +56,10 @@ def show(
     """
 
     def act(_: ProgressReporter) -> str:
-        from wsi_ncmi.workflows.config_file import config_yaml, load_config
+        from wsi_ncmi.core.config import to_yaml
+        from wsi_ncmi.workflows.config import load_config
 
-        return config_yaml(load_config(config, setting or ()))
+        return to_yaml(load_config(config, setting or ()))
 
     typer.echo(guarded(act, quiet=False, debug=debug), nl=False)
 

@@ -1,5 +1,5 @@
 from .config import JobConfig as JobConfig
-from .config_file import load_config as load_config
+from .config import load_config as load_config
 from .demo import run_demo as run_demo
 from .evaluation import evaluate as evaluate
 from .exporting import ExportRequest as ExportRequest

@@ -9,7 +9,7 @@ from typing import Any
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.progress import ProgressReporter
-from wsi_ncmi.workflows.config_file import load_config
+from wsi_ncmi.workflows.config import load_config
 from wsi_ncmi.workflows.grid import GridRequest, train_grid
 from wsi_ncmi.workflows.result import JobResult
 from wsi_ncmi.workflows.training import TrainingRequest, train

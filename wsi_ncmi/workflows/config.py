@@ -1,17 +1,30 @@
-"""Configuration of a whole job: that of the extraction and that of the training in one YAML file."""
+"""Configuration of a whole job: extraction and training in one YAML file, shipped or the user's own."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import Field, TypeAdapter
 
-from wsi_ncmi.core.config import configclass
+from wsi_ncmi.core.config import configclass, read_config
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.provenance import relative_paths
 from wsi_ncmi.extraction.config import ExtractConfig
 from wsi_ncmi.training.config import TrainConfig
 
-__all__ = ["JobConfig", "config_adapter", "recorded"]
+__all__ = [
+    "JobConfig",
+    "config_adapter",
+    "find_config",
+    "load_config",
+    "recorded",
+    "recorded_yaml",
+    "shipped_configs",
+]
 
 # They say what one call does, not what the job is.
 _RUN_TIME_KEYS = frozenset({"only", "shard", "inventory", "overwrite", "allow_leak"})
@@ -43,3 +56,72 @@ def recorded(config: JobConfig) -> dict[str, Any]:
     """The configuration as JSON-ready values, every default written out, without what concerns one call."""
     content = config_adapter().dump_python(config, mode="json")
     return {key: value for key, value in content.items() if key not in _RUN_TIME_KEYS}
+
+
+def recorded_yaml(config: JobConfig) -> str:
+    """:func:`recorded` as YAML, paths cut to their last part: the file may leave the machine."""
+    return yaml.safe_dump(relative_paths(recorded(config)), sort_keys=False, allow_unicode=True)
+
+
+def shipped_configs(kind: str = "") -> dict[str, Path]:
+    """Configurations that come with the package: name → file.
+
+    Args:
+        kind: Folder below ``configs/`` of another kind of job; empty = whole jobs on slides.
+    """
+    inside = Path(str(resources.files("wsi_ncmi"))) / "configs"
+    beside = Path(str(resources.files("wsi_ncmi"))).parent / "configs"  # a checkout installed as editable
+    folder = (inside if inside.is_dir() else beside) / kind
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def find_config(name_or_path: str | Path, kind: str = "") -> Path:
+    """Finds a configuration by path, or by the name of one that comes with the package.
+
+    Args:
+        name_or_path: YAML file, or name.
+        kind: As in :func:`shipped_configs`.
+
+    Raises:
+        InputError: There is no such file; the message lists the names.
+    """
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    shipped = shipped_configs(kind)
+    if str(name_or_path) in shipped:
+        return shipped[str(name_or_path)]
+    raise InputError(
+        f"There is no configuration {name_or_path}; give a YAML file or one of {', '.join(shipped)}."
+    )
+
+
+def load_config(
+    name_or_path: str | Path | None,
+    overrides: Sequence[str] = (),
+    flags: Mapping[str, Any] | None = None,
+) -> JobConfig:
+    """Reads the configuration of a whole job.
+
+    Args:
+        name_or_path: YAML file, name of a shipped configuration, or None for the defaults.
+        overrides: ``a.b=value`` of ``--set``; they come last.
+        flags: Dotted key → value of a flag; None values are flags that were not given.
+
+    Returns:
+        The validated configuration; relative paths are relative to the working directory.
+
+    Raises:
+        InputError: As :func:`wsi_ncmi.core.config.read_config`.
+    """
+    file = None if name_or_path is None else find_config(name_or_path)
+    return read_config(
+        JobConfig, file, flags=_dotted(flags or {}), overrides=overrides, one_of={"loss": "losses"}
+    )
+
+
+def _dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= _dotted(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return found

@@ -7,7 +7,7 @@ from pathlib import Path
 from wsi_ncmi.core.files import ensure_folder
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
 from wsi_ncmi.synthesis import SynthesisConfig, make_cohort
-from wsi_ncmi.workflows.config_file import load_config
+from wsi_ncmi.workflows.config import load_config
 from wsi_ncmi.workflows.result import JobResult
 from wsi_ncmi.workflows.subtyping import run_job
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from wsi_ncmi.cohorts import BagSource, JoinedBags, PatientBags
+from wsi_ncmi.core.config import config_from
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.tissue import ArtifactConfig
-from wsi_ncmi.workflows.config_file import build_options
 
 if TYPE_CHECKING:
     from wsi_ncmi.features.stain import StainTarget
@@ -60,8 +60,7 @@ def artifacts_of(origin: Mapping[str, Any], where: str) -> ArtifactConfig:
     rule = str(origin.get("artifacts_rule") or "keep")
     values = _json(rule, where) if rule.startswith("{") else {"rule": rule}
     values.pop("detectors", None)  # this version's score the new slides, whatever scored the training's
-    options: ArtifactConfig = build_options(ArtifactConfig, values, where)
-    return options
+    return config_from(ArtifactConfig, values, where)
 
 
 def stain_of(origin: Mapping[str, Any], where: str) -> StainTarget | None:

@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from wsi_ncmi.core.config import config_from
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.encoders.config import EncoderConfig
 from wsi_ncmi.prediction import Ensemble
 from wsi_ncmi.tiling import GridConfig
 from wsi_ncmi.tissue import TissueConfig
-from wsi_ncmi.workflows.config_file import build_options
 
 __all__ = ["model_settings"]
 
@@ -43,7 +43,7 @@ def model_settings(
             "features that were not made by 'wsi-ncmi extract'), so new slides can't be encoded alike."
         )
     where = f"the model {ensemble.name}"
-    encoder: EncoderConfig = build_options(
+    encoder = config_from(
         EncoderConfig, {"name": known["encoder"], "weights": weights, "device": device}, where
     )
     if known.get("precision") in ("fp32", "bf16", "fp16"):
@@ -61,4 +61,4 @@ def model_settings(
         ) from error
     if known.get("tissue_method"):
         tissue["method"] = known["tissue_method"]
-    return encoder, build_options(GridConfig, grid, where), build_options(TissueConfig, tissue, where)
+    return encoder, config_from(GridConfig, grid, where), config_from(TissueConfig, tissue, where)

@@ -9,8 +9,7 @@ from wsi_ncmi.cohorts import read_labels
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import ensure_folder, write_text
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
-from wsi_ncmi.workflows.config import JobConfig
-from wsi_ncmi.workflows.config_file import config_yaml
+from wsi_ncmi.workflows.config import JobConfig, recorded_yaml
 from wsi_ncmi.workflows.extraction import extract
 from wsi_ncmi.workflows.result import JobResult
 from wsi_ncmi.workflows.training import TrainingRequest, train
@@ -91,7 +90,7 @@ def _run(
     )
     # The configuration in force, every default written out, absolute paths cut to their last part.
     files["config"] = run_folder.parent / f"{'config' if run_folder.name == 'run' else run_folder.name}.yaml"
-    write_text(files["config"], config_yaml(config, absolute_paths=False))
+    write_text(files["config"], recorded_yaml(config))
     return JobResult(
         files={**files, **trained.files},
         failures=(*failures, *trained.failures),

@@ -16,7 +16,7 @@ import typer
 from scipy import stats
 
 from wsi_ncmi.core.errors import InputError, TrainingError
-from wsi_ncmi.workflows.config_file import shipped_configs
+from wsi_ncmi.workflows.config import shipped_configs
 from wsi_ncmi.workflows.images import load_image_config, run_images, text_table
 from wsi_ncmi.workflows.images.summary import summarise
 

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wsi_ncmi.core.config import read_config
 from wsi_ncmi.core.errors import InputError, TrainingError
 from wsi_ncmi.core.files import ensure_folder
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter, TaskProgress
 from wsi_ncmi.losses import LossConfig
-from wsi_ncmi.workflows.config_file import load_options
+from wsi_ncmi.workflows.config import find_config
 from wsi_ncmi.workflows.images.config import ImageJobConfig
 from wsi_ncmi.workflows.images.summary import write_results
 from wsi_ncmi.workflows.result import JobResult
@@ -55,7 +56,8 @@ def load_image_config(
     Raises:
         InputError: As ``load_config``.
     """
-    return load_options(ImageJobConfig, name_or_path, overrides, values, kind="images")
+    file = None if name_or_path is None else find_config(name_or_path, "images")
+    return read_config(ImageJobConfig, file, flags=values, overrides=overrides)
 
 
 def run_images(

@@ -14,8 +14,7 @@ from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import atomic_path, ensure_folder, write_json
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
 from wsi_ncmi.training.identity import as_written_now
-from wsi_ncmi.workflows.config import JobConfig, config_adapter
-from wsi_ncmi.workflows.config_file import load_config
+from wsi_ncmi.workflows.config import JobConfig, config_adapter, load_config
 from wsi_ncmi.workflows.result import JobResult
 from wsi_ncmi.workflows.search.space import DEFAULT_SPACE, Dimension, Space, check_space
 from wsi_ncmi.workflows.training import TrainingRequest, prepare, publish, train_prepared
