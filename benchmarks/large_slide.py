@@ -32,13 +32,13 @@ def measure(path: Path) -> dict[str, float]:
     """Reads a slide's tissue tiles; times in seconds of processor time, memory in MiB."""
     from wsi_ncmi.slides import open_slide, resolve_mpp
     from wsi_ncmi.tiling import GridConfig, TileGrid, TileReader, select_tiles
-    from wsi_ncmi.tissue import ArtifactConfig, TissueConfig, examine_slide
+    from wsi_ncmi.tissue import ArtifactConfig, TissueConfig, analyse_tissue
 
     options = GridConfig(mpp=TARGET_MPP)
     marks = [time.process_time()]
     with open_slide(path) as slide:
         mpp = resolve_mpp(slide)
-        mask = examine_slide(slide, mpp, TissueConfig(working_mpp=WORKING_MPP), ArtifactConfig()).mask
+        mask = analyse_tissue(slide, mpp, TissueConfig(working_mpp=WORKING_MPP), ArtifactConfig()).mask
         marks.append(time.process_time())
         grid = TileGrid.plan(slide.levels, mpp, options)
         selection = select_tiles(grid, mask, options.min_tissue)

@@ -19,7 +19,7 @@ from wsi_ncmi.features import open_features_file, verify_file
 from wsi_ncmi.slides import open_slide
 from wsi_ncmi.tiling import TileGrid, read_tile
 from wsi_ncmi.tissue import ARTIFACT_KINDS, ArtifactConfig, ArtifactMap
-from wsi_ncmi.tissue.artifact_config import DETECTORS
+from wsi_ncmi.tissue.config import DETECTORS
 
 DROP = ArtifactConfig(rule="drop")
 
@@ -202,8 +202,8 @@ def test_several_sets_look_at_the_slide_once(tasks, encoder: Encoder, monkeypatc
     import wsi_ncmi.extraction.findings as findings
 
     looks = []
-    real = findings.examine_slide
-    monkeypatch.setattr(findings, "examine_slide", lambda *a: looks.append(a) or real(*a))
+    real = findings.analyse_tissue
+    monkeypatch.setattr(findings, "analyse_tissue", lambda *a: looks.append(a) or real(*a))
     main = replace(tasks()[1], n_sets=2)
     further = replace(main, features_set="1um", grid=replace(main.grid, mpp=1.0))
     rows = [extract_slide(task, encoder) for task in (main, further)]

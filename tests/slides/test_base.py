@@ -10,11 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from wsi_ncmi.core.errors import SlideOpenError, SlideReadError
+from wsi_ncmi.core.errors import SlideOpenError, SlideReadError, plain_reason
 from wsi_ncmi.slides import Level, Slide
-from wsi_ncmi.slides.base import MAX_REGION_PX, MAX_SIDE_PX
-from wsi_ncmi.slides.compositing import background_colour, composite
-from wsi_ncmi.slides.wording import plain_reason
+from wsi_ncmi.slides.base import MAX_REGION_PX, MAX_SIDE_PX, background_colour, composite
 
 
 class _Plain(Slide):

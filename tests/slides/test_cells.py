@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsi_ncmi.slides.cells import cell_sums
+from wsi_ncmi.slides.overview import cell_sums
 
 
 def overlaps(edges: np.ndarray, length: int) -> np.ndarray:

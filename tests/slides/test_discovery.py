@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.slides.dicom_series import series_uid
-from wsi_ncmi.slides.discovery import find_slides
+from wsi_ncmi.slides.discovery import find_slides, series_uid
 
 
 def _touch(root: Path, *names: str) -> None:

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsi_ncmi.slides import Level, Mpp
-from wsi_ncmi.tiling import GridConfig, TileGrid, select_tiles, selection
+from wsi_ncmi.tiling import GridConfig, TileGrid, select_tiles
+from wsi_ncmi.tiling import grid as tile_grid
 from wsi_ncmi.tissue import TissueMask
 
 GRID = TileGrid.plan([Level(2048, 1024, 1.0, 1.0)], Mpp(0.5, 0.5, "t"), GridConfig(mpp=0.5))  # 8 × 4 tiles
@@ -76,5 +77,5 @@ def test_parts_of_any_size_choose_the_same_tiles(seed: int, limit: float, part: 
     mask = TissueMask(pixels, 64.0, 64.0, "drawn")
     expected = np.flatnonzero(mask.fraction_in(GRID.boxes()) >= limit)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(selection, "_BOXES", part)
+        patch.setattr(tile_grid, "_BOXES", part)
         assert select_tiles(GRID, mask, limit).indices.tolist() == expected.tolist()

@@ -19,9 +19,9 @@ from wsi_ncmi.tissue import (
     ArtifactMap,
     TissueConfig,
     TissueMask,
-    examine_slide,
+    analyse_tissue,
 )
-from wsi_ncmi.tissue.runs import runs_of, without_small
+from wsi_ncmi.tissue.connected_components import connected_components, without_small
 
 LIMITS = ArtifactConfig()
 
@@ -44,7 +44,7 @@ def test_tiles_under_ink_and_borders_are_found(tmp_path: Path, centre: int, arte
     )  # fmt: skip
     mpp = truth["slide"]["mpp"]
     with open_slide(tmp_path / plan.file_name) as slide:
-        found = examine_slide(slide, Mpp(mpp, mpp, "table"), TissueConfig(), LIMITS)
+        found = analyse_tissue(slide, Mpp(mpp, mpp, "table"), TissueConfig(), LIMITS)
         edge = 128.0 / mpp
         boxes = np.array([
             (x, y, x + edge, y + edge)
@@ -73,7 +73,7 @@ def test_a_clean_slide_has_no_artefact(tmp_path: Path) -> None:
     plan = SlidePlan("clean", 7, 0, 1, "negative", "", True, 42)
     make_slide(plan, tmp_path, tmp_path)
     with open_slide(tmp_path / plan.file_name) as slide:
-        found = examine_slide(slide, Mpp(0.5, 0.5, "table"), TissueConfig(), LIMITS)
+        found = analyse_tissue(slide, Mpp(0.5, 0.5, "table"), TissueConfig(), LIMITS)
     assert found.artifacts.where("pen").mean() == 0
     assert found.artifacts.where("border").mean() == 0
 
@@ -81,7 +81,7 @@ def test_a_clean_slide_has_no_artefact(tmp_path: Path) -> None:
 @pytest.mark.real_data
 def test_the_real_slide_has_no_ink_and_no_border(real_data: Path) -> None:
     with open_slide(real_data / "slides" / "CMU-1-Small-Region.svs") as slide:
-        found = examine_slide(slide, Mpp(0.499, 0.499, "vendor"), TissueConfig(), LIMITS)
+        found = analyse_tissue(slide, Mpp(0.499, 0.499, "vendor"), TissueConfig(), LIMITS)
     assert not found.artifacts.where("pen").any()
     assert not found.artifacts.where("border").any()
     # Its dense epidermis beside keratin is taken for a fold: the known false alarm may not grow.
@@ -137,7 +137,7 @@ def test_pieces_are_those_of_a_label_image(share: float, diagonal: bool) -> None
 
     mask = np.random.default_rng(5).random((60, 43)) < share
     labels, count = ndimage.label(mask, np.ones((3, 3)) if diagonal else None)
-    runs = runs_of(mask, diagonal=diagonal)
+    runs = connected_components(mask, diagonal=diagonal)
     assert runs.n_pieces == count
     assert sorted(runs.areas()) == sorted(np.bincount(labels.ravel())[1:])
     other = np.random.default_rng(6).random(mask.shape) < 0.5

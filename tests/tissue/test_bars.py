@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from wsi_ncmi.tissue.bars import DIRECTIONS, LEVEL_STEPS, MOST_LEVEL, SIDE_UM, bar_margin, ridges
+from wsi_ncmi.tissue.ridge_filter import (
+    DIRECTIONS,
+    LEVEL_STEPS,
+    MOST_LEVEL,
+    SIDE_UM,
+    bar_margin,
+    ridge_filter,
+)
 
 PRECISION = 0.003  # units of the logarithm, as the function promises
 
@@ -46,16 +53,16 @@ def test_ridges_are_those_of_the_definition(pixel_um: tuple[float, float]) -> No
     margin = bar_margin(40.0, pixel_um) + 2
     level = levels((9 + 2 * margin, 13 + 2 * margin))
     inner = (slice(margin, margin + 9), slice(margin, margin + 13))
-    found, direction = ridges(level, pixel_um, 40.0, 2.0, inner)
+    found, direction = ridge_filter(level, pixel_um, 40.0, 2.0, inner)
     assert found == pytest.approx(slow(level, pixel_um, 40.0, 2.0)[inner], abs=PRECISION)
     assert direction.max() < DIRECTIONS
 
 
 def test_a_part_has_the_ridges_of_the_whole() -> None:
     level = levels((60, 70))
-    whole, directions = ridges(level, (8.0, 8.0), 40.0, 2.0)
+    whole, directions = ridge_filter(level, (8.0, 8.0), 40.0, 2.0)
     for inner in ((slice(0, 20), slice(50, 70)), (slice(25, 31), slice(0, 70)), (slice(59, 60), slice(3, 4))):
-        found, direction = ridges(level, (8.0, 8.0), 40.0, 2.0, inner)
+        found, direction = ridge_filter(level, (8.0, 8.0), 40.0, 2.0, inner)
         np.testing.assert_array_equal(found, whole[inner])
         np.testing.assert_array_equal(direction, directions[inner])
 
@@ -64,7 +71,7 @@ def test_the_steepest_levels_do_not_overflow() -> None:
     """17 samples, the most that are taken, of the highest level beside the lowest."""
     level = np.zeros((200, 200), np.int16)
     level[:, 92:108] = MOST_LEVEL
-    found, _ = ridges(level, (2.5, 2.5), 60.0, 3.0)
+    found, _ = ridge_filter(level, (2.5, 2.5), 60.0, 3.0)
     assert found[100, 100] == pytest.approx(MOST_LEVEL / LEVEL_STEPS, abs=PRECISION)
     assert found.min() >= -MOST_LEVEL / LEVEL_STEPS - PRECISION
 
@@ -72,7 +79,7 @@ def test_the_steepest_levels_do_not_overflow() -> None:
 def test_a_bar_stands_out_by_its_height_in_its_own_direction() -> None:
     level = np.zeros((120, 120), np.int16)
     level[:, 56:64] = round(0.7 * LEVEL_STEPS)  # upright
-    found, direction = ridges(level, (4.0, 4.0), 80.0, 2.0)
+    found, direction = ridge_filter(level, (4.0, 4.0), 80.0, 2.0)
     assert found[60, 60] == pytest.approx(0.7, abs=PRECISION)
     assert direction[60, 60] == DIRECTIONS // 2
     assert found[60, 20] == pytest.approx(0.0, abs=PRECISION)

@@ -12,8 +12,8 @@ from shapely.ops import unary_union
 
 from wsi_ncmi.slides import Mpp, open_slide
 from wsi_ncmi.synthesis import CENTRES, SlidePlan, make_slide
-from wsi_ncmi.tissue import ArtifactConfig, TissueConfig, examine_slide, segment_tissue
-from wsi_ncmi.tissue.raster import raster
+from wsi_ncmi.tissue import ArtifactConfig, TissueConfig, analyse_tissue, segment_tissue
+from wsi_ncmi.tissue.polygons import raster
 
 
 @pytest.fixture(scope="module", params=range(len(CENTRES)), ids=[centre.name for centre in CENTRES])
@@ -47,7 +47,7 @@ def test_most_tiles_on_a_fold_are_found_and_hardly_another(
 ) -> None:
     path, areas, mpp = drawn
     with open_slide(path) as slide:
-        found = examine_slide(slide, Mpp(mpp, mpp, "table"), TissueConfig(), ArtifactConfig())
+        found = analyse_tissue(slide, Mpp(mpp, mpp, "table"), TissueConfig(), ArtifactConfig())
         edge = 128.0 / mpp
         boxes = np.array([
             (x, y, x + edge, y + edge)

@@ -11,7 +11,7 @@ from PIL import Image
 from wsi_ncmi.slides import LevelReader, open_slide, read_overview
 from wsi_ncmi.synthesis import write_test_slide
 from wsi_ncmi.tiling import StoredRegions
-from wsi_ncmi.tissue.closer import CloserLook
+from wsi_ncmi.tissue.high_res_reader import HighResReader
 
 
 def triangle(picture: np.ndarray, factor: float, count: int) -> np.ndarray:
@@ -29,7 +29,7 @@ def test_a_finer_pixel_is_the_mean_under_its_triangle(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (240, 240, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "noise.png")
     with open_slide(tmp_path / "noise.png") as slide:
-        closer = CloserLook(slide, read_overview(slide, 30, 30), (8.0, 8.0), 2.67)
+        closer = HighResReader(slide, read_overview(slide, 30, 30), (8.0, 8.0), 2.67)
         with closer:
             assert closer.factor == 3
             part = closer.read(slice(5, 20), slice(0, 30))
@@ -46,7 +46,7 @@ def test_a_part_is_that_of_a_finer_overview(tmp_path: Path, mpp: float, open_lev
     with open_slide(tmp_path / "slide.svs") as slide:
         width, height = int(slide.width_px * mpp / 8) + 1, int(slide.height_px * mpp / 8) + 1
         overview = read_overview(slide, width, height)
-        with CloserLook(slide, overview, (8.0, 8.0), 2.67, open_level) as closer:
+        with HighResReader(slide, overview, (8.0, 8.0), 2.67, open_level) as closer:
             assert closer.factor == 3
             assert slide.levels[closer.level].downsample_x <= overview.downsample_x / 3 + 1e-9
             rows, columns = slice(5, 21), slice(height // 2, width)
@@ -65,7 +65,7 @@ def test_no_pixel_is_finer_than_the_slides_own(tmp_path: Path) -> None:
     Image.fromarray(pixels).save(tmp_path / "coarse.png")
     with (
         open_slide(tmp_path / "coarse.png") as slide,
-        CloserLook(slide, read_overview(slide, 80, 60), (8.0, 8.0), 2.67) as closer,
+        HighResReader(slide, read_overview(slide, 80, 60), (8.0, 8.0), 2.67) as closer,
     ):
         assert closer.factor == 1
         np.testing.assert_array_equal(closer.read(slice(10, 20), slice(0, 80)), pixels[10:20])

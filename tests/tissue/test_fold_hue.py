@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from wsi_ncmi.tissue.bars import DIRECTIONS, SIDE_UM
-from wsi_ncmi.tissue.fold_hue import other_hue
+from wsi_ncmi.tissue.fold_windows import hue_contrast
+from wsi_ncmi.tissue.ridge_filter import DIRECTIONS, SIDE_UM
 
 
 def test_hues_are_those_of_the_definition() -> None:
@@ -17,7 +17,7 @@ def test_hues_are_those_of_the_definition() -> None:
     solid = rng.random((70, 90)) < 0.7
     y, x = rng.integers(0, 70, 60), rng.integers(0, 90, 60)
     direction = rng.integers(0, DIRECTIONS, 60).astype(np.uint8)
-    found = other_hue(red, green, solid, (y, x), direction, (3.0, 2.5), 60.0, 7)
+    found = hue_contrast(red, green, solid, (y, x), direction, (3.0, 2.5), 60.0, 7)
     hue = np.log(np.maximum(red, 0.02) / np.maximum(green, 0.02))
 
     def mean(i: int, side: float) -> float:
@@ -41,5 +41,5 @@ def test_no_place_no_hue() -> None:
     plane = np.ones((20, 20), np.float32)
     none = np.empty(0, np.int64)
     assert not len(
-        other_hue(plane, plane, plane > 0, (none, none), none.astype(np.uint8), (3.0, 3.0), 60.0, 7)
+        hue_contrast(plane, plane, plane > 0, (none, none), none.astype(np.uint8), (3.0, 3.0), 60.0, 7)
     )

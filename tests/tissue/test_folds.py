@@ -13,8 +13,8 @@ from shapely.geometry import box as rectangle
 from wsi_ncmi.core.errors import SlideReadError
 from wsi_ncmi.slides import Mpp, open_slide
 from wsi_ncmi.synthesis.fields import draw_polygons
-from wsi_ncmi.tissue import ARTIFACT_KINDS, ArtifactConfig, Examination, TissueConfig, examine_slide
-from wsi_ncmi.tissue.closer import CloserLook
+from wsi_ncmi.tissue import ARTIFACT_KINDS, ArtifactConfig, TissueAnalysis, TissueConfig, analyse_tissue
+from wsi_ncmi.tissue.high_res_reader import HighResReader
 
 SIDE = 1200
 MPP = 1.0
@@ -34,9 +34,9 @@ def picture(folder: Path, density: np.ndarray) -> Path:
     return folder / "plain.png"
 
 
-def examined(path: Path) -> Examination:
+def examined(path: Path) -> TissueAnalysis:
     with open_slide(path) as slide:
-        return examine_slide(slide, Mpp(MPP, MPP, "table"), TissueConfig(), ArtifactConfig())
+        return analyse_tissue(slide, Mpp(MPP, MPP, "table"), TissueConfig(), ArtifactConfig())
 
 
 def test_the_area_of_a_fold_is_known_to_parts_of_a_pixel(tmp_path: Path) -> None:
@@ -64,14 +64,14 @@ def test_a_little_denser_is_no_fold(tmp_path: Path) -> None:
 def test_what_cannot_be_read_again_has_no_fold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The overview could be read, a place of it can't: no score is made up, and the slide goes on."""
     path = picture(tmp_path, 2.0 * EOSIN)
-    honest = CloserLook.read
+    honest = HighResReader.read
 
-    def broken(self: CloserLook, rows: slice, columns: slice) -> np.ndarray:
+    def broken(self: HighResReader, rows: slice, columns: slice) -> np.ndarray:
         if rows.start < 60:
             raise SlideReadError("plain.png: this part can't be read.")
         return honest(self, rows, columns)
 
-    monkeypatch.setattr(CloserLook, "read", broken)
+    monkeypatch.setattr(HighResReader, "read", broken)
     fold = examined(path).artifacts.where("fold")
     rows = np.flatnonzero(fold.any(axis=1))
     assert rows.size

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsi_ncmi.tissue.windows import windows_over
+from wsi_ncmi.tissue.folds import tiling_windows
 
 
 @given(
@@ -19,7 +19,7 @@ def test_they_hold_all_that_is_set_and_nothing_twice(
 ) -> None:
     mask = np.random.default_rng(seed).random((height, width)) < share
     covered = np.zeros(mask.shape, np.int64)
-    for rows, columns in windows_over(mask, margin, most):
+    for rows, columns in tiling_windows(mask, margin, most):
         part = mask[rows, columns]
         assert max(part.shape) <= most
         assert part[0].any() and part[-1].any() and part[:, 0].any() and part[:, -1].any()  # noqa: PT018
@@ -31,7 +31,7 @@ def test_they_hold_all_that_is_set_and_nothing_twice(
 def test_far_pieces_are_looked_at_alone_and_near_ones_together() -> None:
     mask = np.zeros((256, 256), np.bool_)
     mask[10:20, 10:20] = mask[200:210, 220:230] = True
-    assert sorted((r.start, c.start) for r, c in windows_over(mask, 17, 256)) == [(10, 10), (200, 220)]
+    assert sorted((r.start, c.start) for r, c in tiling_windows(mask, 17, 256)) == [(10, 10), (200, 220)]
     mask[:] = False
     mask[10:20, 10:20] = mask[14:24, 30:40] = True
-    assert list(windows_over(mask, 17, 256)) == [(slice(10, 24), slice(10, 40))]
+    assert list(tiling_windows(mask, 17, 256)) == [(slice(10, 24), slice(10, 40))]

@@ -11,8 +11,7 @@ from wsi_ncmi.core.config import configclass
 from wsi_ncmi.encoders.config import EncoderConfig
 from wsi_ncmi.features.stain.config import StainConfig
 from wsi_ncmi.tiling.config import GridConfig
-from wsi_ncmi.tissue.artifact_config import ArtifactConfig
-from wsi_ncmi.tissue.config import TissueConfig
+from wsi_ncmi.tissue.config import ArtifactConfig, TissueConfig
 
 __all__ = ["ExecutionConfig", "ExtractConfig"]
 

@@ -16,7 +16,7 @@ from wsi_ncmi.features.schema import canonical_json
 from wsi_ncmi.features.tissue_colour import tissue_colour
 from wsi_ncmi.slides import Slide, thumbnail
 from wsi_ncmi.tiling import StoredRegions
-from wsi_ncmi.tissue import ArtifactMap, TissueMask, apply_annotations, examine_slide, read_annotations
+from wsi_ncmi.tissue import ArtifactMap, TissueMask, analyse_tissue, apply_annotations, read_annotations
 
 __all__ = ["SlideFindings", "find_on_slide"]
 
@@ -60,7 +60,7 @@ def find_on_slide(task: SlideTask, slide: Slide) -> SlideFindings:
 
 
 def _look(task: SlideTask, slide: Slide) -> SlideFindings:
-    seen = examine_slide(slide, task.mpp, task.tissue, task.artifacts, StoredRegions)
+    seen = analyse_tissue(slide, task.mpp, task.tissue, task.artifacts, StoredRegions)
     mask, remark = seen.mask, ""
     if task.annotations is not None:
         if task.annotations.path is None:

@@ -11,8 +11,7 @@ from wsi_ncmi.features.paths import claims_folder, feature_path, thumbnail_path,
 from wsi_ncmi.features.schema import NONE, Identity, canonical_json, identity_of
 from wsi_ncmi.slides import Mpp, SlideRecord
 from wsi_ncmi.tiling.config import GridConfig
-from wsi_ncmi.tissue.artifact_config import DETECTORS, ArtifactConfig
-from wsi_ncmi.tissue.config import TissueConfig
+from wsi_ncmi.tissue.config import DETECTORS, ArtifactConfig, TissueConfig
 
 if TYPE_CHECKING:
     from wsi_ncmi.features.stain import StainTarget

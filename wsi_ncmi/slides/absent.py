@@ -35,7 +35,7 @@ class AbsentTiles:
     tile_height_px: int
 
     def cover(self, x: int, y: int, width: int, height: int) -> bool:
-        """Whether a rectangle in pixels of the level, inside it, touches no stored tile."""
+        """True if a rectangle in pixels of the level, inside it, touches no stored tile."""
         left, right = x // self.tile_width_px, -(-(x + width) // self.tile_width_px)
         top, bottom = y // self.tile_height_px, -(-(y + height) // self.tile_height_px)
         table = self.stored

@@ -8,9 +8,10 @@ the private :meth:`Slide._read`. Label and macro images (they carry patient data
 from __future__ import annotations
 
 import operator
+import re
 import threading
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -19,11 +20,70 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.core.closing import Closing
-from wsi_ncmi.core.errors import SlideOpenError, SlideReadError
-from wsi_ncmi.slides.compositing import background_colour, composite
-from wsi_ncmi.slides.wording import plain_reason
+from wsi_ncmi.core.errors import SlideOpenError, SlideReadError, plain_reason
 
-__all__ = ["MAX_REGION_PX", "MAX_SIDE_PX", "MAX_SLIDE_PX", "Level", "Slide"]
+__all__ = [
+    "MAX_REGION_PX",
+    "MAX_SIDE_PX",
+    "MAX_SLIDE_PX",
+    "WHITE",
+    "Level",
+    "LevelPart",
+    "LevelReader",
+    "OpenLevel",
+    "Slide",
+    "background_colour",
+    "composite",
+]
+
+WHITE = (255, 255, 255)
+_HEX_COLOUR = re.compile(r"#?([0-9A-Fa-f]{6})")
+
+
+def background_colour(properties: Mapping[str, str]) -> tuple[int, int, int]:
+    """The RGB colour of places without pixels.
+
+    Args:
+        properties: A slide's properties; ``openslide.background-color`` is six hex digits where present.
+
+    Returns:
+        ``(red, green, blue)``, white when the property is absent or malformed.
+    """
+    match = _HEX_COLOUR.fullmatch(properties.get("openslide.background-color", "").strip())
+    if match is None:
+        return WHITE
+    value = int(match.group(1), 16)
+    return (value >> 16, (value >> 8) & 0xFF, value & 0xFF)
+
+
+def composite(pixels: NDArray[np.uint8], background: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """Composites straight RGBA over a colour, with the same rounding as ``PIL.Image.composite``.
+
+    That is what OpenSlide's own DeepZoom generator does with its regions, so both give the same pixels.
+
+    Args:
+        pixels: uint8 ``(H, W, 4)`` straight RGBA, or ``(H, W, 3)`` RGB, which is passed on.
+        background: RGB colour under the transparent pixels.
+
+    Returns:
+        uint8 ``(H, W, 3)``, C-contiguous and writable.
+    """
+    if pixels.shape[2] == 3:
+        return np.require(pixels, requirements=["C", "W"])
+    rgb = np.ascontiguousarray(pixels[:, :, :3])
+    alpha = pixels[:, :, 3]
+    if alpha.min() == 255:
+        return rgb
+    # Most places are opaque or, where tiles are absent, wholly transparent: only the few others are blended.
+    rgb[alpha == 0] = background
+    blend = (alpha > 0) & (alpha < 255)
+    if blend.any():
+        weight = alpha[blend].astype(np.uint32)[:, None]
+        under = np.asarray(background, dtype=np.uint32)[None, :]
+        mixed = rgb[blend] * weight + under * (255 - weight) + 128
+        rgb[blend] = ((mixed + (mixed >> 8)) >> 8).astype(np.uint8)
+    return rgb
+
 
 MAX_REGION_PX = 1 << 27
 """Largest region of one read in pixels (512 MiB as RGBA); larger areas are read block by block."""
@@ -189,3 +249,58 @@ def _integer(name: str, value: object) -> int:
         return operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         raise TypeError(f"{name} must be an integer, not {value!r}.") from None
+
+
+@dataclass(frozen=True, eq=False)  # arrays have no one truth value to compare by
+class LevelPart:
+    """A rectangle of a level.
+
+    Attributes:
+        pixels: uint8 (h, w, 3); holds at least what was asked for.
+        left: Pixel of the level at which its left edge lies.
+        top: The same of its upper edge.
+        factor: Pixels of the level in one of these, along each side.
+    """
+
+    pixels: NDArray[np.uint8]
+    left: int
+    top: int
+    factor: int = 1
+
+
+class LevelReader(Closing):
+    """Reads rectangles of one level through the slide's reader; use it as a context manager.
+
+    Args:
+        slide: The open slide; it has to stay open.
+        level: Index of the level.
+        most: By how much a rectangle may be reduced along each side, 1 or more.
+    """
+
+    def __init__(self, slide: Slide, level: int, most: float) -> None:
+        self._slide, self._level = slide, level
+        view = slide.levels[level]
+        # Placed by the mean of both downsamples, as readers do.
+        self._down = (view.downsample_x + view.downsample_y) / 2
+
+    def read(self, left: int, top: int, right: int, bottom: int) -> LevelPart:
+        """Reads a rectangle.
+
+        Args:
+            left: Left edge in pixels of the level, inside it as all edges.
+            top: Upper edge.
+            right: Behind the last column.
+            bottom: Behind the last row.
+
+        Raises:
+            SlideReadError: It can't be read.
+        """
+        x, y = round(left * self._down), round(top * self._down)
+        return LevelPart(self._slide.read_region(x, y, self._level, right - left, bottom - top), left, top)
+
+    def close(self) -> None:
+        """Gives up what was opened for reading; the slide stays open."""
+
+
+OpenLevel = Callable[[Slide, int, float], LevelReader]
+"""Opens a reader of a level from slide, level and largest reduction."""

@@ -1,4 +1,4 @@
-"""What a slide is, by its content: fast fingerprints, and a full comparison where two are equal.
+"""Identity of a slide by its content: fast fingerprints, and a full comparison where two are equal.
 
 A fingerprint hashes the file's size, of a TIFF-based slide the directory entries and the table of stored
 tiles (offset and compressed size of every single tile), and sixteen 4-KiB samples spread over the pixel

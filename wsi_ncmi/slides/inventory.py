@@ -1,26 +1,124 @@
-"""A folder of slides as a table: what opens, at which resolution, what is double, and what is wrong."""
+"""A folder of slides as a table: what opens, at which resolution, what is double, what is wrong."""
 
 from __future__ import annotations
 
+import csv
+import dataclasses
+import io
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from wsi_ncmi.core.errors import InputError, SlideError
+from wsi_ncmi.core.errors import InputError, SlideError, plain_reason
+from wsi_ncmi.core.files import write_text
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
 from wsi_ncmi.slides.discovery import FoundSlide, find_slides
 from wsi_ncmi.slides.fingerprint import content_sha256, fingerprint
-from wsi_ncmi.slides.mpp import COARSEST_MPP, FINEST_MPP, is_believable_mpp, resolve_mpp
-from wsi_ncmi.slides.mpp_table import read_mpp_table
+from wsi_ncmi.slides.mpp import COARSEST_MPP, FINEST_MPP, is_believable_mpp, read_mpp_table, resolve_mpp
 from wsi_ncmi.slides.names import assign_slide_ids, slide_id_of
 from wsi_ncmi.slides.opening import open_slide
-from wsi_ncmi.slides.records import SlideRecord
-from wsi_ncmi.slides.wording import plain_reason
 
-__all__ = ["take_inventory"]
+__all__ = ["SlideRecord", "read_slides_csv", "take_inventory", "write_slides_csv"]
+
+
+@dataclasses.dataclass(frozen=True)
+class SlideRecord:
+    """One slide of an inventory.
+
+    Attributes:
+        slide_id: The slide's id in this job, unique.
+        path: Path below the inventory's root, with ``/``.
+        reader: Name of the reader that opens it; empty when none does.
+        vendor: The format as the reader names it, for example ``aperio``.
+        width_px: Width of level 0 in pixels; 0 when unknown.
+        height_px: Height of level 0 in pixels; 0 when unknown.
+        n_levels: Number of pyramid levels.
+        mpp_x: Microns per level-0 pixel along x, or None.
+        mpp_y: The same along y.
+        mpp_source: The link of the resolution chain that gave it; empty when none did.
+        fingerprint: Content fingerprint in hex; empty when the file can't be read.
+        size_bytes: Size of all its files.
+        problem: Empty when the slide is usable, else one sentence.
+        duplicate_of: The id of the first slide with the same content, or empty.
+    """
+
+    slide_id: str
+    path: str
+    reader: str
+    vendor: str
+    width_px: int
+    height_px: int
+    n_levels: int
+    mpp_x: float | None
+    mpp_y: float | None
+    mpp_source: str
+    fingerprint: str
+    size_bytes: int
+    problem: str = ""
+    duplicate_of: str = ""
+
+
+_COLUMNS = tuple(field.name for field in dataclasses.fields(SlideRecord))
+_INTEGERS = ("width_px", "height_px", "n_levels", "size_bytes")
+_NUMBERS = ("mpp_x", "mpp_y")
+
+
+def write_slides_csv(records: Iterable[SlideRecord], path: Path) -> None:
+    """Writes an inventory atomically: UTF-8, one row a slide, the record's fields as columns.
+
+    Numbers keep full precision; unknown ones are empty.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    for record in records:
+        writer.writerow("" if value is None else value for value in dataclasses.astuple(record))
+    write_text(path, text.getvalue())
+
+
+def read_slides_csv(path: Path) -> tuple[SlideRecord, ...]:
+    """Reads what :func:`write_slides_csv` wrote.
+
+    Raises:
+        InputError: The file can't be read, lacks a column or holds a wrong value; the message names it.
+    """
+    records = []
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as handle:
+            rows = csv.DictReader(handle)
+            missing = [name for name in _COLUMNS if name not in (rows.fieldnames or ())]
+            if missing:
+                raise InputError(
+                    f"{path.name} is no slide inventory: it lacks the column {missing[0]}; "
+                    "write one with wsi-ncmi inventory."
+                )
+            for row in rows:
+                where = f"{path.name}, line {rows.line_num}"
+                records.append(SlideRecord(**{name: _parse(name, row[name], where) for name in _COLUMNS}))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise InputError(
+            f"The slide inventory {path.name} can't be read ({reason}); "
+            "write a new one with wsi-ncmi inventory."
+        ) from error
+    return tuple(records)
+
+
+def _parse(name: str, text: str | None, where: str) -> Any:
+    if text is None:
+        raise InputError(f"{where}: the row ends before {name}; write the inventory again.")
+    if name in _NUMBERS and not text:
+        return None
+    kind: Callable[[str], Any] = int if name in _INTEGERS else float if name in _NUMBERS else str
+    try:
+        return kind(text)
+    except ValueError:
+        raise InputError(f"{where}: {name} is {text!r}, not a number; write the inventory again.") from None
+
 
 _LOG = logging.getLogger(__name__)
 # Opening waits for the disk or network, not for the processor: more threads than cores pay.

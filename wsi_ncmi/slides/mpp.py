@@ -1,4 +1,4 @@
-"""Microns per pixel of level 0: a written chain, each link checked, the source of the number kept.
+"""Microns per pixel of level 0: a written chain, each link checked, and the user's table.
 
 An explicit value of the user's per-slide table wins (the user has looked at this very slide). Otherwise, in
 order: the scanner vendor's own property, the TIFF resolution tags, the objective power by the convention
@@ -8,14 +8,25 @@ them the slide has no resolution and is reported.
 
 from __future__ import annotations
 
+import csv
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from wsi_ncmi.core.errors import InputError, MissingMppError
 from wsi_ncmi.slides.base import Slide
+from wsi_ncmi.slides.names import slide_id_of
 
-__all__ = ["COARSEST_MPP", "FINEST_MPP", "MPP_SOURCES", "Mpp", "is_believable_mpp", "resolve_mpp"]
+__all__ = [
+    "COARSEST_MPP",
+    "FINEST_MPP",
+    "MPP_SOURCES",
+    "Mpp",
+    "is_believable_mpp",
+    "read_mpp_table",
+    "resolve_mpp",
+]
 
 FINEST_MPP = 0.02
 """At or below this many microns per pixel no value is believed (100× oil scans have about 0.05)."""
@@ -63,7 +74,7 @@ class Mpp:
 
 
 def is_believable_mpp(value: float) -> bool:
-    """Whether a number of microns per pixel can be a slide's (above 0.02, at most 100, finite)."""
+    """True if a number of microns per pixel can be a slide's (above 0.02, at most 100, finite)."""
     return math.isfinite(value) and FINEST_MPP < value <= COARSEST_MPP
 
 
@@ -153,3 +164,59 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         return math.nan
+
+
+_COLUMNS = ("slide_id", "mpp")
+
+
+def read_mpp_table(path: Path) -> dict[str, float]:
+    """Reads microns per level-0 pixel by slide.
+
+    Args:
+        path: CSV in UTF-8 with a header; further columns are ignored. Ids may carry the slide's extension.
+
+    Returns:
+        Slide id without extension → µm per pixel.
+
+    Raises:
+        InputError: The file can't be read, a column is missing, a value is no believable resolution, or a
+            slide stands there twice with different values; the message names file, row and value.
+    """
+    table: dict[str, float] = {}
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as handle:
+            rows = csv.DictReader(handle)
+            header = [name.strip() for name in rows.fieldnames or ()]
+            missing = [name for name in _COLUMNS if name not in header]
+            if missing:
+                raise InputError(
+                    f"The mpp table {path.name} has the columns {', '.join(header) or '(none)'} but needs "
+                    f"{' and '.join(_COLUMNS)}; add {' and '.join(missing)} (separated by commas)."
+                )
+            rows.fieldnames = header
+            for row in rows:
+                _add(table, row, f"{path.name}, line {rows.line_num}")
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise InputError(
+            f"The mpp table {path.name} can't be read ({reason}); give a UTF-8 CSV file."
+        ) from error
+    return table
+
+
+def _add(table: dict[str, float], row: dict[str, str | None], where: str) -> None:
+    name, text = (row["slide_id"] or "").strip(), (row["mpp"] or "").strip()
+    if not name:
+        raise InputError(f"{where}: slide_id is empty; name the slide.")
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not is_believable_mpp(value):
+        raise InputError(
+            f"{where}: mpp of {name} is {text!r}; "
+            f"give microns per pixel above {FINEST_MPP} and at most {COARSEST_MPP:g}."
+        )
+    slide_id = slide_id_of(name)
+    if table.setdefault(slide_id, value) != value:
+        raise InputError(f"{where}: {name} has {text} here and {table[slide_id]:g} above; keep one of them.")

@@ -21,7 +21,7 @@ _LONGEST_ID_BYTES = 180
 
 
 def has_slide_extension(name: str) -> bool:
-    """Whether a file name ends like a slide's (upper or lower case)."""
+    """True if a file name ends like a slide's (upper or lower case)."""
     return name.lower().endswith(SLIDE_EXTENSIONS)
 
 

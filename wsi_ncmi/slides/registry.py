@@ -33,7 +33,7 @@ class Reader:
 
     @property
     def is_available(self) -> bool:
-        """Whether the reader works on this machine."""
+        """True if the reader works on this machine."""
         return not self.unavailable()
 
 

@@ -1,4 +1,4 @@
-"""Where the pixels of a TIFF-based slide lie in its file, from the directories alone.
+"""Positions of the pixels of a TIFF-based slide in its file, from the directories alone.
 
 Source: TIFF 6.0, the BigTIFF design (libtiff), and Hamamatsu's NDPI variant as OpenSlide's documentation
 describes it: little-endian classic TIFF with 64-bit directory offsets. It is read here, not through a TIFF

@@ -102,7 +102,7 @@ def _check_samples(page: Any) -> None:
 
 
 def _absent_tiles(page: Any) -> tuple[NDArray[np.bool_], int, int] | None:
-    """Which tiles of a level are not stored, with the tiles' width and height; None when all are there."""
+    """The tiles of a level that are not stored, with the tiles' width and height; None when all are there."""
     if not page.is_tiled or int(page.planarconfig or 1) == _SEPARATE_PLANES:
         return None
     missing = np.asarray(page.databytecounts) == 0

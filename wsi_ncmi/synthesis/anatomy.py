@@ -1,4 +1,4 @@
-"""Where everything lies on one slide: its frame, tissue, fat, compartments and lesion.
+"""Layout of one slide: its frame, tissue, fat, compartments and lesion.
 
 No pixel of the slide is made here. All maps are on a coarse grid of cells of about 4 µm; outlines are
 polygons in level-0 pixels, and what is rendered is the raster of these very polygons, so the ground truth

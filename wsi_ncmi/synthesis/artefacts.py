@@ -210,7 +210,7 @@ class PenLayer:
         self._ink = np.array(PEN_COLOURS[artefact.colour], dtype=np.float32)
 
     def touches(self, x: int, y: int, size: int) -> bool:
-        """Whether any ink lies on the square of level-0 pixels at (x, y)."""
+        """True if any ink lies on the square of level-0 pixels at (x, y)."""
         c = self._cell
         return bool(
             self._opacity[
@@ -243,7 +243,7 @@ class PenLayer:
 
 
 class BorderLayer:
-    """What the scanner shows beside the picture, over everything else."""
+    """Border that the scanner shows beside the picture, over everything else."""
 
     def __init__(self, rng: np.random.Generator, artefact: Artefact) -> None:
         self._polygons = artefact.polygons
@@ -251,7 +251,7 @@ class BorderLayer:
         self._noise = rng.normal(0.0, 1.5, (256, 256, 1)).astype(np.float32)
 
     def touches(self, x: int, y: int, size: int) -> bool:
-        """Whether the border covers a part of the square of level-0 pixels at (x, y)."""
+        """True if the border covers a part of the square of level-0 pixels at (x, y)."""
         square = box(x, y, x + size, y + size)
         return any(polygon.intersects(square) for polygon in self._polygons)
 

@@ -28,7 +28,7 @@ STAMP_NAME = "synthesis.json"
 
 @dataclass(frozen=True)
 class CohortPaths:
-    """Where a cohort lies.
+    """Paths of a cohort.
 
     Attributes:
         slides: Folder of slides.

@@ -150,7 +150,7 @@ def plan_cohort(options: SynthesisConfig) -> tuple[SlidePlan, ...]:
 
 
 def class_counts(total: int) -> dict[str, int]:
-    """How many of ``total`` slides belong to each class: CAMELYON-17's shares, rounded by largest remainder.
+    """Number of slides of each class out of ``total``: CAMELYON-17's shares, rounded by largest remainder.
 
     No positive class has fewer than three, or a quarter of the slides where there are fewer than twelve.
     """

@@ -105,7 +105,7 @@ _THUMBNAIL_PX = 512
 
 @dataclass(frozen=True)
 class _Format:
-    """What every directory of one file has in common."""
+    """The form that all directories of one file share."""
 
     tile_px: int
     compression: Compression

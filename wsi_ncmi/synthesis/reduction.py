@@ -93,7 +93,7 @@ class ReducedLevel:
         place[:] = small[: place.shape[0], : place.shape[1]]
 
     def is_present(self, x: int, y: int, tile_px: int) -> bool:
-        """Whether the tile at (x, y) of this level covers any level-0 tile that is in the file."""
+        """True if the tile at (x, y) of this level covers any level-0 tile that is in the file."""
         if not self.cell:
             return False
         low_x, low_y = x * self.factor // self.cell, y * self.factor // self.cell

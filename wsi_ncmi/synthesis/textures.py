@@ -98,7 +98,7 @@ def draw_atlas(rng: np.random.Generator, mpp: float, block_px: int) -> Atlas:
 
 @dataclass(frozen=True)
 class NucleusKind:
-    """How one kind of nucleus looks.
+    """Appearance of one kind of nucleus.
 
     Attributes:
         diameter_um: Mean diameter, µm.
@@ -200,7 +200,7 @@ _PALETTE_STREAM = 0x50414C
 
 @dataclass(frozen=True)
 class Palette:
-    """What slides of one resolution are composed of.
+    """Textures and stamps of which slides of one resolution are composed.
 
     Attributes:
         mpp: Microns per pixel.

@@ -27,7 +27,7 @@ _COLOURS = {
 
 @dataclass(frozen=True)
 class SlideTruth:
-    """What is known of a slide because it was drawn.
+    """Ground truth of a slide, known because it was drawn.
 
     Attributes:
         slide_id: Name without extension.

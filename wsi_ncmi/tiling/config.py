@@ -17,7 +17,7 @@ OBJECTIVE_UM = 10.0
 
 @configclass
 class GridConfig:
-    """How a slide is cut into tiles.
+    """Options of the tile grid.
 
     Attributes:
         mpp: Target resolution in µm per pixel; it is met exactly, never snapped to a magnification.

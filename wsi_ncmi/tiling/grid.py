@@ -1,4 +1,4 @@
-"""The tile grid: the one place where pixels, microns and pyramid levels are converted."""
+"""The tile grid, the one place where pixels, microns and levels are converted; the tiles with tissue."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from wsi_ncmi.core.errors import SlideError, UpsampleError
 from wsi_ncmi.slides import Level, Mpp
 from wsi_ncmi.slides.base import MAX_REGION_PX
 from wsi_ncmi.tiling.config import GridConfig
+from wsi_ncmi.tissue import TissueMask
 
-__all__ = ["TileGrid"]
+__all__ = ["TileGrid", "TileSelection", "select_tiles"]
 
 # A scale this near to a whole number of read-level pixels is taken as that number, so that pixels are read
 # as they are: scanners state 0.25 as 0.2501, and the sides of levels are rounded to pixels. It is half of the
@@ -145,7 +146,7 @@ class TileGrid:
 
     @property
     def native(self) -> bool:
-        """Whether tile pixels are the read level's own pixels, taken as they are."""
+        """True if tile pixels are the read level's own pixels, taken as they are."""
         return self.reduction == (1.0, 1.0)
 
     def level_boxes(self, indices: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
@@ -171,7 +172,7 @@ class TileGrid:
 
 
 def _reaches(scale_x: float, scale_y: float, level: Level) -> bool:
-    """Whether a level is fine enough for a scale in level-0 pixels."""
+    """True if a level is fine enough for a scale in level-0 pixels."""
     return min(scale_x / level.downsample_x, scale_y / level.downsample_y) >= 1.0 - _WHOLE_TOLERANCE
 
 
@@ -198,3 +199,47 @@ def _count(length: int, tile: float, step: float) -> int:
     # The last tile may end a millionth of a pixel outside for rounding alone.
     free = length - tile + 1e-6
     return 0 if free < 0 else math.floor(free / step) + 1
+
+
+_BOXES = 1 << 18
+# Shares are differences of large sums: this much of them is noise, which makes no tissue and excludes none.
+_ROUNDING = 1e-7
+
+
+@dataclass(frozen=True, eq=False)  # arrays have no one truth value to compare by
+class TileSelection:
+    """The tiles to read, in raster order.
+
+    Attributes:
+        indices: Positions in the grid, int64 (N,), ascending.
+        coords: Rounded level-0 corners, int64 (N, 2).
+        tissue_fraction: Share of each tile that is tissue, float16 (N,).
+    """
+
+    indices: NDArray[np.int64]
+    coords: NDArray[np.int64]
+    tissue_fraction: NDArray[np.float16]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+def select_tiles(grid: TileGrid, mask: TissueMask, min_tissue: float) -> TileSelection:
+    """Selects the tiles whose tissue share is at least ``min_tissue`` (and above zero).
+
+    Args:
+        grid: The grid.
+        mask: Tissue of the same slide.
+        min_tissue: Least share, 0 to 1.
+    """
+    chosen, shares = [np.empty(0, np.int64)], [np.empty(0)]
+    # Small tiles on a large slide make tens of millions of boxes: a part of them at a time.
+    for start in range(0, len(grid), _BOXES):
+        indices = np.arange(start, min(start + _BOXES, len(grid)), dtype=np.int64)
+        share = mask.fraction_in(grid.boxes(indices))
+        # float16 would round a share just below the limit up to it: compare before storing.
+        enough = (share >= min_tissue - _ROUNDING) & (share > _ROUNDING)
+        chosen.append(indices[enough])
+        shares.append(share[enough])
+    found = np.concatenate(chosen)
+    return TileSelection(found, grid.coords(found), np.concatenate(shares).astype(np.float16))

@@ -7,7 +7,8 @@ import itertools
 import logging
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -17,14 +18,54 @@ from wsi_ncmi.core.closing import Closing
 from wsi_ncmi.core.errors import SlideReadError
 from wsi_ncmi.slides import Slide
 from wsi_ncmi.tiling.area import area_resample
-from wsi_ncmi.tiling.batches import TileBatch, TileGroup
-from wsi_ncmi.tiling.grid import TileGrid
-from wsi_ncmi.tiling.probe import PROBE_TOLERANCE, probe_stored_tiles
-from wsi_ncmi.tiling.selection import TileSelection
+from wsi_ncmi.tiling.grid import TileGrid, TileSelection
 from wsi_ncmi.tiling.sources import DirectSource, PixelSource, ReaderSource
-from wsi_ncmi.tiling.stored import NotDirectError, StoredTiles, open_stored_tiles
+from wsi_ncmi.tiling.stored import (
+    PROBE_TOLERANCE,
+    NotDirectError,
+    StoredTiles,
+    open_stored_tiles,
+    probe_stored_tiles,
+)
 
-__all__ = ["TileReader", "read_tile", "read_tiles"]
+__all__ = ["TileBatch", "TileGroup", "TileReader", "read_tile", "read_tiles"]
+
+
+@dataclass(frozen=True)
+class TileBatch:
+    """Some tiles of a selection.
+
+    Attributes:
+        rows: Their positions in the selection, int64 (n,).
+        pixels: uint8 (n, tile_px, tile_px, 3), RGB; zeros where ``failed``.
+        failed: bool (n,): the read failed; these pixels are no tissue and must not be embedded.
+    """
+
+    rows: NDArray[np.int64]
+    pixels: NDArray[np.uint8]
+    failed: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class TileGroup:
+    """Tiles of a batch that are prepared together.
+
+    Attributes:
+        batch: The batch.
+        places: Their places in it.
+        tasks: What threads do for them.
+    """
+
+    batch: TileBatch
+    places: range
+    tasks: list[Future[None]] = field(default_factory=list)
+
+    @property
+    def wanted(self) -> range:
+        """Their positions in the selection."""
+        start = int(self.batch.rows[0])
+        return range(start + self.places.start, start + self.places.stop)
+
 
 _LOG = logging.getLogger(__name__)
 

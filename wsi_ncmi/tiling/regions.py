@@ -14,9 +14,14 @@ from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import SlideReadError
 from wsi_ncmi.slides import LevelPart, LevelReader, Slide
-from wsi_ncmi.slides.compositing import background_colour
-from wsi_ncmi.tiling.probe import PROBE_TOLERANCE, probe_stored_tiles
-from wsi_ncmi.tiling.stored import NotDirectError, StoredTiles, open_stored_tiles
+from wsi_ncmi.slides.base import background_colour
+from wsi_ncmi.tiling.stored import (
+    PROBE_TOLERANCE,
+    NotDirectError,
+    StoredTiles,
+    open_stored_tiles,
+    probe_stored_tiles,
+)
 
 __all__ = ["StoredRegions"]
 
@@ -50,7 +55,7 @@ class StoredRegions(LevelReader):
 
     @property
     def direct(self) -> bool:
-        """Whether stored tiles are decoded directly."""
+        """True if stored tiles are decoded directly."""
         return self._full is not None
 
     def read(self, left: int, top: int, right: int, bottom: int) -> LevelPart:

@@ -1,4 +1,4 @@
-"""Where the pixels of a read level come from: the slide's reader, or its stored tiles decoded directly."""
+"""Sources of a read level's pixels: the slide's reader, or its stored tiles decoded directly."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import SlideReadError
 from wsi_ncmi.slides import Slide
-from wsi_ncmi.slides.compositing import background_colour
+from wsi_ncmi.slides.base import background_colour
 from wsi_ncmi.tiling.stored import StoredTiles
 
 __all__ = ["CACHE_BYTES", "DirectSource", "PixelSource", "ReaderSource"]
@@ -249,7 +249,7 @@ def _whole_tiles(stored: StoredTiles, plan: NDArray[np.int64], uses: NDArray[np.
 
 
 def _count_uses(stored: StoredTiles, plan: NDArray[np.int64]) -> NDArray[np.int32]:
-    """How many rectangles touch each stored tile, int32 (n_rows · n_columns,)."""
+    """Number of rectangles that touch each stored tile, int32 (n_rows · n_columns,)."""
     # Each rectangle adds one to a block of tiles: mark the block's corners, then sum along both axes.
     steps = np.zeros((stored.n_rows + 1, stored.n_columns + 1), np.int32)
     left, top, right, bottom = _tile_blocks(stored, plan)

@@ -1,4 +1,4 @@
-"""The compressed tiles of one pyramid level of a TIFF-based slide, read by their offsets.
+"""The compressed tiles of one pyramid level, read by their offsets and proven to be the reader's pixels.
 
 Only formats whose tiles are a plain grid are opened this way: Aperio, generic tiled TIFF and Philips. Others
 move or overlap their tiles (Ventana, Trestle, Leica's regions, Hamamatsu) and are left to their readers.
@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.core.closing import Closing
+from wsi_ncmi.core.errors import SlideReadError
 from wsi_ncmi.slides import Slide
 from wsi_ncmi.tiling.jpeg import Decoder, JpegDecoder, jpeg2000_decoder, jpeg_decoder
 
-__all__ = ["NotDirectError", "StoredTiles", "open_stored_tiles"]
+__all__ = ["PROBE_TOLERANCE", "NotDirectError", "StoredTiles", "open_stored_tiles", "probe_stored_tiles"]
 
 _VENDORS = ("aperio", "generic-tiff", "philips")
 _JPEG, _APERIO_YCBCR, _APERIO_RGB = 7, 33003, 33005
@@ -63,7 +64,7 @@ class StoredTiles(Closing):
     _descriptor: int
 
     def is_absent(self, index: int) -> bool:
-        """Whether the file stores no such tile (background)."""
+        """True if the file stores no such tile (background)."""
         # OpenSlide takes the size alone for it; an offset of 0 would be the header.
         return int(self.byte_counts[index]) == 0
 
@@ -86,7 +87,7 @@ class StoredTiles(Closing):
         self.decoder(data, out)
 
     def reducible(self, factor: int) -> bool:
-        """Whether the decoder itself can reduce the tiles by 2, 4 or 8."""
+        """True if the decoder itself can reduce the tiles by 2, 4 or 8."""
         return (
             isinstance(self.decoder, JpegDecoder)
             and self.tile_width_px % factor == 0
@@ -230,3 +231,59 @@ class _PlainDecoder:
         if pixels is None or pixels.shape[-3:] != out.shape:
             raise ValueError("the tile has another size than the directory says")
         out[...] = pixels.reshape(out.shape)
+
+
+PROBE_TOLERANCE = 2
+"""Largest difference in grey levels that passes: rounding of two decoders."""
+
+_PROBES = 5
+# OpenSlide interpolates between pixels at level coordinates that are no whole numbers; Cairo counts in 1/256.
+_WHOLE_PX = 1 / 512
+
+
+def probe_stored_tiles(
+    slide: Slide, level: int, stored: StoredTiles, used: NDArray[np.int64], most: int = _PROBES
+) -> int:
+    """Compares some stored tiles with what the slide's reader gives for their places.
+
+    Args:
+        slide: The slide, open with its own reader.
+        level: Index of the level.
+        stored: The level's tiles.
+        used: Tiles that will be needed, ascending, none absent; the first, the last and some between are
+            taken.
+        most: How many.
+
+    Returns:
+        The largest difference in grey levels, or -1 when no tile could be compared. A tile that either side
+        can't read is passed over: it is damaged, and says nothing about the way of reading.
+    """
+    view = slide.levels[level]
+    down = (view.downsample_x + view.downsample_y) / 2
+    row, column = np.divmod(used, stored.n_columns)
+    corners = np.stack((column * stored.tile_width_px, row * stored.tile_height_px), axis=1)
+    whole = (np.abs(np.rint(corners * down) / down - corners) < _WHOLE_PX).all(axis=1)
+    chosen = np.flatnonzero(whole)
+    if not len(chosen):
+        return -1
+    order = chosen[np.unique(np.linspace(0, len(chosen) - 1, most).round().astype(np.int64))]
+    worst = -1
+    for place in order:
+        x, y = (int(value) for value in corners[place])
+        width, height = (
+            min(stored.tile_width_px, view.width_px - x),
+            min(stored.tile_height_px, view.height_px - y),
+        )
+        if width <= 0 or height <= 0:
+            continue
+        ours = np.empty((stored.tile_height_px, stored.tile_width_px, 3), np.uint8)
+        try:
+            stored.decode(int(used[place]), ours)
+            theirs = slide.read_region(round(x * down), round(y * down), level, width, height)
+        except SlideReadError:
+            continue
+        except Exception:  # noqa: S112 - decoders raise what they like; the tile's own read will report it
+            continue
+        difference = np.abs(ours[:height, :width].astype(np.int16) - theirs).max()
+        worst = max(worst, int(difference))
+    return worst

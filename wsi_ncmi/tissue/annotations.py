@@ -1,18 +1,27 @@
-"""Finding and reading a slide's annotation file, whatever program wrote it."""
+"""A slide's annotation file: found, read whatever program wrote it, and applied to a tissue mask."""
 
 from __future__ import annotations
 
 import gzip
 import io
 import zipfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.tissue.annotation import Annotations
-from wsi_ncmi.tissue.asap import parse_asap
-from wsi_ncmi.tissue.geojson import parse_geojson
+import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["ANNOTATION_SUFFIXES", "find_annotations", "read_annotations"]
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.tissue.annotation import Annotation, Annotations
+from wsi_ncmi.tissue.asap import parse_asap
+from wsi_ncmi.tissue.config import AnnotationConfig
+from wsi_ncmi.tissue.geojson import parse_geojson
+from wsi_ncmi.tissue.mask import TissueMask
+from wsi_ncmi.tissue.polygons import raster
+
+__all__ = ["ANNOTATION_SUFFIXES", "apply_annotations", "find_annotations", "read_annotations"]
 
 ANNOTATION_SUFFIXES = (".geojson", ".json", ".geojson.gz", ".json.gz", ".zip", ".xml")
 _MOST_BYTES = 1 << 29
@@ -92,3 +101,60 @@ def _unpacked(path: Path) -> bytes:
     if len(data) > _MOST_BYTES:
         raise ValueError("it is larger than 512 MiB")
     return data
+
+
+_SAID = {
+    "tissue": "tissue is what was outlined by hand",
+    "include": "only tissue inside {n} areas drawn by hand counts",
+    "add": "{n} areas drawn by hand were added to the tissue",
+    "exclude": "{n} areas drawn by hand were excluded from the tissue",
+}
+
+
+def apply_annotations(
+    mask: TissueMask, annotations: Sequence[Annotation], options: AnnotationConfig | None = None
+) -> TissueMask:
+    """Replaces, restricts, extends and cuts a mask by areas that a person drew.
+
+    In this order: areas of a ``tissue`` class replace the mask, ``include`` restricts it, ``add`` extends it,
+    ``exclude`` cuts it. Areas of other classes do nothing. No area limit is applied to the result: what was
+    drawn is meant.
+
+    Args:
+        mask: The automatic mask.
+        annotations: What was drawn, in level-0 pixels.
+        options: Which class names do what; the documented defaults where None.
+
+    Returns:
+        A new mask; its parameters tell the annotations' hash and how many areas of each role there were.
+    """
+    roles = options or AnnotationConfig()
+    drawn: dict[str, list[Annotation]] = {}
+    for annotation in annotations:
+        drawn.setdefault(roles.role_of(annotation.name), []).append(annotation)
+
+    def covered(role: str) -> NDArray[np.bool_]:
+        polygons = [annotation.polygon for annotation in drawn[role]]
+        return raster(polygons, mask.mask.shape, mask.downsample_x, mask.downsample_y)
+
+    result = covered("tissue") if "tissue" in drawn else mask.mask.copy()
+    if "include" in drawn:
+        result &= covered("include")
+    if "add" in drawn:
+        result |= covered("add")
+    if "exclude" in drawn:
+        result &= ~covered("exclude")
+    counts = Counter({role: len(areas) for role, areas in drawn.items()})
+    known = {role: counts[role] for role in ("tissue", "include", "add", "exclude", "other")}
+    notes = [] if "tissue" in drawn or not mask.note else [mask.note]
+    notes += [said.format(n=counts[role]) for role, said in _SAID.items() if role in drawn]
+    if set(drawn) <= {"other"}:
+        notes.append("no area of the annotations has a class that changes the tissue")
+    notes += getattr(annotations, "notes", ())
+    identity = Annotations(annotations).sha256
+    return replace(
+        mask,
+        mask=result,
+        parameters={**mask.parameters, "annotations": {"sha256": identity, **known}},
+        note="; ".join(notes),
+    )

@@ -60,7 +60,7 @@ def parse_asap(data: bytes, name: str) -> Annotations:
 
 
 class _Content:
-    """What the elements of the file say, as expat reports them."""
+    """Content of the file's elements, as expat reports them."""
 
     def __init__(self) -> None:
         self.shapes: list[tuple[str, str, list[tuple[int, tuple[float, float]]]]] = []

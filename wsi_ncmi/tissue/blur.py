@@ -1,4 +1,4 @@
-"""Whether a tile is out of focus, from its own pixels.
+"""Out-of-focus score of a tile, from its own pixels.
 
 The measure is a ratio, so that it depends neither on stain nor on how much there is to see: second
 differences of the green channel at a lag of about 1 µm against those at about 4 µm. Edges in focus have a
@@ -26,7 +26,7 @@ _TILES = 4
 
 
 def tile_blur(pixels: NDArray[np.uint8], mpp: float) -> NDArray[np.float32]:
-    """How much of each tile's detail is out of focus.
+    """Share of each tile's detail that is out of focus.
 
     Args:
         pixels: uint8 (n, h, w, 3), tiles as they were read.

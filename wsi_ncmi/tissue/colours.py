@@ -1,4 +1,4 @@
-"""A slide in small as smoothed optical densities: one of green, and the ratios of red and blue to it.
+"""A overview as smoothed optical densities: one of green, and the ratios of red and blue to it.
 
 Everything that tells tissue, ink, folds and borders apart is read off these three planes. They are made strip
 by strip: float planes of a whole large slide (22 Mpx) would take 90 MB each.
@@ -82,7 +82,7 @@ def smooth_colours(overview: Overview, white: NDArray[np.float32], sigma: tuple[
     """Densities of a slide, smoothed.
 
     Args:
-        overview: The slide in small; unreadable places count as glass.
+        overview: The overview; unreadable places count as glass.
         white: Colour of the glass.
         sigma: Of the Gaussian, in pixels down and across.
     """

@@ -1,19 +1,23 @@
-"""Options of tissue segmentation."""
+"""Options of tissue segmentation, artefact screening and annotations."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from wsi_ncmi.core.config import configclass
 
-__all__ = ["TissueConfig"]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["ARTIFACT_KINDS", "DETECTORS", "AnnotationConfig", "ArtifactConfig", "TissueConfig"]
 
 
 @configclass
 class TissueConfig:
-    """How tissue is told from glass.
+    """Options of telling tissue from glass.
 
     Attributes:
         method: ``hed`` = optical density with the colour of H&E (ink is not tissue); ``otsu`` = Otsu's
@@ -34,3 +38,83 @@ class TissueConfig:
     min_object_um2: Annotated[float, Field(ge=0)] = 20_000.0
     min_hole_um2: Annotated[float, Field(ge=0)] = 10_000.0
     smooth_um: Annotated[float, Field(ge=0, le=200)] = 8.0
+
+
+ARTIFACT_KINDS = ("pen", "fold", "border", "blur")
+"""Names of a tile's artefact scores, in their order."""
+
+DETECTORS = 4
+"""Version of the detectors: raised when they score tiles otherwise than before."""
+
+_Share = Annotated[float, Field(gt=0, le=1)]
+
+
+@configclass
+class ArtifactConfig:
+    """Options of artefact screening.
+
+    Every tile's scores are stored whatever the rule; the rule says whether a bad tile is left out. A tile is
+    bad when one of its scores reaches the threshold of its kind.
+
+    Attributes:
+        rule: ``keep`` stores the scores only, ``drop`` leaves bad tiles out.
+        pen: Share of the tile under pen ink.
+        fold: Share of the tile on a tissue fold.
+        border: Share of the tile on a black or grey border of the scan.
+        blur: Share of the tile's detail that is out of focus.
+    """
+
+    rule: Literal["keep", "drop"] = "keep"
+    pen: _Share = 0.1
+    fold: _Share = 0.1
+    border: _Share = 0.1
+    blur: _Share = 0.33
+
+    def bad(self, scores: NDArray[np.floating]) -> NDArray[np.bool_]:
+        """Marks the tiles that show an artefact, whatever the rule.
+
+        Args:
+            scores: Float (N, 4), columns as ``ARTIFACT_KINDS``; a score that isn't a number isn't bad.
+
+        Returns:
+            bool (N,).
+        """
+        import numpy as np  # the help of a verb, which reads this class, does without
+
+        if scores.ndim != 2 or scores.shape[1] != len(ARTIFACT_KINDS):
+            raise ValueError(f"Scores must be (N, {len(ARTIFACT_KINDS)}), not {scores.shape}.")
+        # Stored as float16: a score at its limit must not fall below it by rounding.
+        limits = np.array([self.pen, self.fold, self.border, self.blur]).astype(np.float16)
+        with np.errstate(invalid="ignore"):
+            reached: NDArray[np.bool_] = np.any(scores.astype(np.float16) >= limits, axis=1)
+        return reached
+
+
+@configclass
+class AnnotationConfig:
+    """Class names by what they do; case and blanks around a name don't count, other classes do nothing.
+
+    They act in this order: ``tissue``, ``include``, ``add``, ``exclude``. The outline that we write has the
+    class ``tissue``, so an edited one replaces the automatic mask; outlines without a class do the same, as
+    in TRIDENT. A lesion (``Tumor``, CAMELYON's ``_0``, ``_1``, ``_2``, ``metastases``) changes nothing, nor
+    do the outlines of artefacts.
+
+    Attributes:
+        tissue: Where there is such an area, tissue is what lies in these areas and nowhere else.
+        include: Where there is such an area, only tissue inside these areas counts.
+        add: These areas are tissue too.
+        exclude: Nothing in these areas is tissue.
+    """
+
+    tissue: tuple[str, ...] = ("tissue", "")
+    include: tuple[str, ...] = ("include", "region*", "roi", "region of interest")
+    add: tuple[str, ...] = ("add",)
+    exclude: tuple[str, ...] = ("exclude", "ignore*", "ignore", "artifact", "artefact")
+
+    def role_of(self, name: str) -> str:
+        """``tissue``, ``include``, ``add`` or ``exclude``, or ``other``."""
+        plain = name.strip().casefold()
+        for role in ("tissue", "include", "add", "exclude"):
+            if plain in {known.strip().casefold() for known in getattr(self, role)}:
+                return role
+        return "other"

@@ -1,4 +1,4 @@
-"""Folds of the section: long, narrow ridges where the tissue lies on itself.
+"""Folds of the section: long, narrow ridges where the tissue lies on itself, found in two passes.
 
 A fold has the hue of the tissue around it at about twice its density (Palokangas, Selinummi & Yli-Harja 2007;
 Kothari, Phan & Wang 2013). Dense tissue has that too, but is seldom straight and narrow. Two looks are taken.
@@ -9,19 +9,90 @@ tissue, are read at about 2.7 µm, where the outline is sharp and hue can be tol
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from wsi_ncmi.core.errors import SlideReadError
-from wsi_ncmi.tissue.bars import bar_margin, ridges
-from wsi_ncmi.tissue.closer import CloserLook
 from wsi_ncmi.tissue.colours import Colours, strips
-from wsi_ncmi.tissue.fold_window import WINDOW_MARGIN_UM, FoldWindow, Stain
-from wsi_ncmi.tissue.runs import Runs, drop_pieces, runs_of
-from wsi_ncmi.tissue.windows import windows_over
+from wsi_ncmi.tissue.connected_components import Runs, connected_components, drop_small_components
+from wsi_ncmi.tissue.fold_windows import WINDOW_MARGIN_UM, FoldWindow, Stain
+from wsi_ncmi.tissue.high_res_reader import HighResReader
+from wsi_ncmi.tissue.ridge_filter import bar_margin, ridge_filter
 
-__all__ = ["SHARE_STEPS", "find_folds"]
+__all__ = ["SHARE_STEPS", "find_folds", "tiling_windows"]
+
+_CELL_PX = 16
+
+
+def tiling_windows(mask: NDArray[np.bool_], margin: int, most_px: int) -> Iterator[tuple[slice, slice]]:
+    """Parts a mask into rectangles around what is set.
+
+    A rectangle is cut in two as long as both halves, shrunk to what they hold, are less to look at with
+    their surroundings than the whole was.
+
+    Args:
+        mask: bool (h, w).
+        margin: Pixels that are looked at around each rectangle.
+        most_px: Longest side of a rectangle.
+
+    Yields:
+        Rows and columns of rectangles, which don't overlap, each with something set in its outer rows and
+        columns; in no special order within a square of ``most_px``.
+    """
+    height, width = mask.shape
+    for top in range(0, height, most_px):
+        rows = slice(top, min(top + most_px, height))
+        if not mask[rows].any():
+            continue
+        for left in range(0, width, most_px):
+            yield from _split(mask, rows, slice(left, min(left + most_px, width)), margin)
+
+
+def _split(
+    mask: NDArray[np.bool_], rows: slice, columns: slice, margin: int
+) -> Iterator[tuple[slice, slice]]:
+    whole = _shrunk(mask, rows, columns)
+    if whole is None:
+        return
+    best, least = None, _cost(whole, margin)
+    for axis in (0, 1):
+        part = whole[axis]
+        for cut in range(part.start + _CELL_PX, part.stop, _CELL_PX):
+            halves = []
+            for piece in (slice(part.start, cut), slice(cut, part.stop)):
+                half = _shrunk(mask, *((piece, whole[1]) if axis == 0 else (whole[0], piece)))
+                if half is not None:
+                    halves.append(half)
+            cost = sum(_cost(half, margin) for half in halves)
+            if cost < least:
+                best, least = halves, cost
+    if best is None:
+        yield whole
+        return
+    for half in best:
+        yield from _split(mask, *half, margin)
+
+
+def _shrunk(mask: NDArray[np.bool_], rows: slice, columns: slice) -> tuple[slice, slice] | None:
+    """The part of a rectangle that holds all that is set in it; None where nothing is."""
+    part = mask[rows, columns]
+    down, across = np.flatnonzero(part.any(axis=1)), np.flatnonzero(part.any(axis=0))
+    if not len(down):
+        return None
+    return (
+        slice(rows.start + int(down[0]), rows.start + int(down[-1]) + 1),
+        slice(columns.start + int(across[0]), columns.start + int(across[-1]) + 1),
+    )
+
+
+def _cost(window: tuple[slice, slice], margin: int) -> int:
+    rows, columns = window
+    high, wide = int(rows.stop - rows.start) + 2 * margin, int(columns.stop - columns.start) + 2 * margin
+    return high * wide
+
 
 SHARE_STEPS = 16
 """Steps in which the share of a pixel under a fold is stored."""
@@ -44,7 +115,7 @@ _LEAST_UM2 = 2_000.0
 
 
 def find_folds(
-    colours: Colours, tissue: NDArray[np.bool_], pixel_um: tuple[float, float], closer: CloserLook
+    colours: Colours, tissue: NDArray[np.bool_], pixel_um: tuple[float, float], high_res: HighResReader
 ) -> NDArray[np.uint8]:
     """Finds folds.
 
@@ -52,7 +123,7 @@ def find_folds(
         colours: Smoothed densities.
         tissue: bool (h, w): the tissue without ink and borders.
         pixel_um: Width and height of a pixel in µm.
-        closer: Reads parts of the slide once more; places that it can't read have no fold.
+        high_res: Reads parts of the slide once more; places that it can't read have no fold.
 
     Returns:
         uint8 (h, w): the share of each pixel under a fold, in steps of ``1 / SHARE_STEPS``.
@@ -64,9 +135,9 @@ def find_folds(
     maybe = _first_look(colours, tissue, pixel_um, stain)
     places, strengths, hues = [], [], []
     margin = int(np.ceil(WINDOW_MARGIN_UM / min(pixel_um)))
-    for rows, columns in windows_over(maybe, margin, _MOST_WINDOW_PX):
+    for rows, columns in tiling_windows(maybe, margin, _MOST_WINDOW_PX):
         try:
-            window = FoldWindow.read(closer, rows, columns, margin, tissue.shape)
+            window = FoldWindow.read(high_res, rows, columns, margin, tissue.shape)
         except SlideReadError:
             continue
         share, strength, hue = window.folds(colours.white, tissue, maybe, stain, pixel_um)
@@ -84,7 +155,7 @@ def find_folds(
 def _first_look(
     colours: Colours, tissue: NDArray[np.bool_], pixel_um: tuple[float, float], stain: Stain
 ) -> NDArray[np.bool_]:
-    """Where a fold may be, bool (h, w)."""
+    """Mask of the places that may be a fold, bool (h, w)."""
     maybe, seed = np.zeros(tissue.shape, np.bool_), np.zeros(tissue.shape, np.bool_)
     margin = bar_margin(_HALF_BAR_UM, pixel_um)
     for rows, padded, inner in strips(tissue.shape, halo=margin):
@@ -95,12 +166,12 @@ def _first_look(
         inside = tissue[padded, columns]
         green = colours.green[padded, columns].astype(np.float32)
         level = stain.level(green, stain.solid(green, inside))
-        ridge, _ = ridges(level, pixel_um, _HALF_BAR_UM, _STEP_PX)
+        ridge, _ = ridge_filter(level, pixel_um, _HALF_BAR_UM, _STEP_PX)
         maybe[rows, columns] = (inside & (green > _DARKISH * stain.typical) & (ridge > _MAYBE))[inner]
         seed[rows, columns] = (maybe[padded, columns] & (ridge > _SEED))[inner]
-    runs = runs_of(maybe, diagonal=True)
+    runs = connected_components(maybe, diagonal=True)
     keep = (runs.counts(seed) > 0) & (_lengths(runs, pixel_um) >= _LEAST_LENGTH_UM)
-    drop_pieces(maybe, runs, ~keep)
+    drop_small_components(maybe, runs, ~keep)
     if maybe.any():
         maybe = ndimage.binary_dilation(maybe, iterations=_GROW)
     return maybe
@@ -118,7 +189,7 @@ def _drop_others(
     Pieces hang together through pixels that are covered by half; their rim goes with them.
     """
     covered = shares >= SHARE_STEPS // 2
-    runs = runs_of(covered, diagonal=True)
+    runs = connected_components(covered, diagonal=True)
     if runs.n_pieces:
         inside = covered.reshape(-1)[places]
         places, strengths, hues = places[inside], strengths[inside], hues[inside]
@@ -130,7 +201,7 @@ def _drop_others(
         area = amount * (pixel_um[0] * pixel_um[1] / SHARE_STEPS)
         keep = (ridge >= _LEAST_MEAN) & (hue <= _MOST_HUE)
         keep &= (area >= _LEAST_UM2) & (_lengths(runs, pixel_um) >= _LEAST_LENGTH_UM)
-        drop_pieces(covered, runs, ~keep)
+        drop_small_components(covered, runs, ~keep)
     if covered.any():
         covered = ndimage.binary_dilation(covered, np.ones((3, 3)))
     shares[~covered] = 0

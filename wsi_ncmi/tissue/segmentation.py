@@ -1,4 +1,7 @@
-"""Telling tissue from glass at a stated working resolution."""
+"""Tissue told from glass at a stated working resolution.
+
+Both are taken relative to the slide's own glass, so that a tinted or dim scan is not tissue as a whole.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,79 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.slides import Mpp, Overview, Slide, read_overview
-from wsi_ncmi.tissue.colours import Colours, glass_colour, smooth_colours, strips
+from wsi_ncmi.tissue.colours import RATIO_STEP, Colours, glass_colour, smooth, smooth_colours, strips
 from wsi_ncmi.tissue.config import TissueConfig
+from wsi_ncmi.tissue.connected_components import without_small
 from wsi_ncmi.tissue.mask import TissueMask
-from wsi_ncmi.tissue.runs import without_small
-from wsi_ncmi.tissue.signals import HIGHEST_DENSITY, HIGHEST_SATURATION, LOWEST_SATURATION, tissue_signal
 
-__all__ = ["find_tissue", "segment_tissue", "slide_overview"]
+__all__ = [
+    "HIGHEST_DENSITY",
+    "HIGHEST_SATURATION",
+    "LOWEST_SATURATION",
+    "find_tissue",
+    "segment_tissue",
+    "slide_overview",
+    "stain_signal",
+]
+
+# Otsu's threshold may split pale from dark tissue; above these values it's no border of glass any more.
+HIGHEST_DENSITY = 0.15
+HIGHEST_SATURATION = 0.15
+# Camera noise and JPEG give empty glass a saturation of up to about 0.03.
+LOWEST_SATURATION = 0.04
+
+# Below this brightness (0 to 255) colour is the ratio of two noises, and no stain is that black.
+_DARKEST_TISSUE = 40
+# Haematoxylin and eosin absorb green most. Blue ink absorbs red more, green ink absorbs green least, black
+# ink absorbs all alike.
+_MOST_RED, _MOST_BLUE = 1.0 / 0.9, 0.92
+
+
+def stain_signal(
+    overview: Overview,
+    colours: Colours,
+    white: NDArray[np.float32],
+    options: TissueConfig,
+    sigma: tuple[float, float],
+) -> tuple[NDArray[np.float16], NDArray[np.bool_]]:
+    """The picture that is thresholded.
+
+    Args:
+        overview: The overview; unreadable places get signal 0.
+        colours: Its smoothed densities.
+        white: Colour of the glass, float32 (3,).
+        options: The method.
+        sigma: Smoothing in pixels down and across.
+
+    Returns:
+        The signal, float16 (h, w), and where its colour may be that of tissue, bool (h, w).
+    """
+    eligible = colours.brightest >= _DARKEST_TISSUE
+    if options.method == "hed":
+        eligible &= colours.red_ratio <= round(_MOST_RED / RATIO_STEP)
+        eligible &= colours.blue_ratio <= round(_MOST_BLUE / RATIO_STEP)
+        return colours.green, eligible
+    height, width = overview.readable.shape
+    signal = np.empty((height, width), np.float16)
+    for rows, padded, inner in strips((height, width), int(4.0 * sigma[0] + 0.5)):
+        pixels, readable = overview.pixels[padded], overview.readable[padded]
+        signal[rows] = smooth(_saturation(pixels, readable, white), sigma)[inner]
+    return signal, eligible
+
+
+def _saturation(
+    pixels: NDArray[np.uint8], readable: NDArray[np.bool_], white: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    top, bottom = np.zeros(readable.shape, np.float32), np.full(readable.shape, 255.0, np.float32)
+    for channel in range(3):
+        table = np.minimum(np.arange(256) * (255.0 / white[channel]), 255.0).astype(np.float32)
+        plane = table[pixels[..., channel]]
+        np.maximum(top, plane, out=top)
+        np.minimum(bottom, plane, out=bottom)
+    saturation: NDArray[np.float32] = ((top - bottom) / np.maximum(top, 1.0)).astype(np.float32)
+    saturation[~readable | (top < _DARKEST_TISSUE)] = 0.0
+    return saturation
+
 
 # Less than this share of the slide counts as "next to nothing" and gets a second, looser try.
 _NEXT_TO_NOTHING = 0.0005
@@ -55,10 +124,10 @@ def slide_overview(slide: Slide, mpp: Mpp, options: TissueConfig) -> Overview:
 
 
 def find_tissue(overview: Overview, mpp: Mpp, options: TissueConfig) -> tuple[TissueMask, Colours]:
-    """Finds the tissue on a slide in small.
+    """Finds the tissue on a overview.
 
     Args:
-        overview: The slide in small.
+        overview: The overview.
         mpp: Resolution of level 0.
         options: Method and limits.
 
@@ -69,7 +138,7 @@ def find_tissue(overview: Overview, mpp: Mpp, options: TissueConfig) -> tuple[Ti
     sigma = options.smooth_um / pixel_um[1], options.smooth_um / pixel_um[0]
     white = glass_colour(overview)
     colours = smooth_colours(overview, white, sigma)
-    signal, eligible = tissue_signal(overview, colours, white, options, sigma)
+    signal, eligible = stain_signal(overview, colours, white, options, sigma)
     threshold = _threshold(signal, eligible & overview.readable, options)
     notes = []
     mask = _clean(signal, threshold, eligible, pixel_um, options)

@@ -72,7 +72,7 @@ def convert(request: ConversionRequest, progress: ProgressReporter | None = None
     from wsi_ncmi.extraction.ledger import LedgerRow, write_ledger
     from wsi_ncmi.features.interchange.detection import KINDS, open_feature_set, writer_for
     from wsi_ncmi.slides import slide_id_of
-    from wsi_ncmi.slides.mpp_table import read_mpp_table
+    from wsi_ncmi.slides.mpp import read_mpp_table
 
     if request.to not in KINDS:
         raise InputError(f"There is no format {request.to!r}; choose from {', '.join(KINDS)}.")

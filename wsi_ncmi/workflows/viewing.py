@@ -20,7 +20,7 @@ from wsi_ncmi.tiling import StoredRegions
 from wsi_ncmi.tissue import (
     ArtifactConfig,
     TissueConfig,
-    examine_slide,
+    analyse_tissue,
     find_annotations,
     mask_polygons,
     read_annotations,
@@ -108,7 +108,7 @@ def _content(request: ViewRequest, slide: Slide) -> ViewerContent:
         found = resolve_mpp(slide, default_mpp=request.default_mpp)
         mpp = (found.x, found.y)
         facts["resolution"] = f"{found.mean:.4g} µm per pixel ({found.source})"
-        seen = examine_slide(slide, found, TissueConfig(), ArtifactConfig(), StoredRegions)
+        seen = analyse_tissue(slide, found, TissueConfig(), ArtifactConfig(), StoredRegions)
         shapes.append(Shape("tissue", mask_polygons(seen.mask)))
         shapes += [Shape(kind, polygons) for kind, polygons in seen.artifacts.polygons().items()]
     except MissingMppError:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wsi_ncmi.reporting.figures.figure import Figure, axis, line
-from wsi_ncmi.reporting.figures.learning import has_values, mean_over_runs, runs_of
+from wsi_ncmi.reporting.figures.learning import connected_components, has_values, mean_over_runs
 from wsi_ncmi.reporting.wording import number
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def information_figure(curves: pd.DataFrame | None, names: Sequence[str]) -> Fig
         return None
     assert curves is not None
     traces, sentences = [], []
-    for i, (name, runs) in enumerate(runs_of(curves, names).items()):
+    for i, (name, runs) in enumerate(connected_components(curves, names).items()):
         epochs, concentration = mean_over_runs(runs, "val_cmi")
         other, separation = mean_over_runs(runs, "val_gamma")
         both = sorted(set(epochs) & set(other))

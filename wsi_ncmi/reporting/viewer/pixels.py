@@ -10,8 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.slides import Slide
-from wsi_ncmi.tiling.probe import PROBE_TOLERANCE, probe_stored_tiles
-from wsi_ncmi.tiling.stored import NotDirectError, StoredTiles, open_stored_tiles
+from wsi_ncmi.tiling.stored import (
+    PROBE_TOLERANCE,
+    NotDirectError,
+    StoredTiles,
+    open_stored_tiles,
+    probe_stored_tiles,
+)
 
 __all__ = ["LevelPixels"]
 

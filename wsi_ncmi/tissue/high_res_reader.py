@@ -1,4 +1,4 @@
-"""A part of a slide at a finer resolution than its overview, on a grid that divides the overview's pixels."""
+"""Parts of a slide at a finer resolution than its overview, on a grid that divides the overview's pixels."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from PIL import Image
 from wsi_ncmi.core.closing import Closing
 from wsi_ncmi.slides import LevelReader, OpenLevel, Overview, Slide
 
-__all__ = ["CloserLook"]
+__all__ = ["HighResReader"]
 
 
-class CloserLook(Closing):
+class HighResReader(Closing):
     """Reads parts of a slide, each pixel of the overview divided into ``factor`` × ``factor``.
 
     Use it as a context manager; the level is opened at the first part.
 
     Args:
         slide: The open slide.
-        overview: The slide in small.
+        overview: The overview.
         pixel_um: Width and height of its pixels.
         fine_um: Wished width of the finer pixels; none is finer than the slide's own.
         open_level: How parts of a level are read.
@@ -95,5 +95,5 @@ class CloserLook(Closing):
             self._reader = None
 
     def _ends(self, part: slice, scale: float, most: int) -> tuple[float, float]:
-        """Where a part of the overview begins and ends, in pixels of the level."""
+        """Start and end of a part of the overview, in pixels of the level."""
         return part.start * scale, min(part.stop * scale, float(most))

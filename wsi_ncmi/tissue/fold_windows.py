@@ -1,4 +1,4 @@
-"""The second look at a place that may be a fold, at about 2.7 µm per pixel.
+"""The second pass of the fold detector: one window at about 2.7 µm per pixel.
 
 At this resolution a bar is compared with its sides pixel by pixel: what reaches nearly half of the strongest
 ridge nearby lies between the fold's two edges. A fold has the hue of the tissue on both its sides, so the
@@ -13,21 +13,87 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.tissue.bars import LEVEL_STEPS, MOST_LEVEL, SIDE_UM, ridges
-from wsi_ncmi.tissue.closer import CloserLook
 from wsi_ncmi.tissue.colours import density, smooth
-from wsi_ncmi.tissue.fold_hue import other_hue
+from wsi_ncmi.tissue.high_res_reader import HighResReader
+from wsi_ncmi.tissue.ridge_filter import DIRECTIONS, LEVEL_STEPS, MOST_LEVEL, SIDE_UM, ridge_filter
 
-__all__ = ["FINE_UM", "WINDOW_MARGIN_UM", "FoldWindow", "Stain"]
+__all__ = ["FINE_UM", "WINDOW_MARGIN_UM", "FoldWindow", "Stain", "hue_contrast"]
+
+_LEAST_DENSITY = 0.02
+# A pixel's hue in steps and, in the high bits, a one where it counts: both are added up at once.
+_STEPS, _SHIFT, _COUNT_BITS = 4096, 5.0, 24
+
+
+def hue_contrast(
+    red: NDArray[np.float32],
+    green: NDArray[np.float32],
+    solid: NDArray[np.bool_],
+    places: tuple[NDArray[np.int64], NDArray[np.int64]],
+    direction: NDArray[np.uint8],
+    pixel_um: tuple[float, float],
+    half_bar_um: float,
+    steps: int,
+) -> NDArray[np.float64]:
+    """Distance of the hue of bars from that of the bars beside them, at the side where it is larger.
+
+    Hue is the logarithm of the density of red over that of green, the mean over the samples that count.
+
+    Args:
+        red: Smoothed density of red, float32 (h, w); goes on beyond its edges with the values there.
+        green: The same of green.
+        solid: Where there is tissue to compare with; other samples don't count.
+        places: Rows and columns of the bars' middles, int64 (n,) each.
+        direction: Number of the direction of each, uint8 (n,), as ``ridge_filter`` gives it.
+        pixel_um: Width and height of a pixel.
+        half_bar_um: Half the length of the bars.
+        steps: Samples on either side of the middle, at most 31.
+
+    Returns:
+        float64 (n,).
+    """
+    hue = np.maximum(red, np.float32(_LEAST_DENSITY))
+    hue /= np.maximum(green, np.float32(_LEAST_DENSITY))
+    np.log(hue, out=hue)
+    hue += np.float32(_SHIFT)
+    hue *= np.float32(_STEPS)
+    np.clip(hue, 0.0, 2 * _SHIFT * _STEPS, out=hue)
+    margin = math.ceil((half_bar_um + SIDE_UM) / min(pixel_um)) + 1
+    packed = (hue.astype(np.int32) + np.int32(1 << _COUNT_BITS)) * solid
+    plane = np.pad(packed, margin, mode="edge")
+    across, flat = plane.shape[1], plane.reshape(-1)
+    middle = (places[0] + margin) * across + places[1] + margin
+    along = np.linspace(-half_bar_um, half_bar_um, 2 * steps + 1)
+    found = np.zeros(len(middle))
+    for number in range(DIRECTIONS):
+        chosen = np.flatnonzero(direction == number)
+        if not len(chosen):
+            continue
+        cos, sin = math.cos(number * math.pi / DIRECTIONS), math.sin(number * math.pi / DIRECTIONS)
+        means = []
+        for side in (0.0, SIDE_UM, -SIDE_UM):
+            dx = np.rint((along * cos - side * sin) / pixel_um[0]).astype(np.int64)
+            dy = np.rint((along * sin + side * cos) / pixel_um[1]).astype(np.int64)
+            total = np.zeros(len(chosen), np.int32)
+            # From the first place on that any bar may touch, so that places stay positive.
+            first = margin * (across + 1)
+            near = middle[chosen] - first
+            for offset in (dy * across + dx + first).tolist():
+                total += flat[offset:].take(near)
+            count = total >> _COUNT_BITS
+            summed = (total & ((1 << _COUNT_BITS) - 1)) / _STEPS - _SHIFT * count
+            means.append(summed / np.maximum(count, 1))
+        found[chosen] = np.maximum(np.abs(means[0] - means[1]), np.abs(means[0] - means[2]))
+    return found
+
 
 FINE_UM = 2.67
 """Wished width of a pixel."""
 
 _HALF_BAR_UM, _STEP_PX = 60.0, 3.0
-# With the filter of the closer look, a Gaussian of 4 µm.
+# With the filter of the second pass, a Gaussian of 4 µm.
 _SMOOTH_UM, _NEAR_UM = 3.88, 22.0
 WINDOW_MARGIN_UM = _HALF_BAR_UM + SIDE_UM + _NEAR_UM + 2 * _SMOOTH_UM
-"""What has to be seen around a place to judge it."""
+"""Margin in µm around a place that is needed to judge it."""
 
 # Logarithm of the density over that of the denser side: at least this, and this share of the strongest near.
 _LEAST, _HALF = 0.158, 0.45
@@ -35,7 +101,7 @@ _LEAST, _HALF = 0.158, 0.45
 
 @dataclass(frozen=True)
 class Stain:
-    """How dense a slide's tissue is.
+    """Density of a slide's tissue.
 
     Attributes:
         typical: Median of the density of green.
@@ -50,11 +116,11 @@ class Stain:
     palest: float
 
     def solid(self, green: NDArray[np.float32], tissue: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Where there is tissue to compare with."""
+        """Mask of the tissue to compare with."""
         return tissue & (green > self.gap * self.typical)
 
     def level(self, green: NDArray[np.float32], solid: NDArray[np.bool_]) -> NDArray[np.int16]:
-        """Logarithm of the density over the palest that counts, int16 (h, w) as ``ridges`` wants it.
+        """Logarithm of the density over the palest that counts, int16 (h, w) as ``ridge_filter`` wants it.
 
         Args:
             green: Density of green.
@@ -72,7 +138,7 @@ class Stain:
 
 @dataclass(frozen=True, eq=False)  # arrays have no one truth value to compare by
 class FoldWindow:
-    """A window with its surroundings, read closer.
+    """A window with its surroundings, read at high resolution.
 
     Attributes:
         pixels: uint8 (h · factor, w · factor, 3), of the window with its margin.
@@ -90,7 +156,7 @@ class FoldWindow:
 
     @classmethod
     def read(
-        cls, closer: CloserLook, rows: slice, columns: slice, margin: int, shape: tuple[int, ...]
+        cls, high_res: HighResReader, rows: slice, columns: slice, margin: int, shape: tuple[int, ...]
     ) -> FoldWindow:
         """Reads a window of the overview (of this shape) with so many of its pixels around.
 
@@ -105,7 +171,7 @@ class FoldWindow:
             slice(part.start - whole.start, part.stop - whole.start)
             for part, whole in zip((rows, columns), seen, strict=True)
         )
-        return cls(closer.read(seen[0], seen[1]), seen[0], seen[1], (core[0], core[1]), closer.factor)
+        return cls(high_res.read(seen[0], seen[1]), seen[0], seen[1], (core[0], core[1]), high_res.factor)
 
     def folds(
         self,
@@ -143,7 +209,7 @@ class FoldWindow:
         )
         allowed = (self._finer(maybe) & inside)[asked]
         level = stain.level(green, solid)
-        ridge, direction = ridges(level, fine_um, _HALF_BAR_UM, _STEP_PX, (asked[0], asked[1]))
+        ridge, direction = ridge_filter(level, fine_um, _HALF_BAR_UM, _STEP_PX, (asked[0], asked[1]))
         strongest = _highest_near(np.where(allowed, ridge, np.float32(-1.0)), near)
         fold = allowed & (ridge > np.maximum(np.float32(_LEAST), np.float32(_HALF) * strongest))
         # Places in the window, without the margin of the ridges.
@@ -151,7 +217,7 @@ class FoldWindow:
         size = tuple(part.stop - part.start for part in core)
         y, x = np.nonzero(fold[offset[0] : offset[0] + size[0], offset[1] : offset[1] + size[1]])
         at = y + offset[0], x + offset[1]
-        foreign = other_hue(
+        foreign = hue_contrast(
             red, green, solid, (y + core[0].start, x + core[1].start), direction[at], fine_um, _HALF_BAR_UM,
             max(2, round(_HALF_BAR_UM / min(fine_um) / _STEP_PX)),
         )  # fmt: skip

@@ -11,7 +11,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["DIRECTIONS", "LEVEL_STEPS", "MOST_LEVEL", "SIDE_UM", "bar_margin", "ridges"]
+__all__ = ["DIRECTIONS", "LEVEL_STEPS", "MOST_LEVEL", "SIDE_UM", "bar_margin", "ridge_filter"]
 
 DIRECTIONS = 12
 SIDE_UM = 44.0
@@ -35,7 +35,7 @@ def bar_margin(half_bar_um: float, pixel_um: tuple[float, float]) -> int:
     return math.ceil((half_bar_um + SIDE_UM) / min(pixel_um)) + _ACROSS_PX
 
 
-def ridges(
+def ridge_filter(
     level: NDArray[np.int16],
     pixel_um: tuple[float, float],
     half_bar_um: float,

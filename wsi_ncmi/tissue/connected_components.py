@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Runs", "drop_pieces", "runs_of", "without_small"]
+__all__ = ["Runs", "connected_components", "drop_small_components", "without_small"]
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no one truth value to compare by
@@ -37,7 +37,7 @@ class Runs:
         return np.bincount(self.pieces, lengths, self.n_pieces).astype(np.float64)
 
     def counts(self, mask: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """How many pixels of each piece are set in another mask, float64 (n_pieces,).
+        """Number of pixels of each piece that are set in another mask, float64 (n_pieces,).
 
         Args:
             mask: bool, contiguous, of the same shape.
@@ -52,7 +52,7 @@ class Runs:
         return np.bincount(self.pieces, sums.astype(np.float64), self.n_pieces).astype(np.float64)
 
 
-def runs_of(mask: NDArray[np.bool_], *, diagonal: bool = False) -> Runs:
+def connected_components(mask: NDArray[np.bool_], *, diagonal: bool = False) -> Runs:
     """Finds the runs of a mask and joins those that share a border.
 
     Args:
@@ -89,7 +89,9 @@ def runs_of(mask: NDArray[np.bool_], *, diagonal: bool = False) -> Runs:
     )
 
 
-def drop_pieces(mask: NDArray[np.bool_], runs: Runs, dropped: NDArray[np.bool_], value: bool = False) -> None:
+def drop_small_components(
+    mask: NDArray[np.bool_], runs: Runs, dropped: NDArray[np.bool_], value: bool = False
+) -> None:
     """Writes ``value`` over whole pieces of a mask, in place.
 
     Args:
@@ -115,5 +117,5 @@ def without_small(mask: NDArray[np.bool_], least_px: float, value: bool = True) 
     """
     if least_px <= 1:
         return
-    runs = runs_of(mask if value else ~mask)
-    drop_pieces(mask, runs, runs.areas() < least_px, not value)
+    runs = connected_components(mask if value else ~mask)
+    drop_small_components(mask, runs, runs.areas() < least_px, not value)
