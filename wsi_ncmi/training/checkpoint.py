@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save_file
+from torch import nn
 
 from wsi_ncmi import __version__
 from wsi_ncmi.core.errors import InputError
@@ -27,13 +28,9 @@ from wsi_ncmi.mil.base import Aggregator
 from wsi_ncmi.training.scoring import probabilities_of
 
 __all__ = [
-    "MODEL_JSON",
-    "MODEL_WEIGHTS",
-    "TrainedModel",
-    "load_trained",
-    "trained_from_bytes",
-    "write_trained",
-]
+    "MODEL_JSON", "MODEL_WEIGHTS", "TrainedModel", "load_model", "load_trained", "read_model_files",
+    "trained_from_bytes", "write_model", "write_trained",
+]  # fmt: skip
 
 MODEL_JSON = "model.json"
 MODEL_WEIGHTS = "model.safetensors"
@@ -153,18 +150,7 @@ def write_trained(
     Returns:
         The same model, as ``load_trained`` would give it.
     """
-    modules = {"aggregator": aggregator, "criterion": criterion}
-    tensors = {
-        f"{prefix}.{name}": tensor.detach().cpu().contiguous().clone()
-        for prefix, module in modules.items()
-        for name, tensor in module.state_dict().items()
-    }
-    with atomic_path(folder / MODEL_WEIGHTS) as temporary:
-        save_file(tensors, temporary)
-    config = {
-        "schema": _SCHEMA,
-        "software": f"wsi-ncmi {__version__}",
-        "weights_sha256": sha256_file(folder / MODEL_WEIGHTS),
+    content = {
         "classes": list(classes),
         "in_features": aggregator.in_features,
         "embedding_width": aggregator.embedding_width,
@@ -173,8 +159,36 @@ def write_trained(
         "class_counts": list(class_counts),
         **extra,
     }
-    write_json(folder / MODEL_JSON, config)
+    config = write_model(folder, {"aggregator": aggregator, "criterion": criterion}, _SCHEMA, content)
     return TrainedModel(aggregator.eval(), criterion.eval(), classes, config)
+
+
+def write_model(
+    folder: Path, modules: Mapping[str, nn.Module], schema: str, content: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Writes ``model.safetensors``, then ``model.json``, each atomically.
+
+    Args:
+        folder: Where to; it exists.
+        modules: Modules by the prefix of their tensors' names.
+        schema: Name and version of the format.
+        content: JSON-ready entries of ``model.json``, after schema, software and the weights' SHA-256.
+
+    Returns:
+        The whole content of ``model.json``.
+    """
+    tensors = {
+        f"{prefix}.{name}": tensor.detach().cpu().contiguous().clone()
+        for prefix, module in modules.items()
+        for name, tensor in module.state_dict().items()
+    }
+    with atomic_path(folder / MODEL_WEIGHTS) as temporary:
+        save_file(tensors, temporary)
+    digest = sha256_file(folder / MODEL_WEIGHTS)
+    software = f"wsi-ncmi {__version__}"
+    config = {"schema": schema, "software": software, "weights_sha256": digest, **content}
+    write_json(folder / MODEL_JSON, config)
+    return config
 
 
 def load_trained(folder: Path) -> TrainedModel:
@@ -187,13 +201,27 @@ def load_trained(folder: Path) -> TrainedModel:
         InputError: A file is missing, altered, or of another version.
     """
     folder = Path(folder)
+    description, weights = read_model_files(folder, "RUN/fold_0/seed_0")
+    return trained_from_bytes(description, weights, str(folder))
+
+
+def read_model_files(folder: Path, example: str) -> tuple[bytes, bytes]:
+    """Reads ``model.json`` and ``model.safetensors``.
+
+    Args:
+        folder: A run's folder.
+        example: Such a folder, for the message.
+
+    Raises:
+        InputError: One of them is missing.
+    """
     description, weights = folder / MODEL_JSON, folder / MODEL_WEIGHTS
     if not description.is_file() or not weights.is_file():
         raise InputError(
             f"{folder} holds no trained model ({MODEL_JSON} and {MODEL_WEIGHTS}); "
-            "give a folder such as RUN/fold_0/seed_0."
+            f"give a folder such as {example}."
         )
-    return trained_from_bytes(description.read_bytes(), weights.read_bytes(), str(folder))
+    return description.read_bytes(), weights.read_bytes()
 
 
 def trained_from_bytes(description: bytes, weights: bytes, where: str) -> TrainedModel:
@@ -207,29 +235,63 @@ def trained_from_bytes(description: bytes, weights: bytes, where: str) -> Traine
     Raises:
         InputError: They are altered, or of another version.
     """
+
+    def build(config: Mapping[str, Any]) -> dict[str, nn.Module]:
+        classes = len(config["classes"])
+        aggregator = build_model(model_config(**config["model"]), int(config["in_features"]), classes)
+        loss = loss_config(**config["loss"])
+        criterion = build_loss(loss, classes, aggregator.embedding_width, config["class_counts"])
+        return {"aggregator": aggregator, "criterion": criterion}
+
+    config, modules = load_model(description, weights, where, _SCHEMA, build)
+    aggregator, criterion = modules["aggregator"], modules["criterion"]
+    assert isinstance(aggregator, Aggregator)
+    assert isinstance(criterion, Criterion)
+    return TrainedModel(aggregator, criterion, tuple(str(name) for name in config["classes"]), config)
+
+
+def load_model(
+    description: bytes,
+    weights: bytes,
+    where: str,
+    schema: str,
+    build: Callable[[Mapping[str, Any]], Mapping[str, nn.Module]],
+) -> tuple[dict[str, Any], Mapping[str, nn.Module]]:
+    """Builds the modules that ``model.json`` describes and gives them their weights. No code is executed.
+
+    Args:
+        description: Content of ``model.json``.
+        weights: Content of ``model.safetensors``.
+        where: Where they come from, for messages.
+        schema: The format that is wanted.
+        build: Content of ``model.json`` → modules by the prefix of their tensors' names.
+
+    Returns:
+        The content of ``model.json``, and the modules on the CPU in evaluation mode.
+
+    Raises:
+        InputError: They are altered, or of another version.
+    """
     try:
-        config = json.loads(description)
-        if config["schema"] != _SCHEMA:
+        config: dict[str, Any] = json.loads(description)
+        if config["schema"] != schema:
             raise InputError(
-                f"{where}/{MODEL_JSON} has the schema {config['schema']!r} but this version reads "
-                f"{_SCHEMA!r}."
+                f"{where}/{MODEL_JSON} has the schema {config['schema']!r} but this version reads {schema!r}."
             )
         if hashlib.sha256(weights).hexdigest() != config["weights_sha256"]:
             raise InputError(
                 f"{where}/{MODEL_WEIGHTS} was altered after training "
                 f"(its checksum isn't the one in {MODEL_JSON})."
             )
-        classes = tuple(str(name) for name in config["classes"])
-        aggregator = build_model(model_config(**config["model"]), int(config["in_features"]), len(classes))
-        criterion = build_loss(
-            loss_config(**config["loss"]), len(classes), aggregator.embedding_width, config["class_counts"]
-        )
+        modules = build(config)
         tensors = load_tensors(weights)
-        for prefix, module in (("aggregator.", aggregator), ("criterion.", criterion)):
+        for prefix, module in modules.items():
+            start = f"{prefix}."
             module.load_state_dict(
-                {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+                {name.removeprefix(start): t for name, t in tensors.items() if name.startswith(start)}
             )
+            module.eval()
     except (KeyError, TypeError, ValueError, ValidationError, SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{where} isn't a model that this version can load ({reason}).") from error
-    return TrainedModel(aggregator.eval(), criterion.eval(), classes, config)
+    return config, modules

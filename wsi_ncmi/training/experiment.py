@@ -21,9 +21,9 @@ from wsi_ncmi.mil import ModelConfig
 from wsi_ncmi.parallel import process_group as distributed
 from wsi_ncmi.training.config import TrainingConfig
 from wsi_ncmi.training.crew import Opening, carry_out
+from wsi_ncmi.training.fitting import CURVES
 from wsi_ncmi.training.plan import named_losses, plan_runs, refuse_leaks
 from wsi_ncmi.training.runs import (
-    CURVES,
     PREDICTIONS,
     Run,
     RunContext,

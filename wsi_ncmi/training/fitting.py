@@ -26,13 +26,18 @@ from wsi_ncmi.training.checkpoint import TrainedModel, write_trained
 from wsi_ncmi.training.config import TrainingConfig
 from wsi_ncmi.training.devices import device_of, private_torch
 from wsi_ncmi.training.identity import first_difference, run_identity
-from wsi_ncmi.training.loop import CURVE_COLUMNS, TrainingLoop
+from wsi_ncmi.training.loop import TrainingLoop
 from wsi_ncmi.training.resume import LAST, read_resume
 from wsi_ncmi.training.scoring import embed
 from wsi_ncmi.training.seeding import derive_seed
 from wsi_ncmi.training.step_bags import LabelledSlides, reserve_for
 
-__all__ = ["FitResult", "FittedModules", "build_modules", "fit", "fit_in_memory", "labelled_part"]
+__all__ = [
+    "CURVES", "FitResult", "FittedModules", "build_modules", "fit", "fit_in_memory", "labelled_part",
+    "write_curves",
+]  # fmt: skip
+
+CURVES = "curves.csv"
 
 
 @dataclass(frozen=True)
@@ -152,7 +157,7 @@ def fit(
             "provenance": collect_provenance(),
         },
     )  # fmt: skip
-    _write_curves(out / "curves.csv", loop.curves)
+    write_curves(out, loop.curves)
     (out / LAST).unlink(missing_ok=True)
     return FitResult(out, trained, loop.best_epoch, tuple(loop.curves))
 
@@ -293,9 +298,13 @@ def _fit_decision(
     criterion.fit_decision(z, y)
 
 
-def _write_curves(path: Path, curves: Sequence[Mapping[str, float]]) -> None:
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as handle:
-        writer = csv.DictWriter(handle, CURVE_COLUMNS, lineterminator="\n")
+def write_curves(folder: Path, curves: Sequence[Mapping[str, Any]]) -> None:
+    """Writes ``curves.csv`` atomically: one row an epoch, at least one; NaN is an empty cell."""
+    with (
+        atomic_path(folder / CURVES) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as handle,
+    ):
+        writer = csv.DictWriter(handle, curves[0], lineterminator="\n")
         writer.writeheader()
         for row in curves:
             writer.writerow({name: "" if value != value else value for name, value in row.items()})

@@ -19,12 +19,13 @@ from wsi_ncmi.parallel import process_group as distributed
 from wsi_ncmi.training.batches import BagCache
 from wsi_ncmi.training.checkpoint import MODEL_JSON, MODEL_WEIGHTS, TrainedModel
 from wsi_ncmi.training.config import TrainingConfig
-from wsi_ncmi.training.fitting import fit
+from wsi_ncmi.training.fitting import CURVES, fit
 from wsi_ncmi.training.identity import first_difference, run_identity
 from wsi_ncmi.training.resume import LAST, read_resume
 from wsi_ncmi.training.scoring import embed, probabilities_of
 
 __all__ = [
+    "RUN_JSON",
     "VALIDATION",
     "Run",
     "RunContext",
@@ -38,7 +39,6 @@ __all__ = [
 RUN_JSON = "run.json"
 PREDICTIONS = "predictions.csv"
 VALIDATION = "validation.csv"
-CURVES = "curves.csv"
 _TEXT_COLUMNS = ("slide_id", "case_id", "centre", "label", "prediction")
 
 
