@@ -176,7 +176,9 @@ def explain(
         content: What was validated.
         where: Path of a key → where it was written.
     """
-    faults = error.errors()
+    found = error.errors()
+    # A list whose only item is wrong is "too short" as well, which says nothing.
+    faults = [each for each in found if each["type"] != "too_short"] or found
     fault = faults[0]
     path, tags = _real_path(fault["loc"], content)
     key = ".".join(map(str, path))
@@ -287,7 +289,7 @@ def _apply(
         # A list that stands at its default is changed in place, not replaced by one that has only this key.
         default = _default_of(cls, many)
         if isinstance(default, tuple | list):
-            content[many] = TypeAdapter(Any).dump_python(list(default), mode="json")
+            content[many] = [_written(item) for item in default]
     if parts[0] in single:
         if len(content.get(many, ())) != 1:
             raise InputError(
@@ -297,6 +299,14 @@ def _apply(
         parts = [many, "0", *parts[1:]]
     _set(content, parts, value, f"--set {override}")
     origins[_path(".".join(parts))] = f"--set {override}"
+
+
+def _written(item: Any) -> Any:
+    """An item as somebody would write it: its name, and settings that aren't at their default."""
+    if not dataclasses.is_dataclass(item):
+        return item
+    settings = TypeAdapter(type(item)).dump_python(item, mode="json", exclude_defaults=True)
+    return {"name": item.name, **settings} if hasattr(item, "name") else settings
 
 
 def _set(content: dict[str, Any], parts: Sequence[str], value: Any, origin: str) -> None:
@@ -329,12 +339,15 @@ def _path(key: str) -> _Path:
 
 
 def _origin(origins: Mapping[_Path, str], path: _Path, fallback: str) -> str:
-    """Where the key was written, or else its nearest parent, or else its first child."""
+    """Where the key was written, or else the first key below it, or else its nearest parent."""
+    if path and path not in origins:
+        below = next((text for other, text in origins.items() if other[: len(path)] == path), None)
+        if below is not None:
+            return below
     for length in range(len(path), 0, -1):
         if path[:length] in origins:
             return origins[path[:length]]
-    below = (text for other, text in origins.items() if path and other[: len(path)] == path)
-    return next(below, fallback)
+    return fallback
 
 
 def _value_at(content: Any, path: _Path) -> Any:
