@@ -61,7 +61,7 @@ def test_import_list_show_verify(file):
     ):
         assert words in out
     code, out, _ = call("verify")
-    assert (code, out.splitlines()[-1]) == (0, "1 files whole, 0 bad.")
+    assert (code, out.splitlines()[-1]) == (0, "1 file whole, 0 bad.")
 
 
 def test_json(file):
@@ -114,3 +114,11 @@ def test_listing_needs_no_torch():
         "sys.exit('torch' in sys.modules)\n"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("verb", [["verify"], ["fetch", "uni_v1"], ["import", "a.pt", "--as", "uni_v1"]])
+def test_a_verb_that_needs_the_weights_folder_says_how_to_name_it(verb, monkeypatch):
+    monkeypatch.delenv("WSI_NCMI_WEIGHTS", raising=False)
+    code, _, error = call(*verb)
+    assert code == 2
+    assert "set WSI_NCMI_WEIGHTS or give --weights-dir" in " ".join(error.split())

@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.encoders.architectures import TileNetwork, build_architecture, to_our_names
-from wsi_ncmi.encoders.architectures.coca_vision import AttentionPool
-from wsi_ncmi.encoders.architectures.conv_stem import ConvStem
+from wsi_ncmi.encoders.architectures import AttentionPool, ConvStem, build_architecture
+from wsi_ncmi.encoders.preset_models import TileNetwork
 from wsi_ncmi.encoders.presets import presets
+from wsi_ncmi.encoders.tensor_names import to_our_names
 from wsi_ncmi.encoders.weights import check_fit, load_strictly
 
 REFERENCE = Path(__file__).parent / "reference"

@@ -11,10 +11,9 @@ from skimage.filters import threshold_otsu
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.encoders import EncoderConfig, load_encoder
-from wsi_ncmi.encoders.descriptor.encoder import DescriptorEncoder, describe_tile, descriptor_names
-from wsi_ncmi.encoders.descriptor.nuclei import nuclear_measures, nuclear_measures_names, otsu_code
-from wsi_ncmi.encoders.descriptor.stain import separate_stains
-from wsi_ncmi.encoders.descriptor.texture import dct_energies, halve, pattern_histogram
+from wsi_ncmi.encoders.descriptor import DescriptorEncoder, describe_tile, descriptor_names
+from wsi_ncmi.encoders.descriptor_nuclei import nuclear_measures, nuclear_measures_names, otsu_code
+from wsi_ncmi.encoders.descriptor_planes import dct_energies, halve, pattern_histogram, separate_stains
 
 
 def _value(vector, name, names=None):

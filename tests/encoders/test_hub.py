@@ -13,8 +13,8 @@ from safetensors.torch import save
 
 from wsi_ncmi.core.errors import InputError, WsiNcmiError
 from wsi_ncmi.encoders.architectures import build_architecture
-from wsi_ncmi.encoders.hub import fetch_weights
 from wsi_ncmi.encoders.presets import presets
+from wsi_ncmi.encoders.weights_import import fetch_weights
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TOKEN = "hf_" + "s3cret" * 5

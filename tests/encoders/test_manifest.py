@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import sha256_file
-from wsi_ncmi.encoders.manifest import (
+from wsi_ncmi.encoders.weights import find_weights, load_state
+from wsi_ncmi.encoders.weights_folder import (
     ManifestEntry,
     check_listed_file,
     find_entry,
@@ -19,7 +20,6 @@ from wsi_ncmi.encoders.manifest import (
     record_entry,
     verify_weights_folder,
 )
-from wsi_ncmi.encoders.weights import find_weights, load_state
 
 
 def _entry(folder, encoder="uni_v1", file="uni_v1.safetensors"):
@@ -47,7 +47,7 @@ def test_round_trip_and_replacement(tmp_path):
 def test_processes_that_record_at_once_lose_nothing(tmp_path):
     entry = _entry(tmp_path)
     code = (
-        "import sys, json, pathlib; from wsi_ncmi.encoders.manifest import ManifestEntry, record_entry\n"
+        "import sys, json, pathlib; from wsi_ncmi.encoders.weights_folder import ManifestEntry, record_entry\n"
         "entry = json.loads(sys.argv[2])\n"
         "for n in range(20):\n"
         "    name = f'{sys.argv[3]}_{n}'\n"

@@ -14,11 +14,11 @@ from torchvision import transforms
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.encoders import EncoderConfig, encoder_folder_name, load_encoder
-from wsi_ncmi.encoders.architectures import TileNetwork, build_architecture
-from wsi_ncmi.encoders.importing import import_weights
+from wsi_ncmi.encoders.architectures import build_architecture
 from wsi_ncmi.encoders.network import Headless, NetworkEncoder
-from wsi_ncmi.encoders.preset_models import preprocessing_of
+from wsi_ncmi.encoders.preset_models import TileNetwork, preprocessing_of
 from wsi_ncmi.encoders.presets import presets
+from wsi_ncmi.encoders.weights_import import import_weights
 
 # One preset for each way of preparing a tile, with the transform of its card in torchvision's own words.
 CARDS = {

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from wsi_ncmi.cli.common import AsJson, Debug, Quiet, guarded
+from wsi_ncmi.core.errors import InputError, counted
 
 if TYPE_CHECKING:
-    from wsi_ncmi.encoders.importing import Imported
+    from wsi_ncmi.encoders.weights_import import Imported
 
 app = typer.Typer(help="Published tile encoders and the folder of their weights.", no_args_is_help=True)
 
@@ -28,17 +28,17 @@ def list_(folder: Folder = None, quiet: Quiet = False, debug: Debug = False, as_
 
     Example: wsi-ncmi encoders list
     """
-    from wsi_ncmi.workflows.encoders import list_presets, weights_folder
+    from wsi_ncmi.encoders.weights_folder import list_presets, weights_folder
 
-    states = guarded(lambda _: list_presets(weights_folder(folder)), quiet=quiet, debug=debug)
+    rows = guarded(lambda _: list_presets(weights_folder(folder)), quiet=quiet, debug=debug)
     if as_json:
-        _json([asdict(state) for state in states])
+        _json(rows)
         return
-    for state in states:
-        notes = [state.licence, *(["gated"] if state.gated else [])]
-        if state.unverified:
-            notes.append(f"{state.unverified} facts unverified")
-        typer.echo(f"{state.key:<17}{state.state:<10}{state.width:>5}  {'; '.join(notes)}")
+    for row in rows:
+        notes = [row["licence"], *(["gated"] if row["gated"] else [])]
+        if row["unverified"]:
+            notes.append(f"{row['unverified']} facts unverified")
+        typer.echo(f"{row['key']:<17}{row['state']:<10}{row['width']:>5}  {'; '.join(notes)}")
 
 
 @app.command("show")
@@ -53,7 +53,7 @@ def show(
 
     Example: wsi-ncmi encoders show uni_v1
     """
-    from wsi_ncmi.workflows.encoders import describe_preset, weights_folder
+    from wsi_ncmi.encoders.weights_folder import describe_preset, weights_folder
 
     facts = guarded(lambda _: describe_preset(key, weights_folder(folder)), quiet=quiet, debug=debug)
     if as_json:
@@ -77,10 +77,10 @@ def fetch(
 
     Example: wsi-ncmi encoders fetch phikon_v2
     """
-    from wsi_ncmi.workflows.encoders import fetch_encoder, weights_folder
+    from wsi_ncmi.encoders.weights_import import fetch_weights
 
     made = guarded(
-        lambda _: fetch_encoder(key, weights_folder(folder), revision=revision, overwrite=overwrite),
+        lambda _: fetch_weights(key, _needed(folder), revision=revision, overwrite=overwrite),
         quiet=quiet, debug=debug,
     )  # fmt: skip
     if made is None:
@@ -103,10 +103,10 @@ def import_(
 
     Example: wsi-ncmi encoders import pytorch_model.bin --as uni_v1
     """
-    from wsi_ncmi.workflows.encoders import import_encoder, weights_folder
+    from wsi_ncmi.encoders.weights_import import import_weights
 
     made = guarded(
-        lambda _: import_encoder(file, encoder, weights_folder(folder), overwrite=overwrite),
+        lambda _: import_weights(file, encoder, _needed(folder), overwrite=overwrite),
         quiet=quiet, debug=debug,
     )  # fmt: skip
     _tell(made, quiet=quiet, as_json=as_json)
@@ -120,9 +120,13 @@ def verify(
 
     Example: wsi-ncmi encoders verify
     """
-    from wsi_ncmi.workflows.encoders import verify_encoders, weights_folder
+    from wsi_ncmi.encoders.weights_folder import verify_weights_folder
 
-    rows = guarded(lambda _: verify_encoders(weights_folder(folder)), quiet=quiet, debug=debug)
+    found = guarded(lambda _: verify_weights_folder(_needed(folder)), quiet=quiet, debug=debug)
+    rows: list[dict[str, Any]] = [
+        {"file": entry.file, "encoder": entry.encoder, "ok": not problem, "problem": problem}
+        for entry, problem in found
+    ]
     bad = [row for row in rows if not row["ok"]]
     if as_json:
         _json({"files": rows, "bad": len(bad)})
@@ -132,8 +136,17 @@ def verify(
                 typer.echo(f"bad: {row['file']} ({row['encoder']}): {row['problem']}")
             elif not quiet:
                 typer.echo(f"ok: {row['file']} ({row['encoder']})")
-        typer.echo(f"{len(rows) - len(bad)} files whole, {len(bad)} bad.")
+        typer.echo(f"{counted(len(rows) - len(bad), 'file')} whole, {len(bad)} bad.")
     raise typer.Exit(1 if bad else 0)
+
+
+def _needed(given: Path | None) -> Path:
+    from wsi_ncmi.encoders.weights_folder import WEIGHTS_VARIABLE, weights_folder
+
+    folder = weights_folder(given)
+    if folder is None:
+        raise InputError(f"No weights folder is named; set {WEIGHTS_VARIABLE} or give --weights-dir.")
+    return folder
 
 
 def _json(value: Any) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from wsi_ncmi.doctor.finding import Finding, Request, existing_folder
-from wsi_ncmi.encoders.registry import WEIGHTS_VARIABLE
+from wsi_ncmi.encoders.weights_folder import WEIGHTS_VARIABLE
 
 __all__ = ["disk_space", "disk_speed", "offline_switch", "output_folder", "slide_folder", "weights_folder"]
 

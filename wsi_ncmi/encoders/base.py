@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import WsiNcmiError
 
-__all__ = ["Encoder", "EncoderInfo"]
+__all__ = ["Encoder", "EncoderInfo", "is_out_of_memory"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,3 +132,15 @@ class Encoder(ABC):
     @abstractmethod
     def _encode(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Encodes at least one square tile: float32 (n, embed_dim)."""
+
+
+_OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory",
+          "failed to allocate")  # fmt: skip
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on the CPU (any allocator's words) or on a CUDA device."""
+    # torch.cuda.OutOfMemoryError is a RuntimeError that says "out of memory"; so no import is needed.
+    if isinstance(error, MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _OUT_OF_MEMORY)

@@ -38,7 +38,7 @@ class EncoderFamily:
 
 
 FAMILIES = {
-    "descriptor": EncoderFamily("descriptor", "descriptor.encoder:load_descriptor"),
+    "descriptor": EncoderFamily("descriptor", "descriptor:load_descriptor"),
     "torchvision": EncoderFamily(
         "torchvision:NAME", "torchvision_models:load_torchvision", "torchvision_models:torchvision_names",
         in_weights_folder=True,

@@ -17,8 +17,8 @@ from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import sha256_file
 from wsi_ncmi.encoders.base import Encoder
 from wsi_ncmi.encoders.config import EncoderConfig
-from wsi_ncmi.encoders.manifest import check_listed_file
 from wsi_ncmi.encoders.network import Headless, NetworkEncoder, Preprocessing
+from wsi_ncmi.encoders.weights_folder import check_listed_file
 
 __all__ = ["OnnxModule", "encoder_of_module", "find_model_file", "load_onnx", "load_torchscript"]
 

@@ -15,15 +15,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.encoders.backends.base import Backend, Result
-from wsi_ncmi.encoders.backends.choice import build_backend
-from wsi_ncmi.encoders.backends.memory import find_batch_size, is_out_of_memory
-from wsi_ncmi.encoders.backends.torch_module import FromPixels
-from wsi_ncmi.encoders.base import Encoder, EncoderInfo
+from wsi_ncmi.encoders.backend_choice import build_backend
+from wsi_ncmi.encoders.base import Encoder, EncoderInfo, is_out_of_memory
 from wsi_ncmi.encoders.config import EncoderConfig
+from wsi_ncmi.encoders.torch_backend import Backend, FromPixels, Result
 from wsi_ncmi.encoders.weights import find_weights, load_state, load_strictly, state_sha256
 
-__all__ = ["Headless", "NetworkEncoder", "Preprocessing", "build_network_encoder", "build_seeded"]
+__all__ = [
+    "Headless",
+    "NetworkEncoder",
+    "Preprocessing",
+    "build_network_encoder",
+    "build_seeded",
+    "find_batch_size",
+]
 
 _LOG = logging.getLogger(__name__)
 _RANDOM_SEED = 0
@@ -111,6 +116,38 @@ def _warn_random(name: str) -> None:
         "Give a file or folder of weights with --weights.",
         name, _RANDOM_SEED,
     )  # fmt: skip
+
+
+def find_batch_size(run: Callable[[int], object], *, largest: int, smallest: int = 1) -> int:
+    """Doubles the batch until memory runs out.
+
+    Memory decides, never the clock: the same device gives the same answer every time.
+
+    Args:
+        run: Computes a batch of that many tiles and lets its memory go.
+        largest: No batch is larger.
+        smallest: The first one tried.
+
+    Returns:
+        The largest size that ran, halved once where a larger one did not: what runs just so, fails later when
+        memory is fragmented.
+
+    Raises:
+        MemoryError: Not even ``smallest`` runs.
+    """
+    size = smallest
+    found = 0
+    while size <= largest:
+        try:
+            run(size)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            if not found:
+                raise MemoryError(f"not enough memory for a batch of {size} tiles") from error
+            return max(smallest, found // 2)
+        found, size = size, size * 2
+    return found
 
 
 class NetworkEncoder(Encoder):

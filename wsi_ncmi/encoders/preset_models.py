@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.encoders.architectures import TileNetwork, build_architecture, to_our_names
+from wsi_ncmi.encoders.architectures import build_architecture
 from wsi_ncmi.encoders.base import Encoder
 from wsi_ncmi.encoders.config import EncoderConfig
 from wsi_ncmi.encoders.network import Headless, NetworkEncoder, Preprocessing
 from wsi_ncmi.encoders.presets import Preset, presets
+from wsi_ncmi.encoders.tensor_names import to_our_names
 from wsi_ncmi.encoders.weights import find_weights, load_state, load_strictly
 
-__all__ = ["load_preset", "preprocessing_of"]
+__all__ = ["TileNetwork", "load_preset", "preprocessing_of"]
 
 
 def preprocessing_of(preset: Preset) -> Preprocessing:
@@ -50,3 +55,36 @@ def _weights_file(preset: Preset, weights: Path | None) -> Path:
         return find_weights(Path(weights), preset.weights_key)
     except InputError as error:
         raise InputError(f"{error} {preset.access}") from error
+
+
+class TileNetwork(nn.Module):
+    """Crops the middle of a tile, runs the network, pools its tokens.
+
+    Args:
+        network: Maps (n, 3, crop_px, crop_px) to tokens (n, k, d) or to vectors (n, d).
+        crop_px: Edge of the middle square that the network sees.
+        pooling: ``class``, ``mean`` or ``both``: how tokens become one vector; vectors stay as they are.
+    """
+
+    def __init__(self, network: nn.Module, crop_px: int, pooling: Literal["class", "mean", "both"]) -> None:
+        super().__init__()
+        self.network = network
+        self._crop_px = crop_px
+        self._pooling = pooling
+        # The class token and the registers stand before the patches; registers are never part of the output.
+        self._prefix = int(getattr(network, "num_prefix_tokens", 0))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Maps (n, 3, px, px) to (n, width)."""
+        # torchvision's CenterCrop rounds the margin the same way; only even margins occur here.
+        margin = (pixels.shape[-1] - self._crop_px) // 2
+        if margin:
+            end = margin + self._crop_px
+            pixels = pixels[..., margin:end, margin:end].contiguous(memory_format=torch.channels_last)
+        tokens = cast("Tensor", self.network(pixels))
+        if tokens.ndim == 2:
+            return tokens
+        if self._pooling == "class":
+            return tokens[:, 0]
+        mean = tokens[:, self._prefix :].mean(dim=1)
+        return mean if self._pooling == "mean" else torch.cat([tokens[:, 0], mean], dim=1)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import os
 import pkgutil
-from dataclasses import replace
-from pathlib import Path
 from typing import Any, cast
 
 from wsi_ncmi.core.errors import InputError
@@ -14,17 +11,7 @@ from wsi_ncmi.core.files import path_safe
 from wsi_ncmi.encoders.base import Encoder
 from wsi_ncmi.encoders.config import FAMILIES, EncoderConfig, split_name
 
-__all__ = [
-    "WEIGHTS_VARIABLE",
-    "check_known",
-    "encoder_folder_name",
-    "list_encoders",
-    "load_encoder",
-    "resolve_weights",
-]
-
-WEIGHTS_VARIABLE = "WSI_NCMI_WEIGHTS"
-"""Environment variable that names the folder of encoder weights."""
+__all__ = ["check_known", "encoder_folder_name", "list_encoders", "load_encoder"]
 
 
 def list_encoders(family: str | None = None) -> tuple[str, ...]:
@@ -87,21 +74,6 @@ def check_known(name: str) -> None:
     near = [f"{family}:{each}" for each in difflib.get_close_matches(model, _models(family), n=3, cutoff=0.5)]
     hint = f"did you mean {' or '.join(near)}?" if near else "use a name that its package lists."
     raise InputError(f"There is no encoder {name!r}; {hint}")
-
-
-def resolve_weights(encoder: EncoderConfig, weights_dir: Path | None) -> EncoderConfig:
-    """Fills in the weights folder for an encoder that takes weights and was given none.
-
-    ``weights_dir`` comes first, then the environment variable ``WSI_NCMI_WEIGHTS``; a folder without weights
-    for this encoder is an error when it is loaded.
-    """
-    folder = weights_dir or (Path(os.environ[WEIGHTS_VARIABLE]) if os.environ.get(WEIGHTS_VARIABLE) else None)
-    family, _ = split_name(encoder.name)
-    if encoder.weights is not None or folder is None or not FAMILIES[family].in_weights_folder:
-        return encoder
-    if not folder.is_dir():
-        raise InputError(f"The weights folder {folder} does not exist; make it or set another.")
-    return replace(encoder, weights=folder)
 
 
 def encoder_folder_name(name: str) -> str:

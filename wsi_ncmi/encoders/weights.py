@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.encoders.manifest import check_listed_file, find_entry
+from wsi_ncmi.encoders.weights_folder import check_listed_file, find_entry
 
 __all__ = ["check_fit", "find_weights", "load_state", "load_strictly", "state_sha256"]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from wsi_ncmi.core.files import ensure_folder
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
 from wsi_ncmi.core.provenance import write_record
-from wsi_ncmi.encoders.registry import resolve_weights
+from wsi_ncmi.encoders.weights_folder import resolve_weights
 from wsi_ncmi.extraction.config import ExtractConfig
 from wsi_ncmi.slides import write_slides_csv
 from wsi_ncmi.workflows.result import JobResult

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from wsi_ncmi.core.files import ensure_folder
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
-from wsi_ncmi.encoders.registry import resolve_weights
+from wsi_ncmi.encoders.weights_folder import resolve_weights
 from wsi_ncmi.extraction.config import ExecutionConfig, ExtractConfig
 from wsi_ncmi.prediction import ModelBundle, check_features, load_model
 from wsi_ncmi.prediction.answer import AnswerRules, SlideAnswer, no_answer

@@ -7,8 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.encoders import Encoder
-from wsi_ncmi.encoders.backends.memory import is_out_of_memory
+from wsi_ncmi.encoders import Encoder, is_out_of_memory
 from wsi_ncmi.extraction.pipeline.packing import Batch, Part
 
 __all__ = ["begin_batch"]

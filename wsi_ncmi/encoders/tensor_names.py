@@ -1,4 +1,4 @@
-"""From the tensor names of published files to ours, exactly: no name is guessed, none is dropped unsaid."""
+"""From the tensor names of published files to ours, exactly: no name is guessed, none is dropped silently."""
 
 from __future__ import annotations
 

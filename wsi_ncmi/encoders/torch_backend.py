@@ -1,8 +1,9 @@
-"""Networks computed by PyTorch: on the CPU at once, on a CUDA device behind the caller's back."""
+"""The interface of a backend, and PyTorch behind it: at once on the CPU, asynchronously on a CUDA device."""
 
 from __future__ import annotations
 
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -12,9 +13,37 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wsi_ncmi.encoders.backends.base import Backend, Result
+__all__ = ["Backend", "FromPixels", "Result", "TorchBackend"]
 
-__all__ = ["FromPixels", "TorchBackend"]
+Result = Callable[[], NDArray[np.float32]]
+"""Waits for a batch and gives its vectors, float32 (n, width)."""
+
+
+class Backend(ABC):
+    """Computes a network.
+
+    Attributes:
+        name: What the identity of a feature file says, for example ``torch-cpu``.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+        concurrent: Whether several threads may call :meth:`begin` at once, each computing on one core.
+        depth: Batches worth having in work at once; 1 where :meth:`begin` computes before it returns.
+        resizes: Whether tiles may come in any size.
+    """
+
+    name: str
+    precision: str
+    concurrent: bool = True
+    depth: int = 1
+    resizes: bool = False
+
+    @abstractmethod
+    def begin(self, batch: Tensor) -> Result:
+        """Starts on a batch.
+
+        Args:
+            batch: uint8 (n, 3, h, w) on the CPU, RGB, of the network's input size unless ``resizes``.
+        """
+
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

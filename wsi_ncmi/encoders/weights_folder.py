@@ -1,4 +1,4 @@
-"""The manifest of a weights folder: what each file is, where it came from, and the bytes it must have."""
+"""The folder of encoder weights, and its manifest: origin, licence and SHA-256 of every file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,27 @@ from pydantic import TypeAdapter, ValidationError
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import sha256_file, write_json
+from wsi_ncmi.encoders.config import FAMILIES, EncoderConfig, split_name
+from wsi_ncmi.encoders.presets import find_preset, presets
 
 __all__ = [
     "MANIFEST",
+    "WEIGHTS_VARIABLE",
     "ManifestEntry",
     "check_listed_file",
+    "describe_preset",
     "find_entry",
     "is_whole",
+    "list_presets",
     "read_manifest",
     "record_entry",
+    "resolve_weights",
     "verify_weights_folder",
+    "weights_folder",
 ]
+
+WEIGHTS_VARIABLE = "WSI_NCMI_WEIGHTS"
+"""Environment variable that names the folder of encoder weights."""
 
 MANIFEST = "manifest.json"
 _SCHEMA = 1
@@ -60,6 +70,27 @@ class ManifestEntry:
     def to_json(self) -> dict[str, Any]:
         """The entry as the manifest holds it."""
         return asdict(self)
+
+
+def weights_folder(given: Path | None) -> Path | None:
+    """The weights folder: the one given, else that of ``WSI_NCMI_WEIGHTS``, else None."""
+    value = os.environ.get(WEIGHTS_VARIABLE)
+    return given or (Path(value) if value else None)
+
+
+def resolve_weights(encoder: EncoderConfig, weights_dir: Path | None) -> EncoderConfig:
+    """Fills in the weights folder for an encoder that takes weights and was given none.
+
+    ``weights_dir`` comes first, then the environment variable ``WSI_NCMI_WEIGHTS``; a folder without weights
+    for this encoder is an error when it is loaded.
+    """
+    folder = weights_folder(weights_dir)
+    family, _ = split_name(encoder.name)
+    if encoder.weights is not None or folder is None or not FAMILIES[family].in_weights_folder:
+        return encoder
+    if not folder.is_dir():
+        raise InputError(f"The weights folder {folder} does not exist; make it or set another.")
+    return replace(encoder, weights=folder)
 
 
 def read_manifest(folder: Path) -> tuple[ManifestEntry, ...]:
@@ -167,3 +198,45 @@ def _problem(path: Path, entry: ManifestEntry) -> str:
     if sha256_file(path) != entry.sha256:
         return "its SHA-256 is not that of the manifest: it was changed or damaged"
     return ""
+
+
+def list_presets(folder: Path | None) -> list[dict[str, Any]]:
+    """Every preset in short, as JSON takes it, and how it stands.
+
+    Args:
+        folder: The weights folder; None where none is set.
+
+    Returns:
+        A row a preset; its ``state`` is ``here`` (in the folder's manifest), ``missing`` or ``no folder``,
+        its ``unverified`` the number of facts that could not be checked without the weights.
+    """
+    held = {entry.encoder for entry in read_manifest(folder)} if folder else set()
+    rows = []
+    for preset in presets().values():
+        state = "here" if preset.weights_key in held else "missing"
+        rows.append({
+            "key": preset.key,
+            "title": preset.title,
+            "state": state if folder else "no folder",
+            "width": preset.embed_dim,
+            "parameters": preset.parameters,
+            "mpp": preset.mpp,
+            "tile_px": preset.tile_px,
+            "licence": preset.licence,
+            "commercial": preset.commercial,
+            "gated": preset.gated,
+            "unverified": len(preset.unverified),
+        })  # fmt: skip
+    return rows
+
+
+def describe_preset(key: str, folder: Path | None) -> dict[str, Any]:
+    """Every fact of a preset, and its entry in the folder's manifest (``weights``; None without one).
+
+    Raises:
+        InputError: There is no such preset.
+    """
+    preset = find_preset(key)
+    entry = find_entry(folder, preset.weights_key) if folder and folder.is_dir() else None
+    facts = {"width" if name == "embed_dim" else name: value for name, value in asdict(preset).items()}
+    return {**facts, "weights": entry.to_json() if entry else None}

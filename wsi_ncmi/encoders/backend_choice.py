@@ -1,4 +1,4 @@
-"""From the user's options to a backend."""
+"""The choice of a backend, a device and a precision."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from pathlib import Path
 import torch
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.encoders.backends.base import Backend
-from wsi_ncmi.encoders.backends.exported import OnnxBackend, OpenVinoBackend
-from wsi_ncmi.encoders.backends.torch_module import FromPixels, TorchBackend
+from wsi_ncmi.encoders.exported_backends import OnnxBackend, OpenVinoBackend
+from wsi_ncmi.encoders.torch_backend import Backend, FromPixels, TorchBackend
 
 __all__ = ["build_backend", "choose_device"]
 

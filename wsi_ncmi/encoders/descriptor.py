@@ -10,14 +10,8 @@ from numpy.typing import NDArray
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.encoders.base import Encoder, EncoderInfo
 from wsi_ncmi.encoders.config import EncoderConfig
-from wsi_ncmi.encoders.descriptor.nuclei import nuclear_measures, nuclear_measures_names
-from wsi_ncmi.encoders.descriptor.stain import (
-    separate_stains,
-    stain_codes,
-    stain_statistics,
-    stain_statistics_names,
-)
-from wsi_ncmi.encoders.descriptor.texture import (
+from wsi_ncmi.encoders.descriptor_nuclei import nuclear_measures, nuclear_measures_names
+from wsi_ncmi.encoders.descriptor_planes import (
     dct_energies,
     dct_energies_names,
     gradient_energies,
@@ -25,6 +19,10 @@ from wsi_ncmi.encoders.descriptor.texture import (
     halve,
     pattern_histogram,
     pattern_histogram_names,
+    separate_stains,
+    stain_codes,
+    stain_statistics,
+    stain_statistics_names,
 )
 
 __all__ = ["MIN_TILE_PX", "DescriptorEncoder", "describe_tile", "descriptor_names", "load_descriptor"]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from wsi_ncmi.encoders.descriptor.stain import stain_codes
+from wsi_ncmi.encoders.descriptor_planes import stain_codes
 
 __all__ = ["nuclear_measures", "nuclear_measures_names", "otsu_code"]
 

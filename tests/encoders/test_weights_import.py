@@ -13,9 +13,9 @@ from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import sha256_file
 from wsi_ncmi.encoders import EncoderConfig, load_encoder
 from wsi_ncmi.encoders.architectures import build_architecture
-from wsi_ncmi.encoders.importing import import_weights, recognised
-from wsi_ncmi.encoders.manifest import read_manifest
 from wsi_ncmi.encoders.presets import presets
+from wsi_ncmi.encoders.weights_folder import read_manifest
+from wsi_ncmi.encoders.weights_import import import_weights, recognised
 
 
 @pytest.fixture

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.encoders.backends.base import Backend, Result
-from wsi_ncmi.encoders.backends.torch_module import FromPixels
+from wsi_ncmi.encoders.torch_backend import Backend, FromPixels, Result
 
 __all__ = ["OnnxBackend", "OpenVinoBackend"]
 

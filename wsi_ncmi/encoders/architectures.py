@@ -1,0 +1,185 @@
+"""The networks of the presets, built without any download."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from wsi_ncmi.encoders.presets import Architecture
+
+__all__ = ["AttentionPool", "CocaVision", "ConvStem", "ResidualTrunk", "build_architecture"]
+
+
+class AttentionPool(nn.Module):
+    """Multi-head attention of learned queries over tokens (Yu et al. 2022, CoCa, section 3.2).
+
+    Args:
+        width: Width of the queries and of the output.
+        tokens: Width of the tokens.
+        heads: Attention heads.
+    """
+
+    def __init__(self, width: int, tokens: int, heads: int) -> None:
+        super().__init__()
+        self.query = nn.Parameter(torch.zeros(1, width))
+        self.attn = nn.MultiheadAttention(width, heads, kdim=tokens, vdim=tokens, batch_first=True)
+        self.ln_q = nn.LayerNorm(width)
+        self.ln_k = nn.LayerNorm(tokens)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Maps tokens (n, k, tokens) to (n, width)."""
+        tokens = self.ln_k(tokens)
+        query = self.ln_q(self.query).expand(tokens.shape[0], -1, -1)
+        pooled: Tensor = self.attn(query, tokens, tokens, need_weights=False)[0]
+        return pooled[:, 0]
+
+
+class CocaVision(nn.Module):
+    """Vision transformer, attention pool, layer norm: CONCH's image embedding before its projection.
+
+    Args:
+        trunk: Transformer that gives all its tokens, the class token among them.
+        width: Width of the embedding.
+        heads: Heads of the pool.
+    """
+
+    def __init__(self, trunk: nn.Module, width: int, heads: int) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.attn_pool_contrast = AttentionPool(width, int(trunk.num_features), heads)  # type: ignore[arg-type]
+        self.ln_contrast = nn.LayerNorm(width)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Maps (n, 3, px, px) to (n, width)."""
+        pooled: Tensor = self.ln_contrast(self.attn_pool_contrast(self.trunk(pixels)))
+        return pooled
+
+
+class ConvStem(nn.Module):
+    """Two strided 3 × 3 convolutions with batch norm, then 1 × 1 to the embedding (Wang et al. 2022, fig. 3).
+
+    Takes the place of timm's patch embedding: its patches are 4 px, its output is channels last.
+
+    Args:
+        img_size: Edge of the input in pixels, or height and width.
+        patch_size: Must be 4.
+        in_chans: Channels of the input.
+        embed_dim: Channels of the output, a multiple of 8.
+        norm_layer: Makes the norm after the embedding; None for none.
+        more: What else timm hands to a patch embedding; the sizes are checked by the network.
+
+    Raises:
+        ValueError: Another patch size, or ``embed_dim`` not a multiple of 8.
+    """
+
+    def __init__(
+        self,
+        img_size: int | tuple[int, int] = 224,
+        patch_size: int = 4,
+        in_chans: int = 3,
+        embed_dim: int = 96,
+        norm_layer: Callable[[int], nn.Module] | None = None,
+        **more: Any,
+    ) -> None:
+        super().__init__()
+        if patch_size != 4 or embed_dim % 8:
+            raise ValueError(f"a stem has patches of 4 px and 8·k channels, not {patch_size} and {embed_dim}")
+        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
+        self.img_size = (height, width)
+        self.patch_size = (patch_size, patch_size)
+        self.grid_size = (height // patch_size, width // patch_size)
+        self.num_patches = self.grid_size[0] * self.grid_size[1]
+        layers: list[nn.Module] = []
+        before = in_chans
+        for after in (embed_dim // 8, embed_dim // 4):
+            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(after)]
+            layers.append(nn.ReLU())
+            before = after
+        self.proj = nn.Sequential(*layers, nn.Conv2d(before, embed_dim, 1))
+        self.norm = norm_layer(embed_dim) if norm_layer else nn.Identity()
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Maps (n, 3, px, px) to (n, px / 4, px / 4, embed_dim)."""
+        return cast("Tensor", self.norm(self.proj(pixels).permute(0, 2, 3, 1)))
+
+
+class ResidualTrunk(nn.Module):
+    """The mean over the feature map of a ResNet's third stage: 1024 values of a ResNet-50 (CLAM's).
+
+    The names of its tensors are those of the whole network.
+    """
+
+    def __init__(self, whole: nn.Module) -> None:
+        super().__init__()
+        for name in ("conv1", "bn1", "act1", "maxpool", "layer1", "layer2", "layer3"):
+            self.add_module(name, whole.get_submodule(name))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Maps (n, 3, px, px) to (n, channels)."""
+        for module in self.children():
+            pixels = cast("Tensor", module(pixels))
+        return pixels.mean(dim=(2, 3))
+
+
+# Kinds without buffers outside their state dict: these can be built without memory and filled later.
+_WITHOUT_MEMORY = ("vit", "coca_vision")
+
+
+def build_architecture(architecture: Architecture, *, meta: bool | None = None) -> nn.Module:
+    """Builds a network without its classifier; its tensors hold nothing of use yet.
+
+    Args:
+        architecture: The description.
+        meta: Build on the ``meta`` device (no memory); by default wherever the weights can be put in later.
+
+    Returns:
+        The network; its state dict has the names that a file imported here has. A ``vit`` maps
+        (n, 3, px, px) to tokens (n, prefix + patches, dim), any other to vectors (n, width).
+    """
+    if meta is None:
+        meta = architecture.kind in _WITHOUT_MEMORY
+    with torch.random.fork_rng(devices=[]), torch.device("meta" if meta else "cpu"):
+        return _BUILDERS[architecture.kind](architecture)
+
+
+def _timm(architecture: Architecture, **more: Any) -> nn.Module:
+    import timm
+    from timm.layers.mlp import SwiGLUPacked
+
+    arguments: dict[str, Any] = {**architecture.arguments, **more}
+    if architecture.swiglu:
+        arguments |= {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU}
+    if architecture.norm_eps is not None:
+        arguments["norm_layer"] = partial(nn.LayerNorm, eps=architecture.norm_eps)
+    model: nn.Module = timm.create_model(architecture.name, pretrained=False, num_classes=0, **arguments)
+    return model
+
+
+def _vit(architecture: Architecture) -> nn.Module:
+    # All tokens come out, normalised: pooling is the business of TileNetwork. Weights are put in later.
+    return _timm(architecture, global_pool="", weight_init="skip")
+
+
+def _conv_stem_swin(architecture: Architecture) -> nn.Module:
+    return _timm(architecture, embed_layer=ConvStem)
+
+
+def _resnet_trunk(architecture: Architecture) -> nn.Module:
+    return ResidualTrunk(_timm(architecture))
+
+
+def _coca_vision(architecture: Architecture) -> nn.Module:
+    return CocaVision(_vit(architecture), width=512, heads=8)
+
+
+_BUILDERS = {
+    "vit": _vit,
+    "resnet": _timm,
+    "resnet_trunk": _resnet_trunk,
+    "conv_stem_swin": _conv_stem_swin,
+    "coca_vision": _coca_vision,
+}
