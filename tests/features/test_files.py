@@ -15,7 +15,7 @@ from wsi_ncmi.cohorts.folder import FeatureFolder
 from wsi_ncmi.core.errors import InputError, SlideError
 from wsi_ncmi.encoders import Encoder
 from wsi_ncmi.features import (
-    SlideFacts,
+    SlideMetadata,
     difference,
     identity_of,
     open_features_file,
@@ -24,8 +24,8 @@ from wsi_ncmi.features import (
     verify_folder,
     write_features,
 )
+from wsi_ncmi.features.checksum_trailer import make_trailer
 from wsi_ncmi.features.schema import Identity
-from wsi_ncmi.features.seal import seal_of
 from wsi_ncmi.slides import SlideRecord
 from wsi_ncmi.tiling import GridConfig
 from wsi_ncmi.tissue import TissueConfig
@@ -34,7 +34,7 @@ RECORD = SlideRecord(
     slide_id="a.1", path="a.1.svs", reader="openslide", vendor="aperio", width_px=4000, height_px=3000,
     n_levels=2, mpp_x=0.25, mpp_y=0.25, mpp_source="vendor", fingerprint="ab" * 16, size_bytes=1,
 )  # fmt: skip
-FACTS = SlideFacts(
+FACTS = SlideMetadata(
     slide_id="a.1", width_px=4000, height_px=3000, reader="openslide", mpp_source="vendor", read_level=1,
     tile_size_level0=(512.0, 512.0), n_failed_reads=3, n_artifact_tiles=5, tissue_found={"threshold_used": 0.1},
 )  # fmt: skip
@@ -144,7 +144,7 @@ def first_version(path: Path) -> Path:
             del file.attrs[name]
     content = path.read_bytes()
     content = content[: content.rindex(b"\nwsi-ncmi seal")] if b"\nwsi-ncmi seal" in content else content
-    path.write_bytes(content + seal_of(content))
+    path.write_bytes(content + make_trailer(content))
     return path
 
 

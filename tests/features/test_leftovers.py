@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from wsi_ncmi.features.paths import is_leftover, remove_leftovers
-from wsi_ncmi.features.processes import lived_at, start_ticks
+from wsi_ncmi.features.leftovers import is_leftover, lived_at, remove_leftovers, start_ticks
 
 HOUR_S = 3600
 

@@ -14,7 +14,7 @@ from wsi_ncmi.prediction import ModelBundle, load_ensemble, write_bundle
 from wsi_ncmi.prediction.bundle.writing import bundle_files
 from wsi_ncmi.prediction.calibration import Calibration
 from wsi_ncmi.prediction.card import INTENDED_USE, LIMITS, render_card
-from wsi_ncmi.prediction.reference import SlideFacts, fit_reference
+from wsi_ncmi.prediction.reference import SlideMetadata, fit_reference
 from wsi_ncmi.prediction.reference.fitting import SlideSample, sample_slide
 from wsi_ncmi.training.checkpoint import write_trained
 
@@ -50,7 +50,7 @@ def sample(number: int, width: int = 6, shift: float = 0.0, tiles: int = 60) -> 
     rng = np.random.default_rng(number)
     features = (rng.normal(size=(tiles, width)) + shift + 0.3 * rng.normal(size=width)).astype(np.float16)
     colour = {name: value + 0.01 * (number % 5) for name, value in COLOUR.items()}
-    return sample_slide(f"p{number // 2}", features, SlideFacts(0.25 + 0.25 * (number % 2), colour))
+    return sample_slide(f"p{number // 2}", features, SlideMetadata(0.25 + 0.25 * (number % 2), colour))
 
 
 def make_bundle(

@@ -12,10 +12,10 @@ from tests.prediction.models import COLOUR, make_bundle, sample, write_run
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.prediction import Calibration, ModelBundle
 from wsi_ncmi.prediction.answer import ABSTAIN, AnswerRules, SlideAnswer, answer_slide, no_answer
-from wsi_ncmi.prediction.reference import SlideFacts
+from wsi_ncmi.prediction.reference import SlideMetadata
 from wsi_ncmi.prediction.table import patient_table, slide_table
 
-FACTS = SlideFacts(0.5, COLOUR)
+FACTS = SlideMetadata(0.5, COLOUR)
 ANSWER_ALWAYS = Calibration(1.0, 0.0, "nothing", 0)
 
 

@@ -19,7 +19,7 @@ from tests.prediction.models import export, make_bundle, sample, write_run
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.prediction import ModelBundle, load_bundle, load_model
 from wsi_ncmi.prediction.bundle.files import sums_of
-from wsi_ncmi.prediction.reference import SlideFacts
+from wsi_ncmi.prediction.reference import SlideMetadata
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_what_is_written_is_what_is_loaded(bundle: ModelBundle, run: Path, tmp_p
     assert found.reference.bounds == bundle.reference.bounds
     shifted = sample(99, shift=3.0).tiles
     assert found.reference.score(shifted) == bundle.reference.score(shifted)
-    facts = SlideFacts(2.0, {"density": 9.0})
+    facts = SlideMetadata(2.0, {"density": 9.0})
     assert found.reference.flags(shifted, facts) == bundle.reference.flags(shifted, facts)
 
 

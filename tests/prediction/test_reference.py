@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from tests.prediction.models import COLOUR, sample
 from wsi_ncmi.cohorts import open_bag_source
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.prediction.reference import Reference, SlideFacts, fit_reference
+from wsi_ncmi.prediction.reference import Reference, SlideMetadata, fit_reference
 from wsi_ncmi.prediction.reference.fitting import sample_slide, tiles_a_slide
 from wsi_ncmi.prediction.reference.gaussian import GaussianModel
 
@@ -34,7 +34,7 @@ def test_new_slides_of_the_same_kind_are_seldom_flagged(reference: Reference) ->
 
 @pytest.mark.parametrize("shift", [1.0, 3.0])
 def test_a_shift_of_all_features_is_flagged(reference: Reference, shift: float) -> None:
-    flags = {flag.name: flag for flag in reference.flags(sample(5, WIDTH, shift).tiles, SlideFacts())}
+    flags = {flag.name: flag for flag in reference.flags(sample(5, WIDTH, shift).tiles, SlideMetadata())}
     assert flags["features"].score > 1
     assert reference.score(sample(5, WIDTH, shift).tiles) == flags["features"].score
 
@@ -42,14 +42,14 @@ def test_a_shift_of_all_features_is_flagged(reference: Reference, shift: float) 
 def test_a_part_of_foreign_tiles_is_flagged(reference: Reference) -> None:
     tiles = sample(7, WIDTH).tiles.copy()
     tiles[::5] += 8  # a fifth of them
-    flags = {flag.name: flag for flag in reference.flags(tiles, SlideFacts())}
+    flags = {flag.name: flag for flag in reference.flags(tiles, SlideMetadata())}
     assert "20%" in flags["foreign_tiles"].words or "2" in flags["foreign_tiles"].words
     assert flags["foreign_tiles"].score > 1
 
 
 def test_too_few_tiles(reference: Reference) -> None:
-    assert "few_tiles" not in {f.name for f in reference.flags(sample(7, WIDTH).tiles[:30], SlideFacts())}
-    flags = reference.flags(sample(7, WIDTH).tiles[:3], SlideFacts())
+    assert "few_tiles" not in {f.name for f in reference.flags(sample(7, WIDTH).tiles[:30], SlideMetadata())}
+    flags = reference.flags(sample(7, WIDTH).tiles[:3], SlideMetadata())
     assert "few_tiles" in {flag.name for flag in flags}
     assert any("3 tiles, the smallest training slide has 60" in flag.words for flag in flags)
 
@@ -58,16 +58,16 @@ def test_too_few_tiles(reference: Reference) -> None:
     ("mpp", "flagged"), [(0.25, False), (0.5, False), (0.24, False), (0.2, True), (1.0, True), (None, False)]
 )
 def test_resolution_outside_of_the_training(reference: Reference, mpp: float | None, flagged: bool) -> None:
-    names = {flag.name for flag in reference.flags(sample(7, WIDTH).tiles, SlideFacts(mpp))}
+    names = {flag.name for flag in reference.flags(sample(7, WIDTH).tiles, SlideMetadata(mpp))}
     assert ("resolution" in names) == flagged
 
 
 @pytest.mark.parametrize("measure", sorted(COLOUR))
 def test_stain_outside_of_the_training(reference: Reference, measure: str) -> None:
     tiles = sample(7, WIDTH).tiles
-    assert not [f for f in reference.flags(tiles, SlideFacts(0.5, COLOUR)) if f.name == "stain"]
+    assert not [f for f in reference.flags(tiles, SlideMetadata(0.5, COLOUR)) if f.name == "stain"]
     (flag,) = [
-        f for f in reference.flags(tiles, SlideFacts(0.5, {**COLOUR, measure: 2.0})) if f.name == "stain"
+        f for f in reference.flags(tiles, SlideMetadata(0.5, {**COLOUR, measure: 2.0})) if f.name == "stain"
     ]
     assert "2.000" in flag.words
     assert flag.score > 1
@@ -119,7 +119,7 @@ def test_wrong_input_is_told(reference: Reference) -> None:
     with pytest.raises(InputError, match="10 slides"):
         fit_reference(sample(i) for i in range(5))
     with pytest.raises(InputError, match="width 24"):
-        reference.flags(sample(1, 6).tiles, SlideFacts())
+        reference.flags(sample(1, 6).tiles, SlideMetadata())
     with pytest.raises(InputError, match="can't be read"):
         Reference.load({}, {}, "x")
 
@@ -136,12 +136,12 @@ def test_kidney_patients_are_seldom_flagged_and_lung_often(real_data: Path) -> N
     quarter = set(np.random.default_rng(0).permutation(sorted(set(patient.values())))[::4].tolist())
     train = [slide_id for slide_id in kidney.slide_ids if patient[slide_id] in quarter]
     reference = fit_reference(
-        sample_slide(patient[i], kidney.load(i), SlideFacts(), tiles_a_slide(len(train))) for i in train
+        sample_slide(patient[i], kidney.load(i), SlideMetadata(), tiles_a_slide(len(train))) for i in train
     )
     held_out = [i for i in kidney.slide_ids if patient[i] not in quarter][::2]
     foreign = lung.slide_ids[::8]
-    false_alarms = np.mean([bool(reference.flags(kidney.load(i), SlideFacts())) for i in held_out])
-    found = np.mean([bool(reference.flags(lung.load(i), SlideFacts())) for i in foreign])
+    false_alarms = np.mean([bool(reference.flags(kidney.load(i), SlideMetadata())) for i in held_out])
+    found = np.mean([bool(reference.flags(lung.load(i), SlideMetadata())) for i in foreign])
     assert false_alarms < 0.03
     assert found > 0.15
     a = [reference.score(kidney.load(i)) for i in held_out]

@@ -25,7 +25,7 @@ DROP = ArtifactConfig(rule="drop", blur=0.75)
 
 @pytest.mark.parametrize("method", ["macenko", "reinhard"])
 def test_features_made_from_the_origin_are_the_same_files(tmp_path: Path, method: str) -> None:
-    from wsi_ncmi.features.stain.fitting import model_class
+    from wsi_ncmi.features.stain.target import model_class
 
     write_slide(tmp_path / "slides" / "a_empty.tif", 1, tissue_px=0)
     write_slide(tmp_path / "slides" / "b.tif", 1)

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from wsi_ncmi.cohorts.cohort import Cohort
 from wsi_ncmi.cohorts.sources import checked_bag
 from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.features.hdf5_io import read_rows
 from wsi_ncmi.features.interchange.native import UNKNOWN
-from wsi_ncmi.features.rows import read_rows
 
 __all__ = ["FeatureFolder", "find_feature_folder"]
 

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from wsi_ncmi.cohorts.cohort import Cohort
 from wsi_ncmi.cohorts.embedded import cohort_of_columns
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.features.interchange.bag import ForeignFileError
+from wsi_ncmi.features.interchange.bag import ExternalFileError, to_half
 from wsi_ncmi.features.interchange.base import FeatureSet
 from wsi_ncmi.features.interchange.detection import open_feature_set
-from wsi_ncmi.features.interchange.rounding import to_half
 
 __all__ = ["ForeignBags"]
 
@@ -40,7 +39,7 @@ class ForeignBags:
         for slide_id in self.slide_ids:
             try:
                 shapes[slide_id] = features.shape(slide_id)
-            except ForeignFileError as problem:
+            except ExternalFileError as problem:
                 unusable.append(str(problem))
         if unusable:
             shown = " ".join(unusable[:_SHOWN]) + (" …" if len(unusable) > _SHOWN else "")
@@ -64,7 +63,7 @@ class ForeignBags:
             raise InputError(f"{self.path} has no features of slide {slide_id!r}.")
         try:
             half, _ = to_half(self._set.features(slide_id), self._set.where(slide_id))
-        except ForeignFileError as error:
+        except ExternalFileError as error:
             raise InputError(str(error)) from error
         return half
 

@@ -83,7 +83,7 @@ def empty_bags(source: BagSource) -> tuple[str, ...]:
 
 def checked_bag(bag: NDArray[np.generic], slide_id: str, path: Path) -> NDArray[np.float16]:
     """Gives the bag as float16 after making sure that every number in it is finite."""
-    from wsi_ncmi.features.rows import is_finite
+    from wsi_ncmi.features.hdf5_io import is_finite
 
     with np.errstate(over="ignore"):
         half = bag.astype(np.float16, copy=False)

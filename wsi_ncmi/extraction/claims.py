@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from wsi_ncmi.features.processes import start_ticks
+from wsi_ncmi.features.leftovers import start_ticks
 from wsi_ncmi.features.storage import storing
 
 __all__ = ["HEARTBEAT_S", "LAPSE_S", "claim", "is_alive"]

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_ncmi.features.thumbnails import MIN_WIDTH
+
 if TYPE_CHECKING:
     import shapely
     from PIL import Image
@@ -18,7 +20,6 @@ __all__ = [
     "DROPPED",
     "EMPTY",
     "KEPT",
-    "LEAST_WIDTH",
     "UNREADABLE",
     "QualityPicture",
     "draw_picture",
@@ -42,8 +43,6 @@ COLOURS: dict[str, Colour] = {
 
 _OUTLINED_PX = 4.0  # smaller tiles have no room for a border of their own
 _LINE, _WASH, _AREA = 0.6, 0.22, 0.45
-LEAST_WIDTH = 280
-"""Width that a picture is given at least, for its legend."""
 _TEXT, _ROW, _SWATCH = 13, 20, 12
 
 
@@ -165,7 +164,7 @@ def _with_legend(picture: Image.Image, entries: Sequence[tuple[str, str]]) -> Im
     from PIL import Image, ImageDraw, ImageFont
 
     font = ImageFont.load_default(_TEXT)
-    width = max(picture.width, LEAST_WIDTH)
+    width = max(picture.width, MIN_WIDTH)
     x, y, places = 6, picture.height + 4, []
     for name, words in entries:
         needed = _SWATCH + 5 + int(font.getlength(words)) + 14

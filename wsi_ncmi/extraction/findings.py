@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from wsi_ncmi.core.errors import SlideError
 from wsi_ncmi.extraction.task import SlideTask
 from wsi_ncmi.features.schema import canonical_json
-from wsi_ncmi.features.tissue_colour import tissue_colour
+from wsi_ncmi.features.stain.density import tissue_colour
 from wsi_ncmi.slides import Slide, thumbnail
 from wsi_ncmi.tiling import StoredRegions
 from wsi_ncmi.tissue import ArtifactMap, TissueMask, analyse_tissue, apply_annotations, read_annotations

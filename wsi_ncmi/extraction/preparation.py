@@ -13,7 +13,7 @@ from wsi_ncmi.encoders import EncoderInfo
 from wsi_ncmi.extraction.findings import find_on_slide
 from wsi_ncmi.extraction.screening import Screen, stain_normaliser
 from wsi_ncmi.extraction.task import SlideTask
-from wsi_ncmi.features.writer import SlideFacts
+from wsi_ncmi.features.writer import SlideMetadata
 from wsi_ncmi.slides import Slide
 from wsi_ncmi.tiling import TileGrid, TileSelection, select_tiles
 from wsi_ncmi.tissue import ArtifactMap, TissueMask
@@ -42,7 +42,7 @@ class Embedded:
     coords: NDArray[np.int64]
     tissue_fraction: NDArray[np.float16]
     artifacts: NDArray[np.float16]
-    slide: SlideFacts
+    slide: SlideMetadata
     remark: str
     kept: NDArray[np.bool_]
 
@@ -126,7 +126,7 @@ class PreparedSlide:
         path = self.task.record.path
         if n_failed and n_failed == count:
             raise SlideError(f"None of the {count} tissue tiles of {path} can be read; copy the slide again.")
-        facts = SlideFacts(
+        facts = SlideMetadata(
             slide_id=self.task.record.slide_id,
             width_px=slide.width_px,
             height_px=slide.height_px,

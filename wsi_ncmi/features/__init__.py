@@ -1,4 +1,4 @@
-"""Feature files: their layout, atomic writing, proof, and the extraction of one slide into one of them."""
+"""Feature files: layout, atomic writing, reading, verification, stain normalisation, other tools' formats."""
 
 import lazy_loader
 

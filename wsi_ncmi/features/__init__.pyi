@@ -1,4 +1,3 @@
-from .identity_difference import difference as difference
 from .paths import feature_path as feature_path
 from .paths import thumbnail_path as thumbnail_path
 from .paths import tissue_path as tissue_path
@@ -6,11 +5,12 @@ from .reader import FeatureFile as FeatureFile
 from .reader import open_features_file as open_features_file
 from .reader import read_identity as read_identity
 from .schema import Identity as Identity
+from .schema import difference as difference
 from .schema import identity_of as identity_of
 from .thumbnails import thumbnail_area as thumbnail_area
 from .thumbnails import undrawn_thumbnail as undrawn_thumbnail
-from .verify import Verdict as Verdict
+from .verify import VerificationResult as VerificationResult
 from .verify import verify_file as verify_file
 from .verify import verify_folder as verify_folder
-from .writer import SlideFacts as SlideFacts
+from .writer import SlideMetadata as SlideMetadata
 from .writer import write_features as write_features

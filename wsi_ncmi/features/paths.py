@@ -1,35 +1,23 @@
-"""Where the products of one slide lie in the output folder, and what broken-off runs leave there."""
+"""Paths of a slide's products in the output folder."""
 
 from __future__ import annotations
 
-import contextlib
-import glob
-import os
 import re
-import time
 from pathlib import Path
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.core.files import TEMPORARY_SUFFIX
 from wsi_ncmi.encoders import encoder_folder_name
-from wsi_ncmi.features.processes import lived_at
 
 __all__ = [
     "claims_folder",
     "contact_sheet_path",
     "feature_folder",
     "feature_path",
-    "is_leftover",
     "ledger_path",
-    "remove_leftovers",
     "set_name",
     "thumbnail_path",
     "tissue_path",
 ]
-
-_OLD_S = 300.0
-# The names that files.atomic_path gives: .<final name>.<process>-<random>.partial
-_TEMPORARY = re.compile(rf"^\.(?P<final>.+)\.(?P<pid>\d+)-[0-9a-f]+{re.escape(TEMPORARY_SUFFIX)}$")
 
 
 def set_name(mpp: float) -> str:
@@ -78,38 +66,6 @@ def ledger_path(out: Path, features_set: str = "", shard: tuple[int, int] | None
 def contact_sheet_path(out: Path, features_set: str = "") -> Path:
     """``OUT/contact_sheet.html``, or ``contact_sheet@<set>.html``."""
     return out / f"{_of_set('contact_sheet', features_set)}.html"
-
-
-def is_leftover(path: Path) -> bool:
-    """Whether a temporary file belongs to no process of this machine.
-
-    A writer on another machine looks the same; who removes such a file has to hold the slide's claim, or
-    to know that the file is old.
-    """
-    match = _TEMPORARY.match(path.name)
-    if match is None:
-        return False
-    try:
-        written_s = path.stat().st_mtime
-    except FileNotFoundError:
-        return False
-    return not lived_at(int(match["pid"]), written_s)
-
-
-def remove_leftovers(final: Path) -> None:
-    """Removes what dead processes left of an attempt to write ``final``; the caller holds its claim.
-
-    A container that starts again gives the same process numbers to others: what bears our own number or is
-    old is left over too.
-    """
-    with contextlib.suppress(OSError):
-        for path in final.parent.glob(f".{glob.escape(final.name)}.*{TEMPORARY_SUFFIX}"):
-            match = _TEMPORARY.match(path.name)
-            if match is None or match["final"] != final.name:
-                continue
-            ours = int(match["pid"]) == os.getpid()
-            if ours or is_leftover(path) or time.time() - path.stat().st_mtime > _OLD_S:
-                path.unlink(missing_ok=True)
 
 
 def _of_set(name: str, features_set: str) -> str:

@@ -1,4 +1,4 @@
-"""Reading feature files: header first, rows when they are asked for."""
+"""Reads feature files: the header at once, rows when they are asked for."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.features.checksum_trailer import has_trailer
+from wsi_ncmi.features.hdf5_io import python_value
 from wsi_ncmi.features.schema import (
     ARTIFACTS,
     COORDS,
@@ -24,7 +26,6 @@ from wsi_ncmi.features.schema import (
     Identity,
     identity_from_attrs,
 )
-from wsi_ncmi.features.seal import has_seal
 
 __all__ = ["FeatureFile", "open_features_file", "read_identity"]
 
@@ -121,7 +122,7 @@ def open_features_file(path: Path) -> FeatureFile:
     remedy = "check it with 'wsi-ncmi verify' and extract the slide again"
     try:
         with h5py.File(path, "r") as file:
-            attrs = {name: _plain(value) for name, value in file.attrs.items()}
+            attrs = {name: python_value(value) for name, value in file.attrs.items()}
             if attrs.get("schema") not in READABLE_SCHEMAS:
                 raise InputError(
                     f"{path} is no feature file that this version reads: its schema is "
@@ -140,7 +141,9 @@ def open_features_file(path: Path) -> FeatureFile:
             return FeatureFile(
                 path=path,
                 attrs=MappingProxyType(attrs),
-                coords_attrs=MappingProxyType({name: _plain(value) for name, value in coords.attrs.items()}),
+                coords_attrs=MappingProxyType(
+                    {name: python_value(value) for name, value in coords.attrs.items()}
+                ),
                 n_tiles=int(n_tiles),
                 width=int(width),
                 # None also for a file of no tiles, where HDF5 has allocated nothing.
@@ -161,23 +164,17 @@ def read_identity(path: Path) -> Identity | None:
     damaged in a visible way has none and may be written over.
     """
     try:
-        if not has_seal(path):
+        if not has_trailer(path):
             return None
         with h5py.File(path, "r") as file:
-            attrs = {name: _plain(value) for name, value in file.attrs.items()}
+            attrs = {name: python_value(value) for name, value in file.attrs.items()}
         return identity_from_attrs(attrs) if attrs.get("complete") else None
     except (OSError, KeyError, ValueError, TypeError, RuntimeError):
         return None
 
 
 def _names(scores: h5py.Dataset) -> tuple[str, ...]:
-    return tuple(_plain(name) for name in scores.attrs["names"])
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    return value.item() if isinstance(value, np.generic) else value
+    return tuple(python_value(name) for name in scores.attrs["names"])
 
 
 def _one_line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Faults of the output's storage, which stop a job, told from faults of one slide, which don't."""
+"""Faults of the output's storage, which stop a job, as errors of their own."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What a thumbnail of ours carries beside its picture: how much of it is the slide, and the slide undrawn.
+"""Metadata of a thumbnail: the area of the slide in it, and the slide without drawings.
 
 The picture has outlines and tiles drawn over it and a legend below. Its JPEG comment says which part is the
-slide and holds the slide in small without any drawing: for looks to be compared, and attention to be drawn.
+slide and holds a smaller thumbnail without any drawing: for comparing slides, and for heatmaps.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.extraction.drawing import LEAST_WIDTH
-
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["thumbnail_area", "thumbnail_comment", "undrawn_thumbnail"]
+__all__ = ["MIN_WIDTH", "thumbnail_area", "thumbnail_comment", "undrawn_thumbnail"]
 
 _COMMENT = re.compile(rb"slide area (\d+) x (\d+) px; undrawn image/webp ([A-Za-z0-9+/=]*)")
 _UNDRAWN_PX = 384
-_MOST_BYTES = 65_000  # a JPEG comment holds 65,533
+MIN_WIDTH = 280
+"""Width that a thumbnail has at least, for its legend."""
+_MAX_BYTES = 65_000  # a JPEG comment holds 65,533
 _QUALITIES = (75, 50, 25, 5)
 
 
@@ -45,13 +45,13 @@ def thumbnail_comment(pixels: NDArray[np.uint8]) -> bytes:
         small.save(written, format="WEBP", quality=quality)
         undrawn = base64.b64encode(written.getvalue())
         comment = b"slide area %d x %d px; undrawn image/webp %s" % (width, height, undrawn)
-        if len(comment) <= _MOST_BYTES:
+        if len(comment) <= _MAX_BYTES:
             break
     return comment
 
 
 def undrawn_thumbnail(picture: Image.Image) -> Image.Image | None:
-    """The slide in small without outlines, tiles and legend, RGB, at most 384 px; None where there is none.
+    """The slide without outlines, tiles and legend, RGB, at most 384 px; None where there is none.
 
     Args:
         picture: An opened thumbnail.
@@ -81,7 +81,7 @@ def thumbnail_area(picture: Image.Image, level0_px: tuple[int, int]) -> tuple[in
     if said:
         width, height = int(said[1]), int(said[2])
         return (width, height) if width <= picture.width and height <= picture.height else None
-    if picture.width <= LEAST_WIDTH:  # it may have been widened for its legend
+    if picture.width <= MIN_WIDTH:  # it may have been widened for its legend
         return None
     height = round(picture.width * level0_px[1] / level0_px[0])
     return (picture.width, height) if 0 < height <= picture.height else None

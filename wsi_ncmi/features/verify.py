@@ -1,4 +1,4 @@
-"""Proves feature files whole, and sets those that are not aside."""
+"""Verification of feature files, and quarantine of those that are damaged."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import numpy as np
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import TEMPORARY_SUFFIX
+from wsi_ncmi.features.checksum_trailer import trailer_error
 from wsi_ncmi.features.reader import FeatureFile, open_features_file
-from wsi_ncmi.features.seal import broken_seal
 from wsi_ncmi.features.storage import storing
 from wsi_ncmi.features.writer import content_sha256
 
-__all__ = ["QUARANTINE", "Verdict", "verify_file", "verify_folder"]
+__all__ = ["QUARANTINE", "VerificationResult", "verify_file", "verify_folder"]
 
 QUARANTINE = "quarantine"
 """Folder beside the features that takes files found bad; nothing reads it."""
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What verification says of one file.
+class VerificationResult:
+    """Result of verifying one file.
 
     Attributes:
         path: The file, where it was found.
@@ -41,30 +41,32 @@ class Verdict:
     repaired: str = ""
 
 
-def verify_file(path: Path) -> Verdict:
+def verify_file(path: Path) -> VerificationResult:
     """Checks one feature file: structure, attributes, lengths, values, and the checksum over its content.
 
     Args:
         path: The file.
 
     Returns:
-        The verdict; nothing about the file raises.
+        The result; nothing about the file raises.
     """
     try:
-        if broken := broken_seal(path):
-            return Verdict(path, False, f"{path.name}: {broken}.")
+        if broken := trailer_error(path):
+            return VerificationResult(path, False, f"{path.name}: {broken}.")
         file = open_features_file(path)
         problem = _problem(file)
     except InputError as error:
-        return Verdict(path, False, str(error))
+        return VerificationResult(path, False, str(error))
     except Exception as error:
-        # Damage at any byte can surface as any error of the layers below; the verdict is the same.
-        return Verdict(path, False, f"{path.name} can't be read ({type(error).__name__}: {error}).")
-    return Verdict(path, not problem, f"{path.name}: {problem}." if problem else "", file.n_tiles)
+        # Damage at any byte can surface as any error of the layers below; the result is the same.
+        return VerificationResult(
+            path, False, f"{path.name} can't be read ({type(error).__name__}: {error})."
+        )
+    return VerificationResult(path, not problem, f"{path.name}: {problem}." if problem else "", file.n_tiles)
 
 
 def _problem(file: FeatureFile) -> str:
-    # The seal says that these are the bytes that were written; what follows says that they were right.
+    # The trailer proves that these are the bytes that were written; what follows, that they were right.
     identity = file.identity
     if file.path.name != f"{file.slide_id}.h5":
         return f"it holds slide {file.slide_id!r}"
@@ -101,7 +103,7 @@ def _misplaced(file: FeatureFile) -> str:
     return ""
 
 
-def verify_folder(folder: Path, repair: bool = False) -> tuple[Verdict, ...]:
+def verify_folder(folder: Path, repair: bool = False) -> tuple[VerificationResult, ...]:
     """Checks every feature file of a job or of one encoder.
 
     Args:
@@ -110,7 +112,7 @@ def verify_folder(folder: Path, repair: bool = False) -> tuple[Verdict, ...]:
             and remove temporary files of killed writers (give it while no job is running on the folder).
 
     Returns:
-        One verdict a file, sorted by path; a temporary file counts as a bad one.
+        One result a file, sorted by path; a temporary file counts as a bad one.
 
     Raises:
         InputError: There is no such folder or nothing to verify in it.
@@ -118,19 +120,19 @@ def verify_folder(folder: Path, repair: bool = False) -> tuple[Verdict, ...]:
     """
     if not folder.is_dir():
         raise InputError(f"There is no folder {folder}; give the --out folder of 'wsi-ncmi extract'.")
-    verdicts = [_treated(verdict, repair) for verdict in _verdicts(folder)]
-    if not verdicts:
+    results = [_treated(result, repair) for result in _results(folder)]
+    if not results:
         raise InputError(f"There are no feature files (*.h5) in {folder}; run 'wsi-ncmi extract' first.")
-    return tuple(verdicts)
+    return tuple(results)
 
 
-def _verdicts(folder: Path) -> Iterator[Verdict]:
+def _results(folder: Path) -> Iterator[VerificationResult]:
     for place in _feature_folders(folder):
         for path in sorted(place.iterdir()):
             if path.suffix == ".h5" and path.is_file():
                 yield verify_file(path)
             elif path.name.endswith(TEMPORARY_SUFFIX):
-                yield Verdict(
+                yield VerificationResult(
                     path, False, "It is a temporary file of a writer that was killed or still runs."
                 )
 
@@ -145,14 +147,14 @@ def _is_apart(folder: Path) -> bool:
     return folder.name == QUARANTINE or folder.name.startswith(".")
 
 
-def _treated(verdict: Verdict, repair: bool) -> Verdict:
-    if verdict.ok or not repair:
-        return verdict
-    path = verdict.path
+def _treated(result: VerificationResult, repair: bool) -> VerificationResult:
+    if result.ok or not repair:
+        return result
+    path = result.path
     with storing(path):
         if path.name.endswith(TEMPORARY_SUFFIX):
             path.unlink(missing_ok=True)
-            return Verdict(path, False, verdict.problem, repaired="removed")
+            return VerificationResult(path, False, result.problem, repaired="removed")
         quarantine = path.parent / QUARANTINE
         quarantine.mkdir(exist_ok=True)
         target, number = quarantine / path.name, 1
@@ -160,4 +162,6 @@ def _treated(verdict: Verdict, repair: bool) -> Verdict:
             number += 1
             target = quarantine / f"{path.stem}.{number}{path.suffix}"
         os.replace(path, target)
-    return Verdict(path, False, verdict.problem, verdict.n_tiles, f"moved to {QUARANTINE}/{target.name}")
+    return VerificationResult(
+        path, False, result.problem, result.n_tiles, f"moved to {QUARANTINE}/{target.name}"
+    )

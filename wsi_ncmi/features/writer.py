@@ -1,4 +1,4 @@
-"""Writing one feature file: whole or not at all."""
+"""Writes feature files, each whole or not at all."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 from wsi_ncmi import __version__
 from wsi_ncmi.core.errors import SlideError
 from wsi_ncmi.core.files import atomic_path
+from wsi_ncmi.features.checksum_trailer import make_trailer
 from wsi_ncmi.features.schema import ARTIFACTS, COORDS, FEATURES, TISSUE_FRACTION, Identity, canonical_json
-from wsi_ncmi.features.seal import seal_of
 from wsi_ncmi.features.storage import storing
 
-__all__ = ["SlideFacts", "content_sha256", "to_float16", "write_features"]
+__all__ = ["SlideMetadata", "content_sha256", "to_float16", "write_features"]
 
 
 @dataclass(frozen=True)
-class SlideFacts:
-    """What a feature file tells about its slide besides its identity.
+class SlideMetadata:
+    """Metadata of a slide in its feature file, besides the identity.
 
     Attributes:
         slide_id: Id of the slide.
@@ -90,14 +90,14 @@ def write_features(
     coords: NDArray[np.int64],
     tissue_fraction: NDArray[np.float16],
     identity: Identity,
-    slide: SlideFacts,
+    slide: SlideMetadata,
     artifacts: NDArray[np.float16] | None = None,
     artifact_kinds: Sequence[str] = (),
 ) -> None:
     """Writes a feature file atomically; the same input gives the same bytes.
 
     The HDF5 image is made in memory (features are held there anyway), so that a full disk meets one plain
-    write and not HDF5's cache, and the seal covers exactly what is written.
+    write and not HDF5's cache, and the checksum trailer covers exactly what is written.
 
     Args:
         path: Final name, ``<slide_id>.h5``; its folder is there.
@@ -105,8 +105,8 @@ def write_features(
         coords: int64 (N, 2), level-0 x and y of the tiles' top-left corners, raster order.
         tissue_fraction: (N,), 0 to 1.
         identity: What the numbers depend on.
-        slide: What else is told about the slide.
-        artifacts: (N, k), 0 to 1, a score of each tile for each kind of artefact; None where nobody looked.
+        slide: Further metadata of the slide.
+        artifacts: (N, k), 0 to 1, a score of each tile for each kind of artefact; None without scores.
         artifact_kinds: Names of the k kinds.
 
     Raises:
@@ -136,11 +136,11 @@ def write_features(
     content = image.getbuffer()
     with storing(path), atomic_path(path) as temporary, temporary.open("wb") as handle:
         handle.write(content)
-        handle.write(seal_of(content))
+        handle.write(make_trailer(content))
 
 
 def _file_attrs(
-    identity: Identity, slide: SlideFacts, features: NDArray[np.float16], coords: NDArray[np.int64]
+    identity: Identity, slide: SlideMetadata, features: NDArray[np.float16], coords: NDArray[np.int64]
 ) -> dict[str, Any]:
     width, height = slide.tile_size_level0
     return {
@@ -164,7 +164,7 @@ def _file_attrs(
     }
 
 
-def _coords_attrs(identity: Identity, slide: SlideFacts) -> dict[str, Any]:
+def _coords_attrs(identity: Identity, slide: SlideMetadata) -> dict[str, Any]:
     """The nine attributes that TRIDENT's readers expect, under its names."""
     return {
         "patch_size": identity.tile_px,

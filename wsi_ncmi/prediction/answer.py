@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.prediction.bundle.model import ModelBundle
 from wsi_ncmi.prediction.ensemble import SlidePrediction
-from wsi_ncmi.prediction.reference import Flag, SlideFacts
+from wsi_ncmi.prediction.reference import Flag, SlideMetadata
 
 __all__ = ["ABSTAIN", "NO_TILES", "AnswerRules", "SlideAnswer", "answer_slide", "no_answer"]
 
@@ -102,7 +102,7 @@ def answer_slide(
     bundle: ModelBundle,
     slide_id: str,
     features: NDArray[np.floating[Any]],
-    facts: SlideFacts,
+    facts: SlideMetadata,
     rules: AnswerRules,
     coordinates: NDArray[np.integer[Any]] | None = None,
 ) -> tuple[SlideAnswer, SlidePrediction]:

@@ -70,7 +70,7 @@ def stain_of(origin: Mapping[str, Any], where: str) -> StainTarget | None:
         InputError: The origin has no such stain, or one that this version does not know.
     """
     from wsi_ncmi.features.stain import StainTarget
-    from wsi_ncmi.features.stain.fitting import model_class
+    from wsi_ncmi.features.stain.target import model_class
 
     identity = str(origin.get("stain") or "none")
     if identity == "none":

@@ -37,8 +37,8 @@ def pack(
         JobStoppedError: The disk is full or can't be written to.
     """
     from wsi_ncmi.extraction.ledger import LedgerRow, write_ledger
-    from wsi_ncmi.features.interchange.npz import PackedColumns, write_packed
-    from wsi_ncmi.features.interchange.rounding import to_half
+    from wsi_ncmi.features.interchange.bag import to_half
+    from wsi_ncmi.features.interchange.packed import PackedColumns, write_packed
 
     out = request.out if request.out.suffix == ".npz" else request.out / PACKED_NAME
     ensure_folder(out.parent)

@@ -13,20 +13,20 @@ from wsi_ncmi.core.progress import ProgressReporter
 from wsi_ncmi.encoders import encoder_folder_name
 from wsi_ncmi.features import FeatureFile, open_features_file
 from wsi_ncmi.prediction import Ensemble, check_features
-from wsi_ncmi.prediction.reference import SlideFacts, SlideSample
+from wsi_ncmi.prediction.reference import SlideMetadata, SlideSample
 from wsi_ncmi.prediction.reference.fitting import sample_slide, tiles_a_slide
 
 __all__ = ["facts_of", "find_features", "samples_of", "training_features"]
 
 
-def facts_of(file: FeatureFile) -> SlideFacts:
+def facts_of(file: FeatureFile) -> SlideMetadata:
     """Resolution and tissue colour of a slide as its feature file tells them."""
     mpp = file.attrs.get("mpp_level0")
     try:
         colour = dict(json.loads(str(file.attrs.get("tissue_found") or "{}"))).get("colour") or {}
     except (ValueError, TypeError):
         colour = {}
-    return SlideFacts(
+    return SlideMetadata(
         mpp=float(mpp) if mpp else None, colour={str(name): float(value) for name, value in colour.items()}
     )
 
@@ -83,7 +83,7 @@ def samples_of(
     with progress.task("training statistics", len(patients), "slides") as task:
         for slide_id, patient in sorted(patients.items()):
             if lengths[slide_id] > 0:
-                facts = SlideFacts()
+                facts = SlideMetadata()
                 if identity:
                     facts = facts_of(open_features_file(source.path / f"{slide_id}.h5"))
                 yield sample_slide(patient, source.load(slide_id), facts, tiles_a_slide(len(patients)))

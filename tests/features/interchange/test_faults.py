@@ -16,17 +16,17 @@ from wsi_ncmi.core.errors import InputError, JobStoppedError
 from wsi_ncmi.extraction.ledger import read_ledger
 from wsi_ncmi.features import open_features_file, verify_folder
 from wsi_ncmi.features.interchange import (
-    ForeignFileError,
+    ExternalFileError,
     PackedColumns,
     TileBag,
-    TileFacts,
+    TileMetadata,
     map_member,
     open_feature_set,
     to_half,
     write_packed,
     writer_for,
 )
-from wsi_ncmi.features.interchange.npz import _member
+from wsi_ncmi.features.interchange.packed import _member
 from wsi_ncmi.workflows.conversion import ConversionRequest, convert
 
 
@@ -89,7 +89,7 @@ def test_half_written_hdf5(tmp_path, keep):
     makers.clam(tmp_path, "s", pt=False)
     path = tmp_path / "h5_files" / "s.h5"
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(ForeignFileError, match="truncated, half-written or no HDF5"):
+    with pytest.raises(ExternalFileError, match="truncated, half-written or no HDF5"):
         open_feature_set(tmp_path).bag("s")
 
 
@@ -105,7 +105,7 @@ def test_half_written_hdf5(tmp_path, keep):
 def test_odd_tensors(tmp_path, value, message):
     (tmp_path / "pt_files").mkdir()
     torch.save(value, tmp_path / "pt_files" / "s.pt")
-    with pytest.raises(ForeignFileError, match=message):
+    with pytest.raises(ExternalFileError, match=message):
         open_feature_set(tmp_path).features("s")
 
 
@@ -121,7 +121,7 @@ def test_tensors_that_would_run_code_are_refused(tmp_path, capsys):
     (tmp_path / "pt_files" / "u.pt").write_bytes(b"PK\x03\x04 nothing")
     features = open_feature_set(tmp_path)
     for slide_id in features.slide_ids:
-        with pytest.raises(ForeignFileError, match="can't be read as a tensor"):
+        with pytest.raises(ExternalFileError, match="can't be read as a tensor"):
             features.features(slide_id)
     assert "executed" not in capsys.readouterr().out
 
@@ -140,8 +140,8 @@ def test_half_precision_tensors_are_taken(tmp_path):
 @pytest.mark.parametrize("slide_id", ["../x", "a/b", "a\\b", ".hidden", "", "a\0b"])
 @pytest.mark.parametrize("to", ["wsi-ncmi", "clam"])
 def test_ids_stay_names(tmp_path, slide_id, to):
-    bag = TileBag(slide_id, GOOD, TileFacts(), PLACES)
-    with pytest.raises(ForeignFileError, match="can't name a file"):
+    bag = TileBag(slide_id, GOOD, TileMetadata(), PLACES)
+    with pytest.raises(ExternalFileError, match="can't name a file"):
         writer_for(to, tmp_path / "out", overwrite=False, origin="packed").write(bag)
     assert not (tmp_path / "out").exists()
 
@@ -173,12 +173,12 @@ def test_rounding_at_every_scale(tmp_path, dtype, power):
     with np.errstate(over="ignore"):
         lost = values.astype(np.float16).astype(np.longdouble) - exact
     if not np.isfinite(lost).all():
-        with pytest.raises(ForeignFileError, match="beyond the 65504"):
+        with pytest.raises(ExternalFileError, match="beyond the 65504"):
             to_half(values, tmp_path)
         return
     expected = float(np.sqrt((lost**2).sum() / (exact**2).sum()))
     if expected > 1e-3:
-        with pytest.raises(ForeignFileError, match="so small"):
+        with pytest.raises(ExternalFileError, match="so small"):
             to_half(values, tmp_path)
     else:
         assert to_half(values, tmp_path)[1] == pytest.approx(expected, rel=1e-3)
@@ -230,7 +230,7 @@ def test_a_disk_that_is_gone_stops_the_job(tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "h5_files").write_text("in the way")
-    with pytest.raises((JobStoppedError, ForeignFileError, InputError), match="h5_files"):
+    with pytest.raises((JobStoppedError, ExternalFileError, InputError), match="h5_files"):
         convert(ConversionRequest(tmp_path / "features_x", "clam", out))
 
 

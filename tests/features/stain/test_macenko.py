@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsi_ncmi.features.stain import StainFitError, StainNormaliser, fit_stain
-from wsi_ncmi.features.stain.macenko import MacenkoModel
+from wsi_ncmi.features.stain.methods import MacenkoModel
 from wsi_ncmi.synthesis.centres import CENTRES
 
 # Published by torchstain (numpy and torch back ends): HERef and maxCRef.

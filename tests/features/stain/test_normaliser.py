@@ -18,7 +18,7 @@ from wsi_ncmi.features.stain import (
     sample_positions,
     stain_target,
 )
-from wsi_ncmi.features.stain.density import MOST_PIXELS, sample_pixels
+from wsi_ncmi.features.stain.density import MAX_PIXELS, sample_pixels
 from wsi_ncmi.synthesis.centres import CENTRES
 
 from .test_macenko import tissue
@@ -98,7 +98,7 @@ def test_large_samples_are_thinned_evenly():
     tiles[..., 1] = np.arange(256)[None, None, :]
     tiles[..., 0] = np.arange(40)[:, None, None]
     sample = sample_pixels(tiles)
-    assert MOST_PIXELS / 2 < len(sample) <= MOST_PIXELS
+    assert MAX_PIXELS / 2 < len(sample) <= MAX_PIXELS
     assert len(np.unique(sample[:, 0])) == 40
     assert len(np.unique(sample[:, 1])) == 256
     assert sample_pixels(tiles[0]).shape == (65536, 3)

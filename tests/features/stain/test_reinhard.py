@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from wsi_ncmi.features.stain import StainFitError, StainNormaliser, fit_stain
-from wsi_ncmi.features.stain.reinhard import ReinhardModel
+from wsi_ncmi.features.stain.methods import ReinhardModel
 from wsi_ncmi.synthesis.centres import CENTRES
 
 from .test_macenko import noisy, tissue

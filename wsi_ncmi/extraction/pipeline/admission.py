@@ -14,9 +14,9 @@ from wsi_ncmi.extraction.claims import claim
 from wsi_ncmi.extraction.ledger import LedgerRow
 from wsi_ncmi.extraction.publishing import skipped_row
 from wsi_ncmi.extraction.task import SlideTask
-from wsi_ncmi.features.identity_difference import difference
-from wsi_ncmi.features.paths import remove_leftovers
+from wsi_ncmi.features.leftovers import remove_leftovers
 from wsi_ncmi.features.reader import open_features_file, read_identity
+from wsi_ncmi.features.schema import difference
 from wsi_ncmi.features.storage import check_place, storing
 
 __all__ = ["ALREADY_EXTRACTED", "CLAIMED", "admit", "check_conflicts", "clean_up", "failed_row"]

@@ -1,4 +1,4 @@
-"""Feature files of other tools: CLAM, TRIDENT, STAMP, the ACMIL family, and packed cohorts; both ways."""
+"""Feature files of other tools: CLAM, TRIDENT, STAMP, the ACMIL family, packed cohorts; read and written."""
 
 import lazy_loader
 

@@ -1,11 +1,11 @@
-from .bag import ForeignFileError as ForeignFileError
+from .bag import ExternalFileError as ExternalFileError
 from .bag import TileBag as TileBag
-from .bag import TileFacts as TileFacts
+from .bag import TileMetadata as TileMetadata
+from .bag import to_half as to_half
 from .base import FeatureSet as FeatureSet
 from .base import SetWriter as SetWriter
 from .detection import open_feature_set as open_feature_set
 from .detection import writer_for as writer_for
-from .npz import PackedColumns as PackedColumns
-from .npz import map_member as map_member
-from .npz import write_packed as write_packed
-from .rounding import to_half as to_half
+from .packed import PackedColumns as PackedColumns
+from .packed import map_member as map_member
+from .packed import write_packed as write_packed

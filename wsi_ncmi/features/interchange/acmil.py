@@ -10,9 +10,10 @@ import h5py
 from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.features.interchange.bag import ForeignFileError, TileBag, TileFacts
+from wsi_ncmi.features.hdf5_io import python_value
+from wsi_ncmi.features.interchange.bag import ExternalFileError, TileBag, TileMetadata
 from wsi_ncmi.features.interchange.base import FeatureSet
-from wsi_ncmi.features.interchange.hdf5 import coords_of, opened, plain, table_of, whole_pixels
+from wsi_ncmi.features.interchange.hdf5 import coords_of, opened, table_of, whole_pixels
 
 __all__ = ["AcmilSet"]
 
@@ -37,12 +38,12 @@ class AcmilSet(FeatureSet):
             with opened(path) as handle:
                 groups = {name: group for name, group in handle.items() if isinstance(group, h5py.Group)}
                 self._labels = {
-                    name: str(plain(group.attrs["label"]))
+                    name: str(python_value(group.attrs["label"]))
                     for name, group in groups.items()
                     if "label" in group.attrs
                 }
                 self.slide_ids = tuple(sorted(groups))
-        except ForeignFileError as error:
+        except ExternalFileError as error:
             raise InputError(str(error)) from error
         if not self.slide_ids:
             raise InputError(f"{path} holds no slides: a cohort file has a group with 'feat' for each slide.")
@@ -70,7 +71,7 @@ class AcmilSet(FeatureSet):
             features: NDArray[Any] = table_of(handle[slide_id], _FEATURES, place)[()]
             stored = coords_of(handle[slide_id], len(features), place)
         coords = None if stored is None else whole_pixels(stored, place)
-        return TileBag(slide_id, features, TileFacts(label=self._labels.get(slide_id, "")), coords)
+        return TileBag(slide_id, features, TileMetadata(label=self._labels.get(slide_id, "")), coords)
 
     def labels(self) -> Mapping[str, str]:
         """See the base class."""

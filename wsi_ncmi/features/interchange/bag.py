@@ -1,25 +1,27 @@
-"""One slide's features between two formats, with what is known about them."""
+"""Features of one slide between two formats: tiles, metadata, rounding to float16."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import SlideError
+from wsi_ncmi.features.hdf5_io import is_finite
 
-__all__ = ["ForeignFileError", "TileBag", "TileFacts", "grid_step"]
+__all__ = ["ExternalFileError", "TileBag", "TileMetadata", "WORST_ERROR", "grid_step", "to_half"]
 
 
-class ForeignFileError(SlideError):
-    """A slide's features can't be read, or can't be said in the format that was asked for."""
+class ExternalFileError(SlideError):
+    """A slide's features can't be read, or can't be expressed in the requested format."""
 
 
 @dataclass(frozen=True)
-class TileFacts:
-    """What a format tells about the tiles of a slide; None or empty = it doesn't.
+class TileMetadata:
+    """Metadata of the tiles of a slide, as far as a format holds it; None or empty = it doesn't.
 
     Attributes:
         encoder: Name of the encoder.
@@ -51,14 +53,14 @@ class TileFacts:
 
     @property
     def edge_um(self) -> float | None:
-        """Edge of a tile in µm, told or following from its pixels; None where neither is known."""
+        """Edge of a tile in µm, given or following from its pixels; None where neither is known."""
         if self.tile_um is not None:
             return self.tile_um
         return self.tile_px * self.mpp_target if self.tile_px and self.mpp_target else None
 
     @property
     def unknown(self) -> tuple[str, ...]:
-        """Names of the facts about tiles that nobody told."""
+        """Names of the fields about tiles that no file held."""
         names = (
             "encoder",
             "mpp_x",
@@ -79,14 +81,14 @@ class TileBag:
     Attributes:
         slide_id: Id of the slide.
         features: Floating point (N, D), as the file has them.
-        facts: What is known of the tiles.
+        facts: Metadata of the tiles.
         coords: int64 (N, 2), level-0 pixel (x, y) of the top-left corners; None where they aren't known.
         coords_um: float64 (N, 2), the same in µm, for formats that know nothing else.
     """
 
     slide_id: str
     features: NDArray[Any]
-    facts: TileFacts = TileFacts()
+    facts: TileMetadata = TileMetadata()
     coords: NDArray[np.int64] | None = None
     coords_um: NDArray[np.float64] | None = None
 
@@ -108,3 +110,57 @@ def grid_step(coords: NDArray[Any]) -> float | None:
     steps = [np.diff(np.unique(coords[:, axis])) for axis in (0, 1)]
     smallest = [float(step.min()) for step in steps if len(step)]
     return min(smallest) if smallest else None
+
+
+_PART = 1 << 16
+WORST_ERROR = 1e-3
+"""Root of the mean squared error over that of the values: numbers within float16's range stay below 3e-4."""
+
+
+def to_half(features: NDArray[Any], path: Path) -> tuple[NDArray[np.float16], float]:
+    """Rounds features to float16.
+
+    Args:
+        features: Floating point (N, D).
+        path: Their file, for the message.
+
+    Returns:
+        float16 (N, D), and the relative error of rounding: 0 where every number was a float16 already.
+
+    Raises:
+        ExternalFileError: A number is not finite, is beyond float16's range, or the numbers are so small that
+            float16 loses more than a thousandth of them.
+    """
+    half_already = features.dtype == np.float16
+    if not (is_finite(features) if half_already else np.isfinite(features).all()):
+        raise ExternalFileError(f"{path} holds NaN or infinity; make the features of this slide again.")
+    if half_already:
+        return features.astype(np.float16, copy=False), 0.0
+    largest = max(float(features.max(initial=0)), -float(features.min(initial=0)))
+    half = np.empty(features.shape, np.float16)
+    squares = errors = 0.0
+    # In parts that stay in the processor's cache, and never a second copy of the whole in memory.
+    rows = max(1, _PART // max(features.shape[1], 1))
+    for start in range(0, len(features), rows):
+        part = features[start : start + rows]
+        with np.errstate(over="ignore"):
+            half[start : start + rows] = part
+        if largest:
+            # Relative to the largest number: squares of tiny or huge ones would leave the range of floats.
+            flat = part.ravel() / largest
+            with np.errstate(invalid="ignore"):  # beyond float16's range; refused below
+                off = half[start : start + rows].ravel() / part.dtype.type(largest) - flat
+                squares += float(np.dot(flat, flat))
+                errors += float(np.dot(off, off))
+    if not is_finite(half):
+        raise ExternalFileError(
+            f"{path} holds a number of {largest:.4g}, beyond the 65504 of float16; scale the features (such "
+            "as by layer normalisation) before the conversion."
+        )
+    error = float(np.sqrt(errors / squares)) if squares else 0.0
+    if error > WORST_ERROR:
+        raise ExternalFileError(
+            f"{path} holds numbers so small (at most {largest:.1e}) that float16 would lose {error:.0%} of "
+            "them; scale the features before the conversion."
+        )
+    return half, error

@@ -1,4 +1,4 @@
-"""What every format offers: reading slide by slide, and writing whole files or none."""
+"""Base classes of the formats: reading slide by slide, writing whole files or none."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any, ClassVar, Literal
 from numpy.typing import NDArray
 
 from wsi_ncmi.core.files import atomic_path
-from wsi_ncmi.features.interchange.bag import ForeignFileError, TileBag
-from wsi_ncmi.features.paths import remove_leftovers
+from wsi_ncmi.features.interchange.bag import ExternalFileError, TileBag
+from wsi_ncmi.features.leftovers import remove_leftovers
 from wsi_ncmi.features.storage import storing
 
-__all__ = ["FeatureSet", "FolderSet", "ImageWriter", "SetWriter", "Written", "bare_id", "conflict"]
+__all__ = ["FeatureSet", "FolderSet", "ImageWriter", "SetWriter", "WriteResult", "bare_id", "conflict"]
 
 
 class FeatureSet(ABC):
@@ -41,7 +41,7 @@ class FeatureSet(ABC):
         """Tiles and dimensions, without reading the features.
 
         Raises:
-            ForeignFileError: The file is damaged or is no such file.
+            ExternalFileError: The file is damaged or is no such file.
         """
 
     @abstractmethod
@@ -49,7 +49,7 @@ class FeatureSet(ABC):
         """Features (N, D), floating point as stored.
 
         Raises:
-            ForeignFileError: The file is damaged or is no such file.
+            ExternalFileError: The file is damaged or is no such file.
         """
 
     @abstractmethod
@@ -57,7 +57,7 @@ class FeatureSet(ABC):
         """Features, places and all that is known.
 
         Raises:
-            ForeignFileError: The file is damaged or is no such file.
+            ExternalFileError: The file is damaged or is no such file.
         """
 
     def encoder(self) -> str:
@@ -89,8 +89,8 @@ class FolderSet(FeatureSet):
 
 
 @dataclass(frozen=True)
-class Written:
-    """What became of one slide.
+class WriteResult:
+    """Result of writing one slide.
 
     Attributes:
         status: ``done``, or ``skipped`` where every file was there with the same content.
@@ -116,20 +116,20 @@ class SetWriter(ABC):
     def __init__(self, out: Path, *, overwrite: bool = False) -> None:
         self.out, self.overwrite = out, overwrite
 
-    def write(self, bag: TileBag) -> Written:
+    def write(self, bag: TileBag) -> WriteResult:
         """Writes a slide; each file appears whole or not at all, and none of other content is replaced.
 
         Raises:
-            ForeignFileError: The format can't say it, or a file of other content stands there.
+            ExternalFileError: The format can't say it, or a file of other content stands there.
             JobStoppedError: The disk is full or can't be written to.
         """
         # Ids come from tables and groups of others; they must stay names.
         if not bag.slide_id or bag.slide_id.startswith(".") or re.search(r"[/\\\x00]", bag.slide_id):
-            raise ForeignFileError(f"The slide id {bag.slide_id!r} can't name a file; rename the slide.")
+            raise ExternalFileError(f"The slide id {bag.slide_id!r} can't name a file; rename the slide.")
         return self._write(bag)
 
     @abstractmethod
-    def _write(self, bag: TileBag) -> Written:
+    def _write(self, bag: TileBag) -> WriteResult:
         """See ``write``."""
 
 
@@ -141,10 +141,10 @@ class ImageWriter(SetWriter):
         """The files of a slide with their content, the same bytes for the same bag, and notes.
 
         Raises:
-            ForeignFileError: The format can't say it.
+            ExternalFileError: The format can't say it.
         """
 
-    def _write(self, bag: TileBag) -> Written:
+    def _write(self, bag: TileBag) -> WriteResult:
         contents, notes = self.files(bag)
         missing = {path: data for path, data in contents.items() if not _holds(path, data)}
         if not self.overwrite:
@@ -157,12 +157,12 @@ class ImageWriter(SetWriter):
                 remove_leftovers(path)
                 with atomic_path(path) as temporary:
                     temporary.write_bytes(data)
-        return Written("done" if missing else "skipped", next(iter(contents)), notes)
+        return WriteResult("done" if missing else "skipped", next(iter(contents)), notes)
 
 
-def conflict(path: Path) -> ForeignFileError:
+def conflict(path: Path) -> ExternalFileError:
     """The error over a file of other content."""
-    return ForeignFileError(
+    return ExternalFileError(
         f"{path} is there with other content; give --overwrite to replace it, or another --out."
     )
 

@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.features.interchange.bag import ForeignFileError, TileBag, TileFacts
+from wsi_ncmi.features.hdf5_io import python_value
+from wsi_ncmi.features.interchange.bag import ExternalFileError, TileBag, TileMetadata, to_half
 from wsi_ncmi.features.interchange.base import FeatureSet, ImageWriter, bare_id
-from wsi_ncmi.features.interchange.hdf5 import coords_of, image_of, opened, plain, table_of, whole_pixels
-from wsi_ncmi.features.interchange.rounding import to_half
+from wsi_ncmi.features.interchange.hdf5 import coords_of, image_of, opened, table_of, whole_pixels
 
 if TYPE_CHECKING:
     import torch
@@ -87,7 +87,7 @@ class ClamSet(FeatureSet):
     def bag(self, slide_id: str) -> TileBag:
         """See the base class."""
         path, features = self.where(slide_id), self.features(slide_id)
-        coords, facts = None, TileFacts()
+        coords, facts = None, TileMetadata()
         if path.suffix == ".h5":
             with opened(path) as handle:
                 stored = coords_of(handle, len(features), path)
@@ -95,17 +95,17 @@ class ClamSet(FeatureSet):
             facts = self._patch_facts(slide_id)
         return TileBag(slide_id, features, facts, coords)
 
-    def _patch_facts(self, slide_id: str) -> TileFacts:
+    def _patch_facts(self, slide_id: str) -> TileMetadata:
         path = self._patches / f"{slide_id}.h5"
         if not path.is_file():
-            return TileFacts()
+            return TileMetadata()
         with opened(path) as handle:
-            attrs = {name: plain(value) for name, value in handle["coords"].attrs.items()}
+            attrs = {name: python_value(value) for name, value in handle["coords"].attrs.items()}
             size, down = int(attrs["patch_size"]), np.broadcast_to(np.asarray(attrs["downsample"], float), 2)
             width, height = (int(v) for v in attrs["level_dim"])
             if int(attrs["patch_level"]) > 0:  # the size is that of the patches' level
                 width, height = round(width * down[0]), round(height * down[1])
-            return TileFacts(
+            return TileMetadata(
                 tile_px=size,
                 tile_width=size * float(down[0]),
                 tile_height=size * float(down[1]),
@@ -128,7 +128,7 @@ class ClamWriter(ImageWriter):
         )
         features = np.ascontiguousarray(half_or_full, np.float32)
         if not np.isfinite(features).all():
-            raise ForeignFileError(f"The features of {name} hold NaN or infinity; make them again.")
+            raise ExternalFileError(f"The features of {name} hold NaN or infinity; make them again.")
         tensor = io.BytesIO()
         torch.save(torch.from_numpy(features.copy()), tensor)
         contents: dict[Path, bytes] = {}
@@ -156,7 +156,7 @@ class ClamWriter(ImageWriter):
         return contents, tuple(notes)
 
 
-def _patches(name: str, coords: NDArray[np.int64], facts: TileFacts) -> bytes:
+def _patches(name: str, coords: NDArray[np.int64], facts: TileMetadata) -> bytes:
     size = np.asarray(facts.level0_size, np.int64)
 
     def fill(handle: h5py.File) -> None:
@@ -192,16 +192,16 @@ def _tensor(path: Path, *, mapped: bool = False) -> torch.Tensor:
             loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, KeyError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise ForeignFileError(
+        raise ExternalFileError(
             f"{path} can't be read as a tensor ({reason}); it is truncated or holds something else."
         ) from error
     if not isinstance(loaded, torch.Tensor):
-        raise ForeignFileError(f"{path} holds a {type(loaded).__name__}, not a tensor (tiles, dimensions).")
+        raise ExternalFileError(f"{path} holds a {type(loaded).__name__}, not a tensor (tiles, dimensions).")
     if loaded.ndim != 2 or loaded.shape[1] == 0:
-        raise ForeignFileError(
+        raise ExternalFileError(
             f"{path} holds a tensor of shape {tuple(loaded.shape)}, not (tiles, dimensions)."
         )
     if not loaded.is_floating_point():
-        raise ForeignFileError(f"{path} holds {loaded.dtype}, not floating-point numbers.")
+        raise ExternalFileError(f"{path} holds {loaded.dtype}, not floating-point numbers.")
     detached = loaded.detach()
     return detached.float() if detached.dtype == torch.bfloat16 else detached

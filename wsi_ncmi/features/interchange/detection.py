@@ -1,4 +1,4 @@
-"""Telling formats apart by what lies in a folder, not by what it is called."""
+"""Formats of feature files: detection by content, and the reader and writer of each."""
 
 from __future__ import annotations
 
@@ -8,13 +8,23 @@ from pathlib import Path
 import h5py
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.features.interchange.base import FeatureSet, SetWriter
+from wsi_ncmi.features.interchange.acmil import AcmilSet
+from wsi_ncmi.features.interchange.base import FeatureSet, ImageWriter, SetWriter
+from wsi_ncmi.features.interchange.clam import ClamSet, ClamWriter
+from wsi_ncmi.features.interchange.native import NativeSet, NativeWriter
+from wsi_ncmi.features.interchange.packed import PackedSet
+from wsi_ncmi.features.interchange.stamp import StampSet, StampWriter
+from wsi_ncmi.features.interchange.trident import TridentSet, TridentWriter
 
 __all__ = ["KINDS", "kind_of_folder", "open_feature_set", "resolve_folder", "writer_for"]
 
 KINDS = ("wsi-ncmi", "clam", "trident", "stamp", "packed")
 """Formats that can be written; the ACMIL family's one file a cohort is read too."""
 
+_SETS: dict[str, Callable[[Path], FeatureSet]] = {
+    "wsi-ncmi": NativeSet, "clam": ClamSet, "trident": TridentSet, "stamp": StampSet,
+}  # fmt: skip
+_WRITERS: dict[str, type[ImageWriter]] = {"clam": ClamWriter, "trident": TridentWriter, "stamp": StampWriter}
 _CLAM_FOLDERS = ("h5_files", "pt_files")
 _PROBED = 20
 
@@ -24,23 +34,18 @@ def open_feature_set(path: Path) -> FeatureSet:
 
     Args:
         path: A packed ``.npz``; a cohort ``.h5`` of the ACMIL family; a folder of ours, CLAM (with
-        ``h5_files``
-            or ``pt_files``), TRIDENT or STAMP, or a folder above the only one of them.
+            ``h5_files`` or ``pt_files``), TRIDENT or STAMP, or a folder above the only one of them.
 
     Raises:
         InputError: Nothing there, an unknown kind, or several folders to choose from.
     """
     if path.is_file() and path.suffix == ".npz":
-        from wsi_ncmi.features.interchange.packed import PackedSet
-
         return PackedSet(path)
     if path.is_file() and path.suffix in (".h5", ".hdf5"):
-        from wsi_ncmi.features.interchange.acmil import AcmilSet
-
         return AcmilSet(path)
     if path.is_dir():
         folder = resolve_folder(path)
-        return _opener_of(kind_of_folder(folder))(folder)
+        return _SETS[kind_of_folder(folder)](folder)
     if not path.exists():
         raise InputError(f"The features {path} don't exist; give a features folder or a packed .npz file.")
     raise InputError(f"{path} is neither a folder of feature files nor a packed .npz file.")
@@ -53,21 +58,9 @@ def writer_for(kind: str, out: Path, *, overwrite: bool, origin: str) -> SetWrit
         ValueError: There is none.
     """
     if kind == "wsi-ncmi":
-        from wsi_ncmi.features.interchange.native import NativeWriter
-
         return NativeWriter(out, overwrite=overwrite, origin=origin)
-    if kind == "clam":
-        from wsi_ncmi.features.interchange.clam import ClamWriter
-
-        return ClamWriter(out, overwrite=overwrite)
-    if kind == "trident":
-        from wsi_ncmi.features.interchange.trident import TridentWriter
-
-        return TridentWriter(out, overwrite=overwrite)
-    if kind == "stamp":
-        from wsi_ncmi.features.interchange.stamp import StampWriter
-
-        return StampWriter(out, overwrite=overwrite)
+    if kind in _WRITERS:
+        return _WRITERS[kind](out, overwrite=overwrite)
     raise ValueError(f"no format {kind!r} is written a file a slide")
 
 
@@ -117,24 +110,6 @@ def kind_of_folder(folder: Path) -> str:
         except (OSError, KeyError, RuntimeError, ValueError):
             continue
     return "wsi-ncmi"
-
-
-def _opener_of(kind: str) -> Callable[[Path], FeatureSet]:
-    if kind == "clam":
-        from wsi_ncmi.features.interchange.clam import ClamSet
-
-        return ClamSet
-    if kind == "trident":
-        from wsi_ncmi.features.interchange.trident import TridentSet
-
-        return TridentSet
-    if kind == "stamp":
-        from wsi_ncmi.features.interchange.stamp import StampSet
-
-        return StampSet
-    from wsi_ncmi.features.interchange.native import NativeSet
-
-    return NativeSet
 
 
 def _holds_features(folder: Path, *, tensors: bool) -> bool:

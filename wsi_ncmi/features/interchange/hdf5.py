@@ -1,4 +1,4 @@
-"""HDF5 files of others, read with suspicion."""
+"""Guarded reading of other tools' HDF5 files."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.features.interchange.bag import ForeignFileError
+from wsi_ncmi.features.interchange.bag import ExternalFileError
 
-__all__ = ["coords_of", "image_of", "opened", "plain", "table_of", "whole_pixels"]
+__all__ = ["coords_of", "image_of", "opened", "table_of", "whole_pixels"]
 
 
 @contextlib.contextmanager
@@ -22,7 +22,7 @@ def opened(path: Path) -> Iterator[h5py.File]:
     """Opens a file to read; whatever its parser raises becomes one sentence.
 
     Raises:
-        ForeignFileError: It is truncated, damaged or no HDF5.
+        ExternalFileError: It is truncated, damaged or no HDF5.
     """
     try:
         with h5py.File(path, "r") as handle:
@@ -30,7 +30,7 @@ def opened(path: Path) -> Iterator[h5py.File]:
     # What the parser raises over damaged bytes is not documented; all of it means the same here.
     except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
         reason = " ".join(str(error).split())
-        raise ForeignFileError(
+        raise ExternalFileError(
             f"{path} can't be read ({reason}); it is truncated, half-written or no HDF5 file: make it again."
         ) from error
 
@@ -39,19 +39,19 @@ def table_of(group: h5py.Group, name: str, path: Path) -> h5py.Dataset:
     """A dataset of features: floating point (N, D) with D > 0.
 
     Raises:
-        ForeignFileError: It is missing, or of another shape or type.
+        ExternalFileError: It is missing, or of another shape or type.
     """
     found = group.get(name)
     if not isinstance(found, h5py.Dataset):
         have = ", ".join(sorted(group)) or "nothing"
-        raise ForeignFileError(f"{path} has no table {name!r} (it has: {have}); it is no such feature file.")
+        raise ExternalFileError(f"{path} has no table {name!r} (it has: {have}); it is no such feature file.")
     if found.ndim != 2 or found.shape[1] == 0:
-        raise ForeignFileError(
+        raise ExternalFileError(
             f"{path}: {name!r} has the shape {found.shape}, not (tiles, dimensions): these are no tile "
             "features."
         )
     if found.dtype.kind != "f":
-        raise ForeignFileError(f"{path}: {name!r} holds {found.dtype}, not floating-point numbers.")
+        raise ExternalFileError(f"{path}: {name!r} holds {found.dtype}, not floating-point numbers.")
     return found
 
 
@@ -59,19 +59,19 @@ def coords_of(group: h5py.Group, n_tiles: int, path: Path) -> NDArray[Any] | Non
     """The dataset ``coords`` (N, 2) as stored; None where there is none.
 
     Raises:
-        ForeignFileError: It has another shape or type, or a number in it is not finite.
+        ExternalFileError: It has another shape or type, or a number in it is not finite.
     """
     found = group.get("coords")
     if found is None:
         return None
     if not isinstance(found, h5py.Dataset) or found.dtype.kind not in "iuf" or found.shape != (n_tiles, 2):
         shape = getattr(found, "shape", "no table")
-        raise ForeignFileError(
+        raise ExternalFileError(
             f"{path}: 'coords' is {shape}, not ({n_tiles}, 2): one (x, y) for each feature row."
         )
     values: NDArray[Any] = found[()]
     if not np.isfinite(values).all():
-        raise ForeignFileError(f"{path}: 'coords' holds numbers that are not finite.")
+        raise ExternalFileError(f"{path}: 'coords' holds numbers that are not finite.")
     return values
 
 
@@ -79,19 +79,12 @@ def whole_pixels(coords: NDArray[Any], path: Path) -> NDArray[np.int64]:
     """Coordinates as whole pixels.
 
     Raises:
-        ForeignFileError: They are fractions of pixels, so that they must be of another unit.
+        ExternalFileError: They are fractions of pixels, so that they must be of another unit.
     """
     pixels: NDArray[np.int64] = np.rint(coords).astype(np.int64)
     if coords.dtype.kind == "f" and np.abs(pixels - coords).max(initial=0) > 1e-3:
-        raise ForeignFileError(f"{path}: 'coords' are no whole pixels; they seem to be of another unit.")
+        raise ExternalFileError(f"{path}: 'coords' are no whole pixels; they seem to be of another unit.")
     return pixels
-
-
-def plain(value: Any) -> Any:
-    """An attribute as a plain Python value."""
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def image_of(fill: Callable[[h5py.File], None]) -> bytes:

@@ -1,4 +1,4 @@
-"""Our own files as a source of other formats, and features of others as files of ours."""
+"""Feature files of this program: read for conversion, and written from features of other tools."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.features.interchange.bag import ForeignFileError, TileBag, TileFacts, grid_step
-from wsi_ncmi.features.interchange.base import FolderSet, SetWriter, Written, conflict
-from wsi_ncmi.features.interchange.rounding import to_half
-from wsi_ncmi.features.paths import feature_path, remove_leftovers
+from wsi_ncmi.features.interchange.bag import ExternalFileError, TileBag, TileMetadata, grid_step, to_half
+from wsi_ncmi.features.interchange.base import FolderSet, SetWriter, WriteResult, conflict
+from wsi_ncmi.features.leftovers import remove_leftovers
+from wsi_ncmi.features.paths import feature_path
 from wsi_ncmi.features.reader import FeatureFile, open_features_file, read_identity
 from wsi_ncmi.features.schema import SCHEMA, Identity
 from wsi_ncmi.features.storage import storing
-from wsi_ncmi.features.writer import SlideFacts, content_sha256, write_features
+from wsi_ncmi.features.writer import SlideMetadata, content_sha256, write_features
 
 __all__ = ["UNKNOWN", "NativeSet", "NativeWriter"]
 
@@ -48,7 +48,7 @@ class NativeSet(FolderSet):
         file = self._open(slide_id)
         identity, places = file.identity, file.coords_attrs
         width, height = (int(places.get(f"level0_{side}", 0)) for side in ("width", "height"))
-        facts = TileFacts(
+        facts = TileMetadata(
             encoder="" if identity.encoder == UNKNOWN else identity.encoder,
             mpp_x=identity.mpp_level0_x or None,
             mpp_y=identity.mpp_level0_y or None,
@@ -65,11 +65,11 @@ class NativeSet(FolderSet):
         try:
             return open_features_file(self.where(slide_id))
         except InputError as error:
-            raise ForeignFileError(str(error)) from error
+            raise ExternalFileError(str(error)) from error
 
 
 class NativeWriter(SetWriter):
-    """Writes ``features/<encoder>/<id>.h5``, sealed and verifiable, with what isn't known marked as such.
+    """Writes ``features/<encoder>/<id>.h5``, verifiable, with what isn't known marked as such.
 
     Rows are put in raster order. A slide of which only micrometres are known gets coordinates in pixels of
     its tiles' own resolution, so that pixel × mpp is right.
@@ -86,13 +86,13 @@ class NativeWriter(SetWriter):
         super().__init__(out, overwrite=overwrite)
         self._origin = origin
 
-    def _write(self, bag: TileBag) -> Written:
+    def _write(self, bag: TileBag) -> WriteResult:
         told, mpp_source = bag.facts, "import"
         if bag.coords is None and bag.coords_um is not None and told.mpp_x is None:
             mpp = told.mpp_target or 1.0
             bag, mpp_source = bag.at_resolution(mpp, mpp), "import: the tiles' own, the slide's is unknown"
         if bag.coords is None:
-            raise ForeignFileError(
+            raise ExternalFileError(
                 f"{bag.slide_id}: the source has no coordinates, and a feature file needs them; train on the "
                 "source directly, or convert to packed."
             )
@@ -104,7 +104,7 @@ class NativeWriter(SetWriter):
         path = feature_path(self.out, identity.encoder, bag.slide_id)
         if path.exists() and not self.overwrite:
             if read_identity(path) == identity and _content(path) == content_sha256(features, coords):
-                return Written("skipped", path, tuple(notes))
+                return WriteResult("skipped", path, tuple(notes))
             raise conflict(path)
         with storing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -117,7 +117,7 @@ class NativeWriter(SetWriter):
             # Nobody tells the share of tissue; the tool has chosen all of these tiles, which counts as whole.
             tissue_fraction=np.ones(len(features), np.float16),
             identity=identity,
-            slide=SlideFacts(
+            slide=SlideMetadata(
                 slide_id=bag.slide_id,
                 width_px=width,
                 height_px=height,
@@ -129,14 +129,14 @@ class NativeWriter(SetWriter):
                 tissue_found={"imported_from": self._origin, "unknown": [*told.unknown, "tissue_fraction"]},
             ),
         )
-        return Written("done", path, tuple(notes))
+        return WriteResult("done", path, tuple(notes))
 
 
 def _in_raster_order(
     slide_id: str, features: NDArray[np.float16], coords: NDArray[np.int64], notes: list[str]
 ) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
     if coords.min(initial=0) < 0:
-        raise ForeignFileError(
+        raise ExternalFileError(
             f"{slide_id}: a tile lies at {coords.min(axis=0).tolist()}, outside of the slide."
         )
     order = np.lexsort((coords[:, 0], coords[:, 1]))
@@ -145,7 +145,7 @@ def _in_raster_order(
     if len(again):
         if not np.array_equal(features[again], features[again - 1]):
             x, y = coords[again[0]].tolist()
-            raise ForeignFileError(
+            raise ExternalFileError(
                 f"{slide_id}: two different tiles lie at ({x}, {y}); make its features again."
             )
         notes.append(f"{len(again)} tiles were there twice and are kept once")
@@ -153,7 +153,7 @@ def _in_raster_order(
     return features, coords
 
 
-def _complete(facts: TileFacts, coords: NDArray[np.int64], notes: list[str]) -> TileFacts:
+def _complete(facts: TileMetadata, coords: NDArray[np.int64], notes: list[str]) -> TileMetadata:
     """Fills in what follows from the tiles' places: their size where nobody told it, the slide's extent."""
     if facts.tile_width is None:
         known = facts.edge_um / facts.mpp_x if facts.edge_um and facts.mpp_x else None
@@ -171,7 +171,7 @@ def _complete(facts: TileFacts, coords: NDArray[np.int64], notes: list[str]) -> 
     return facts
 
 
-def _identity(facts: TileFacts) -> Identity:
+def _identity(facts: TileMetadata) -> Identity:
     return Identity(
         schema=SCHEMA,
         slide_fingerprint=UNKNOWN,

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.encoders import encoder_folder_name
-from wsi_ncmi.features.interchange.bag import ForeignFileError, TileBag, TileFacts, grid_step
+from wsi_ncmi.features.hdf5_io import python_value
+from wsi_ncmi.features.interchange.bag import ExternalFileError, TileBag, TileMetadata, grid_step, to_half
 from wsi_ncmi.features.interchange.base import FolderSet, ImageWriter
-from wsi_ncmi.features.interchange.hdf5 import coords_of, image_of, opened, plain, table_of
-from wsi_ncmi.features.interchange.rounding import to_half
+from wsi_ncmi.features.interchange.hdf5 import coords_of, image_of, opened, table_of
 
 __all__ = ["StampSet", "StampWriter"]
 
@@ -58,12 +58,12 @@ class StampSet(FolderSet):
         with opened(path) as handle:
             features: NDArray[Any] = _table(handle, path)[()]
             stored = coords_of(handle, len(features), path)
-            attrs = {name: plain(value) for name, value in handle.attrs.items()}
-        facts = TileFacts(encoder=str(attrs.get("extractor", "")))
+            attrs = {name: python_value(value) for name, value in handle.attrs.items()}
+        facts = TileMetadata(encoder=str(attrs.get("extractor", "")))
         if stored is None:
             return TileBag(slide_id, features, facts)
         coords_um, tile_um, tile_px = _in_um(stored, attrs, path)
-        known = TileFacts(
+        known = TileMetadata(
             encoder=facts.encoder,
             tile_px=tile_px,
             tile_um=tile_um,
@@ -74,8 +74,8 @@ class StampSet(FolderSet):
 
 
 def _table(handle: h5py.File, path: Path) -> h5py.Dataset:
-    if (kind := str(plain(handle.attrs.get("feat_type", "tile")))) != "tile":
-        raise ForeignFileError(f"{path} holds features of a {kind}, not of tiles.")
+    if (kind := str(python_value(handle.attrs.get("feat_type", "tile")))) != "tile":
+        raise ExternalFileError(f"{path} holds features of a {kind}, not of tiles.")
     return table_of(handle, _FEATURES, path)
 
 
@@ -90,7 +90,7 @@ def _in_um(
     if stride is not None and round(float(stride)) == _OLD_STRIDE_PX:
         scale = _OLD_TILE_UM / _OLD_STRIDE_PX
         return stored.astype(np.float64) * scale, _OLD_TILE_UM, _OLD_STRIDE_PX
-    raise ForeignFileError(
+    raise ExternalFileError(
         f"{path}: the unit of its coordinates can't be told (no 'tile_size_um', and a stride of {stride} "
         "where old files have 224); make it again with a current STAMP."
     )
@@ -107,13 +107,13 @@ class StampWriter(ImageWriter):
         if coords_um is None and bag.coords is not None and facts.mpp_x and facts.mpp_y:
             coords_um = bag.coords * np.array([facts.mpp_x, facts.mpp_y])
         if coords_um is None or not (facts.tile_px and facts.edge_um):
-            raise ForeignFileError(
+            raise ExternalFileError(
                 f"{bag.slide_id}: STAMP's files tell coordinates in µm and the size of tiles, and not all of "
                 "that is known here; give the slides' resolution with --default-mpp or --mpp-table, or "
                 "convert to clam."
             )
         if not len(bag.features):
-            raise ForeignFileError(f"{bag.slide_id} has no tiles, and STAMP has no file for such a slide.")
+            raise ExternalFileError(f"{bag.slide_id} has no tiles, and STAMP has no file for such a slide.")
         features, error = to_half(bag.features, Path(bag.slide_id))
         encoder = facts.encoder or "unknown"
 

@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.encoders import encoder_folder_name
-from wsi_ncmi.features.interchange.bag import ForeignFileError, TileBag, TileFacts
+from wsi_ncmi.features.hdf5_io import python_value
+from wsi_ncmi.features.interchange.bag import ExternalFileError, TileBag, TileMetadata
 from wsi_ncmi.features.interchange.base import FolderSet, ImageWriter
-from wsi_ncmi.features.interchange.hdf5 import coords_of, image_of, opened, plain, table_of, whole_pixels
+from wsi_ncmi.features.interchange.hdf5 import coords_of, image_of, opened, table_of, whole_pixels
 
 __all__ = ["JOB_FOLDER", "TridentSet", "TridentWriter"]
 
@@ -60,13 +61,13 @@ class TridentSet(FolderSet):
             table = table_of(handle, "features", path)
             features: NDArray[Any] = table[()]
             stored = coords_of(handle, len(features), path)
-            encoder = str(plain(table.attrs.get("encoder", ""))) or self.encoder()
-            attrs = {} if stored is None else {k: plain(v) for k, v in handle["coords"].attrs.items()}
+            encoder = str(python_value(table.attrs.get("encoder", ""))) or self.encoder()
+            attrs = {} if stored is None else {k: python_value(v) for k, v in handle["coords"].attrs.items()}
         coords = None if stored is None else whole_pixels(stored, path)
         return TileBag(slide_id, features, _facts(attrs, encoder), coords)
 
 
-def _facts(attrs: dict[str, Any], encoder: str) -> TileFacts:
+def _facts(attrs: dict[str, Any], encoder: str) -> TileMetadata:
     def number(name: str) -> float | None:
         value = attrs.get(name)
         return float(value) if isinstance(value, int | float) and value > 0 else None
@@ -79,7 +80,7 @@ def _facts(attrs: dict[str, Any], encoder: str) -> TileFacts:
         edge = exact if edge is None or abs(exact - edge) <= 1 else edge
     width, height = number("level0_width"), number("level0_height")
     overlap = attrs.get("overlap")
-    return TileFacts(
+    return TileMetadata(
         encoder=encoder,
         mpp_x=10 / level0 if level0 else None,
         mpp_y=10 / level0 if level0 else None,
@@ -101,13 +102,13 @@ class TridentWriter(ImageWriter):
         """See the base class."""
         facts, coords = bag.facts, bag.coords
         if coords is None or not (facts.tile_px and facts.mpp_x and facts.mpp_y and facts.mpp_target):
-            raise ForeignFileError(
+            raise ExternalFileError(
                 f"{bag.slide_id}: TRIDENT's files tell coordinates, tile size and resolution, and not all of "
                 "them are known here; give the slides' resolution with --default-mpp or --mpp-table, or "
                 "convert to clam."
             )
         if not np.isfinite(bag.features).all():
-            raise ForeignFileError(f"The features of {bag.slide_id} hold NaN or infinity; make them again.")
+            raise ExternalFileError(f"The features of {bag.slide_id} hold NaN or infinity; make them again.")
         level0 = magnification(
             float(np.sqrt(facts.mpp_x * facts.mpp_y)) if facts.mpp_x != facts.mpp_y else facts.mpp_x
         )

@@ -1,4 +1,4 @@
-"""Options of stain normalisation."""
+"""Configuration of stain normalisation."""
 
 from __future__ import annotations
 

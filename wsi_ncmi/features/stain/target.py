@@ -1,4 +1,4 @@
-"""The target that a job brings all its slides to, and what it adds to the identity of feature files."""
+"""Stain normalisation target of a job, and its part of the identity of feature files."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from PIL import Image
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import sha256_file
 from wsi_ncmi.features.stain.config import StainConfig
-from wsi_ncmi.features.stain.fitting import fit_stain, model_class
-from wsi_ncmi.features.stain.model import StainFitError, StainModel
-from wsi_ncmi.features.stain.normaliser import StainNormaliser
+from wsi_ncmi.features.stain.density import sample_pixels
+from wsi_ncmi.features.stain.methods import MacenkoModel, ReinhardModel
+from wsi_ncmi.features.stain.model import StainFitError, StainModel, StainNormaliser
 
-__all__ = ["StainTarget", "sample_positions", "stain_target"]
+__all__ = ["StainTarget", "fit_stain", "model_class", "sample_positions", "stain_target"]
 
 _VERSION = 1
-_MOST_REFERENCE_PIXELS = 100_000_000
+_MAX_REFERENCE_PIXELS = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _reference(path: Path, method: str) -> tuple[StainModel, str]:
             # The size is checked against this module's own limit.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as image:
-                if image.width * image.height > _MOST_REFERENCE_PIXELS:
+                if image.width * image.height > _MAX_REFERENCE_PIXELS:
                     raise InputError(
                         f"The stain reference {path} has {image.width} × {image.height} pixels; cut a region "
                         "of at most 100 megapixels out of it."
@@ -113,3 +113,36 @@ def _reference(path: Path, method: str) -> tuple[StainModel, str]:
         raise InputError(
             f"The stain reference {path} can't be used: {reason}; give an image of tissue with both stains."
         ) from error
+
+
+_METHODS: dict[str, type[StainModel]] = {model.method: model for model in (MacenkoModel, ReinhardModel)}
+
+
+def model_class(method: str) -> type[StainModel]:
+    """The class of models of a method.
+
+    Raises:
+        ValueError: There is no such method.
+    """
+    if method not in _METHODS:
+        raise ValueError(f"there is no stain normalisation {method!r}; choose from {', '.join(_METHODS)}")
+    return _METHODS[method]
+
+
+def fit_stain(pixels: NDArray[np.uint8], method: str) -> StainModel:
+    """Measures the stain of an image, or of tiles of one slide together.
+
+    The same pixels always give the same model.
+
+    Args:
+        pixels: uint8 (h, w, 3) or (n, h, w, 3); glass may be among them and doesn't count.
+        method: ``macenko`` or ``reinhard``.
+
+    Returns:
+        The model.
+
+    Raises:
+        StainFitError: Too little tissue, a single stain (Macenko), or no contrast (Reinhard).
+        ValueError: Not such pixels, or no such method.
+    """
+    return model_class(method).fit(sample_pixels(pixels))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.prediction.reference.flags import SlideFacts
+from wsi_ncmi.prediction.reference.flags import SlideMetadata
 from wsi_ncmi.prediction.reference.gaussian import GaussianModel
 from wsi_ncmi.prediction.reference.reference import Bounds, Reference
 
@@ -42,7 +42,7 @@ class SlideSample:
     mean: NDArray[np.float32]
     tiles: NDArray[np.float16]
     count: int
-    facts: SlideFacts
+    facts: SlideMetadata
 
 
 def tiles_a_slide(slides: int) -> int:
@@ -51,7 +51,7 @@ def tiles_a_slide(slides: int) -> int:
 
 
 def sample_slide(
-    patient: str, features: NDArray[np.float16], facts: SlideFacts, most_tiles: int = 256
+    patient: str, features: NDArray[np.float16], facts: SlideMetadata, most_tiles: int = 256
 ) -> SlideSample:
     """Takes what the reference needs of a slide; the same every time.
 

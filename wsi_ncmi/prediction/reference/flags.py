@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["Flag", "SlideFacts"]
+__all__ = ["Flag", "SlideMetadata"]
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,13 @@ class Flag:
 
 
 @dataclass(frozen=True)
-class SlideFacts:
+class SlideMetadata:
     """What is looked at besides the features.
 
     Attributes:
         mpp: µm per level-0 pixel; None where unknown.
-        colour: Measures of the tissue's colour (see ``wsi_ncmi.features.tissue_colour``); empty where
-            nobody measured.
+        colour: Measures of the tissue's colour (see ``wsi_ncmi.features.stain.density.tissue_colour``); empty
+            where it was not measured.
     """
 
     mpp: float | None = None

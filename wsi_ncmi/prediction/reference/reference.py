@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.prediction.reference.flags import Flag, SlideFacts
+from wsi_ncmi.prediction.reference.flags import Flag, SlideMetadata
 from wsi_ncmi.prediction.reference.gaussian import GaussianModel
 
 __all__ = ["Bounds", "Reference"]
@@ -65,7 +65,7 @@ class Reference:
         mean = np.asarray(features, np.float32).mean(axis=0, keepdims=True)
         return float(self.slide_model.distances(mean)[0] / self.bounds.slide_distance)
 
-    def flags(self, features: NDArray[np.floating[Any]], facts: SlideFacts) -> tuple[Flag, ...]:
+    def flags(self, features: NDArray[np.floating[Any]], facts: SlideMetadata) -> tuple[Flag, ...]:
         """What of a slide is unlike the training.
 
         Args:
@@ -106,7 +106,7 @@ class Reference:
         words = f"{count} tiles, the smallest training slide has {fewest}"
         return [Flag("few_tiles", words, least / count)]
 
-    def _of_facts(self, facts: SlideFacts) -> list[Flag]:
+    def _of_facts(self, facts: SlideMetadata) -> list[Flag]:
         found = []
         if facts.mpp is not None and self.bounds.mpp is not None:
             low, high = self.bounds.mpp

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsi_ncmi.features import rows as module
-from wsi_ncmi.features.rows import is_finite, read_rows
+from wsi_ncmi.features import hdf5_io as module
+from wsi_ncmi.features.hdf5_io import is_finite, read_rows
 
 
 def test_every_float16_is_judged_as_numpy_does():

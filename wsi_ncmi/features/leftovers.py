@@ -1,15 +1,57 @@
-"""Whether a process of this machine still lives, told from another one that got its number."""
+"""Temporary files of dead processes: told from those of live writers, and removed."""
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import os
+import re
+import time
 from functools import cache
 from pathlib import Path
 
-__all__ = ["lived_at", "start_ticks"]
+from wsi_ncmi.core.files import TEMPORARY_SUFFIX
+
+__all__ = ["is_leftover", "lived_at", "remove_leftovers", "start_ticks"]
+
+_OLD_S = 300.0
+# The names that files.atomic_path gives: .<final name>.<process>-<random>.partial
+_TEMPORARY = re.compile(rf"^\.(?P<final>.+)\.(?P<pid>\d+)-[0-9a-f]+{re.escape(TEMPORARY_SUFFIX)}$")
 
 # The boot time is known to the second; file times follow the clock of the file server.
 _SLACK_S = 2.0
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether a temporary file belongs to no process of this machine.
+
+    A writer on another machine looks the same; who removes such a file has to hold the slide's claim, or
+    to know that the file is old.
+    """
+    match = _TEMPORARY.match(path.name)
+    if match is None:
+        return False
+    try:
+        written_s = path.stat().st_mtime
+    except FileNotFoundError:
+        return False
+    return not lived_at(int(match["pid"]), written_s)
+
+
+def remove_leftovers(final: Path) -> None:
+    """Removes what dead processes left of an attempt to write ``final``; the caller holds its claim.
+
+    A container that starts again gives the same process numbers to others: what bears our own number or is
+    old is left over too.
+    """
+    with contextlib.suppress(OSError):
+        for path in final.parent.glob(f".{glob.escape(final.name)}.*{TEMPORARY_SUFFIX}"):
+            match = _TEMPORARY.match(path.name)
+            if match is None or match["final"] != final.name:
+                continue
+            ours = int(match["pid"]) == os.getpid()
+            if ours or is_leftover(path) or time.time() - path.stat().st_mtime > _OLD_S:
+                path.unlink(missing_ok=True)
 
 
 def start_ticks(process_id: int) -> str:

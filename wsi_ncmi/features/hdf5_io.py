@@ -1,21 +1,29 @@
-"""Reading stored embeddings as fast as the disk or its cache gives them, and proving them finite."""
+"""Fast reading of stored embeddings, the check that they are finite, and HDF5 attributes as Python values."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["is_finite", "read_rows"]
+__all__ = ["is_finite", "python_value", "read_rows"]
 
 # Read and checked in parts that stay in the processor's cache, so that checking doesn't fetch them again.
 _PART = 1 << 19
 _INFINITE, _MINUS_INFINITE = 0x7C00, 0xFC00
 
 
+def python_value(value: Any) -> Any:
+    """An attribute as a plain Python value."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def is_finite(values: NDArray[np.float16]) -> bool:
-    """Whether every float16 is a number: no NaN, no infinity.
+    """Tells whether every float16 is finite: no NaN, no infinity.
 
     Looks at the bits (an exponent of all ones), which is several times as fast as ``numpy.isfinite``.
     """

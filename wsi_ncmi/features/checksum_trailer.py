@@ -1,8 +1,8 @@
-r"""The last line of a feature file: a checksum of all bytes before it.
+r"""Checksum trailer of a feature file: its last line, over all bytes before it.
 
-``sha256`` in the file's attributes covers features and coordinates; the seal covers the attributes and
+``sha256`` in the file's attributes covers features and coordinates; the trailer covers the attributes and
 HDF5's own tables as well, and its absence shows a truncated file before HDF5 parses a damaged one. HDF5
-ignores what follows its end of file, so every reader opens a sealed file.
+ignores what follows its end of file, so every reader opens such a file.
 """
 
 from __future__ import annotations
@@ -12,32 +12,32 @@ import mmap
 import re
 from pathlib import Path
 
-__all__ = ["SEAL_BYTES", "broken_seal", "has_seal", "seal_of"]
+__all__ = ["TRAILER_BYTES", "trailer_error", "has_trailer", "make_trailer"]
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _FORM = re.compile(rb"\nwsi-ncmi seal sha256 ([0-9a-f]{64})\n")
-SEAL_BYTES = len("\nwsi-ncmi seal sha256 ") + 64 + 1
+TRAILER_BYTES = len("\nwsi-ncmi seal sha256 ") + 64 + 1
 
 
-def seal_of(content: bytes | memoryview) -> bytes:
-    """The seal to append to ``content``."""
+def make_trailer(content: bytes | memoryview) -> bytes:
+    """The trailer to append to ``content``."""
     return f"\nwsi-ncmi seal sha256 {hashlib.sha256(content).hexdigest()}\n".encode("ascii")
 
 
-def has_seal(path: Path) -> bool:
-    """Whether a file ends with a seal; cheap, the checksum is not compared.
+def has_trailer(path: Path) -> bool:
+    """Tells whether a file ends with a trailer; cheap, the checksum is not compared.
 
     Raises:
         OSError: The file can't be read.
     """
     with path.open("rb") as handle:
         handle.seek(0, 2)
-        handle.seek(max(0, handle.tell() - SEAL_BYTES))
+        handle.seek(max(0, handle.tell() - TRAILER_BYTES))
         return _FORM.fullmatch(handle.read()) is not None
 
 
-def broken_seal(path: Path) -> str:
-    """Compares a file's bytes with its seal.
+def trailer_error(path: Path) -> str:
+    """Compares a file's bytes with its trailer.
 
     Returns:
         Empty when they agree, else what is wrong in words.
@@ -49,9 +49,9 @@ def broken_seal(path: Path) -> str:
         if handle.read(len(_SIGNATURE)) != _SIGNATURE:
             return "it is not an HDF5 file"
         with mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as content, memoryview(content) as view:
-            match = _FORM.fullmatch(view[-SEAL_BYTES:])
+            match = _FORM.fullmatch(view[-TRAILER_BYTES:])
             if match is None:
                 return "its end is missing: it is truncated, or another program has rewritten it"
-            digest, expected = hashlib.sha256(view[:-SEAL_BYTES]).hexdigest(), match[1].decode("ascii")
+            digest, expected = hashlib.sha256(view[:-TRAILER_BYTES]).hexdigest(), match[1].decode("ascii")
             del match  # it holds the view, which would then refuse to close
     return "" if digest == expected else "its bytes are not those that were written (checksum differs)"
