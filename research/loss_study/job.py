@@ -16,7 +16,7 @@ from research.loss_study.regimes import REGIMES
 from wsi_ncmi.core.errors import InputError, WsiNcmiError
 from wsi_ncmi.core.files import ensure_folder, write_json
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
-from wsi_ncmi.mil import ModelConfig
+from wsi_ncmi.mil import ModelConfig, model_config
 from wsi_ncmi.parallel.pool import Outcome, run_in_processes
 from wsi_ncmi.training import TrainingConfig
 from wsi_ncmi.workflows.result import JobResult
@@ -49,7 +49,7 @@ class StudyRequest:
     regimes: Sequence[str] = tuple(REGIMES)
     folds: Sequence[int] = (0, 1, 2, 3, 4)
     seeds: Sequence[int] = (0,)
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: ModelConfig = field(default_factory=model_config)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     workers: int = 1
     minutes: float | None = None

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from tests.mil.settings import config_with
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.mil import BagBatch, build_model, list_models, model_config
 from wsi_ncmi.mil.config import AsmilConfig, VitConfig
@@ -24,7 +25,7 @@ def _model(
     name: str, dtype: torch.dtype = torch.float64, classes: int = CLASSES, hidden: int = 8, **settings
 ):
     torch.manual_seed(0)
-    return build_model(model_config(name=name, hidden=hidden, attention=5, **settings), 4, classes).to(dtype)
+    return build_model(config_with(name, hidden=hidden, attention=5, **settings), 4, classes).to(dtype)
 
 
 def _bags(dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
@@ -201,9 +202,8 @@ def test_learns_to_find_a_rare_instance(name):
             bag[3, 0] = 3
         bags.append(bag)
     torch.manual_seed(0)
-    model = build_model(
-        model_config(name=name, hidden=16, attention=8, dropout=0.0, vit=VIT, asmil=ASMIL), 4, 2
-    )
+    config = config_with(name, hidden=16, attention=8, dropout=0.0, vit=VIT, asmil=ASMIL)
+    model = build_model(config, 4, 2)
     head = model.make_head(2)
     optimizer = torch.optim.Adam([*model.parameters(), *head.parameters()], lr=0.01)
     batch = BagBatch.pack(bags)
@@ -230,7 +230,7 @@ def test_max_pool_shares_its_attention_among_ties():
 
 
 def test_unknown_model_is_named_with_the_nearest_one():
-    with pytest.raises(InputError, match="no aggregator named 'abmill'; did you mean 'abmil'"):
+    with pytest.raises(InputError, match="no model named 'abmill'; did you mean 'abmil'"):
         build_model(model_config(name="abmill"), 4)
     with pytest.raises(InputError, match="widths of at least 1"):
         build_model(model_config(), 0)
@@ -271,10 +271,13 @@ def test_features_of_another_width_are_refused(name):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"name": "transmil", "hidden": 12}, "heads that divide it, got 8"),
-        ({"name": "transmil", "transmil": {"residual_kernel": 4}}, "odd residual kernel, got 4"),
-        ({"name": "vit", "hidden": 12}, "change model.hidden or model.vit.heads"),
-        ({"name": "asmil", "asmil": {"tokens": 2, "dropped": 2}}, "got 2 of 2"),
+        ({"name": "transmil", "hidden": 12}, r"the heads of transmil \(8\) must divide hidden \(12\)"),
+        ({"name": "transmil", "transmil": {"residual_kernel": 4}}, "residual_kernel must be odd, got 4"),
+        ({"name": "vit", "hidden": 12}, r"the heads of vit \(8\) must divide hidden \(12\)"),
+        (
+            {"name": "asmil", "asmil": {"tokens": 2, "dropped": 2}},
+            r"fewer tokens must be dropped \(2\) than there are \(2\)",
+        ),
     ],
 )
 def test_settings_that_do_not_fit_each_other_are_refused(settings, message):

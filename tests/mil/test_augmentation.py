@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wsi_ncmi.mil import BagBatch, build_model, list_models, model_config
+from tests.mil.settings import config_with
+from wsi_ncmi.mil import BagBatch, build_model, list_models
 from wsi_ncmi.mil.augmentation import drop_features, mix_instances
 
 LENGTHS = [1, 50, 7]
@@ -51,8 +52,8 @@ def test_mixing_stays_in_the_bag_and_keeps_its_mean():
 @pytest.mark.parametrize("info", list_models(), ids=lambda info: info.name)
 def test_every_model_takes_them_in_training_alone(info):
     torch.manual_seed(0)
-    plain = model_config(name=info.name, hidden=8, dropout=0.0)
-    options = model_config(name=info.name, hidden=8, dropout=0.0, feature_dropout=0.5, mixup=1.0)
+    plain = config_with(info.name, hidden=8, dropout=0.0)
+    options = config_with(info.name, hidden=8, dropout=0.0, feature_dropout=0.5, mixup=1.0)
     model, twin = build_model(options, 12, 2), build_model(plain, 12, 2)
     twin.load_state_dict(model.state_dict())
     batch = _batch(12)

@@ -8,6 +8,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
+from tests.mil.settings import config_with
 from tests.training.conftest import CE, QUICK, WIDTH, open_task, write_cohort
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.mil import list_models, model_config
@@ -36,7 +37,7 @@ def _fit(task, model, out, **changes):
 
 @pytest.mark.parametrize("name", [info.name for info in list_models()])
 def test_a_fitted_model_is_stored_and_loaded_whole(task, tmp_path, name):
-    result = _fit(task, model_config(name=name, **SMALL), tmp_path)
+    result = _fit(task, config_with(name, **SMALL), tmp_path)
     loaded = load_trained(tmp_path)
     bag = np.random.default_rng(0).normal(size=(9, WIDTH)).astype(np.float16)
     probabilities, attention = loaded.predict(bag)
@@ -46,7 +47,7 @@ def test_a_fitted_model_is_stored_and_loaded_whole(task, tmp_path, name):
     assert attention.shape == (9,)
     assert attention.sum() == pytest.approx(1, abs=1e-5)
     stored = json.loads((tmp_path / "model.json").read_text())["model"]
-    assert model_config(**stored) == model_config(name=name, **SMALL)
+    assert model_config(**stored) == config_with(name, **SMALL)
 
 
 class _CutError(Exception):
@@ -56,7 +57,7 @@ class _CutError(Exception):
 @pytest.mark.parametrize("name", ["dtfd", "acmil", "asmil", "clam_mb"])
 def test_a_cut_run_ends_with_the_same_bits(task, tmp_path, monkeypatch, name):
     """Random pseudo-bags, masks, dropped tokens and the moving anchor all follow from the saved state."""
-    model = model_config(name=name, feature_dropout=0.1, mixup=0.5, **SMALL)
+    model = config_with(name, feature_dropout=0.1, mixup=0.5, **SMALL)
     _fit(task, model, tmp_path / "a")
     step, taken = TrainingLoop._take_step, []
 
@@ -80,7 +81,7 @@ def test_the_loop_adds_what_the_model_returns(task, tmp_path):
 
     weights = []
     for weight in (0.0, 1.0):
-        model = model_config(name="clam_sb", clam=ClamConfig(instance_weight=weight), **SMALL)
+        model = config_with("clam_sb", clam=ClamConfig(instance_weight=weight), **SMALL)
         fitted = _fit(task, model, tmp_path / str(weight)).model.aggregator
         fresh, _ = build_modules(model, CE, in_features=WIDTH, class_counts=(4, 4, 4), seed=0)
         # Biases have no weight decay: they move by gradients alone.
@@ -94,7 +95,7 @@ def test_distance_biases_get_the_tiles_places_in_training_and_prediction(tmp_pat
     path = write_cohort(tmp_path / "bags.npz", slides=24)
     with np.load(path) as file:
         content = dict(file)
-    model = model_config(name="vit", **{**SMALL, "vit": VitConfig(layers=2, feed_forward=8, alibi=True)})
+    model = config_with("vit", **{**SMALL, "vit": VitConfig(layers=2, feed_forward=8, alibi=True)})
     fitted = []
     for name, side in (("near", 2), ("far", 9)):
         rng = np.random.default_rng(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests.mil.settings import config_with
 from wsi_ncmi.mil import BagBatch, build_model, model_config
 
 
@@ -12,12 +13,12 @@ from wsi_ncmi.mil import BagBatch, build_model, model_config
 def test_it_equals_feeding_standardised_features(name: str) -> None:
     torch.manual_seed(0)
     bags = [torch.randn(n, 5) * torch.tensor([1.0, 10, 100, 0.01, 0.0]) + 3 for n in (4, 7)]
-    options = model_config(name=name, hidden=8, attention=4, standardise=True)
+    options = config_with(name, hidden=8, attention=4, standardise=True)
     model = build_model(options, 5).eval()
     rows = torch.cat(bags)
     mean, deviation = rows.mean(dim=0), rows.std(dim=0)
     model.set_input_statistics(mean, deviation)
-    plain = build_model(model_config(name=name, hidden=8, attention=4), 5).eval()
+    plain = build_model(config_with(name, hidden=8, attention=4), 5).eval()
     plain.load_state_dict(model.state_dict())
     by_hand = [(bag - mean) / torch.where(deviation > 0, deviation, 1.0) for bag in bags]
     found, expected = model(BagBatch.pack(bags)), plain(BagBatch.pack(by_hand))

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.mil.settings import config_with
 from wsi_ncmi.core.errors import InputError, TrainingError
 from wsi_ncmi.losses import loss_config
 from wsi_ncmi.mil import model_config
@@ -60,7 +61,7 @@ def test_bfloat16_is_near_float32_and_leaves_float32_weights(task, kit, tmp_path
 )
 def test_every_model_goes_the_same_way_in_bfloat16(task, kit, tmp_path, model):
     # Without dropout, which is drawn otherwise in bfloat16.
-    calm = model_config(name=model, dropout=0.0, vit=VitConfig(feed_forward_dropout=0.0))
+    calm = config_with(model, dropout=0.0, vit=VitConfig(feed_forward_dropout=0.0))
     full, half = (
         run(task, kit, tmp_path / precision, calm, precision=precision, epochs=1)
         for precision in ("fp32", "bf16")

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from wsi_ncmi.core.config import to_yaml
+from wsi_ncmi.core.config import read_config, to_yaml
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.workflows.config import find_config, load_config, shipped_configs
+from wsi_ncmi.losses import loss_config
+from wsi_ncmi.mil import model_config
+from wsi_ncmi.workflows.config import JobConfig, find_config, load_config, shipped_configs
 
 
 @pytest.mark.parametrize("name", sorted(shipped_configs()))
@@ -78,3 +80,36 @@ def test_files_that_are_no_configuration(tmp_path: Path) -> None:
 def test_the_printed_configuration_reads_back_the_same() -> None:
     config = load_config("camelyon17", ["slides=a", "labels=camelyon17:b.csv"])
     assert load_config(None, (), yaml.safe_load(to_yaml(config))) == config
+
+
+@pytest.mark.parametrize(
+    ("flags", "overrides", "message"),
+    [
+        ({"model.name": "abmill"}, [], "'model.name' (--model abmill): there is no model named 'abmill'; did you mean 'abmil'?"),
+        ({"losses": ["ce", "nmci"]}, [], "'losses.1' (--losses ce,nmci): there is no loss named 'nmci'; did you mean 'ncmi'?"),
+        ({}, ["losses.0.name=nmci"], "'losses.0.name' (--set losses.0.name=nmci): there is no loss named 'nmci'; did you mean 'ncmi'?"),
+        ({"losses": ["ce"]}, ["losses.0.power=0.5"], "'losses.0.power' (--set losses.0.power=0.5): the loss 'ce' has no setting 'power'; it has none."),
+        ({"losses": ["focal"]}, ["loss.focal_gama=1"], "the loss 'focal' has no setting 'focal_gama'; did you mean 'focal_gamma'?"),
+        ({}, ["model.clam.k_sample=4"], "'model.clam' (--set model.clam.k_sample=4): the model 'abmil' has no setting 'clam'; valid are "),
+        ({"model.name": "clam_sb"}, ["model.clam.k_samples=4"], "there is no key 'k_samples'; did you mean 'k_sample'?"),
+        ({"model.name": "dsmil"}, ["model.hidden=64"], "the model 'dsmil' has no setting 'hidden'; valid are "),
+        ({"model.name": "vit"}, ["model.hidden=20"], "model: the heads of vit (8) must divide hidden (20) (--model vit)."),
+        ({}, ["loss.preset=papre"], "did you mean 'paper'?"),
+        ({}, ["loss.power=3"], "less than or equal to 1"),
+    ],
+)  # fmt: skip
+def test_losses_and_models_are_checked_when_the_configuration_is_read(flags, overrides, message):
+    names = {"model.name": "--model", "losses": "--losses"}
+    with pytest.raises(InputError) as error:
+        read_config(JobConfig, flags=flags, overrides=overrides, flag_names=names, one_of={"loss": "losses"})
+    assert message in str(error.value)
+    assert "more fault" not in str(error.value)
+
+
+def test_a_setting_reaches_the_loss_and_the_model_it_belongs_to():
+    config = read_config(
+        JobConfig, flags={"model.name": "clam_mb"}, overrides=["loss.power=0.5", "model.clam.k_sample=4"],
+        one_of={"loss": "losses"},
+    )  # fmt: skip
+    assert config.losses == (loss_config("ncmi", power=0.5),)
+    assert config.model == model_config("clam_mb", clam={"k_sample": 4})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -88,11 +88,11 @@ def _rows(in_features: int, classes: int, instances: int, *, costed: bool) -> li
             "name": info.name,
             "paper": info.paper,
             "summary": info.summary,
-            "attention": info.attention,
+            "attention": info.reported_attention,
             "needs_classes": info.needs_classes,
             "ordered": info.ordered,
             "full_attention": info.full_attention,
-            "settings": [*info.settings, *([info.group] if info.group else [])],
+            "settings": [field.name for field in fields(info) if field.name != "name"],
         }
         if costed:
             row |= asdict(measure_model(model_config(name=info.name), in_features, classes, instances))

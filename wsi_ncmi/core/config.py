@@ -372,7 +372,7 @@ def _real_path(location: Sequence[str | int], content: Any) -> tuple[_Path, bool
         if inside:
             path.append(part)
             node = node[part]
-        elif last:
+        elif last and not (isinstance(node, Mapping) and node.get("name") == part):
             path.append(part)
         else:
             tagged = True

@@ -8,7 +8,10 @@ from .base import Aggregator as Aggregator
 from .base import AggregatorOutput as AggregatorOutput
 from .clam import CLAMMB as CLAMMB
 from .clam import CLAMSB as CLAMSB
+from .config import AnyModel as AnyModel
 from .config import ModelConfig as ModelConfig
+from .config import build_model as build_model
+from .config import list_models as list_models
 from .config import model_config as model_config
 from .cost import ModelCost as ModelCost
 from .cost import measure_model as measure_model
@@ -18,9 +21,5 @@ from .foreign.importing import ForeignModel as ForeignModel
 from .foreign.importing import import_checkpoint as import_checkpoint
 from .pooling import MaxPool as MaxPool
 from .pooling import MeanPool as MeanPool
-from .registry import ModelInfo as ModelInfo
-from .registry import build_model as build_model
-from .registry import list_models as list_models
-from .registry import model_info as model_info
 from .transmil import TransMIL as TransMIL
 from .vit import VisionTransformer as VisionTransformer

@@ -23,7 +23,7 @@ class AggregatorOutput:
     Attributes:
         embedding: One vector a bag, (B, E), float32 at least; what a criterion takes.
         attention: Weight of each instance in its bag, (ΣN,), summing to 1 within the bag. What it means for a
-            model with several branches is in its ``ModelInfo.attention``.
+            model with several branches is in its ``ModelConfig.reported_attention``.
         auxiliary: Scalars of the model's own that belong to the training objective, by name, already
             weighted: a loop adds their sum to the loss. Empty in evaluation mode.
         branches: Attention of each branch or class where the model has several, (ΣN, K), each column summing

@@ -1,30 +1,109 @@
-"""Options of the aggregators; free of torch. The defaults are those of the published code."""
+"""The aggregators by name: the settings of each, its paper, and the class that they build; free of torch.
+
+A new aggregator is a module with its class and one class here. The defaults are those of the published code.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import importlib
+from collections.abc import Callable
+from dataclasses import asdict, fields, is_dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeVar, cast, dataclass_transform
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from wsi_ncmi.core.config import configclass
+from wsi_ncmi.core.config import Named, config_from, configclass
+from wsi_ncmi.core.errors import InputError
 
-__all__ = [
-    "AcmilConfig",
-    "AemConfig",
-    "AsmilConfig",
-    "ClamConfig",
-    "DsmilConfig",
-    "DtfdConfig",
-    "ModelConfig",
-    "TransMilConfig",
-    "VitConfig",
-    "model_config",
-]
+if TYPE_CHECKING:
+    from wsi_ncmi.mil.base import Aggregator
 
+__all__ = ["AnyModel", "ModelConfig", "build_model", "list_models", "model_config", "register_model"]
+
+_M = TypeVar("_M", bound="ModelConfig")
 _Width = Annotated[int, Field(ge=1)]
 _Count = Annotated[int, Field(ge=1)]
 _Probability = Annotated[float, Field(ge=0, lt=1)]
 _Weight = Annotated[float, Field(ge=0)]
+
+_MODELS: dict[str, type[ModelConfig]] = {}
+_SET_AFTERWARDS = ("feature_dropout", "mixup", "standardise")
+
+
+@configclass
+class ModelConfig:
+    """An aggregator and its settings; each aggregator has a class of its own, with what all of them share.
+
+    Attributes:
+        name: Name of the aggregator (``wsi-ncmi models``).
+        input_dropout: Dropout on the elements of the instance features.
+        feature_dropout: Share of features dropped from all instances of a bag in training.
+        mixup: α of the mixing of instances within a bag in training; 0 mixes nothing.
+        standardise: Bring each feature to mean 0 and deviation 1 over the training instances first; for
+            features of very different scales, such as the descriptor's.
+    """
+
+    name: str
+    input_dropout: _Probability = 0.0
+    feature_dropout: _Probability = 0.0
+    mixup: _Weight = 0.0
+    standardise: bool = False
+
+    aggregator: ClassVar[str]
+    """The :class:`~wsi_ncmi.mil.base.Aggregator` that the settings build, as ``module:class``."""
+    paper: ClassVar[str]
+    summary: ClassVar[str]
+    """How it pools, in one line."""
+    reported_attention: ClassVar[str]
+    """The meaning of an instance's reported attention."""
+    needs_classes: ClassVar[bool] = False
+    """The aggregator takes ``num_classes``."""
+    ordered: ClassVar[bool] = False
+    """The order of the instances matters (the model places them in a square or in groups)."""
+    full_attention: ClassVar[bool] = False
+    """Every instance attends to every other: time grows with the square of the bag."""
+
+
+@configclass
+class _ProjectionConfig(ModelConfig):
+    """Settings of the aggregators that project the instances first.
+
+    Attributes:
+        hidden: Width of the instance projection; None is the model's own default.
+        dropout: Dropout inside the model; None is the model's own default.
+    """
+
+    hidden: _Width | None = None
+    dropout: _Probability | None = None
+
+
+@configclass
+class _AttentionConfig(_ProjectionConfig):
+    """Settings of the aggregators with an attention branch.
+
+    Attributes:
+        attention: Width of the attention branch; None is the model's own default.
+    """
+
+    attention: _Width | None = None
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+def register_model(cls: type[_M]) -> type[_M]:
+    """Makes a config class of an aggregator and lists it under its name."""
+    made = configclass(cls)
+    _MODELS[made.name] = made
+    return made
+
+
+_P = TypeVar("_P", bound=_ProjectionConfig)
+
+
+def _check_heads(config: _P, heads: int) -> _P:
+    width = config.hidden or 512
+    if width % heads:
+        raise ValueError(f"the heads of {config.name} ({heads}) must divide hidden ({width})")
+    return config
 
 
 @configclass
@@ -83,6 +162,12 @@ class TransMilConfig:
     landmarks: _Count | None = None
     pinv_iterations: _Count = 6
     residual_kernel: _Count = 33
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.residual_kernel % 2 == 0:
+            raise ValueError(f"residual_kernel must be odd, got {self.residual_kernel}")
+        return self
 
 
 @configclass
@@ -155,6 +240,12 @@ class AsmilConfig:
     anchor_decay: _Probability = 0.999
     temperature: Annotated[float, Field(gt=0)] = 0.5
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.dropped >= self.tokens:
+            raise ValueError(f"fewer tokens must be dropped ({self.dropped}) than there are ({self.tokens})")
+        return self
+
 
 @configclass
 class VitConfig:
@@ -175,48 +266,292 @@ class VitConfig:
     alibi: bool = False
 
 
-@configclass
-class ModelConfig:
-    """Which aggregator, and its settings.
+@register_model
+class ABMILModelConfig(_AttentionConfig):
+    """Attention MIL with the gate."""
+
+    aggregator = "wsi_ncmi.mil.abmil:GatedABMIL"
+    paper = "Ilse et al. 2018, arXiv 1802.04712, eq. 9"
+    summary = "gated attention pooling"
+    reported_attention = "the pooling weight"
+
+    name: Literal["abmil"] = "abmil"
+
+
+@register_model
+class PlainABMILModelConfig(_AttentionConfig):
+    """Attention MIL without the gate."""
+
+    aggregator = "wsi_ncmi.mil.abmil:ABMIL"
+    paper = "Ilse et al. 2018, arXiv 1802.04712, eq. 8"
+    summary = "attention pooling without the gate"
+    reported_attention = "the pooling weight"
+
+    name: Literal["abmil_plain"] = "abmil_plain"
+
+
+@register_model
+class MeanModelConfig(_ProjectionConfig):
+    """Mean pooling."""
+
+    aggregator = "wsi_ncmi.mil.pooling:MeanPool"
+    paper = "Ilse et al. 2018, arXiv 1802.04712, section 2.3"
+    summary = "mean of the projected instances"
+    reported_attention = "1/N"
+
+    name: Literal["mean"] = "mean"
+
+
+@register_model
+class MaxModelConfig(_ProjectionConfig):
+    """Maximum pooling."""
+
+    aggregator = "wsi_ncmi.mil.pooling:MaxPool"
+    paper = "Ilse et al. 2018, arXiv 1802.04712, section 2.3"
+    summary = "maximum of the projected instances, element by element"
+    reported_attention = "share of the embedding's elements in which the instance is the maximum"
+
+    name: Literal["max"] = "max"
+
+
+@register_model
+class ClamSBModelConfig(_AttentionConfig):
+    """CLAM with one attention branch.
 
     Attributes:
-        name: A name of ``wsi_ncmi.mil.list_models()``.
-        hidden: Width of the instance projection; None is the model's own default.
-        attention: Width of the attention branch (attention models); None is the model's own default.
-        dropout: Dropout inside the model; None is the model's own default.
-        input_dropout: Dropout on the elements of the instance features.
-        feature_dropout: Share of features dropped from all instances of a bag in training.
-        mixup: α of the mixing of instances within a bag in training; 0 mixes nothing.
-        standardise: Bring each feature to mean 0 and deviation 1 over the training instances first; for
-            features of very different scales, such as the descriptor's.
-        clam: Settings of ``clam_sb`` and ``clam_mb``.
-        dsmil: Settings of ``dsmil``.
-        transmil: Settings of ``transmil``.
-        dtfd: Settings of ``dtfd``.
-        acmil: Settings of ``acmil``.
-        aem: Settings of ``aem``.
-        asmil: Settings of ``asmil``.
-        vit: Settings of ``vit``.
+        clam: Settings of its own.
     """
 
-    name: str = "abmil"
-    hidden: _Width | None = None
-    attention: _Width | None = None
-    dropout: _Probability | None = None
-    input_dropout: _Probability = 0.0
-    feature_dropout: _Probability = 0.0
-    mixup: _Weight = 0.0
-    standardise: bool = False
+    aggregator = "wsi_ncmi.mil.clam:CLAMSB"
+    paper = "Lu et al. 2021, arXiv 2004.09666"
+    summary = "gated attention with pseudo-labels for the most and least attended instances"
+    reported_attention = "the pooling weight"
+    needs_classes = True
+
+    name: Literal["clam_sb"] = "clam_sb"
     clam: ClamConfig = Field(default_factory=ClamConfig)
+
+
+@register_model
+class ClamMBModelConfig(_AttentionConfig):
+    """CLAM with an attention branch a class.
+
+    Attributes:
+        clam: Settings of its own.
+    """
+
+    aggregator = "wsi_ncmi.mil.clam:CLAMMB"
+    paper = "Lu et al. 2021, arXiv 2004.09666"
+    summary = "as clam_sb, with an attention branch and an embedding a class"
+    reported_attention = "mean of the classes' pooling weights; those of each class are the branches"
+    needs_classes = True
+
+    name: Literal["clam_mb"] = "clam_mb"
+    clam: ClamConfig = Field(default_factory=ClamConfig)
+
+
+@register_model
+class DsmilModelConfig(ModelConfig):
+    """DSMIL.
+
+    Attributes:
+        dsmil: Settings of its own.
+    """
+
+    aggregator = "wsi_ncmi.mil.dsmil:DSMIL"
+    paper = "Li et al. 2021, arXiv 2011.08939"
+    summary = "instances weighted by their likeness to each class's most telling one"
+    reported_attention = "mean of the classes' weights; those of each class are the branches"
+    needs_classes = True
+
+    name: Literal["dsmil"] = "dsmil"
     dsmil: DsmilConfig = Field(default_factory=DsmilConfig)
+
+
+@register_model
+class TransMilModelConfig(_ProjectionConfig):
+    """TransMIL.
+
+    Attributes:
+        transmil: Settings of its own.
+    """
+
+    aggregator = "wsi_ncmi.mil.transmil:TransMIL"
+    paper = "Shao et al. 2021, arXiv 2106.00908"
+    summary = "transformer with Nyström attention over a square of instances"
+    reported_attention = "class token's row of the last layer, mean of the heads, negative shares cut off"
+    ordered = True
+
+    name: Literal["transmil"] = "transmil"
     transmil: TransMilConfig = Field(default_factory=TransMilConfig)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        return _check_heads(self, self.transmil.heads)
+
+
+@register_model
+class DtfdModelConfig(_AttentionConfig):
+    """DTFD-MIL.
+
+    Attributes:
+        dtfd: Settings of its own.
+    """
+
+    aggregator = "wsi_ncmi.mil.dtfd:DTFD"
+    paper = "Zhang et al. 2022, arXiv 2203.12081"
+    summary = "gated attention in pseudo-bags, then over what these distil"
+    reported_attention = "weight in the pseudo-bag times that of the pseudo-bag; else that of the distilled"
+    needs_classes = True
+    ordered = True
+
+    name: Literal["dtfd"] = "dtfd"
     dtfd: DtfdConfig = Field(default_factory=DtfdConfig)
+
+
+@register_model
+class AcmilModelConfig(_AttentionConfig):
+    """ACMIL.
+
+    Attributes:
+        acmil: Settings of its own.
+    """
+
+    aggregator = "wsi_ncmi.mil.acmil:ACMIL"
+    paper = "Zhang et al. 2024, arXiv 2311.07125"
+    summary = "several gated attention branches kept apart, favourites masked at random"
+    reported_attention = "mean of the branches' pooling weights, which is the one that pools"
+    needs_classes = True
+
+    name: Literal["acmil"] = "acmil"
     acmil: AcmilConfig = Field(default_factory=AcmilConfig)
+
+
+@register_model
+class AemModelConfig(_AttentionConfig):
+    """AEM.
+
+    Attributes:
+        aem: Settings of its own.
+    """
+
+    aggregator = "wsi_ncmi.mil.aem:AEM"
+    paper = "Zhang et al. 2024, arXiv 2406.15303"
+    summary = "gated attention pooling with the attention's entropy in the loss"
+    reported_attention = "the pooling weight"
+
+    name: Literal["aem"] = "aem"
     aem: AemConfig = Field(default_factory=AemConfig)
+
+
+@register_model
+class AsmilModelConfig(_ProjectionConfig):
+    """ASMIL.
+
+    Attributes:
+        asmil: Settings of its own.
+    """
+
+    aggregator = "wsi_ncmi.mil.asmil:ASMIL"
+    paper = "Ye et al. 2026, arXiv 2603.06658"
+    summary = "query tokens whose attention is held to a slowly moving anchor's"
+    reported_attention = "mean over query tokens and heads; each of them is a branch"
+
+    name: Literal["asmil"] = "asmil"
     asmil: AsmilConfig = Field(default_factory=AsmilConfig)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        return _check_heads(self, self.asmil.heads)
+
+
+@register_model
+class VitModelConfig(_ProjectionConfig):
+    """The transformer of STAMP.
+
+    Attributes:
+        vit: Settings of its own.
+    """
+
+    aggregator = "wsi_ncmi.mil.vit:VisionTransformer"
+    paper = "El Nahhas et al. 2025, arXiv 2312.10944"
+    summary = "plain transformer with a class token, as in STAMP"
+    reported_attention = "class token's row of the last layer, mean of the heads"
+    full_attention = True
+
+    name: Literal["vit"] = "vit"
     vit: VitConfig = Field(default_factory=VitConfig)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        return _check_heads(self, self.vit.heads)
+
+
+_WRITTEN_BY_0_1 = """
+name hidden attention dropout input_dropout feature_dropout mixup standardise
+clam dsmil transmil dtfd acmil aem asmil vit
+"""
+AnyModel = Annotated[
+    ModelConfig, Named("model", lambda: _MODELS, "abmil", frozenset(_WRITTEN_BY_0_1.split()))
+]
+"""Type of a field that holds a model: its name, its settings with the name among them, or a config."""
+
+
+def list_models() -> tuple[type[ModelConfig], ...]:
+    """The config classes of all aggregators."""
+    return tuple(_MODELS.values())
 
 
 def model_config(name: str = "abmil", **settings: Any) -> ModelConfig:
-    """The config of the aggregator of that name; a setting that isn't given takes its default."""
-    return ModelConfig(name=name, **settings)
+    """The config of the aggregator of that name; a setting that isn't given takes its default.
+
+    Raises:
+        InputError: There is no such aggregator or setting, or a value is out of its range.
+    """
+    return config_from(AnyModel, {"name": name, **settings}, "the model")
+
+
+def build_model(
+    config: ModelConfig | str, in_features: int, num_classes: int | None = None, **settings: Any
+) -> Aggregator:
+    """Makes an aggregator.
+
+    Args:
+        config: Its config, or its name.
+        in_features: Width D of the instance features.
+        num_classes: Number of classes C, for the models with class-wise parts (``needs_classes``).
+        **settings: Settings that differ from those of ``config``, or from the defaults.
+
+    Returns:
+        The aggregator, on the CPU, in float32, with freshly drawn weights.
+
+    Raises:
+        InputError: The name or a setting is wrong, or the number of classes is missing or below 2 where it is
+            needed.
+
+    Example:
+        >>> build_model("abmil", in_features=512, hidden=64).embedding_width
+        64
+    """
+    if isinstance(config, str):
+        config = model_config(config, **settings)
+    elif settings:
+        config = model_config(**{**asdict(config), **settings})
+    arguments: dict[str, Any] = {}
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if field.name not in ("name", *_SET_AFTERWARDS) and value is not None:
+            arguments["options" if is_dataclass(value) else field.name] = value
+    if config.needs_classes:
+        if num_classes is None or num_classes < 2:
+            raise InputError(
+                f"The aggregator '{config.name}' has parts for each class and needs the number of classes, "
+                f"at least 2, got {num_classes}; call build_model with num_classes."
+            )
+        arguments["num_classes"] = num_classes
+    module, _, name = config.aggregator.partition(":")
+    make = cast("Callable[..., Aggregator]", getattr(importlib.import_module(module), name))
+    model = make(in_features, **arguments)
+    for setting in _SET_AFTERWARDS:
+        setattr(model, setting, getattr(config, setting))
+    return model

@@ -8,8 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from wsi_ncmi.mil.bags import BagBatch
-from wsi_ncmi.mil.config import ModelConfig
-from wsi_ncmi.mil.registry import build_model
+from wsi_ncmi.mil.config import ModelConfig, build_model
 
 __all__ = ["ModelCost", "measure_model"]
 

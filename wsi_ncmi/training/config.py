@@ -11,7 +11,7 @@ from pydantic import Field
 from wsi_ncmi.cohorts import SplitConfig
 from wsi_ncmi.core.config import configclass
 from wsi_ncmi.losses import AnyLoss, loss_config
-from wsi_ncmi.mil import ModelConfig, model_config
+from wsi_ncmi.mil import AnyModel, model_config
 
 __all__ = ["PACE_FIELDS", "EvaluationConfig", "TrainConfig", "TrainingConfig"]
 
@@ -133,7 +133,7 @@ class TrainConfig:
     splits: Path | None = None
     official_split: bool = False
     split: SplitConfig = Field(default_factory=SplitConfig)
-    model: ModelConfig = Field(default_factory=model_config)
+    model: AnyModel = Field(default_factory=model_config)
     losses: Annotated[tuple[AnyLoss, ...], Field(min_length=1)] = (loss_config(),)
     seeds: Annotated[int, Field(ge=1, le=1000)] = 1
     training: TrainingConfig = Field(default_factory=TrainingConfig)

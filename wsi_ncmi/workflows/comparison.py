@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.progress import ProgressReporter
-from wsi_ncmi.workflows.config import load_config
+from wsi_ncmi.mil import list_models
+from wsi_ncmi.workflows.config import JobConfig, load_config
 from wsi_ncmi.workflows.grid import GridRequest, train_grid
 from wsi_ncmi.workflows.result import JobResult
 from wsi_ncmi.workflows.training import TrainingRequest, train
@@ -75,19 +76,37 @@ def grid_configured(
     Raises:
         InputError: Wrong input; nothing was started.
     """
-    from wsi_ncmi.mil import model_info
-
-    config = load_config(None, overrides, values)
+    chosen = _read_with(models, values, overrides)
+    config = next(iter(chosen.values()))
     encoders = dict(map(_named_features, features))
     if len(encoders) < len(features):
         raise InputError("Two sets of features have the same name; write them as NAME=PATH.")
     for paths in encoders.values():
         _must_exist(paths)
-    chosen = {name: replace(config.model, name=model_info(name).name) for name in models}
     base = TrainingRequest.of_config(
         config, next(iter(encoders.values()))[0], out, overwrite=overwrite, allow_leak=allow_leak
     )
-    return train_grid(GridRequest(base=base, encoders=encoders, models=chosen, out=out), progress)
+    of_models = {name: each.model for name, each in chosen.items()}
+    return train_grid(GridRequest(base=base, encoders=encoders, models=of_models, out=out), progress)
+
+
+def _read_with(
+    models: Sequence[str], values: Mapping[str, Any], overrides: Sequence[str]
+) -> dict[str, JobConfig]:
+    """The configuration with each of the models; a setting of ``model`` goes to those that have it."""
+    settings = {model.name: {field.name for field in fields(model)} for model in list_models()}
+
+    def concerns(override: str, name: str) -> bool:
+        key = override.partition("=")[0].split(".")
+        having = [model for model in models if len(key) > 1 and key[1] in settings.get(model, ())]
+        return key[0] != "model" or name in having or not having
+
+    return {
+        name: load_config(
+            None, [each for each in overrides if concerns(each, name)], {**values, "model": {"name": name}}
+        )
+        for name in models
+    }
 
 
 def _named_features(text: str) -> tuple[str, tuple[Path, ...]]:

@@ -10,7 +10,6 @@ from wsi_ncmi.cohorts import PatientBags
 from wsi_ncmi.core.files import path_safe, sha256_file, write_json
 from wsi_ncmi.core.provenance import relative_paths
 from wsi_ncmi.metrics import Evaluation, PairedComparison, compare_paired, evaluate_predictions, fold_metrics
-from wsi_ncmi.mil import model_info
 from wsi_ncmi.reporting import (
     ReportInput,
     SlidePicture,
@@ -112,7 +111,7 @@ def publish_run(
         hashes={**data.hashes, "predictions.csv": sha256_file(files["predictions"])},
         warnings=warnings,
         pictures=_pictures(tables[headline], evaluations[headline], data, result.folders[headline]),
-        attention=model_info(request.model.name).attention,
+        attention=request.model.reported_attention,
         features=record["features"],
     )
     return {**files, **write_outputs(report, out, options.figures)}

@@ -12,7 +12,7 @@ from wsi_ncmi.core.files import ensure_folder
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
 from wsi_ncmi.core.provenance import write_record
 from wsi_ncmi.losses import LossConfig
-from wsi_ncmi.mil import ModelConfig
+from wsi_ncmi.mil import ModelConfig, model_config
 from wsi_ncmi.training import TrainingConfig
 from wsi_ncmi.training.config import EvaluationConfig
 from wsi_ncmi.workflows.cohort_data import CohortData, prepare_cohort
@@ -62,7 +62,7 @@ class TrainingRequest:
     splits_file: Path | None = None
     official: bool = False
     split: SplitConfig = field(default_factory=SplitConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: ModelConfig = field(default_factory=model_config)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     seeds: tuple[int, ...] = (0,)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

@@ -10,13 +10,12 @@ from torch import nn
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.mil.base import Aggregator
-from wsi_ncmi.mil.config import ModelConfig
+from wsi_ncmi.mil.config import ModelConfig, build_model
 from wsi_ncmi.mil.foreign.clam import looks_like_clam, translate_clam
 from wsi_ncmi.mil.foreign.dsmil import looks_like_dsmil, translate_dsmil
 from wsi_ncmi.mil.foreign.reading import Tensors, read_tensors
 from wsi_ncmi.mil.foreign.translation import Translation
 from wsi_ncmi.mil.foreign.transmil import looks_like_transmil, translate_transmil
-from wsi_ncmi.mil.registry import build_model
 
 __all__ = ["ForeignModel", "import_checkpoint"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,10 @@ def search(request: SearchRequest, progress: ProgressReporter | None = None) -> 
         raise InputError("A search needs features and exactly one loss.")
     if request.trials < 1 or request.trial_seeds < 1:
         raise InputError("A search needs at least one trial a fold and one seed a trial.")
+    if request.space == DEFAULT_SPACE:  # a model without one of its settings is searched without it
+        having = {f"model.{name}" for name in asdict(config.model)}
+        space = {k: v for k, v in DEFAULT_SPACE.items() if not k.startswith("model.") or k in having}
+        request = replace(request, space=space)
     check_space(request.space, build)
     base = TrainingRequest.of_config(config, config.features, request.out / "run")
     data = prepare(base)
