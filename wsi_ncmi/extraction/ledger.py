@@ -7,11 +7,11 @@ import io
 import json
 import os
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from wsi_ncmi.core.closing import Closing
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import write_text
 
@@ -115,7 +115,7 @@ def merge_rows(*groups: Iterable[LedgerRow]) -> tuple[LedgerRow, ...]:
     return tuple(merged[slide_id] for slide_id in sorted(merged))
 
 
-class Journal(Closing):
+class Journal(AbstractContextManager["Journal"]):
     """Ledger rows on disk as they come: a JSON line each, fsynced, appendable by several jobs at once.
 
     Args:
@@ -136,6 +136,9 @@ class Journal(Closing):
         line = "\n" + json.dumps(asdict(row), ensure_ascii=False) + "\n"
         os.write(self._descriptor, line.encode())
         os.fsync(self._descriptor)
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self, *, remove: bool = False) -> None:
         """Closes the file; ``remove`` deletes it (its rows are in the ledger now)."""

@@ -12,6 +12,7 @@ import re
 import threading
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -19,7 +20,6 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.core.closing import Closing
 from wsi_ncmi.core.errors import SlideOpenError, SlideReadError, plain_reason
 
 __all__ = [
@@ -112,7 +112,7 @@ class Level:
     downsample_y: float
 
 
-class Slide(Closing):
+class Slide(AbstractContextManager["Slide"]):
     """An open whole-slide image. Reading from several threads is safe; use it as a context manager.
 
     Attributes:
@@ -230,6 +230,9 @@ class Slide(Closing):
     def _close(self) -> None:
         """Releases the reader's handle; called once."""
 
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """Releases the file; a second call does nothing."""
         with self._close_lock:
@@ -268,7 +271,7 @@ class LevelPart:
     factor: int = 1
 
 
-class LevelReader(Closing):
+class LevelReader(AbstractContextManager["LevelReader"]):
     """Reads rectangles of one level through the slide's reader; use it as a context manager.
 
     Args:
@@ -297,6 +300,9 @@ class LevelReader(Closing):
         """
         x, y = round(left * self._down), round(top * self._down)
         return LevelPart(self._slide.read_region(x, y, self._level, right - left, bottom - top), left, top)
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Gives up what was opened for reading; the slide stays open."""

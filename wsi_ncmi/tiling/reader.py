@@ -8,13 +8,13 @@ import logging
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.core.closing import Closing
 from wsi_ncmi.core.errors import SlideReadError
 from wsi_ncmi.slides import Slide
 from wsi_ncmi.tiling.area import area_resample
@@ -70,7 +70,7 @@ class TileGroup:
 _LOG = logging.getLogger(__name__)
 
 
-class TileReader(Closing):
+class TileReader(AbstractContextManager["TileReader"]):
     """Reads the selected tiles of a slide in raster order; use it as a context manager, once.
 
     Stored tiles of TIFF-based slides are decoded directly where that is proven to give the reader's pixels:
@@ -175,6 +175,9 @@ class TileReader(Closing):
         self._source.release(group.wanted)
         if group.places.stop == len(group.batch.rows):
             yield group.batch
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Ends the threads and closes the file of stored tiles."""

@@ -10,13 +10,13 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.core.closing import Closing
 from wsi_ncmi.core.errors import SlideReadError
 from wsi_ncmi.slides import Slide
 from wsi_ncmi.tiling.jpeg import Decoder, JpegDecoder, jpeg2000_decoder, jpeg_decoder
@@ -37,7 +37,7 @@ class NotDirectError(Exception):
 
 
 @dataclass(frozen=True)
-class StoredTiles(Closing):
+class StoredTiles(AbstractContextManager["StoredTiles"]):
     """Tiles of a level in row-major order. Use it as a context manager; reading from several threads is safe.
 
     Attributes:
@@ -110,6 +110,9 @@ class StoredTiles(Closing):
             tile_height_px=self.tile_height_px // factor,
             decoder=replace(self.decoder, factor=factor),
         )
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Closes the file."""

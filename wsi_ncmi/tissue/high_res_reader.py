@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from wsi_ncmi.core.closing import Closing
 from wsi_ncmi.slides import LevelReader, OpenLevel, Overview, Slide
 
 __all__ = ["HighResReader"]
 
 
-class HighResReader(Closing):
+class HighResReader(AbstractContextManager["HighResReader"]):
     """Reads parts of a slide, each pixel of the overview divided into ``factor`` × ``factor``.
 
     Use it as a context manager; the level is opened at the first part.
@@ -87,6 +87,9 @@ class HighResReader(Closing):
         size = ((columns.stop - columns.start) * self.factor, (rows.stop - rows.start) * self.factor)
         picture = Image.fromarray(part.pixels).resize(size, Image.Resampling.BILINEAR, box=box)
         return np.asarray(picture)
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Gives up what was opened for reading; the slide stays open."""

@@ -15,6 +15,7 @@ import logging
 import re
 import secrets
 import threading
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,7 +23,6 @@ from importlib import resources
 from socketserver import TCPServer
 from typing import Any
 
-from wsi_ncmi.core.closing import Closing
 from wsi_ncmi.core.errors import InputError, SlideError
 from wsi_ncmi.reporting.heatmaps.colours import colours_of
 from wsi_ncmi.reporting.heatmaps.raster import rasterise
@@ -59,7 +59,7 @@ _HEADERS = {
 }
 
 
-class ViewerServer(Closing):
+class ViewerServer(AbstractContextManager["ViewerServer"]):
     """Serves one slide until it is closed; use it as a context manager.
 
     Args:
@@ -97,6 +97,9 @@ class ViewerServer(Closing):
     def serve_forever(self) -> None:
         """Serves here until interrupted."""
         self._server.serve_forever()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Ends serving."""
