@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import kl_div
 
 from wsi_ncmi.losses import NCMILoss
-from wsi_ncmi.losses.linear_form import class_lines, linear_log_form
+from wsi_ncmi.losses.fixed_centroids import linear_class_scores, linear_log_form
 
 
 def written_out(u, y, log_s, tau, power, sigmax, shift, weights):
@@ -46,15 +46,17 @@ def test_value_and_gradient_equal_the_formula(seed, size, classes, power, tau, s
     y = torch.randint(classes, (size,), generator=generator)
     log_s, shift = normal(classes, classes + 1).log_softmax(dim=1), normal(classes)
     weights = normal(size).exp() if weighted else None
-    words, offset = class_lines(log_s, tau)
-    loss = linear_log_form(u, y, words, offset + shift, power=power, sigmax=sigmax, weights=weights)
+    words, offset = linear_class_scores(log_s, tau)
+    loss = linear_log_form(u, y, words, offset + shift, power=power, sigmax=sigmax, sample_weights=weights)
     expected = written_out(u, y, log_s, tau, power, sigmax, shift, 1.0 if weights is None else weights)
     torch.testing.assert_close(loss, expected, rtol=1e-10, atol=1e-12)
     (found,) = torch.autograd.grad(3 * loss, u)
     (wanted,) = torch.autograd.grad(3 * expected, u)
     torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-12)
     with torch.no_grad():
-        again = linear_log_form(u, y, words, offset + shift, power=power, sigmax=sigmax, weights=weights)
+        again = linear_log_form(
+            u, y, words, offset + shift, power=power, sigmax=sigmax, sample_weights=weights
+        )
     assert again.item() == loss.item()
 
 
@@ -75,7 +77,7 @@ def test_symbols_that_all_centroids_share_have_no_gradient():
 @pytest.mark.parametrize("scale", [100.0, 1e4])
 def test_large_scores_stay_finite(scale):
     u = (torch.tensor([[1.0, -1.0, 1.0], [-1.0, 1.0, 1.0]]) * scale).requires_grad_()
-    words, offset = class_lines(torch.eye(3).mul(3.0).log_softmax(dim=1), 1.0)
+    words, offset = linear_class_scores(torch.eye(3).mul(3.0).log_softmax(dim=1), 1.0)
     loss = linear_log_form(u, torch.tensor([0, 0]), words, offset, power=0.5, sigmax=True)
     loss.backward()
     assert torch.isfinite(loss)

@@ -13,7 +13,7 @@ import torch
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.losses import PRESETS, build_loss, loss_config
 from wsi_ncmi.losses import functional as f
-from wsi_ncmi.losses.code_words import code_word_scores, symbols_needed
+from wsi_ncmi.losses.fixed_centroids import code_word_scores, symbols_needed
 from wsi_ncmi.losses.ncmi import NCMILoss
 
 FORMS = [

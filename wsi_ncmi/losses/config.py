@@ -127,7 +127,7 @@ class CrossEntropyConfig(LossConfig):
 class WeightedCrossEntropyConfig(LossConfig):
     """Class-weighted cross-entropy."""
 
-    criterion = "wsi_ncmi.losses.weighted_cross_entropy:WeightedCrossEntropy"
+    criterion = "wsi_ncmi.losses.cross_entropy:WeightedCrossEntropy"
     paper = "King & Zeng 2001"
     summary = "cross-entropy weighted by inverse class frequency"
     formula = "−w_y log p_y,  w_c = N/(C·N_c)"
@@ -162,7 +162,7 @@ class LabelSmoothingConfig(LossConfig):
         label_smoothing: Mass ε spread over all classes.
     """
 
-    criterion = "wsi_ncmi.losses.label_smoothing:LabelSmoothing"
+    criterion = "wsi_ncmi.losses.cross_entropy:LabelSmoothing"
     paper = "Szegedy et al. 2016, arXiv 1512.00567"
     summary = "cross-entropy against labels mixed with the uniform distribution"
     formula = "−Σ_j ((1 − ε)·1{j = y} + ε/C) log p_j"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from wsi_ncmi.losses.base import LogitCriterion
-from wsi_ncmi.losses.functional import own
+from wsi_ncmi.losses.functional import true_class
 
 __all__ = ["FocalLoss"]
 
@@ -28,7 +28,7 @@ class FocalLoss(LogitCriterion):
 
     def loss_from_logits(self, logits: Tensor, y: Tensor) -> Tensor:
         """Mean of −(1 − p_y)^γ log p_y over the batch."""
-        log_p = own(logits.log_softmax(dim=-1), y)
+        log_p = true_class(logits.log_softmax(dim=-1), y)
         # 1 − p from expm1 keeps its digits where p is near 1; its zero has no power-law gradient below γ = 1.
         rest = (-log_p.expm1()).clamp(min=0.0)
         if self.gamma < 1:

@@ -15,31 +15,17 @@ and C classes over m symbols cost O(B·C·m) time and O(B·C + B·m) memory.
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-__all__ = [
-    "Direction",
-    "SeparationForm",
-    "class_means",
-    "cmi",
-    "generalised_log",
-    "kl_to_centroids",
-    "log_sigmax",
-    "ncmi",
-    "others_mean",
-    "own",
-    "pairwise_separation",
-    "safe_log",
-    "separation",
-    "separation_floor",
-]
+from wsi_ncmi.losses.ncmi_form import Direction, Separation
 
-Direction = Literal["sample_to_code", "code_to_sample"]
-SeparationForm = Literal["centroid", "pairwise"]
+__all__ = [
+    "class_means", "cmi", "generalised_log", "kl_to_centroids", "log_sigmax", "ncmi", "others_mean",
+    "true_class", "pairwise_separation", "safe_log", "separation", "separation_floor",
+]  # fmt: skip
 
 
 def _promote(x: Tensor) -> Tensor:
@@ -116,7 +102,7 @@ def kl_to_centroids(log_p: Tensor, log_s: Tensor, direction: Direction = "sample
     return (s * log_s).sum(dim=1) - log_p @ s.T
 
 
-def own(distances: Tensor, y: Tensor) -> Tensor:
+def true_class(distances: Tensor, y: Tensor) -> Tensor:
     """The column of each sample's class: (B, C) → (B,)."""
     return distances.gather(1, y.unsqueeze(1)).squeeze(1)
 
@@ -187,7 +173,7 @@ def pairwise_separation(log_p: Tensor, y: Tensor, num_classes: int) -> Tensor:
     return -(log_p.exp() * other_sums[y]).sum(dim=1) / log_p.shape[0]
 
 
-def separation(log_p: Tensor, y: Tensor, log_s: Tensor, form: SeparationForm = "pairwise") -> Tensor:
+def separation(log_p: Tensor, y: Tensor, log_s: Tensor, form: Separation = "pairwise") -> Tensor:
     """Separation Γ of the classes, in nats.
 
     Args:
@@ -204,7 +190,7 @@ def separation(log_p: Tensor, y: Tensor, log_s: Tensor, form: SeparationForm = "
     return others_mean(kl_to_centroids(log_p, log_s, "code_to_sample"), y).mean()
 
 
-def ncmi(log_p: Tensor, y: Tensor, log_s: Tensor, form: SeparationForm = "pairwise") -> Tensor:
+def ncmi(log_p: Tensor, y: Tensor, log_s: Tensor, form: Separation = "pairwise") -> Tensor:
     """Normalised conditional mutual information, CMI / Γ over the whole batch.
 
     Args:

@@ -14,16 +14,19 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear, logsigmoid
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.losses import functional
-from wsi_ncmi.losses.alternating import MemoryBank, RunningMeans, class_sums, log_means
+from wsi_ncmi.losses import fixed_centroids, functional
 from wsi_ncmi.losses.base import Criterion, project
-from wsi_ncmi.losses.centring import RunningCentre
-from wsi_ncmi.losses.code_words import code_word_scores, symbols_needed
 from wsi_ncmi.losses.decision import CalibratedDecision
-from wsi_ncmi.losses.distributed import sum_over_ranks_with_gradient
-from wsi_ncmi.losses.linear_form import class_lines, linear_log_form
 from wsi_ncmi.losses.ncmi_form import resolve_form
-from wsi_ncmi.losses.pairwise import PairwiseSeparation
+from wsi_ncmi.losses.running_statistics import (
+    MemoryBank,
+    PairwiseSeparation,
+    RunningCentre,
+    RunningMeans,
+    class_sums,
+    log_means,
+    sum_over_ranks_with_gradient,
+)
 
 __all__ = ["NCMILoss"]
 
@@ -102,21 +105,21 @@ class NCMILoss(Criterion):
         elif form.symbols is None:
             self.symbols = in_features
         else:
-            self.symbols = symbols_needed(form.code_words, num_classes, form.symbols)
+            self.symbols = fixed_centroids.symbols_needed(form.code_words, num_classes, form.symbols)
             # Centring makes a bias superfluous.
             self.head = nn.Linear(in_features, self.symbols, bias=not form.centring)
         self.centre = None
         if form.centring:
             self.centre = RunningCentre(self.symbols, form.centring_momentum, form.centring_start)
-        scores = code_word_scores(form.code_words, num_classes, self.symbols, form.code_scale)
-        log_words = self._log_map(scores).to(torch.get_default_dtype())
+        scores = fixed_centroids.code_word_scores(form.code_words, num_classes, self.symbols, form.code_scale)
+        log_centroids = self._log_map(scores).to(torch.get_default_dtype())
         if form.code_words == "learned":
             self.code_scores = nn.Parameter(scores.to(torch.get_default_dtype()))
-        self.register_buffer("log_centroids", log_words)
-        self.register_buffer("log_decision_centroids", log_words.clone())
+        self.register_buffer("log_centroids", log_centroids)
+        self.register_buffer("log_decision_centroids", log_centroids.clone())
         self.pairwise = None
         if form.separation == "pairwise" and form.ratio != "log":
-            self.pairwise = PairwiseSeparation(log_words)
+            self.pairwise = PairwiseSeparation(log_centroids)
         self.means: RunningMeans | MemoryBank | None = None
         if form.code_words == "means" and form.means_update == "running":
             self.means = RunningMeans(form.means_momentum)
@@ -172,7 +175,7 @@ class NCMILoss(Criterion):
             log_s = self._training_centroids(log_p, y).to(log_p.dtype)
             if self.form.ratio == "log":
                 return self._log_form(self._log_form_scores(log_p, log_s), y)
-            concentration = functional.own(functional.kl_to_centroids(log_p, log_s), y)
+            concentration = functional.true_class(functional.kl_to_centroids(log_p, log_s), y)
             separation = self._separation(log_p, y, log_s)
             if self.form.ratio == "sample":
                 ratio = concentration / functional.separation_floor(separation)
@@ -186,15 +189,15 @@ class NCMILoss(Criterion):
         form = self.form
         if form.prior_shift and self.training:
             scores = scores + form.prior_shift * self.log_prior.to(scores.dtype)
-        if form.exponent == 0 and not form.balance:
+        if form.effective_power == 0 and not form.balance:
             return cross_entropy(scores, y)
         log_ratio = cross_entropy(scores, y, reduction="none")
-        return self._mean(functional.generalised_log(log_ratio, form.exponent), y)
+        return self._mean(functional.generalised_log(log_ratio, form.effective_power), y)
 
     def _normalised(self, ratio: Tensor) -> Tensor:
-        if self.form.exponent == -1:
+        if self.form.effective_power == -1:
             return ratio
-        return functional.generalised_log(ratio.log1p(), self.form.exponent)
+        return functional.generalised_log(ratio.log1p(), self.form.effective_power)
 
     def _mean(self, losses: Tensor, y: Tensor) -> Tensor:
         if self.form.balance:
@@ -215,14 +218,16 @@ class NCMILoss(Criterion):
         form = self.form
         learned = form.code_words == "learned"
         log_s = (self._learned_centroids() if learned else self.log_centroids).to(u.dtype)
-        words, offset = class_lines(log_s, self.tau)
+        weight, bias = fixed_centroids.linear_class_scores(log_s, self.tau)
         sigmax = form.symbol_map == "sigmax"
         if learned or torch.compiler.is_compiling():  # a compiler fuses by itself
-            return self._log_form(linear(logsigmoid(u) if sigmax else u, words, offset), y)
+            return self._log_form(linear(logsigmoid(u) if sigmax else u, weight, bias), y)
         if form.prior_shift and self.training:
-            offset = offset + form.prior_shift * self.log_prior.to(u.dtype)
-        weights = self.class_weight.to(u.dtype)[y] if form.balance else None
-        return linear_log_form(u, y, words, offset, power=form.exponent, sigmax=sigmax, weights=weights)
+            bias = bias + form.prior_shift * self.log_prior.to(u.dtype)
+        sample_weights = self.class_weight.to(u.dtype)[y] if form.balance else None
+        return fixed_centroids.linear_log_form(
+            u, y, weight, bias, power=form.effective_power, sigmax=sigmax, sample_weights=sample_weights
+        )
 
     def _log_form_scores(self, log_p: Tensor, log_s: Tensor) -> Tensor:
         if self.form.direction == "sample_to_code":

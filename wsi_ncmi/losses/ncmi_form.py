@@ -91,8 +91,8 @@ class NCMIForm:
     decision_balance: Share = 0.0
 
     @property
-    def exponent(self) -> float:
-        """The q that is in force."""
+    def effective_power(self) -> float:
+        """The power in force, where the preset leaves it to the ratio too."""
         if self.power is not None:
             return self.power
         return 0.0 if self.ratio == "log" else -1.0

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from wsi_ncmi.losses.base import LogitCriterion
-from wsi_ncmi.losses.functional import own
+from wsi_ncmi.losses.functional import true_class
 
 __all__ = ["Poly1Loss"]
 
@@ -29,5 +29,5 @@ class Poly1Loss(LogitCriterion):
 
     def loss_from_logits(self, logits: Tensor, y: Tensor) -> Tensor:
         """Mean of −log p_y + ε₁ (1 − p_y) over the batch."""
-        missing = 1 - own(logits.softmax(dim=-1), y)
+        missing = 1 - true_class(logits.softmax(dim=-1), y)
         return cross_entropy(logits, y) + self.epsilon * missing.mean()

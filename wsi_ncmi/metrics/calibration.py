@@ -6,13 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "apply_temperature",
-    "brier_terms",
-    "expected_calibration_error",
-    "fit_temperature",
-    "nll_terms",
+    "apply_temperature", "brier_terms", "expected_calibration_error", "fit_temperature", "nll_terms",
     "reliability_bins",
-]
+]  # fmt: skip
 
 _Floats = NDArray[np.float64]
 # scikit-learn's log_loss clips at the same place: the machine epsilon of float64.

@@ -22,13 +22,9 @@ from wsi_ncmi.metrics.confusion import (
 from wsi_ncmi.metrics.ranking import one_vs_rest_auroc, one_vs_rest_average_precision
 
 __all__ = [
-    "METRICS",
-    "SUM_TOLERANCE",
-    "check_probabilities",
-    "class_positions",
-    "class_table",
+    "METRICS", "SUM_TOLERANCE", "check_probabilities", "class_positions", "class_table",
     "classification_metrics",
-]
+]  # fmt: skip
 
 METRICS = (*CONFUSION_METRICS, "auroc_macro_ovr", "auprc_macro", "brier", "nll", "ece")
 SUM_TOLERANCE = 1e-3

@@ -8,15 +8,9 @@ from torch import Tensor
 from wsi_ncmi.mil.bags import BagBatch
 
 __all__ = [
-    "promote",
-    "segment_branch_sums",
-    "segment_max",
-    "segment_mean",
-    "segment_softmax",
-    "segment_sum",
-    "segment_top",
-    "segment_weighted_sum",
-]
+    "promote", "segment_branch_sums", "segment_max", "segment_mean", "segment_softmax", "segment_sum",
+    "segment_top", "segment_weighted_sum",
+]  # fmt: skip
 
 
 def promote(x: Tensor) -> Tensor:

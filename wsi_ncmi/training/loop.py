@@ -17,7 +17,7 @@ from torch import Tensor
 
 from wsi_ncmi.core.errors import InputError, TrainingError
 from wsi_ncmi.losses.base import Criterion
-from wsi_ncmi.losses.distributed import gather_over_ranks, sum_over_ranks
+from wsi_ncmi.losses.running_statistics import gather_over_ranks, sum_over_ranks
 from wsi_ncmi.mil.base import Aggregator, BagBatch
 from wsi_ncmi.parallel import process_group as distributed
 from wsi_ncmi.training.averaging import WeightAverage

@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from wsi_ncmi.core.errors import TrainingError
 from wsi_ncmi.losses.base import Criterion
-from wsi_ncmi.losses.distributed import sum_over_ranks
+from wsi_ncmi.losses.running_statistics import sum_over_ranks
 from wsi_ncmi.training.resume import write_resume
 from wsi_ncmi.training.seeding import derive_seed
 from wsi_ncmi.vision.batches import Batches, epoch_order

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wsi_ncmi.losses.base import Criterion
-from wsi_ncmi.losses.distributed import gather_over_ranks
 from wsi_ncmi.losses.ncmi import NCMILoss
+from wsi_ncmi.losses.running_statistics import gather_over_ranks
 from wsi_ncmi.metrics.information import information_metrics
 from wsi_ncmi.training.scoring import f1_and_recall, probabilities_of
 from wsi_ncmi.vision.batches import Batches
