@@ -151,6 +151,7 @@ def test_a_fault_names_the_line(tmp_path: Path, text: str, words: list[str]) -> 
 def test_a_fault_of_set_or_of_a_flag_does_not_blame_the_file(file: Path) -> None:
     assert "(--set pond.side=1)" in fault("pond.side=1", file=file)
     assert "(--hedge high)" in fault(file=file, hedge="high")
+    assert "(--set beds=[rond])" in fault("beds=[rond]", file=file)  # in place of the file's list
     for message in (
         fault("pond.side=1", file=file),
         fault("hedgehog=1", file=file),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.workflows import JobConfig, JobResult, load_config, run_job
 from wsi_ncmi.workflows.config import shipped_configs
-from wsi_ncmi.workflows.variants import run_variants, variant_of
+from wsi_ncmi.workflows.run import run_variants, variant_of
 
 CLASSES = ("negative", "itc", "micro", "macro")
 
@@ -116,7 +117,7 @@ def test_headline_protocol_refuses_the_leaking_half_unless_told(camelyon: Path, 
 
 
 def test_headline_protocol_as_published_says_that_it_leaks(camelyon: Path, tmp_path: Path) -> None:
-    result = run_job(_protocol(camelyon, tmp_path), only=["resnet18-as-published"], allow_leak=True)
+    result = run_job(replace(_protocol(camelyon, tmp_path), allow_leak=True), only=["resnet18-as-published"])
     assert result.failures == ()
     folds = json.loads((tmp_path / "run" / "resnet18-as-published" / "splits.json").read_text())["folds"]
     patients = {part: {s[:11] for s in folds[0][part]} for part in ("train", "validation")}

@@ -10,15 +10,16 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
+import re
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import typer
 
-__all__ = ["ConfigFlags", "Flag", "Given"]
+__all__ = ["ConfigFlags", "Flag", "Given", "with_keys"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +153,22 @@ class ConfigFlags:
             for each in dataclasses.fields(owner) if owner else ():
                 if key[:-1] + each.name not in self.table:
                     yield key[:-1] + each.name, flag
+
+
+def with_keys(message: str, flags: Iterable[ConfigFlags], own: Collection[str]) -> str:
+    """A message whose remedies name keys of the configuration in place of flags that a verb doesn't have.
+
+    Args:
+        message: What is wrong and what helps, in the flags of other verbs.
+        flags: The flags of those verbs.
+        own: Flags that the verb has itself.
+    """
+    keys = {name: key for each in flags for key, name in each.names().items() if name not in own}
+    return re.sub(
+        r"(?<![\w-])--[a-z][a-z-]*",
+        lambda flag: f"{keys[flag[0]]!r}" if flag[0] in keys else flag[0],
+        message,
+    )
 
 
 def _parameter(name: str, key: str, flag: Flag, config: type[Any]) -> inspect.Parameter:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wsi_ncmi.cli import extract
 from wsi_ncmi.cli.common import AsJson, Debug, Quiet, Settings, run_verb
+from wsi_ncmi.cli.flags import ConfigFlags, Flag, with_keys
+from wsi_ncmi.core.errors import InputError
+
+if TYPE_CHECKING:
+    from wsi_ncmi.core.progress import ProgressReporter
+    from wsi_ncmi.workflows import JobResult
 
 NAME = "run"
+_OWN = ("--set", "--overwrite", "--allow-leak", "--variant")
+_TRAINING = ConfigFlags(
+    "wsi_ncmi.training.config.TrainConfig", {"split.group": Flag(), "split.folds": Flag(), "labels": Flag()}
+)
 
 
 def command(
@@ -31,12 +42,15 @@ def command(
 
     Example: wsi-ncmi run camelyon17 --set slides=c17 --set labels=camelyon17:c17/stage_labels.csv
     """
-    from wsi_ncmi.workflows import load_config, run_job
 
-    run_verb(
-        lambda progress: run_job(
-            load_config(config, setting or ()), progress, overwrite=overwrite, allow_leak=allow_leak,
-            only=variant or (),
-        ),
-        quiet=quiet, debug=debug, as_json=as_json,
-    )  # fmt: skip
+    def act(progress: ProgressReporter) -> JobResult:
+        from wsi_ncmi.workflows import load_config, run_job
+
+        try:
+            given = {"overwrite": overwrite or None, "allow_leak": allow_leak or None}
+            return run_job(load_config(config, setting or (), given), progress, only=variant or ())
+        except InputError as error:
+            # The parts of the job name the flags of their own verbs.
+            raise InputError(with_keys(str(error), (extract.FLAGS, _TRAINING), _OWN)) from error
+
+    run_verb(act, quiet=quiet, debug=debug, as_json=as_json)

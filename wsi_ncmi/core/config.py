@@ -150,7 +150,8 @@ def read_config(
         if value is not None:
             name = (flag_names or {}).get(key, "--" + key.rpartition(".")[2].replace("_", "-"))
             _set(content, key.split("."), value, name)
-            origins[_path(key)] = f"{name} {_short(value)}" if not isinstance(value, bool) else name
+            written = name if isinstance(value, bool) else f"{name} {_short(value)}"
+            _written_at(origins, _path(key), written)
     for override in overrides:
         _apply(cls, content, origins, override, single)
     try:
@@ -298,7 +299,7 @@ def _apply(
             )
         parts = [many, "0", *parts[1:]]
     _set(content, parts, value, f"--set {override}")
-    origins[_path(".".join(parts))] = f"--set {override}"
+    _written_at(origins, _path(".".join(parts)), f"--set {override}")
 
 
 def _written(item: Any) -> Any:
@@ -336,6 +337,13 @@ def _set(content: dict[str, Any], parts: Sequence[str], value: Any, origin: str)
 
 def _path(key: str) -> _Path:
     return tuple(int(part) if part.isdecimal() else part for part in key.split("."))
+
+
+def _written_at(origins: dict[_Path, str], path: _Path, text: str) -> None:
+    """Notes where a value was written, in place of all that it replaces."""
+    for below in [each for each in origins if each[: len(path)] == path]:
+        del origins[below]
+    origins[path] = text
 
 
 def _origin(origins: Mapping[_Path, str], path: _Path, fallback: str) -> str:

@@ -17,6 +17,7 @@ from wsi_ncmi.core.errors import InputError
 __all__ = [
     "TEMPORARY_SUFFIX",
     "atomic_path",
+    "check_folder",
     "ensure_folder",
     "path_safe",
     "sha256_file",
@@ -81,6 +82,21 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def check_folder(path: Path) -> None:
+    """Finds out whether an output folder could be made and written to; makes nothing.
+
+    Raises:
+        InputError: It couldn't, with the reason.
+    """
+    parent = path.absolute()
+    while not parent.exists() and parent != parent.parent:
+        parent = parent.parent
+    if not parent.is_dir():
+        raise _not_writable(path, f"{parent.name} is a file")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise _not_writable(path, "Permission denied")
+
+
 def ensure_folder(path: Path) -> Path:
     """Makes an output folder and proves that it can be written to.
 
@@ -99,12 +115,15 @@ def ensure_folder(path: Path) -> Path:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise InputError(
-            f"The output folder {path} can't be written to ({reason}); "
-            "choose another folder with --out or change its permissions."
-        ) from error
+        raise _not_writable(path, error.strerror or str(error)) from error
     return path
+
+
+def _not_writable(path: Path, reason: str) -> InputError:
+    return InputError(
+        f"The output folder {path} can't be written to ({reason}); "
+        "choose another folder with --out or change its permissions."
+    )
 
 
 def sha256_file(path: Path) -> str:

@@ -14,11 +14,13 @@ from wsi_ncmi.extraction.task import AnnotationFile, SlideTask
 from wsi_ncmi.features.paths import set_name
 from wsi_ncmi.features.stain import StainTarget
 from wsi_ncmi.slides import SlideRecord, read_slides_csv, slide_id_of, take_inventory
+from wsi_ncmi.slides.discovery import find_slides
+from wsi_ncmi.slides.names import assign_slide_ids
 from wsi_ncmi.tiling import GridConfig
 from wsi_ncmi.tissue import find_annotations, read_annotations
 from wsi_ncmi.tissue.annotations import ANNOTATION_SUFFIXES
 
-__all__ = ["choose_slides", "grids_of", "list_slides", "make_tasks", "slides_of"]
+__all__ = ["choose_slides", "grids_of", "list_slides", "make_tasks", "slide_ids_of", "slides_of"]
 
 
 def list_slides(config: ExtractConfig, progress: ProgressReporter) -> tuple[SlideRecord, ...]:
@@ -58,6 +60,22 @@ def slides_of(config: ExtractConfig) -> Path:
             "The configuration names no slides; add 'slides: FOLDER', for example with --set slides=FOLDER."
         )
     return config.slides
+
+
+def slide_ids_of(config: ExtractConfig) -> tuple[str, ...]:
+    """Ids of a job's slides, from the names of files alone: none is opened.
+
+    Raises:
+        InputError: There is no such folder, inventory or list.
+    """
+    if config.inventory is not None:
+        ids: Sequence[str] = [record.slide_id for record in read_slides_csv(config.inventory)]
+    else:
+        ids = assign_slide_ids([slide.relative for slide in find_slides(slides_of(config))])
+    if config.only is None:
+        return tuple(ids)
+    requested = _listed(config.only)
+    return tuple(slide_id for slide_id in ids if slide_id_of(slide_id) in requested)
 
 
 def choose_slides(

@@ -10,8 +10,8 @@ from .heatmaps import make_heatmaps as make_heatmaps
 from .prediction import PredictionRequest as PredictionRequest
 from .prediction import predict as predict
 from .result import JobResult as JobResult
+from .run import run_job as run_job
 from .slide_answers import Explanations as Explanations
-from .subtyping import run_job as run_job
 from .training import TrainingRequest as TrainingRequest
 from .training import train as train
 from .viewing import ViewRequest as ViewRequest

@@ -9,7 +9,7 @@ from wsi_ncmi.core.progress import NullProgress, ProgressReporter
 from wsi_ncmi.synthesis import SynthesisConfig, make_cohort
 from wsi_ncmi.workflows.config import load_config
 from wsi_ncmi.workflows.result import JobResult
-from wsi_ncmi.workflows.subtyping import run_job
+from wsi_ncmi.workflows.run import run_job
 
 __all__ = ["run_demo"]
 

@@ -7,12 +7,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wsi_ncmi.core.files import ensure_folder
+from wsi_ncmi.core.files import check_folder, ensure_folder
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
 from wsi_ncmi.core.provenance import write_record
 from wsi_ncmi.encoders.weights_folder import resolve_weights
 from wsi_ncmi.extraction.config import ExtractConfig
 from wsi_ncmi.slides import write_slides_csv
+from wsi_ncmi.workflows.checks import warn_of_resolution
 from wsi_ncmi.workflows.result import JobResult
 
 if TYPE_CHECKING:
@@ -53,19 +54,21 @@ def extract(
     from wsi_ncmi.features.stain import stain_target
 
     progress = progress or NullProgress()
+    warn_of_resolution(config)
     encoder_config = resolve_weights(config.encoder, config.weights_dir)
     grids = grids_of(config)
     stain = stain or stain_target(config.stain)
     settings = config.extraction
+    check_folder(config.out)
     # A wrong name or file is told before any slide is opened.
     with open_engine(settings.engine, encoder_config, address=settings.ray_address) as engine:
         encoder = engine.card
-        out = ensure_folder(config.out)
         records = list_slides(config, progress)
         tasks = make_tasks(config, records, stain, slide_ids)
-        write_slides_csv(records, out / "slides.csv")
         check_conflicts(tasks, encoder)
         check_space(tasks, encoder, refuse=settings.check_space)
+        out = ensure_folder(config.out)
+        write_slides_csv(records, out / "slides.csv")
         _record(replace(config, encoder=encoder_config), encoder, stain)
         loads: list[Load] = []
         ran = engine.run(

@@ -1,4 +1,4 @@
-"""One configuration, several runs: a protocol's encoders, and the protocol as others carried it out."""
+"""The whole job: slides and a labels table to the report, once or for each variant of a configuration."""
 
 from __future__ import annotations
 
@@ -9,11 +9,72 @@ from typing import Any
 
 from wsi_ncmi.core.config import config_from
 from wsi_ncmi.core.errors import InputError, WsiNcmiError
-from wsi_ncmi.core.files import path_safe
-from wsi_ncmi.workflows.config import JobConfig, config_adapter
+from wsi_ncmi.core.files import path_safe, write_text
+from wsi_ncmi.core.progress import NullProgress, ProgressReporter
+from wsi_ncmi.workflows.checks import check_job
+from wsi_ncmi.workflows.config import JobConfig, config_adapter, recorded_yaml
+from wsi_ncmi.workflows.extraction import extract
 from wsi_ncmi.workflows.result import JobResult
+from wsi_ncmi.workflows.training import TrainingRequest, train
 
-__all__ = ["run_variants", "variant_of"]
+__all__ = ["run_job", "run_variants", "variant_of"]
+
+
+def run_job(
+    config: JobConfig, progress: ProgressReporter | None = None, *, only: Collection[str] = ()
+) -> JobResult:
+    """Runs a whole job, or all its variants; whatever is done already is not done again.
+
+    Args:
+        config: The job.
+        progress: Told about slides and epochs.
+        only: Variants to run; empty = all.
+
+    Returns:
+        Files of extraction and training together, and all failures.
+
+    Raises:
+        InputError: The configuration or an input is wrong; nothing was started.
+    """
+    progress = progress or NullProgress()
+    if config.variants or only:
+        return run_variants(config, only, lambda variant, folder: _run(variant, folder, progress))
+    return _run(config, config.out / "run", progress)
+
+
+def _run(config: JobConfig, run_folder: Path, progress: ProgressReporter) -> JobResult:
+    # A fault in labels or splits must not wait until hours of extraction are over.
+    check_job(config)
+    files: dict[str, Path] = {}
+    failures: list[str] = []
+    notes: list[str] = []
+    features, ledger = config.features, None
+    if features is None:
+        extracted = extract(config, progress)
+        files.update(extracted.files)
+        failures += extracted.failures
+        notes += extracted.notes
+        features, ledger = extracted.files["features"], extracted.files["ledger"]
+    trained = train(
+        TrainingRequest.of_config(
+            config,
+            features,
+            run_folder,
+            overwrite=config.overwrite,
+            allow_leak=config.allow_leak,
+            ledger=ledger,
+            whole_job=True,
+        ),
+        progress,
+    )
+    # The configuration in force, every default written out, absolute paths cut to their last part.
+    files["config"] = run_folder.parent / f"{'config' if run_folder.name == 'run' else run_folder.name}.yaml"
+    write_text(files["config"], recorded_yaml(config))
+    return JobResult(
+        files={**files, **trained.files},
+        failures=(*failures, *trained.failures),
+        notes=(*notes, *trained.notes),
+    )
 
 
 def run_variants(

@@ -1,0 +1,131 @@
+"""Order of checks: what can be known before the first slide is opened is told before, and nothing is made."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from wsi_ncmi.cli.app import app
+from wsi_ncmi.slides import inventory
+
+SLIDES = [f"p{patient}_{number}" for patient in range(6) for number in range(2)]
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of files with slides' names, labels of six patients, and a reader that must not be reached."""
+    (tmp_path / "slides").mkdir()
+    for name in SLIDES:
+        (tmp_path / "slides" / f"{name}.svs").write_bytes(b"II*\0")
+    write_labels(tmp_path, {name: "ab"[int(name[1]) % 2] for name in SLIDES})
+
+    def opened(path: Path) -> None:
+        pytest.fail(f"{path} was opened")
+
+    monkeypatch.setattr(inventory, "open_slide", opened)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write_labels(folder: Path, labels: dict[str, str]) -> None:
+    rows = [f"{name},{name.partition('_')[0]},{label}\n" for name, label in labels.items()]
+    (folder / "labels.csv").write_text("slide_id,case_id,label\n" + "".join(rows))
+
+
+def write_folds(folder: Path, **parts: list[str]) -> str:
+    content = {"schema": "wsi-ncmi/splits/1", "folds": [parts]}
+    (folder / "splits.json").write_text(json.dumps(content))
+    return "splits=splits.json"
+
+
+def refused(*overrides: str) -> str:
+    """The one sentence that ends ``run`` with exit code 2; the folder stays as it was."""
+    before = sorted(path for path in Path().rglob("*"))
+    given = [f"--set={each}" for each in ("slides=slides", "labels=labels.csv", "out=out", *overrides)]
+    result = CliRunner().invoke(app, ["run", "demo", *given])
+    assert result.exit_code == 2, result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert sorted(path for path in Path().rglob("*")) == before
+    return result.stderr
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("losses.0.name=nmci", ["(--set losses.0.name=nmci)", "did you mean 'ncmi'?"]),
+        ("losses=[nmci]", ["(--set losses=[nmci])", "did you mean 'ncmi'?"]),
+        ("loss.powr=0.5", ["the loss 'ncmi' has no setting 'powr'", "did you mean 'power'?"]),
+        ("encoder.name=descripter", ["--set encoder.name=descripter", "descriptor"]),
+        ("split.group=patient", ["--set split.group=patient", "case_id, centre, slide_id"]),
+    ],
+)
+def test_a_wrong_name_ends_run_before_anything(job: Path, override: str, words: list[str]) -> None:
+    message = refused(*(["losses=[ncmi]"] if override.startswith("loss.") else []), override)
+    for each in words:
+        assert each in message
+    assert "--group" not in message
+    assert "demo.yaml" not in message
+
+
+def test_labels_that_match_no_slide(job: Path) -> None:
+    write_labels(job, {"x_1": "a", "y_1": "b"})
+    assert (
+        "None of the 2 labelled slides is below slides (labels have ids like 'x_1', slides like 'p0_0')"
+        in (refused())
+    )
+
+
+def test_a_single_class_among_the_slides(job: Path) -> None:
+    write_labels(job, {"p0_0": "a", "p1_0": "a", "gone_0": "b"})
+    assert "All 2 labelled slides below slides have the class 'a'" in refused()
+
+
+def test_more_folds_than_patients(job: Path) -> None:
+    assert "patients" in refused("split.folds=4")
+
+
+def test_labels_without_patients(job: Path) -> None:
+    (job / "labels.csv").write_text("slide_id,label\np0_0,a\np1_0,b\n")
+    message = refused()
+    assert "case_id" in message
+    assert "'split.group' slide_id" in message
+    assert "--group" not in message
+
+
+def test_a_splits_file_of_other_slides(job: Path) -> None:
+    other = write_folds(job, train=["a", "b"], validation=["c"], test=["d"])
+    assert "splits.json" in refused(other)
+
+
+def test_a_splits_file_that_leaks(job: Path) -> None:
+    leaking = write_folds(job, train=SLIDES[:5], validation=SLIDES[5:8], test=SLIDES[8:])
+    assert "p2" in refused(leaking)
+
+
+def test_no_slides_and_no_labels(job: Path) -> None:
+    assert "--set slides=" in refused("slides=null")
+    assert "--set labels=" in refused("labels=null")
+    assert "nowhere" in refused("slides=nowhere")
+    (job / "empty").mkdir()
+    assert "no slide below empty" in refused("slides=empty")
+
+
+def test_an_output_folder_that_is_a_file(job: Path) -> None:
+    (job / "file").write_text("")
+    assert "can't be written to (file is a file)" in refused("out=file/out")
+
+
+def test_extract_makes_nothing_when_the_disk_is_too_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.features.conftest import write_slide
+
+    write_slide(tmp_path / "slides" / "a.tif", 0)
+    monkeypatch.setattr("wsi_ncmi.extraction.disk_space.shutil.disk_usage", lambda _: (0, 0, 10))
+    out = tmp_path / "out"
+    result = CliRunner().invoke(app, ["extract", str(tmp_path / "slides"), "--out", str(out)])
+    assert result.exit_code in (1, 2)
+    assert not out.exists()

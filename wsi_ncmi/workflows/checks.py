@@ -1,0 +1,127 @@
+"""Checks of a whole job before its first slide is opened: labels, splits and folds against the slides.
+
+The order, for every verb: names, types and cross-field rules when the configuration is read; then what is
+here; then paths and permissions, disk space, and the work.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from wsi_ncmi.cohorts import (
+    PARTS,
+    Cohort,
+    make_splits,
+    official_splits,
+    patient_cohort,
+    patient_splits,
+    read_any_splits,
+    read_labels,
+    slide_splits,
+)
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.files import check_folder
+from wsi_ncmi.extraction.config import ExtractConfig
+from wsi_ncmi.extraction.planning import slide_ids_of
+from wsi_ncmi.slides import slide_id_of
+from wsi_ncmi.training.plan import refuse_leaks
+from wsi_ncmi.workflows.config import JobConfig
+
+__all__ = ["check_job", "warn_of_resolution"]
+
+_LOG = logging.getLogger(__name__)
+
+
+def check_job(config: JobConfig) -> None:
+    """Finds what would stop a job after its extraction.
+
+    Args:
+        config: The job; with ready ``features`` the training itself checks them before it starts.
+
+    Raises:
+        InputError: Slides or labels aren't named or aren't there, no label belongs to a slide, the splits
+            don't fit the labels or leak, or there are too few patients for the folds.
+    """
+    if config.features is not None:
+        return
+    if config.slides is None:
+        raise InputError(
+            "The configuration names no slides; add 'slides: FOLDER' (or 'features: FOLDER' for ready "
+            "features), for example with --set slides=FOLDER."
+        )
+    if config.labels is None:
+        raise InputError(
+            "The configuration names no labels; add 'labels: FILE.csv', for example with "
+            "--set labels=FILE.csv."
+        )
+    check_folder(config.out)
+    labelled = read_labels(config.labels, group="slide_id" if config.split.group == "slide_id" else None)
+    cohort = _present(labelled, slide_ids_of(config), config)
+    _check_folds(config, labelled, cohort)
+
+
+def _present(labelled: Cohort, slide_ids: Sequence[str], config: JobConfig) -> Cohort:
+    """The labels of slides that are there, matched as the features will be: with or without extension."""
+    there = {*slide_ids, *map(slide_id_of, slide_ids)}
+    cohort = labelled.restricted_to(
+        [name for name in labelled.slide_ids if name in there or slide_id_of(name) in there]
+    )
+    if not slide_ids:
+        raise InputError(f"There is no slide below {config.slides}; give the folder that holds them.")
+    if not cohort.rows:
+        raise InputError(
+            f"None of the {len(labelled.rows)} labelled slides is below {config.slides} (labels have ids "
+            f"like {labelled.slide_ids[0]!r}, slides like {slide_ids[0]!r}); check the slide ids."
+        )
+    if len({row.label for row in cohort.rows}) < 2:
+        raise InputError(
+            f"All {len(cohort.rows)} labelled slides below {config.slides} have the class "
+            f"{cohort.rows[0].label!r}; a task needs at least two."
+        )
+    return cohort
+
+
+def _check_folds(config: JobConfig, labelled: Cohort, cohort: Cohort) -> None:
+    """Makes or reads the folds as the training will.
+
+    Args:
+        config: The job.
+        labelled: All labels; a splits file is one of them.
+        cohort: Those whose slides are there.
+
+    Raises:
+        InputError: The splits file doesn't fit the labels or leaks, a part of a fold is empty, or there are
+            too few patients.
+    """
+    bags = cohort
+    slides: dict[str, tuple[str, ...]] = {slide_id: (slide_id,) for slide_id in cohort.slide_ids}
+    if config.bag == "patient":
+        bags, slides = patient_cohort(cohort)
+    if config.splits is not None:
+        splits = read_any_splits(config.splits, labelled).restricted_to(cohort.slide_ids)
+        splits = patient_splits(splits, cohort) if config.bag == "patient" else splits
+    elif config.official_split:
+        splits = official_splits(bags, config.split)
+    else:
+        splits = make_splits(bags, config.split)
+    for number, fold in enumerate(splits.folds):
+        for name in PARTS:
+            if not fold.part(name):
+                raise InputError(
+                    f"Fold {number} has no slide below {config.slides} in its {name} part: there are too few "
+                    "patients or slides for this split; use fewer folds or another validation share."
+                )
+    refuse_leaks(slide_splits(splits, slides), cohort, allow_leak=config.allow_leak)
+
+
+def warn_of_resolution(config: ExtractConfig) -> None:
+    """Tells of tiles whose resolution is far from the ones that the encoder was trained at."""
+    from wsi_ncmi.encoders.presets import presets
+
+    preset = presets().get(config.encoder.name)
+    if preset is not None and not any(0.8 <= config.grid.mpp / mpp <= 1.25 for mpp in preset.mpp):
+        trained = " and ".join(f"{mpp:g}" for mpp in preset.mpp)
+        _LOG.warning(
+            "Tiles have %g µm per pixel, and %s was trained at %s.", config.grid.mpp, preset.title, trained
+        )
