@@ -41,7 +41,7 @@ from PIL import Image
 
 from wsi_ncmi.encoders import Encoder, EncoderConfig, load_encoder
 from wsi_ncmi.extraction.execution.local import run_slides
-from wsi_ncmi.extraction.preparation import prepare_slide
+from wsi_ncmi.extraction.slide import prepare_slide
 from wsi_ncmi.extraction.task import SlideTask
 from wsi_ncmi.parallel.allocator import keep_large_buffers
 from wsi_ncmi.parallel.limits import available_cores

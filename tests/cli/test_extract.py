@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from tests.features.conftest import write_slide
+from tests.extraction.conftest import write_slide
 from wsi_ncmi.cli.app import app
 from wsi_ncmi.extraction.config import ExtractConfig
 from wsi_ncmi.extraction.ledger import read_ledger

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.features.conftest import write_slide
+from tests.extraction.conftest import write_slide
 from wsi_ncmi.cohorts import open_bag_source
 from wsi_ncmi.core.errors import IdentityConflictError, InputError
 from wsi_ncmi.extraction.config import ExecutionConfig, ExtractConfig
@@ -141,7 +141,7 @@ def test_a_wrong_annotation_folder_starts_nothing(config_of, tmp_path: Path) -> 
 
 def test_dropped_tiles_are_told(config_of, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(
-        "wsi_ncmi.extraction.screening.tile_blur", lambda pixels, mpp: np.ones(len(pixels), np.float32)
+        "wsi_ncmi.extraction.artifact_filter.tile_blur", lambda pixels, mpp: np.ones(len(pixels), np.float32)
     )
     result = extract(config_of(artifacts=ArtifactConfig(rule="drop")))
     rows = read_ledger(result.files["ledger"])

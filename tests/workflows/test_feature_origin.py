@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.features.conftest import write_slide
+from tests.extraction.conftest import write_slide
 from wsi_ncmi.cohorts import open_bag_source
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.encoders.config import EncoderConfig

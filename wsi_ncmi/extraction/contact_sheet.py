@@ -17,8 +17,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from wsi_ncmi.core.files import write_text
-from wsi_ncmi.extraction.drawing import COLOURS
 from wsi_ncmi.extraction.ledger import ALREADY_EXTRACTED, LedgerRow, merge_rows, read_journal, read_ledger
+from wsi_ncmi.extraction.thumbnails import COLOURS
 from wsi_ncmi.features.paths import contact_sheet_path, thumbnail_path
 from wsi_ncmi.features.storage import storing
 

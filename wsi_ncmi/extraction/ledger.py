@@ -40,7 +40,7 @@ class LedgerRow:
         path: Path below the slide folder, with ``/``.
         status: ``done``, ``skipped`` (a file of the same identity was there) or ``failed``.
         reason: One sentence; empty when there is nothing to say.
-        tiles: Embedded tiles.
+        tiles: SlideEmbedding tiles.
         failed_reads: Selected tiles that could not be read.
         seconds: Time spent.
         reader: Reader that gave the pixels, or empty.

@@ -12,7 +12,7 @@ from wsi_ncmi.core.errors import IdentityConflictError, InputError, JobStoppedEr
 from wsi_ncmi.encoders import EncoderInfo
 from wsi_ncmi.extraction.claims import claim
 from wsi_ncmi.extraction.ledger import LedgerRow
-from wsi_ncmi.extraction.publishing import skipped_row
+from wsi_ncmi.extraction.slide import skipped_row
 from wsi_ncmi.extraction.task import SlideTask
 from wsi_ncmi.features.leftovers import remove_leftovers
 from wsi_ncmi.features.reader import open_features_file, read_identity

@@ -31,8 +31,7 @@ from wsi_ncmi.extraction.pipeline.meter import Meter
 from wsi_ncmi.extraction.pipeline.packing import Batch, Packer, Part
 from wsi_ncmi.extraction.pipeline.reading import read_tiles_of
 from wsi_ncmi.extraction.pipeline.work import SlideWork
-from wsi_ncmi.extraction.preparation import prepare_slide
-from wsi_ncmi.extraction.publishing import done_row, publish_slide
+from wsi_ncmi.extraction.slide import done_row, prepare_slide, publish_slide
 from wsi_ncmi.extraction.task import SlideTask
 from wsi_ncmi.features.storage import check_place
 from wsi_ncmi.slides import open_slide

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from wsi_ncmi.extraction.pipeline.budget import Budget
 from wsi_ncmi.extraction.pipeline.work import SlideWork
-from wsi_ncmi.extraction.preparation import PreparedSlide
+from wsi_ncmi.extraction.slide import PreparedSlide
 from wsi_ncmi.tiling import TileReader
 
 __all__ = ["read_tiles_of"]
@@ -83,7 +83,7 @@ def _sound(
         rows, pixels = rows[~failed], pixels[~failed]
     if not len(rows):
         return rows, pixels
-    good = prepared.screen(rows, pixels)
+    good = prepared.artifact_filter.score(rows, pixels)
     if not good.all():
         rows, pixels = rows[good], pixels[good]
     return rows, prepared.normalise(pixels) if len(rows) else pixels

@@ -1,4 +1,4 @@
-"""What one look at a slide shows: tissue, artefacts, and the slide in small for its picture."""
+"""Analysis of a slide: tissue, artefacts, and a thumbnail."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ from wsi_ncmi.slides import Slide, thumbnail
 from wsi_ncmi.tiling import StoredRegions
 from wsi_ncmi.tissue import ArtifactMap, TissueMask, analyse_tissue, apply_annotations, read_annotations
 
-__all__ = ["SlideFindings", "find_on_slide"]
+__all__ = ["SlideAnalysis", "analyse_slide"]
 
 THUMBNAIL_PX = 1024
-"""Longest side of the picture of a slide."""
+"""Longest side of the thumbnail of a slide."""
 
-# An overview with so many pixels makes a picture; a smaller one is of a small slide, and read again so large.
-_ENOUGH_PX = 512
-_KEPT = 4
+# An overview of at least this size makes the thumbnail; else the slide is small, and read again at this size.
+_MIN_THUMBNAIL_PX = 512
+_MAX_SHARED = 4
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no one truth value to compare by
-class SlideFindings:
-    """What was found on a slide, whatever its tiles.
+class SlideAnalysis:
+    """Analysis of a slide, whatever its tiles.
 
     Attributes:
         mask: Its tissue, as changed by annotations.
         artifacts: Its pen marks, folds and borders.
-        picture: uint8 (h, w, 3), the slide in small.
-        remark: For the ledger: what there is to say of annotations that the mask does not.
+        thumbnail: uint8 (h, w, 3), the whole slide.
+        remark: Remark for the ledger about annotations.
     """
 
     mask: TissueMask
     artifacts: ArtifactMap
-    picture: NDArray[np.uint8]
+    thumbnail: NDArray[np.uint8]
     remark: str = ""
 
 
-def find_on_slide(task: SlideTask, slide: Slide) -> SlideFindings:
-    """Looks at a slide, once for all sets of features that the job makes of it in this process.
+def analyse_slide(task: SlideTask, slide: Slide) -> SlideAnalysis:
+    """Analyses a slide, once for all sets of features that the job makes of it in this process.
 
     Args:
         task: What to do.
@@ -56,10 +56,10 @@ def find_on_slide(task: SlideTask, slide: Slide) -> SlideFindings:
         SlideError: Nothing of the slide can be read, or its annotations changed since the job began.
         InputError: Its annotations can't be read.
     """
-    return _look(task, slide) if task.n_sets == 1 else _SHARED.get(task, slide)
+    return _analyse(task, slide) if task.n_sets == 1 else _SHARED.get(task, slide)
 
 
-def _look(task: SlideTask, slide: Slide) -> SlideFindings:
+def _analyse(task: SlideTask, slide: Slide) -> SlideAnalysis:
     seen = analyse_tissue(slide, task.mpp, task.tissue, task.artifacts, StoredRegions)
     mask, remark = seen.mask, ""
     if task.annotations is not None:
@@ -74,30 +74,30 @@ def _look(task: SlideTask, slide: Slide) -> SlideFindings:
             mask = apply_annotations(mask, drawn)
     if mask.mask.shape == seen.pixels.shape[:2] and (colour := tissue_colour(seen.pixels, mask.mask)):
         mask = replace(mask, parameters={**mask.parameters, "colour": colour})
-    return SlideFindings(mask, seen.artifacts, _picture(slide, seen.pixels), remark)
+    return SlideAnalysis(mask, seen.artifacts, _thumbnail(slide, seen.pixels), remark)
 
 
-def _picture(slide: Slide, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _thumbnail(slide: Slide, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The slide at no more than ``THUMBNAIL_PX``, from what was read already where that will do."""
     from PIL import Image
 
     height, width = pixels.shape[:2]
-    if max(height, width) < min(_ENOUGH_PX, max(slide.width_px, slide.height_px)):
-        return thumbnail(slide, _ENOUGH_PX)
+    if max(height, width) < min(_MIN_THUMBNAIL_PX, max(slide.width_px, slide.height_px)):
+        return thumbnail(slide, _MIN_THUMBNAIL_PX)
     scale = min(THUMBNAIL_PX, max(height, width)) / max(slide.width_px, slide.height_px)
     size = max(1, round(slide.width_px * scale)), max(1, round(slide.height_px * scale))
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BOX))
 
 
 class _Shared:
-    """Findings that several tasks of this process wait for; the last one takes them away."""
+    """Analyses that several tasks of this process wait for; the last one removes them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._found: OrderedDict[str, Future[SlideFindings]] = OrderedDict()
+        self._found: OrderedDict[str, Future[SlideAnalysis]] = OrderedDict()
         self._left: dict[str, int] = {}
 
-    def get(self, task: SlideTask, slide: Slide) -> SlideFindings:
+    def get(self, task: SlideTask, slide: Slide) -> SlideAnalysis:
         key = _key(task)
         with self._lock:
             found = self._found.get(key)
@@ -105,14 +105,16 @@ class _Shared:
             if found is None:
                 found = self._found[key] = Future()
                 self._left[key] = task.n_sets
-                while len(self._found) > _KEPT:  # tasks that were skipped or failed never come for theirs
+                while (
+                    len(self._found) > _MAX_SHARED
+                ):  # tasks that were skipped or failed never come for theirs
                     self._forget(next(iter(self._found)))
             self._left[key] = self._left.get(key, 1) - 1
             if self._left[key] <= 0:
                 self._forget(key)
         if ours:
             try:
-                found.set_result(_look(task, slide))
+                found.set_result(_analyse(task, slide))
             except BaseException as error:
                 found.set_exception(error)
                 with self._lock:

@@ -137,7 +137,7 @@ class RaisesOn(Wrapped):
 def test_a_tile_that_the_encoder_refuses_costs_its_own_slide(
     tasks, encoder: Encoder, tmp_path: Path, error
 ) -> None:
-    from wsi_ncmi.extraction.preparation import prepare_slide
+    from wsi_ncmi.extraction.slide import prepare_slide
     from wsi_ncmi.slides import open_slide
     from wsi_ncmi.tiling import read_tile
 

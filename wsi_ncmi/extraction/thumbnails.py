@@ -1,4 +1,4 @@
-"""Drawing a slide's picture: its outline, its tiles, its artefacts, and a legend of what is there."""
+"""Thumbnails for quality control: tissue, tiles and artefacts drawn over a slide, with a legend."""
 
 from __future__ import annotations
 
@@ -9,24 +9,30 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.features.thumbnails import MIN_WIDTH
+from wsi_ncmi.core.files import atomic_path
+from wsi_ncmi.features.storage import storing
+from wsi_ncmi.features.thumbnails import MIN_WIDTH, thumbnail_comment
+from wsi_ncmi.tissue import ARTIFACT_KINDS, mask_polygons, write_geojson
 
 if TYPE_CHECKING:
     import shapely
     from PIL import Image
+
+    from wsi_ncmi.extraction.slide import PreparedSlide
 
 __all__ = [
     "COLOURS",
     "DROPPED",
     "EMPTY",
     "KEPT",
+    "ThumbnailContent",
     "UNREADABLE",
-    "QualityPicture",
-    "draw_picture",
+    "draw_thumbnail",
+    "write_slide_images",
 ]
 
 EMPTY, KEPT, DROPPED, UNREADABLE = range(4)
-"""What became of a tile of the grid."""
+"""States of a tile of the grid."""
 
 Colour = tuple[int, int, int]
 COLOURS: dict[str, Colour] = {
@@ -47,11 +53,11 @@ _TEXT, _ROW, _SWATCH = 13, 20, 12
 
 
 @dataclass(frozen=True, eq=False)
-class QualityPicture:
-    """What is drawn.
+class ThumbnailContent:
+    """Content of a thumbnail.
 
     Attributes:
-        pixels: uint8 (h, w, 3), the whole slide in small.
+        pixels: uint8 (h, w, 3), the whole slide.
         level0_px: Width and height of level 0.
         tissue: Outline of the tissue in level-0 pixels.
         artifacts: Artefacts by kind, each bool (any height, any width) over the whole slide, not all False.
@@ -69,7 +75,7 @@ class QualityPicture:
     blurred: NDArray[np.bool_]
 
 
-def draw_picture(content: QualityPicture) -> Image.Image:
+def draw_thumbnail(content: ThumbnailContent) -> Image.Image:
     """Draws everything over the slide and a legend below it; the top-left part is the slide's own pixels.
 
     Args:
@@ -146,8 +152,8 @@ def _blend(canvas: NDArray[np.float32], where: NDArray[np.bool_], name: str, str
     canvas[where] += (np.array(COLOURS[name], np.float32) - canvas[where]) * np.float32(strength)
 
 
-def _entries(content: QualityPicture) -> list[tuple[str, str]]:
-    """Colour and words of what is in the picture."""
+def _entries(content: ThumbnailContent) -> list[tuple[str, str]]:
+    """Colour and text of each entry of the legend."""
     entries = [("tissue", "tissue")] if content.tissue else []
     for name, state, words in (
         ("kept", KEPT, "tiles"), ("dropped", DROPPED, "dropped"), ("unreadable", UNREADABLE, "unreadable"),
@@ -180,3 +186,54 @@ def _with_legend(picture: Image.Image, entries: Sequence[tuple[str, str]]) -> Im
         pen.rectangle(box, fill=COLOURS[name], outline=(60, 60, 60))
         pen.text((left + _SWATCH + 5, top), words, fill=(20, 20, 20), font=font)
     return whole
+
+
+_BLUR = ARTIFACT_KINDS.index("blur")
+
+
+def write_slide_images(prepared: PreparedSlide, kept: NDArray[np.bool_]) -> None:
+    """Writes ``tissue/<slide_id>.geojson`` (of the main set) and ``thumbnails/<slide_id>.jpg``, atomically.
+
+    Args:
+        prepared: The slide, all of whose tiles are read.
+        kept: bool (N,), the tiles of its selection that are embedded.
+
+    Raises:
+        JobStoppedError: The folder can't be written to.
+    """
+    task, grid = prepared.task, prepared.grid
+    polygons = mask_polygons(prepared.mask)
+    outline = task.tissue_path
+    if outline is not None:
+        with storing(outline):
+            write_geojson(outline, polygons, "tissue")
+    states, blurred = _cells(prepared, kept)
+    artifacts = {kind: prepared.artifact_map.where(kind) for kind in prepared.artifact_map.kinds}
+    picture = draw_thumbnail(
+        ThumbnailContent(
+            pixels=prepared.thumbnail,
+            level0_px=(grid.width_px, grid.height_px),
+            tissue=polygons,
+            artifacts={kind: mask for kind, mask in artifacts.items() if mask.any()},
+            step_level0=grid.step_level0,
+            states=states,
+            blurred=blurred,
+        )
+    )
+    path = task.thumbnail_path
+    with storing(path), atomic_path(path) as temporary:
+        comment = thumbnail_comment(prepared.thumbnail)
+        picture.save(temporary, format="JPEG", quality=85, comment=comment)
+
+
+def _cells(prepared: PreparedSlide, kept: NDArray[np.bool_]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """State of every tile of the grid, and those out of focus: two arrays (rows, columns)."""
+    grid, artifact_filter = prepared.grid, prepared.artifact_filter
+    states = np.full(grid.n_rows * grid.n_columns, EMPTY, np.uint8)
+    blurred = np.zeros(len(states), np.bool_)
+    indices = prepared.selection.indices
+    states[indices] = np.where(kept, KEPT, np.where(artifact_filter.scored, DROPPED, UNREADABLE))
+    states[artifact_filter.left_out] = DROPPED
+    blurred[indices] = artifact_filter.scores[:, _BLUR] >= np.float16(artifact_filter.config.blur)
+    shape = (grid.n_rows, grid.n_columns)
+    return states.reshape(shape), blurred.reshape(shape)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import shapely
 
-from wsi_ncmi.extraction.drawing import DROPPED, EMPTY, KEPT, UNREADABLE, QualityPicture, draw_picture
+from wsi_ncmi.extraction.thumbnails import DROPPED, EMPTY, KEPT, UNREADABLE, ThumbnailContent, draw_thumbnail
 
 GREY = 200
 
@@ -19,7 +19,7 @@ def draw(states: np.ndarray, cell: float = 40.0, **changes: object) -> np.ndarra
         "tissue": [], "artifacts": {}, "step_level0": (cell * 10, cell * 10),
         "states": states.astype(np.uint8), "blurred": np.zeros(states.shape, np.bool_),
     }  # fmt: skip
-    picture = np.asarray(draw_picture(QualityPicture(**{**content, **changes})), int)
+    picture = np.asarray(draw_thumbnail(ThumbnailContent(**{**content, **changes})), int)
     assert picture.shape[0] > height  # the legend
     return picture[:height, :width]
 
@@ -77,11 +77,11 @@ def test_areas_of_artefacts_and_blurred_tiles_are_shaded() -> None:
 def test_the_outline_is_drawn_and_small_pictures_have_room_for_a_legend() -> None:
     picture = draw(np.array([[EMPTY]]), tissue=[shapely.box(100, 100, 300, 300)])
     assert picture[10, 20].tolist() == [0, 140, 60]
-    content = QualityPicture(
+    content = ThumbnailContent(
         np.full((20, 30, 3), GREY, np.uint8), (300, 200), [], {}, (0.0001, 0.0001), np.zeros((0, 0), np.uint8),
         np.zeros((0, 0), np.bool_),
     )  # fmt: skip
-    whole = draw_picture(content)
+    whole = draw_thumbnail(content)
     assert whole.width >= 280
     assert (np.asarray(whole)[:20, :30] == GREY).all()
 

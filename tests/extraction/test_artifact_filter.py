@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.features.conftest import write_slide
+from tests.extraction.conftest import write_slide
 from wsi_ncmi.encoders import Encoder
 from wsi_ncmi.extraction.extraction import extract_slide
-from wsi_ncmi.extraction.findings import find_on_slide
-from wsi_ncmi.extraction.preparation import PreparedSlide, prepare_slide
+from wsi_ncmi.extraction.slide import PreparedSlide, prepare_slide
+from wsi_ncmi.extraction.slide_analysis import analyse_slide
 from wsi_ncmi.extraction.task import SlideTask
 from wsi_ncmi.features import open_features_file, verify_file
 from wsi_ncmi.slides import open_slide
@@ -29,19 +29,19 @@ def inked(monkeypatch: pytest.MonkeyPatch) -> None:
     """The slide's look finds ink on a known rectangle: level-0 x 192…384, y 128…256 (exact in its map)."""
 
     def look(task: SlideTask, slide):
-        found = find_on_slide(task, slide)
+        found = analyse_slide(task, slide)
         bits = np.zeros((24, 32), np.uint8)
         bits[4:8, 6:12] = 1 << ARTIFACT_KINDS.index("pen")
         return replace(found, artifacts=ArtifactMap(bits, 32.0, 32.0))
 
-    monkeypatch.setattr("wsi_ncmi.extraction.preparation.find_on_slide", look)
+    monkeypatch.setattr("wsi_ncmi.extraction.slide.analyse_slide", look)
 
 
 def prepared_with(task: SlideTask, blur: dict[int, float], monkeypatch) -> PreparedSlide:
     with open_slide(task.slide_path) as slide:
         prepared = prepare_slide(task, slide)
     monkeypatch.setattr(
-        "wsi_ncmi.extraction.screening.tile_blur",
+        "wsi_ncmi.extraction.artifact_filter.tile_blur",
         lambda pixels, mpp: np.array([blur.get(int(tile[0, 0, 0]), 0.0) for tile in pixels], np.float32),
     )
     return prepared
@@ -110,10 +110,12 @@ def test_blur_is_seen_on_the_pixels_that_come(tasks, monkeypatch) -> None:
     pixels = np.zeros((3, 64, 64, 3), np.uint8)
     pixels[:, 0, 0, 0] = (7, 8, 9)
     rows = np.array([4, 2, 0])
-    np.testing.assert_array_equal(prepared.screen(rows, pixels), [False, True, True])
-    np.testing.assert_array_equal(prepared.screening.scores[rows, 3], np.array([0.75, 0.25, 0], np.float16))
-    assert np.flatnonzero(prepared.screening.seen).tolist() == [0, 2, 4]
-    assert np.flatnonzero(prepared.screening.dropped).tolist() == [4]
+    np.testing.assert_array_equal(prepared.artifact_filter.score(rows, pixels), [False, True, True])
+    np.testing.assert_array_equal(
+        prepared.artifact_filter.scores[rows, 3], np.array([0.75, 0.25, 0], np.float16)
+    )
+    assert np.flatnonzero(prepared.artifact_filter.scored).tolist() == [0, 2, 4]
+    assert np.flatnonzero(prepared.artifact_filter.dropped).tolist() == [4]
 
 
 def test_real_blur_drops_a_soft_tile_and_not_its_sharp_original(tasks, monkeypatch) -> None:
@@ -128,16 +130,16 @@ def test_real_blur_drops_a_soft_tile_and_not_its_sharp_original(tasks, monkeypat
     soft = ndimage.gaussian_filter(sharp, (5, 5, 0))
     prepared = prepared_with(replace(tasks()[1], artifacts=DROP), {}, monkeypatch)
     monkeypatch.undo()
-    good = prepared.screen(np.array([0, 1]), np.stack((sharp, soft)).astype(np.uint8))
+    good = prepared.artifact_filter.score(np.array([0, 1]), np.stack((sharp, soft)).astype(np.uint8))
     assert good.tolist() == [True, False]
 
 
 def test_a_slide_that_loses_every_tile_is_done_with_the_reason(tasks, encoder: Encoder, monkeypatch) -> None:
     def look(task: SlideTask, slide):
         bits = np.full((24, 32), 1 << ARTIFACT_KINDS.index("border"), np.uint8)
-        return replace(find_on_slide(task, slide), artifacts=ArtifactMap(bits, 32.0, 32.0))
+        return replace(analyse_slide(task, slide), artifacts=ArtifactMap(bits, 32.0, 32.0))
 
-    monkeypatch.setattr("wsi_ncmi.extraction.preparation.find_on_slide", look)
+    monkeypatch.setattr("wsi_ncmi.extraction.slide.analyse_slide", look)
     task = replace(tasks()[1], artifacts=DROP)
     row = extract_slide(task, encoder)
     assert (row.status, row.tiles) == ("done", 0)
@@ -185,25 +187,25 @@ def test_the_picture_comes_from_the_overview_where_that_is_large_enough(
     (task,) = tasks(root=tmp_path / "in")
     read = []
     monkeypatch.setattr(
-        "wsi_ncmi.extraction.findings.thumbnail",
+        "wsi_ncmi.extraction.slide_analysis.thumbnail",
         lambda *a: read.append(a) or np.zeros((768, 1024, 3), np.uint8),
     )
     with open_slide(task.slide_path) as slide:
-        find_on_slide(task, slide)
+        analyse_slide(task, slide)
         assert len(read) == 1
         fine = replace(task, tissue=replace(task.tissue, working_mpp=0.5))
-        picture = find_on_slide(fine, slide).picture
+        picture = analyse_slide(fine, slide).thumbnail
         assert len(read) == 1
         grid = TileGrid.plan(slide.levels, task.mpp, task.grid)
         np.testing.assert_array_equal(picture[128:192, 192:256], read_tile(slide, grid, 2 * 16 + 3))
 
 
 def test_several_sets_look_at_the_slide_once(tasks, encoder: Encoder, monkeypatch) -> None:
-    import wsi_ncmi.extraction.findings as findings
+    import wsi_ncmi.extraction.slide_analysis as slide_analysis
 
     looks = []
-    real = findings.analyse_tissue
-    monkeypatch.setattr(findings, "analyse_tissue", lambda *a: looks.append(a) or real(*a))
+    real = slide_analysis.analyse_tissue
+    monkeypatch.setattr(slide_analysis, "analyse_tissue", lambda *a: looks.append(a) or real(*a))
     main = replace(tasks()[1], n_sets=2)
     further = replace(main, features_set="1um", grid=replace(main.grid, mpp=1.0))
     rows = [extract_slide(task, encoder) for task in (main, further)]
@@ -213,4 +215,4 @@ def test_several_sets_look_at_the_slide_once(tasks, encoder: Encoder, monkeypatc
     assert open_features_file(further.feature_path("descriptor")).attrs["mpp_target"] == 1.0
     assert main.thumbnail_path != further.thumbnail_path
     assert further.tissue_path is None
-    assert findings._SHARED._found == {}  # the last one took it away
+    assert slide_analysis._SHARED._found == {}  # the last one took it away

@@ -13,7 +13,7 @@ from PIL import Image
 from wsi_ncmi.core.errors import IdentityConflictError
 from wsi_ncmi.encoders import Encoder
 from wsi_ncmi.extraction.extraction import extract_slide
-from wsi_ncmi.extraction.preparation import prepare_slide
+from wsi_ncmi.extraction.slide import prepare_slide
 from wsi_ncmi.extraction.task import AnnotationFile, SlideTask
 from wsi_ncmi.features import open_features_file, verify_file
 from wsi_ncmi.features.stain import StainConfig, stain_target
@@ -146,7 +146,7 @@ def test_the_sample_of_large_tiles_is_thinned(tasks, monkeypatch) -> None:
             seen.append(sample.shape)
 
     task = replace(tasks()[1], stain=Target(), grid=replace(tasks()[1].grid, tile_px=64))
-    monkeypatch.setattr("wsi_ncmi.extraction.screening._SAMPLE_PX", 24)
+    monkeypatch.setattr("wsi_ncmi.extraction.slide._SAMPLE_PX", 24)
     with open_slide(task.slide_path) as slide:
         prepare_slide(task, slide)
     assert seen == [(4, 22, 22, 3)]

@@ -1,0 +1,110 @@
+"""Artefact scores of a slide's tiles, and the tiles that they drop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_ncmi.tiling import TileGrid, TileSelection
+from wsi_ncmi.tissue import ARTIFACT_KINDS, ArtifactConfig, ArtifactMap, tile_blur
+
+__all__ = ["ArtifactFilter"]
+
+_BLUR = ARTIFACT_KINDS.index("blur")
+
+
+@dataclass(frozen=True, eq=False)  # arrays have no one truth value to compare by
+class ArtifactFilter:
+    """Artefact scores of a slide's tiles, and the rule that drops tiles by them.
+
+    Attributes:
+        config: The rule and its thresholds.
+        mpp: Resolution of the tiles, µm per pixel.
+        scores: float16 (N, 4), 0 to 1, of the tiles that are read; the last column, blur, comes with the
+            pixels.
+        scored: bool (N,), the tiles that were read.
+        left_out: int64 (M,), grid indices of tiles that were dropped before reading.
+        left_out_scores: float16 (M, 4), theirs.
+    """
+
+    config: ArtifactConfig
+    mpp: float
+    scores: NDArray[np.float16]
+    scored: NDArray[np.bool_] = field(repr=False)
+    left_out: NDArray[np.int64] = field(repr=False)
+    left_out_scores: NDArray[np.float16] = field(repr=False)
+
+    @classmethod
+    def from_map(
+        cls, config: ArtifactConfig, grid: TileGrid, chosen: TileSelection, found: ArtifactMap
+    ) -> tuple[Self, TileSelection]:
+        """Scores the chosen tiles by the slide's artefact map.
+
+        Args:
+            config: The rule and its thresholds.
+            grid: The slide's grid.
+            chosen: Its tiles with tissue.
+            found: Its pen marks, folds and borders.
+
+        Returns:
+            The filter, and the tiles that are left to read.
+        """
+        scores = np.zeros((len(chosen), len(ARTIFACT_KINDS)), np.float16)
+        kinds = [ARTIFACT_KINDS.index(kind) for kind in found.kinds]
+        scores[:, kinds] = np.clip(found.scores_in(grid.boxes(chosen.indices)), 0, 1)
+        left = ~config.bad(scores) if config.rule == "drop" else np.ones(len(chosen), np.bool_)
+        selection = chosen
+        if not left.all():
+            selection = TileSelection(chosen.indices[left], chosen.coords[left], chosen.tissue_fraction[left])
+        filtered = cls(
+            config, grid.target_mpp, scores[left], np.zeros(len(selection), np.bool_),
+            chosen.indices[~left], scores[~left],
+        )  # fmt: skip
+        return filtered, selection
+
+    def score(self, rows: NDArray[np.int64], pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Scores tiles that were read; each passes here once, in any order and from any thread.
+
+        Args:
+            rows: Their positions among those that are read, int64 (n,).
+            pixels: uint8 (n, h, w, 3).
+
+        Returns:
+            bool (n,): the tiles to keep under the rule.
+        """
+        self.scores[rows, _BLUR] = np.clip(tile_blur(pixels, self.mpp), 0, 1)
+        self.scored[rows] = True
+        if self.config.rule == "keep":
+            return np.ones(len(rows), np.bool_)
+        return ~self.config.bad(self.scores[rows])
+
+    @property
+    def dropped(self) -> NDArray[np.bool_]:
+        """Tiles that were read and are dropped for their score, bool (N,)."""
+        if self.config.rule == "keep":
+            return np.zeros(len(self.scored), np.bool_)
+        return self.scored & self.config.bad(self.scores)
+
+    @property
+    def n_dropped(self) -> int:
+        """All dropped tiles, those that were never read included."""
+        return len(self.left_out) + int(self.dropped.sum())
+
+    @property
+    def remark(self) -> str:
+        """For the ledger: how many tiles were dropped and what for; empty when none was."""
+        if not self.n_dropped:
+            return ""
+        scores = np.concatenate((self.left_out_scores, self.scores[self.dropped]))
+        counts = []
+        for column, kind in enumerate(ARTIFACT_KINDS):
+            only = np.zeros_like(scores)
+            only[:, column] = scores[:, column]
+            if count := int(self.config.bad(only).sum()):
+                counts.append(f"{kind} {count}")
+        total = len(self.left_out) + len(self.scores)
+        what = f"{self.n_dropped} of {total} tiles were dropped for artefacts ({', '.join(counts)})"
+        return f"all tiles are lost: {what}" if self.n_dropped == total else what
