@@ -38,7 +38,7 @@ def test_exit_codes_and_json(tmp_path):
     assert "b.c.h5 can't be read" in json.loads(out)["failures"][0]
     code, _, err = call("convert", tmp_path / "features_x", "--to", "hipt", "--out", tmp_path / "p")
     assert code == 2
-    assert "choose from wsi-ncmi" in err
+    assert "(--to hipt) is wrong: it is one of wsi-ncmi, clam" in err
     code, _, err = call("convert", tmp_path / "nowhere", "--to", "clam", "--out", tmp_path / "p")
     assert code == 2
     assert "nowhere" in err

@@ -27,7 +27,7 @@ from wsi_ncmi.workflows import (
     make_heatmaps,
     open_view,
 )
-from wsi_ncmi.workflows.conversion import ConversionRequest, convert
+from wsi_ncmi.workflows.convert import ConvertConfig, convert
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +159,9 @@ def test_slides_of_other_names_and_another_grid_are_refused(request_: HeatmapReq
 def test_features_of_trident_are_drawn_alike_and_those_of_another_encoder_refused(
     request_: HeatmapRequest, extracted: Path, tmp_path: Path
 ) -> None:
-    convert(ConversionRequest(extracted / "features" / "descriptor", "trident", tmp_path / "trident"))
+    convert(
+        ConvertConfig(features=extracted / "features" / "descriptor", to="trident", out=tmp_path / "trident")
+    )
     make_heatmaps(request_)
     make_heatmaps(replace(request_, features=tmp_path / "trident", out=tmp_path / "theirs"))
     for name in ("s0.geojson", "s0_attention_percentile.png"):

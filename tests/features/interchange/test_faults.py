@@ -27,7 +27,7 @@ from wsi_ncmi.features.interchange import (
     writer_for,
 )
 from wsi_ncmi.features.interchange.packed import _member
-from wsi_ncmi.workflows.conversion import ConversionRequest, convert
+from wsi_ncmi.workflows.convert import ConvertConfig, convert
 
 
 def h5(path, **tables):
@@ -72,7 +72,7 @@ def test_a_faulty_slide_fails_alone(tmp_path, tables, message):
     h5(folder / "h5_files" / "bad.h5", **tables)
     with h5py.File(folder / "h5_files" / "good.h5", "w") as handle:
         handle["features"], handle["coords"] = GOOD, PLACES
-    result = convert(ConversionRequest(folder, "wsi-ncmi", out))
+    result = convert(ConvertConfig(features=folder, to="wsi-ncmi", out=out))
     assert result.exit_code == 1
     assert len(result.failures) == 1
     assert result.failures[0].startswith("bad: ")
@@ -154,8 +154,8 @@ def test_rounding_is_announced(tmp_path):
     assert 1e-5 < error < 3e-4
     np.testing.assert_array_equal(half, rounded.astype(np.float16))
     h5(tmp_path / "clam" / "h5_files" / "s.h5", features=rounded, coords=PLACES)
-    result = convert(ConversionRequest(tmp_path / "clam", "wsi-ncmi", tmp_path / "out"))
-    assert result.notes == ("1 converted of 1 slides.", "rounded to float16 (1 of 1).")
+    result = convert(ConvertConfig(features=tmp_path / "clam", to="wsi-ncmi", out=tmp_path / "out"))
+    assert result.notes == ("1 converted of 1 slide.", "rounded to float16 (1 of 1).")
     (row,) = read_ledger(tmp_path / "out" / "conversion.csv")
     assert row.reason.startswith("rounded to float16, relative error ")
     assert to_half(np.zeros((2, 2), np.float32), tmp_path)[1] == 0
@@ -186,7 +186,7 @@ def test_rounding_at_every_scale(tmp_path, dtype, power):
 
 def test_tiles_that_are_there_twice_are_kept_once(tmp_path):
     h5(tmp_path / "clam" / "h5_files" / "s.h5", features=GOOD, coords=PLACES[[0, 0, 1]])
-    result = convert(ConversionRequest(tmp_path / "clam", "wsi-ncmi", tmp_path / "out"))
+    result = convert(ConvertConfig(features=tmp_path / "clam", to="wsi-ncmi", out=tmp_path / "out"))
     assert "1 tiles were there twice and are kept once (1 of 1)." in result.notes
     assert open_features_file(next(tmp_path.rglob("unknown/s.h5"))).n_tiles == 2
 
@@ -195,7 +195,7 @@ def test_a_tile_beyond_the_edge_is_said(tmp_path):
     makers.trident(tmp_path / "features_x", "s")
     with h5py.File(tmp_path / "features_x" / "s.h5", "a") as handle:
         handle["coords"].attrs["level0_width"] = 2400
-    result = convert(ConversionRequest(tmp_path / "features_x", "wsi-ncmi", tmp_path / "out"))
+    result = convert(ConvertConfig(features=tmp_path / "features_x", to="wsi-ncmi", out=tmp_path / "out"))
     assert any("beyond the slide's edge" in note for note in result.notes)
     assert all(verdict.ok for verdict in verify_folder(tmp_path / "out"))
 
@@ -206,7 +206,7 @@ def test_output_that_is_there(tmp_path, to):
     make = makers.stamp if to == "trident" else makers.trident
     make(folder, "a", seed=1)
     make(folder, "b", seed=2)
-    request = ConversionRequest(folder, to, out, default_mpp=0.5)
+    request = ConvertConfig(features=folder, to=to, out=out, default_mpp=0.5)
     convert(request)
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.h5")}
     next(path for path in before if path.name == "a.h5").unlink()
@@ -220,7 +220,7 @@ def test_output_that_is_there(tmp_path, to):
     refused = convert(request)
     assert len(refused.failures) == 1
     assert "is there with other content; give --overwrite" in refused.failures[0]
-    replaced = convert(ConversionRequest(folder, to, out, default_mpp=0.5, overwrite=True))
+    replaced = convert(ConvertConfig(features=folder, to=to, out=out, default_mpp=0.5, overwrite=True))
     assert not replaced.failures
     assert not convert(request).failures
 
@@ -231,13 +231,12 @@ def test_a_disk_that_is_gone_stops_the_job(tmp_path):
     out.mkdir()
     (out / "h5_files").write_text("in the way")
     with pytest.raises((JobStoppedError, ExternalFileError, InputError), match="h5_files"):
-        convert(ConversionRequest(tmp_path / "features_x", "clam", out))
+        convert(ConvertConfig(features=tmp_path / "features_x", to="clam", out=out))
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"to": "hipt"}, "no format 'hipt'; choose from wsi-ncmi, clam"),
         ({"to": "trident"}, "in the format trident already"),
         ({"labels": "x.csv"}, "carry no labels"),
     ],
@@ -246,7 +245,7 @@ def test_requests_that_make_no_sense(tmp_path, change, message):
     makers.trident(tmp_path / "features_x", "a")
     with pytest.raises(InputError, match=message):
         convert(
-            ConversionRequest(
+            ConvertConfig(
                 **({"features": tmp_path / "features_x", "to": "clam", "out": tmp_path / "o"} | change)
             )
         )
@@ -259,14 +258,14 @@ def test_mixed_widths_are_refused_before_anything_is_written(tmp_path):
     with pytest.raises(
         InputError, match="mixes encoders: slide 'b' has embeddings of 4 dimensions and 'a' of 6"
     ):
-        convert(ConversionRequest(tmp_path / "c", "wsi-ncmi", tmp_path / "o"))
+        convert(ConvertConfig(features=tmp_path / "c", to="wsi-ncmi", out=tmp_path / "o"))
     assert not (tmp_path / "o").exists()
 
 
 def test_what_a_format_needs_and_nobody_knows_is_asked_for(tmp_path):
     makers.clam(tmp_path / "c", "a")
     for to in ("trident", "stamp"):
-        result = convert(ConversionRequest(tmp_path / "c", to, tmp_path / to))
+        result = convert(ConvertConfig(features=tmp_path / "c", to=to, out=tmp_path / to))
         assert "--default-mpp or --mpp-table" in result.failures[0]
 
 
@@ -275,7 +274,11 @@ def test_an_mpp_table_goes_before_the_default(tmp_path):
     makers.clam(tmp_path / "c", "b.1", patches=True)
     table = tmp_path / "mpp.csv"
     table.write_text("slide_id,mpp\na.svs,0.5\n")
-    convert(ConversionRequest(tmp_path / "c", "wsi-ncmi", tmp_path / "o", default_mpp=0.25, mpp_table=table))
+    convert(
+        ConvertConfig(
+            features=tmp_path / "c", to="wsi-ncmi", out=tmp_path / "o", default_mpp=0.25, mpp_table=table
+        )
+    )
     found = {p.stem: open_features_file(p).identity for p in (tmp_path / "o").rglob("*.h5")}
     assert {name: (i.mpp_level0_x, i.mpp_target) for name, i in found.items()} == {
         "a": (0.5, 1.0),
@@ -305,7 +308,7 @@ def test_cohort_files_of_the_acmil_family(tmp_path):
     assert features.slide_ids == ("TCGA.1", "b")
     assert features.labels() == {"TCGA.1": "0", "b": "1"}
     assert features.shape("b") == (3, makers.WIDTH)
-    convert(ConversionRequest(path, "wsi-ncmi", tmp_path / "o"))
+    convert(ConvertConfig(features=path, to="wsi-ncmi", out=tmp_path / "o"))
     assert sorted(v.n_tiles for v in verify_folder(tmp_path / "o")) == [3, 4]
     path.write_bytes(path.read_bytes()[:600])
     with pytest.raises(InputError, match="can't be read"):
@@ -321,9 +324,9 @@ def test_packing_there_and_back(tmp_path):
     kept = {s: makers.ours(folder, s, n, i) for i, (s, n) in enumerate({"a": 5, "b.c": 0, "d": 3}.items())}
     labels = tmp_path / "labels.csv"
     labels.write_text("slide_id,case_id,label,centre\na,p,x,1\nb.c,q,y,2\n")
-    result = convert(ConversionRequest(folder, "packed", tmp_path / "o", labels=str(labels)))
-    assert result.notes == ("2 slides packed.", "1 slides have no label and were left out.")
-    again = convert(ConversionRequest(folder, "packed", tmp_path / "o" / "all.npz"))
+    result = convert(ConvertConfig(features=folder, to="packed", out=tmp_path / "o", labels=str(labels)))
+    assert result.notes == ("2 slides packed.", "1 slide without a label left out.")
+    again = convert(ConvertConfig(features=folder, to="packed", out=tmp_path / "o" / "all.npz"))
     with np.load(again.files["features"]) as plain:
         assert plain["lengths"].tolist() == [5, 0, 3]
         assert plain["slide_id"].tolist() == ["a", "b.c", "d"]
@@ -340,15 +343,15 @@ def test_packing_there_and_back(tmp_path):
         assert plain["case_id"].tolist() == ["p", "q"]
         assert plain["centre"].tolist() == ["1", "2"]
     with pytest.raises(InputError, match="is there already; give --overwrite"):
-        convert(ConversionRequest(folder, "packed", tmp_path / "o"))
+        convert(ConvertConfig(features=folder, to="packed", out=tmp_path / "o"))
     before = again.files["features"].read_bytes()
-    convert(ConversionRequest(folder, "packed", tmp_path / "o" / "all.npz", overwrite=True))
+    convert(ConvertConfig(features=folder, to="packed", out=tmp_path / "o" / "all.npz", overwrite=True))
     assert again.files["features"].read_bytes() == before
-    convert(ConversionRequest(again.files["features"], "wsi-ncmi", tmp_path / "back"))
+    convert(ConvertConfig(features=again.files["features"], to="wsi-ncmi", out=tmp_path / "back"))
     for path in (tmp_path / "back" / "features" / "uni_v1").glob("*.h5"):
         np.testing.assert_array_equal(open_features_file(path).features, kept[path.name[:-3]][0])
     (folder / "a.h5").write_text("broken")
-    partly = convert(ConversionRequest(folder, "packed", tmp_path / "partly.npz"))
+    partly = convert(ConvertConfig(features=folder, to="packed", out=tmp_path / "partly.npz"))
     assert len(partly.failures) == 1
     with np.load(tmp_path / "partly.npz") as plain:
         assert plain["slide_id"].tolist() == ["b.c", "d"]

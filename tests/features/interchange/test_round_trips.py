@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.features.interchange import makers
 from wsi_ncmi.features import open_features_file, verify_folder
 from wsi_ncmi.features.interchange import open_feature_set, writer_for
-from wsi_ncmi.workflows.conversion import ConversionRequest, convert
+from wsi_ncmi.workflows.convert import ConvertConfig, convert
 
 IDS = ("TCGA-AA-0001.01A.svs-like", "plain", "empty")
 
@@ -27,7 +27,7 @@ def cohort(tmp_path):
 
 
 def converted(source, to, out, **more):
-    result = convert(ConversionRequest(source, to, out, **more))
+    result = convert(ConvertConfig(features=source, to=to, out=out, **more))
     assert not result.failures
     return result
 
@@ -92,7 +92,7 @@ def stamp_coords(handle):
 def test_stamp_as_stamp_reads_it(cohort, tmp_path):
     folder, kept = cohort
     out = tmp_path / "stamp"
-    result = convert(ConversionRequest(folder, "stamp", out))
+    result = convert(ConvertConfig(features=folder, to="stamp", out=out))
     assert len(result.failures) == 1
     assert "STAMP has no file for such a slide" in result.failures[0]
     for slide_id in IDS[:2]:
@@ -110,7 +110,7 @@ def test_stamp_as_stamp_reads_it(cohort, tmp_path):
 @pytest.mark.parametrize("to", ["clam", "trident", "stamp"])
 def test_there_and_back_bit_for_bit(cohort, tmp_path, to):
     folder, kept = cohort
-    convert(ConversionRequest(folder, to, tmp_path / "theirs"))
+    convert(ConvertConfig(features=folder, to=to, out=tmp_path / "theirs"))
     back = tmp_path / "back"
     converted(tmp_path / "theirs", "wsi-ncmi", back, default_mpp=0.25, encoder="uni_v1")
     assert all(verdict.ok for verdict in verify_folder(back))
