@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wsi_ncmi.mil.dropout import FastDropout
+from wsi_ncmi.mil.augmentation import FastDropout
 
 
 @pytest.mark.parametrize("p", [0.1, 0.25, 0.9])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.mil import peers
-from wsi_ncmi.mil.nystrom import NystromAttention, iterative_pinv
+from wsi_ncmi.mil.transmil import NystromAttention, iterative_pinv
 
 
 def test_the_pseudo_inverse_converges_to_the_inverse():

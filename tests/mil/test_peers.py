@@ -9,10 +9,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from tests.mil.peers import PeerClam, PeerDsmil, PeerTransMil
 from wsi_ncmi.mil import BagBatch, build_model, model_config
 from wsi_ncmi.mil.config import ClamConfig, DsmilConfig, TransMilConfig
-from wsi_ncmi.mil.foreign.clam import translate_clam
-from wsi_ncmi.mil.foreign.dsmil import translate_dsmil
-from wsi_ncmi.mil.foreign.reading import Tensors
-from wsi_ncmi.mil.foreign.transmil import translate_transmil
+from wsi_ncmi.mil.external_checkpoints import Tensors
+from wsi_ncmi.mil.external_models import translate_clam, translate_dsmil, translate_transmil
 
 D, LENGTHS, LABELS = 5, [1, 9, 23, 9], [0, 2, 1, 1]
 
@@ -107,7 +105,7 @@ def test_dsmil(nonlinear, value, kind):
     model, head = _ours(
         model_config(name="dsmil", dsmil=settings), translate_dsmil(Tensors(peer.state_dict(), "peer"))
     )
-    assert translate_dsmil(Tensors(peer.state_dict(), "peer")).options.dsmil.value == value
+    assert translate_dsmil(Tensors(peer.state_dict(), "peer")).config.dsmil.value == value
 
     def loss(bags):
         output = model.train()(BagBatch.pack(bags), torch.tensor(LABELS))

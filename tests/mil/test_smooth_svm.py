@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.mil.peers import plain_loss
-from wsi_ncmi.mil.smooth_svm import smooth_top1_svm
+from wsi_ncmi.mil.clam import smooth_top1_svm
 
 scores_of = st.lists(st.floats(-12, 12), min_size=2, max_size=5)
 

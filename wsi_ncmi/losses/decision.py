@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 
 __all__ = ["CalibratedDecision"]
 
-_MOST_STEPS = 100
+_MAX_STEPS = 100
 _TOLERANCE = 1e-10
 
 
@@ -67,7 +67,7 @@ class CalibratedDecision(nn.Module):
         x = distances.new_zeros(1 + classes)
         x[0] = 1.0
         value = problem.value(x)
-        for _ in range(_MOST_STEPS):
+        for _ in range(_MAX_STEPS):
             gradient, hessian = problem.derivatives(x)
             if gradient.abs().max() < _TOLERANCE:
                 break

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from wsi_ncmi.mil.attention import AttentionScore
+from wsi_ncmi.mil.abmil import AttentionScore
+from wsi_ncmi.mil.augmentation import FastDropout
 from wsi_ncmi.mil.base import Aggregator, AggregatorOutput, BagBatch
 from wsi_ncmi.mil.config import AcmilConfig
-from wsi_ncmi.mil.dropout import FastDropout
 from wsi_ncmi.mil.segments import promote, segment_branch_sums, segment_softmax
 
 __all__ = ["ACMIL", "mask_favourites"]

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from wsi_ncmi.mil.bags import BagBatch
 
-__all__ = ["MOST_ROWS", "Bucket", "make_buckets", "scatter_buckets"]
+__all__ = ["MAX_ROWS", "Bucket", "make_buckets", "scatter_buckets"]
 
-MOST_ROWS = 65_536
+MAX_ROWS = 65_536
 """Most rows of a bucket of several bags; a longer bag has a bucket of its own."""
 
 
@@ -51,7 +51,7 @@ def make_buckets(batch: BagBatch, *, slack: float = 0.0) -> list[Bucket]:
     for bag in sorted(range(len(batch)), key=lambda bag: -batch.sizes[bag]):
         longest = batch.sizes[groups[-1][0]] if groups else 0
         fits = bool(groups) and batch.sizes[bag] >= (1.0 - slack) * longest
-        if fits and longest * (len(groups[-1]) + 1) <= MOST_ROWS:
+        if fits and longest * (len(groups[-1]) + 1) <= MAX_ROWS:
             groups[-1].append(bag)
         else:
             groups.append([bag])

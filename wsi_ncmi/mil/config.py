@@ -5,20 +5,16 @@ A new aggregator is a module with its class and one class here. The defaults are
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable
-from dataclasses import asdict, fields, is_dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeVar, cast, dataclass_transform
+from typing import Annotated, ClassVar, Literal, Self, TypeVar, dataclass_transform
 
 from pydantic import Field, model_validator
 
-from wsi_ncmi.core.config import Named, config_from, configclass
-from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.config import Named, configclass
 
-if TYPE_CHECKING:
-    from wsi_ncmi.mil.base import Aggregator
-
-__all__ = ["AnyModel", "ModelConfig", "build_model", "list_models", "model_config", "register_model"]
+__all__ = [
+    "MODELS", "AcmilConfig", "AemConfig", "AnyModel", "AsmilConfig", "ClamConfig", "DsmilConfig",
+    "DtfdConfig", "ModelConfig", "TransMilConfig", "VitConfig", "register_model",
+]  # fmt: skip
 
 _M = TypeVar("_M", bound="ModelConfig")
 _Width = Annotated[int, Field(ge=1)]
@@ -26,8 +22,8 @@ _Count = Annotated[int, Field(ge=1)]
 _Probability = Annotated[float, Field(ge=0, lt=1)]
 _Weight = Annotated[float, Field(ge=0)]
 
-_MODELS: dict[str, type[ModelConfig]] = {}
-_SET_AFTERWARDS = ("feature_dropout", "mixup", "standardise")
+MODELS: dict[str, type[ModelConfig]] = {}
+"""Name → config class of every aggregator."""
 
 
 @configclass
@@ -92,7 +88,7 @@ class _AttentionConfig(_ProjectionConfig):
 def register_model(cls: type[_M]) -> type[_M]:
     """Makes a config class of an aggregator and lists it under its name."""
     made = configclass(cls)
-    _MODELS[made.name] = made
+    MODELS[made.name] = made
     return made
 
 
@@ -491,67 +487,5 @@ _WRITTEN_BY_0_1 = """
 name hidden attention dropout input_dropout feature_dropout mixup standardise
 clam dsmil transmil dtfd acmil aem asmil vit
 """
-AnyModel = Annotated[
-    ModelConfig, Named("model", lambda: _MODELS, "abmil", frozenset(_WRITTEN_BY_0_1.split()))
-]
+AnyModel = Annotated[ModelConfig, Named("model", lambda: MODELS, "abmil", frozenset(_WRITTEN_BY_0_1.split()))]
 """Type of a field that holds a model: its name, its settings with the name among them, or a config."""
-
-
-def list_models() -> tuple[type[ModelConfig], ...]:
-    """The config classes of all aggregators."""
-    return tuple(_MODELS.values())
-
-
-def model_config(name: str = "abmil", **settings: Any) -> ModelConfig:
-    """The config of the aggregator of that name; a setting that isn't given takes its default.
-
-    Raises:
-        InputError: There is no such aggregator or setting, or a value is out of its range.
-    """
-    return config_from(AnyModel, {"name": name, **settings}, "the model")
-
-
-def build_model(
-    config: ModelConfig | str, in_features: int, num_classes: int | None = None, **settings: Any
-) -> Aggregator:
-    """Makes an aggregator.
-
-    Args:
-        config: Its config, or its name.
-        in_features: Width D of the instance features.
-        num_classes: Number of classes C, for the models with class-wise parts (``needs_classes``).
-        **settings: Settings that differ from those of ``config``, or from the defaults.
-
-    Returns:
-        The aggregator, on the CPU, in float32, with freshly drawn weights.
-
-    Raises:
-        InputError: The name or a setting is wrong, or the number of classes is missing or below 2 where it is
-            needed.
-
-    Example:
-        >>> build_model("abmil", in_features=512, hidden=64).embedding_width
-        64
-    """
-    if isinstance(config, str):
-        config = model_config(config, **settings)
-    elif settings:
-        config = model_config(**{**asdict(config), **settings})
-    arguments: dict[str, Any] = {}
-    for field in fields(config):
-        value = getattr(config, field.name)
-        if field.name not in ("name", *_SET_AFTERWARDS) and value is not None:
-            arguments["options" if is_dataclass(value) else field.name] = value
-    if config.needs_classes:
-        if num_classes is None or num_classes < 2:
-            raise InputError(
-                f"The aggregator '{config.name}' has parts for each class and needs the number of classes, "
-                f"at least 2, got {num_classes}; call build_model with num_classes."
-            )
-        arguments["num_classes"] = num_classes
-    module, _, name = config.aggregator.partition(":")
-    make = cast("Callable[..., Aggregator]", getattr(importlib.import_module(module), name))
-    model = make(in_features, **arguments)
-    for setting in _SET_AFTERWARDS:
-        setattr(model, setting, getattr(config, setting))
-    return model

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot
 
+from wsi_ncmi.mil.augmentation import FastDropout
 from wsi_ncmi.mil.base import Aggregator, AggregatorOutput, BagBatch
 from wsi_ncmi.mil.config import DsmilConfig
-from wsi_ncmi.mil.dropout import FastDropout
 from wsi_ncmi.mil.segments import promote, segment_branch_sums, segment_softmax
 
 __all__ = ["DSMIL"]

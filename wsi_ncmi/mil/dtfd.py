@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from wsi_ncmi.mil.attention import AttentionScore
+from wsi_ncmi.mil.abmil import AttentionScore
+from wsi_ncmi.mil.augmentation import FastDropout
 from wsi_ncmi.mil.base import Aggregator, AggregatorOutput, BagBatch
 from wsi_ncmi.mil.config import DtfdConfig
-from wsi_ncmi.mil.dropout import FastDropout
 from wsi_ncmi.mil.segments import promote, segment_softmax, segment_top, segment_weighted_sum
 
 __all__ = ["DTFD", "deal"]

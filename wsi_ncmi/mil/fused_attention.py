@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from wsi_ncmi.mil.augmentation import FastDropout
 from wsi_ncmi.mil.bags import BagBatch
-from wsi_ncmi.mil.dropout import FastDropout
 from wsi_ncmi.mil.segments import promote
 
 __all__ = ["attention_pool"]

@@ -1,8 +1,10 @@
-"""A plain transformer over the instances with a class token, as in STAMP.
+"""A plain transformer over the instances with a class token, as in STAMP, with linear biases by distance.
 
-Source: El Nahhas et al., "From whole-slide image to biomarker prediction: end-to-end weakly supervised deep
+Sources: El Nahhas et al., "From whole-slide image to biomarker prediction: end-to-end weakly supervised deep
 learning in computational pathology", Nature Protocols 20 (2025), arXiv 2312.10944; layers and sizes as the
-``vit`` of the authors' code (version 2).
+``vit`` of the authors' code (version 2). Press, Smith, Lewis, "Train Short, Test Long: Attention with Linear
+Biases Enables Input Length Extrapolation", ICLR 2022, arXiv 2108.12409; STAMP subtracts the scaled distances
+from the softmax itself, and scales them by the mean distance seen in training.
 """
 
 from __future__ import annotations
@@ -10,18 +12,74 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
+from torch.utils.checkpoint import checkpoint
 
 from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.mil.augmentation import FastDropout
 from wsi_ncmi.mil.base import Aggregator, AggregatorOutput, BagBatch
 from wsi_ncmi.mil.buckets import make_buckets, scatter_buckets
 from wsi_ncmi.mil.config import VitConfig
-from wsi_ncmi.mil.distance_bias import DistanceBias
-from wsi_ncmi.mil.dropout import FastDropout
 from wsi_ncmi.mil.segments import promote
 
-__all__ = ["VisionTransformer"]
+__all__ = ["DistanceBias", "VisionTransformer"]
 
-_MOST_PADDING = 0.2
+
+_QUERIES = 512
+
+
+class DistanceBias(nn.Module):
+    """What the distances take from an attention's result: s_h / μ · Σ_k d(q, k) v_k for every head h.
+
+    Args:
+        heads: Heads.
+    """
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.slope = nn.Parameter(torch.rand(heads))
+        self.mean: Tensor
+        self.seen: Tensor
+        self.register_buffer("mean", torch.ones(()))
+        self.register_buffer("seen", torch.zeros(()))
+
+    @torch.no_grad()
+    def observe(self, places: Tensor, kept: Tensor | None) -> None:
+        """Adds a batch to the running mean of distances.
+
+        Args:
+            places: (b, M, 2).
+            kept: False for padding, (b, M), or None.
+        """
+        total, count = torch.zeros_like(self.mean), 0
+        for bag in range(len(places)):
+            points = places[bag] if kept is None else places[bag][kept[bag]]
+            for queries in torch.split(points, _QUERIES):
+                total += torch.cdist(queries, points).sum()
+            count += len(points) ** 2
+        self.seen += 1
+        self.mean += (total / count - self.mean) / self.seen
+
+    def forward(self, places: Tensor, values: Tensor) -> Tensor:
+        """The weighted sums, (b, h, M, d).
+
+        Args:
+            places: Places of the instances (b, M, 2).
+            values: Their values (b, h, M, d), zero where padded.
+        """
+        # A few queries at a time, recomputed in the backward pass: never an (M, M) matrix for each head.
+        parts = [
+            checkpoint(self._weighted, queries, places, values, use_reentrant=False)
+            for queries in torch.split(places, _QUERIES, dim=1)
+        ]
+        # A copy: the next bags of the batch move the mean before the backward pass needs it.
+        return torch.cat(parts, dim=2) * (self.slope / self.mean.clone()).view(1, -1, 1, 1)
+
+    @staticmethod
+    def _weighted(queries: Tensor, places: Tensor, values: Tensor) -> Tensor:
+        return torch.cdist(queries, places).unsqueeze(1) @ values
+
+
+_MAX_PADDING = 0.2
 
 
 class _SelfAttention(nn.Module):
@@ -145,7 +203,7 @@ class VisionTransformer(Aggregator):
             )
         features = self.input_dropout(self.prepared(batch))
         hidden = self.dropout(nn.functional.gelu(self.projection(features)))
-        buckets = make_buckets(batch, slack=_MOST_PADDING)
+        buckets = make_buckets(batch, slack=_MAX_PADDING)
         results = []
         for bucket in buckets:
             places = None

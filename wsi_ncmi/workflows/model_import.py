@@ -24,7 +24,7 @@ def import_model(checkpoint: Path, class_names: Sequence[str], out: Path) -> Job
     own code takes a sigmoid of each logit instead; the order of the classes by score is the same).
 
     Args:
-        checkpoint: The foreign file.
+        checkpoint: The external file.
         class_names: Class names in the order of its outputs; a checkpoint doesn't hold them.
         out: New folder.
 
@@ -50,7 +50,7 @@ def import_model(checkpoint: Path, class_names: Sequence[str], out: Path) -> Job
     criterion.head.load_state_dict(imported.head.state_dict())
     ensure_folder(out)
     write_trained(
-        out, imported.aggregator, criterion, classes=names, model=imported.options, loss=loss,
+        out, imported.aggregator, criterion, classes=names, model=imported.config, loss=loss,
         class_counts=counts,
         extra={
             "imported_from": {"file": checkpoint.name, "sha256": sha256_file(checkpoint)},
@@ -58,7 +58,7 @@ def import_model(checkpoint: Path, class_names: Sequence[str], out: Path) -> Job
         },
     )  # fmt: skip
     note = (
-        f"{checkpoint.name} is a {imported.options.name} of {len(names)} classes; its encoder isn't "
+        f"{checkpoint.name} is a {imported.config.name} of {len(names)} classes; its encoder isn't "
         "in it, so predict can't check that yours is the same."
     )
     return JobResult({"model": out / MODEL_JSON, "weights": out / MODEL_WEIGHTS}, notes=(note,))

@@ -1,4 +1,4 @@
-"""Reading a checkpoint that someone else wrote: numbers alone, every one accounted for."""
+"""Tensors of a checkpoint of another codebase: numbers alone, each taken exactly once."""
 
 from __future__ import annotations
 

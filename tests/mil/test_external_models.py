@@ -86,14 +86,14 @@ def test_the_imported_model_answers_as_the_peer(tmp_path, kind, wrapped):
         expected = torch.stack([peer(bag)[0] for bag in bags])
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     assert not model.aggregator.training
-    assert model.options.name == kind.split()[0] + ("_" + kind.split()[1] if kind.startswith("clam") else "")
+    assert model.config.name == kind.split()[0] + ("_" + kind.split()[1] if kind.startswith("clam") else "")
 
 
 def test_what_follows_the_value_layer_can_be_said(tmp_path):
     path = tmp_path / "dsmil.pth"
     torch.save(_peer("dsmil relu").state_dict(), path)
-    assert import_checkpoint(path).options.dsmil.value == "relu"
-    assert import_checkpoint(path, dsmil_value="linear").options.dsmil.value == "linear"
+    assert import_checkpoint(path).config.dsmil.value == "relu"
+    assert import_checkpoint(path, dsmil_value="linear").config.dsmil.value == "linear"
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,2 +1,0 @@
-from .importing import ForeignModel as ForeignModel
-from .importing import import_checkpoint as import_checkpoint

@@ -1,0 +1,124 @@
+"""Aggregators by name: listing, building and measuring them; importing this does not import torch."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from wsi_ncmi.core.config import config_from
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.mil.config import MODELS, AnyModel, ModelConfig
+
+if TYPE_CHECKING:
+    from wsi_ncmi.mil.base import Aggregator
+
+__all__ = ["ModelCost", "build_model", "list_models", "measure_model", "model_config"]
+
+_SET_AFTERWARDS = ("feature_dropout", "mixup", "standardise")
+
+
+def list_models() -> tuple[type[ModelConfig], ...]:
+    """The config classes of all aggregators."""
+    return tuple(MODELS.values())
+
+
+def model_config(name: str = "abmil", **settings: Any) -> ModelConfig:
+    """The config of the aggregator of that name; a setting that isn't given takes its default.
+
+    Raises:
+        InputError: There is no such aggregator or setting, or a value is out of its range.
+    """
+    return config_from(AnyModel, {"name": name, **settings}, "the model")
+
+
+def build_model(
+    config: ModelConfig | str, in_features: int, num_classes: int | None = None, **settings: Any
+) -> Aggregator:
+    """Makes an aggregator.
+
+    Args:
+        config: Its config, or its name.
+        in_features: Width D of the instance features.
+        num_classes: Number of classes C, for the models with class-wise parts (``needs_classes``).
+        **settings: Settings that differ from those of ``config``, or from the defaults.
+
+    Returns:
+        The aggregator, on the CPU, in float32, with freshly drawn weights.
+
+    Raises:
+        InputError: The name or a setting is wrong, or the number of classes is missing or below 2 where it is
+            needed.
+
+    Example:
+        >>> build_model("abmil", in_features=512, hidden=64).embedding_width
+        64
+    """
+    if isinstance(config, str):
+        config = model_config(config, **settings)
+    elif settings:
+        config = model_config(**{**asdict(config), **settings})
+    arguments: dict[str, Any] = {}
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if field.name not in ("name", *_SET_AFTERWARDS) and value is not None:
+            arguments["options" if is_dataclass(value) else field.name] = value
+    if config.needs_classes:
+        if num_classes is None or num_classes < 2:
+            raise InputError(
+                f"The aggregator '{config.name}' has parts for each class and needs the number of classes, "
+                f"at least 2, got {num_classes}; call build_model with num_classes."
+            )
+        arguments["num_classes"] = num_classes
+    module, _, name = config.aggregator.partition(":")
+    make = cast("Callable[..., Aggregator]", getattr(importlib.import_module(module), name))
+    model = make(in_features, **arguments)
+    for setting in _SET_AFTERWARDS:
+        setattr(model, setting, getattr(config, setting))
+    return model
+
+
+@dataclass(frozen=True)
+class ModelCost:
+    """The cost of a model.
+
+    Attributes:
+        parameters: Trainable numbers of the aggregator, without the criterion's head.
+        flops_per_instance: Operations of the matrix products and convolutions of a forward pass in
+            evaluation mode, over the instances (a multiplication and an addition are two).
+        instances: The bag that it was measured on; it matters for full attention.
+    """
+
+    parameters: int
+    flops_per_instance: float
+    instances: int
+
+
+def measure_model(
+    config: ModelConfig, in_features: int = 1024, num_classes: int = 2, instances: int = 1024
+) -> ModelCost:
+    """Measures a model on a random bag, on the CPU.
+
+    Args:
+        config: The model.
+        in_features: Width D of the instance features.
+        num_classes: C.
+        instances: Instances of the bag.
+
+    Raises:
+        InputError: As :func:`build_model`.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from wsi_ncmi.mil.bags import BagBatch
+
+    with torch.random.fork_rng(devices=[]):
+        model = build_model(config, in_features, num_classes).eval()
+        batch = BagBatch.pack([torch.randn(instances, in_features)])
+    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    model.requires_grad_(False)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(batch)
+    return ModelCost(parameters, counter.get_total_flops() / instances, instances)
