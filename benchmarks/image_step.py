@@ -30,14 +30,17 @@ from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
 from wsi_ncmi.losses import build_loss
-from wsi_ncmi.vision import NetworkConfig, RecipeConfig, build_network
-from wsi_ncmi.vision.augmentation import Augmentation
-from wsi_ncmi.vision.batches import DeviceBatches, epoch_order
-from wsi_ncmi.vision.config import ImageDataConfig
-from wsi_ncmi.vision.data.parts import ArrayPart
-from wsi_ncmi.vision.loop import ImageLoop, Parts
-from wsi_ncmi.vision.ranks import process_group
-from wsi_ncmi.workflows.images import ImageJobConfig
+from wsi_ncmi.vision import (
+    ArrayPart,
+    ImageData,
+    ImageDataConfig,
+    ImageJobConfig,
+    NetworkConfig,
+    RecipeConfig,
+    build_network,
+)
+from wsi_ncmi.vision.batches import epoch_order
+from wsi_ncmi.vision.trainer import ImageLoop, device_of
 
 NETWORKS = {
     "resnet18": (NetworkConfig(), 100),
@@ -52,25 +55,18 @@ IMAGES = 4096
 class Steps:
     """Endless training steps of one loss; ``bare`` leaves out augmentation, schedule and loss options."""
 
-    def __init__(self, network: str, loss: Any, batch_size: int, recipe: RecipeConfig, ranks: Any) -> None:
+    def __init__(self, network: str, loss: Any, batch_size: int, recipe: RecipeConfig) -> None:
         options, classes = NETWORKS[network]
-        self._device, self._size = ranks.device, batch_size
+        self._device, self._size = device_of(recipe), batch_size
         y = np.arange(IMAGES) % classes
         pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, 32, 32, 3), dtype=np.uint8)
         part = ArrayPart(pixels, y.astype(np.int64))
+        images = ImageData(tuple(map(str, range(classes))), part, None, part)
         data = ImageDataConfig(rotation_deg=15 if network == "resnet18" else 0)
-        self._net = build_network(options).to(self._device)
-        if recipe.channels_last:
-            self._net.to(memory_format=torch.channels_last)
-        if recipe.compile != "off":
-            self._net.compile(mode=recipe.compile)
-        width = self._net.num_features
-        criterion = build_loss(loss, classes, width, [IMAGES // classes] * classes).to(self._device)
-        mean = torch.full((3,), 127.5)
-        augmentation = Augmentation(data, mean, mean / 2, self._device, recipe.channels_last)
-        self._batches = DeviceBatches(part, augmentation, ranks, "device")
-        parts = Parts(self._batches, self._batches, "test", (self._batches, np.arange(8)))
-        self._loop = ImageLoop(self._net, criterion, parts, recipe=recipe, seed=0, ranks=ranks)
+        self._net = build_network(options)
+        criterion = build_loss(loss, classes, self._net.num_features, [IMAGES // classes] * classes)
+        config = ImageJobConfig(data=data, network=options, recipe=recipe)
+        self._loop = ImageLoop(self._net, criterion, images, config, seed=0, device=self._device)
         self._loop._objective.train()
         self._stream = self._endless()
         self._fixed = next(self._stream)
@@ -78,7 +74,7 @@ class Steps:
     def _endless(self) -> Any:
         epoch = 0
         while True:
-            yield from self._batches.training(epoch_order(IMAGES, self._size, 0, epoch), 0, epoch, 0)
+            yield from self._loop._train.training(epoch_order(IMAGES, self._size, 0, epoch), 0, epoch, 0)
             epoch += 1
 
     def whole(self) -> None:
@@ -136,26 +132,26 @@ def measure(given: argparse.Namespace) -> dict[str, float]:
     )
     found: dict[str, float] = {}
     cells = [(name, size) for name in given.networks for size in given.batch_sizes]
-    with process_group(given.device) as ranks:
-        on_gpu = ranks.device.type == "cuda"
-        for network, size in cells:
-            runs = {name: Steps(network, loss, size, recipe, ranks) for name, loss in losses.items()}
-            kinds: dict[str, Callable[[], None]] = {name: run.whole for name, run in runs.items()}
-            kinds["bare"] = runs["ce"].bare
-            repeat = 20 if on_gpu else 10 if network == "reduced" else 1
-            spent = rounds(kinds, ranks.device, given.seconds / len(cells), repeat)
-            cell = f"{network}_{size}"
-            for name in [*losses, "bare"]:
-                if name not in ("ce", "bare"):
-                    ratios = [a / b for a, b in zip(spent[name], spent["ce"], strict=True)]
-                    found[f"{name}_over_ce_{cell}"] = round(statistics.median(ratios), 4)
-                per_s = size * repeat / statistics.median(spent[name])
-                found[f"images_per_s_{name}_{cell}"] = round(per_s, 1)
-            if on_gpu:
-                flops = runs["ce"].flops() / size * found[f"images_per_s_ce_{cell}"] / 1e12
-                found[f"tflops_{cell}"] = round(flops, 2)
-                if given.peak_tflops:
-                    found[f"share_of_peak_{cell}"] = round(flops / given.peak_tflops, 4)
+    device = device_of(recipe)
+    on_gpu = device.type == "cuda"
+    for network, size in cells:
+        runs = {name: Steps(network, loss, size, recipe) for name, loss in losses.items()}
+        kinds: dict[str, Callable[[], None]] = {name: run.whole for name, run in runs.items()}
+        kinds["bare"] = runs["ce"].bare
+        repeat = 20 if on_gpu else 10 if network == "reduced" else 1
+        spent = rounds(kinds, device, given.seconds / len(cells), repeat)
+        cell = f"{network}_{size}"
+        for name in [*losses, "bare"]:
+            if name not in ("ce", "bare"):
+                ratios = [a / b for a, b in zip(spent[name], spent["ce"], strict=True)]
+                found[f"{name}_over_ce_{cell}"] = round(statistics.median(ratios), 4)
+            per_s = size * repeat / statistics.median(spent[name])
+            found[f"images_per_s_{name}_{cell}"] = round(per_s, 1)
+        if on_gpu:
+            flops = runs["ce"].flops() / size * found[f"images_per_s_ce_{cell}"] / 1e12
+            found[f"tflops_{cell}"] = round(flops, 2)
+            if given.peak_tflops:
+                found[f"share_of_peak_{cell}"] = round(flops / given.peak_tflops, 4)
     return found
 
 

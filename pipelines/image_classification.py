@@ -15,8 +15,10 @@ from typing import Annotated
 import typer
 
 from wsi_ncmi.cli.common import AsJson, Debug, Quiet, finish, guarded
+from wsi_ncmi.core.config import read_config
 from wsi_ncmi.core.progress import ProgressReporter
-from wsi_ncmi.workflows.images import load_image_config, run_images, text_table
+from wsi_ncmi.vision import ImageJobConfig, run_images, text_table
+from wsi_ncmi.workflows.config import find_config
 from wsi_ncmi.workflows.result import JobResult
 
 
@@ -30,14 +32,15 @@ def main(
     debug: Debug = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train every loss with every seed on one image set; the same command goes on where it was stopped.
+    """Train every loss with every seed on one image set; the same command resumes where it was stopped.
 
     Example: python pipelines/image_classification.py cifar100_resnet18 data.path=cifar-100-python
     """
 
     def run(progress: ProgressReporter) -> JobResult:
-        job = load_image_config(config, tuple(settings or ()), {"out": out})
-        return run_images(job, progress, overwrite=overwrite, minutes=minutes)
+        file = find_config(config, "images")
+        job = read_config(ImageJobConfig, file, flags={"out": out}, overrides=settings or ())
+        return JobResult(*run_images(job, progress, overwrite=overwrite, minutes=minutes))
 
     try:
         result = guarded(run, quiet=quiet, debug=debug)

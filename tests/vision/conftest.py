@@ -6,13 +6,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 
-from wsi_ncmi.vision import ImageDataConfig, NetworkConfig, RecipeConfig, open_images
-from wsi_ncmi.vision.ranks import Ranks
+from wsi_ncmi.vision import ImageDataConfig, ImageJobConfig, NetworkConfig, RecipeConfig, open_images
 
 COLOURS = np.array([(180, 60, 60), (60, 180, 60), (60, 60, 180)])
-ALONE = Ranks(0, 1, torch.device("cpu"))
 
 
 def pixels(y: np.ndarray, seed: int, side: int = 12) -> np.ndarray:
@@ -35,14 +32,11 @@ def image_file(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def vision(image_file):
-    """Options and opened images of the small set."""
+    """Configuration and opened images of the small set."""
     data = ImageDataConfig(path=image_file, crop_padding=1)
-    return SimpleNamespace(
-        data=data,
-        images=open_images(data),
-        network=NetworkConfig(arguments={"layers": [1, 1, 1, 1], "channels": [4, 4, 8, 8]}),
-        recipe=RecipeConfig(
-            epochs=3, batch_size=16, warmup_epochs=0.5, schedule="cosine", device="cpu", learning_rate=0.05
-        ),
-        ranks=ALONE,
+    network = NetworkConfig(arguments={"layers": [1, 1, 1, 1], "channels": [4, 4, 8, 8]})
+    recipe = RecipeConfig(
+        epochs=3, batch_size=16, warmup_epochs=0.5, schedule="cosine", device="cpu", learning_rate=0.05
     )
+    config = ImageJobConfig(data=data, network=network, recipe=recipe)
+    return SimpleNamespace(config=config, data=data, images=open_images(data), network=network, recipe=recipe)

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torchvision.transforms.functional as reference
 
-from wsi_ncmi.vision.augmentation import Augmentation, Draws
-from wsi_ncmi.vision.config import ImageDataConfig
+from wsi_ncmi.vision import ImageDataConfig
+from wsi_ncmi.vision.batches import Augmentation, Draws
 
 MEAN, STD = torch.tensor([120.0, 110.0, 90.0]), torch.tensor([60.0, 50.0, 70.0])
 

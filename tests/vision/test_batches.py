@@ -9,13 +9,22 @@ import torchvision.transforms.functional as reference
 from PIL import Image
 
 from wsi_ncmi.core.errors import TrainingError
+from wsi_ncmi.parallel import process_group as distributed
 from wsi_ncmi.vision import ImageDataConfig, open_images
-from wsi_ncmi.vision.augmentation import Augmentation
-from wsi_ncmi.vision.batches import DeviceBatches, PictureBatches, epoch_order
-from wsi_ncmi.vision.ranks import Ranks
+from wsi_ncmi.vision.batches import Augmentation, DeviceBatches, PictureBatches, epoch_order, random_crop
 
 CPU = torch.device("cpu")
-ALONE = Ranks(0, 1, CPU)
+
+
+@pytest.fixture
+def as_process(monkeypatch):
+    """Makes this process one of several."""
+
+    def become(rank, world):
+        monkeypatch.setattr(distributed, "rank", lambda: rank)
+        monkeypatch.setattr(distributed, "world_size", lambda: world)
+
+    return become
 
 
 def augmentation(options):
@@ -31,19 +40,20 @@ def test_an_epoch_deals_every_image_at_most_once():
 
 
 @pytest.mark.parametrize("place", ["device", "host"])
-def test_processes_share_a_batch(vision, place):
+def test_processes_share_a_batch(vision, place, as_process):
     part, aug = vision.images.train, augmentation(vision.data)
     order = epoch_order(len(part.y), 16, seed=3, epoch=1)
 
-    def all_of(ranks, first_step=0):
-        return list(DeviceBatches(part, aug, ranks, place).training(order, 3, 1, first_step))
+    def all_of(rank=0, world=1, first_step=0):
+        as_process(rank, world)
+        return list(DeviceBatches(part, aug, CPU, place).training(order, 3, 1, first_step))
 
-    whole, halves = all_of(ALONE), [all_of(Ranks(rank, 2, CPU)) for rank in range(2)]
+    whole, halves = all_of(), [all_of(rank, 2) for rank in range(2)]
     for (x, y), *parts in zip(whole, *halves, strict=True):
         assert torch.equal(x, torch.cat([part[0] for part in parts]))
         assert torch.equal(y, torch.cat([part[1] for part in parts]))
     assert whole[0][1].tolist() == part.y[order[0]].tolist()
-    for (x, _), (later, _) in zip(whole[2:], all_of(ALONE, first_step=2), strict=True):
+    for (x, _), (later, _) in zip(whole[2:], all_of(first_step=2), strict=True):
         assert torch.equal(x, later)
 
 
@@ -59,13 +69,13 @@ def tree(tmp_path):
     return tmp_path
 
 
-def picture_batches(tree, workers, ranks=ALONE, **more):
+def picture_batches(tree, workers, **more):
     options = ImageDataConfig(path=tree, image_px=24, crop_padding=0, **more)
     part = open_images(options).train
-    return PictureBatches(part, augmentation(options), ranks, options, workers)
+    return PictureBatches(part, augmentation(options), CPU, options, workers)
 
 
-def test_worker_processes_change_nothing(tree):
+def test_worker_processes_change_nothing(tree, as_process):
     order = epoch_order(8, 4, seed=0, epoch=2)
     alone, many = picture_batches(tree, 0), picture_batches(tree, 1)
     for epoch in (2, 3):
@@ -78,9 +88,10 @@ def test_worker_processes_change_nothing(tree):
     assert torch.equal(later, expected[1][0])
     first = next(iter(alone.training(order, 0, 2, 0)))[0]
     assert not torch.equal(first, expected[0][0])
-    halves = [
-        next(iter(picture_batches(tree, 0, Ranks(r, 2, CPU)).training(order, 0, 3, 0)))[0] for r in (0, 1)
-    ]
+    halves = []
+    for rank in range(2):
+        as_process(rank, 2)
+        halves.append(next(iter(picture_batches(tree, 0).training(order, 0, 3, 0)))[0])
     assert torch.equal(torch.cat(halves), expected[0][0])
 
 
@@ -93,10 +104,9 @@ def test_evaluation_takes_the_centre(tree):
     assert np.array_equal(x[0].permute(1, 2, 0).numpy(), np.asarray(expected, dtype=np.float32))
 
 
-def test_crops_have_the_shares_and_shapes_of_the_recipe(tree):
-    batches = picture_batches(tree, 0, crop_scale=0.3)
-    picture = Image.new("RGB", (400, 300))
-    boxes = np.array([batches._loader.dataset._drawn(picture, 0, 0, row) for row in range(400)])
+def test_crops_have_the_shares_and_shapes_of_the_recipe():
+    generator = np.random.default_rng(0)
+    boxes = np.array([random_crop((400, 300), 0.3, generator) for _ in range(400)])
     width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     share, ratio = width * height / (400 * 300), width / height
     assert (boxes[:, :2] >= 0).all()
@@ -108,9 +118,8 @@ def test_crops_have_the_shares_and_shapes_of_the_recipe(tree):
     assert 1.25 < ratio.max() < 1.35
 
 
-def test_a_long_narrow_picture_is_cropped_in_its_middle(tree):
-    dataset = picture_batches(tree, 0)._loader.dataset
-    assert dataset._drawn(Image.new("RGB", (1000, 10)), 0, 0, 0) == (493, 0, 506, 10)
+def test_a_long_narrow_picture_is_cropped_in_its_middle():
+    assert random_crop((1000, 10), 0.08, np.random.default_rng(0)) == (493, 0, 506, 10)
 
 
 def test_a_picture_that_can_not_be_decoded_is_named(tree):

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.vision.config import NetworkConfig
-from wsi_ncmi.vision.network import build_network, feature_width
+from wsi_ncmi.vision import NetworkConfig
+from wsi_ncmi.vision.classifier import build_network, feature_width
 
 # Parameters of the published CIFAR networks with 100 classes, less those of the head (He et al.'s blocks).
 PUBLISHED = {"resnet18": 11_220_132, "resnet34": 21_328_292, "resnet50": 23_705_252}

@@ -6,8 +6,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from wsi_ncmi.vision.config import RecipeConfig
-from wsi_ncmi.vision.schedule import rate_at
+from wsi_ncmi.vision import RecipeConfig
+from wsi_ncmi.vision.trainer import rate_at
 
 STEPS = 7
 

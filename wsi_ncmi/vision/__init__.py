@@ -1,4 +1,4 @@
-"""Image recognition with any loss: image sets, networks, the recipe, one run (``fit_images``)."""
+"""Image recognition with any loss: image sets, networks, the recipe, one run, losses × seeds as a job."""
 
 import lazy_loader
 

@@ -1,42 +1,129 @@
-"""The trained classifier on disk: ``model.safetensors`` holds the numbers, ``model.json`` their meaning."""
+"""The image classifier: a timm network with a stem for small images, a loss's decision, and their files."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
-from wsi_ncmi import __version__
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.core.files import atomic_path, sha256_file, write_json
-from wsi_ncmi.losses import LossConfig, build_loss, loss_config
-from wsi_ncmi.losses.base import Criterion
-from wsi_ncmi.training.scoring import probabilities_of
+from wsi_ncmi.losses import Criterion, build_loss, loss_config
+from wsi_ncmi.training import load_model, probabilities_of, read_model_files
 from wsi_ncmi.vision.config import NetworkConfig
-from wsi_ncmi.vision.network import build_network, feature_width
 
-__all__ = ["MODEL_JSON", "MODEL_WEIGHTS", "ImageClassifier", "load_classifier", "write_classifier"]
+__all__ = ["CLASSIFIER_SCHEMA", "ImageClassifier", "build_network", "feature_width", "load_classifier"]
 
-MODEL_JSON = "model.json"
-MODEL_WEIGHTS = "model.safetensors"
-_SCHEMA = "wsi-ncmi-image-model/1"
+CLASSIFIER_SCHEMA = "wsi-ncmi-image-model/1"
 _BATCH = 256
+_POOLS = (nn.MaxPool2d, nn.AvgPool2d)
+
+
+def build_network(config: NetworkConfig) -> nn.Module:
+    """Builds the network that maps images (B, 3, H, W) to pooled features (B, E), with random weights.
+
+    The small stem is the one that the ResNets of CIFAR have (3 × 3, stride 1, no pooling; He et al., arXiv
+    1512.03385, section 4.2).
+
+    Args:
+        config: The network.
+
+    Raises:
+        InputError: timm has no such model, it refuses an argument, or it has no stem that can be made small.
+    """
+    import timm
+
+    if not timm.is_model(config.name):
+        near = difflib.get_close_matches(config.name, timm.list_models(), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "see timm.list_models()."
+        raise InputError(f"timm has no model named {config.name!r} (network.name); {hint}")
+    try:
+        network: nn.Module = timm.create_model(
+            config.name, pretrained=False, num_classes=0, **config.arguments
+        )
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        raise InputError(
+            f"timm can't build {config.name!r} with network.arguments {config.arguments} ({error})."
+        ) from error
+    if config.stem == "small":
+        _make_stem_small(network, config)
+    return network
+
+
+def feature_width(network: nn.Module, image_px: int) -> int:
+    """Width E of the network's features, from one black image.
+
+    Raises:
+        InputError: The network doesn't take images of this size, or its features aren't a vector an image.
+    """
+    training = network.training
+    network.eval()
+    try:
+        with torch.no_grad():
+            features = network(torch.zeros(1, 3, image_px, image_px))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"The network doesn't take images of {image_px} × {image_px} ({reason}); set network.arguments, "
+            "for example img_size and patch_size, or data.image_px."
+        ) from error
+    finally:
+        network.train(training)
+    if not isinstance(features, Tensor) or features.ndim != 2:
+        raise InputError("The network doesn't give one feature vector an image; choose another network.name.")
+    return int(features.shape[1])
+
+
+def _make_stem_small(network: nn.Module, config: NetworkConfig) -> None:
+    refusal = InputError(
+        f"{config.name!r} has no convolutional stem that can be made small; set network.stem: original and, "
+        "where it has them, network.arguments such as {img_size: 32, patch_size: 4}."
+    )
+    name = getattr(network, "pretrained_cfg", {}).get("first_conv")
+    if not isinstance(name, str):
+        raise refusal
+    try:
+        first = network.get_submodule(name)
+    except AttributeError:
+        raise refusal from None
+    # A convolution whose stride is its size cuts patches: its network counts on their number.
+    if not isinstance(first, nn.Conv2d) or (first.stride == first.kernel_size and first.kernel_size[0] > 1):
+        raise refusal
+    stride = config.stem_stride
+    if first.kernel_size == (3, 3):
+        first.stride = (stride, stride)
+    else:
+        new = nn.Conv2d(
+            first.in_channels, first.out_channels, 3, stride=stride, padding=1, bias=first.bias is not None
+        )
+        nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
+        parent, _, child = name.rpartition(".")
+        setattr(network.get_submodule(parent), child, new)
+    _drop_stem_pool(network)
+
+
+def _drop_stem_pool(network: nn.Module) -> None:
+    """Removes the pooling of the stem: the first one, where it comes before any block."""
+    for name, module in network.named_modules():
+        leaf = name.rpartition(".")[2]
+        if leaf in ("maxpool", "pool0") or (leaf == "pool" and name.startswith("stem")):
+            # Some stems pool by a block of convolution and norm; only what pools alone can go.
+            parts = list(module.modules())
+            if any(isinstance(part, _POOLS) for part in parts):
+                parent, _, child = name.rpartition(".")
+                setattr(network.get_submodule(parent), child, nn.Identity())
+                return
 
 
 @dataclass(frozen=True)
 class ImageClassifier:
-    """A classifier ready to predict, on the CPU or wherever :meth:`to` took it.
+    """A trained classifier, on the CPU or wherever :meth:`to` took it.
 
     Attributes:
         network: Normalised images → features, in evaluation mode.
@@ -61,12 +148,7 @@ class ImageClassifier:
             InputError: Images of another shape or type.
         """
         side = int(self.config["image_px"])
-        if (
-            images.dtype != np.uint8
-            or images.ndim != 4
-            or images.shape[1:] != (side, side, 3)
-            or not len(images)
-        ):
+        if images.dtype != np.uint8 or images.shape != (len(images) or 1, side, side, 3):
             raise InputError(
                 f"The classifier takes uint8 images (N, {side}, {side}, 3), at least one; got {images.dtype} "
                 f"of shape {images.shape}."
@@ -86,55 +168,6 @@ class ImageClassifier:
         return self
 
 
-def write_classifier(
-    folder: Path,
-    network: nn.Module,
-    criterion: Criterion,
-    *,
-    classes: Sequence[str],
-    image_px: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-    network_options: NetworkConfig,
-    loss: LossConfig,
-    class_counts: Sequence[int],
-) -> None:
-    """Writes the weights, then their description, each atomically.
-
-    Args:
-        folder: Where to; it exists.
-        network: The fitted network.
-        criterion: The fitted criterion.
-        classes: Class names in the order of the targets.
-        image_px: Side of the images.
-        mean: Mean of the channels that was subtracted, on the scale 0–255.
-        std: Their standard deviation.
-        network_options: What ``network`` was built with.
-        loss: What ``criterion`` was built with.
-        class_counts: Training images of each class.
-    """
-    tensors = {
-        f"{prefix}.{name}": tensor.detach().cpu().contiguous().clone()
-        for prefix, module in (("network", network), ("criterion", criterion))
-        for name, tensor in module.state_dict().items()
-    }
-    with atomic_path(folder / MODEL_WEIGHTS) as temporary:
-        save_file(tensors, temporary)
-    config = {
-        "schema": _SCHEMA,
-        "software": f"wsi-ncmi {__version__}",
-        "weights_sha256": sha256_file(folder / MODEL_WEIGHTS),
-        "classes": list(classes),
-        "image_px": image_px,
-        "mean": list(mean),
-        "std": list(std),
-        "network": asdict(network_options),
-        "loss": asdict(loss),
-        "class_counts": list(class_counts),
-    }
-    write_json(folder / MODEL_JSON, config)
-
-
 def load_classifier(folder: Path) -> ImageClassifier:
     """Loads the classifier of a run's folder, on the CPU. No code in the files is executed.
 
@@ -144,28 +177,15 @@ def load_classifier(folder: Path) -> ImageClassifier:
     Raises:
         InputError: A file is missing, altered, or of another version.
     """
-    folder = Path(folder)
-    description, weights = folder / MODEL_JSON, folder / MODEL_WEIGHTS
-    if not description.is_file() or not weights.is_file():
-        raise InputError(
-            f"{folder} holds no trained classifier ({MODEL_JSON} and {MODEL_WEIGHTS}); give a folder such as "
-            "OUT/ncmi/seed_0."
-        )
-    try:
-        config = json.loads(description.read_text(encoding="utf-8"))
-        if config["schema"] != _SCHEMA:
-            raise ValueError(f"schema {config['schema']!r}, not {_SCHEMA!r}")
-        if sha256_file(weights) != config["weights_sha256"]:
-            raise ValueError("the weights were altered after training")
+
+    def build(config: Mapping[str, Any]) -> dict[str, nn.Module]:
         network = build_network(NetworkConfig(**config["network"]))
         width = feature_width(network, int(config["image_px"]))
-        classes = tuple(str(name) for name in config["classes"])
-        criterion = build_loss(loss_config(**config["loss"]), len(classes), width, config["class_counts"])
-        tensors = load_tensors(weights.read_bytes())
-        for prefix, module in (("network.", network), ("criterion.", criterion)):
-            mine = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-            module.load_state_dict(mine)
-    except (KeyError, TypeError, ValueError, ValidationError, SafetensorError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{folder} isn't a classifier that this version can load ({reason}).") from error
-    return ImageClassifier(network.eval(), criterion.eval(), classes, config)
+        loss, counts = loss_config(**config["loss"]), config["class_counts"]
+        return {"network": network, "criterion": build_loss(loss, len(config["classes"]), width, counts)}
+
+    description, weights = read_model_files(Path(folder), "OUT/ncmi/seed_0")
+    config, modules = load_model(description, weights, str(folder), CLASSIFIER_SCHEMA, build)
+    criterion = modules["criterion"]
+    assert isinstance(criterion, Criterion)
+    return ImageClassifier(modules["network"], criterion, tuple(map(str, config["classes"])), config)

@@ -1,19 +1,22 @@
-"""Options of image recognition: data, network and recipe; free of torch."""
+"""Configuration of image recognition: images, network, recipe, and the whole job; free of torch."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from wsi_ncmi.core.config import configclass
+from wsi_ncmi.core.files import path_safe
+from wsi_ncmi.losses import PRESETS, AnyLoss, LossConfig, loss_config
 
-__all__ = ["PACE_FIELDS", "ImageDataConfig", "NetworkConfig", "RecipeConfig"]
+__all__ = ["ImageDataConfig", "ImageJobConfig", "NetworkConfig", "RecipeConfig"]
 
-PACE_FIELDS = ("checkpoint_interval_s", "device", "threads", "loader_workers")
-"""Fields of the recipe that change how fast a run goes, not what it is."""
+# Fields that change how fast a run is, not its result.
+_PACE_FIELDS = frozenset({"checkpoint_interval_s", "device", "threads", "loader_workers"})
 
 _Share = Annotated[float, Field(ge=0, lt=1)]
 _Count = Annotated[int, Field(ge=0)]
@@ -21,20 +24,20 @@ _Count = Annotated[int, Field(ge=0)]
 
 @configclass
 class ImageDataConfig:
-    """Which images, and what happens to them on their way into the network.
+    """The image set and its augmentation.
 
     Attributes:
         path: CIFAR-10/100 as published (folder or ``.tar.gz``), an ``.npz``, a folder of lossless mosaics, a
             folder with ``train/`` and ``val/`` or ``test/`` of one folder a class, or a folder of WebDataset
-            shards (``*.tar``). What it is, is found out by looking.
+            shards (``*.tar``).
         classes: Only the first so many classes, or those named; None takes all.
         images_per_class: At most so many training images of each class (drawn once, the same for every seed).
         validation: Share of the training images of each class that is held out (drawn alike).
         evaluate_on: The part on which every epoch is scored. ``validation`` never opens the test part: for
             choosing anything.
-        place: Where a set that fits into memory lies: on the ``device`` or on the ``host``.
-        image_px: Side in pixels of what the network sees; None keeps the size of sets in memory. Files need
-            it.
+        place: Where the pixels of a set in memory lie: on the ``device`` or on the ``host``.
+        image_px: Side in pixels of the network's input; None keeps the size of sets in memory. Pictures in
+            files need it.
         crop_padding: A training image is shifted by at most so many pixels each way; black comes in.
         flip: Half of the training images are mirrored left to right.
         rotation_deg: Training images are turned by at most so many degrees (nearest pixel; black comes in).
@@ -64,14 +67,13 @@ class ImageDataConfig:
         return self
 
     def identity(self) -> dict[str, Any]:
-        """What decides a result, JSON-ready: all but where the data lie."""
-        values = asdict(self)
-        return {name: value for name, value in values.items() if name not in ("path", "place")}
+        """The fields that decide the result, JSON-ready: all but where the data lie."""
+        return {name: value for name, value in asdict(self).items() if name not in ("path", "place")}
 
 
 @configclass
 class NetworkConfig:
-    """The classifier's network; its head belongs to the loss.
+    """The network without its head, which belongs to the loss.
 
     Attributes:
         name: Any name of ``timm.list_models()``.
@@ -89,7 +91,7 @@ class NetworkConfig:
 
 @configclass
 class RecipeConfig:
-    """How the network is trained: SGD as in the published recipes.
+    """Training by SGD, as in the published recipes.
 
     Attributes:
         epochs: Passes over the training images.
@@ -151,5 +153,68 @@ class RecipeConfig:
         return self
 
     def identity(self) -> dict[str, Any]:
-        """The fields that decide the weights, JSON-ready (all but ``PACE_FIELDS``)."""
-        return {name: value for name, value in asdict(self).items() if name not in PACE_FIELDS}
+        """The fields that decide the weights, JSON-ready (all but the pace)."""
+        return {name: value for name, value in asdict(self).items() if name not in _PACE_FIELDS}
+
+
+def _named_losses(value: Any) -> Any:
+    """``[ce, ncmi_paper, {name: ncmi, temperature: 1}]`` or ``{warm: {name: ncmi, temperature: 1}}``."""
+    if isinstance(value, str):
+        value = value.split(",")
+    if isinstance(value, Mapping):
+        return {str(key): _loss(item if item is not None else str(key)) for key, item in value.items()}
+    if not isinstance(value, list | tuple):
+        return value
+    named: dict[str, Any] = {}
+    for item in value:
+        own = item.get("name", "ncmi") if isinstance(item, Mapping) else str(item)
+        name, number = own, 2
+        while name in named:
+            name, number = f"{own}-{number}", number + 1
+        named[name] = _loss(item)
+    return named
+
+
+def _loss(item: Any) -> Any:
+    if not isinstance(item, str):
+        return item
+    # ``ncmi_paper`` is NCMI with the preset ``paper``; ``ncmi`` alone is the default of this version.
+    head, _, preset = item.partition("_")
+    return {"name": "ncmi", "preset": preset} if head == "ncmi" and preset in PRESETS else {"name": item}
+
+
+def _folders(value: dict[str, LossConfig]) -> dict[str, LossConfig]:
+    for name in value:
+        if path_safe(name) != name or not name.strip("."):
+            raise ValueError(f"{name!r} can't be the name of a loss's folder; use letters, digits, - and _")
+    return value
+
+
+@configclass
+class ImageJobConfig:
+    """Losses × seeds on one image set, everything else equal.
+
+    Attributes:
+        name: Title of the page.
+        out: Output folder: ``<loss>/seed_<n>/``, ``runs.csv``, ``summary.json`` and ``curves.html``.
+        data: The images.
+        network: The network.
+        losses: Losses to train; the first one is what the others are compared with. A list of names
+            (``ce``, ``ncmi``, ``ncmi_<preset>``, …) or of loss options, or a mapping from a name to options.
+        seeds: Number of seeds (``first_seed``, ``first_seed`` + 1, …).
+        first_seed: The first of them.
+        recipe: How all of them are trained.
+        workers: Processes that train a run each (CPU); a GPU has one, or ``torchrun`` shares each run out.
+    """
+
+    name: str = "Image recognition"
+    out: Path = Path("out")
+    data: ImageDataConfig = Field(default_factory=ImageDataConfig)
+    network: NetworkConfig = Field(default_factory=NetworkConfig)
+    losses: Annotated[
+        dict[str, AnyLoss], BeforeValidator(_named_losses), AfterValidator(_folders), Field(min_length=1)
+    ] = Field(default_factory=lambda: {"ce": loss_config(name="ce"), "ncmi": loss_config()})
+    seeds: Annotated[int, Field(ge=1, le=1000)] = 1
+    first_seed: Annotated[int, Field(ge=0)] = 0
+    recipe: RecipeConfig = Field(default_factory=RecipeConfig)
+    workers: Annotated[int, Field(ge=1)] = 1

@@ -15,10 +15,12 @@ import pytest
 import typer
 from scipy import stats
 
+from wsi_ncmi.core.config import read_config
 from wsi_ncmi.core.errors import InputError, TrainingError
-from wsi_ncmi.workflows.config import shipped_configs
-from wsi_ncmi.workflows.images import load_image_config, run_images, text_table
-from wsi_ncmi.workflows.images.summary import summarise
+from wsi_ncmi.vision import ImageJobConfig, run_images, text_table
+from wsi_ncmi.vision.summary import summarise
+from wsi_ncmi.workflows.config import find_config, shipped_configs
+from wsi_ncmi.workflows.result import JobResult
 
 SMALL = (
     "network.arguments={layers: [1, 1, 1, 1], channels: [4, 4, 8, 8]}",
@@ -37,7 +39,12 @@ def image_set(tmp_path_factory):
 
 
 def configured(image_set, out, *overrides):
-    return load_image_config(None, (*SMALL, f"data.path={image_set}", *overrides), {"out": out})
+    overrides = (*SMALL, f"data.path={image_set}", *overrides)
+    return read_config(ImageJobConfig, flags={"out": out}, overrides=overrides)
+
+
+def done(config, **options):
+    return JobResult(*run_images(config, **options))
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +52,7 @@ def whole(image_set, tmp_path_factory):
     """Two losses with two seeds, one after the other."""
     out = tmp_path_factory.mktemp("whole")
     config = configured(image_set, out, "losses=[ce, ncmi_paper]", "seeds=2")
-    return config, run_images(config)
+    return config, done(config)
 
 
 def rows_of(path):
@@ -82,7 +89,7 @@ def test_the_page_stands_alone_and_escapes(whole, image_set, tmp_path):
     assert "src=" not in page.split("<body>")[0]
     shutil.copytree(config.out / "ce", tmp_path / "ce")
     titled = configured(image_set, tmp_path, "losses=[ce]", "seeds=2", "name=<b>bold</b>")
-    assert "<h1>&lt;b&gt;bold" in run_images(titled).files["page"].read_text()
+    assert "<h1>&lt;b&gt;bold" in done(titled).files["page"].read_text()
 
 
 def test_differences_are_paired_t_intervals():
@@ -110,10 +117,10 @@ def test_differences_are_paired_t_intervals():
 def test_in_pieces_and_in_processes_it_is_the_same(whole, image_set, tmp_path):
     _, expected = whole
     job = ("losses=[ce, ncmi_paper]", "seeds=2")
-    begun = run_images(configured(image_set, tmp_path, *job), minutes=0)
-    assert begun.notes == ("4 of 4 runs are not finished; the same command goes on.",)
+    begun = done(configured(image_set, tmp_path, *job), minutes=0)
+    assert begun.notes == ("4 of 4 runs are not finished; the same command resumes.",)
     assert not begun.files
-    files = run_images(configured(image_set, tmp_path, *job, "workers=2")).files
+    files = done(configured(image_set, tmp_path, *job, "workers=2")).files
     drop = ("images_per_s",)
     rows = [
         [{k: v for k, v in row.items() if k not in drop} for row in rows_of(f["runs"])]
@@ -125,7 +132,7 @@ def test_in_pieces_and_in_processes_it_is_the_same(whole, image_set, tmp_path):
 
 def test_a_run_that_fails_costs_only_itself(image_set, tmp_path):
     wild = "losses={ce: null, wild: {name: square, square_scale: 1.0e+38, square_target: 1.0e+30}}"
-    result = run_images(configured(image_set, tmp_path, wild))
+    result = done(configured(image_set, tmp_path, wild))
     assert result.exit_code == 1
     assert len(result.failures) == 1
     assert result.failures[0].startswith("wild, seed 0: Training stopped at epoch 1")
@@ -168,7 +175,7 @@ def test_torchrun_and_workers_exclude_each_other(image_set, tmp_path, monkeypatc
 
 @pytest.mark.parametrize("name", shipped_configs("images"))
 def test_shipped_configurations_are_valid(name):
-    config = load_image_config(name)
+    config = read_config(ImageJobConfig, find_config(name, "images"))
     assert "ce" in config.losses
     assert next(iter(config.losses)) == "ce"
 
@@ -184,7 +191,7 @@ def test_shipped_image_configurations_are_no_slide_jobs():
 
 
 def test_the_script_prints_the_table_and_says_what_is_wrong(image_set, tmp_path, whole, capsys):
-    script = Path(__file__).parents[3] / "pipelines" / "image_classification.py"
+    script = Path(__file__).parents[2] / "pipelines" / "image_classification.py"
     config, _ = whole
     (tmp_path / "job.yaml").write_text("losses: [ce, ncmi_paper]\nseeds: 2\n")
     arguments = [

@@ -18,17 +18,14 @@ import torch
 from wsi_ncmi.core.errors import InputError, TrainingError
 from wsi_ncmi.losses import list_losses, loss_config
 from wsi_ncmi.vision import ImageDataConfig, fit_images, load_classifier, open_images
-from wsi_ncmi.vision.fitting import channel_statistics
-from wsi_ncmi.vision.loop import ImageLoop
-from wsi_ncmi.vision.ranks import process_group
+from wsi_ncmi.vision.trainer import ImageLoop, channel_statistics
 
 KILLED_RUN = """
-import json, os, signal, sys, torch
+import json, os, signal, sys
 from pathlib import Path
 from wsi_ncmi.losses import loss_config
 from wsi_ncmi.vision import *
-from wsi_ncmi.vision.loop import ImageLoop
-from wsi_ncmi.vision.ranks import Ranks
+from wsi_ncmi.vision.trainer import ImageLoop
 
 job = json.loads(sys.argv[1])
 step, taken = ImageLoop._take_step, 0
@@ -41,24 +38,19 @@ def fatal_step(self, x, y):
     step(self, x, y)
 
 ImageLoop._take_step = fatal_step
-data = ImageDataConfig(**job["data"])
-fit_images(open_images(data), data=data, network=NetworkConfig(**job["network"]), loss=loss_config(**job["loss"]),
-    recipe=RecipeConfig(**job["recipe"]), seed=0, out=Path(job["out"]), ranks=Ranks(0, 1, torch.device("cpu")))
+config = ImageJobConfig(data=job["data"], network=job["network"], recipe=job["recipe"])
+fit_images(open_images(config.data), config, loss_config(**job["loss"]), seed=0, out=Path(job["out"]))
 """
 
 
 def run(vision, out, loss="ce", seed=0, **changes):
     loss = loss_config(name=loss) if isinstance(loss, str) else loss
-    more = {
-        name: changes.pop(name) for name in ("until", "overwrite", "on_epoch", "ranks") if name in changes
-    }
+    more = {name: changes.pop(name) for name in ("until", "overwrite", "on_epoch") if name in changes}
     network = replace(vision.network, arguments={**vision.network.arguments, **changes.pop("arguments", {})})
     data = replace(vision.data, **changes.pop("data", {}))
     images = open_images(data) if data != vision.data else vision.images
-    return fit_images(
-        images, data=data, network=network, loss=loss, recipe=replace(vision.recipe, **changes), seed=seed,
-        out=out, **{"ranks": vision.ranks, **more},
-    )  # fmt: skip
+    config = replace(vision.config, data=data, network=network, recipe=replace(vision.recipe, **changes))
+    return fit_images(images, config, loss, seed=seed, out=out, **more)
 
 
 def assert_equal_runs(one, other):
@@ -170,7 +162,7 @@ def test_another_configuration_is_not_taken_for_it(vision, tmp_path):
             InputError, match=r"another configuration \(recipe\.epochs is 3 there and 4 now\)"
         ):
             run(vision, tmp_path / folder, epochs=4)
-        assert run(vision, tmp_path / folder, epochs=4, overwrite=True).epochs == 4
+        assert len(run(vision, tmp_path / folder, epochs=4, overwrite=True).curves) == 4
 
 
 def test_a_default_that_changes_is_another_run(vision, tmp_path, monkeypatch):
@@ -187,10 +179,10 @@ def test_damaged_records_are_named(vision, tmp_path):
     run(vision, tmp_path, epochs=1)
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
-    with pytest.raises(InputError, match="the weights were altered"):
+    with pytest.raises(InputError, match="was altered after training"):
         load_classifier(tmp_path)
     weights.unlink()
-    with pytest.raises(InputError, match="holds no trained classifier"):
+    with pytest.raises(InputError, match="holds no trained model"):
         load_classifier(tmp_path)
     (tmp_path / "curves.csv").write_text("epoch\n")
     with pytest.raises(InputError, match=r"can't be read .* remove its folder"):
@@ -225,11 +217,12 @@ def test_what_does_not_fit_is_said_before_the_start(vision, tmp_path, changes, m
     assert not (tmp_path / "out").exists()
 
 
-def test_a_gpu_that_is_not_there_is_said():
+def test_a_gpu_that_is_not_there_is_said(vision, tmp_path):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    with pytest.raises(InputError, match="no usable GPU"), process_group("cuda"):
-        pass
+    with pytest.raises(InputError, match="no usable GPU"):
+        run(vision, tmp_path / "out", device="cuda")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

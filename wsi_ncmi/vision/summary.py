@@ -1,0 +1,203 @@
+"""The results of an image-recognition job: one row a run, means and paired differences, a page of curves."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from wsi_ncmi.core.files import atomic_path, write_json, write_text
+from wsi_ncmi.training import RUN_JSON
+from wsi_ncmi.vision.config import ImageJobConfig
+from wsi_ncmi.vision.trainer import read_run
+
+__all__ = ["summarise", "text_table", "write_results"]
+
+_SCHEMA = "wsi-ncmi-images/1"
+_HEADLINE = ("top1", "top5", "macro_f1", "cmi", "gamma", "ncmi", "top1_nearest", "top1_highest")
+_COLUMNS = ("loss", "seed", "part", "epochs", *_HEADLINE, "train_loss", "images_per_s", "device")
+_INFORMATION = ("ncmi", "cmi", "gamma")  # in nats; all other scores are shares
+_SHOWN = {
+    "top1": "Top-1", "top5": "Top-5", "macro_f1": "Macro-F1", "ncmi": "NCMI", "cmi": "CMI", "gamma": "Γ",
+    "top1_nearest": "Top-1, nearest centroid",
+}  # fmt: skip
+_PANELS = {
+    "top1": "Top-1", "top5": "Top-5", "macro_f1": "Macro-F1", "ncmi": "NCMI = CMI / Γ",
+    "cmi": "Concentration CMI, nats", "gamma": "Separation Γ, nats",
+}  # fmt: skip
+# Okabe–Ito: told apart by colour-blind readers too; the dash follows the colour.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
+_DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid", "dash")
+_STYLE = """
+body{font:16px/1.5 system-ui,sans-serif;max-width:1180px;margin:2rem auto;padding:0 1rem;color:#1a1a1a}
+table{border-collapse:collapse;margin:1rem 0;font-variant-numeric:tabular-nums}
+th,td{padding:.3rem .8rem;text-align:right;border-bottom:1px solid #ccc}
+th:first-child,td:first-child{text-align:left}
+caption{text-align:left;padding-bottom:.4rem;color:#444}
+"""
+
+
+def write_results(config: ImageJobConfig, runs: Sequence[tuple[str, int, Path]]) -> dict[str, Path]:
+    """Writes ``runs.csv``, ``summary.json`` and ``curves.html`` of the finished runs.
+
+    All scores are those of the last epoch. ``top1_highest`` is the highest over the epochs: chosen on the
+    part that it is measured on, as many published tables do, and therefore too good.
+
+    Args:
+        config: The job.
+        runs: Loss name, seed and folder of every run of the job.
+
+    Returns:
+        The files by name; empty when no run is finished.
+    """
+    rows: list[dict[str, Any]] = []
+    curves: dict[tuple[str, int], pd.DataFrame] = {}
+    forms: dict[str, Mapping[str, Any]] = {}
+    for name, seed, folder in runs:
+        if not (folder / RUN_JSON).is_file():
+            continue
+        _, run = read_run(folder)
+        table = curves[name, seed] = pd.DataFrame(run.curves)
+        more = {"top1_highest": table["top1"].max(), "images_per_s": table["images_per_s"].median()}
+        rows.append(
+            {**run.curves[-1], "loss": name, "seed": seed, "epochs": len(table), "device": run.device, **more}
+        )
+        if run.form:
+            forms[name] = run.form
+    if not rows:
+        return {}
+    files = {"runs": "runs.csv", "summary": "summary.json", "page": "curves.html"}
+    paths = {name: config.out / file for name, file in files.items()}
+    with atomic_path(paths["runs"]) as temporary:
+        pd.DataFrame(rows)[list(_COLUMNS)].to_csv(temporary, index=False, lineterminator="\n")
+    content = summarise(rows, [name for name in config.losses if any(r["loss"] == name for r in rows)])
+    write_json(paths["summary"], {"schema": _SCHEMA, "name": config.name, **content, "forms": forms})
+    write_text(paths["page"], _page(config.name, curves, content))
+    return paths
+
+
+def summarise(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+    """Mean and standard deviation over seeds, and paired differences from the first loss.
+
+    Args:
+        rows: One a run: ``loss``, ``seed``, and the scores.
+        names: The losses in order; the first is the reference.
+
+    Returns:
+        ``losses``: name → ``seeds`` and score → ``mean`` and ``sd`` (None for a single seed);
+        ``differences``: name → score → ``mean``, ``low`` and ``high`` (95 % t interval over the seeds that
+        both losses have; None for fewer than two).
+    """
+    from scipy.stats import t
+
+    table = pd.DataFrame(rows).set_index("seed")
+    scores = {name: table[table["loss"] == name][list(_HEADLINE)] for name in names}
+    losses: dict[str, Any] = {}
+    differences: dict[str, Any] = {}
+    for name in names:
+        losses[name] = {"seeds": len(scores[name])}
+        for score, mean, sd in _finite_means(scores[name]):
+            losses[name][score] = {"mean": mean, "sd": sd}
+        if name == names[0]:
+            continue
+        paired = (scores[name] - scores[names[0]].reindex(scores[name].index)).loc[
+            scores[name].index.intersection(scores[names[0]].index)
+        ]
+        count = len(paired)
+        differences[name] = {"seeds": count}
+        for score, mean, sd in _finite_means(paired):
+            half = None if sd is None else float(t.ppf(0.975, count - 1)) * sd / math.sqrt(count)
+            low, high = (None, None) if half is None else (mean - half, mean + half)
+            differences[name][score] = {"mean": mean, "low": low, "high": high}
+    return {"reference": names[0], "losses": losses, "differences": differences}
+
+
+def _finite_means(table: pd.DataFrame) -> list[tuple[str, float, float | None]]:
+    """Mean and standard deviation of every score that all runs have."""
+    found: list[tuple[str, float, float | None]] = []
+    for score in table.columns:
+        values = table[score].to_numpy(dtype=np.float64)
+        if len(values) and np.isfinite(values).all():
+            found.append(
+                (score, float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else None)
+            )
+    return found
+
+
+def _cell(score: Mapping[str, float] | None, name: str, unit: str = "") -> str:
+    """A mean with its standard deviation; shares in per cent."""
+    if score is None:
+        return ""
+    factor, digits, unit = (1, 4, "") if name in _INFORMATION else (100, 2, unit)
+    spread = "" if score["sd"] is None else f" ± {factor * score['sd']:.{digits}f}"
+    return f"{factor * score['mean']:.{digits}f}{spread}{unit}"
+
+
+def text_table(content: Mapping[str, Any]) -> str:
+    """The summary as lines of text: a loss a line, scores in per cent but the information measures."""
+    lines = [f"{'loss':<20} seeds " + " ".join(f"{name:>15}" for name in _SHOWN)]
+    for name, scores in content["losses"].items():
+        cells = " ".join(f"{_cell(scores.get(column), column):>15}" for column in _SHOWN)
+        lines.append(f"{name:<20} {scores['seeds']:>5} {cells}")
+    for name, found in content["differences"].items():
+        if "top1" in found and found["top1"]["low"] is not None:
+            mean, low, high = (100 * found["top1"][key] for key in ("mean", "low", "high"))
+            lines.append(
+                f"{name} − {content['reference']}: top-1 {mean:+.2f} points "
+                f"(95 % interval over {found['seeds']} seeds {low:+.2f} to {high:+.2f})"
+            )
+    return "\n".join(lines)
+
+
+def _page(title: str, curves: Mapping[tuple[str, int], pd.DataFrame], summary: Mapping[str, Any]) -> str:
+    """One HTML file with a table and the curves; it loads nothing."""
+    from plotly.io import to_html
+
+    part = f"the {next(iter(curves.values()))['part'].iloc[0]} part"
+    note = (
+        f"Scores of the last epoch on {part}, mean ± standard deviation over seeds. NCMI, CMI and Γ "
+        "(pairwise) are those of the class probabilities; at like accuracy a small NCMI is good; a network "
+        "that can't decide has a small CMI too."
+    )
+    figure = to_html(_figure(curves), include_plotlyjs=True, full_html=False, config={"displaylogo": False})
+    head = "".join(f"<th>{label}</th>" for label in ("Loss", "Seeds", *_SHOWN.values()))
+    body = []
+    for name, scores in summary["losses"].items():
+        cells = (html.escape(name), scores["seeds"], *(_cell(scores.get(k), k, " %") or "–" for k in _SHOWN))
+        body.append(f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
+    safe = html.escape(title)
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{safe}</title>'
+        f"<style>{_STYLE}</style></head><body><h1>{safe}</h1>"
+        f"<table><caption>{note}</caption><tr>{head}</tr>{''.join(body)}</table>"
+        f"<h2>Curves on {part}</h2><p>Mean over seeds.</p>{figure}</body></html>\n"
+    )
+
+
+def _figure(curves: Mapping[tuple[str, int], pd.DataFrame]) -> Any:
+    from plotly.subplots import make_subplots
+
+    figure = make_subplots(rows=2, cols=3, subplot_titles=list(_PANELS.values()))
+    for i, name in enumerate(dict.fromkeys(name for name, _ in curves)):
+        runs = [
+            table.set_index("epoch")[list(_PANELS)] for (loss, _), table in curves.items() if loss == name
+        ]
+        # A mean over all seeds or none.
+        mean = sum(runs[1:], runs[0]) / len(runs)
+        style = {"color": _COLOURS[i % len(_COLOURS)], "dash": _DASHES[i % len(_DASHES)], "width": 2}
+        for panel, score in enumerate(_PANELS):
+            values = mean[score].dropna()
+            figure.add_scatter(
+                x=values.index.tolist(), y=values.tolist(), mode="lines", name=html.escape(name),
+                legendgroup=name, line=style, showlegend=panel == 0, row=panel // 3 + 1, col=panel % 3 + 1,
+            )  # fmt: skip
+    figure.update_xaxes(title_text="Epoch", rangemode="tozero")
+    figure.update_layout(
+        height=760, template="simple_white", legend={"orientation": "h", "y": -0.12}, margin={"t": 80}
+    )
+    return figure

@@ -1,5 +1,0 @@
-"""Image recognition as a job: losses × seeds on one image set."""
-
-import lazy_loader
-
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
