@@ -22,7 +22,7 @@ from PIL import Image
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.encoders import Encoder, EncoderConfig, load_encoder
-from wsi_ncmi.parallel.allocator import keep_large_buffers
+from wsi_ncmi.parallel import keep_large_buffers
 
 WAYS = {
     "torch": ("torch", "fp32"), "torch-bf16": ("torch", "bf16"), "onnx": ("onnx", "fp32"),

@@ -40,11 +40,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wsi_ncmi.encoders import Encoder, EncoderConfig, load_encoder
-from wsi_ncmi.extraction.execution.local import run_slides
+from wsi_ncmi.extraction import ExecutionConfig, open_engine
 from wsi_ncmi.extraction.slide import prepare_slide
 from wsi_ncmi.extraction.task import SlideTask
-from wsi_ncmi.parallel.allocator import keep_large_buffers
-from wsi_ncmi.parallel.limits import available_cores
+from wsi_ncmi.parallel import available_cores, keep_large_buffers
 from wsi_ncmi.slides import open_slide, take_inventory
 from wsi_ncmi.tiling import GridConfig, TileReader
 from wsi_ncmi.tissue import TissueConfig
@@ -166,11 +165,15 @@ def encode_alone(encoder: Encoder, pixels: NDArray[np.uint8]) -> tuple[float, fl
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
-def extract_all(slides: Path, encoder: Encoder, options: EncoderConfig) -> tuple[float, float, int]:
+def extract_all(slides: Path, options: EncoderConfig) -> tuple[float, float, int]:
     """Wall seconds and core-seconds of the whole extraction into a fresh folder, and its tiles."""
-    with tempfile.TemporaryDirectory(dir=slides.parent) as out:
+    with (
+        tempfile.TemporaryDirectory(dir=slides.parent) as out,
+        open_engine(ExecutionConfig(workers=1), options) as engine,
+    ):
+        assert engine.encoder.embed_dim  # it is loaded before the time counts
         started, cpu = time.perf_counter(), time.process_time()
-        rows = run_slides(tasks_of(slides, Path(out)), options, workers=1, encoder=encoder)
+        rows = engine.run(tasks_of(slides, Path(out)))
         seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     assert all(row.status == "done" for row in rows), rows
     return seconds, cpu, sum(row.tiles for row in rows)
@@ -237,7 +240,7 @@ def share_of_encoder(folder: Path, name: str, seconds: float, device: str) -> tu
     # The encoder before and after: a machine that slows down is no advantage to either.
     count = (encoder.info.batch_size or 16) * CORES * 2
     before, _ = encode_alone(encoder, pixels[:count])
-    took, _, tiles = extract_all(slides, encoder, options)
+    took, _, tiles = extract_all(slides, options)
     after, _ = encode_alone(encoder, pixels[:count])
     alone = 2 * len(pixels[:count]) / (before + after)
     return tiles / took / alone, tiles / took, alone
@@ -250,7 +253,7 @@ def share_of_bound(folder: Path, name: str, seconds: float) -> tuple[float, floa
     slides = cohort(folder, encoder, seconds / 2, LARGE)
     pixels, reading = read_some(slides, 300)
     _, cpu = encode_alone(encoder, pixels)
-    took, spent, tiles = extract_all(slides, encoder, options)
+    took, spent, tiles = extract_all(slides, options)
     needed = cpu / len(pixels) + reading
     return tiles / took / (CORES / needed), tiles / took, CORES / needed, needed / (spent / tiles), slides
 

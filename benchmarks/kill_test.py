@@ -26,7 +26,7 @@ import numpy as np
 import tifffile
 
 from wsi_ncmi.encoders import EncoderConfig
-from wsi_ncmi.extraction.execution.local import run_slides
+from wsi_ncmi.extraction import run_slides
 from wsi_ncmi.extraction.ledger import LedgerRow
 from wsi_ncmi.extraction.task import SlideTask
 from wsi_ncmi.features import verify_folder

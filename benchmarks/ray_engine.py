@@ -34,7 +34,7 @@ from kill_test import contents, published, write_slide
 
 from wsi_ncmi.extraction.ledger import read_journal, read_ledger
 from wsi_ncmi.features import verify_folder
-from wsi_ncmi.parallel.limits import available_cores
+from wsi_ncmi.parallel import available_cores
 
 SCRIPT = Path(__file__).resolve().parents[1] / "pipelines" / "distributed_extraction.py"
 # Of one run alone: another one on this machine has its own.

@@ -42,7 +42,7 @@ from wsi_ncmi.cohorts import open_bag_source
 from wsi_ncmi.features.interchange import PackedColumns, write_packed
 from wsi_ncmi.losses import loss_config
 from wsi_ncmi.mil import model_config
-from wsi_ncmi.parallel.allocator import keep_large_buffers
+from wsi_ncmi.parallel import keep_large_buffers
 from wsi_ncmi.training import BagCache, LabelledSlides, TrainingConfig
 from wsi_ncmi.training.fitting import build_modules
 from wsi_ncmi.training.loop import TrainingLoop

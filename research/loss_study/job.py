@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from wsi_ncmi.core.errors import InputError, WsiNcmiError
 from wsi_ncmi.core.files import ensure_folder, write_json
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
 from wsi_ncmi.mil import ModelConfig, model_config
-from wsi_ncmi.parallel.pool import Outcome, run_in_processes
+from wsi_ncmi.parallel import run_items
 from wsi_ncmi.training import TrainingConfig
 from wsi_ncmi.workflows.result import JobResult
 
@@ -134,7 +134,7 @@ def _run(
     setup = partial(_setup, dict(request.features), request.model, request.training)
     failures: list[str] = []
     with progress.task("study", total=len(todo), unit="runs") as task:
-        outcomes = _outcomes(todo, setup, request.workers)
+        outcomes = run_items(todo, setup, workers=request.workers, catch=WsiNcmiError)
         for outcome in outcomes:
             run = todo[outcome.index]
             if outcome.problem:
@@ -146,17 +146,3 @@ def _run(
                 outcomes.close()
                 break
     return failures
-
-
-def _outcomes(
-    todo: Sequence[StudyRun], setup: Callable[[], Any], workers: int
-) -> Generator[Outcome, None, None]:
-    if workers > 1:
-        yield from run_in_processes(todo, setup, workers=workers, on_news=lambda *_: None)
-        return
-    work = setup()
-    for index, run in enumerate(todo):
-        try:
-            yield Outcome(index, work(run, lambda _: None))
-        except WsiNcmiError as error:
-            yield Outcome(index, problem=str(error))

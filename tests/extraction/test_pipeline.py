@@ -14,12 +14,13 @@ from wsi_ncmi.core.errors import WsiNcmiError
 from wsi_ncmi.encoders import Encoder, EncoderConfig, load_encoder
 from wsi_ncmi.extraction.extraction import extract_slide
 from wsi_ncmi.extraction.ledger import LedgerRow
-from wsi_ncmi.extraction.pipeline import Engine, Finished, Load, PipelineConfig, SlotFree, Started, Stopped
+from wsi_ncmi.extraction.pipeline import Engine, Load, PipelineConfig
 from wsi_ncmi.extraction.pipeline.encoding import begin_batch
 from wsi_ncmi.extraction.pipeline.meter import Meter
 from wsi_ncmi.extraction.pipeline.packing import Batch
 from wsi_ncmi.extraction.task import SlideTask
 from wsi_ncmi.features import feature_path, verify_folder
+from wsi_ncmi.parallel import Finished, SlotFree, Started, Stopped
 from wsi_ncmi.tiling import GridConfig
 
 
@@ -55,7 +56,7 @@ def run(
             if isinstance(event, Stopped):
                 raise event.error
             if isinstance(event, Finished):
-                rows[event.row.slide_id] = event.row
+                rows[event.result.slide_id] = event.result
         load = engine.load
     return rows, seen, load
 

@@ -1,4 +1,4 @@
-"""Supervised extraction: workers that are killed, hang or share a folder, and jobs that are broken off."""
+"""Supervised extraction: workers that are killed, hang or share a folder, and jobs that are interrupted."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def wait_for(path: Path, job: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_job_that_is_broken_off_goes_on_where_it_stopped(tasks, tmp_path: Path, reference, kind) -> None:
+def test_an_interrupted_job_resumes_where_it_stopped(tasks, tmp_path: Path, reference, kind) -> None:
     todo = tasks()
     out = todo[0].out
     # The last slide never ends, so the job is at work whenever the signal comes, on however fast a machine.
@@ -154,7 +154,7 @@ def test_a_job_that_is_broken_off_goes_on_where_it_stopped(tasks, tmp_path: Path
         os.killpg(job.pid, kind)
     else:
         job.send_signal(kind)
-    # A slide in hand is given back within 10 s; only then may a container be killed.
+    # A slide in flight is given back within 10 s; only then may a container be killed.
     assert job.wait(10) != 0
     _, alive = psutil.wait_procs(children, timeout=30)
     assert not alive, "workers outlive their job"
@@ -182,7 +182,7 @@ def test_workers_follow_a_supervisor_killed_alone(tasks, tmp_path: Path) -> None
     assert not alive
 
 
-def test_slides_in_other_hands_are_waited_for(tasks) -> None:
+def test_slides_of_another_job_are_waited_for(tasks) -> None:
     todo = tasks()[:2]
     held = feature_path(todo[0].out, "descriptor", "x").parent / ".claims" / "slide_0"
     held.parent.mkdir(parents=True)
@@ -227,9 +227,9 @@ def test_storage_that_fails_in_a_worker_stops_the_job(tasks, tmp_path: Path) -> 
 
 
 def test_workers_that_never_start_end_the_job(tasks, monkeypatch: pytest.MonkeyPatch) -> None:
-    from wsi_ncmi.extraction.execution import supervised
+    from wsi_ncmi.parallel import process_pool
 
-    monkeypatch.setattr(supervised, "serve", dying)
+    monkeypatch.setattr(process_pool, "serve", dying)
     with pytest.raises(JobStoppedError, match="before they could start"):
         run_slides(tasks(), OPTIONS, workers=2)
 

@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 from wsi_ncmi.core.errors import TrainingError
-from wsi_ncmi.parallel.pool import run_in_processes
+from wsi_ncmi.parallel import run_items
 
 
 def work(task, tell):
@@ -37,7 +37,7 @@ def test_every_kind_of_end(tmp_path, monkeypatch):
     tasks = [(kind, str(tmp_path / f"{i}")) for i, kind in enumerate(kinds)]
     news = []
     outcomes = list(
-        run_in_processes(tasks, setup, workers=2, on_news=lambda index, what: news.append((index, what)))
+        run_items(tasks, setup, workers=2, on_news=lambda index, what: news.append((index, what)))
     )
     by_index = {outcome.index: outcome for outcome in outcomes}
     assert len(outcomes) == len(by_index) == len(tasks)
@@ -55,4 +55,4 @@ def test_every_kind_of_end(tmp_path, monkeypatch):
 
 
 def test_no_task_no_process():
-    assert list(run_in_processes([], setup, workers=2, on_news=print)) == []
+    assert list(run_items([], setup, workers=2, on_news=print)) == []

@@ -1,7 +1,7 @@
 from .config import ExecutionConfig as ExecutionConfig
 from .config import ExtractConfig as ExtractConfig
 from .contact_sheet import write_contact_sheet as write_contact_sheet
-from .execution.engines import open_engine as open_engine
+from .execution.local import open_engine as open_engine
 from .execution.local import run_slides as run_slides
 from .extraction import check_conflicts as check_conflicts
 from .extraction import clean_up as clean_up

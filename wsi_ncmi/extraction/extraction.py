@@ -15,8 +15,8 @@ from wsi_ncmi.extraction.pipeline.admission import (
 )
 from wsi_ncmi.extraction.pipeline.config import PipelineConfig
 from wsi_ncmi.extraction.pipeline.engine import Engine
-from wsi_ncmi.extraction.pipeline.events import Event, Finished, Stopped
 from wsi_ncmi.extraction.task import SlideTask
+from wsi_ncmi.parallel import Finished, Message, Stopped
 
 __all__ = ["ALREADY_EXTRACTED", "CLAIMED", "check_conflicts", "clean_up", "extract_slide", "failed_row"]
 
@@ -37,12 +37,13 @@ def extract_slide(task: SlideTask, encoder: Encoder, *, batch_size: int = 16) ->
         IdentityConflictError: A file of another identity is there and ``task.overwrite`` is off.
         JobStoppedError: The output can't be written to (disk full, read-only, gone).
     """
-    events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-    with Engine(encoder, events.put, PipelineConfig(batch_size=batch_size)) as engine:
+    messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
+    with Engine(encoder, messages.put, PipelineConfig(batch_size=batch_size)) as engine:
         engine.submit(0, task)
         while True:
-            event = events.get()
-            if isinstance(event, Stopped):
-                raise event.error
-            if isinstance(event, Finished):
-                return event.row
+            message = messages.get()
+            if isinstance(message, Stopped):
+                raise message.error
+            if isinstance(message, Finished):
+                row: LedgerRow = message.result
+                return row

@@ -1,4 +1,4 @@
-"""What this process may use of the machine, and work in several processes."""
+"""Limits of this machine, and work in several processes."""
 
 import lazy_loader
 

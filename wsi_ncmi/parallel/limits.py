@@ -1,17 +1,25 @@
-"""What this process may use: cores by affinity and cgroup quota, memory by cgroup limit; not the host's."""
+"""Limits of this process: cores by affinity and cgroup quota, memory by cgroup limit; and keeping to them."""
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["affordable_workers", "available_cores", "memory_limit", "shared_memory"]
+__all__ = [
+    "affordable_workers", "available_cores", "keep_large_buffers", "limit_threads", "memory_limit",
+    "shared_memory",
+]  # fmt: skip
 
 _ROOT = Path("/")
 # cgroup v1 says "no limit" as the largest multiple of the page size.
 _NO_LIMIT = 1 << 60
+# Parameters of glibc's mallopt.
+_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
+_NEVER = 2**31 - 1
 
 
 def available_cores(root: Path = _ROOT) -> int:
@@ -66,6 +74,37 @@ def shared_memory(root: Path = _ROOT) -> int | None:
     except OSError:
         return None
     return status.f_blocks * status.f_frsize
+
+
+def limit_threads(threads: int) -> int:
+    """Lets torch use so many threads, if it is loaded at all; gives the number that it used before, or 0."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return 0
+    before = int(torch.get_num_threads())
+    if before != threads:
+        torch.set_num_threads(threads)
+    return before
+
+
+def keep_large_buffers() -> bool:
+    """Lets glibc serve buffers of any size from its heap, for the rest of this process.
+
+    By default it maps every buffer above 32 MiB anew, and the system clears each page at its first touch. On
+    one Zen 4 core that is a quarter of the time of squeezenet1_1 and of resnet50 at batch 16, channels last:
+    92 against 127 and 9.0 against 11.6 tiles/s (other work on the machine). The process keeps the memory
+    of its largest batch, which it would take again a moment later.
+
+    Returns:
+        Whether the C library is glibc and took it.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    library = ctypes.CDLL(None)
+    if not hasattr(library, "gnu_get_libc_version"):
+        return False
+    settings = ((_ARENA_MAX, 1), (_TRIM_THRESHOLD, _NEVER), (_MMAP_MAX, 0))
+    return all(library.mallopt(parameter, value) == 1 for parameter, value in settings)
 
 
 def _quota_v2(folder: Path) -> float | None:

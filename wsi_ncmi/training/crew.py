@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from wsi_ncmi.cohorts import BagSource, Cohort, Splits, open_bag_source
-from wsi_ncmi.core.errors import TrainingError, WsiNcmiError
+from wsi_ncmi.core.errors import TrainingError
 from wsi_ncmi.core.progress import ProgressReporter
 from wsi_ncmi.mil import ModelConfig
 from wsi_ncmi.parallel import process_group as distributed
-from wsi_ncmi.parallel.pool import Outcome, Work, run_in_processes
+from wsi_ncmi.parallel import run_items
 from wsi_ncmi.training.batches import BagCache
 from wsi_ncmi.training.config import TrainingConfig
 from wsi_ncmi.training.runs import Run, RunContext, RunFailure, do_run
@@ -142,7 +141,14 @@ def carry_out(
                 f"epoch {epoch}, validation macro-F1 {row['val_macro_f1']:.3f}",
             )
 
-        for outcome in _outcomes(todo, openings, workers, gpus, on_start, on_news):
+        share = min(workers, max(1, len(todo)))
+        # Processes of torchrun don't know of an error in another one and would wait for it: it ends them all.
+        catch = TrainingError if distributed.world_size() > 1 else Exception
+        outcomes = run_items(
+            todo, partial(_RunsOfProcess, openings, share, on_start), workers=workers, on_news=on_news,
+            gpus=gpus, catch=catch, advice="use fewer workers or a smaller training.cache_mib",
+        )  # fmt: skip
+        for outcome in outcomes:
             ended += 1
             number, run = todo[outcome.index]
             if counted[outcome.index] < epochs[number]:  # stopped early, or failed
@@ -150,35 +156,3 @@ def carry_out(
             if outcome.problem:
                 _LOG.warning("%s fold %d seed %d: %s", run.name, run.fold, run.seed, outcome.problem)
                 yield number, RunFailure(run.name, run.fold, run.seed, outcome.problem, outcome.details)
-
-
-def _outcomes(
-    todo: Sequence[Numbered],
-    openings: Sequence[Opening],
-    workers: int,
-    gpus: Sequence[str],
-    on_start: Callable[[], object] | None,
-    on_news: Callable[[int, Any], None],
-) -> Iterator[Outcome]:
-    if workers > 1:
-        share = min(workers, max(1, len(todo)))
-        setup = partial(_RunsOfProcess, openings, share, on_start)
-        yield from run_in_processes(todo, setup, workers=workers, on_news=on_news, gpus=gpus)
-        return
-    work: Work = _RunsOfProcess(openings, 1, on_start)
-    together = distributed.world_size() > 1
-    for index, task in enumerate(todo):
-        try:
-            work(task, partial(on_news, index))
-            yield Outcome(index)
-        except TrainingError as error:
-            yield Outcome(index, problem=str(error))
-        except Exception as error:
-            if together:
-                # The other processes don't know of it and would wait for this one: torchrun ends them all.
-                raise
-            if isinstance(error, WsiNcmiError):
-                yield Outcome(index, problem=str(error))
-            else:
-                reason = f"{type(error).__name__}: {error}"
-                yield Outcome(index, problem=reason, details=traceback.format_exc())

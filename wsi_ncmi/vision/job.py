@@ -6,7 +6,7 @@ import functools
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from wsi_ncmi.core.files import ensure_folder
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
 from wsi_ncmi.losses import LossConfig
 from wsi_ncmi.parallel import process_group as distributed
-from wsi_ncmi.parallel.pool import Outcome, Work, run_in_processes
+from wsi_ncmi.parallel.tasks import Work, run_items
 from wsi_ncmi.vision.config import ImageJobConfig
 from wsi_ncmi.vision.data import open_images
 from wsi_ncmi.vision.summary import write_results
@@ -86,13 +86,9 @@ def run_images(
                 top1 = "" if row["top1"] != row["top1"] else f": top-1 {row['top1']:.3f}"
                 task.advance(1, f"{runs[index]}, epoch {row['epoch']}{top1}")
 
-            outcomes: Iterator[Outcome]
-            if config.workers > 1:
-                workers = min(config.workers, len(runs))
-                outcomes = run_in_processes(runs, setup, workers=workers, on_news=on_epoch)
-            else:
-                outcomes = _in_turn(runs, setup(), on_epoch)
-            for outcome in outcomes:
+            # Other processes of torchrun can't know of a failure, and would wait in the middle of a step.
+            catch = TrainingError if distributed.world_size() == 1 else ()
+            for outcome in run_items(runs, setup, workers=config.workers, on_news=on_epoch, catch=catch):
                 run = runs[outcome.index]
                 if outcome.problem:
                     failures.append(f"{run}: {outcome.problem}")
@@ -124,15 +120,3 @@ def _opened(config: ImageJobConfig, overwrite: bool, until: float) -> Work:
         return result.finished, len(result.curves)
 
     return work
-
-
-def _in_turn(
-    runs: Sequence[_Run], work: Work, on_epoch: Callable[[int, Mapping[str, Any]], None]
-) -> Iterator[Outcome]:
-    for index, run in enumerate(runs):
-        try:
-            yield Outcome(index, work(run, functools.partial(on_epoch, index)))
-        except TrainingError as error:
-            if distributed.world_size() > 1:
-                raise  # The other processes can't know, and wait in the middle of a step.
-            yield Outcome(index, problem=str(error))

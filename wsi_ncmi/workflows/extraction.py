@@ -47,7 +47,7 @@ def extract(
         InputError: Wrong input, or a feature file of another identity stands in the way: nothing was started.
     """
     from wsi_ncmi.extraction.disk_space import check_space
-    from wsi_ncmi.extraction.execution.engines import open_engine
+    from wsi_ncmi.extraction.execution.local import open_engine
     from wsi_ncmi.extraction.extraction import check_conflicts
     from wsi_ncmi.extraction.pipeline import Load
     from wsi_ncmi.extraction.planning import grids_of, list_slides, make_tasks
@@ -61,8 +61,8 @@ def extract(
     settings = config.extraction
     check_folder(config.out)
     # A wrong name or file is told before any slide is opened.
-    with open_engine(settings.engine, encoder_config, address=settings.ray_address) as engine:
-        encoder = engine.card
+    with open_engine(settings, encoder_config) as engine:
+        encoder = engine.encoder
         records = list_slides(config, progress)
         tasks = make_tasks(config, records, stain, slide_ids)
         check_conflicts(tasks, encoder)
@@ -71,14 +71,7 @@ def extract(
         write_slides_csv(records, out / "slides.csv")
         _record(replace(config, encoder=encoder_config), encoder, stain)
         loads: list[Load] = []
-        ran = engine.run(
-            tasks,
-            workers=settings.workers,
-            timeout_s=settings.timeout_per_slide,
-            buffer_mib=settings.buffer_mib,
-            progress=progress,
-            on_load=loads.append,
-        )
+        ran = engine.run(tasks, progress=progress, on_load=loads.append)
     copies = {record.slide_id: record.duplicate_of for record in records if record.duplicate_of}
     rows = [
         replace(_with_copy(row, copies.get(row.slide_id, "")), features_set=task.features_set)

@@ -188,10 +188,8 @@ def train_prepared(
         InputError: Wrong input; nothing was started.
         TrainingError: Not one run of an experiment has a result.
     """
+    from wsi_ncmi.parallel import affordable_workers, keep_large_buffers, visible_gpus
     from wsi_ncmi.parallel import process_group as distributed
-    from wsi_ncmi.parallel.allocator import keep_large_buffers
-    from wsi_ncmi.parallel.gpus import visible_gpus
-    from wsi_ncmi.parallel.limits import affordable_workers
     from wsi_ncmi.training.experiment import run_experiments
 
     first = distributed.rank() == 0

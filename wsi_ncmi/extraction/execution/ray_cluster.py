@@ -10,16 +10,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from wsi_ncmi.core.errors import InputError, JobStoppedError
-from wsi_ncmi.encoders import EncoderConfig, EncoderInfo, load_encoder
-from wsi_ncmi.extraction.execution.places import Node, plan_places
-from wsi_ncmi.extraction.execution.remote import describe
-from wsi_ncmi.extraction.pipeline import Stopped
+from wsi_ncmi.encoders import EncoderConfig, EncoderInfo
+from wsi_ncmi.extraction.execution.plan import Node, plan_slots
+from wsi_ncmi.extraction.execution.ray_worker import describe
+from wsi_ncmi.parallel import Stopped
 
 __all__ = ["RayCluster", "connect"]
 
 _LOG = logging.getLogger(__name__)
-_TELL_S = 30.0
-_KNOCK_S = 10.0
+_WAIT_S = 30.0
+_PING_S = 10.0
 
 
 class RayCluster:
@@ -69,32 +69,32 @@ class RayCluster:
         remote = self.ray.remote(function).options(num_cpus=0, scheduling_strategy=where, max_retries=0)
         remote.remote(*arguments)
 
-    def describe(self, options: EncoderConfig) -> EncoderInfo:
-        """What the encoder is where it will run.
+    def describe(self, encoder: EncoderConfig) -> EncoderInfo:
+        """What the encoder is where it will run; no encoder is loaded in this process.
 
         Raises:
-            InputError: The cluster has no room for a worker, or the encoder can't be loaded.
+            InputError: The cluster has no room for a worker, or the encoder can't be loaded there.
         """
-        places = plan_places(self.nodes(), options)
-        if not places:
+        slots = plan_slots(self.nodes(), encoder)
+        if not slots:
             raise InputError(
                 "No node of the Ray cluster lends a core or a GPU; start nodes with ray start --num-cpus N, "
                 "or use --engine local."
             )
-        if not places[0].gpu:
-            return load_encoder(options).info
-        call = self.ray.remote(describe).options(num_cpus=places[0].cores, num_gpus=1).remote(options)
-        while not self.ray.wait([call], timeout=_TELL_S)[0]:
-            _LOG.info("Waiting for a GPU of the cluster.")
-        card = self.ray.get(call)
-        if isinstance(card, Stopped):
-            raise card.error
-        return card  # type: ignore[no-any-return]  # Ray's results are untyped
-
-    @staticmethod
-    def runs_on_gpu(card: EncoderInfo) -> bool:
-        """Whether an encoder with that card computes on a GPU."""
-        return "cuda" in card.backend
+        slot = slots[0]
+        call = self.ray.remote(describe).options(num_cpus=slot.cores, num_gpus=int(slot.gpu)).remote(encoder)
+        while not self.ray.wait([call], timeout=_WAIT_S)[0]:
+            _LOG.info("Waiting for a %s of the cluster.", "GPU" if slot.gpu else "core")
+        try:
+            *records, last = self.ray.get(call)
+        except self.ray.exceptions.RayError as error:
+            reason = " ".join(str(error).split())[-300:]
+            raise InputError(f"The encoder can't be loaded on the cluster: {reason}") from error
+        for message in records:
+            logging.getLogger(message.record.name).handle(message.record)
+        if isinstance(last, Stopped):
+            raise last.error
+        return last.info  # type: ignore[no-any-return]  # Ray's results are untyped
 
 
 @contextlib.contextmanager
@@ -120,7 +120,7 @@ def connect(address: str | None) -> Iterator[RayCluster]:
         return
     where = address or os.environ.get("RAY_ADDRESS") or "auto"
     try:
-        _knock(where)
+        _ping(where)
         ray.init(address=where, namespace="wsi-ncmi", log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:  # Ray's errors of connecting share no class
         reason = " ".join(str(error).split())[:300]
@@ -134,7 +134,7 @@ def connect(address: str | None) -> Iterator[RayCluster]:
         ray.shutdown()
 
 
-def _knock(address: str) -> None:
+def _ping(address: str) -> None:
     """Tries the port of a cluster's head, for Ray itself waits a minute for one that is not there.
 
     Raises:
@@ -142,4 +142,4 @@ def _knock(address: str) -> None:
     """
     host, colon, port = address.rpartition(":")
     if colon and "://" not in address and port.isdecimal():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_PING_S).close()

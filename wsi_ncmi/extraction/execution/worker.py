@@ -1,86 +1,67 @@
-"""A worker process: loads the encoder once, then runs an engine on the slides that it is handed."""
+"""The worker of an extraction: an encoder, and the pipeline that feeds it."""
 
 from __future__ import annotations
 
-import logging
-import os
-import signal
-import sys
-import threading
-from multiprocessing.connection import Connection
-from typing import Any
+from collections.abc import Callable
 
-from wsi_ncmi.core.errors import WsiNcmiError
-from wsi_ncmi.core.logging import configure_logging
 from wsi_ncmi.encoders import EncoderConfig, load_encoder
-from wsi_ncmi.extraction.execution.layout import limit_threads
-from wsi_ncmi.extraction.pipeline import Engine, PipelineConfig, Stopped
-from wsi_ncmi.parallel.allocator import keep_large_buffers
+from wsi_ncmi.extraction.execution.plan import DESCRIPTOR, ResourcePlan
+from wsi_ncmi.extraction.pipeline import Engine
+from wsi_ncmi.extraction.task import SlideTask
+from wsi_ncmi.parallel.limits import keep_large_buffers, limit_threads
+from wsi_ncmi.parallel.worker import Message
 
-__all__ = ["serve"]
-
-_ORPHAN_CHECK_S = 1.0
+__all__ = ["SlideWorker"]
 
 
-def serve(
-    connection: Connection,
-    options: EncoderConfig,
-    engine: PipelineConfig,
-    threads: int,
-    loud: bool,
-    parent: int,
-) -> None:
-    """Runs in the child until its pipe ends.
-
-    It says ``"ready"`` once, then every event of its engine; ``Stopped`` when the whole job can't go on. It
-    takes pairs of a task's position and the task, one for each time that it said ``SlotFree``.
+class SlideWorker:
+    """Extracts the slides that it is handed, several at a time.
 
     Args:
-        connection: The child's end of its own pipe.
-        options: The encoder.
-        engine: Threads and memory of the engine.
-        threads: Compute threads of one encoding thread.
-        loud: Whether warnings about the encoder are shown (by one worker only).
-        parent: Process id of the supervisor; without it nobody waits for a result.
+        encoder: The encoder, loaded here.
+
+    Attributes:
+        info: What the encoder is.
+
+    Raises:
+        InputError: The encoder can't be loaded.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, who ends us.
-    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
-    configure_logging(logging.WARNING)
-    if not loud:
-        logging.getLogger("wsi_ncmi.encoders").setLevel(logging.ERROR)
-    if ":" in options.name:
-        keep_large_buffers()
-    lock = threading.Lock()
 
-    def send(message: Any) -> None:
-        with lock:
-            try:
-                connection.send(message)
-            except (BrokenPipeError, ConnectionResetError, OSError):
-                os._exit(1)  # The parent is gone; any thread may be the first to notice.
+    def __init__(self, encoder: EncoderConfig) -> None:
+        if encoder.name != DESCRIPTOR:
+            keep_large_buffers()
+        self._encoder = load_encoder(encoder)
+        self.info = self._encoder.info
+        self._pipeline: Engine | None = None
+        self._threads_before = 0
 
-    try:
-        encoder = load_encoder(options)
-        limit_threads(threads)
-    except WsiNcmiError as error:
-        send(Stopped(error))
-        return
-    send("ready")
-    with Engine(encoder, send, engine) as running:
-        while True:
-            try:
-                index, task = connection.recv()
-            except EOFError:
-                # Torch takes seconds to leave a process in order; our files are closed and on disk by now.
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(0)
-            running.submit(index, task)
+    def begin(self, config: ResourcePlan, send: Callable[[Message], None]) -> None:
+        """Starts the pipeline, which asks for its first slides.
 
+        Args:
+            config: Threads and memory.
+            send: Told every message, from several threads.
+        """
+        self._threads_before = limit_threads(config.threads)
+        self._pipeline = Engine(self._encoder, send, config.pipeline)
+        self._pipeline.__enter__()
 
-def _die_with(parent: int) -> None:
-    # A supervisor killed by SIGKILL can't end its workers; the system gives them another parent: that shows.
-    pause = threading.Event()
-    while os.getppid() == parent:
-        pause.wait(_ORPHAN_CHECK_S)
-    os._exit(1)
+    def submit(self, index: int, item: SlideTask) -> None:
+        """Hands a slide in, one for each ``SlotFree``."""
+        if self._pipeline is not None:
+            self._pipeline.submit(index, item)
+
+    def end(self, *, abort: bool) -> None:
+        """Ends the pipeline; another one may begin.
+
+        Args:
+            abort: Give up what is in flight, so that no claim and no temporary file stays; else wait for it.
+        """
+        if self._pipeline is not None:
+            if abort:
+                self._pipeline.abort()
+            else:
+                self._pipeline.__exit__(None, None, None)
+            self._pipeline = None
+            if self._threads_before:
+                limit_threads(self._threads_before)

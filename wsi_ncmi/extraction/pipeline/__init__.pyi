@@ -1,10 +1,3 @@
 from .config import Load as Load
 from .config import PipelineConfig as PipelineConfig
 from .engine import Engine as Engine
-from .events import Event as Event
-from .events import Finished as Finished
-from .events import Paused as Paused
-from .events import Resumed as Resumed
-from .events import SlotFree as SlotFree
-from .events import Started as Started
-from .events import Stopped as Stopped

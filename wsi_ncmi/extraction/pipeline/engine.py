@@ -26,7 +26,6 @@ from wsi_ncmi.extraction.pipeline.admission import admit
 from wsi_ncmi.extraction.pipeline.budget import Budget, ClosedError
 from wsi_ncmi.extraction.pipeline.config import Load, PipelineConfig
 from wsi_ncmi.extraction.pipeline.encoding import begin_batch
-from wsi_ncmi.extraction.pipeline.events import Event, Finished, Paused, Resumed, SlotFree, Started, Stopped
 from wsi_ncmi.extraction.pipeline.meter import Meter
 from wsi_ncmi.extraction.pipeline.packing import Batch, Packer, Part
 from wsi_ncmi.extraction.pipeline.reading import read_tiles_of
@@ -34,6 +33,7 @@ from wsi_ncmi.extraction.pipeline.work import SlideWork
 from wsi_ncmi.extraction.slide import done_row, prepare_slide, publish_slide
 from wsi_ncmi.extraction.task import SlideTask
 from wsi_ncmi.features.storage import check_place
+from wsi_ncmi.parallel import Finished, Message, Paused, Progress, Resumed, SlotFree, Started, Stopped
 from wsi_ncmi.slides import open_slide
 
 __all__ = ["Engine"]
@@ -51,11 +51,11 @@ class Engine:
 
     Args:
         encoder: The encoder.
-        report: Told every event, from several threads; it must not block for long.
+        report: Told every message, from several threads; it must not block for long.
         options: Threads and memory.
     """
 
-    def __init__(self, encoder: Encoder, report: Callable[[Event], None], options: PipelineConfig) -> None:
+    def __init__(self, encoder: Encoder, report: Callable[[Message], None], options: PipelineConfig) -> None:
         self._encoder, self._report, self._options = encoder, report, options
         self._batch_size = encoder.info.batch_size or options.batch_size
         self._packer = Packer(self._batch_size)
@@ -278,7 +278,8 @@ class Engine:
             with self._lock:
                 self._works.pop(work.index, None)
             work.release()
-            self._report(Finished(work.index, work.finish(work.row), self.load))
+            self._report(Progress(self.load))
+            self._report(Finished(work.index, work.finish(work.row)))
 
     def _publish(self, work: SlideWork) -> None:
         if work.prepared is None or work.error is not None:

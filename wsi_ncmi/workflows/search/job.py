@@ -153,8 +153,7 @@ def _searched(
     config: JobConfig,
     progress: ProgressReporter | None,
 ) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
-    from wsi_ncmi.parallel.limits import affordable_workers
-    from wsi_ncmi.parallel.pool import run_in_processes
+    from wsi_ncmi.parallel import affordable_workers, run_items
     from wsi_ncmi.workflows.search.study import FoldSearch
 
     workers = min(config.workers or affordable_workers(), len(tasks))
@@ -170,20 +169,17 @@ def _searched(
         def on_news(index: int, news: Mapping[str, Any]) -> None:
             task.advance(1, f"fold {news['fold']}, trial {news['trial'] + 1}: {news['score']:.3f}")
 
-        if workers == 1:
-            for index, each in enumerate(tasks):
-                rows += work(each, partial(on_news, index))
-        else:
-            for outcome in run_in_processes(tasks, partial(_same, work), workers=workers, on_news=on_news):
-                if outcome.problem:
-                    failures.append(f"fold {tasks[outcome.index].number}: {outcome.problem}")
-                else:
-                    rows += outcome.result
+        setup = partial(_with_large_buffers, work) if workers > 1 else lambda: work
+        for outcome in run_items(tasks, setup, workers=workers, on_news=on_news, catch=()):
+            if outcome.problem:
+                failures.append(f"fold {tasks[outcome.index].number}: {outcome.problem}")
+            else:
+                rows += outcome.result
     return sorted(rows, key=lambda row: (row["fold"], row["trial"])), tuple(failures)
 
 
-def _same(work: Any) -> Any:
-    from wsi_ncmi.parallel.allocator import keep_large_buffers
+def _with_large_buffers(work: Any) -> Any:
+    from wsi_ncmi.parallel import keep_large_buffers
 
     keep_large_buffers()
     return work

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from wsi_ncmi.encoders import EncoderConfig
 from wsi_ncmi.extraction.execution.local import run_slides
-from wsi_ncmi.extraction.execution.queue import SlideQueue
 from wsi_ncmi.extraction.ledger import read_journal
 from wsi_ncmi.extraction.task import SlideTask
 from wsi_ncmi.features import verify_folder
@@ -25,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class DeadlyTask(SlideTask):
-    """A slide whose decoder takes the process with it, with all that is in its hands."""
+    """A slide whose decoder takes the process with it, with all that is in flight."""
 
     @property
     def slide_path(self) -> Path:
@@ -39,19 +38,11 @@ def as_kind(task: SlideTask, kind: type[SlideTask]) -> SlideTask:
 
 def test_a_slide_that_kills_two_workers_fails_and_takes_no_other_along(tasks) -> None:
     todo = tasks()
-    # The deadly slide comes second, so that the first is in the same hands when the worker dies.
+    # The deadly slide comes second, so that the first is in flight when the worker dies.
     rows = run_slides([todo[0], as_kind(todo[1], DeadlyTask), *todo[2:]], OPTIONS, workers=1, timeout_s=300)
     assert [row.status for row in rows] == ["done", "failed", "done", "done"]
     assert "tried alone" in rows[1].reason
     assert list((todo[0].out / "features" / "descriptor" / ".claims").iterdir()) == []
-
-
-def test_a_slide_that_was_put_back_comes_next() -> None:
-    slides = SlideQueue(3)
-    assert slides.take() == 0
-    assert slides.take() == 1
-    slides.put_back(0)
-    assert [slides.take(), slides.take(), slides.take()] == [0, 2, None]
 
 
 def test_kills_at_random_leave_no_trace() -> None:

@@ -1,4 +1,4 @@
-"""The worker of a cluster, without the cluster: what it does, and when it says that its machine can't."""
+"""The worker of a cluster, without the cluster, and its reasons why a machine can't work on a job."""
 
 from __future__ import annotations
 
@@ -10,25 +10,27 @@ import pytest
 from wsi_ncmi import __version__
 from wsi_ncmi.encoders import EncoderConfig, load_encoder
 from wsi_ncmi.extraction.claims import claim
-from wsi_ncmi.extraction.execution import remote
-from wsi_ncmi.extraction.execution.places import Place
-from wsi_ncmi.extraction.execution.remote import Order, RemoteWorker, describe, release
-from wsi_ncmi.extraction.pipeline import Finished, SlotFree, Stopped
+from wsi_ncmi.extraction.execution import ray_worker
+from wsi_ncmi.extraction.execution.plan import WorkerSlot
+from wsi_ncmi.extraction.execution.ray_worker import RemoteWorker, WorkerConfig, describe, release
+from wsi_ncmi.parallel import Finished, Ready, SlotFree, Stopped
 
 OPTIONS = EncoderConfig(device="cpu", precision="fp32", batch_size=16)
-CARD = load_encoder(OPTIONS).info
+INFO = load_encoder(OPTIONS).info
 
 
 @pytest.fixture
-def order(slides: Path, tmp_path: Path) -> Order:
+def config(slides: Path, tmp_path: Path) -> WorkerConfig:
     probe = tmp_path / "probe"
     probe.touch()
-    return Order(OPTIONS, CARD, Place("a", 0, 1, False, 1), 64 << 20, 4, __version__, slides, probe)
+    return WorkerConfig(
+        OPTIONS, INFO, WorkerSlot("a", 0, 1, False, 1), 64 << 20, 4, __version__, slides, probe
+    )
 
 
-def test_it_works_as_a_local_one_does(order: Order, tasks) -> None:
+def test_it_works_as_a_local_one_does(config: WorkerConfig, tasks) -> None:
     worker, todo = RemoteWorker(), tasks()
-    assert worker.start(order) == CARD
+    assert worker.start(config) == INFO
     rows = {}
     handed = 0
     while len(rows) < len(todo):
@@ -37,7 +39,7 @@ def test_it_works_as_a_local_one_does(order: Order, tasks) -> None:
                 worker.submit(handed, todo[handed])
                 handed += 1
             elif isinstance(event, Finished):
-                rows[event.index] = event.row
+                rows[event.index] = event.result
     worker.abort()
     assert [rows[index].status for index in range(len(todo))] == ["done"] * len(todo)
     assert worker.poll(0) == []
@@ -49,22 +51,27 @@ def test_it_works_as_a_local_one_does(order: Order, tasks) -> None:
         ({"version": "0.0.0"}, "the job was started with 0.0.0"),
         ({"sources": Path("/nowhere")}, "does not see the slide folder"),
         ({"probe": Path("/nowhere")}, "does not see the output folder"),
-        ({"card": replace(CARD, precision="fp16")}, "other numbers (precision fp32 instead of fp16)"),
-        ({"options": EncoderConfig(name="torchvision:resnet18", weights=Path("/none.pt"))}, "none.pt"),
+        ({"info": replace(INFO, precision="fp16")}, "other numbers (precision fp32 instead of fp16)"),
+        ({"encoder": EncoderConfig(name="torchvision:resnet18", weights=Path("/none.pt"))}, "none.pt"),
     ],
 )
-def test_a_machine_that_can_not(order: Order, monkeypatch, changed: dict[str, object], words: str) -> None:
-    monkeypatch.setattr(remote, "_SHARED_PATIENCE_S", 0.0)
-    answer = RemoteWorker().start(replace(order, **changed))
+def test_a_machine_that_can_not(
+    config: WorkerConfig, monkeypatch, changed: dict[str, object], words: str
+) -> None:
+    monkeypatch.setattr(ray_worker, "_SHARED_PATIENCE_S", 0.0)
+    answer = RemoteWorker().start(replace(config, **changed))
     assert isinstance(answer, Stopped)
     assert words in str(answer.error)
 
 
-def test_describe_gives_a_card_or_a_reason() -> None:
-    assert describe(OPTIONS) == CARD
-    answer = describe(EncoderConfig(name="torchvision:resnet5O"))
+def test_describe_gives_the_encoder_or_a_reason_and_what_was_logged() -> None:
+    assert describe(OPTIONS) == [Ready(INFO)]
+    (answer,) = describe(EncoderConfig(name="torchvision:resnet5O"))
     assert isinstance(answer, Stopped)
     assert "resnet50" in str(answer.error)
+    logged, ready = describe(EncoderConfig(name="torchvision:squeezenet1_1", device="cpu"))
+    assert "RANDOM" in logged.record.getMessage()
+    assert ready.info.weights_source == "random (seed 0)"
 
 
 def test_release_frees_what_the_dead_held_and_waits_for_the_living(tasks) -> None:

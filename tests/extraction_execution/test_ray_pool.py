@@ -1,4 +1,4 @@
-"""What a crew does when nodes differ, go, come or stop; on a cluster of threads, so that every case comes at will.
+"""Nodes that differ, go, come or stop, on a cluster of threads, so that every case comes at will.
 
 ``test_ray.py`` has the real one.
 """
@@ -18,16 +18,17 @@ import pytest
 
 from wsi_ncmi.core.errors import InputError, JobStoppedError
 from wsi_ncmi.encoders import EncoderConfig, load_encoder
-from wsi_ncmi.extraction.execution import ray_crew, remote
-from wsi_ncmi.extraction.execution.cluster_job import run_on_cluster
+from wsi_ncmi.extraction.config import ExecutionConfig
+from wsi_ncmi.extraction.execution import ray_pool, ray_worker
 from wsi_ncmi.extraction.execution.ray_cluster import RayCluster
-from wsi_ncmi.extraction.execution.remote import Order, RemoteWorker
-from wsi_ncmi.extraction.pipeline import Started, Stopped
+from wsi_ncmi.extraction.execution.ray_pool import RayEngine
+from wsi_ncmi.extraction.execution.ray_worker import RemoteWorker, WorkerConfig
 from wsi_ncmi.extraction.task import SlideTask
 from wsi_ncmi.features import verify_folder
+from wsi_ncmi.parallel import Started, Stopped
 
 OPTIONS = EncoderConfig(device="cpu", precision="fp32", batch_size=16)
-CARD = load_encoder(OPTIONS).info
+INFO = load_encoder(OPTIONS).info
 
 
 class LostError(Exception):
@@ -70,7 +71,7 @@ class Actor:
 
 
 class ThreadRay:
-    """As much of Ray as a crew asks for.
+    """As much of Ray as a pool asks for.
 
     Args:
         nodes: Cores by node.
@@ -108,11 +109,12 @@ class ThreadRay:
 
     def remote(self, thing: Any) -> Any:
         def options(**settings: Any) -> Any:
-            node = settings["scheduling_strategy"].node
-
             def start(*arguments: Any) -> Any:
                 if not isinstance(thing, type):
-                    return thing(*arguments)
+                    future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+                    future.set_result(thing(*arguments))
+                    return future
+                node = settings["scheduling_strategy"].node
                 self.actors.append(Actor(self, node))
                 return self.actors[-1]
 
@@ -121,7 +123,7 @@ class ThreadRay:
         return SimpleNamespace(options=options)
 
     @staticmethod
-    def wait(calls: list[Any], num_returns: int, timeout: float) -> tuple[list[Any], list[Any]]:
+    def wait(calls: list[Any], num_returns: int = 1, timeout: float = 0.0) -> tuple[list[Any], list[Any]]:
         until = concurrent.futures.FIRST_COMPLETED if num_returns == 1 else concurrent.futures.ALL_COMPLETED
         done = concurrent.futures.wait(calls, timeout, until).done
         return [call for call in calls if call in done], [call for call in calls if call not in done]
@@ -137,13 +139,15 @@ class ThreadRay:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_crew, "_LOOK_S", 0.05)
-    monkeypatch.setattr(remote, "_SHARED_PATIENCE_S", 0.0)
-    monkeypatch.setattr(remote, "_POLL_S", 0.5)
+    monkeypatch.setattr(ray_pool, "_POLL_INTERVAL_S", 0.05)
+    monkeypatch.setattr(ray_worker, "_SHARED_PATIENCE_S", 0.0)
+    monkeypatch.setattr(ray_worker, "_POLL_S", 0.5)
 
 
-def run(ray: ThreadRay, tasks: list[SlideTask], **more: Any) -> list[tuple[str, str]]:
-    rows = run_on_cluster(RayCluster(ray), tasks, OPTIONS, CARD, **more)
+def run(ray: ThreadRay, tasks: list[SlideTask], progress: Any = None, **more: Any) -> list[tuple[str, str]]:
+    engine = RayEngine(RayCluster(ray), ExecutionConfig(**more), OPTIONS)
+    engine.__dict__["encoder"] = INFO  # a job starts when a first node is there, and some here never have one
+    rows = engine.run(tasks, progress=progress)
     assert [row.slide_id for row in rows] == [task.record.slide_id for task in tasks]
     assert not list(tasks[0].out.rglob("*.partial"))
     assert not [path for path in tasks[0].out.rglob(".claims/*") if path.is_file()]
@@ -180,8 +184,8 @@ def test_the_driver_shows_the_progress_of_all_nodes(tasks) -> None:
 def test_a_node_that_does_not_see_the_output_is_left_out(tasks, caplog: pytest.LogCaptureFixture) -> None:
     def blind(node: str, name: str, method: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         if node == "b" and name == "start":
-            order: Order = arguments[0]
-            return method(replace(order, probe=Path("/nowhere")))
+            config: WorkerConfig = arguments[0]
+            return method(replace(config, probe=Path("/nowhere")))
         return method(*arguments)
 
     ray = ThreadRay({"a": 1, "b": 2}, blind)
@@ -263,7 +267,7 @@ def test_an_overdue_slide_is_given_up(tasks, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(engine, "_ABORT_S", 0.2)  # a killed process waits for no thread
     first, *rest = tasks()
     hanging = HangingTask(first.record, first.root, first.out, first.tissue, first.grid)
-    rows = run(ThreadRay({"a": 1}), [hanging, *rest], timeout_s=3.0)
+    rows = run(ThreadRay({"a": 1}), [hanging, *rest], timeout_per_slide=3.0)
     assert [status for status, _ in rows] == ["failed", "done", "done", "done"]
     assert "longer than 3 s" in rows[0][1]
 
@@ -281,4 +285,4 @@ def test_a_cluster_that_does_not_answer_stops_the_job(tasks, monkeypatch: pytest
 def test_a_cluster_without_cores_is_refused() -> None:
     with pytest.raises(InputError, match="lends a core or a GPU"):
         RayCluster(ThreadRay({"a": 0})).describe(OPTIONS)
-    assert RayCluster(ThreadRay({"a": 1})).describe(OPTIONS) == CARD
+    assert RayCluster(ThreadRay({"a": 1})).describe(OPTIONS) == INFO

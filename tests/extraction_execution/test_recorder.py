@@ -1,4 +1,4 @@
-"""What a job tells its progress display: tiles a second, idle share, time left; also when it goes on."""
+"""Progress of a job: tiles a second, idle share, time left; also when it is resumed."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from types import SimpleNamespace
 import pytest
 
 import wsi_ncmi.core.progress
-import wsi_ncmi.extraction.execution.bookkeeping
+import wsi_ncmi.extraction.execution.recorder
 from wsi_ncmi.core.progress import progress_for
 from wsi_ncmi.encoders import EncoderConfig
-from wsi_ncmi.extraction.execution.bookkeeping import keeping_books
 from wsi_ncmi.extraction.execution.local import run_slides
+from wsi_ncmi.extraction.execution.recorder import ResultRecorder, recording
 from wsi_ncmi.extraction.extraction import ALREADY_EXTRACTED, failed_row
-from wsi_ncmi.extraction.ledger import read_journal
+from wsi_ncmi.extraction.ledger import LedgerRow, read_journal
 from wsi_ncmi.extraction.pipeline import Load
+from wsi_ncmi.parallel import Progress
 
 OPTIONS = EncoderConfig(batch_size=16)
 LINE = re.compile(r"(\d+)/(\d+) slides, ([\d.]+)/s, (?:(\d+) s left|time left unknown) \((.*)\)$")
@@ -42,11 +43,20 @@ class Heard:
         self.told.append((amount, note, done_before))
 
 
+WORKER = object()
+
+
+def record(recorder: ResultRecorder, index: int, row: LedgerRow, load: Load) -> None:
+    """What a pool does when a slide is finished."""
+    recorder.take_progress(WORKER, Progress(load))
+    assert recorder.finish(index, row)
+
+
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Seconds that the test sets."""
     now = SimpleNamespace(s=0.0)
-    for module in (wsi_ncmi.core.progress, wsi_ncmi.extraction.execution.bookkeeping):
+    for module in (wsi_ncmi.core.progress, wsi_ncmi.extraction.execution.recorder):
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now.s))
     return now
 
@@ -61,12 +71,12 @@ def test_the_line_has_rate_idle_share_and_time_left(tasks, clock, caplog: pytest
     done = replace(row, status="done", reason="", tiles=40)
     with (
         caplog.at_level(logging.INFO, "wsi_ncmi"),
-        keeping_books(todo, progress_for(), None, None) as books,
+        recording(todo, progress_for(), None, None) as recorder,
     ):
         clock.s = 10.0
-        books.add(0, done, Load(tiles=40, busy_s=15.0, open_s=20.0))
+        record(recorder, 0, done, Load(tiles=40, busy_s=15.0, open_s=20.0))
         clock.s = 40.0
-        books.add(1, replace(row, reason="broken"), Load(tiles=80, busy_s=70.0, open_s=80.0))
+        record(recorder, 1, replace(row, reason="broken"), Load(tiles=80, busy_s=70.0, open_s=80.0))
     first, second = (found.groups() for found in lines(caplog))
     assert first == ("1", "4", "0.10", "30", "4 tiles/s, encoder idle 25%")
     assert second == ("2", "4", "0.05", "40", "1 tiles/s, encoder idle 12%, 1 failed")
@@ -80,12 +90,12 @@ def test_what_was_done_before_makes_no_job_look_faster(
     there = replace(failed_row(todo[0], ""), status="skipped", reason=ALREADY_EXTRACTED, tiles=500)
     with (
         caplog.at_level(logging.INFO, "wsi_ncmi"),
-        keeping_books(todo, progress_for(), None, None) as books,
+        recording(todo, progress_for(), None, None) as recorder,
     ):
         for index in (0, 1):
-            books.add(index, there, Load())
+            record(recorder, index, there, Load())
         clock.s = 10.0
-        books.add(2, replace(there, status="done", reason="", tiles=30), Load(30, 20.0, 20.0))
+        record(recorder, 2, replace(there, status="done", reason="", tiles=30), Load(30, 20.0, 20.0))
     (line,) = lines(caplog)
     assert line.groups() == ("3", "4", "0.10", "10", "3 tiles/s, encoder idle 0%")
 
@@ -96,16 +106,16 @@ def test_no_time_left_is_made_up(tasks, clock, caplog: pytest.LogCaptureFixture)
     there = replace(failed_row(todo[0], ""), status="skipped", reason=ALREADY_EXTRACTED, tiles=500)
     with (
         caplog.at_level(logging.INFO, "wsi_ncmi"),
-        keeping_books(todo, progress_for(), None, None) as books,
+        recording(todo, progress_for(), None, None) as recorder,
     ):
         clock.s = 11.0
-        books.add(0, there, Load())
+        record(recorder, 0, there, Load())
     (line,) = lines(caplog)
     assert line.groups() == ("1", "4", "0.00", None, "0 tiles/s, encoder idle 0%")
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_job_that_goes_on_tells_what_was_there(tasks, workers: int) -> None:
+def test_a_resumed_job_tells_what_was_there(tasks, workers: int) -> None:
     todo = tasks()
     run_slides(todo[:2], OPTIONS, workers=1)
     heard, loads = Heard(), []
