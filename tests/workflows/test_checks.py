@@ -55,6 +55,9 @@ def refused(*overrides: str) -> str:
 @pytest.mark.parametrize(
     ("override", "words"),
     [
+        ("model.name=abmill", ["'model.name' (--set model.name=abmill)", "did you mean 'abmil'?"]),
+        ("model.heads=2", ["(--set model.heads=2)", "the model 'abmil' has no setting 'heads'"]),
+        ("group=slide_id", ["(--set group=slide_id)", "did you mean 'split.group'?"]),
         ("losses.0.name=nmci", ["(--set losses.0.name=nmci)", "did you mean 'ncmi'?"]),
         ("losses=[nmci]", ["(--set losses=[nmci])", "did you mean 'ncmi'?"]),
         ("loss.powr=0.5", ["the loss 'ncmi' has no setting 'powr'", "did you mean 'power'?"]),
@@ -121,7 +124,7 @@ def test_an_output_folder_that_is_a_file(job: Path) -> None:
 def test_extract_makes_nothing_when_the_disk_is_too_small(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tests.features.conftest import write_slide
+    from tests.extraction.conftest import write_slide
 
     write_slide(tmp_path / "slides" / "a.tif", 0)
     monkeypatch.setattr("wsi_ncmi.extraction.disk_space.shutil.disk_usage", lambda _: (0, 0, 10))
@@ -129,3 +132,29 @@ def test_extract_makes_nothing_when_the_disk_is_too_small(
     result = CliRunner().invoke(app, ["extract", str(tmp_path / "slides"), "--out", str(out)])
     assert result.exit_code in (1, 2)
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--loss", "nmci"], ["no loss named 'nmci'", "did you mean 'ncmi'?"]),
+        (["--model", "abmill"], ["no model named 'abmill'", "did you mean 'abmil'?"]),
+        (
+            ["--loss", "ce", "--set", "losses.0.power=0.5"],
+            ["(--set losses.0.power=0.5)", "the loss 'ce' has no setting 'power'"],
+        ),
+        (["--set", "loss.power=x"], ["'losses.0.power' (--set loss.power=x)"]),
+        (["--set", "loss.power=0.5"], ["The features x.npz do not exist"]),
+        (["--set", "training.epoch=3"], ["(--set training.epoch=3)", "did you mean 'epochs'?"]),
+    ],
+)
+def test_a_wrong_setting_ends_train_before_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str], words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["train", "--features", "x.npz", "--out", "run", *flags])
+    assert result.exit_code == 2, result.stderr
+    assert not list(tmp_path.iterdir())
+    assert len(result.stderr.strip().splitlines()) == 1
+    for each in words:
+        assert each in result.stderr

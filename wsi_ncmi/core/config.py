@@ -189,7 +189,9 @@ def explain(
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
         owner, valid = _keys_at(cls, path[:-1], content)
         of = f"{owner} has no setting" if tags and owner else "there is no key"
-        hint = "it has none." if valid == ["name"] else nearest(str(path[-1]), valid)
+        name = str(path[-1])
+        below = _keys_below(cls, name) if len(path) == 1 else []
+        hint = "it has none." if valid == ["name"] else nearest(name, below or valid)
         return f"{key!r} ({where(path)}): {of} {path[-1]!r}; {hint}{more}"
     if kind == "union_tag_invalid":
         names = [name.strip(" '") for name in str(context["expected_tags"]).split(", ")]
@@ -217,6 +219,7 @@ def explain(
 def nearest(name: str, valid: Sequence[str]) -> str:
     """``did you mean 'x'?`` where a valid name is close to the wrong one, else the list of valid names."""
     close = difflib.get_close_matches(name, valid, n=1, cutoff=0.75)
+    close = close or [key for key in valid if key.endswith(f".{name}")][:1]
     return f"did you mean {close[0]!r}?" if close else f"valid are {', '.join(valid)}."
 
 
@@ -393,6 +396,17 @@ def _keys_at(cls: Any, path: _Path, content: Any) -> tuple[str, list[str]]:
     choice, config = _chosen(hint, node)
     owner = "" if choice is None else f"the {choice.what} {choice.complete(node)['name']!r}"
     return owner, [field.name for field in dataclasses.fields(config)]
+
+
+def _keys_below(cls: Any, name: str) -> list[str]:
+    """Dotted keys of that last part in the config classes of a class's fields."""
+    hints = get_type_hints(cls, include_extras=True)
+    configs = {key: _find(hint, _is_config) for key, hint in hints.items()}
+    return [
+        f"{key}.{name}"
+        for key, config in configs.items()
+        if config and name in {field.name for field in dataclasses.fields(config)}
+    ]
 
 
 def _hint_at(cls: Any, path: _Path, content: Any) -> tuple[Any, Any]:
