@@ -1,4 +1,4 @@
-"""The contact sheet: every slide of the ledgers, troubled first, safe to open and to pass on."""
+"""The contact sheet: every slide of the ledgers, the most severe first, safe to open and to pass on."""
 
 from __future__ import annotations
 
@@ -53,18 +53,18 @@ def sheet(
     return Page(write_contact_sheet(out).read_text(encoding="utf-8"))
 
 
-def test_every_slide_is_there_the_troubled_first(tmp_path: Path) -> None:
+def test_every_slide_is_there_the_most_severe_first(tmp_path: Path) -> None:
     page = sheet(tmp_path)
     cards = page.all("article")
     assert [card["data-id"] for card in cards] == ["lost", "empty", "inked", "loose", "fine"]
-    assert [card["data-trouble"] for card in cards] == ["3", "2", "2", "1", "0"]
+    assert [card["data-severity"] for card in cards] == ["3", "2", "2", "1", "0"]
     assert "5 slides, 1,360 tiles" in page.text
     for words in (
         "its header is damaged",
         "no tissue found",
         "30 dropped",
         "0.25 µm per pixel (vendor)",
-        "no picture",
+        "no thumbnail",
     ):
         assert words in page.text
 
@@ -77,7 +77,7 @@ def test_pictures_are_linked_lazily_with_words_for_those_who_do_not_see(tmp_path
         assert image["loading"] == "lazy"
         assert (tmp_path / image["src"]).is_file()
     assert images[0]["alt"] == (
-        "Slide inked in small with the outline of its tissue: 70 tiles kept, 30 dropped for artefacts"
+        "Thumbnail of slide inked with the outline of its tissue: 70 tiles kept, 30 dropped for artefacts"
     )
 
 

@@ -1,4 +1,4 @@
-"""Claims: at most one process works on a slide, over any number of jobs and hosts on one output folder.
+"""Claims on slides: one process at a time works on a slide, over all jobs and hosts of an output folder.
 
 A claim is a file made with ``O_EXCL`` (atomic on local disks and on NFS since version 3). Its holder
 refreshes the file's time; a claim whose process is dead on this host is taken at once, any other when its
@@ -11,23 +11,41 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import logging
 import os
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from wsi_ncmi.features.leftovers import start_ticks
-from wsi_ncmi.features.storage import storing
+from wsi_ncmi.core.errors import IdentityConflictError, InputError, JobStoppedError
+from wsi_ncmi.encoders import EncoderInfo
+from wsi_ncmi.extraction.ledger import ALREADY_EXTRACTED, CLAIMED, LedgerRow
+from wsi_ncmi.extraction.task import SlideTask
+from wsi_ncmi.features.leftovers import remove_leftovers, start_ticks
+from wsi_ncmi.features.reader import open_features_file, read_identity
+from wsi_ncmi.features.schema import difference
+from wsi_ncmi.features.storage import check_place, storing
 
-__all__ = ["HEARTBEAT_S", "LAPSE_S", "claim", "is_alive"]
+__all__ = [
+    "HEARTBEAT_S",
+    "LAPSE_S",
+    "claim_slide",
+    "check_conflicts",
+    "claim",
+    "clean_up",
+    "is_alive",
+]
+
+_LOG = logging.getLogger(__name__)
 
 LAPSE_S = 120.0
 """A claim that was not refreshed for this long is void."""
 
 HEARTBEAT_S = 20.0
-"""How often a holder refreshes its claim."""
+"""A holder refreshes its claim this often."""
 
 _ATTEMPTS = 3
 
@@ -39,7 +57,7 @@ def claim(path: Path, *, heartbeat_s: float = HEARTBEAT_S, lapse_s: float = LAPS
     Args:
         path: The claim's file, one a slide; its folder exists.
         heartbeat_s: Seconds between refreshes.
-        lapse_s: Age at which somebody else's claim is void.
+        lapse_s: Age at which another process's claim is void.
 
     Yields:
         Whether the claim is ours; when not, another live process is at work on the slide.
@@ -78,12 +96,12 @@ def _take(path: Path, token: str, lapse_s: float) -> bool:
             return True
         if not _is_void(path, lapse_s):
             return False
-        # Who finds a void claim may be late: another one may have put a live claim in its place. So a claim
-        # is replaced only by the holder of a second claim, who looks again.
+        # A process that finds a void claim may be late: another one may have put a live claim in its place.
+        # So a claim is replaced only by the holder of a second claim, who checks again.
         guard = path.with_name(f".takeover-{path.name}")
         if _create(guard, token):
             try:
-                # One that was released since is nobody's to remove: the next may be in its place already.
+                # One that was released since must not be removed: the next may be in its place already.
                 if _is_void(path, lapse_s, missing=False):
                     path.unlink(missing_ok=True)
                 return _create(path, token)
@@ -105,7 +123,7 @@ def _create(path: Path, token: str) -> bool:
         if os.write(descriptor, text) < len(text):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError:
-        # An empty claim tells nobody that its holder is gone: on a full disk it would stand until it lapses.
+        # An empty claim does not name its dead holder: on a full disk it would stand until it lapses.
         path.unlink(missing_ok=True)
         raise
     finally:
@@ -114,7 +132,7 @@ def _create(path: Path, token: str) -> bool:
 
 
 def _is_void(path: Path, lapse_s: float, *, missing: bool = True) -> bool:
-    """Whether nobody holds the claim any more; ``missing`` is the answer for one that was released."""
+    """Tells whether a claim has no live holder; ``missing`` is the answer for one that was released."""
     try:
         if is_alive(_read(path)) is False:
             return True
@@ -134,7 +152,7 @@ def _folder_time(folder: Path) -> float:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """What a claim says; empty for one whose writer has not got that far."""
+    """Content of a claim; empty while its writer has not finished."""
     try:
         content = json.loads(path.read_bytes())
     except ValueError:
@@ -147,7 +165,7 @@ def _self() -> dict[str, Any]:
 
 
 def is_alive(holder: dict[str, Any]) -> bool | None:
-    """Whether the process of a claim lives; None when that can't be known here (another host)."""
+    """Tells whether the process of a claim lives; None when that can't be known here (another host)."""
     if not holder.get("host") or holder["host"] != _host():
         return None
     # A number is given again after a while; the start time is not.
@@ -161,3 +179,114 @@ def _host() -> str:
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"  # noqa: PTH115 - the link's text, not a path
     except OSError:
         return ""
+
+
+def check_conflicts(tasks: Sequence[SlideTask], encoder: EncoderInfo) -> None:
+    """Refuses a job that would meet files of another identity; only their headers are read.
+
+    Args:
+        tasks: The job.
+        encoder: Its encoder.
+
+    Raises:
+        IdentityConflictError: Names the first such file, the difference, and how many there are.
+    """
+    conflicts = []
+    for task in tasks:
+        if task.overwrite or task.record.problem:
+            continue
+        path = task.feature_path(encoder.name)
+        if differs := _difference(task, encoder, path):
+            conflicts.append((path, differs))
+    if conflicts:
+        raise _conflict(*conflicts[0], len(conflicts))
+
+
+def clean_up(task: SlideTask, encoder_name: str) -> None:
+    """Removes a dead process's temporary files and claim of a slide, as far as it can."""
+    if task.record.problem:
+        return  # nothing was ever begun
+    for file in task.products(encoder_name):
+        remove_leftovers(file)
+    held = task.claim_path(encoder_name)
+    with contextlib.suppress(OSError, JobStoppedError):
+        if held.exists():
+            with claim(held):
+                pass  # a dead process's claim is taken, and released
+
+
+def claim_slide(
+    task: SlideTask, encoder: EncoderInfo, row: LedgerRow, held: contextlib.ExitStack
+) -> LedgerRow | None:
+    """Claims a slide that is to be extracted.
+
+    Args:
+        task: The slide.
+        encoder: Its encoder.
+        row: The row that the slide has so far.
+        held: Takes the claim; it is released when this is closed.
+
+    Returns:
+        None when the slide is ours to extract; else its final row.
+
+    Raises:
+        IdentityConflictError: A file of another identity is there and ``task.overwrite`` is off.
+        JobStoppedError: The output can't be written to.
+    """
+    files = task.products(encoder.name)
+    path = files[0]
+    claimed = task.claim_path(encoder.name)
+    if skipped := _skip(task, encoder, path, row):
+        if claimed.exists():
+            clean_up(task, encoder.name)  # its holder was killed between publishing and releasing
+        return skipped
+    check_place(task.out)
+    with storing(path):
+        for file in (*files, claimed):
+            file.parent.mkdir(parents=True, exist_ok=True)
+    check_place(task.out)
+    if not held.enter_context(claim(claimed)):
+        return replace(row, status="skipped", reason=CLAIMED)
+    # The holder of the claim before us may have finished since the first check.
+    if skipped := _skip(task, encoder, path, row):
+        return skipped
+    for file in files:
+        remove_leftovers(file)
+    return None
+
+
+def _difference(task: SlideTask, encoder: EncoderInfo, path: Path) -> str:
+    """Difference of a usable file at ``path`` from what this task would write; empty without one."""
+    found = read_identity(path)
+    return "" if found is None else difference(found, task.identity(encoder))
+
+
+def _skip(task: SlideTask, encoder: EncoderInfo, path: Path, row: LedgerRow) -> LedgerRow | None:
+    if read_identity(path) is None:
+        return None  # nothing there, or damaged and to be made anew
+    if differs := _difference(task, encoder, path):
+        if task.overwrite:
+            return None
+        raise _conflict(path, differs, 1)
+    try:
+        file = open_features_file(path)
+    except InputError as error:
+        _LOG.warning("%s It is made anew.", error)
+        return None
+    return replace(
+        row,
+        status="skipped",
+        reason=ALREADY_EXTRACTED,
+        tiles=file.n_tiles,
+        failed_reads=int(file.attrs["n_failed_reads"]),
+        artifact_tiles=file.n_artifact_tiles,
+        reader=str(file.attrs["reader"]),
+    )
+
+
+def _conflict(path: Path, differs: str, count: int) -> IdentityConflictError:
+    others = f" ({count} files like it)" if count > 1 else ""
+    return IdentityConflictError(
+        f"{path} holds features of another kind{others}: {differs}; choose another --out, or replace them "
+        "with --overwrite."
+    )

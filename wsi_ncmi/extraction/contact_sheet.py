@@ -1,7 +1,7 @@
-"""The contact sheet of a job: every slide in small on one page, the troubled ones first.
+"""Contact sheet of a job: a thumbnail of every slide on one page, those with problems first.
 
 Pictures are linked, relative to the page, and loaded when they come into view; the page needs no network and
-works for thousands of slides. It can be made anew at any time from what lies in the output folder.
+works for thousands of slides. It can be made anew at any time from the files in the output folder.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["ContactCard", "contact_cards", "write_contact_sheet"]
 
 _MANY_ARTIFACTS = 0.2
 _MANY_FAILED = 0.05
-# The folders of an absolute path, of either kind of system: they name people and hosts.
+# Folders of an absolute path, on any system: they name people and hosts.
 _FOLDERS = re.compile(r"(?<![\w.…:/\\])(?:[A-Za-z]:)?(?:[/\\][^\s/\\:;,'\"]+)+[/\\](?=[^\s/\\])")
 
 
@@ -35,16 +35,16 @@ class ContactCard:
     """One slide on the sheet.
 
     Attributes:
-        row: Its ledger row; of a slide that was there before, what was said when it was made.
-        picture: Address of its picture relative to the page; empty when there is none.
+        row: Its ledger row; of a slide that was extracted before, with the reason of then.
+        thumbnail: Address of its thumbnail relative to the page; empty when there is none.
     """
 
     row: LedgerRow
-    picture: str
+    thumbnail: str
 
     @cached_property
-    def trouble(self) -> int:
-        """How much it wants to be looked at: 3 failed, 2 something is missing, 1 a remark, 0 nothing."""
+    def severity(self) -> int:
+        """3 failed, 2 tiles are missing, 1 a remark, 0 sound."""
         row = self.row
         if row.status == "failed":
             return 3
@@ -58,11 +58,11 @@ class ContactCard:
         return 1 if self.reason or row.failed_reads else 0
 
     @property
-    def verdict(self) -> str:
-        """The same in a word or two."""
+    def status(self) -> str:
+        """The severity in words."""
         if self.row.status == "failed":
             return "failed"
-        return ("fine", "with a remark", "look at it")[self.trouble]
+        return ("fine", "with a remark", "look at it")[self.severity]
 
     @property
     def reason(self) -> str:
@@ -71,22 +71,22 @@ class ContactCard:
 
     @property
     def alt(self) -> str:
-        """What the picture shows, for those who don't see it."""
+        """Alternative text of the thumbnail."""
         row = self.row
         parts = [f"{row.tiles} tiles kept"]
         if row.artifact_tiles:
             parts.append(f"{row.artifact_tiles} dropped for artefacts")
         if row.failed_reads:
             parts.append(f"{row.failed_reads} unreadable")
-        return f"Slide {row.slide_id} in small with the outline of its tissue: {', '.join(parts)}"
+        return f"Thumbnail of slide {row.slide_id} with the outline of its tissue: {', '.join(parts)}"
 
 
 def contact_cards(out: Path, features_set: str = "") -> tuple[ContactCard, ...]:
-    """Collects the cards of all slides in an output folder, the troubled first, then by id.
+    """Collects the cards of all slides in an output folder, the most severe first, then by id.
 
     Args:
         out: Output folder of one or more extraction jobs, parts of a job array included.
-        features_set: Which of several sets of features.
+        features_set: Set of features; empty for the main one.
 
     Raises:
         InputError: A ledger in the folder is damaged.
@@ -95,17 +95,17 @@ def contact_cards(out: Path, features_set: str = "") -> tuple[ContactCard, ...]:
         out.glob(f"{_stem(features_set)}_*_of_*.csv"), key=lambda path: path.stat().st_mtime
     )
     rows = merge_rows(*(read_ledger(path) for path in ledgers))
-    first_told = _as_made(read_journal(out / "ledger.jsonl"), features_set)
+    journal = _as_made(read_journal(out / "ledger.jsonl"), features_set)
     cards = []
     for row in rows:
         picture = thumbnail_path(out, row.slide_id, features_set)
-        told = first_told.get(row.slide_id)
-        if row.status == "skipped" and told is not None and told.tiles == row.tiles:
-            # The remark was made when the features were; that they were there since is no news here.
-            row = replace(row, reason=told.reason, seconds=told.seconds)
+        made = journal.get(row.slide_id)
+        if row.status == "skipped" and made is not None and made.tiles == row.tiles:
+            # The remark of the extraction is of interest here, not that the features are there since.
+            row = replace(row, reason=made.reason, seconds=made.seconds)
         address = quote(picture.relative_to(out).as_posix()) if picture.is_file() else ""
         cards.append(ContactCard(row, address))
-    return tuple(sorted(cards, key=lambda card: (-card.trouble, card.row.slide_id)))
+    return tuple(sorted(cards, key=lambda card: (-card.severity, card.row.slide_id)))
 
 
 def write_contact_sheet(
@@ -115,8 +115,8 @@ def write_contact_sheet(
 
     Args:
         out: The folder; its ledger is written.
-        features_set: Which of several sets of features.
-        cards: What to show; None collects it from the folder.
+        features_set: Set of features; empty for the main one.
+        cards: Cards to show; None collects them from the folder.
 
     Returns:
         The page.
@@ -162,4 +162,4 @@ def _counts(cards: Sequence[ContactCard]) -> list[tuple[str, str, int]]:
         ("remark", "with a remark", 1),
         ("fine", "fine", 0),
     )
-    return [(key, words, sum(card.trouble == trouble for card in cards)) for key, words, trouble in kinds]
+    return [(key, words, sum(card.severity == severity for card in cards)) for key, words, severity in kinds]

@@ -5,14 +5,8 @@ from __future__ import annotations
 import queue
 
 from wsi_ncmi.encoders import Encoder
-from wsi_ncmi.extraction.ledger import LedgerRow
-from wsi_ncmi.extraction.pipeline.admission import (
-    ALREADY_EXTRACTED,
-    CLAIMED,
-    check_conflicts,
-    clean_up,
-    failed_row,
-)
+from wsi_ncmi.extraction.claims import check_conflicts, clean_up
+from wsi_ncmi.extraction.ledger import ALREADY_EXTRACTED, CLAIMED, LedgerRow, failed_row
 from wsi_ncmi.extraction.pipeline.config import PipelineConfig
 from wsi_ncmi.extraction.pipeline.engine import Engine
 from wsi_ncmi.extraction.task import SlideTask

@@ -1,4 +1,4 @@
-"""The ledger: one row a slide, none lost at a kill, one sorted CSV at the end."""
+"""Ledger of a job: one row a slide, none lost at a kill, one sorted CSV at the end."""
 
 from __future__ import annotations
 
@@ -10,15 +10,20 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import write_text
 
+if TYPE_CHECKING:
+    from wsi_ncmi.extraction.task import SlideTask
+
 __all__ = [
     "ALREADY_EXTRACTED",
+    "CLAIMED",
     "Journal",
     "LedgerRow",
+    "failed_row",
     "merge_rows",
     "read_journal",
     "read_ledger",
@@ -28,12 +33,15 @@ __all__ = [
 ALREADY_EXTRACTED = "already extracted"
 """Reason of a row whose file was there; more may follow after a semicolon."""
 
+CLAIMED = "another process is extracting it"
+"""Reason of a row whose slide another live job holds; ask again later."""
+
 _STATUSES = ("done", "skipped", "failed")
 
 
 @dataclass(frozen=True)
 class LedgerRow:
-    """What became of one slide.
+    """Result of one slide.
 
     Attributes:
         slide_id: Id of the slide.
@@ -47,7 +55,7 @@ class LedgerRow:
         mpp: µm per level-0 pixel along x, or None.
         mpp_source: Link of the resolution chain that gave it, or empty.
         artifact_tiles: Tiles that the artefact rule dropped.
-        features_set: Which of several sets of features of a slide this row is about; empty for the main one.
+        features_set: Set of features that this row is about; empty for the main one.
     """
 
     slide_id: str
@@ -70,6 +78,22 @@ _LATER: dict[str, Any] = {"artifact_tiles": 0, "features_set": ""}
 _KINDS: dict[str, type] = {
     "tiles": int, "failed_reads": int, "artifact_tiles": int, "seconds": float, "mpp": float,
 }  # fmt: skip
+
+
+def failed_row(task: SlideTask, reason: str, seconds: float = 0.0) -> LedgerRow:
+    """The row of a slide that could not be processed."""
+    record = task.record
+    return LedgerRow(
+        slide_id=record.slide_id,
+        path=record.path,
+        status="failed",
+        reason=reason,
+        seconds=seconds,
+        reader=record.reader,
+        mpp=record.mpp_x,
+        mpp_source=record.mpp_source,
+        features_set=task.features_set,
+    )
 
 
 def write_ledger(rows: Iterable[LedgerRow], path: Path) -> None:

@@ -16,7 +16,6 @@ from wsi_ncmi.extraction.ledger import LedgerRow
 from wsi_ncmi.extraction.slide_analysis import analyse_slide
 from wsi_ncmi.extraction.task import SlideTask
 from wsi_ncmi.extraction.thumbnails import write_slide_images
-from wsi_ncmi.features.reader import FeatureFile
 from wsi_ncmi.features.writer import SlideMetadata, write_features
 from wsi_ncmi.slides import Slide
 from wsi_ncmi.tiling import TileGrid, TileReader, TileSelection, select_tiles
@@ -25,7 +24,7 @@ from wsi_ncmi.tissue import ARTIFACT_KINDS, ArtifactMap, TissueMask
 if TYPE_CHECKING:
     from wsi_ncmi.features.stain import StainNormaliser, StainTarget
 
-__all__ = ["SlideEmbedding", "PreparedSlide", "done_row", "prepare_slide", "publish_slide", "skipped_row"]
+__all__ = ["SlideEmbedding", "PreparedSlide", "done_row", "prepare_slide", "publish_slide"]
 
 
 _SAMPLE_BATCH = 16
@@ -267,17 +266,4 @@ def done_row(row: LedgerRow, embedding: SlideEmbedding) -> LedgerRow:
         failed_reads=embedding.slide.n_failed_reads,
         artifact_tiles=embedding.slide.n_artifact_tiles,
         reader=embedding.slide.reader,
-    )
-
-
-def skipped_row(row: LedgerRow, file: FeatureFile, reason: str) -> LedgerRow:
-    """The row of a slide whose feature file was there already."""
-    return replace(
-        row,
-        status="skipped",
-        reason=reason,
-        tiles=file.n_tiles,
-        failed_reads=int(file.attrs["n_failed_reads"]),
-        artifact_tiles=file.n_artifact_tiles,
-        reader=str(file.attrs["reader"]),
     )

@@ -22,7 +22,7 @@ from typing import Self
 
 from wsi_ncmi.core.errors import IdentityConflictError, JobStoppedError, WsiNcmiError
 from wsi_ncmi.encoders import Encoder
-from wsi_ncmi.extraction.pipeline.admission import admit
+from wsi_ncmi.extraction.claims import claim_slide
 from wsi_ncmi.extraction.pipeline.budget import Budget, ClosedError
 from wsi_ncmi.extraction.pipeline.config import Load, PipelineConfig
 from wsi_ncmi.extraction.pipeline.encoding import begin_batch
@@ -181,7 +181,7 @@ class Engine:
     def _read(self, work: SlideWork) -> None:
         if work.task.record.problem:
             return
-        final = admit(work.task, self._encoder.info, work.row, work.held)
+        final = claim_slide(work.task, self._encoder.info, work.row, work.held)
         if final is not None:
             work.row = final
             return

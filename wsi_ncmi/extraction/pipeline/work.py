@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import SlideError, WsiNcmiError
-from wsi_ncmi.extraction.ledger import LedgerRow
-from wsi_ncmi.extraction.pipeline.admission import failed_row
+from wsi_ncmi.extraction.ledger import LedgerRow, failed_row
 from wsi_ncmi.extraction.slide import PreparedSlide
 from wsi_ncmi.extraction.task import SlideTask
 from wsi_ncmi.features.writer import to_float16

@@ -6,7 +6,7 @@ const show = document.getElementById("show");
 const find = document.getElementById("find");
 const told = document.getElementById("told");
 const by = {
-  trouble: (a, b) => b.dataset.trouble - a.dataset.trouble,
+  severity: (a, b) => b.dataset.severity - a.dataset.severity,
   id: () => 0,
   few: (a, b) => a.dataset.tiles - b.dataset.tiles,
   many: (a, b) => b.dataset.tiles - a.dataset.tiles,
@@ -22,7 +22,7 @@ function refresh() {
   const wanted = find.value.trim().toLowerCase();
   let seen = 0;
   for (const card of cards) {
-    const fits = show.value === "all" || show.value === card.dataset.trouble;
+    const fits = show.value === "all" || show.value === card.dataset.severity;
     card.hidden = !fits || !card.dataset.id.toLowerCase().includes(wanted);
     seen += !card.hidden;
   }
