@@ -21,8 +21,8 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from research.loss_study.results import chosen_settings
 from research.loss_study.table import StudyTable
-from research.loss_study.tables import chosen_settings
 from wsi_ncmi.cohorts import Cohort, SplitConfig, make_splits, match_features, open_bag_source, read_labels
 from wsi_ncmi.metrics import information_metrics
 from wsi_ncmi.metrics.classification import classification_metrics

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from research.loss_study.job import StudyRequest, run_study
+from research.loss_study.job import StudyRequest, run_study, study_stage
 from research.loss_study.plan import STAGES
-from research.loss_study.stages import study_stage
 
 __all__ = ["STAGES", "StudyRequest", "run_study", "study_stage"]

@@ -1,4 +1,4 @@
-"""The study as a job: runs what the table lacks, as long as it is given time for."""
+"""The study as a job: the runs that the table lacks, stage by stage, for a given time."""
 
 from __future__ import annotations
 
@@ -10,23 +10,32 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from research.loss_study.grid import GRID, Setting, describe_grid
 from research.loss_study.plan import KEY, STAGES, StudyRun, plan_study
 from research.loss_study.regimes import REGIMES
+from research.loss_study.settings import (
+    GRID,
+    Setting,
+    ablation_settings,
+    describe_grid,
+    exploration_settings,
+    sensitivity_settings,
+)
 from wsi_ncmi.core.errors import InputError, WsiNcmiError
 from wsi_ncmi.core.files import ensure_folder, write_json
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
+from wsi_ncmi.losses import loss_config
 from wsi_ncmi.mil import ModelConfig, model_config
 from wsi_ncmi.parallel import run_items
 from wsi_ncmi.training import TrainingConfig
+from wsi_ncmi.training.identity import as_written_now
 from wsi_ncmi.workflows.result import JobResult
 
-__all__ = ["StudyRequest", "run_study"]
+__all__ = ["StudyRequest", "run_study", "study_stage"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyRequest:
-    """What to run.
+    """Runs of one stage.
 
     Attributes:
         features: Cohort name → packed features with labels.
@@ -56,7 +65,7 @@ class StudyRequest:
 
 
 def run_study(request: StudyRequest, progress: ProgressReporter | None = None) -> JobResult:
-    """Runs what is missing in the table; stop it at any time and call it again.
+    """Runs the missing rows of the table; stop it at any time and call it again.
 
     Returns:
         ``table`` and ``description``; a failure for each run without result, and a note where runs are left.
@@ -87,12 +96,12 @@ def run_study(request: StudyRequest, progress: ProgressReporter | None = None) -
     todo = [run for run in runs if run.key not in table.done]
     failures = _run(todo, request, table.append, progress or NullProgress())
     left = sum(run.key not in table.done for run in todo) - len(failures)
-    notes = (f"{left} of {len(runs)} runs are left; the same command goes on.",) if left else ()
+    notes = (f"{left} of {len(runs)} runs are left; the same command resumes.",) if left else ()
     return JobResult({"table": table.path, "description": description}, tuple(failures), notes)
 
 
 def _describe(request: StudyRequest, path: Path) -> None:
-    """Writes what every run of the table shares; what was written before must be the same."""
+    """Writes what all runs of the table share, which must equal an earlier file."""
     content = {
         "model": asdict(request.model),
         "training": request.training.identity(),
@@ -103,11 +112,14 @@ def _describe(request: StudyRequest, path: Path) -> None:
         f"{item['loss']} | {item['name']}": item for item in describe_grid(request.settings)
     }
     if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        old = before.pop("settings")
+        before = json.loads(json.dumps(as_written_now(json.loads(path.read_text(encoding="utf-8")))))
+        old = {
+            name: {**item, "options": asdict(loss_config(**item["options"]))}
+            for name, item in before.pop("settings").items()
+        }
         wanted = json.loads(json.dumps({k: v for k, v in content.items() if k != "settings"}))
         changed = [name for name in wanted if before.get(name) != wanted[name]]
-        changed += [n for n, v in settings.items() if n in old and old[n] != json.loads(json.dumps(v))]
+        changed += [n for n, v in settings.items() if n in old and json.dumps(old[n]) != json.dumps(v)]
         if changed:
             raise InputError(
                 f"{path} was written for other settings ({changed[0]} differs); choose another output folder."
@@ -146,3 +158,70 @@ def _run(
                 outcomes.close()
                 break
     return failures
+
+
+def study_stage(
+    stage: str,
+    out: Path,
+    cohorts: Mapping[str, Path],
+    *,
+    regimes: Sequence[str] | None = None,
+    losses: Sequence[str] | None = None,
+    folds: Sequence[int] = (0, 1, 2, 3, 4),
+    seeds: Sequence[int] | None = None,
+    model: str = "abmil",
+    batch_size: int = 16,
+    workers: int = 1,
+    minutes: float | None = None,
+    progress: ProgressReporter | None = None,
+) -> JobResult:
+    """Runs one stage: explore, sensitivity, ablation, tune, choose, confirm or tables.
+
+    Args:
+        stage: Its name.
+        out: Folder of the study's tables.
+        cohorts: Name → packed features with labels; the same names in every stage.
+        regimes: Names of regimes; default all.
+        losses: Names of losses; default all.
+        folds: Positions of folds.
+        seeds: Seeds; default 0 for the inner stages and 0–4 for ``confirm``.
+        model: Aggregator.
+        batch_size: Bags a step.
+        workers: Processes.
+        minutes: Time after which no further run is begun.
+        progress: Told about every run.
+
+    Raises:
+        InputError: Something is missing or unknown; nothing was started.
+    """
+    from research.loss_study.results import choose_settings, chosen_settings, write_tables
+
+    if stage == "choose":
+        return JobResult({"chosen": choose_settings(out)})
+    if stage == "tables":
+        return JobResult(write_tables(out, cohorts))
+    if not cohorts:
+        raise InputError("The study needs at least one cohort; add NAME=FEATURES.npz.")
+    settings: list[Setting]
+    if stage == "explore":
+        settings = list(exploration_settings())
+    elif stage == "sensitivity":
+        settings = list(sensitivity_settings())
+    elif stage == "ablation":
+        settings = list(ablation_settings())
+    elif stage == "confirm":
+        settings = chosen_settings(out)
+    else:
+        settings = [setting for of_loss in GRID.values() for setting in of_loss]
+    if losses is not None:
+        unknown = set(losses) - {setting.loss for setting in settings}
+        if unknown:
+            raise InputError(f"The stage {stage!r} has no loss {sorted(unknown)[0]!r}.")
+        settings = [setting for setting in settings if setting.loss in losses]
+    request = StudyRequest(
+        features=cohorts, out=out, stage=stage, settings=settings, regimes=regimes or tuple(REGIMES),
+        folds=folds, seeds=seeds or ((0, 1, 2, 3, 4) if stage == "confirm" else (0,)),
+        model=model_config(name=model), training=TrainingConfig(batch_size=batch_size, device="cpu"),
+        workers=workers, minutes=minutes,
+    )  # fmt: skip
+    return run_study(request, progress)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from research.loss_study.grid import Setting
 from research.loss_study.regimes import Regime
+from research.loss_study.settings import Setting
 from wsi_ncmi.cohorts import Cohort, SplitConfig, Splits, make_splits
 
 __all__ = ["KEY", "STAGES", "StudyRun", "inner_folds", "plan_study"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from research.loss_study.grid import ABLATIONS
+from research.loss_study.settings import ABLATIONS
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.metrics.comparison import corrected_resampled_t_test
 from wsi_ncmi.metrics.confusion import confusion_metrics

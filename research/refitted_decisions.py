@@ -1,6 +1,6 @@
-"""Decisions refitted on trained models, scored on inner folds: what the loss does and what its decision does.
+"""Decisions refitted on trained models, scored on inner folds: the part of the loss and that of its decision.
 
-    python benchmarks/ncmi_decision.py OUT.csv NAME=FEATURES.npz [NAME=FEATURES.npz ...] [--folds 0 1 2]
+    python -m research.refitted_decisions OUT.csv NAME=FEATURES.npz [NAME=FEATURES.npz ...] [--folds 0 1 2]
 
 Trains each loss once in each cell and fits the decision to validation with several class weights
 (``balance``) and ridges; ``none`` is the nearest centroid, or the argmax. No test fold is read. Rows as in

@@ -1,8 +1,8 @@
 """The tables of docs/ncmi.md from the study's folder, as Markdown.
 
-python benchmarks/ncmi_tables.py confirm FOLDER     # after `study tables`
-python benchmarks/ncmi_tables.py settings FOLDER    # what inner validation chose
-python benchmarks/ncmi_tables.py inner FOLDER STAGE # sensitivity or ablation
+python -m research.loss_study.markdown confirm FOLDER     # after `study tables`
+python -m research.loss_study.markdown settings FOLDER    # what inner validation chose
+python -m research.loss_study.markdown inner FOLDER STAGE # sensitivity or ablation
 """
 
 from __future__ import annotations

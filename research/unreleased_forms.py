@@ -1,10 +1,10 @@
-"""Forms that are in no release, beside NCMI's, on inner folds: is it the bound, the words or the decision?
+"""Unreleased forms of the losses beside NCMI's on inner folds: the bound, the code words or the decision.
 
-    python benchmarks/ncmi_exploration.py OUT.csv NAME=FEATURES.npz [NAME=FEATURES.npz ...] [--folds 0 1 2]
+    python -m research.unreleased_forms OUT.csv NAME=FEATURES.npz [NAME=FEATURES.npz ...] [--folds 0 1 2]
         [--regimes full imbalanced noise_20 patients_10] [--losses ce gce.7 …]
 
-Trains each loss once in each cell (seed 0) and refits its decision as ``benchmarks/ncmi_decision.py`` does.
-Stop it at any time; the same command goes on. No test fold is read. Rows as in
+Trains each loss once in each cell (seed 0) and refits its decision as ``research.refitted_decisions`` does.
+Stop it at any time; the same command resumes. No test fold is read. Rows as in
 ``benchmarks/results/ncmi/explore_second.csv``.
 """
 
@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from ncmi_decision import CPU, decisions, distances
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -24,7 +23,8 @@ from torch.nn.functional import cross_entropy
 import wsi_ncmi.training.fitting as fitting
 import wsi_ncmi.training.loop as loop
 from research.loss_study.regimes import REGIMES, prepare_parts
-from research.loss_study.run import open_study_cohort
+from research.loss_study.run import StudyCohort, open_study_cohort
+from research.refitted_decisions import CPU, decisions, distances
 from wsi_ncmi.cohorts import open_bag_source
 from wsi_ncmi.losses import NCMILoss, build_loss, loss_config
 from wsi_ncmi.losses.base import Criterion, project
@@ -192,7 +192,9 @@ def main() -> None:
                     handle.flush()
 
 
-def score(data, cache, name: str, regime: str, fold: int, loss: str) -> list[tuple[object, ...]]:
+def score(
+    data: StudyCohort, cache: BagCache, name: str, regime: str, fold: int, loss: str
+) -> list[tuple[object, ...]]:
     """Trains one loss in one cell; a row for each decision."""
     classes = len(data.cohort.classes)
     parts = prepare_parts(data.cohort, data.inner.folds[fold], REGIMES[regime], fold)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -13,13 +14,19 @@ import pytest
 import torch
 
 from research.loss_study import StudyRequest, run_study, study_stage
-from research.loss_study.exploration import ablation_settings, exploration_settings, sensitivity_settings
-from research.loss_study.grid import ABLATIONS, GRID
+from research.loss_study.__main__ import main
 from research.loss_study.regimes import REGIMES, prepare_parts
+from research.loss_study.results import choose_settings, chosen_settings, write_tables
 from research.loss_study.run import open_study_cohort
+from research.loss_study.settings import (
+    ABLATIONS,
+    GRID,
+    ablation_settings,
+    exploration_settings,
+    sensitivity_settings,
+)
 from research.loss_study.statistics import Cells, compare_with_rivals
 from research.loss_study.table import StudyTable
-from research.loss_study.tables import choose_settings, chosen_settings, write_tables
 from wsi_ncmi.cohorts import open_bag_source
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.losses import build_loss, list_losses
@@ -217,6 +224,30 @@ def test_statistics_against_known_predictions(packed):
         compare_with_rivals(missing, np.random.default_rng(0), replicates=2)
     with pytest.raises(InputError, match="other features"):
         Cells(table.assign(predicted="01"), {"bags": data}, "confirm")
+
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "ncmi"
+
+
+@pytest.mark.parametrize("stage", ["tune", "sensitivity", "ablation", "confirm"])
+def test_the_published_tables_are_continued(packed, tmp_path, stage):
+    """Version 0.1 described their settings with the keys of every loss and every aggregator."""
+    for name in (f"{stage}.json", f"{stage}.csv", "chosen.json"):
+        shutil.copy(RESULTS / name, tmp_path)
+    rows = (tmp_path / f"{stage}.csv").read_text()
+    result = study_stage(stage, tmp_path, {"rcc": packed}, folds=[0], seeds=[0], regimes=["full"], minutes=0)
+    assert result.exit_code == 0
+    assert not result.notes
+    assert (tmp_path / f"{stage}.csv").read_text() == rows
+
+
+def test_a_stage_from_the_shell(packed, tmp_path, capsys):
+    command = ["explore", str(tmp_path), f"bags={packed}", "--regimes", "full", "--losses", "weighted_ce"]
+    assert main([*command, "--folds", "0"]) == 0
+    assert f"table: {tmp_path / 'explore.csv'}" in capsys.readouterr().out
+    assert main([*command, "--model", "none"]) == 2
+    assert main([*command, "--losses", "x"]) == 2
+    assert "has no loss 'x'" in capsys.readouterr().err
 
 
 def test_what_is_wrong_is_named(packed, tmp_path):

@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from research.loss_study.grid import GRID, Setting
+from research.loss_study.settings import GRID, Setting
 from research.loss_study.statistics import Cells, compare_with_rivals
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import atomic_path, write_json
