@@ -7,7 +7,7 @@
 ``make`` draws the slides (seed 17), extracts features of the encoder ``descriptor`` and deletes the slides.
 ``score`` trains gated ABMIL with each loss in the setting that ``study choose`` wrote, seeds 0–4; seed s
 validates on another fifth of the training centres' patients. The test centres choose nothing. Finished runs
-stay in the table; the same command goes on.
+stay in the table; the same command resumes.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def main(
     debug: Debug = False,
     as_json: AsJson = False,
 ) -> None:
-    """Extract the slides of a folder on a Ray cluster; the same command goes on where it was stopped.
+    """Extract the slides of a folder on a Ray cluster; the same command resumes where it was stopped.
 
     Example: python pipelines/distributed_extraction.py slides out 10.0.0.2:6379 encoder.name=uni_v2
     """

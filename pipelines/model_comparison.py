@@ -3,7 +3,7 @@
     python pipelines/model_comparison.py OUT MODEL,MODEL,... [NAME=]FEATURES[+FEATURES] ... [--set a.b=value]
 
 FEATURES carry their labels (a packed .npz), or add ``--set labels=FILE.csv``. Same folds, seeds and losses
-for all; the same command goes on where it was stopped.
+for all; the same command resumes where it was stopped.
 """
 
 from __future__ import annotations

@@ -136,5 +136,5 @@ def test_sigterm_ends_any_verb_as_ctrl_c_does(capsys: pytest.CaptureFixture[str]
     with pytest.raises(typer.Exit) as ended:
         guarded(work, quiet=True, debug=False)
     assert ended.value.exit_code == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "the same command resumes" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) == before

@@ -48,7 +48,7 @@ def request_of(values, out, **changes):
 def test_budget_resume_and_nested_training(values, tmp_path):
     pytest.importorskip("optuna")
     cut = search(request_of(values, tmp_path / "cut", trials=2, minutes=0.0))
-    assert cut.notes == ("0 of 4 trials are done; the same command goes on.",)
+    assert cut.notes == ("0 of 4 trials are done; the same command resumes.",)
     assert "predictions" not in cut.files
     search(request_of(values, tmp_path / "cut", trials=2))
     result = search(request_of(values, tmp_path / "cut"))

@@ -56,7 +56,7 @@ def guarded(action: Callable[[ProgressReporter], Any], *, quiet: bool, debug: bo
         with sigterm_as_interrupt():
             return action(progress_for(quiet=quiet))
     except KeyboardInterrupt:
-        fail("Interrupted; the same command goes on where this one stopped.", 130)
+        fail("Interrupted; the same command resumes where this one stopped.", 130)
     except WsiNcmiError as error:
         if debug:
             _trace()

@@ -44,7 +44,7 @@ def command(
     debug: Debug = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train encoders x models x losses x folds x seeds; the same command goes on where it was stopped.
+    """Train encoders x models x losses x folds x seeds; the same command resumes where it was stopped.
 
     Example: wsi-ncmi grid --features rcc=tcga_rcc.npz --models abmil,clam_sb --losses ncmi,ce --out grid
     """

@@ -10,20 +10,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wsi_ncmi.cli.common import AsJson, Debug, Quiet, guarded
+from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
 
 if TYPE_CHECKING:
     from wsi_ncmi.core.progress import ProgressReporter
     from wsi_ncmi.slides import SlideRecord
 
 NAME = "inventory"
+FLAGS = ConfigFlags(
+    "wsi_ncmi.extraction.config.ExtractConfig",
+    {"slides": Flag(argument=True), "mpp_table": Flag(metavar="CSV"), "default_mpp": Flag()},
+)
 
 
 def command(
-    slides: Annotated[Path, typer.Argument(help="Folder of slides, or one slide.")],
-    mpp_table: Annotated[Path | None, typer.Option(help="CSV with slide_id,mpp.")] = None,
-    default_mpp: Annotated[
-        float | None, typer.Option(help="µm per pixel where nothing else gives it.")
-    ] = None,
+    given: Given,
     out: Annotated[Path, typer.Option("--out", help="Table to write.")] = Path("slides.csv"),
     quiet: Quiet = False,
     debug: Debug = False,
@@ -37,7 +38,10 @@ def command(
     from wsi_ncmi.slides import take_inventory, write_slides_csv
 
     def act(progress: ProgressReporter) -> tuple[SlideRecord, ...]:
-        records = take_inventory(slides, mpp_table=mpp_table, default_mpp=default_mpp, progress=progress)
+        config = given.read()
+        records = take_inventory(
+            config.slides, mpp_table=config.mpp_table, default_mpp=config.default_mpp, progress=progress
+        )
         ensure_folder(out.parent)
         write_slides_csv(records, out)
         return records

@@ -26,7 +26,7 @@ def command(
     ] = None,
     trials: Annotated[int, typer.Option(min=1, help="Trials of each fold: the budget.")] = 30,
     minutes: Annotated[
-        float | None, typer.Option(help="Begin no trial after this time; the same command goes on.")
+        float | None, typer.Option(help="Begin no trial after this time; the same command resumes.")
     ] = None,
     trial_seeds: Annotated[int, typer.Option(min=1, help="Seeds of a trial, averaged.")] = 1,
     splits: flags.SplitsFile = None,

@@ -8,22 +8,26 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wsi_ncmi.cli.common import AsJson, Debug, Quiet, run_verb
+from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
 
 if TYPE_CHECKING:
     from wsi_ncmi.core.progress import ProgressReporter
     from wsi_ncmi.workflows import JobResult
 
 NAME = "synth"
+FLAGS = ConfigFlags(
+    "wsi_ncmi.synthesis.SynthesisConfig",
+    {
+        "slides": Flag(default=50, help="Sound slides with tissue, 5 a patient."),
+        "seed": Flag(help="Same seed, same bytes."),
+        "faults": Flag(help="Add faulty slides: no mpp, truncated, text, duplicate, equal names."),
+    },
+)
 
 
 def command(
-    out: Annotated[Path, typer.Argument(help="Output folder.")],
-    slides: Annotated[int, typer.Option(min=1, help="Sound slides with tissue, 5 a patient.")] = 50,
-    seed: Annotated[int, typer.Option(min=0, help="Same seed, same bytes.")] = 0,
-    faults: Annotated[
-        bool,
-        typer.Option("--faults", help="Add faulty slides: no mpp, truncated, text, duplicate, equal names."),
-    ] = False,
+    given: Given,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Output folder.", rich_help_panel="Input")],
     workers: Annotated[int | None, typer.Option(min=1, help="Processes (one a core).")] = None,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -37,13 +41,14 @@ def command(
     def act(progress: ProgressReporter) -> JobResult:
         from wsi_ncmi.core.files import ensure_folder
         from wsi_ncmi.parallel.limits import affordable_workers
-        from wsi_ncmi.synthesis import SynthesisConfig, make_cohort
+        from wsi_ncmi.synthesis import make_cohort
         from wsi_ncmi.workflows import JobResult
 
+        config = given.read(more={"include_empty": False})
         ensure_folder(out)
         cohort = make_cohort(
             out,
-            SynthesisConfig(slides=slides, seed=seed, faults=faults, include_empty=False),
+            config,
             workers=workers or affordable_workers(),
             progress=progress,
         )

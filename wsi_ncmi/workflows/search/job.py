@@ -34,7 +34,7 @@ class SearchRequest:
         out: Folder: ``search.csv``, ``search.json``, ``studies/`` and the trained ``run/``.
         space: Key of the configuration → its values.
         trials: Trials of each fold: the budget, part of what is reported.
-        minutes: Time after which no trial is begun; the same command goes on.
+        minutes: Time after which no trial is begun; the same command resumes.
         trial_seeds: Seeds of a trial, of which the mean validation macro-F1 counts.
     """
 
@@ -91,7 +91,7 @@ def search(request: SearchRequest, progress: ProgressReporter | None = None) -> 
     files = _tables(request, rows)
     done = [sum(row["fold"] == task.number for row in rows) for task in tasks]
     if failures or min(done) < request.trials:
-        note = f"{sum(done)} of {len(tasks) * request.trials} trials are done; the same command goes on."
+        note = f"{sum(done)} of {len(tasks) * request.trials} trials are done; the same command resumes."
         return JobResult(files, failures, (note,))
     found = [build(_best(rows, task.number)["values"]) for task in tasks]
     requests = [
