@@ -28,8 +28,8 @@ from sklearn.metrics import roc_auc_score
 from wsi_ncmi.features import open_features_file
 from wsi_ncmi.prediction import load_ensemble
 from wsi_ncmi.prediction.ensemble import Ensemble
+from wsi_ncmi.prediction.tile_evidence import tile_values_of
 from wsi_ncmi.tissue import read_geojson
-from wsi_ncmi.workflows.explained_tiles import tile_values_of
 
 RESAMPLES = 2000
 

@@ -1,4 +1,4 @@
-"""New slides to answers as a script. The verb ``wsi-ncmi predict`` does the same.
+"""Predictions for new slides as a script. The verb ``wsi-ncmi predict`` does the same.
 
 python pipelines/prediction.py SLIDES MODEL OUT
 
@@ -11,12 +11,14 @@ import sys
 from pathlib import Path
 
 from wsi_ncmi.core.progress import progress_for
-from wsi_ncmi.workflows import JobResult, PredictionRequest, predict
+from wsi_ncmi.prediction import PredictConfig
+from wsi_ncmi.workflows import JobResult
+from wsi_ncmi.workflows.predict import predict
 
 
 def main(slides: str, model: str, out: str) -> JobResult:
     """Predicts the slides into ``out``."""
-    return predict(PredictionRequest(Path(slides), Path(model), Path(out)), progress_for())
+    return predict(PredictConfig(slides=Path(slides), model=Path(model), out=Path(out)), progress_for())
 
 
 if __name__ == "__main__":

@@ -71,10 +71,13 @@ def test_version() -> None:
         (("predict", "nowhere", "--model", "nomodel", "--out", "x"), "nomodel"),
         (
             ("predict", "nowhere", "--model", "nomodel", "--out", "x", "--scale", "log"),
-            "percentile or absolute",
+            "(--scale log) is wrong: it is one of percentile, absolute",
         ),
         (("predict", "nowhere", "--model", "nomodel", "--out", "x", "--unlike", "panic"), "abstain or flag"),
-        (("predict", "nowhere", "--model", "m", "--out", "x", "--abstain-below", "7"), "between 0 and 1"),
+        (
+            ("predict", "nowhere", "--model", "m", "--out", "x", "--abstain-below", "7"),
+            "less than or equal to 1",
+        ),
         (("predict", "nowhere", "--model", "m", "--out", "x", "--watch"), "no folder"),
         (("export", "norun", "--out", "x"), "norun"),
         (("heatmap", "nowhere", "--model", "nomodel", "--out", "x"), "nomodel"),

@@ -17,9 +17,9 @@ import pytest
 
 from tests.end_to_end.conftest import PROJECT, Demo, clean_environment
 from wsi_ncmi.features import open_features_file
-from wsi_ncmi.prediction import load_bundle
+from wsi_ncmi.prediction import ExportConfig, load_bundle
 from wsi_ncmi.synthesis import write_pyramid
-from wsi_ncmi.workflows import ExportRequest, export
+from wsi_ncmi.workflows.export import export
 
 pytestmark = pytest.mark.slow
 
@@ -126,7 +126,7 @@ def test_verify_proves_every_file(demo: Demo) -> None:
 def bundle(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Made in this virtual environment, from the run that the installed wheel left."""
     path = tmp_path_factory.mktemp("bundle") / "model.zip"
-    export(ExportRequest(demo.folder / "run" / "ncmi", path))
+    export(ExportConfig(run=demo.folder / "run" / "ncmi", out=path))
     return path
 
 
@@ -188,8 +188,9 @@ def test_the_installed_wheel_holds_the_page_of_the_viewer(demo: Demo) -> None:
     slide = next(iter(sorted((demo.folder / "slides").iterdir())))
     code = (
         "import sys; from pathlib import Path; from urllib.request import urlopen\n"
-        "from wsi_ncmi.workflows import ViewRequest, open_view\n"
-        "with open_view(ViewRequest(Path(sys.argv[1]))) as server:\n"
+        "from wsi_ncmi.prediction import ViewConfig\n"
+        "from wsi_ncmi.workflows.view import open_view\n"
+        "with open_view(ViewConfig(slide=Path(sys.argv[1]))) as server:\n"
         "    server.start()\n"
         "    print([len(urlopen(server.url + n).read()) for n in ('', 'openseadragon.min.js', 'slide/9/0_0.jpg')])\n"
     )

@@ -1,4 +1,4 @@
-"""Small trained models and bundles for the tests of this room and of the jobs."""
+"""Small trained models and bundles for the tests of prediction and of the workflows."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import torch
 from wsi_ncmi.losses import build_loss, loss_config
 from wsi_ncmi.mil import build_model, model_config
 from wsi_ncmi.prediction import ModelBundle, load_ensemble, write_bundle
-from wsi_ncmi.prediction.bundle.writing import bundle_files
+from wsi_ncmi.prediction.bundle import bundle_files
 from wsi_ncmi.prediction.calibration import Calibration
-from wsi_ncmi.prediction.card import INTENDED_USE, LIMITS, render_card
-from wsi_ncmi.prediction.reference import SlideMetadata, fit_reference
-from wsi_ncmi.prediction.reference.fitting import SlideSample, sample_slide
+from wsi_ncmi.prediction.config import ExportConfig, PredictConfig
+from wsi_ncmi.prediction.export import render_card
+from wsi_ncmi.prediction.ood import SlideMetadata
+from wsi_ncmi.prediction.ood_fitting import SlideSample, fit_ood_detector, sample_slide
 from wsi_ncmi.training.checkpoint import write_trained
 
 FEATURES = {
@@ -23,7 +24,13 @@ FEATURES = {
     "transform": "descriptor 1; own size; tile white point; Ruifrok-Johnston HED",
     "precision": "fp32", "mpp_target": 0.5, "tile_px": 256, "overlap_px": 0, "stain": "none",
 }  # fmt: skip
+CARD = ExportConfig(run=Path("run"), out=Path("out"))
 COLOUR = {"density": 0.8, "cx": -0.2, "cy": 0.4}
+
+
+def abstaining(**settings: Any) -> PredictConfig:
+    """A config that only says when to abstain."""
+    return PredictConfig(slides=Path("slides"), model=Path("model"), out=Path("out"), **settings)
 
 
 def write_model(
@@ -59,9 +66,9 @@ def make_bundle(
     return ModelBundle(
         load_ensemble(run),
         calibration or Calibration(2.0, 0.6, "validation slides of 2 folds", 30),
-        fit_reference(sample(i, width) for i in range(24)) if reference else None,
+        fit_ood_detector(sample(i, width) for i in range(24)) if reference else None,
         {"cohort": {"slides": 24, "odd | name": "a|b"}, "metrics": {"macro_f1": {"value": 0.9, "ci_low": 0.8, "ci_high": None}}},
-        INTENDED_USE, LIMITS,
+        CARD.intended_use, CARD.limits,
     )  # fmt: skip
 
 

@@ -18,8 +18,8 @@ import torch
 from tests.prediction.models import export, make_bundle, sample, write_run
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.prediction import ModelBundle, load_bundle, load_model
-from wsi_ncmi.prediction.bundle.files import sums_of
-from wsi_ncmi.prediction.reference import SlideMetadata
+from wsi_ncmi.prediction.bundle_io import sums_of
+from wsi_ncmi.prediction.ood import SlideMetadata
 
 
 @pytest.fixture(scope="module")
@@ -65,13 +65,13 @@ def test_what_is_written_is_what_is_loaded(bundle: ModelBundle, run: Path, tmp_p
     assert found.digest == bundle.digest
     assert (found.classes, found.calibration) == (bundle.classes, bundle.calibration)
     assert dict(found.summary) == dict(bundle.summary)
-    assert found.reference is not None
-    assert bundle.reference is not None
-    assert found.reference.bounds == bundle.reference.bounds
+    assert found.ood is not None
+    assert bundle.ood is not None
+    assert found.ood.bounds == bundle.ood.bounds
     shifted = sample(99, shift=3.0).tiles
-    assert found.reference.score(shifted) == bundle.reference.score(shifted)
+    assert found.ood.score(shifted) == bundle.ood.score(shifted)
     facts = SlideMetadata(2.0, {"density": 9.0})
-    assert found.reference.flags(shifted, facts) == bundle.reference.flags(shifted, facts)
+    assert found.ood.flags(shifted, facts) == bundle.ood.flags(shifted, facts)
 
 
 def test_equal_bundles_are_equal_files(bundle: ModelBundle, run: Path, tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_a_run_folder_is_a_model_without_calibration(run: Path) -> None:
     found = load_model(run)
     assert found.calibration.temperature == 1.0
     assert found.calibration.abstain_below == 0.0
-    assert found.reference is None
+    assert found.ood is None
 
 
 def test_a_changed_byte_anywhere_is_refused(folder: Path) -> None:
@@ -232,7 +232,7 @@ def test_links_are_refused(folder: Path) -> None:
 
 
 def test_a_zip_that_claims_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wsi_ncmi.prediction.bundle.files.MOST_BYTES", 1000)
+    monkeypatch.setattr("wsi_ncmi.prediction.bundle_io.MAX_BYTES", 1000)
     with zipfile.ZipFile(tmp_path / "big.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("bundle.json", b"0" * 1001)
     with pytest.raises(InputError, match="claims 1,001 bytes"):

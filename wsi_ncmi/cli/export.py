@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from wsi_ncmi.cli.common import AsJson, Debug, Quiet, run_verb
+from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
 
 if TYPE_CHECKING:
     from wsi_ncmi.core.progress import ProgressReporter
@@ -16,30 +14,31 @@ if TYPE_CHECKING:
 NAME = "export"
 
 
+FLAGS = ConfigFlags(
+    "wsi_ncmi.prediction.config.ExportConfig",
+    {
+        "run": Flag(argument=True),
+        "out": Flag(required=True),
+        "features": Flag(),
+        "reference": Flag(
+            name="--without-reference",
+            help="Leave out the statistics that out-of-distribution slides are flagged by.",
+            sets=False,
+        ),
+        "overwrite": Flag(),
+        "coverage": Flag(panel="Decision", metavar="SHARE"),
+        "abstain_below": Flag(panel="Decision", metavar="P"),
+        "name": Flag(panel="Model card"),
+        "intended_use": Flag(panel="Model card", help="What the model is for."),
+        "limits": Flag(panel="Model card", help="What the model is not for."),
+        "torchscript": Flag(panel="Other forms"),
+        "onnx": Flag(panel="Other forms"),
+    },
+)
+
+
 def command(
-    run: Annotated[Path, typer.Argument(help="Run folder of train (RUN, or RUN/LOSS).")],
-    out: Annotated[Path, typer.Option("--out", help="Folder, or a file that ends in .zip.")],
-    features: Annotated[
-        Path | None, typer.Option(help="Features of the training; default: those beside the run.")
-    ] = None,
-    without_reference: Annotated[
-        bool, typer.Option("--without-reference", help="Leave out what flags slides unlike the training.")
-    ] = False,
-    coverage: Annotated[
-        float, typer.Option(help="Share of validation slides to answer; 1 = always answer.")
-    ] = 0.9,
-    abstain_below: Annotated[
-        float | None,
-        typer.Option(metavar="P", help="No answer below this probability, in place of --coverage."),
-    ] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
-    intended_use: Annotated[str | None, typer.Option(help="What the model is for, for its card.")] = None,
-    limits: Annotated[str | None, typer.Option(help="What the model is not for, for its card.")] = None,
-    torchscript: Annotated[
-        bool, typer.Option("--torchscript", help="Add TorchScript, compared first.")
-    ] = False,
-    onnx: Annotated[bool, typer.Option("--onnx", help="Add ONNX, compared first.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle that is there.")] = False,
+    given: Given,
     quiet: Quiet = False,
     debug: Debug = False,
     as_json: AsJson = False,
@@ -50,17 +49,8 @@ def command(
     """
 
     def act(progress: ProgressReporter) -> JobResult:
-        from wsi_ncmi.workflows import ExportRequest, export
+        from wsi_ncmi.workflows.export import export
 
-        words = {"intended_use": intended_use, "limits": limits}
-        return export(
-            ExportRequest(
-                run=run, out=out, features=features, reference=not without_reference, coverage=coverage,
-                abstain_below=abstain_below, name=name, torchscript=torchscript, onnx=onnx,
-                overwrite=overwrite,
-                **{key: text for key, text in words.items() if text is not None},
-            ),
-            progress,
-        )  # fmt: skip
+        return export(given.read(), progress)
 
     run_verb(act, quiet=quiet, debug=debug, as_json=as_json)

@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 import webbrowser
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from wsi_ncmi.cli.common import Debug, Quiet, guarded
+from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
 
 NAME = "view"
 
 
+FLAGS = ConfigFlags(
+    "wsi_ncmi.prediction.config.ViewConfig",
+    {
+        "slide": Flag(argument=True),
+        "features": Flag(),
+        "model": Flag(),
+        "annotations": Flag(),
+        "default_mpp": Flag(),
+        "port": Flag(panel="Page"),
+    },
+)
+
+
 def command(
-    slide: Annotated[Path, typer.Argument(help="One slide.")],
-    features: Annotated[Path | None, typer.Option(help="Its features, file or folder.")] = None,
-    model: Annotated[
-        Path | None, typer.Option(help="Bundle or run whose attention and evidence are shown.")
-    ] = None,
-    annotations: Annotated[
-        Path | None, typer.Option(help="QuPath or ASAP annotations, file or folder.")
-    ] = None,
-    default_mpp: Annotated[
-        float | None, typer.Option(help="µm per pixel where the slide doesn't tell.")
-    ] = None,
-    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.", min=0, max=65535)] = 0,
+    given: Given,
     no_browser: Annotated[
-        bool, typer.Option("--no-browser", help="Print the address, open nothing.")
+        bool,
+        typer.Option("--no-browser", help="Print the address, open nothing.", rich_help_panel="Page"),
     ] = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -36,9 +39,9 @@ def command(
 
     Example: wsi-ncmi view slide.svs --features predictions --model model.zip
     """
-    from wsi_ncmi.workflows.viewing import ViewRequest, view
+    from wsi_ncmi.workflows.view import view
 
-    def tell(url: str) -> None:
+    def on_ready(url: str) -> None:
         typer.echo(url)
         if not quiet:
             typer.echo("Ctrl-C ends it; only this machine reaches it, and only with this address.", err=True)
@@ -47,7 +50,7 @@ def command(
 
     def act(_: object) -> None:
         try:
-            view(ViewRequest(slide, features, model, annotations, default_mpp, port), tell)
+            view(given.read(), on_ready)
         except KeyboardInterrupt:
             return  # the way to end it
 

@@ -12,7 +12,7 @@ from wsi_ncmi.cohorts.fold import PARTS, Fold, Splits
 from wsi_ncmi.cohorts.lookalikes import Lookalike, find_lookalikes
 from wsi_ncmi.slides import slide_id_of
 
-__all__ = ["SHARED_KINDS", "Leak", "LeakKind", "find_leaks"]
+__all__ = ["LEAKING", "SHARED_KINDS", "Leak", "LeakKind", "find_leaks"]
 
 LeakKind = Literal[
     "patient", "slide", "content", "lookalike", "name", "site", "test_twice", "class", "centre", "unknown",
@@ -21,6 +21,9 @@ LeakKind = Literal[
 
 SHARED_KINDS: tuple[LeakKind, ...] = ("patient", "slide", "content", "lookalike", "name", "site")
 """Kinds that put the same thing into two parts: the leaks in the narrow sense."""
+
+LEAKING = "This split LEAKS between its parts and was trained on with --allow-leak."
+"""Warning of a run whose split leaks."""
 
 _SHOWN = 3
 _NOUNS: Mapping[LeakKind, str] = {"patient": "Patient", "slide": "Slide", "content": "The same content"}

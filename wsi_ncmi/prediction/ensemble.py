@@ -1,4 +1,4 @@
-"""All models of a run as one: folds and seeds averaged."""
+"""Ensembles: the models of all folds and seeds of a run, averaged."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from numpy.typing import NDArray
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.training import TrainedModel, load_trained
 
-__all__ = ["Ensemble", "SlidePrediction", "check_features", "load_ensemble", "model_folders"]
+__all__ = ["Ensemble", "EnsembleOutput", "check_features", "load_ensemble", "model_folders"]
 
 _MUST_AGREE = ("encoder", "encoder_weights_sha256", "transform", "mpp_target", "tile_px", "overlap_px")
 
 
 @dataclass(frozen=True)
-class SlidePrediction:
-    """What an ensemble says of a slide.
+class EnsembleOutput:
+    """Output of an ensemble for a slide.
 
     Attributes:
         probabilities: Mean over members, float64 (C,).
         spread: Standard deviation over members, float64 (C,).
-        agreement: Share of members whose own answer is the ensemble's.
+        agreement: Share of members that predict the same class.
         attention: Mean attention of each tile, float32 (N,), summing to 1.
     """
 
@@ -42,8 +42,8 @@ class Ensemble:
     Attributes:
         members: The models, one a fold and seed.
         classes: Class names in the order of the probabilities.
-        features: What made the features that they were trained on (encoder, weights, mpp, tile size…);
-            empty where the training features did not tell.
+        features: Encoder, weights, mpp, tile size… of the features that they were trained on; empty where
+            those did not tell.
         name: Name of the run's folder.
     """
 
@@ -53,26 +53,30 @@ class Ensemble:
     name: str
 
     def predict(
-        self, features: NDArray[np.floating[Any]], coordinates: NDArray[np.integer[Any]] | None = None
-    ) -> SlidePrediction:
-        """Predicts one slide from its tile embeddings (N, D), N at least 1, and the tiles' places (N, 2).
+        self, features: NDArray[np.floating[Any]], coords: NDArray[np.integer[Any]] | None = None
+    ) -> EnsembleOutput:
+        """Predicts one slide.
+
+        Args:
+            features: Tile embeddings (N, D), N at least 1.
+            coords: Level-0 corners of the tiles (N, 2), where known.
 
         Raises:
-            InputError: The embeddings have another width than those of the training, or a model needs places
+            InputError: The embeddings have another width than those of the training, or a model needs corners
                 and there are none.
         """
-        answers = [member.predict(features, coordinates) for member in self.members]
-        each = np.stack([probabilities for probabilities, _ in answers])
+        outputs = [member.predict(features, coords) for member in self.members]
+        each = np.stack([probabilities for probabilities, _ in outputs])
         mean = each.mean(axis=0)
-        return SlidePrediction(
+        return EnsembleOutput(
             probabilities=mean,
             spread=each.std(axis=0),
             agreement=float((each.argmax(axis=1) == mean.argmax()).mean()),
-            attention=np.mean([attention for _, attention in answers], axis=0, dtype=np.float32),
+            attention=np.mean([attention for _, attention in outputs], axis=0, dtype=np.float32),
         )
 
     def tile_probabilities(self, features: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-        """Mean over members of what each says of every tile alone, float64 (N, C).
+        """Mean over members of the class probabilities of every tile alone, float64 (N, C).
 
         Raises:
             InputError: As in :meth:`predict`.
@@ -111,7 +115,7 @@ def check_features(ensemble: Ensemble, found: Mapping[str, Any]) -> None:
 
     Args:
         ensemble: The models.
-        found: Attributes of the features at hand, under the names of the feature files.
+        found: Attributes of the features, under the names of the feature files.
 
     Raises:
         InputError: Encoder, weights, transform, mpp, tile size or overlap differ; the first one is named.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsi_ncmi.cohorts import read_labels
+from wsi_ncmi.cohorts.leaks import LEAKING
 from wsi_ncmi.cohorts.spec import parse_spec
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import ensure_folder, sha256_file, write_json
@@ -24,7 +25,6 @@ from wsi_ncmi.reporting import ReportInput, write_outputs
 from wsi_ncmi.slides import slide_id_of
 from wsi_ncmi.training.config import EvaluationConfig
 from wsi_ncmi.workflows.compare_file import compare_json
-from wsi_ncmi.workflows.reports import LEAKING
 from wsi_ncmi.workflows.result import JobResult
 
 if TYPE_CHECKING:

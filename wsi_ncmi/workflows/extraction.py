@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +30,7 @@ def extract(
     *,
     slide_ids: Collection[str] | None = None,
     stain: StainTarget | None = None,
+    on_encoder: Callable[[EncoderInfo], None] | None = None,
 ) -> JobResult:
     """Extracts the features of all slides; what is done already is skipped.
 
@@ -38,6 +39,7 @@ def extract(
         progress: Told about every slide.
         slide_ids: Only these slides, by the ids of the inventory; None = all.
         stain: What colours are brought to where that is known already, in place of ``config.stain``.
+        on_encoder: Called with the encoder before anything is made; may refuse it.
 
     Returns:
         Paths of ``features``, ``ledger``, ``contact_sheet`` and ``slides``, and with ``@<set>`` those of
@@ -63,6 +65,8 @@ def extract(
     # A wrong name or file is told before any slide is opened.
     with open_engine(settings, encoder_config) as engine:
         encoder = engine.encoder
+        if on_encoder is not None:
+            on_encoder(encoder)
         records = list_slides(config, progress)
         tasks = make_tasks(config, records, stain, slide_ids)
         check_conflicts(tasks, encoder)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsi_ncmi.cohorts import PatientBags
+from wsi_ncmi.cohorts.leaks import LEAKING
 from wsi_ncmi.core.files import path_safe, sha256_file, write_json
 from wsi_ncmi.core.provenance import relative_paths
 from wsi_ncmi.metrics import Evaluation, PairedComparison, compare_paired, evaluate_predictions, fold_metrics
@@ -18,10 +19,10 @@ from wsi_ncmi.reporting import (
     write_outputs,
     write_table,
 )
+from wsi_ncmi.reporting.pictures import pictures_of
 from wsi_ncmi.training.runs import VALIDATION
 from wsi_ncmi.training.runs import read_predictions as read_run_predictions
 from wsi_ncmi.workflows.compare_file import compare_json
-from wsi_ncmi.workflows.slide_pictures import pictures_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,9 +31,7 @@ if TYPE_CHECKING:
     from wsi_ncmi.workflows.cohort_data import CohortData
     from wsi_ncmi.workflows.training import TrainingRequest
 
-__all__ = ["LEAKING", "publish_run", "read_ledger_table"]
-
-LEAKING = "This split LEAKS between its parts and was trained on with --allow-leak."
+__all__ = ["publish_run", "read_ledger_table"]
 
 
 def publish_run(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from wsi_ncmi.cohorts import SplitConfig, write_splits
+from wsi_ncmi.cohorts.feature_origin import feature_origin
 from wsi_ncmi.core.files import ensure_folder
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
 from wsi_ncmi.core.provenance import write_record
@@ -17,7 +18,6 @@ from wsi_ncmi.training import TrainingConfig
 from wsi_ncmi.training.config import EvaluationConfig
 from wsi_ncmi.workflows.cohort_data import CohortData, prepare_cohort
 from wsi_ncmi.workflows.config import JobConfig, recorded
-from wsi_ncmi.workflows.feature_origin import feature_origin
 from wsi_ncmi.workflows.reports import publish_run
 from wsi_ncmi.workflows.result import JobResult
 

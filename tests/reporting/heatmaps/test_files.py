@@ -23,10 +23,8 @@ from wsi_ncmi.reporting.heatmaps import (
     write_overlay,
     write_tiles_geojson,
 )
-from wsi_ncmi.reporting.heatmaps.colours import COLOUR_TABLE, colours_of
-from wsi_ncmi.reporting.heatmaps.gallery import top_tiles
-from wsi_ncmi.reporting.heatmaps.picture import blank_slide, rank_correlation
-from wsi_ncmi.reporting.heatmaps.scales import scaled
+from wsi_ncmi.reporting.heatmaps.drawing import blank_slide, rank_correlation, top_tiles
+from wsi_ncmi.reporting.heatmaps.values import COLOUR_TABLE, colours_of, scaled
 from wsi_ncmi.slides import open_slide
 
 

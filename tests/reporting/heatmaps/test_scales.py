@@ -11,8 +11,7 @@ from scipy.stats import rankdata
 from tests.reporting.heatmaps.tiles import values
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.reporting.heatmaps import TileLayer, TileValues
-from wsi_ncmi.reporting.heatmaps.colours import COLOUR_TABLE, colours_of
-from wsi_ncmi.reporting.heatmaps.scales import scale_ticks, scale_title, scaled
+from wsi_ncmi.reporting.heatmaps.values import COLOUR_TABLE, colours_of, scale_ticks, scale_title, scaled
 
 
 @given(st.lists(st.sampled_from([0.0, 0.1, 0.2, 0.7, 1.0]), min_size=1, max_size=30))

@@ -16,9 +16,8 @@ from PIL import Image
 
 from tests.reporting.heatmaps.tiles import values
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.reporting.heatmaps.colours import colours_of
-from wsi_ncmi.reporting.heatmaps.scales import scaled
-from wsi_ncmi.reporting.viewer import Shape, ViewerContent, ViewerServer
+from wsi_ncmi.reporting.heatmaps.values import colours_of, scaled
+from wsi_ncmi.reporting.viewer import Shape, ViewerData, ViewerServer
 from wsi_ncmi.slides import open_slide
 
 TILES = values(8, 6, (128.0, 128.0))
@@ -33,7 +32,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ViewerServer]:
     Image.fromarray(pixels).save(path)
     with open_slide(path) as slide:
         shapes = (Shape("tissue", [shapely.box(10, 20, 500.25, 400)]), Shape("</script>", [], ["<b>"]))
-        content = ViewerContent("s", slide, (0.5, 0.5), TILES, shapes, {"size": "x"}, ("a note",))
+        content = ViewerData("s", slide, (0.5, 0.5), TILES, shapes, {"size": "x"}, ("a note",))
         with ViewerServer(content) as running:
             running.start()
             yield running

@@ -1,4 +1,4 @@
-"""Where on a slide a model looks, and what it sees there: pictures, overlays and tiles."""
+"""Heatmaps: attention and evidence of a model as pictures, overlays and tiles."""
 
 import lazy_loader
 

@@ -1,4 +1,9 @@
-"""Numbers of a slide's tiles, with the tiles' exact places."""
+"""Tile values of a slide, their scales and their colours.
+
+``percentile`` ranks the tiles of one slide: it always uses the whole bar and says nothing of how strong the
+numbers are. ``absolute`` means the same on every slide: attention as a multiple of even attention (1/N), on a
+logarithmic bar from 1/16 to 16; evidence and shares as they are, from 0 to 1.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +16,18 @@ from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import InputError
 
-__all__ = ["TileLayer", "TileValues", "model_layers"]
+__all__ = [
+    "TileLayer",
+    "TileValues",
+    "model_layers",
+    "SCALES",
+    "check_scale",
+    "scale_ticks",
+    "scale_title",
+    "scaled",
+    "COLOUR_TABLE",
+    "colours_of",
+]
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no one truth value to compare by
@@ -103,3 +119,95 @@ def model_layers(
             for i, name in enumerate(classes)
         ),
     )
+
+
+SCALES = ("percentile", "absolute")
+
+_MOST_ATTENTION = 16.0
+
+
+def check_scale(scale: str) -> None:
+    """Refuses a scale that isn't one of ``SCALES``.
+
+    Raises:
+        InputError: It isn't.
+    """
+    if scale not in SCALES:
+        raise InputError(f"There is no scale {scale!r}; choose percentile or absolute.")
+
+
+def scaled(layer: TileLayer, scale: str) -> NDArray[np.float32]:
+    """Places on the colour bar, 0 to 1.
+
+    Args:
+        layer: The numbers.
+        scale: One of ``SCALES``.
+
+    Returns:
+        float32 (N,). Percentiles are mid-ranks, so that equal numbers get equal colours: (tiles below + half
+        of the equal ones) / N.
+
+    Raises:
+        InputError: No such scale.
+    """
+    check_scale(scale)
+    values = layer.values.astype(np.float64)
+    if len(values) == 0:
+        return np.empty(0, np.float32)
+    if scale == "percentile":
+        _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+        below = np.cumsum(counts) - counts
+        ranks: NDArray[np.float64] = (below + counts / 2)[inverse] / len(values)
+        return ranks.astype(np.float32)
+    if layer.kind == "attention":
+        multiple = np.maximum(values * len(values), 1e-12)
+        place = 0.5 + np.log(multiple) / (2 * np.log(_MOST_ATTENTION))
+        clipped: NDArray[np.float64] = np.clip(place, 0, 1)
+        return clipped.astype(np.float32)
+    return np.clip(values, 0, 1).astype(np.float32)
+
+
+def scale_title(layer: TileLayer, scale: str) -> str:
+    """What the colour bar shows, in words."""
+    check_scale(scale)
+    if scale == "percentile":
+        return f"{layer.name}: percentile among this slide's tiles"
+    if layer.kind == "attention":
+        return f"{layer.name}: absolute, multiple of even attention"
+    if layer.kind == "evidence":
+        return f"{layer.name}: absolute, probability of the tile alone"
+    return f"{layer.name}: absolute"
+
+
+def scale_ticks(layer: TileLayer, scale: str) -> tuple[tuple[float, str], ...]:
+    """Places on the bar and what stands there."""
+    check_scale(scale)
+    if scale == "percentile":
+        return ((0.0, "0"), (0.5, "50"), (1.0, "100 %"))
+    if layer.kind == "attention":
+        return ((0.0, "< 1/16"), (0.25, "1/4"), (0.5, "1"), (0.75, "4"), (1.0, "> 16"))
+    return ((0.0, "0"), (0.5, "0.5"), (1.0, "1"))
+
+
+# Anchors of viridis (van der Walt & Smith, CC0).
+_VIRIDIS = (
+    "440154", "482475", "414487", "355f8d", "2a788e", "21918c", "22a884", "44bf70", "7ad151",
+    "bddf26", "fde725",
+)  # fmt: skip
+
+
+def _table(anchors: tuple[str, ...]) -> NDArray[np.uint8]:
+    points = np.array([[int(text[i : i + 2], 16) for i in (0, 2, 4)] for text in anchors], np.float64)
+    where = np.linspace(0, len(points) - 1, 256)
+    columns = [np.interp(where, np.arange(len(points)), points[:, channel]) for channel in range(3)]
+    return np.rint(np.stack(columns, axis=1)).astype(np.uint8)
+
+
+COLOUR_TABLE: NDArray[np.uint8] = _table(_VIRIDIS)
+"""uint8 (256, 3)."""
+
+
+def colours_of(places: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Colours of places on the bar, 0 to 1: uint8 (…, 3)."""
+    colours: NDArray[np.uint8] = COLOUR_TABLE[np.clip(np.rint(places * 255), 0, 255).astype(np.int64)]
+    return colours

@@ -1,4 +1,4 @@
-from .content import Shape as Shape
-from .content import ViewerContent as ViewerContent
 from .deepzoom import DeepZoom as DeepZoom
 from .server import ViewerServer as ViewerServer
+from .viewer_data import Shape as Shape
+from .viewer_data import ViewerData as ViewerData

@@ -24,11 +24,10 @@ from socketserver import TCPServer
 from typing import Any
 
 from wsi_ncmi.core.errors import InputError, SlideError
-from wsi_ncmi.reporting.heatmaps.colours import colours_of
-from wsi_ncmi.reporting.heatmaps.raster import rasterise
-from wsi_ncmi.reporting.heatmaps.scales import SCALES, scaled
-from wsi_ncmi.reporting.viewer.content import ViewerContent
+from wsi_ncmi.reporting.heatmaps.drawing import rasterise
+from wsi_ncmi.reporting.heatmaps.values import SCALES, colours_of, scaled
 from wsi_ncmi.reporting.viewer.deepzoom import DeepZoom
+from wsi_ncmi.reporting.viewer.viewer_data import ViewerData
 
 __all__ = ["ViewerServer"]
 
@@ -73,7 +72,7 @@ class ViewerServer(AbstractContextManager["ViewerServer"]):
         InputError: The port is taken.
     """
 
-    def __init__(self, content: ViewerContent, port: int = 0) -> None:
+    def __init__(self, content: ViewerData, port: int = 0) -> None:
         self._token = secrets.token_urlsafe(16)
         self._pages = _Pages(content)
 
@@ -114,7 +113,7 @@ class ViewerServer(AbstractContextManager["ViewerServer"]):
 class _Pages:
     """Everything that can be asked for, by its address below the token."""
 
-    def __init__(self, content: ViewerContent) -> None:
+    def __init__(self, content: ViewerData) -> None:
         self._content = content
         self._zoom = DeepZoom(content.slide)
         self._places = lru_cache(maxsize=64)(self._scaled)

@@ -1,0 +1,166 @@
+"""Watching a folder: only whole files, each once, bad ones set aside, and all of it again after a restart."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.extraction.config import ExecutionConfig
+from wsi_ncmi.prediction.config import PredictConfig, WatchConfig
+from wsi_ncmi.workflows.predict import Predictor
+from wsi_ncmi.workflows.result import JobResult
+from wsi_ncmi.workflows.watch import watch
+
+TIMES = WatchConfig(interval_s=10, settle_s=30, until_idle_s=60)
+
+
+class Clock:
+    """Time that passes only by sleeping; things happen in it."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.events: dict[int, Callable[[], object]] = {}
+        self.sleeps = 0
+
+    def time(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.sleeps += 1
+        if self.sleeps in self.events:
+            self.events[self.sleeps]()
+        assert self.sleeps < 1000
+
+
+@pytest.fixture
+def config(tmp_path: Path, small_bundle: Path) -> PredictConfig:
+    (tmp_path / "inbox").mkdir()
+    return PredictConfig(
+        slides=tmp_path / "inbox", model=small_bundle, out=tmp_path / "out", heatmaps=False,
+        extraction=ExecutionConfig(workers=1), watch=TIMES,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def rounds(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
+    """Which slides were predicted in each round; the slides themselves are not looked at."""
+    seen: list[set[str]] = []
+
+    def run(self: Predictor, progress: object = None, slide_ids: frozenset[str] | None = None) -> JobResult:
+        assert slide_ids is not None
+        seen.append(set(slide_ids))
+        self.problems = {i: "it is bad" for i in sorted(slide_ids) if i.startswith("bad")}
+        return JobResult({}, tuple(f"{i}: {text}" for i, text in self.problems.items()))
+
+    monkeypatch.setattr(Predictor, "run", run)
+    return seen
+
+
+def put(folder: Path, name: str, content: str = "x") -> None:
+    (folder / name).write_text(content)
+
+
+def test_slides_are_taken_once_they_rest(config: PredictConfig, rounds: list[set[str]]) -> None:
+    clock, inbox = Clock(), config.slides
+    put(inbox, "a.svs")
+    grow = {step: (lambda step=step: put(inbox, "b.svs", "x" * step)) for step in range(2, 8)}
+    clock.events = {**grow, 12: lambda: put(inbox, "c.svs")}
+    result = watch(config, clock=clock.time, sleep=clock.sleep)
+    assert rounds == [{"a"}, {"b"}, {"c"}]  # b only after it stopped growing
+    assert result.exit_code == 0
+
+
+def test_a_bad_slide_is_set_aside_until_it_changes(config: PredictConfig, rounds: list[set[str]]) -> None:
+    clock, inbox = Clock(), config.slides
+    put(inbox, "bad: with colon.svs")
+    put(inbox, "good.svs")
+    result = watch(config, clock=clock.time, sleep=clock.sleep)
+    assert rounds == [{"bad: with colon", "good"}]
+    assert result.exit_code == 1
+    with (config.out / "quarantine.csv").open(newline="") as handle:
+        (row,) = csv.DictReader(handle)
+    assert (row["slide_id"], row["path"], row["reason"]) == (
+        "bad: with colon",
+        "bad: with colon.svs",
+        "it is bad",
+    )
+    assert (inbox / "bad: with colon.svs").is_file()  # slides are never moved
+    # Another watch, as after a restart: nothing is done twice, the changed one is tried again.
+    watch(config, clock=clock.time, sleep=clock.sleep)
+    assert len(rounds) == 1
+    put(inbox, "bad: with colon.svs", "mended")
+    watch(config, clock=clock.time, sleep=clock.sleep)
+    assert rounds[1:] == [{"bad: with colon"}]
+
+
+def test_another_model_predicts_all_again(
+    config: PredictConfig, rounds: list[set[str]], small_run: Path
+) -> None:
+    clock = Clock()
+    put(config.slides, "a.svs")
+    watch(config, clock=clock.time, sleep=clock.sleep)
+    watch(replace(config, model=small_run), clock=clock.time, sleep=clock.sleep)
+    assert rounds == [{"a"}, {"a"}]
+
+
+def test_an_hour_is_the_limit_where_none_was_given(
+    config: PredictConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = []
+    original = Predictor.__init__
+
+    def spy(self: Predictor, config: PredictConfig) -> None:
+        limits.append(config.extraction.timeout_per_slide)
+        original(self, config)
+
+    monkeypatch.setattr(Predictor, "__init__", spy)
+    clock = Clock()
+    idle = replace(config, watch=WatchConfig(until_idle_s=0))
+    watch(idle, clock=clock.time, sleep=clock.sleep)
+    short = replace(idle, extraction=ExecutionConfig(workers=1, timeout_per_slide=5))
+    watch(short, clock=clock.time, sleep=clock.sleep)
+    assert limits == [3600.0, 5]
+
+
+def test_wrong_input_is_told(config: PredictConfig, tmp_path: Path) -> None:
+    put(tmp_path, "s.svs")
+    with pytest.raises(InputError, match="is no folder"):
+        watch(replace(config, slides=tmp_path / "s.svs"))
+    with pytest.raises(ValidationError, match="greater than 0"):
+        WatchConfig(interval_s=0)
+    config.out.mkdir()
+    put(config.out, "watch.json", "{")
+    with pytest.raises(InputError, match=r"watch\.json can't be read"):
+        watch(config)
+
+
+def test_real_slides_arrive(config: PredictConfig, small_slides: Path) -> None:
+    clock, inbox = Clock(), config.slides
+    shutil.copy(small_slides / "s0.svs", inbox)
+    put(inbox, "note.svs", "no slide")
+    clock.events = {6: lambda: shutil.copy(small_slides / "s1.svs", inbox)}
+    # In this process: a limit would start another one for every round.
+    result = watch(
+        replace(config, extraction=ExecutionConfig(workers=1, timeout_per_slide=100)),
+        clock=clock.time, sleep=clock.sleep,
+    )  # fmt: skip
+    assert result.exit_code == 1
+    with (config.out / "predictions.csv").open(newline="") as handle:
+        table = {row["slide_id"]: row for row in csv.DictReader(handle)}
+    assert sorted(table) == ["note", "s0", "s1"]
+    assert table["s0"]["decision"]
+    assert table["s1"]["decision"]
+    state = json.loads((config.out / "watch.json").read_text())["slides"]
+    assert {path: seen["status"] for path, seen in state.items()} == {
+        "note.svs": "quarantined", "s0.svs": "done", "s1.svs": "done",
+    }  # fmt: skip
+    assert str(config.slides) not in json.dumps(state)

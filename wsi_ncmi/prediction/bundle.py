@@ -1,0 +1,240 @@
+"""Model bundles: models with calibration and OOD statistics, loaded from a bundle or a run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
+
+from wsi_ncmi import __version__
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.prediction.bundle_io import (
+    CARD,
+    MANIFEST,
+    MEMBERS,
+    REFERENCE,
+    SCHEMA,
+    SUMS,
+    read_files,
+    sums_of,
+)
+from wsi_ncmi.prediction.calibration import Calibration
+from wsi_ncmi.prediction.ensemble import Ensemble, EnsembleOutput, load_ensemble
+from wsi_ncmi.prediction.ood import OodDetector
+from wsi_ncmi.training.checkpoint import MODEL_JSON, MODEL_WEIGHTS, trained_from_bytes
+
+__all__ = ["ModelBundle", "bundle_files", "is_bundle", "load_bundle", "load_model"]
+
+
+@dataclass(frozen=True, eq=False)  # models have no one truth value to compare by
+class ModelBundle:
+    """Trained models with everything that the prediction of a new slide needs.
+
+    Attributes:
+        ensemble: The models: folds and seeds.
+        calibration: Temperature and threshold.
+        ood: Statistics of the training slides; None where the model has none.
+        summary: Cohort, metrics and hashes of the training, JSON-ready.
+        intended_use: What the model is for, a sentence or more.
+        limits: What the model is not for.
+        digest: SHA-256 that changes with anything that changes a prediction.
+    """
+
+    ensemble: Ensemble
+    calibration: Calibration = field(default_factory=Calibration)
+    ood: OodDetector | None = None
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    intended_use: str = ""
+    limits: str = ""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the probabilities."""
+        return self.ensemble.classes
+
+    @property
+    def features(self) -> Mapping[str, Any]:
+        """What made the features that the models take."""
+        return self.ensemble.features
+
+    @property
+    def name(self) -> str:
+        """Name of the model."""
+        return self.ensemble.name
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of weights, classes, calibration and bounds: equal digests give equal predictions."""
+        content = {
+            "weights": [str(member.config["weights_sha256"]) for member in self.ensemble.members],
+            "classes": list(self.classes),
+            "features": dict(self.features),
+            "calibration": self.calibration.to_json(),
+            "reference": None if self.ood is None else self.ood.to_json(),
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+    def predict(
+        self, features: NDArray[np.floating[Any]], coords: NDArray[np.integer[Any]] | None = None
+    ) -> EnsembleOutput:
+        """Predicts one slide from its tile embeddings (N, D), with calibrated probabilities.
+
+        ``coords`` are the tiles' level-0 corners (N, 2); models with distance biases need them.
+
+        Raises:
+            InputError: Embeddings that the models don't take.
+        """
+        output = self.ensemble.predict(features, coords)
+        return replace(output, probabilities=self.calibration.apply(output.probabilities))
+
+
+_REMEDY = "export the model again"
+_VERSION = re.compile(r"wsi-ncmi-bundle/(\d+)")
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether a path looks like a bundle rather than a run folder."""
+    return path.is_file() or (path / MANIFEST).is_file()
+
+
+def load_model(path: Path) -> ModelBundle:
+    """Loads a bundle, or the models of a run folder (uncalibrated, without OOD statistics and threshold).
+
+    Args:
+        path: Bundle (folder or zip), ``RUN``, ``RUN/<loss>`` or ``RUN/fold_0/seed_0``.
+
+    Raises:
+        InputError: Nothing there that can be loaded.
+    """
+    path = Path(path)
+    return load_bundle(path) if is_bundle(path) else ModelBundle(load_ensemble(path))
+
+
+def load_bundle(path: Path) -> ModelBundle:
+    """Loads a bundle. Weights are read as safetensors, everything else is JSON: no code in it is executed.
+
+    Args:
+        path: Folder or zip that ``export`` wrote.
+
+    Raises:
+        InputError: No bundle, one that was changed, is of a newer layout, or contradicts itself.
+    """
+    path = Path(path)
+    files = read_files(path)
+    manifest = _manifest(files, path)
+    try:
+        names = [str(name) for name in manifest["members"]]
+        classes = tuple(str(name) for name in manifest["classes"])
+        features = dict(manifest["features"])
+        title = str(manifest["name"])
+        calibration = Calibration.from_json(manifest["calibration"], str(path))
+        summary, use, limits = dict(manifest["training"]), manifest["intended_use"], manifest["limits"]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{MANIFEST} of {path} lacks or garbles {error}; {_REMEDY}.") from error
+    if not names:
+        raise InputError(f"{path} lists no model; {_REMEDY}.")
+    members = []
+    for name in names:
+        description, weights = (files.get(f"{MEMBERS}/{name}/{file}") for file in (MODEL_JSON, MODEL_WEIGHTS))
+        if description is None or weights is None:
+            raise InputError(f"{path} lists the model {name} but lacks its files; {_REMEDY}.")
+        member = trained_from_bytes(description, weights, f"{path}/{MEMBERS}/{name}")
+        if member.classes != classes:
+            raise InputError(
+                f"{path} says that its classes are {', '.join(classes)}, but its model {name} was trained on "
+                f"{', '.join(member.classes)}; {_REMEDY}."
+            )
+        if dict(member.config.get("encoder") or {}) != features:
+            raise InputError(f"{path} and its model {name} name different encoders or grids; {_REMEDY}.")
+        members.append(member)
+    return ModelBundle(
+        ensemble=Ensemble(tuple(members), classes, features, title),
+        calibration=calibration,
+        ood=_ood(manifest, files, path),
+        summary=summary,
+        intended_use=str(use),
+        limits=str(limits),
+    )
+
+
+def _manifest(files: Mapping[str, bytes], path: Path) -> dict[str, Any]:
+    try:
+        manifest = dict(json.loads(files[MANIFEST]))
+        schema = str(manifest["schema"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{MANIFEST} of {path} can't be read ({error}); {_REMEDY}.") from error
+    if schema != SCHEMA:
+        match, own = _VERSION.fullmatch(schema), _VERSION.fullmatch(SCHEMA)
+        newer = match is not None and own is not None and int(match[1]) > int(own[1])
+        remedy = "update wsi-ncmi" if newer else _REMEDY
+        raise InputError(f"{path} has the schema {schema!r} but this version reads {SCHEMA!r}; {remedy}.")
+    return manifest
+
+
+def _ood(manifest: Mapping[str, Any], files: Mapping[str, bytes], path: Path) -> OodDetector | None:
+    bounds = manifest.get("reference")
+    if bounds is None:
+        return None
+    try:
+        tensors = load_arrays(files[REFERENCE])
+    except (KeyError, SafetensorError, ValueError) as error:
+        raise InputError(f"{REFERENCE} of {path} can't be read ({error}); {_REMEDY}.") from error
+    return OodDetector.load(bounds, tensors, str(path))
+
+
+def bundle_files(
+    bundle: ModelBundle,
+    member_files: Mapping[str, tuple[bytes, bytes]],
+    *,
+    card: str,
+    portable: Mapping[str, bytes] | None = None,
+) -> dict[str, bytes]:
+    """The content of a bundle.
+
+    Args:
+        bundle: The model.
+        member_files: Name of each member → its ``model.json`` and ``model.safetensors``, in the order of the
+            ensemble.
+        card: The model card, Markdown.
+        portable: Additional forms of the models by path below ``portable/``.
+
+    Returns:
+        Path below the bundle → content, ``SHA256SUMS`` included.
+    """
+    extra = {f"portable/{name}": content for name, content in (portable or {}).items()}
+    manifest: dict[str, Any] = {
+        "schema": SCHEMA,
+        "software": f"wsi-ncmi {__version__}",
+        "name": bundle.name,
+        "classes": list(bundle.classes),
+        "features": dict(bundle.features),
+        "members": list(member_files),
+        "calibration": bundle.calibration.to_json(),
+        "reference": None if bundle.ood is None else bundle.ood.to_json(),
+        "training": dict(bundle.summary),
+        "intended_use": bundle.intended_use,
+        "limits": bundle.limits,
+        "portable": sorted(extra),
+    }
+    files = {
+        MANIFEST: (json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(),
+        CARD: card.encode(),
+        **extra,
+    }
+    for name, (description, weights) in member_files.items():
+        files[f"{MEMBERS}/{name}/{MODEL_JSON}"] = description
+        files[f"{MEMBERS}/{name}/{MODEL_WEIGHTS}"] = weights
+    if bundle.ood is not None:
+        files[REFERENCE] = save_arrays(bundle.ood.tensors())
+    files[SUMS] = sums_of(files)
+    return files

@@ -1,0 +1,178 @@
+"""Configuration of predicting new slides, exporting models, drawing heatmaps and viewing slides."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from wsi_ncmi.core.config import configclass
+from wsi_ncmi.extraction.config import ExecutionConfig
+
+__all__ = ["ExportConfig", "HeatmapConfig", "PredictConfig", "ViewConfig", "WatchConfig"]
+
+_Mpp = Annotated[float, Field(gt=0.02, lt=100)]
+_Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+@configclass
+class WatchConfig:
+    """How a folder is watched.
+
+    Attributes:
+        interval_s: Seconds between two looks at the folder.
+        settle_s: Seconds for which a slide's files must not have changed before it is read.
+        until_idle_s: End when no slide has come for so many seconds; None = never.
+    """
+
+    interval_s: Annotated[float, Field(gt=0)] = 10.0
+    settle_s: Annotated[float, Field(ge=0)] = 30.0
+    until_idle_s: Annotated[float, Field(ge=0)] | None = None
+
+
+@configclass
+class PredictConfig:
+    """What to predict, with which models, and what is made of a slide besides its prediction.
+
+    Attributes:
+        slides: Folder of slides, or one slide.
+        model: Bundle of export, or run folder (RUN, or RUN/LOSS).
+        out: Output folder; features in it are reused.
+        cache: Output folder of an extract whose features are reused and added to.
+        weights: Weights of the encoder, where it has any.
+        weights_dir: Folder of encoder weights; the environment variable ``WSI_NCMI_WEIGHTS`` does the same.
+        cases: CSV with slide_id,case_id: adds a prediction for each patient.
+        abstain_below: No prediction is decided on below this probability; None = the bundle's own threshold.
+        ood_threshold: Abstain from slides that are out of distribution (OOD) by at least this multiple of a
+            bound of the training slides; ``inf`` only flags them.
+        scale: Colours of heatmaps.
+        top: Tiles in each gallery; 0 = no gallery.
+        heatmaps: Pictures of attention and of the evidence for the predicted class, and the slide's page.
+        geojson: Tiles with attention and evidence for QuPath.
+        mpp_table: CSV with slide_id,mpp for slides whose own resolution is missing or wrong.
+        default_mpp: µm per pixel where nothing else gives it.
+        extraction: Processes and time limit.
+        device: Where the encoder runs: ``auto``, ``cpu`` or ``cuda``.
+        watch: Times of ``--watch``.
+    """
+
+    slides: Path
+    model: Path
+    out: Path
+    cache: Path | None = None
+    weights: Path | None = None
+    weights_dir: Path | None = None
+    cases: Path | None = None
+    abstain_below: _Probability | None = None
+    ood_threshold: Annotated[float, Field(ge=1)] = 1.0
+    scale: Literal["percentile", "absolute"] = "percentile"
+    top: Annotated[int, Field(ge=0)] = 12
+    heatmaps: bool = True
+    geojson: bool = True
+    mpp_table: Path | None = None
+    default_mpp: _Mpp | None = None
+    extraction: ExecutionConfig = Field(default_factory=ExecutionConfig)
+    device: str = "auto"
+    watch: WatchConfig = Field(default_factory=WatchConfig)
+
+
+@configclass
+class ExportConfig:
+    """What to export, and how.
+
+    Attributes:
+        run: Run folder of train (RUN, or RUN/LOSS), or the folder of a single model.
+        out: Folder, or a file that ends in .zip.
+        features: Features of the training; None = those beside the run.
+        reference: Add the statistics of the training slides that out-of-distribution (OOD) slides are flagged
+            by.
+        coverage: Share of validation slides to answer; 1 = always answer.
+        abstain_below: No answer below this probability, in place of the coverage.
+        name: Name of the model; None = that of the run's folder.
+        intended_use: What the model is for, for its card.
+        limits: What the model is not for, for its card.
+        torchscript: Add each member as TorchScript, compared with the model first.
+        onnx: Add each member as ONNX, compared with the model first.
+        overwrite: Replace the bundle that is there.
+    """
+
+    run: Path
+    out: Path
+    features: Path | None = None
+    reference: bool = True
+    coverage: Annotated[float, Field(gt=0, le=1)] = 0.9
+    abstain_below: _Probability | None = None
+    name: str | None = None
+    intended_use: str = (
+        "Research on whole-slide images of the kind that the model was trained on: the same stain, organ, "
+        "specimen and resolution."
+    )
+    limits: str = (
+        "Not a medical device and not validated for diagnosis. It knows only the classes listed here and "
+        "answers one of them on anything, also on tissue that it never saw. Its probabilities were "
+        "calibrated on slides of the training cohort; on other scanners, stains or patients they may be "
+        "wrong. The flags for slides out of distribution (OOD) catch coarse differences only."
+    )
+    torchscript: bool = False
+    onnx: bool = False
+    overwrite: bool = False
+
+
+@configclass
+class HeatmapConfig:
+    """What to draw.
+
+    Attributes:
+        features: Features of the slides (ours, CLAM, TRIDENT or STAMP).
+        model: Bundle of export, or run folder (RUN, or RUN/LOSS).
+        out: Output folder.
+        slides: The slides, folder or file; None draws maps on white and makes no gallery.
+        compare: A second model, drawn beside the first.
+        compare_features: Features for the second model; None = the same.
+        only: Slide ids to draw; empty = all.
+        classes: Classes whose evidence is drawn: ``a,b`` or ``all``; empty = the predicted one.
+        scale: Colours of the maps.
+        top: Tiles in the gallery; 0 = no gallery.
+        overlay: Write the multi-resolution overlay.
+        geojson: Write the tiles for QuPath.
+    """
+
+    features: Path
+    model: Path
+    out: Path
+    slides: Path | None = None
+    compare: Path | None = None
+    compare_features: Path | None = None
+    only: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    scale: Literal["percentile", "absolute", "both"] = "both"
+    top: Annotated[int, Field(ge=0)] = 16
+    overlay: bool = True
+    geojson: bool = True
+
+    @property
+    def scales(self) -> tuple[str, ...]:
+        """The scales to draw."""
+        return ("percentile", "absolute") if self.scale == "both" else (self.scale,)
+
+
+@configclass
+class ViewConfig:
+    """What to show of a slide.
+
+    Attributes:
+        slide: One slide.
+        features: Its features, file or folder; None shows the slide alone.
+        model: Bundle or run whose attention and evidence are shown; needs features.
+        annotations: QuPath or ASAP annotations, file or folder.
+        default_mpp: µm per pixel where the slide doesn't tell.
+        port: Port of the page; 0 takes a free one.
+    """
+
+    slide: Path
+    features: Path | None = None
+    model: Path | None = None
+    annotations: Path | None = None
+    default_mpp: _Mpp | None = None
+    port: Annotated[int, Field(ge=0, le=65535)] = 0

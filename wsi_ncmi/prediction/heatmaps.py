@@ -1,0 +1,120 @@
+"""Drawing the attention and evidence of a model, or of two, over a slide."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from wsi_ncmi.cohorts import open_bag_source
+from wsi_ncmi.core.errors import SlideError
+from wsi_ncmi.core.files import path_safe
+from wsi_ncmi.features.interchange.detection import open_feature_set
+from wsi_ncmi.prediction.bundle import ModelBundle, load_model
+from wsi_ncmi.prediction.config import HeatmapConfig
+from wsi_ncmi.prediction.ensemble import check_features
+from wsi_ncmi.prediction.tile_evidence import explained_tiles
+from wsi_ncmi.reporting.heatmaps import (
+    TileValues,
+    write_comparison,
+    write_heatmaps,
+    write_overlay,
+    write_tiles_geojson,
+)
+from wsi_ncmi.slides import Slide, SlideRecord, open_slide
+
+if TYPE_CHECKING:
+    from wsi_ncmi.features.interchange.base import FeatureSet
+
+__all__ = ["ModelFeatures", "draw_slide"]
+
+
+@dataclass(frozen=True)
+class ModelFeatures:
+    """A model and the features that it takes."""
+
+    bundle: ModelBundle
+    features: FeatureSet
+
+    @classmethod
+    def open(cls, model: Path, features: Path) -> Self:
+        """Loads the model and opens the features.
+
+        Raises:
+            InputError: One of them can't be read, or the model doesn't take the features.
+        """
+        found = cls(load_model(model), open_feature_set(features))
+        if identity := dict(getattr(open_bag_source(features), "identity", {})):
+            check_features(found.bundle.ensemble, identity)
+        return found
+
+
+def draw_slide(
+    config: HeatmapConfig,
+    slide_id: str,
+    record: SlideRecord | None,
+    first: ModelFeatures,
+    second: ModelFeatures | None = None,
+) -> None:
+    """Draws a slide as the config says, into its output folder.
+
+    Args:
+        config: What to draw.
+        slide_id: The slide.
+        record: The slide's entry in the inventory of ``config.slides``; None where it has none.
+        first: The model and its features.
+        second: The model to compare with.
+
+    Raises:
+        InputError: A model doesn't take the features.
+        SlideError: The slide or its features can't be read, or don't belong together.
+    """
+    tiles, predicted = explained_tiles(first.bundle, first.features, slide_id)
+    classes = first.bundle.classes if config.classes == ("all",) else config.classes or (predicted,)
+    layers = ["attention", *(f"evidence {name}" for name in classes)]
+    slide = None
+    if config.slides is not None:
+        if record is None:
+            raise SlideError(f"{slide_id}: there is no such slide below {config.slides}.")
+        slide = _open(record, config.slides, tiles)
+    out, scales = config.out, config.scales
+    try:
+        write_heatmaps(out, tiles, slide, layers=layers, scales=scales, top=config.top)
+        if second is not None:
+            other, _ = explained_tiles(second.bundle, second.features, slide_id)
+            names = _names(config, first.bundle, second.bundle)
+            write_comparison(out, tiles, other, slide, layers=layers, scales=scales, names=names)
+    finally:
+        if slide is not None:
+            slide.close()
+    mpp = None
+    if record is not None and record.mpp_x is not None and record.mpp_y is not None:
+        mpp = (record.mpp_x, record.mpp_y)
+    if config.overlay:
+        for name in layers:
+            for scale in scales:
+                path = out / f"{slide_id}_{path_safe(name)}_{scale}.overlay.tif"
+                write_overlay(path, tiles, name, scale, mpp=mpp)
+    if config.geojson:
+        write_tiles_geojson(out / f"{slide_id}.geojson", tiles, coloured_by="attention", scale=scales[0])
+
+
+def _names(config: HeatmapConfig, first: ModelBundle, second: ModelBundle) -> tuple[str, str]:
+    if first.name != second.name:
+        return first.name, second.name
+    assert config.compare is not None
+    return f"{first.name} ({config.model.name})", f"{second.name} ({config.compare.name})"
+
+
+def _open(record: SlideRecord, root: Path, tiles: TileValues) -> Slide:
+    if record.problem:
+        raise SlideError(record.problem)
+    slide = open_slide(root if root.is_file() else root / record.path)
+    width, height = tiles.size_level0
+    if (slide.width_px, slide.height_px) != (width, height):
+        slide.close()
+        raise SlideError(
+            f"{record.slide_id}: the slide has {slide.width_px} × {slide.height_px} px, its features are of "
+            f"one of {width} × {height} px; give the slides that they were made from."
+        )
+    return slide

@@ -1,0 +1,143 @@
+"""The prediction for one slide: class, confidence, decision or abstention, OOD flags."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_ncmi.prediction.bundle import ModelBundle
+from wsi_ncmi.prediction.config import PredictConfig
+from wsi_ncmi.prediction.ensemble import EnsembleOutput
+from wsi_ncmi.prediction.ood import OodFlag, SlideMetadata
+
+__all__ = ["ABSTAIN", "NO_TILES", "SlidePrediction", "no_prediction", "predict_slide"]
+
+ABSTAIN = "abstain"
+"""The decision where no prediction should be used without a person looking at the slide."""
+
+NO_TILES = "no tissue: there is nothing to predict from"
+
+
+@dataclass(frozen=True)
+class SlidePrediction:
+    """The prediction for a slide.
+
+    Attributes:
+        slide_id: The slide.
+        prediction: The most probable class; empty where nothing could be predicted.
+        decision: That class, ``abstain``, or empty where nothing could be predicted.
+        probabilities: Class → calibrated probability; empty where nothing could be predicted.
+        confidence: The largest of them.
+        spread: Class → standard deviation over the members, before calibration.
+        agreement: Share of members that predict the same class.
+        tiles: Number of tiles behind it.
+        flags: Findings out of the training's distribution.
+        ood_score: Distance of the slide from the training as a multiple of the bound; None where the model
+            has no statistics of its training slides.
+        reason: Why there is no prediction or no decision; else empty.
+        case_id: Patient, where known.
+    """
+
+    slide_id: str
+    prediction: str = ""
+    decision: str = ""
+    probabilities: Mapping[str, float] = field(default_factory=dict)
+    confidence: float | None = None
+    spread: Mapping[str, float] = field(default_factory=dict)
+    agreement: float | None = None
+    tiles: int = 0
+    flags: tuple[OodFlag, ...] = ()
+    ood_score: float | None = None
+    reason: str = ""
+    case_id: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            **{name: getattr(self, name) for name in self.__dataclass_fields__ if name != "flags"},
+            "probabilities": dict(self.probabilities),
+            "spread": dict(self.spread),
+            "flags": [{"name": flag.name, "words": flag.words, "score": flag.score} for flag in self.flags],
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> SlidePrediction:
+        """Reads what :meth:`to_json` gave.
+
+        Raises:
+            KeyError: A value is missing.
+            TypeError: One is of another kind.
+        """
+        flags = tuple(OodFlag(str(f["name"]), str(f["words"]), float(f["score"])) for f in values["flags"])
+        rest = {name: values[name] for name in cls.__dataclass_fields__ if name != "flags"}
+        return cls(**rest, flags=flags)
+
+
+def no_prediction(slide_id: str, reason: str) -> SlidePrediction:
+    """The entry of a slide that could not be predicted."""
+    return SlidePrediction(slide_id, reason=reason)
+
+
+def predict_slide(
+    bundle: ModelBundle,
+    slide_id: str,
+    features: NDArray[np.floating[Any]],
+    facts: SlideMetadata,
+    config: PredictConfig,
+    coords: NDArray[np.integer[Any]] | None = None,
+) -> tuple[SlidePrediction, EnsembleOutput]:
+    """Predicts one slide.
+
+    Args:
+        bundle: The model.
+        slide_id: The slide.
+        features: Tile embeddings (N, D), N at least 1.
+        facts: Resolution and colour of the slide.
+        config: Says when to abstain.
+        coords: Level-0 corners of the tiles (N, 2), where known.
+
+    Returns:
+        The prediction, and the ensemble's output with the attention of the tiles.
+
+    Raises:
+        InputError: Embeddings that the models don't take.
+    """
+    output = bundle.predict(features, coords)
+    p = output.probabilities
+    top = int(p.argmax())
+    confidence = float(p[top])
+    flags: tuple[OodFlag, ...] = ()
+    score = None
+    if bundle.ood is not None:
+        flags = bundle.ood.flags(features, facts)
+        score = bundle.ood.score(features)
+    threshold = config.abstain_below
+    if threshold is None:
+        threshold = bundle.calibration.abstain_below
+    reasons = []
+    if confidence < threshold:
+        reasons.append(f"its largest probability {confidence:.3f} is below {threshold:.3f}")
+    if any(flag.score >= config.ood_threshold for flag in flags):
+        # The words are those of 0.1: a column of predictions.csv.
+        reasons.append("it is unlike the training: " + "; ".join(flag.words for flag in flags))
+    prediction = bundle.classes[top]
+    return (
+        SlidePrediction(
+            slide_id=slide_id,
+            prediction=prediction,
+            decision=ABSTAIN if reasons else prediction,
+            probabilities=dict(zip(bundle.classes, p.tolist(), strict=True)),
+            confidence=confidence,
+            spread=dict(zip(bundle.classes, output.spread.tolist(), strict=True)),
+            agreement=output.agreement,
+            tiles=len(features),
+            flags=flags,
+            ood_score=score,
+            reason="; ".join(reasons),
+        ),
+        output,
+    )

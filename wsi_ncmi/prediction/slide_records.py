@@ -1,0 +1,160 @@
+"""Predictions of slides and their explanations on disk; those of the same input are kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from wsi_ncmi.cohorts import open_bag_source
+from wsi_ncmi.core.errors import InputError, SlideError
+from wsi_ncmi.core.files import ensure_folder, write_json
+from wsi_ncmi.features import FeatureFile, open_features_file
+from wsi_ncmi.prediction.bundle import ModelBundle
+from wsi_ncmi.prediction.config import PredictConfig
+from wsi_ncmi.prediction.ood_fitting import slide_facts
+from wsi_ncmi.prediction.pages import write_slide_page
+from wsi_ncmi.prediction.slide_prediction import NO_TILES, SlidePrediction, no_prediction, predict_slide
+from wsi_ncmi.prediction.tile_evidence import tile_values
+from wsi_ncmi.reporting.heatmaps import TileValues, write_heatmaps, write_tiles_geojson
+from wsi_ncmi.slides import open_slide, read_slides_csv
+
+__all__ = ["SlideRecords", "explanation_settings", "rules"]
+
+_SCHEMA = "wsi-ncmi-slide-answer/1"
+
+
+def rules(config: PredictConfig) -> dict[str, Any]:
+    """When to abstain, as the records of 0.1 say it: ``unlike`` is ``abstain``, ``flag`` or a multiple."""
+    words = {1.0: "abstain", float("inf"): "flag"}
+    return {
+        "abstain_below": config.abstain_below,
+        "unlike": words.get(config.ood_threshold, config.ood_threshold),
+    }
+
+
+def explanation_settings(config: PredictConfig) -> dict[str, Any]:
+    """What is made of a slide besides its prediction, as the records say it."""
+    return {name: getattr(config, name) for name in ("heatmaps", "scale", "top", "geojson")}
+
+
+class SlideRecords:
+    """Predicts slides, or takes what an earlier run of the same model on the same features left.
+
+    Args:
+        bundle: The model.
+        config: Slide folder, output folder, and what to make.
+        features: Folder of feature files.
+        slides: ``slides.csv`` of the extraction.
+        timed: Measures the stages.
+    """
+
+    def __init__(
+        self,
+        bundle: ModelBundle,
+        config: PredictConfig,
+        *,
+        features: Path,
+        slides: Path,
+        timed: Callable[[str], AbstractContextManager[None]],
+    ) -> None:
+        self._bundle, self._config, self._features, self._timed = bundle, config, features, timed
+        self._out = config.out
+        self._paths = {record.slide_id: record.path for record in read_slides_csv(slides)}
+        self._digest = bundle.digest
+        for name in ("slides", "attention", "heatmaps"):
+            ensure_folder(self._out / name)
+
+    @cached_property
+    def _source(self) -> Any:
+        return open_bag_source(self._features)
+
+    def predict(self, slide_id: str, case_id: str = "") -> tuple[SlidePrediction, str]:
+        """The prediction for one slide, and one sentence where something of it failed (else empty).
+
+        Args:
+            slide_id: The slide; its features are there.
+            case_id: Its patient, where known.
+        """
+        config = self._config
+        try:
+            file = open_features_file(self._features / f"{slide_id}.h5")
+            if file.n_tiles == 0:
+                return no_prediction(slide_id, NO_TILES), ""
+            key = self._key(file, case_id)
+            record = self._out / "slides" / f"{slide_id}.json"
+            kept = self._kept(record, key)
+            if kept is not None:
+                return kept, ""
+            record.unlink(missing_ok=True)
+            with self._timed("prediction"):
+                features = self._source.load(slide_id)
+                prediction, output = predict_slide(
+                    self._bundle, slide_id, features, slide_facts(file), config, file.coords
+                )
+                evidence = None
+                if config.heatmaps or config.geojson:
+                    evidence = self._bundle.ensemble.tile_probabilities(features)
+        except InputError as error:
+            return no_prediction(slide_id, str(error)), str(error)
+        prediction = replace(prediction, case_id=case_id)
+        problem, files = "", {}
+        if evidence is not None:
+            tiles = tile_values(file, output.attention, evidence, self._bundle.classes)
+            with self._timed("heatmaps"):
+                try:
+                    files = self._explain(prediction, tiles)
+                except SlideError as error:
+                    problem = f"no heatmap ({error})"
+        if not problem:  # what is missing is made by the next run
+            names = {name: path.relative_to(self._out).as_posix() for name, path in files.items()}
+            content = {"schema": _SCHEMA, "key": key, "answer": prediction.to_json(), "files": names}
+            write_json(record, content)
+        return prediction, problem
+
+    def _explain(self, prediction: SlidePrediction, tiles: TileValues) -> dict[str, Path]:
+        """Writes the tiles for QuPath, heatmaps and the page; what each shows → file."""
+        config, slide_id = self._config, prediction.slide_id
+        files: dict[str, Path] = {}
+        if config.geojson:
+            files["geojson"] = self._out / "attention" / f"{slide_id}.geojson"
+            write_tiles_geojson(files["geojson"], tiles, coloured_by="attention", scale=config.scale)
+        if config.heatmaps:
+            root = config.slides
+            with open_slide(root if root.is_file() else root / self._paths[slide_id]) as slide:
+                pictures = write_heatmaps(
+                    self._out / "heatmaps", tiles, slide,
+                    layers=("attention", f"evidence {prediction.prediction}"), scales=(config.scale,),
+                    top=config.top,
+                )  # fmt: skip
+            files["page"] = self._out / "slides" / f"{slide_id}.html"
+            titles = {n: n if n.startswith("top") else f"{n}, {config.scale} scale" for n in pictures}
+            shown = {titles[name]: path for name, path in pictures.items()}
+            write_slide_page(files["page"], prediction, self._bundle, shown, back="../report.html")
+            files |= pictures
+        return files
+
+    def _key(self, file: FeatureFile, case_id: str) -> dict[str, Any]:
+        return {
+            "model": self._digest,
+            "features": str(file.attrs.get("sha256", "")),
+            "slide": str(file.attrs.get("slide_fingerprint", "")),
+            "rules": rules(self._config),
+            "explanations": explanation_settings(self._config),
+            "case_id": case_id,
+        }
+
+    def _kept(self, record: Path, key: Mapping[str, Any]) -> SlidePrediction | None:
+        try:
+            content = json.loads(record.read_text(encoding="utf-8"))
+            if content["schema"] != _SCHEMA or content["key"] != key:
+                return None
+            if not all((self._out / name).is_file() for name in content["files"].values()):
+                return None
+            return SlidePrediction.from_json(content["answer"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None

@@ -1,0 +1,113 @@
+"""Tiles of a slide with the attention and evidence of a model, or with what was measured on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from wsi_ncmi.core.errors import InputError, SlideError
+from wsi_ncmi.features import FeatureFile, open_features_file
+from wsi_ncmi.features.interchange.detection import open_feature_set
+from wsi_ncmi.prediction.bundle import ModelBundle
+from wsi_ncmi.prediction.ensemble import check_features
+from wsi_ncmi.reporting.heatmaps import TileLayer, TileValues, model_layers
+
+if TYPE_CHECKING:
+    from wsi_ncmi.features.interchange.base import FeatureSet
+
+__all__ = ["explained_tiles", "tile_values", "viewed_tiles"]
+
+
+def tile_values(
+    file: FeatureFile, attention: Any = None, evidence: Any = None, classes: tuple[str, ...] = ()
+) -> TileValues:
+    """The tiles of a feature file with the numbers of a model (none where attention is None)."""
+    about = file.coords_attrs
+    return TileValues(
+        slide_id=file.slide_id,
+        coords=file.coords,
+        tile_level0=(float(file.attrs["tile_size_level0_x"]), float(file.attrs["tile_size_level0_y"])),
+        size_level0=(int(about["level0_width"]), int(about["level0_height"])),
+        layers=() if attention is None else model_layers(attention, evidence, classes),
+    )
+
+
+def explained_tiles(bundle: ModelBundle, features: FeatureSet, slide_id: str) -> tuple[TileValues, str]:
+    """The tiles of a slide with the model's attention and evidence, and its most probable class.
+
+    Args:
+        bundle: The model.
+        features: The features.
+        slide_id: The slide.
+
+    Raises:
+        InputError: Features that the model doesn't take.
+        SlideError: The slide's features can't be read, have no coordinates, or are none.
+    """
+    bag = features.bag(slide_id)
+    facts = bag.facts
+    if len(bag.features) == 0:
+        raise SlideError(f"{slide_id}: it has no tiles, so there is nothing to draw.")
+    if bag.coords is None or facts.tile_width is None:
+        raise _no_coords(slide_id)
+    for name, here in (
+        ("encoder", facts.encoder),
+        ("mpp_target", facts.mpp_target),
+        ("tile_px", facts.tile_px),
+    ):
+        expected = bundle.features.get(name)
+        if here and expected is not None and here != expected:
+            raise SlideError(
+                f"{slide_id}: its features have {name} {here!r}, the model {bundle.name} takes {expected!r}."
+            )
+    output = bundle.predict(bag.features, bag.coords)
+    evidence = bundle.ensemble.tile_probabilities(bag.features)
+    tile = (float(facts.tile_width), float(facts.tile_height or facts.tile_width))
+    far = bag.coords.max(axis=0) + tile
+    size = facts.level0_size or (int(far[0]), int(far[1]))
+    layers = model_layers(output.attention, evidence, bundle.classes)
+    values = TileValues(slide_id, bag.coords, tile, size, layers)
+    return values, bundle.classes[int(output.probabilities.argmax())]
+
+
+def viewed_tiles(features: Path, slide_id: str, bundle: ModelBundle | None) -> tuple[TileValues, str]:
+    """The tiles of a slide for the viewer, and the model's most probable class.
+
+    Args:
+        features: Feature file of the slide, or folder of features of any format that is read.
+        slide_id: The slide.
+        bundle: The model; None shows tissue fraction and artefact scores, where the features have them.
+
+    Raises:
+        InputError: No features of the slide, or others than the model takes.
+        SlideError: They can't be read or have no coordinates.
+    """
+    known = open_feature_set(features.parent if features.is_file() else features)
+    if features.suffix in (".h5", ".pt") and features.is_file():
+        slide_id = features.stem
+    if slide_id not in known.slide_ids:
+        raise InputError(f"{features} holds no features of {slide_id}; give those of this slide.")
+    file = open_features_file(known.where(slide_id)) if known.kind == "wsi-ncmi" else None
+    if bundle is not None:
+        if file is not None:
+            check_features(bundle.ensemble, dict(file.attrs))
+        return explained_tiles(bundle, known, slide_id)
+    if file is not None:
+        tiles, scores = tile_values(file), file.artifacts.astype(np.float32)
+        layers = (
+            TileLayer("tissue fraction", file.tissue_fraction.astype(np.float32)),
+            *(TileLayer(kind, scores[:, i].copy()) for i, kind in enumerate(file.artifact_kinds)),
+        )
+        return TileValues(tiles.slide_id, tiles.coords, tiles.tile_level0, tiles.size_level0, layers), ""
+    bag = known.bag(slide_id)
+    if bag.coords is None or bag.facts.tile_width is None or bag.facts.level0_size is None:
+        raise _no_coords(slide_id)
+    tile = (bag.facts.tile_width, bag.facts.tile_height or bag.facts.tile_width)
+    covered = TileLayer("tiles", np.ones(len(bag.coords), np.float32))
+    return TileValues(slide_id, bag.coords, tile, bag.facts.level0_size, (covered,)), ""
+
+
+def _no_coords(slide_id: str) -> SlideError:
+    return SlideError(f"{slide_id}: its features do not say where its tiles lie on the slide.")

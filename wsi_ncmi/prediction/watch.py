@@ -1,0 +1,161 @@
+"""The state of a watched folder: slides that are whole, done or in quarantine, across restarts.
+
+Slides are never moved or changed. ``watch.json`` says which were seen; a slide that failed is listed in
+``quarantine.csv`` and is not tried again before its file changes.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.files import write_json, write_text
+from wsi_ncmi.slides.discovery import FoundSlide, find_slides
+from wsi_ncmi.slides.names import assign_slide_ids
+
+__all__ = ["WatchedFolder", "WatchedSlide"]
+
+_LOG = logging.getLogger(__name__)
+_SCHEMA = "wsi-ncmi-watch/1"
+_COLUMNS = ("slide_id", "path", "reason", "utc")
+
+
+@dataclass(frozen=True)
+class WatchedSlide:
+    """A slide that was predicted or failed.
+
+    Attributes:
+        signature: Sizes and times of its files at that time.
+        status: ``done`` or ``quarantined``.
+        reason: Why it is in quarantine.
+        utc: When it was predicted.
+    """
+
+    signature: str
+    status: str
+    reason: str = ""
+    utc: str = ""
+
+
+class WatchedFolder:
+    """Slides of a folder by what became of them.
+
+    Args:
+        root: The folder.
+        out: Output folder, with ``watch.json`` where it was watched before.
+        digest: Digest of the model; slides that another one predicted are predicted again.
+        settle_s: Seconds for which the files of a slide must not have changed before it is read.
+
+    Attributes:
+        file: ``watch.json``.
+        quarantine: ``quarantine.csv``.
+
+    Raises:
+        InputError: ``watch.json`` can't be read.
+    """
+
+    def __init__(self, root: Path, out: Path, digest: str, settle_s: float) -> None:
+        self._root, self._digest, self._settle_s = root, digest, settle_s
+        self.file, self.quarantine = out / "watch.json", out / "quarantine.csv"
+        self._seen = self._load()
+        self._pending: dict[str, tuple[str, float]] = {}
+
+    @property
+    def waiting(self) -> bool:
+        """Whether slides have arrived whose files may still change."""
+        return bool(self._pending)
+
+    @property
+    def slides(self) -> dict[str, WatchedSlide]:
+        """Path below the folder → slide that was seen, sorted."""
+        return dict(sorted(self._seen.items()))
+
+    def ready(self, now: float) -> dict[str, FoundSlide]:
+        """New or changed slides whose files don't change any more, by id.
+
+        Args:
+            now: Seconds since the epoch.
+        """
+        found = find_slides(self._root)
+        ids = assign_slide_ids([slide.relative for slide in found])
+        ready: dict[str, FoundSlide] = {}
+        pending: dict[str, tuple[str, float]] = {}
+        for slide_id, slide in zip(ids, found, strict=True):
+            signature = _signature(slide)
+            known = self._seen.get(slide.relative)
+            if not signature or (known is not None and known.signature == signature):
+                continue
+            before = self._pending.get(slide.relative)
+            since = before[1] if before is not None and before[0] == signature else now
+            if now - since >= self._settle_s:
+                ready[slide_id] = slide
+            else:
+                pending[slide.relative] = (signature, since)
+        self._pending = pending
+        return ready
+
+    @staticmethod
+    def signatures(slides: Mapping[str, FoundSlide]) -> dict[str, str]:
+        """Slide id → sizes and times of its files, to be taken before they are read."""
+        return {slide_id: _signature(slide) for slide_id, slide in slides.items()}
+
+    def record(
+        self, slides: Mapping[str, FoundSlide], signatures: Mapping[str, str], problems: Mapping[str, str]
+    ) -> None:
+        """Notes slides as done, or in quarantine where they had a problem, and writes both files.
+
+        Args:
+            slides: Slide id → slide of this round.
+            signatures: From :meth:`signatures`.
+            problems: Slide id → why it failed.
+        """
+        utc = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        for slide_id, slide in slides.items():
+            status = "quarantined" if slide_id in problems else "done"
+            reason = problems.get(slide_id, "")
+            self._seen[slide.relative] = WatchedSlide(signatures[slide_id], status, reason, utc)
+        content = {path: asdict(seen) for path, seen in self.slides.items()}
+        write_json(self.file, {"schema": _SCHEMA, "model": self._digest, "slides": content})
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(_COLUMNS)
+        ids = assign_slide_ids(list(content))
+        for slide_id, (path, seen) in zip(ids, self.slides.items(), strict=True):
+            if seen.status == "quarantined":
+                writer.writerow((slide_id, path, seen.reason, seen.utc))
+        write_text(self.quarantine, text.getvalue())
+
+    def _load(self) -> dict[str, WatchedSlide]:
+        if not self.file.is_file():
+            return {}
+        try:
+            content = json.loads(self.file.read_text(encoding="utf-8"))
+            if content["schema"] != _SCHEMA:
+                raise ValueError(f"schema {content['schema']!r}")
+            if content["model"] != self._digest:
+                _LOG.info("%s is of another model: all slides are predicted again", self.file.name)
+                return {}
+            return {str(path): WatchedSlide(**values) for path, values in content["slides"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"{self.file} can't be read ({error}); remove it or choose another --out."
+            ) from error
+
+
+def _signature(slide: FoundSlide) -> str:
+    """Sizes and times of a slide's files; empty while one of them is away."""
+    parts: list[str] = []
+    for file in (slide.path, *slide.companions):
+        try:
+            status = file.stat()
+        except OSError:
+            return "" if not slide.problem else f"problem: {slide.problem}"
+        parts.append(f"{status.st_size}:{status.st_mtime_ns}")
+    return " ".join(parts)

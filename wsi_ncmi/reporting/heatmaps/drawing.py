@@ -1,0 +1,276 @@
+"""Drawing tile values: rasters, heatmaps over the thumbnail, comparisons and galleries."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from wsi_ncmi.core.errors import SlideReadError
+from wsi_ncmi.reporting.heatmaps.values import (
+    COLOUR_TABLE,
+    TileLayer,
+    TileValues,
+    colours_of,
+    scale_ticks,
+    scale_title,
+    scaled,
+)
+from wsi_ncmi.slides import Slide
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["rasterise", "blank_slide", "draw_comparison", "draw_heatmap", "draw_gallery", "top_tiles"]
+
+
+def rasterise(
+    boxes: NDArray[np.float64],
+    values: NDArray[np.floating],
+    window: tuple[float, float, float, float],
+    shape: tuple[int, int],
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Averages tile values over the pixels of a picture.
+
+    A tile covers a pixel by the product of what it covers of its width and of its height; tiles that overlap
+    are averaged. Numbers of pixels and tiles both may be large: the cost is that of the pixels that tiles
+    cover.
+
+    Args:
+        boxes: float64 (N, 4) left, top, right, bottom in level-0 pixels.
+        values: (N,).
+        window: Left, top, right, bottom of the picture in level-0 pixels.
+        shape: Its height and width in pixels.
+
+    Returns:
+        Mean value float32 (h, w), 0 where there is no tile, and covered share of each pixel float32 (h, w),
+        0 to 1 (1 also where several tiles overlap).
+    """
+    height, width = shape
+    left, top, right, bottom = window
+    empty = np.zeros(shape, np.float32)
+    inside = (boxes[:, 2] > left) & (boxes[:, 0] < right) & (boxes[:, 3] > top) & (boxes[:, 1] < bottom)
+    if not inside.any():
+        return empty, empty.copy()
+    chosen = boxes[inside]
+    across = _shares((chosen[:, [0, 2]] - left) * (width / (right - left)), width)
+    down = _shares((chosen[:, [1, 3]] - top) * (height / (bottom - top)), height)
+    weight = np.asarray((down.T @ across).todense(), np.float64)
+    numbers = sparse.diags_array(np.asarray(values, np.float64)[inside])
+    total = np.asarray((down.T @ numbers @ across).todense(), np.float64)
+    # Below a millionth of a pixel it is rounding, not a tile.
+    covered = weight > 1e-6
+    mean = np.divide(total, weight, out=np.zeros_like(total), where=covered)
+    return mean.astype(np.float32), np.minimum(np.where(covered, weight, 0), 1).astype(np.float32)
+
+
+def _shares(edges: NDArray[np.float64], length: int) -> sparse.csr_array:
+    """What of each pixel the interval of each tile covers: sparse (N, length) from edges (N, 2) in pixels."""
+    low, high = np.clip(edges[:, :1], 0, length), np.clip(edges[:, 1:], 0, length)
+    first = np.floor(low).astype(np.int64)
+    taps = max(1, math.ceil(float((high - first).max())))
+    index = first + np.arange(taps)
+    share = np.minimum(high, index + 1) - np.maximum(low, index)
+    used = (share > 0) & (index < length)
+    rows = np.broadcast_to(np.arange(len(edges))[:, None], index.shape)
+    return sparse.csr_array((share[used], (rows[used], index[used])), shape=(len(edges), length))
+
+
+_OPACITY = 0.55
+_TEXT, _BAR, _MARGIN = 13, 14, 8
+_LEAST_WIDTH = 420
+_GAP = 12
+_BLANK_PX = 1024
+
+
+def blank_slide(size_level0: tuple[int, int], longest_px: int = _BLANK_PX) -> NDArray[np.uint8]:
+    """White in the shape of a slide, for heatmaps without its pixels."""
+    scale = longest_px / max(size_level0)
+    width, height = (max(1, round(side * scale)) for side in size_level0)
+    return np.full((height, width, 3), 255, np.uint8)
+
+
+def draw_heatmap(
+    picture: NDArray[np.uint8], tiles: TileValues, layer_name: str, scale: str, *, opacity: float = _OPACITY
+) -> Image.Image:
+    """Draws one layer over the slide.
+
+    Args:
+        picture: uint8 (h, w, 3), the whole slide in small (see ``wsi_ncmi.slides.thumbnail``).
+        tiles: Tiles and values.
+        layer_name: Which values.
+        scale: ``percentile`` or ``absolute``.
+        opacity: Of the colours, 0 to 1.
+
+    Returns:
+        An RGB image with a title and the colour bar below it.
+
+    Raises:
+        InputError: No such layer or scale.
+    """
+    layer = tiles.layer(layer_name)
+    return _with_bar(_blended(picture, tiles, layer, scale, opacity), layer, scale, "")
+
+
+def draw_comparison(
+    picture: NDArray[np.uint8],
+    first: TileValues,
+    second: TileValues,
+    layer_name: str,
+    scale: str,
+    names: tuple[str, str],
+    *,
+    opacity: float = _OPACITY,
+) -> Image.Image:
+    """Draws the same layer of two models beside each other, on the same scale.
+
+    Where both have the same tiles, the rank correlation (Spearman) of their values stands below.
+
+    Args:
+        picture: As for :func:`draw_heatmap`.
+        first: Values of the first model.
+        second: Values of the second.
+        layer_name: Which values.
+        scale: ``percentile`` or ``absolute``.
+        names: Names of the models.
+        opacity: Of the colours.
+
+    Raises:
+        InputError: No such layer or scale.
+    """
+    from PIL import Image
+
+    parts = []
+    for tiles, name in zip((first, second), names, strict=True):
+        layer = tiles.layer(layer_name)
+        words = name
+        if tiles is second and (rho := rank_correlation(first, second, layer_name)) is not None:
+            words = f"{name} (rank correlation {rho:.2f})"
+        parts.append(_with_bar(_blended(picture, tiles, layer, scale, opacity), layer, scale, words))
+    height = max(part.height for part in parts)
+    whole = Image.new("RGB", (sum(part.width for part in parts) + _GAP, height), "white")
+    left = 0
+    for part in parts:
+        whole.paste(part, (left, 0))
+        left += part.width + _GAP
+    return whole
+
+
+def rank_correlation(first: TileValues, second: TileValues, layer_name: str) -> float | None:
+    """Spearman's correlation of two models' values; None for other tiles, or where one has no spread."""
+    from scipy.stats import spearmanr
+
+    if len(first) < 2 or not np.array_equal(first.coords, second.coords):
+        return None
+    a, b = first.layer(layer_name).values, second.layer(layer_name).values
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        return None
+    return float(spearmanr(a, b).statistic)
+
+
+def _blended(
+    picture: NDArray[np.uint8], tiles: TileValues, layer: TileLayer, scale: str, opacity: float
+) -> NDArray[np.uint8]:
+    height, width = picture.shape[:2]
+    window = (0.0, 0.0, float(tiles.size_level0[0]), float(tiles.size_level0[1]))
+    mean, covered = rasterise(tiles.boxes, scaled(layer, scale), window, (height, width))
+    alpha = (covered * opacity)[..., None]
+    mixed = picture.astype(np.float32) * (1 - alpha) + colours_of(mean).astype(np.float32) * alpha
+    blended: NDArray[np.uint8] = np.rint(mixed).astype(np.uint8)
+    return blended
+
+
+def _with_bar(pixels: NDArray[np.uint8], layer: TileLayer, scale: str, name: str) -> Image.Image:
+    from PIL import Image, ImageDraw, ImageFont
+
+    font = ImageFont.load_default(_TEXT)
+    picture = Image.fromarray(pixels)
+    lines = [line for line in (name, scale_title(layer, scale)) if line]
+    needed = max(int(font.getlength(line)) for line in lines) + 2 * _MARGIN
+    width = max(picture.width, _LEAST_WIDTH, needed)
+    bar_width = min(width - 6 * _MARGIN, 400)
+    height = picture.height + (_TEXT + 6) * len(lines) + _BAR + _TEXT + 4 * _MARGIN
+    whole = Image.new("RGB", (width, height), "white")
+    whole.paste(picture)
+    pen = ImageDraw.Draw(whole)
+    y = picture.height + _MARGIN
+    for line in lines:
+        pen.text((_MARGIN, y), line, fill=(20, 20, 20), font=font)
+        y += _TEXT + 6
+    left = 3 * _MARGIN
+    bar = np.repeat(COLOUR_TABLE[np.linspace(0, 255, bar_width).round().astype(int)][None], _BAR, axis=0)
+    whole.paste(Image.fromarray(np.ascontiguousarray(bar)), (left, y))
+    for place, words in scale_ticks(layer, scale):
+        x = left + place * (bar_width - 1)
+        pen.line([(x, y + _BAR), (x, y + _BAR + 3)], fill=(20, 20, 20))
+        pen.text((x - font.getlength(words) / 2, y + _BAR + 4), words, fill=(20, 20, 20), font=font)
+    return whole
+
+
+_SHOWN_PX = 192
+_COLUMNS = 4
+_FRAME, _CAPTION, _TEXT = 4, 18, 12
+
+
+def top_tiles(layer: TileLayer, count: int) -> NDArray[np.int64]:
+    """Rows of the largest values, the largest first; equal ones in the order of the tiles."""
+    order: NDArray[np.int64] = np.argsort(-layer.values.astype(np.float64), kind="stable")[: max(count, 0)]
+    return order
+
+
+def draw_gallery(slide: Slide, tiles: TileValues, layer_name: str, count: int = 16) -> Image.Image:
+    """Draws the tiles with the largest values, framed in their colour, with value and place.
+
+    Args:
+        slide: The open slide.
+        tiles: Tiles and values.
+        layer_name: Which values.
+        count: How many tiles at most.
+
+    Returns:
+        An RGB image; a tile that can't be read is grey and says so.
+
+    Raises:
+        InputError: No such layer.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    layer = tiles.layer(layer_name)
+    rows = top_tiles(layer, count)
+    colours = colours_of(scaled(layer, "percentile"))
+    font = ImageFont.load_default(_TEXT)
+    cell_w, cell_h = _SHOWN_PX + 2 * _FRAME + 4, _SHOWN_PX + 2 * _FRAME + _CAPTION + 4
+    columns = min(_COLUMNS, max(1, len(rows)))
+    whole = Image.new("RGB", (columns * cell_w, max(1, -(-len(rows) // columns)) * cell_h), "white")
+    pen = ImageDraw.Draw(whole)
+    for position, row in enumerate(rows):
+        left, top = position % columns * cell_w, position // columns * cell_h
+        frame = (left, top, left + _SHOWN_PX + 2 * _FRAME - 1, top + _SHOWN_PX + 2 * _FRAME - 1)
+        pen.rectangle(frame, fill=tuple(int(v) for v in colours[row]))
+        x, y = (int(v) for v in tiles.coords[row])
+        caption = f"{layer.values[row]:.3g} at {x}, {y}"
+        try:
+            whole.paste(_tile(slide, tiles, x, y), (left + _FRAME, top + _FRAME))
+        except SlideReadError:
+            inner = (left + _FRAME, top + _FRAME, left + _FRAME + _SHOWN_PX - 1, top + _FRAME + _SHOWN_PX - 1)
+            pen.rectangle(inner, fill=(128, 128, 128))
+            caption = "can't be read"
+        pen.text((left + _FRAME, frame[3] + 3), caption, fill=(20, 20, 20), font=font)
+    return whole
+
+
+def _tile(slide: Slide, tiles: TileValues, x: int, y: int) -> Image.Image:
+    """A tile's pixels from the coarsest level that has enough of them."""
+    from PIL import Image
+
+    wanted = min(tiles.tile_level0) / _SHOWN_PX
+    fine = [i for i, level in enumerate(slide.levels) if level.downsample_x <= max(1.0, wanted)]
+    number = max(fine, key=lambda i: slide.levels[i].downsample_x, default=0)
+    level = slide.levels[number]
+    width = max(1, round(tiles.tile_level0[0] / level.downsample_x))
+    height = max(1, round(tiles.tile_level0[1] / level.downsample_y))
+    pixels = slide.read_region(x, y, number, width, height)
+    return Image.fromarray(pixels).resize((_SHOWN_PX, _SHOWN_PX), Image.Resampling.BOX)

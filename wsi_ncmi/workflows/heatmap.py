@@ -1,0 +1,87 @@
+"""Heatmaps of cached features and a model: pictures, overlays, GeoJSON and galleries."""
+
+from __future__ import annotations
+
+from wsi_ncmi.core.errors import InputError, WsiNcmiError, counted
+from wsi_ncmi.core.files import ensure_folder
+from wsi_ncmi.core.progress import NullProgress, ProgressReporter
+from wsi_ncmi.core.provenance import write_record
+from wsi_ncmi.prediction.config import HeatmapConfig
+from wsi_ncmi.prediction.heatmaps import ModelFeatures, draw_slide
+from wsi_ncmi.slides import SlideRecord, take_inventory
+from wsi_ncmi.workflows.result import JobResult
+
+__all__ = ["make_heatmaps"]
+
+
+def make_heatmaps(config: HeatmapConfig, progress: ProgressReporter | None = None) -> JobResult:
+    """Draws attention and evidence of every slide.
+
+    Args:
+        config: What to draw.
+        progress: Told about every slide.
+
+    Returns:
+        Path of ``heatmaps``; a failure for every slide that could not be drawn.
+
+    Raises:
+        InputError: Wrong input; nothing was started.
+    """
+    progress = progress or NullProgress()
+    first = ModelFeatures.open(config.model, config.features)
+    second = None
+    if config.compare is not None:
+        second = ModelFeatures.open(config.compare, config.compare_features or config.features)
+        if not set(first.bundle.classes) & set(second.bundle.classes):
+            raise InputError(
+                f"{first.bundle.name} and {second.bundle.name} have no class in common; compare models of "
+                "one task."
+            )
+    _check_classes(config, first.bundle.classes)
+    ids = _chosen(config, first.features.slide_ids)
+    records: dict[str, SlideRecord] = {}
+    if config.slides is not None:
+        records = {record.slide_id: record for record in take_inventory(config.slides, progress=progress)}
+        if not set(records) & set(ids):
+            raise InputError(
+                f"No slide below {config.slides} is named like a feature file (such as {ids[0]}); give the "
+                "folder that the features were made from."
+            )
+    out = ensure_folder(config.out)
+    write_record(
+        out / "heatmaps.json",
+        config={
+            "features": config.features,
+            "model": config.model,
+            "compare": config.compare,
+            "scales": config.scales,
+            "top": config.top,
+        },
+        model_digest=first.bundle.digest,
+    )
+    failures: list[str] = []
+    with progress.task("heatmaps", len(ids), "slides") as task:
+        for slide_id in ids:
+            try:
+                draw_slide(config, slide_id, records.get(slide_id), first, second)
+            except WsiNcmiError as error:
+                text = str(error)
+                failures.append(text if text.startswith(slide_id) else f"{slide_id}: {text}")
+            task.advance(1, slide_id)
+    notes = [f"{counted(len(ids) - len(failures), 'slide')} drawn, {len(failures)} failed."]
+    if config.slides is None:
+        notes.append("Without --slides the maps are drawn on white and there is no gallery of tiles.")
+    return JobResult({"heatmaps": out}, tuple(failures), tuple(notes))
+
+
+def _check_classes(config: HeatmapConfig, classes: tuple[str, ...]) -> None:
+    unknown = [name for name in config.classes if name not in classes]
+    if unknown and config.classes != ("all",):
+        raise InputError(f"The model has no class {unknown[0]!r}; choose of {', '.join(classes)}, or all.")
+
+
+def _chosen(config: HeatmapConfig, slide_ids: tuple[str, ...]) -> tuple[str, ...]:
+    unknown = [slide_id for slide_id in config.only if slide_id not in slide_ids]
+    if unknown:
+        raise InputError(f"{config.features} has no features of {unknown[0]!r}; check --only.")
+    return config.only or slide_ids

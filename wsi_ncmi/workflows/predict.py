@@ -1,0 +1,145 @@
+"""Predicting new slides: features, predictions, explanations and pages."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from wsi_ncmi.core.files import check_folder
+from wsi_ncmi.core.progress import NullProgress, ProgressReporter
+from wsi_ncmi.prediction.bundle import ModelBundle, load_model
+from wsi_ncmi.prediction.config import PredictConfig
+from wsi_ncmi.prediction.ensemble import check_features
+from wsi_ncmi.prediction.extraction_settings import extract_config, stain_target_of
+from wsi_ncmi.prediction.outputs import prediction_notes, read_cases, write_predictions
+from wsi_ncmi.prediction.slide_prediction import SlidePrediction, no_prediction
+from wsi_ncmi.prediction.slide_records import SlideRecords
+from wsi_ncmi.workflows.extraction import extract
+from wsi_ncmi.workflows.result import JobResult
+
+if TYPE_CHECKING:
+    from wsi_ncmi.encoders import EncoderInfo
+
+__all__ = ["Predictor", "predict"]
+
+
+def predict(config: PredictConfig, progress: ProgressReporter | None = None) -> JobResult:
+    """Predicts new slides with the encoder, grid and tissue settings that the models were trained with.
+
+    Args:
+        config: What to predict, and with which models.
+        progress: Told about every slide.
+
+    Returns:
+        Paths of ``predictions``, ``answers`` (JSON), ``report``, ``attention``, ``ledger`` and, with
+        patients, ``patients``; a failure for every slide that could not be predicted for a fault of its own.
+
+    Raises:
+        InputError: The models don't say what made their features, or the encoder differs from theirs.
+    """
+    return Predictor(config).run(progress)
+
+
+class Predictor:
+    """A prediction job that may run again and again on a growing folder; what is done is not done twice.
+
+    Args:
+        config: What to predict, and with which models.
+
+    Attributes:
+        problems: Slide id → why it has no prediction or no pictures, of the slides of the last run.
+
+    Raises:
+        InputError: As :func:`predict`.
+    """
+
+    def __init__(self, config: PredictConfig) -> None:
+        self.config = config
+        self.problems: dict[str, str] = {}
+        self._seconds: dict[str, float] = {}
+        with self._timed("model"):
+            self.bundle: ModelBundle = load_model(config.model)
+            self._extraction = extract_config(self.bundle, config)
+            self._stain = stain_target_of(self.bundle.features, f"the model {self.bundle.name}")
+        check_folder(config.out)
+        self._cases = {} if config.cases is None else read_cases(config.cases)
+
+    def run(
+        self, progress: ProgressReporter | None = None, slide_ids: frozenset[str] | None = None
+    ) -> JobResult:
+        """Extracts and predicts; tables and pages are about all slides of the ledger.
+
+        Args:
+            progress: Told about every slide.
+            slide_ids: Slides to extract; None = all.
+
+        Raises:
+            InputError: As :func:`predict`.
+        """
+        from wsi_ncmi.extraction.ledger import read_ledger
+
+        progress = progress or NullProgress()
+        with self._timed("extraction"):
+            extracted = extract(
+                self._extraction,
+                progress,
+                slide_ids=slide_ids,
+                stain=self._stain,
+                on_encoder=self._check_encoder,
+            )
+        rows = read_ledger(extracted.files["ledger"])
+        records = SlideRecords(
+            self.bundle,
+            self.config,
+            features=extracted.files["features"],
+            slides=extracted.files["slides"],
+            timed=self._timed,
+        )
+        predictions: list[SlidePrediction] = []
+        self.problems = {}
+        with progress.task("predicting", len(rows), "slides") as task:
+            for row in rows:
+                case_id = self._cases.get(row.slide_id, "")
+                if row.status == "failed":
+                    prediction, problem = no_prediction(row.slide_id, row.reason), row.reason
+                else:
+                    prediction, problem = records.predict(row.slide_id, case_id)
+                predictions.append(replace(prediction, case_id=case_id))
+                if problem and (slide_ids is None or row.slide_id in slide_ids):
+                    self.problems[row.slide_id] = problem
+                task.advance(1, row.slide_id)
+        files = write_predictions(
+            self.config,
+            self.bundle,
+            predictions,
+            thumbnails=extracted.files["slides"].parent / "thumbnails",
+            seconds=self._seconds,
+        )
+        return JobResult(
+            {**extracted.files, **files},
+            tuple(f"{slide_id}: {problem}" for slide_id, problem in self.problems.items()),
+            (*extracted.notes, *prediction_notes(predictions, self.bundle, self._seconds)),
+        )
+
+    def _check_encoder(self, encoder: EncoderInfo) -> None:
+        grid = self._extraction.grid
+        found = {
+            "encoder": encoder.name,
+            "encoder_weights_sha256": encoder.weights_sha256,
+            "transform": encoder.transform,
+            "mpp_target": grid.mpp,
+            "tile_px": grid.tile_px,
+            "overlap_px": grid.overlap_px,
+        }
+        check_features(self.bundle.ensemble, found)
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[stage] = self._seconds.get(stage, 0.0) + time.perf_counter() - started

@@ -1,0 +1,134 @@
+"""Viewing a slide as a local page: tile values, outlines and annotations over its pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from wsi_ncmi.core.errors import InputError, MissingMppError, SlideError
+from wsi_ncmi.prediction.bundle import load_model
+from wsi_ncmi.prediction.config import ViewConfig
+from wsi_ncmi.prediction.tile_evidence import viewed_tiles
+from wsi_ncmi.reporting.heatmaps import TileValues
+from wsi_ncmi.reporting.viewer import Shape, ViewerData, ViewerServer
+from wsi_ncmi.slides import Slide, open_slide, resolve_mpp, slide_id_of
+from wsi_ncmi.tiling import StoredRegions
+from wsi_ncmi.tissue import (
+    ArtifactConfig,
+    TissueConfig,
+    analyse_tissue,
+    find_annotations,
+    mask_polygons,
+    read_annotations,
+    read_geojson,
+)
+
+__all__ = ["open_view", "view"]
+
+
+def view(config: ViewConfig, on_ready: Callable[[str], None]) -> None:
+    """Serves the page until interrupted.
+
+    Args:
+        config: What to show.
+        on_ready: Called with the address once the page can be opened.
+
+    Raises:
+        InputError: Wrong input; nothing is served.
+    """
+    with open_view(config) as server:
+        on_ready(server.url)
+        server.serve_forever()
+
+
+@contextmanager
+def open_view(config: ViewConfig) -> Iterator[ViewerServer]:
+    """The server of a slide, not yet serving; slide and server are closed at the end.
+
+    Raises:
+        InputError: Wrong input.
+    """
+    if config.slide.is_dir():
+        raise InputError(f"{config.slide} is a folder; give one slide.")
+    if config.model is not None and config.features is None:
+        raise InputError(
+            "A model needs the slide's features: give them with --features ('wsi-ncmi predict SLIDE "
+            "--model MODEL --out DIR' makes them in DIR)."
+        )
+    try:
+        slide = open_slide(config.slide)
+    except SlideError as error:
+        raise InputError(str(error)) from error
+    with slide, ViewerServer(_data(config, slide), config.port) as server:
+        yield server
+
+
+def _data(config: ViewConfig, slide: Slide) -> ViewerData:
+    slide_id = slide_id_of(config.slide.name)
+    facts = {
+        "size": f"{slide.width_px} × {slide.height_px} px",
+        "levels": str(len(slide.levels)),
+        "reader": slide.reader,
+    }
+    notes: list[str] = []
+    shapes: list[Shape] = []
+    mpp = None
+    try:
+        found = resolve_mpp(slide, default_mpp=config.default_mpp)
+        mpp = (found.x, found.y)
+        facts["resolution"] = f"{found.mean:.4g} µm per pixel ({found.source})"
+        seen = analyse_tissue(slide, found, TissueConfig(), ArtifactConfig(), StoredRegions)
+        shapes.append(Shape("tissue", mask_polygons(seen.mask)))
+        shapes += [Shape(kind, polygons) for kind, polygons in seen.artifacts.polygons().items()]
+    except MissingMppError:
+        notes.append("The slide doesn't tell its resolution, so no tissue and no artefacts were looked for.")
+    except SlideError as error:
+        notes.append(f"Tissue and artefacts can't be shown: {error}")
+    tiles = None
+    if config.features is not None:
+        tiles, about = _tiles(config, slide, slide_id)
+        facts |= about
+        if (outline := _stored_outline(config.features, slide_id)) is not None:
+            shapes = [outline, *(shape for shape in shapes if shape.name != "tissue")]
+    if config.annotations is not None:
+        shapes += _annotated(config.annotations, slide_id)
+    return ViewerData(slide_id, slide, mpp, tiles, tuple(shapes), facts, tuple(notes))
+
+
+def _tiles(config: ViewConfig, slide: Slide, slide_id: str) -> tuple[TileValues, dict[str, str]]:
+    assert config.features is not None
+    bundle = None if config.model is None else load_model(config.model)
+    try:
+        tiles, predicted = viewed_tiles(config.features, slide_id, bundle)
+    except SlideError as error:
+        raise InputError(str(error)) from error
+    width, height = tiles.size_level0
+    if (width, height) != (slide.width_px, slide.height_px):
+        raise InputError(
+            f"The features of {slide_id} are of a slide of {width} × {height} px, this one has "
+            f"{slide.width_px} × {slide.height_px}; give the features of this slide."
+        )
+    about = {"tiles": str(len(tiles))}
+    return tiles, about if bundle is None else {**about, "model": bundle.name, "most probable": predicted}
+
+
+def _stored_outline(features: Path, slide_id: str) -> Shape | None:
+    """The outline that the extraction of these features kept."""
+    for folder in (features, *features.resolve().parents[:3]):
+        path = folder / "tissue" / f"{slide_id}.geojson"
+        if path.is_file():
+            return Shape("tissue", [area.polygon for area in read_geojson(path)])
+    return None
+
+
+def _annotated(annotations: Path, slide_id: str) -> list[Shape]:
+    path = annotations if annotations.is_file() else find_annotations(annotations, slide_id)
+    if path is None:
+        raise InputError(f"{annotations} has no annotations of {slide_id}; check --annotations.")
+    areas = read_annotations(path)
+    names = sorted({area.name for area in areas})
+    return [
+        Shape(f"annotation {name}" if name else "annotations", [a.polygon for a in areas if a.name == name])
+        for name in names
+    ]

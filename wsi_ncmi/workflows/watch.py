@@ -1,0 +1,82 @@
+"""Predicting slides as they arrive in a folder, until stopped."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from wsi_ncmi.core.errors import InputError, counted
+from wsi_ncmi.core.files import ensure_folder
+from wsi_ncmi.core.progress import ProgressReporter
+from wsi_ncmi.prediction.config import PredictConfig
+from wsi_ncmi.prediction.watch import WatchedFolder
+from wsi_ncmi.workflows.predict import Predictor
+from wsi_ncmi.workflows.result import JobResult
+
+__all__ = ["watch"]
+
+_LOG = logging.getLogger(__name__)
+_TIMEOUT_S = 3600.0
+
+
+def watch(
+    config: PredictConfig,
+    progress: ProgressReporter | None = None,
+    *,
+    clock: Callable[[], float] = time.time,
+    sleep: Callable[[float], None] = time.sleep,
+) -> JobResult:
+    """Predicts every slide that arrives in ``config.slides``.
+
+    Where the config has no time limit, a slide is given up after an hour.
+
+    Args:
+        config: As for ``predict``; ``slides`` is a folder, which may be empty.
+        progress: Told about the slides.
+        clock: Seconds since the epoch.
+        sleep: Waits so many seconds.
+
+    Returns:
+        Files of the last prediction, ``watch`` and ``quarantine``; a failure for every slide in quarantine.
+
+    Raises:
+        InputError: As ``predict``, or no folder, or a ``watch.json`` of something else.
+        KeyboardInterrupt: Stopped; everything up to the last finished round is on disk.
+    """
+    if not config.slides.is_dir():
+        raise InputError(f"{config.slides} is no folder; --watch looks at a folder that slides arrive in.")
+    if config.extraction.timeout_per_slide is None:
+        config = replace(config, extraction=replace(config.extraction, timeout_per_slide=_TIMEOUT_S))
+    predictor = Predictor(config)
+    times = config.watch
+    folder = WatchedFolder(config.slides, ensure_folder(config.out), predictor.bundle.digest, times.settle_s)
+    last = clock()
+    files: dict[str, Path] = {}
+    while True:
+        ready = folder.ready(clock())
+        if ready:
+            _LOG.info("%s: %s", counted(len(ready), "new slide"), ", ".join(sorted(ready)[:5]))
+            signatures = folder.signatures(ready)
+            files |= predictor.run(progress, frozenset(ready)).files
+            folder.record(ready, signatures, predictor.problems)
+            last = clock()
+        elif times.until_idle_s is not None and not folder.waiting and clock() - last >= times.until_idle_s:
+            return _result(folder, files)
+        else:
+            sleep(times.interval_s)
+
+
+def _result(folder: WatchedFolder, files: dict[str, Path]) -> JobResult:
+    slides = folder.slides
+    bad = {path: seen for path, seen in slides.items() if seen.status == "quarantined"}
+    return JobResult(
+        {**files, "watch": folder.file, "quarantine": folder.quarantine},
+        tuple(f"{path}: {seen.reason}" for path, seen in bad.items()),
+        (
+            f"{counted(len(slides) - len(bad), 'slide')} predicted, {len(bad)} in quarantine; nothing new "
+            "has come.",
+        ),
+    )
