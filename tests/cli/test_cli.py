@@ -141,3 +141,9 @@ def test_sigterm_ends_any_verb_as_ctrl_c_does(capsys: pytest.CaptureFixture[str]
     assert ended.value.exit_code == 130
     assert "the same command resumes" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_the_flag_of_0_1_for_slides_out_of_distribution_still_works() -> None:
+    from wsi_ncmi.cli.predict import _threshold
+
+    assert [_threshold(value) for value in (None, "abstain", "flag")] == [None, 1.0, float("inf")]

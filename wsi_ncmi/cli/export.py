@@ -19,7 +19,7 @@ FLAGS = ConfigFlags(
     {
         "run": Flag(argument=True),
         "out": Flag(required=True),
-        "features": Flag(),
+        "features": Flag(help="Features of the training (those beside the run)."),
         "reference": Flag(
             name="--without-reference",
             help="Leave out the statistics that out-of-distribution slides are flagged by.",
@@ -28,7 +28,7 @@ FLAGS = ConfigFlags(
         "overwrite": Flag(),
         "coverage": Flag(panel="Decision", metavar="SHARE"),
         "abstain_below": Flag(panel="Decision", metavar="P"),
-        "name": Flag(panel="Model card"),
+        "name": Flag(panel="Model card", help="Name of the model (that of the run's folder)."),
         "intended_use": Flag(panel="Model card", help="What the model is for."),
         "limits": Flag(panel="Model card", help="What the model is not for."),
         "torchscript": Flag(panel="Other forms"),

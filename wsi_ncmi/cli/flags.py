@@ -21,6 +21,8 @@ import typer
 
 __all__ = ["ConfigFlags", "Flag", "Given", "with_keys"]
 
+_MAX_DEFAULT_CHARS = 60  # a longer default is not repeated in the help
+
 
 @dataclass(frozen=True, kw_only=True)
 class Flag:
@@ -181,9 +183,10 @@ def _parameter(name: str, key: str, flag: Flag, config: type[Any]) -> inspect.Pa
     needed = flag.argument or flag.required
     defaults = {each.name: each.default for each in dataclasses.fields(owner)} if owner else {}
     default = None if needed else flag.default or defaults.get(last)
-    if default not in (None, (), "", False, dataclasses.MISSING):
-        shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
-        text = f"{text.rstrip('.')} ({shown})."
+    if kind != "switch" and default not in (None, (), "", dataclasses.MISSING):
+        shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+        if len(shown) <= _MAX_DEFAULT_CHARS:
+            text = f"{text.rstrip('.')} ({shown})."
     base: Any = list[str] if flag.rest else bool if kind == "switch" else str
     settings: dict[str, Any] = {"help": text, "rich_help_panel": flag.panel, "show_default": False}
     if flag.argument:

@@ -22,10 +22,12 @@ FLAGS = ConfigFlags(
         "features": Flag(argument=True),
         "model": Flag(required=True),
         "out": Flag(required=True),
-        "slides": Flag(),
+        "slides": Flag(help="The slides; without them maps are drawn on white."),
         "compare": Flag(),
-        "compare_features": Flag(),
-        "classes": Flag(panel="Maps"),
+        "compare_features": Flag(help="Its features, where they are others."),
+        "classes": Flag(
+            panel="Maps", help="Classes whose evidence is drawn: a,b or all (the predicted one)."
+        ),
         "scale": Flag(panel="Maps"),
         "top": Flag(panel="Maps"),
         "overlay": Flag(name="--no-overlay", panel="Maps", help="No multi-resolution overlay.", sets=False),

@@ -26,7 +26,9 @@ FLAGS = ConfigFlags(
         "cases": Flag(metavar="CSV"),
         "mpp_table": Flag(metavar="CSV"),
         "default_mpp": Flag(),
-        "abstain_below": Flag(panel="Decision", metavar="P"),
+        "abstain_below": Flag(
+            panel="Decision", metavar="P", help="No decision below this probability (the bundle's own)."
+        ),
         "ood_threshold": Flag(panel="Decision", metavar="X"),
         "heatmaps": Flag(
             name="--no-heatmaps", panel="Explanation", help="No pictures and slide pages.", sets=False
@@ -35,7 +37,7 @@ FLAGS = ConfigFlags(
         "scale": Flag(panel="Explanation"),
         "top": Flag(panel="Explanation"),
         "weights": Flag(panel="Encoder"),
-        "extraction.workers": Flag(panel="Machine"),
+        "extraction.workers": Flag(panel="Machine", help="Processes (as the machine allows)."),
         "extraction.timeout_per_slide": Flag(
             panel="Machine", metavar="S", help="Seconds a slide may take (with --watch 3600)."
         ),

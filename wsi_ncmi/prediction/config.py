@@ -43,7 +43,7 @@ class PredictConfig:
         weights: Weights of the encoder, where it has any.
         weights_dir: Folder of encoder weights; the environment variable ``WSI_NCMI_WEIGHTS`` does the same.
         cases: CSV with slide_id,case_id: adds a prediction for each patient.
-        abstain_below: No prediction is decided on below this probability; None = the bundle's own threshold.
+        abstain_below: No decision below this probability; None = the bundle's own threshold.
         ood_threshold: Abstain from slides that are out of distribution (OOD) by at least this multiple of a
             bound of the training slides; ``inf`` only flags them.
         scale: Colours of heatmaps.
