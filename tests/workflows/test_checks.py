@@ -158,3 +158,10 @@ def test_a_wrong_setting_ends_train_before_anything(
     assert len(result.stderr.strip().splitlines()) == 1
     for each in words:
         assert each in result.stderr
+
+
+def test_the_demo_draws_no_slide_for_a_wrong_setting(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["demo", "--out", str(tmp_path / "demo"), "--set", "model=abmill"])
+    assert result.exit_code == 2
+    assert "(--set model=abmill)" in result.stderr
+    assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""The whole job: slides and a labels table to the report, once or for each variant of a configuration."""
+"""The whole job: slides and a labels table to the report; its variants; the demo."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from typing import Any
 
 from wsi_ncmi.core.config import config_from
 from wsi_ncmi.core.errors import InputError, WsiNcmiError
-from wsi_ncmi.core.files import path_safe, write_text
+from wsi_ncmi.core.files import ensure_folder, path_safe, write_text
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
+from wsi_ncmi.synthesis import SynthesisConfig, make_cohort
 from wsi_ncmi.workflows.checks import check_job
-from wsi_ncmi.workflows.config import JobConfig, config_adapter, recorded_yaml
+from wsi_ncmi.workflows.config import JobConfig, config_adapter, load_config, recorded_yaml
 from wsi_ncmi.workflows.extraction import extract
 from wsi_ncmi.workflows.result import JobResult
 from wsi_ncmi.workflows.training import TrainingRequest, train
 
-__all__ = ["run_job", "run_variants", "variant_of"]
+__all__ = ["run_demo", "run_job", "run_variants", "variant_of"]
 
 
 def run_job(
@@ -140,3 +141,31 @@ def _merge(content: dict[str, Any], values: dict[str, Any]) -> None:
         else:
             # A mapping with a name is another encoder, model or loss: no setting of the first one stays.
             content[key] = copy.deepcopy(value)
+
+
+def run_demo(
+    out: Path,
+    progress: ProgressReporter | None = None,
+    *,
+    synthesis: SynthesisConfig | None = None,
+    overrides: tuple[str, ...] = (),
+) -> JobResult:
+    """Makes the demo's cohort and runs the shipped configuration ``demo`` on it.
+
+    Args:
+        out: Folder for ``slides/``, ``labels.csv``, ``truth/``, ``features/`` and ``run/``.
+        progress: Told about every stage.
+        synthesis: The cohort; default: 10 patients × 5 slides and one without tissue.
+        overrides: ``a.b=value`` changes of the configuration.
+
+    Returns:
+        Files of the job; ``report`` is what to look at.
+    """
+    from wsi_ncmi.parallel.limits import affordable_workers
+
+    progress = progress or NullProgress()
+    places = (f"slides={out / 'slides'}", f"labels={out / 'labels.csv'}", f"out={out}")
+    config = load_config("demo", (*places, *overrides))
+    ensure_folder(out)
+    make_cohort(out, synthesis or SynthesisConfig(), workers=affordable_workers(), progress=progress)
+    return run_job(config, progress)
