@@ -188,7 +188,7 @@ def serve(connection: Connection, make: Callable[[], Worker], parent: int) -> No
             except OSError:
                 os._exit(1)  # The parent is gone; any thread may be the first to notice.
 
-    logging.basicConfig(handlers=[ForwardHandler(send)], level=logging.WARNING)
+    logging.getLogger().addHandler(ForwardHandler(send))
     try:
         worker = make()
     except WsiNcmiError as error:
@@ -207,7 +207,7 @@ def serve(connection: Connection, make: Callable[[], Worker], parent: int) -> No
 def _receive(connection: Connection) -> Any:
     try:
         return connection.recv()
-    except EOFError:
+    except (EOFError, OSError):  # the latter where the supervisor left messages unread
         # Torch takes seconds to leave a process in order; our files are closed and on disk by now.
         sys.stdout.flush()
         sys.stderr.flush()
