@@ -67,7 +67,9 @@ class Steps:
         criterion = build_loss(loss, classes, self._net.num_features, [IMAGES // classes] * classes)
         config = ImageJobConfig(data=data, network=options, recipe=recipe)
         self._loop = ImageLoop(self._net, criterion, images, config, seed=0, device=self._device)
-        self._loop._objective.train()
+        self._net.train()
+        criterion.train()
+        self._criterion = criterion
         self._stream = self._endless()
         self._fixed = next(self._stream)
 
@@ -85,7 +87,7 @@ class Steps:
         """Forward, loss, backward and SGD on the batch that lies ready."""
         x, y = self._fixed
         self._loop._optimizer.zero_grad(set_to_none=True)
-        self._loop._objective(x, y).backward()
+        self._criterion(self._net(x), y).backward()
         self._loop._optimizer.step()
 
     def flops(self) -> int:

@@ -30,15 +30,13 @@ _PANELS = {
     "top1": "Top-1", "top5": "Top-5", "macro_f1": "Macro-F1", "ncmi": "NCMI = CMI / Γ",
     "cmi": "Concentration CMI, nats", "gamma": "Separation Γ, nats",
 }  # fmt: skip
-# Okabe–Ito: told apart by colour-blind readers too; the dash follows the colour.
+# Okabe–Ito: told apart by colour-blind readers too; each loss has a dash of its own as well.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
-_DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid", "dash")
 _STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:1180px;margin:2rem auto;padding:0 1rem;color:#1a1a1a}
 table{border-collapse:collapse;margin:1rem 0;font-variant-numeric:tabular-nums}
 th,td{padding:.3rem .8rem;text-align:right;border-bottom:1px solid #ccc}
 th:first-child,td:first-child{text-align:left}
-caption{text-align:left;padding-bottom:.4rem;color:#444}
 """
 
 
@@ -129,21 +127,26 @@ def _finite_means(table: pd.DataFrame) -> list[tuple[str, float, float | None]]:
     return found
 
 
-def _cell(score: Mapping[str, float] | None, name: str, unit: str = "") -> str:
-    """A mean with its standard deviation; shares in per cent."""
-    if score is None:
-        return ""
-    factor, digits, unit = (1, 4, "") if name in _INFORMATION else (100, 2, unit)
-    spread = "" if score["sd"] is None else f" ± {factor * score['sd']:.{digits}f}"
-    return f"{factor * score['mean']:.{digits}f}{spread}{unit}"
+def _cells(content: Mapping[str, Any], unit: str = "") -> pd.DataFrame:
+    """Means with standard deviations, a loss a row; shares in per cent, information measures in nats."""
+
+    def cell(name: str, score: Mapping[str, float] | None) -> str:
+        if score is None:
+            return ""
+        factor, digits, behind = (1, 4, "") if name in _INFORMATION else (100, 2, unit)
+        spread = "" if score["sd"] is None else f" ± {factor * score['sd']:.{digits}f}"
+        return f"{factor * score['mean']:.{digits}f}{spread}{behind}"
+
+    rows = {
+        name: {"seeds": scores["seeds"], **{key: cell(key, scores.get(key)) for key in _SHOWN}}
+        for name, scores in content["losses"].items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(columns="loss")
 
 
 def text_table(content: Mapping[str, Any]) -> str:
-    """The summary as lines of text: a loss a line, scores in per cent but the information measures."""
-    lines = [f"{'loss':<20} seeds " + " ".join(f"{name:>15}" for name in _SHOWN)]
-    for name, scores in content["losses"].items():
-        cells = " ".join(f"{_cell(scores.get(column), column):>15}" for column in _SHOWN)
-        lines.append(f"{name:<20} {scores['seeds']:>5} {cells}")
+    """The summary as lines of text: a loss a line, shares in per cent, then the paired differences."""
+    lines = [_cells(content).to_string()]
     for name, found in content["differences"].items():
         if "top1" in found and found["top1"]["low"] is not None:
             mean, low, high = (100 * found["top1"][key] for key in ("mean", "low", "high"))
@@ -156,48 +159,37 @@ def text_table(content: Mapping[str, Any]) -> str:
 
 def _page(title: str, curves: Mapping[tuple[str, int], pd.DataFrame], summary: Mapping[str, Any]) -> str:
     """One HTML file with a table and the curves; it loads nothing."""
-    from plotly.io import to_html
-
     part = f"the {next(iter(curves.values()))['part'].iloc[0]} part"
     note = (
         f"Scores of the last epoch on {part}, mean ± standard deviation over seeds. NCMI, CMI and Γ "
         "(pairwise) are those of the class probabilities; at like accuracy a small NCMI is good; a network "
         "that can't decide has a small CMI too."
     )
-    figure = to_html(_figure(curves), include_plotlyjs=True, full_html=False, config={"displaylogo": False})
-    head = "".join(f"<th>{label}</th>" for label in ("Loss", "Seeds", *_SHOWN.values()))
-    body = []
-    for name, scores in summary["losses"].items():
-        cells = (html.escape(name), scores["seeds"], *(_cell(scores.get(k), k, " %") or "–" for k in _SHOWN))
-        body.append(f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
+    table = (
+        _cells(summary, " %").replace("", "–").rename(columns={"seeds": "Seeds", **_SHOWN}).to_html(border=0)
+    )
+    figure = _figure(curves).to_html(include_plotlyjs=True, full_html=False, config={"displaylogo": False})
     safe = html.escape(title)
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{safe}</title>'
-        f"<style>{_STYLE}</style></head><body><h1>{safe}</h1>"
-        f"<table><caption>{note}</caption><tr>{head}</tr>{''.join(body)}</table>"
+        f"<style>{_STYLE}</style></head><body><h1>{safe}</h1>{table}<p>{note}</p>"
         f"<h2>Curves on {part}</h2><p>Mean over seeds.</p>{figure}</body></html>\n"
     )
 
 
 def _figure(curves: Mapping[tuple[str, int], pd.DataFrame]) -> Any:
-    from plotly.subplots import make_subplots
+    import plotly.express as px
 
-    figure = make_subplots(rows=2, cols=3, subplot_titles=list(_PANELS.values()))
-    for i, name in enumerate(dict.fromkeys(name for name, _ in curves)):
-        runs = [
-            table.set_index("epoch")[list(_PANELS)] for (loss, _), table in curves.items() if loss == name
-        ]
-        # A mean over all seeds or none.
-        mean = sum(runs[1:], runs[0]) / len(runs)
-        style = {"color": _COLOURS[i % len(_COLOURS)], "dash": _DASHES[i % len(_DASHES)], "width": 2}
-        for panel, score in enumerate(_PANELS):
-            values = mean[score].dropna()
-            figure.add_scatter(
-                x=values.index.tolist(), y=values.tolist(), mode="lines", name=html.escape(name),
-                legendgroup=name, line=style, showlegend=panel == 0, row=panel // 3 + 1, col=panel % 3 + 1,
-            )  # fmt: skip
-    figure.update_xaxes(title_text="Epoch", rangemode="tozero")
-    figure.update_layout(
-        height=760, template="simple_white", legend={"orientation": "h", "y": -0.12}, margin={"t": 80}
-    )
+    runs = [table.assign(loss=html.escape(name)) for (name, _), table in curves.items()]
+    means = pd.concat(runs).groupby(["loss", "epoch"], sort=False)[list(_PANELS)]
+    # A mean over all seeds or none.
+    whole = means.mean().where(means.count().eq(means.size(), axis=0))
+    long = whole.rename(columns=_PANELS).reset_index().melt(["loss", "epoch"], var_name="score").dropna()
+    figure = px.line(
+        long, x="epoch", y="value", color="loss", line_dash="loss", facet_col="score", facet_col_wrap=3,
+        color_discrete_sequence=_COLOURS, template="simple_white", height=760,
+    )  # fmt: skip
+    figure.for_each_annotation(lambda title: title.update(text=title.text.partition("=")[2]))
+    figure.update_yaxes(matches=None, showticklabels=True, title_text="")
+    figure.update_xaxes(rangemode="tozero")
     return figure

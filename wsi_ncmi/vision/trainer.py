@@ -20,7 +20,6 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from wsi_ncmi.core.errors import InputError, TrainingError
 from wsi_ncmi.core.files import ensure_folder, write_json
@@ -284,26 +283,11 @@ def rate_at(step: int, steps_per_epoch: int, recipe: RecipeConfig) -> float:
     if step < rising:
         return peak * (step + 1) / rising
     if recipe.schedule == "cosine":
-        return learning_rate_at(
-            step - rising, recipe.epochs * steps_per_epoch - rising, peak=peak, warmup=0.0
-        )
+        falling = recipe.epochs * steps_per_epoch - rising
+        return learning_rate_at(step - rising, falling, peak=peak, warmup=0.0)
     epoch = step // steps_per_epoch
     passed = sum(epoch >= round(milestone * recipe.epochs) for milestone in recipe.milestones)
     return peak * float(recipe.gamma**passed)
-
-
-class _Objective(nn.Module):
-    """Network and loss in one module, so that data parallelism averages the gradients of both."""
-
-    def __init__(self, network: nn.Module, criterion: Criterion, amp: torch.autocast) -> None:
-        super().__init__()
-        self.network, self.criterion, self._amp = network, criterion, amp
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        with self._amp:
-            z = self.network(x)
-        loss: Tensor = self.criterion(z, y)
-        return loss
 
 
 class ImageLoop:
@@ -350,18 +334,10 @@ class ImageLoop:
         self._amp = torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
         self._parameters = [*network.parameters(), *criterion.parameters()]
         self._optimizer = torch.optim.SGD(
-            self._parameters,
-            lr=recipe.learning_rate,
-            momentum=recipe.momentum,
-            nesterov=recipe.nesterov,
-            weight_decay=recipe.weight_decay,
-            fused=True,
-        )
+            self._parameters, recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay,
+            nesterov=recipe.nesterov, fused=True,
+        )  # fmt: skip
         self._scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
-        self._objective: nn.Module = _Objective(network, criterion, self._amp)
-        if distributed.world_size() > 1:
-            ids = [device.index] if device.type == "cuda" else None
-            self._objective = DistributedDataParallel(self._objective, device_ids=ids)
         self._epoch = self._step = 0
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         self.curves: list[dict[str, Any]] = []
@@ -405,7 +381,8 @@ class ImageLoop:
         Raises:
             TrainingError: A loss isn't finite, or a picture can't be decoded.
         """
-        self._objective.train()
+        self._network.train()
+        self._criterion.train()
         while self._epoch < self._recipe.epochs:
             began, first = time.monotonic(), self._step
             order = epoch_order(self._count, self._recipe.batch_size, self._seed, self._epoch)
@@ -424,7 +401,8 @@ class ImageLoop:
             if self._epoch < self._recipe.epochs and self._is_over(until):
                 self._save()
                 return False
-        self._objective.eval()
+        self._network.eval()
+        self._criterion.eval()
         return True
 
     def _take_step(self, x: Tensor, y: Tensor) -> None:
@@ -433,8 +411,13 @@ class ImageLoop:
         for group in self._optimizer.param_groups:
             group["lr"] = rate_at(step, self.steps_per_epoch, self._recipe)
         self._optimizer.zero_grad(set_to_none=True)
-        loss: Tensor = self._objective(x, y)
-        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        with self._amp:
+            z = self._network(x)
+        loss: Tensor = self._criterion(z, y)
+        # Gradients of all processes are summed: each has the mean over its equal share of the batch.
+        mean = loss / distributed.world_size()
+        self._scaler.scale(mean).backward()  # type: ignore[no-untyped-call]
+        distributed.sum_gradients(self._parameters)
         if self._recipe.gradient_clip:
             self._scaler.unscale_(self._optimizer)
             nn.utils.clip_grad_norm_(self._parameters, self._recipe.gradient_clip)
@@ -454,7 +437,7 @@ class ImageLoop:
     def _close_epoch(self, began: float, images: int) -> None:
         trained_s = time.monotonic() - began
         # Running statistics differ between processes: what is evaluated and saved must not.
-        distributed.broadcast_buffers(self._objective)
+        distributed.broadcast_buffers(self._network, self._criterion)
         if self._criterion.needs_epoch_pass:
             # Over the training images as they are, each process with its part of them.
             rows = np.arange(self._count)[distributed.share_of(self._count)]
