@@ -144,7 +144,7 @@ def encode_alone(encoder: Encoder, pixels: NDArray[np.uint8]) -> tuple[float, fl
     starts = iter(range(0, len(pixels), size))
     lock = threading.Lock()
 
-    def lane() -> None:
+    def encode() -> None:
         begun = []
         while True:
             with lock:
@@ -156,7 +156,7 @@ def encode_alone(encoder: Encoder, pixels: NDArray[np.uint8]) -> tuple[float, fl
             if start is None or len(begun) >= encoder.depth:
                 begun.pop(0)()
 
-    threads = [threading.Thread(target=lane) for _ in range(CORES if encoder.concurrent else 1)]
+    threads = [threading.Thread(target=encode) for _ in range(CORES if encoder.concurrent else 1)]
     wall, cpu = time.perf_counter(), time.process_time()
     for thread in threads:
         thread.start()

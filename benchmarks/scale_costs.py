@@ -16,8 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from wsi_ncmi.encoders import EncoderConfig, load_encoder
-from wsi_ncmi.extraction.claims import claim
-from wsi_ncmi.extraction.extraction import check_conflicts
+from wsi_ncmi.extraction.claims import check_conflicts, claim
 from wsi_ncmi.extraction.ledger import Journal, LedgerRow, read_ledger, write_ledger
 from wsi_ncmi.extraction.task import SlideTask
 from wsi_ncmi.slides import SlideRecord, read_slides_csv, write_slides_csv

@@ -12,7 +12,7 @@ from PIL import Image
 
 from wsi_ncmi.core.errors import IdentityConflictError
 from wsi_ncmi.encoders import Encoder
-from wsi_ncmi.extraction.extraction import extract_slide
+from wsi_ncmi.extraction.pipeline.pipeline import extract_slide
 from wsi_ncmi.extraction.slide import prepare_slide
 from wsi_ncmi.extraction.task import AnnotationFile, SlideTask
 from wsi_ncmi.features import open_features_file, verify_file

@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.extraction.conftest import write_slide
 from wsi_ncmi.encoders import Encoder
-from wsi_ncmi.extraction.extraction import extract_slide
+from wsi_ncmi.extraction.pipeline.pipeline import extract_slide
 from wsi_ncmi.extraction.slide import PreparedSlide, prepare_slide
 from wsi_ncmi.extraction.slide_analysis import analyse_slide
 from wsi_ncmi.extraction.task import SlideTask

@@ -17,7 +17,8 @@ from PIL import Image
 
 from wsi_ncmi.core.errors import IdentityConflictError, JobStoppedError
 from wsi_ncmi.encoders import Encoder
-from wsi_ncmi.extraction.extraction import check_conflicts, extract_slide
+from wsi_ncmi.extraction.claims import check_conflicts
+from wsi_ncmi.extraction.pipeline.pipeline import extract_slide
 from wsi_ncmi.features import feature_path, open_features_file, thumbnail_path, tissue_path, verify_file
 from wsi_ncmi.features.thumbnails import thumbnail_area, undrawn_thumbnail
 from wsi_ncmi.tiling import GridConfig

@@ -10,8 +10,8 @@ import h5py
 import pytest
 
 from wsi_ncmi.encoders import Encoder
-from wsi_ncmi.extraction.extraction import extract_slide
 from wsi_ncmi.extraction.ledger import LedgerRow
+from wsi_ncmi.extraction.pipeline.pipeline import extract_slide
 from wsi_ncmi.features import Identity
 from wsi_ncmi.features.checksum_trailer import TRAILER_BYTES
 from wsi_ncmi.features.schema import SCHEMA

@@ -12,12 +12,12 @@ import pytest
 
 from wsi_ncmi.core.errors import WsiNcmiError
 from wsi_ncmi.encoders import Encoder, EncoderConfig, load_encoder
-from wsi_ncmi.extraction.extraction import extract_slide
 from wsi_ncmi.extraction.ledger import LedgerRow
-from wsi_ncmi.extraction.pipeline import Engine, Load, PipelineConfig
+from wsi_ncmi.extraction.pipeline import Pipeline, PipelineConfig, Utilisation
+from wsi_ncmi.extraction.pipeline.batching import Batch
 from wsi_ncmi.extraction.pipeline.encoding import begin_batch
-from wsi_ncmi.extraction.pipeline.meter import Meter
-from wsi_ncmi.extraction.pipeline.packing import Batch
+from wsi_ncmi.extraction.pipeline.pipeline import extract_slide
+from wsi_ncmi.extraction.pipeline.utilisation import UtilisationMeter
 from wsi_ncmi.extraction.task import SlideTask
 from wsi_ncmi.features import feature_path, verify_folder
 from wsi_ncmi.parallel import Finished, SlotFree, Started, Stopped
@@ -43,13 +43,13 @@ class Wrapped(Encoder):
 
 def run(
     encoder: Encoder, tasks: list[SlideTask], **options
-) -> tuple[dict[str, LedgerRow], list[object], Load]:
-    """All tasks through one engine: rows by slide, events, load."""
+) -> tuple[dict[str, LedgerRow], list[object], Utilisation]:
+    """All tasks through one pipeline: rows by slide, events, utilisation."""
     events: queue.SimpleQueue = queue.SimpleQueue()
     seen, rows = [], {}
-    with Engine(encoder, events.put, PipelineConfig(**{"batch_size": 16, **options})) as engine:
+    with Pipeline(encoder, events.put, PipelineConfig(**{"batch_size": 16, **options})) as pipeline:
         for index, task in enumerate(tasks):
-            engine.submit(index, task)
+            pipeline.submit(index, task)
         while len(rows) < len(tasks):
             event = events.get(timeout=60)
             seen.append(event)
@@ -57,8 +57,8 @@ def run(
                 raise event.error
             if isinstance(event, Finished):
                 rows[event.result.slide_id] = event.result
-        load = engine.load
-    return rows, seen, load
+        utilisation = pipeline.utilisation
+    return rows, seen, utilisation
 
 
 def files_of(out: Path) -> dict[str, bytes]:
@@ -70,13 +70,13 @@ def test_small_slides_share_batches_and_keep_their_bytes(tasks, encoder: Encoder
     for task in alone:
         extract_slide(task, encoder)
     counting = Wrapped(encoder)
-    rows, events, load = run(counting, tasks(out=tmp_path / "together"), readers=1)
+    rows, events, utilisation = run(counting, tasks(out=tmp_path / "together"), readers=1)
     assert {row.status for row in rows.values()} == {"done"}
     assert files_of(tmp_path / "together") == files_of(tmp_path / "alone")
     # Three slides of some 30 tiles: only the last batch of all is not full.
     assert sum(size != 16 for size in counting.sizes) <= 1
-    assert load.tiles == sum(counting.sizes) == sum(row.tiles for row in rows.values())
-    assert 0 < load.busy_s <= load.open_s
+    assert utilisation.tiles == sum(counting.sizes) == sum(row.tiles for row in rows.values())
+    assert 0 < utilisation.busy_s <= utilisation.open_s
     assert {event.index for event in events if isinstance(event, Started)} == {0, 1, 2, 3}
     assert any(isinstance(event, SlotFree) for event in events)
 
@@ -85,10 +85,10 @@ def test_only_where_two_slides_meet_are_tiles_copied_together(tasks, encoder: En
     parts: list[int] = []
 
     def begin(encoder: Encoder, batch: Batch) -> Callable[[], None]:
-        parts.append(len(batch.parts))
+        parts.append(len(batch.chunks))
         return begin_batch(encoder, batch)
 
-    monkeypatch.setattr("wsi_ncmi.extraction.pipeline.engine.begin_batch", begin)
+    monkeypatch.setattr("wsi_ncmi.extraction.pipeline.pipeline.begin_batch", begin)
     rows, _, _ = run(encoder, tasks(), batch_size=8)
     borders = sum(row.tiles > 0 for row in rows.values()) - 1
     assert sum(count - 1 for count in parts) <= borders < len(parts) / 2
@@ -97,7 +97,7 @@ def test_only_where_two_slides_meet_are_tiles_copied_together(tasks, encoder: En
 @pytest.mark.parametrize(
     "options",
     [
-        {"lanes": 3, "readers": 3, "decode_threads": 2},
+        {"encoder_threads": 3, "readers": 3, "decode_threads": 2},
         {"batch_size": 1},
         {"batch_size": 500},
         {"buffer_bytes": 5 * 64 * 64 * 3, "slide_bytes": 1},
@@ -118,7 +118,7 @@ def test_a_networks_vectors_do_not_depend_on_neighbours(real_data: Path, tasks, 
     encoder = load_encoder(options)
     for task in tasks(out=tmp_path / "alone"):
         extract_slide(task, encoder)
-    run(encoder, tasks(out=tmp_path / "together"), lanes=2, readers=2)
+    run(encoder, tasks(out=tmp_path / "together"), encoder_threads=2, readers=2)
     assert files_of(tmp_path / "together") == files_of(tmp_path / "alone")
 
 
@@ -207,9 +207,9 @@ def test_the_next_slide_is_read_while_the_encoder_works(tasks, encoder: Encoder)
         events.put(event)
 
     todo = tasks()[1:3]
-    with Engine(Slow(encoder), report, PipelineConfig(batch_size=8)) as engine:
+    with Pipeline(Slow(encoder), report, PipelineConfig(batch_size=8)) as pipeline:
         for index, task in enumerate(todo):
-            engine.submit(index, task)
+            pipeline.submit(index, task)
     assert late == []
     assert all(verdict.ok for verdict in verify_folder(todo[0].out))
 
@@ -223,9 +223,9 @@ def test_giving_up_leaves_no_claim_and_no_part_of_a_file(tasks, encoder: Encoder
     begun, go_on, todo = threading.Event(), threading.Event(), tasks()[1:]
 
     def job() -> None:
-        with Engine(Stuck(encoder), lambda _: None, PipelineConfig(batch_size=8)) as engine:
+        with Pipeline(Stuck(encoder), lambda _: None, PipelineConfig(batch_size=8)) as pipeline:
             for index, task in enumerate(todo):
-                engine.submit(index, task)
+                pipeline.submit(index, task)
             begun.wait(30)
             go_on.set()
             raise KeyboardInterrupt
@@ -246,15 +246,15 @@ def test_tiles_larger_than_the_buffer_still_pass(tasks, encoder: Encoder) -> Non
     assert rows["slide_0"].tiles > 0
 
 
-def test_the_meter_counts_idle_lanes() -> None:
-    assert Load().idle_share == 0.0
-    assert Load(10, 3.0, 4.0).idle_share == 0.25
-    assert Load(1, 1.0, 2.0) + Load(2, 3.0, 4.0) == Load(3, 4.0, 6.0)
-    meter = Meter(2)
-    meter.starts()
+def test_the_meter_counts_idle_encoder_threads() -> None:
+    assert Utilisation().idle_share == 0.0
+    assert Utilisation(10, 3.0, 4.0).idle_share == 0.25
+    assert Utilisation(1, 1.0, 2.0) + Utilisation(2, 3.0, 4.0) == Utilisation(3, 4.0, 6.0)
+    meter = UtilisationMeter(2)
+    meter.start()
     with meter.working():
         threading.Event().wait(0.05)
-    meter.counts(7)
-    assert meter.load.tiles == 7
-    assert 0.3 < meter.load.idle_share < 0.7  # one of two lanes worked
-    assert np.isclose(meter.load.open_s, 2 * meter.load.busy_s, rtol=0.5)
+    meter.count(7)
+    assert meter.utilisation.tiles == 7
+    assert 0.3 < meter.utilisation.idle_share < 0.7  # one of two threads worked
+    assert np.isclose(meter.utilisation.open_s, 2 * meter.utilisation.busy_s, rtol=0.5)

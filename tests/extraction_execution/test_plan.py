@@ -28,30 +28,38 @@ def plan(options: EncoderConfig = NETWORK, **more):
 
 
 @pytest.mark.parametrize(
-    ("options", "more", "processes", "lanes", "threads"),
+    ("options", "more", "processes", "encoder_threads", "threads"),
     [
         (NETWORK, {}, 1, 2, 1),  # weights are shared by threads
         (NETWORK, {"cores": 64}, 8, 8, 1),
         (NETWORK, {"cores": 64, "slides": 3}, 3, 21, 1),
         (NETWORK, {"workers": 2}, 2, 1, 1),
         (NETWORK, {"workers": 5}, 5, 1, 1),
-        (NETWORK, {"cores": 16, "memory": 4 * GIB}, 2, 2, 1),  # a lane's buffers have to fit
+        (NETWORK, {"cores": 16, "memory": 4 * GIB}, 2, 2, 1),  # an encoder thread's buffers have to fit
         (NETWORK, {"cores": 16, "memory": GIB // 2}, 1, 1, 1),
         (EncoderConfig(), {"cores": 6}, 6, 1, 1),  # Python between array operations: processes
         (EncoderConfig(), {"cores": 6, "slides": 4}, 4, 1, 1),
         (EncoderConfig(name="torchvision:resnet50", backend="openvino"), {"cores": 8}, 1, 1, 8),
     ],
 )
-def test_cores_are_divided(options, more, processes, lanes, threads) -> None:
+def test_cores_are_divided(options, more, processes, encoder_threads, threads) -> None:
     resources = plan(options, **more)
-    assert (resources.processes, resources.pipeline.lanes, resources.threads) == (processes, lanes, threads)
+    assert (resources.processes, resources.pipeline.encoder_threads, resources.threads) == (
+        processes,
+        encoder_threads,
+        threads,
+    )
     assert resources.pipeline.buffer_bytes * processes <= 512 << 20
 
 
 def test_a_gpu_gets_a_process() -> None:
     resources = plan(EncoderConfig(name="timm:vit"), cores=16, gpus=3)
     assert resources.processes == 3
-    assert (resources.pipeline.lanes, resources.pipeline.readers, resources.pipeline.decode_threads) == (
+    assert (
+        resources.pipeline.encoder_threads,
+        resources.pipeline.readers,
+        resources.pipeline.decode_threads,
+    ) == (
         1,
         2,
         2,

@@ -262,7 +262,7 @@ class HangingTask(SlideTask):
 
 
 def test_an_overdue_slide_is_given_up(tasks, monkeypatch: pytest.MonkeyPatch) -> None:
-    from wsi_ncmi.extraction.pipeline import engine
+    from wsi_ncmi.extraction.pipeline import pipeline as engine
 
     monkeypatch.setattr(engine, "_ABORT_S", 0.2)  # a killed process waits for no thread
     first, *rest = tasks()

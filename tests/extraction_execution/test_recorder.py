@@ -17,9 +17,8 @@ from wsi_ncmi.core.progress import progress_for
 from wsi_ncmi.encoders import EncoderConfig
 from wsi_ncmi.extraction.execution.local import run_slides
 from wsi_ncmi.extraction.execution.recorder import ResultRecorder, recording
-from wsi_ncmi.extraction.extraction import ALREADY_EXTRACTED, failed_row
-from wsi_ncmi.extraction.ledger import LedgerRow, read_journal
-from wsi_ncmi.extraction.pipeline import Load
+from wsi_ncmi.extraction.ledger import ALREADY_EXTRACTED, LedgerRow, failed_row, read_journal
+from wsi_ncmi.extraction.pipeline import Utilisation
 from wsi_ncmi.parallel import Progress
 
 OPTIONS = EncoderConfig(batch_size=16)
@@ -46,9 +45,9 @@ class Heard:
 WORKER = object()
 
 
-def record(recorder: ResultRecorder, index: int, row: LedgerRow, load: Load) -> None:
+def record(recorder: ResultRecorder, index: int, row: LedgerRow, utilisation: Utilisation) -> None:
     """What a pool does when a slide is finished."""
-    recorder.take_progress(WORKER, Progress(load))
+    recorder.take_progress(WORKER, Progress(utilisation))
     assert recorder.finish(index, row)
 
 
@@ -74,9 +73,9 @@ def test_the_line_has_rate_idle_share_and_time_left(tasks, clock, caplog: pytest
         recording(todo, progress_for(), None, None) as recorder,
     ):
         clock.s = 10.0
-        record(recorder, 0, done, Load(tiles=40, busy_s=15.0, open_s=20.0))
+        record(recorder, 0, done, Utilisation(tiles=40, busy_s=15.0, open_s=20.0))
         clock.s = 40.0
-        record(recorder, 1, replace(row, reason="broken"), Load(tiles=80, busy_s=70.0, open_s=80.0))
+        record(recorder, 1, replace(row, reason="broken"), Utilisation(tiles=80, busy_s=70.0, open_s=80.0))
     first, second = (found.groups() for found in lines(caplog))
     assert first == ("1", "4", "0.10", "30", "4 tiles/s, encoder idle 25%")
     assert second == ("2", "4", "0.05", "40", "1 tiles/s, encoder idle 12%, 1 failed")
@@ -93,9 +92,9 @@ def test_what_was_done_before_makes_no_job_look_faster(
         recording(todo, progress_for(), None, None) as recorder,
     ):
         for index in (0, 1):
-            record(recorder, index, there, Load())
+            record(recorder, index, there, Utilisation())
         clock.s = 10.0
-        record(recorder, 2, replace(there, status="done", reason="", tiles=30), Load(30, 20.0, 20.0))
+        record(recorder, 2, replace(there, status="done", reason="", tiles=30), Utilisation(30, 20.0, 20.0))
     (line,) = lines(caplog)
     assert line.groups() == ("3", "4", "0.10", "10", "3 tiles/s, encoder idle 0%")
 
@@ -109,7 +108,7 @@ def test_no_time_left_is_made_up(tasks, clock, caplog: pytest.LogCaptureFixture)
         recording(todo, progress_for(), None, None) as recorder,
     ):
         clock.s = 11.0
-        record(recorder, 0, there, Load())
+        record(recorder, 0, there, Utilisation())
     (line,) = lines(caplog)
     assert line.groups() == ("1", "4", "0.00", None, "0 tiles/s, encoder idle 0%")
 
@@ -118,13 +117,13 @@ def test_no_time_left_is_made_up(tasks, clock, caplog: pytest.LogCaptureFixture)
 def test_a_resumed_job_tells_what_was_there(tasks, workers: int) -> None:
     todo = tasks()
     run_slides(todo[:2], OPTIONS, workers=1)
-    heard, loads = Heard(), []
-    rows = run_slides(todo, OPTIONS, workers=workers, progress=heard, on_load=loads.append)
+    heard, utilisations = Heard(), []
+    rows = run_slides(todo, OPTIONS, workers=workers, progress=heard, on_utilisation=utilisations.append)
     assert heard.total == len(todo)
     assert [amount for amount, _, _ in heard.told] == [1] * len(todo)
     assert sorted(before for _, _, before in heard.told) == [False, False, True, True]
     assert all(re.fullmatch(r"\d+ tiles/s, encoder idle \d+%", note) for _, note, _ in heard.told)
-    assert loads[0].tiles == sum(row.tiles for row in rows[2:]) > 0
-    assert 0.0 <= loads[0].idle_share < 1.0
+    assert utilisations[0].tiles == sum(row.tiles for row in rows[2:]) > 0
+    assert 0.0 <= utilisations[0].idle_share < 1.0
     journal = [row.slide_id for row in read_journal(todo[0].out / "ledger.jsonl")]
     assert sorted(journal) == sorted(task.record.slide_id for task in todo)

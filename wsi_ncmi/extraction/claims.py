@@ -27,7 +27,7 @@ from wsi_ncmi.extraction.task import SlideTask
 from wsi_ncmi.features.leftovers import remove_leftovers, start_ticks
 from wsi_ncmi.features.reader import open_features_file, read_identity
 from wsi_ncmi.features.schema import difference
-from wsi_ncmi.features.storage import check_place, storing
+from wsi_ncmi.features.storage import check_same_mount, translate_os_errors
 
 __all__ = [
     "HEARTBEAT_S",
@@ -66,7 +66,7 @@ def claim(path: Path, *, heartbeat_s: float = HEARTBEAT_S, lapse_s: float = LAPS
         JobStoppedError: The folder can't be written to.
     """
     token = secrets.token_hex(16)
-    with storing(path):
+    with translate_os_errors(path):
         taken = _take(path, token, lapse_s)
     if not taken:
         yield False
@@ -240,11 +240,11 @@ def claim_slide(
         if claimed.exists():
             clean_up(task, encoder.name)  # its holder was killed between publishing and releasing
         return skipped
-    check_place(task.out)
-    with storing(path):
+    check_same_mount(task.out)
+    with translate_os_errors(path):
         for file in (*files, claimed):
             file.parent.mkdir(parents=True, exist_ok=True)
-    check_place(task.out)
+    check_same_mount(task.out)
     if not held.enter_context(claim(claimed)):
         return replace(row, status="skipped", reason=CLAIMED)
     # The holder of the claim before us may have finished since the first check.

@@ -20,7 +20,7 @@ from wsi_ncmi.core.files import write_text
 from wsi_ncmi.extraction.ledger import ALREADY_EXTRACTED, LedgerRow, merge_rows, read_journal, read_ledger
 from wsi_ncmi.extraction.thumbnails import COLOURS
 from wsi_ncmi.features.paths import contact_sheet_path, thumbnail_path
-from wsi_ncmi.features.storage import storing
+from wsi_ncmi.features.storage import translate_os_errors
 
 __all__ = ["ContactCard", "contact_cards", "write_contact_sheet"]
 
@@ -142,7 +142,7 @@ def write_contact_sheet(
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
     )
-    with storing(path):
+    with translate_os_errors(path):
         write_text(path, html)
     return path
 

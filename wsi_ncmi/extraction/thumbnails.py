@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.core.files import atomic_path
-from wsi_ncmi.features.storage import storing
+from wsi_ncmi.features.storage import translate_os_errors
 from wsi_ncmi.features.thumbnails import MIN_WIDTH, thumbnail_comment
 from wsi_ncmi.tissue import ARTIFACT_KINDS, mask_polygons, write_geojson
 
@@ -205,7 +205,7 @@ def write_slide_images(prepared: PreparedSlide, kept: NDArray[np.bool_]) -> None
     polygons = mask_polygons(prepared.mask)
     outline = task.tissue_path
     if outline is not None:
-        with storing(outline):
+        with translate_os_errors(outline):
             write_geojson(outline, polygons, "tissue")
     states, blurred = _cells(prepared, kept)
     artifacts = {kind: prepared.artifact_map.where(kind) for kind in prepared.artifact_map.kinds}
@@ -221,7 +221,7 @@ def write_slide_images(prepared: PreparedSlide, kept: NDArray[np.bool_]) -> None
         )
     )
     path = task.thumbnail_path
-    with storing(path), atomic_path(path) as temporary:
+    with translate_os_errors(path), atomic_path(path) as temporary:
         comment = thumbnail_comment(prepared.thumbnail)
         picture.save(temporary, format="JPEG", quality=85, comment=comment)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from wsi_ncmi.core.errors import JobStoppedError
 
-__all__ = ["check_place", "storing"]
+__all__ = ["check_same_mount", "translate_os_errors"]
 
 _PLACES: dict[Path, tuple[int, int]] = {}
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -17,7 +17,7 @@ _REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 @contextlib.contextmanager
-def storing(path: Path) -> Iterator[None]:
+def translate_os_errors(path: Path) -> Iterator[None]:
     """Turns any ``OSError`` of the block, which writes ``path``, into one sentence for the user.
 
     Raises:
@@ -42,7 +42,7 @@ def storing(path: Path) -> Iterator[None]:
         raise JobStoppedError(message) from error
 
 
-def check_place(folder: Path) -> None:
+def check_same_mount(folder: Path) -> None:
     """Makes sure that an output folder is still the one that it was when this process first asked.
 
     When a network folder is unmounted its mount point stays, empty and on the local disk: without this check

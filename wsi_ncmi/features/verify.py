@@ -13,7 +13,7 @@ from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import TEMPORARY_SUFFIX
 from wsi_ncmi.features.checksum_trailer import trailer_error
 from wsi_ncmi.features.reader import FeatureFile, open_features_file
-from wsi_ncmi.features.storage import storing
+from wsi_ncmi.features.storage import translate_os_errors
 from wsi_ncmi.features.writer import content_sha256
 
 __all__ = ["QUARANTINE", "VerificationResult", "verify_file", "verify_folder"]
@@ -151,7 +151,7 @@ def _treated(result: VerificationResult, repair: bool) -> VerificationResult:
     if result.ok or not repair:
         return result
     path = result.path
-    with storing(path):
+    with translate_os_errors(path):
         if path.name.endswith(TEMPORARY_SUFFIX):
             path.unlink(missing_ok=True)
             return VerificationResult(path, False, result.problem, repaired="removed")

@@ -18,7 +18,7 @@ from wsi_ncmi.core.errors import SlideError
 from wsi_ncmi.core.files import atomic_path
 from wsi_ncmi.features.checksum_trailer import make_trailer
 from wsi_ncmi.features.schema import ARTIFACTS, COORDS, FEATURES, TISSUE_FRACTION, Identity, canonical_json
-from wsi_ncmi.features.storage import storing
+from wsi_ncmi.features.storage import translate_os_errors
 
 __all__ = ["SlideMetadata", "content_sha256", "to_float16", "write_features"]
 
@@ -134,7 +134,7 @@ def write_features(
         file.attrs.update(_file_attrs(identity, slide, stored, coords))
         file.attrs["complete"] = True
     content = image.getbuffer()
-    with storing(path), atomic_path(path) as temporary, temporary.open("wb") as handle:
+    with translate_os_errors(path), atomic_path(path) as temporary, temporary.open("wb") as handle:
         handle.write(content)
         handle.write(make_trailer(content))
 

@@ -48,10 +48,10 @@ def extract(
     Raises:
         InputError: Wrong input, or a feature file of another identity stands in the way: nothing was started.
     """
+    from wsi_ncmi.extraction.claims import check_conflicts
     from wsi_ncmi.extraction.disk_space import check_space
     from wsi_ncmi.extraction.execution.local import open_engine
-    from wsi_ncmi.extraction.extraction import check_conflicts
-    from wsi_ncmi.extraction.pipeline import Load
+    from wsi_ncmi.extraction.pipeline import Utilisation
     from wsi_ncmi.extraction.planning import grids_of, list_slides, make_tasks
     from wsi_ncmi.features.stain import stain_target
 
@@ -74,8 +74,8 @@ def extract(
         out = ensure_folder(config.out)
         write_slides_csv(records, out / "slides.csv")
         _record(replace(config, encoder=encoder_config), encoder, stain)
-        loads: list[Load] = []
-        ran = engine.run(tasks, progress=progress, on_load=loads.append)
+        utilisations: list[Utilisation] = []
+        ran = engine.run(tasks, progress=progress, on_utilisation=utilisations.append)
     copies = {record.slide_id: record.duplicate_of for record in records if record.duplicate_of}
     rows = [
         replace(_with_copy(row, copies.get(row.slide_id, "")), features_set=task.features_set)
@@ -100,7 +100,9 @@ def extract(
             f"{sum(row.tiles for row in rows)} tiles"
             + (f", {dropped} dropped for artefacts" if dropped else "")
             + "".join(
-                f"; the encoder was idle {load.idle_share:.0%} of the time" for load in loads if load.tiles
+                f"; the encoder was idle {utilisation.idle_share:.0%} of the time"
+                for utilisation in utilisations
+                if utilisation.tiles
             )
             + ".",
         ),

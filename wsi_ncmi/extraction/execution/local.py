@@ -16,7 +16,7 @@ from wsi_ncmi.extraction.execution.plan import ResourcePlan, can_use_gpu, plan_r
 from wsi_ncmi.extraction.execution.recorder import recording
 from wsi_ncmi.extraction.execution.worker import SlideWorker
 from wsi_ncmi.extraction.ledger import LedgerRow
-from wsi_ncmi.extraction.pipeline import Load
+from wsi_ncmi.extraction.pipeline import Utilisation
 from wsi_ncmi.extraction.task import SlideTask
 from wsi_ncmi.parallel import (
     Message,
@@ -50,7 +50,7 @@ class ExtractionEngine(Protocol):
         *,
         progress: ProgressReporter | None = None,
         on_row: Callable[[LedgerRow], None] | None = None,
-        on_load: Callable[[Load], None] | None = None,
+        on_utilisation: Callable[[Utilisation], None] | None = None,
     ) -> list[LedgerRow]:
         """Extracts slides; may be called again.
 
@@ -62,7 +62,7 @@ class ExtractionEngine(Protocol):
             tasks: The job.
             progress: Told about every slide, with tiles per second and the encoder's idle share.
             on_row: Called here with every row as it comes.
-            on_load: Called once at the end with what the encoder had to do.
+            on_utilisation: Called once at the end with what the encoder had to do.
 
         Returns:
             One row a task, in the order of the tasks.
@@ -104,7 +104,7 @@ def run_slides(
     timeout_s: float | None = None,
     progress: ProgressReporter | None = None,
     on_row: Callable[[LedgerRow], None] | None = None,
-    on_load: Callable[[Load], None] | None = None,
+    on_utilisation: Callable[[Utilisation], None] | None = None,
 ) -> list[LedgerRow]:
     """Extracts slides on this machine, as :meth:`ExtractionEngine.run` does.
 
@@ -117,7 +117,7 @@ def run_slides(
             in which a slide waits for others does not count.
         progress: Told about every slide.
         on_row: Called here with every row as it comes.
-        on_load: Called once at the end with what the encoder had to do.
+        on_utilisation: Called once at the end with what the encoder had to do.
 
     Returns:
         One row a task, in the order of the tasks.
@@ -126,7 +126,7 @@ def run_slides(
         InputError: As :meth:`ExtractionEngine.run`; so the others.
     """
     with LocalEngine(ExecutionConfig(workers=workers, timeout_per_slide=timeout_s), encoder) as engine:
-        return engine.run(tasks, progress=progress, on_row=on_row, on_load=on_load)
+        return engine.run(tasks, progress=progress, on_row=on_row, on_utilisation=on_utilisation)
 
 
 class LocalEngine(contextlib.ExitStack):
@@ -170,10 +170,10 @@ class LocalEngine(contextlib.ExitStack):
         *,
         progress: ProgressReporter | None = None,
         on_row: Callable[[LedgerRow], None] | None = None,
-        on_load: Callable[[Load], None] | None = None,
+        on_utilisation: Callable[[Utilisation], None] | None = None,
     ) -> list[LedgerRow]:
         """Extracts slides (:meth:`ExtractionEngine.run`)."""
-        with recording(tasks, progress, on_row, on_load) as recorder:
+        with recording(tasks, progress, on_row, on_utilisation) as recorder:
             if tasks:
                 plan = self._plan(len(tasks))
                 with self._pool_for(plan) as pool:

@@ -78,22 +78,22 @@ def plan_resources(
         share = max(1, cores // processes)
         readers = min(_GPU_READERS, share)
         pipeline = PipelineConfig(
-            batch_size=_batch_size(encoder), lanes=1, readers=readers,
+            batch_size=_batch_size(encoder), encoder_threads=1, readers=readers,
             decode_threads=max(1, share // readers), buffer_bytes=buffer_bytes // processes,
             slide_bytes=_slide_bytes(usable, processes),
         )  # fmt: skip
         return ResourcePlan(processes, max(1, share // 2), pipeline)
     if encoder.name == DESCRIPTOR:
-        processes, lanes = _bounded(workers or min(cores, affordable), slides), 1
+        processes, encoder_threads = _bounded(workers or min(cores, affordable), slides), 1
     else:
         processes = _bounded(workers or min(-(-cores // _MAX_ENCODER_THREADS), affordable), slides)
-        lanes = max(1, min(cores // processes, memory // _ENCODER_THREAD_BYTES // processes))
+        encoder_threads = max(1, min(cores // processes, memory // _ENCODER_THREAD_BYTES // processes))
     threads = 1
     if encoder.backend in ("compile", "openvino"):
-        lanes, threads = 1, lanes  # they divide a computation themselves
+        encoder_threads, threads = 1, encoder_threads  # they divide a computation themselves
     pipeline = PipelineConfig(
-        batch_size=_batch_size(encoder), lanes=lanes, buffer_bytes=buffer_bytes // processes,
-        slide_bytes=_slide_bytes(usable, processes),
+        batch_size=_batch_size(encoder), encoder_threads=encoder_threads,
+        buffer_bytes=buffer_bytes // processes, slide_bytes=_slide_bytes(usable, processes),
     )  # fmt: skip
     return ResourcePlan(processes, threads, pipeline)
 

@@ -23,9 +23,9 @@ from wsi_ncmi.extraction.execution.ray_cluster import RayCluster
 from wsi_ncmi.extraction.execution.ray_worker import RemoteWorker, WorkerConfig, release
 from wsi_ncmi.extraction.execution.recorder import recording
 from wsi_ncmi.extraction.ledger import LedgerRow
-from wsi_ncmi.extraction.pipeline import Load
+from wsi_ncmi.extraction.pipeline import Utilisation
 from wsi_ncmi.extraction.task import SlideTask
-from wsi_ncmi.features.storage import storing
+from wsi_ncmi.features.storage import translate_os_errors
 from wsi_ncmi.parallel import Message, Ready, Stopped, WorkerHandle, WorkerPool
 
 __all__ = ["RayEngine", "RayPool", "RayWorker"]
@@ -68,7 +68,7 @@ class RayEngine:
         *,
         progress: ProgressReporter | None = None,
         on_row: Callable[[LedgerRow], None] | None = None,
-        on_load: Callable[[Load], None] | None = None,
+        on_utilisation: Callable[[Utilisation], None] | None = None,
     ) -> list[LedgerRow]:
         """Extracts slides (``ExtractionEngine.run``).
 
@@ -77,7 +77,7 @@ class RayEngine:
             JobStoppedError: The output can't be written to, or the cluster is gone.
         """
         todo = [_absolute(task) for task in tasks]
-        with recording(todo, progress, on_row, on_load) as recorder:
+        with recording(todo, progress, on_row, on_utilisation) as recorder:
             if todo:
                 with _probe(todo[0].out) as probe:
                     config = WorkerConfig(
@@ -279,7 +279,7 @@ def _pinned(encoder: EncoderConfig, info: EncoderInfo) -> EncoderConfig:
 def _probe(out: Path) -> Iterator[Path]:
     """A file in the output folder by which a node can tell that it sees the same folder."""
     path = out / f".cluster-{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
-    with storing(path):
+    with translate_os_errors(path):
         out.mkdir(parents=True, exist_ok=True)
         path.touch()
     try:

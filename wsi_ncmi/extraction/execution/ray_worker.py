@@ -11,9 +11,9 @@ from pathlib import Path
 from wsi_ncmi import __version__
 from wsi_ncmi.core.errors import InputError, WsiNcmiError
 from wsi_ncmi.encoders import EncoderConfig, EncoderInfo, load_encoder
+from wsi_ncmi.extraction.claims import clean_up
 from wsi_ncmi.extraction.execution.plan import WorkerSlot, plan_resources
 from wsi_ncmi.extraction.execution.worker import SlideWorker
-from wsi_ncmi.extraction.extraction import clean_up
 from wsi_ncmi.extraction.task import SlideTask
 from wsi_ncmi.parallel import ForwardHandler, Message, Ready, Stopped, memory_limit
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from wsi_ncmi.core.interrupts import sigterm_as_interrupt
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter, TaskProgress
-from wsi_ncmi.extraction.extraction import ALREADY_EXTRACTED, CLAIMED, clean_up, failed_row
-from wsi_ncmi.extraction.ledger import Journal, LedgerRow
-from wsi_ncmi.extraction.pipeline import Load
+from wsi_ncmi.extraction.claims import clean_up
+from wsi_ncmi.extraction.ledger import ALREADY_EXTRACTED, CLAIMED, Journal, LedgerRow, failed_row
+from wsi_ncmi.extraction.pipeline import Utilisation
 from wsi_ncmi.extraction.task import SlideTask
-from wsi_ncmi.features.storage import check_place, storing
+from wsi_ncmi.features.storage import check_same_mount, translate_os_errors
 from wsi_ncmi.parallel.pool import Job
 from wsi_ncmi.parallel.worker import Progress, WorkerHandle
 
@@ -51,7 +51,7 @@ class ResultRecorder(Job, contextlib.ExitStack):
         self._on_row = on_row
         self._rows: dict[int, LedgerRow] = {}
         self._lost: set[int] = set()
-        self._loads: dict[WorkerHandle, Load] = {}
+        self._utilisations: dict[WorkerHandle, Utilisation] = {}
         self._journals: dict[Path, Journal] = {}
         self._started = time.monotonic()
         self._tiles = 0
@@ -89,7 +89,7 @@ class ResultRecorder(Job, contextlib.ExitStack):
 
     def take_progress(self, worker: WorkerHandle, message: Progress) -> None:
         """Takes what a worker's encoder has done so far."""
-        self._loads[worker] = message.content
+        self._utilisations[worker] = message.content
 
     def mark_lost(self, index: int) -> None:
         """Remembers a slide whose worker may have written it and died before it could say so."""
@@ -100,9 +100,9 @@ class ResultRecorder(Job, contextlib.ExitStack):
         clean_up(self.items[index], worker.info.name)
 
     @property
-    def load(self) -> Load:
+    def utilisation(self) -> Utilisation:
         """What the encoders have done so far, those of lost workers too."""
-        return sum(self._loads.values(), Load())
+        return sum(self._utilisations.values(), Utilisation())
 
     @property
     def rows(self) -> list[LedgerRow]:
@@ -120,8 +120,8 @@ class ResultRecorder(Job, contextlib.ExitStack):
         if not before:
             # A slide that was there before is in the journal since then.
             out = self.items[index].out
-            check_place(out)
-            with storing(out / JOURNAL):
+            check_same_mount(out)
+            with translate_os_errors(out / JOURNAL):
                 self._journal(out).append(row)
             self._tiles += row.tiles
         self._failed += row.status == "failed"
@@ -132,7 +132,7 @@ class ResultRecorder(Job, contextlib.ExitStack):
 
     def _note(self) -> str:
         rate = self._tiles / max(time.monotonic() - self._started, 1e-9)
-        return f"{rate:.0f} tiles/s, encoder idle {self.load.idle_share:.0%}"
+        return f"{rate:.0f} tiles/s, encoder idle {self.utilisation.idle_share:.0%}"
 
     def _journal(self, out: Path) -> Journal:
         if out not in self._journals:
@@ -146,7 +146,7 @@ def recording(
     tasks: Sequence[SlideTask],
     progress: ProgressReporter | None,
     on_row: Callable[[LedgerRow], None] | None,
-    on_load: Callable[[Load], None] | None,
+    on_utilisation: Callable[[Utilisation], None] | None,
 ) -> Iterator[ResultRecorder]:
     """Records the results of a job, shows its progress, and takes SIGTERM as an interrupt.
 
@@ -154,7 +154,7 @@ def recording(
         tasks: The job.
         progress: Told about every slide.
         on_row: Called with every row.
-        on_load: Called once at the end with what the encoder had to do.
+        on_utilisation: Called once at the end with what the encoder had to do.
     """
     with (
         sigterm_as_interrupt(),
@@ -164,5 +164,5 @@ def recording(
         yield recorder
         if tasks:
             _LOG.info("extract: %s", recorder.totals)
-            if on_load is not None:
-                on_load(recorder.load)
+            if on_utilisation is not None:
+                on_utilisation(recorder.utilisation)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from wsi_ncmi.encoders import EncoderConfig, load_encoder
 from wsi_ncmi.extraction.execution.plan import DESCRIPTOR, ResourcePlan
-from wsi_ncmi.extraction.pipeline import Engine
+from wsi_ncmi.extraction.pipeline import Pipeline
 from wsi_ncmi.extraction.task import SlideTask
 from wsi_ncmi.parallel.limits import keep_large_buffers, limit_threads
 from wsi_ncmi.parallel.worker import Message
@@ -32,7 +32,7 @@ class SlideWorker:
             keep_large_buffers()
         self._encoder = load_encoder(encoder)
         self.info = self._encoder.info
-        self._pipeline: Engine | None = None
+        self._pipeline: Pipeline | None = None
         self._threads_before = 0
 
     def begin(self, config: ResourcePlan, send: Callable[[Message], None]) -> None:
@@ -43,7 +43,7 @@ class SlideWorker:
             send: Told every message, from several threads.
         """
         self._threads_before = limit_threads(config.threads)
-        self._pipeline = Engine(self._encoder, send, config.pipeline)
+        self._pipeline = Pipeline(self._encoder, send, config.pipeline)
         self._pipeline.__enter__()
 
     def submit(self, index: int, item: SlideTask) -> None:

@@ -1,4 +1,4 @@
-"""The pipeline of one process: slides in, feature files out, the encoder busy all the while."""
+"""Pipeline of one process: slides in, feature files out, the encoder always busy."""
 
 import lazy_loader
 

@@ -1,3 +1,3 @@
-from .config import Load as Load
-from .config import PipelineConfig as PipelineConfig
-from .engine import Engine as Engine
+from .pipeline import Pipeline as Pipeline
+from .pipeline import PipelineConfig as PipelineConfig
+from .utilisation import Utilisation as Utilisation

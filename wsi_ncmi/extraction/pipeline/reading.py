@@ -1,19 +1,77 @@
-"""A slide's tiles, read, screened and normalised, within what memory allows."""
+"""Reading of a slide's tiles: decoded, filtered and normalised within a memory budget."""
 
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.extraction.pipeline.budget import Budget
-from wsi_ncmi.extraction.pipeline.work import SlideWork
+from wsi_ncmi.extraction.pipeline.slide_work import SlideWork
 from wsi_ncmi.extraction.slide import PreparedSlide
 from wsi_ncmi.tiling import TileReader
 
-__all__ = ["read_tiles_of"]
+__all__ = ["MemoryBudget", "ClosedError", "read_tiles_of"]
+
+
+class ClosedError(Exception):
+    """The budget was closed: its work is given up."""
+
+
+class MemoryBudget:
+    """Bytes of memory that several threads share: acquired before use, released after it.
+
+    Args:
+        limit: Bytes in use at a time. A larger request is let through when nothing else is in use, so that
+            nothing waits for ever.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._used = 0
+        self._closed = False
+        self._changed = threading.Condition()
+
+    @property
+    def used(self) -> int:
+        """Bytes in use."""
+        return self._used
+
+    def acquire(self, count: int, waiting: Callable[[], contextlib.AbstractContextManager[None]]) -> None:
+        """Acquires bytes, and waits for them where needed.
+
+        Args:
+            count: Bytes.
+            waiting: Makes the context that is held while waiting; not called when enough is free at once.
+
+        Raises:
+            ClosedError: The budget was closed before enough was free.
+        """
+        with self._changed:
+            if not self._closed and not self._fits(count):
+                with waiting():
+                    self._changed.wait_for(lambda: self._closed or self._fits(count))
+            if self._closed:
+                raise ClosedError
+            self._used += count
+
+    def release(self, count: int) -> None:
+        """Releases bytes."""
+        with self._changed:
+            self._used -= count
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Refuses every further acquisition."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _fits(self, count: int) -> bool:
+        return self._used == 0 or self._used + count <= self._limit
+
 
 _SHARE = 4
 Waiting = Callable[[], contextlib.AbstractContextManager[None]]
@@ -22,7 +80,7 @@ Waiting = Callable[[], contextlib.AbstractContextManager[None]]
 def read_tiles_of(
     work: SlideWork,
     prepared: PreparedSlide,
-    budget: Budget,
+    budget: MemoryBudget,
     *,
     batch_size: int,
     first: int,
@@ -35,7 +93,7 @@ def read_tiles_of(
     Args:
         work: The slide, open; failed reads are counted in it.
         prepared: Its tiles.
-        budget: Pays for their pixels; whoever takes tiles gives their bytes back.
+        budget: Budget of their pixels; the consumer of tiles releases their bytes.
         batch_size: Tiles at a time, fewer when they are so large that a few would use up the budget.
         first: Tiles that the first batch should have, 1 to ``batch_size``.
         threads: Threads to decode with.
@@ -43,7 +101,7 @@ def read_tiles_of(
         limit: Bytes of the budget.
 
     Yields:
-        Positions in the selection, int64 (n,), and what the encoder is to see, uint8 (n, h, w, 3), n > 0.
+        Positions in the selection, int64 (n,), and pixels for the encoder, uint8 (n, h, w, 3), n > 0.
 
     Raises:
         ClosedError: The work was given up.
@@ -57,21 +115,21 @@ def read_tiles_of(
         batches = reader.batches(chunk, first=next_size)
         while left and work.error is None:
             count, next_size = min(next_size, left), chunk
-            budget.take(count * tile_bytes, waiting)
+            budget.acquire(count * tile_bytes, waiting)
             handed_on = 0
             try:
                 batch = next(batches)
                 left -= count
-                rows, pixels = _sound(work, prepared, batch.rows, batch.pixels, batch.failed)
+                rows, pixels = _usable(work, prepared, batch.rows, batch.pixels, batch.failed)
                 handed_on = pixels.nbytes
             finally:
                 if handed_on != count * tile_bytes:
-                    budget.give(count * tile_bytes - handed_on)
+                    budget.release(count * tile_bytes - handed_on)
             if len(rows):
                 yield rows, pixels
 
 
-def _sound(
+def _usable(
     work: SlideWork,
     prepared: PreparedSlide,
     rows: NDArray[np.int64],

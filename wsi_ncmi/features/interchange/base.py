@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from wsi_ncmi.core.files import atomic_path
 from wsi_ncmi.features.interchange.bag import ExternalFileError, TileBag
 from wsi_ncmi.features.leftovers import remove_leftovers
-from wsi_ncmi.features.storage import storing
+from wsi_ncmi.features.storage import translate_os_errors
 
 __all__ = ["FeatureSet", "FolderSet", "ImageWriter", "SetWriter", "WriteResult", "bare_id", "conflict"]
 
@@ -152,7 +152,7 @@ class ImageWriter(SetWriter):
                 if path.exists():
                     raise conflict(path)
         for path, data in missing.items():
-            with storing(path):
+            with translate_os_errors(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 remove_leftovers(path)
                 with atomic_path(path) as temporary:

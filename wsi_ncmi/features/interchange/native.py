@@ -16,7 +16,7 @@ from wsi_ncmi.features.leftovers import remove_leftovers
 from wsi_ncmi.features.paths import feature_path
 from wsi_ncmi.features.reader import FeatureFile, open_features_file, read_identity
 from wsi_ncmi.features.schema import SCHEMA, Identity
-from wsi_ncmi.features.storage import storing
+from wsi_ncmi.features.storage import translate_os_errors
 from wsi_ncmi.features.writer import SlideMetadata, content_sha256, write_features
 
 __all__ = ["UNKNOWN", "NativeSet", "NativeWriter"]
@@ -106,7 +106,7 @@ class NativeWriter(SetWriter):
             if read_identity(path) == identity and _content(path) == content_sha256(features, coords):
                 return WriteResult("skipped", path, tuple(notes))
             raise conflict(path)
-        with storing(path):
+        with translate_os_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             remove_leftovers(path)
         width, height = facts.level0_size or (0, 0)

@@ -16,7 +16,7 @@ from wsi_ncmi.core.files import atomic_path
 from wsi_ncmi.features.interchange.bag import TileBag, TileMetadata
 from wsi_ncmi.features.interchange.base import FeatureSet
 from wsi_ncmi.features.leftovers import remove_leftovers
-from wsi_ncmi.features.storage import storing
+from wsi_ncmi.features.storage import translate_os_errors
 
 __all__ = ["PackedColumns", "PackedSet", "map_member", "write_packed"]
 
@@ -229,7 +229,7 @@ def write_packed(
     total = int(sum(columns.lengths))
     texts = {"slide_id": columns.slide_ids, **columns.columns}
     with (
-        storing(path),
+        translate_os_errors(path),
         atomic_path(path) as temporary,
         zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED, allowZip64=True) as archive,
     ):

@@ -1,4 +1,4 @@
-"""Tiles of several slides brought to batches of one size."""
+"""Batches of one size from tiles of several slides."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.extraction.pipeline.work import SlideWork
+from wsi_ncmi.extraction.pipeline.slide_work import SlideWork
 
-__all__ = ["Batch", "Packer", "Part"]
+__all__ = ["Batch", "TileBatcher", "TileChunk"]
 
-_LARGEST_BATCH_BYTES = 1 << 30
+_MAX_BATCH_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
-    """Tiles of one slide.
+class TileChunk:
+    """Tiles of one slide, as they were read.
 
     Attributes:
         work: The slide.
@@ -32,8 +32,8 @@ class Part:
     rows: NDArray[np.int64]
     pixels: NDArray[np.uint8]
 
-    def __getitem__(self, part: slice) -> Part:
-        return Part(self.work, self.rows[part], self.pixels[part])
+    def __getitem__(self, rows: slice) -> TileChunk:
+        return TileChunk(self.work, self.rows[rows], self.pixels[rows])
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -44,29 +44,29 @@ class Batch:
     """Tiles that are encoded together.
 
     Attributes:
-        parts: Of which slides; never empty.
+        chunks: The tiles, by slide; never empty.
     """
 
-    parts: tuple[Part, ...]
+    chunks: tuple[TileChunk, ...]
 
     def __len__(self) -> int:
-        return sum(len(part) for part in self.parts)
+        return sum(len(chunk) for chunk in self.chunks)
 
     @property
     def pixels(self) -> NDArray[np.uint8]:
-        """uint8 (n, h, w, 3), the tiles of all parts."""
-        if len(self.parts) == 1:
-            return self.parts[0].pixels
-        return np.concatenate([part.pixels for part in self.parts])
+        """uint8 (n, h, w, 3), the tiles of all chunks."""
+        if len(self.chunks) == 1:
+            return self.chunks[0].pixels
+        return np.concatenate([chunk.pixels for chunk in self.chunks])
 
     @property
     def n_bytes(self) -> int:
         """Bytes of their pixels."""
-        return sum(part.pixels.nbytes for part in self.parts)
+        return sum(chunk.pixels.nbytes for chunk in self.chunks)
 
 
-class Packer:
-    """Fills batches in the order in which tiles come, whosever they are. Safe to use from several threads.
+class TileBatcher:
+    """Fills batches in the order in which tiles come, over slides. Safe to use from several threads.
 
     Args:
         batch_size: Tiles of a batch; fewer for tiles so large that a batch would pass 1 GiB.
@@ -74,52 +74,52 @@ class Packer:
 
     def __init__(self, batch_size: int) -> None:
         self._batch_size = batch_size
-        self._waiting: dict[tuple[int, ...], list[Part]] = defaultdict(list)
+        self._waiting: dict[tuple[int, ...], list[TileChunk]] = defaultdict(list)
         self._lock = threading.Lock()
         self._last = time.monotonic()
 
     def size_for(self, tile_bytes: int) -> int:
         """Tiles of a batch of tiles of that many bytes."""
-        return max(1, min(self._batch_size, _LARGEST_BATCH_BYTES // max(tile_bytes, 1)))
+        return max(1, min(self._batch_size, _MAX_BATCH_BYTES // max(tile_bytes, 1)))
 
-    def add(self, part: Part) -> list[Batch]:
-        """Adds tiles; gives the batches that are full now."""
+    def add(self, chunk: TileChunk) -> list[Batch]:
+        """Adds tiles; returns the batches that are full now."""
         with self._lock:
             self._last = time.monotonic()
-            waiting = self._waiting[part.pixels.shape[1:]]
-            waiting.append(part)
-            size = self.size_for(part.pixels[0].nbytes)
+            waiting = self._waiting[chunk.pixels.shape[1:]]
+            waiting.append(chunk)
+            size = self.size_for(chunk.pixels[0].nbytes)
             full = []
             while sum(map(len, waiting)) >= size:
                 full.append(Batch(tuple(_take(waiting, size))))
             return full
 
-    def room(self, shape: tuple[int, ...]) -> int:
-        """Tiles of that shape that make the batch full that is being filled; 1 to the size of a batch."""
+    def free_slots(self, shape: tuple[int, ...]) -> int:
+        """Tiles of that shape that the unfinished batch still takes; 1 to the size of a batch."""
         with self._lock:
             waiting = sum(map(len, self._waiting[shape]))
         return self.size_for(math.prod(shape)) - waiting
 
     def flush(self, idle_s: float) -> Batch | None:
-        """The tiles that wait for others, if for ``idle_s`` seconds no other has come."""
+        """The unfinished batch, if no tile has come for ``idle_s`` seconds."""
         with self._lock:
             if time.monotonic() - self._last < idle_s:
                 return None
             for waiting in self._waiting.values():
                 if waiting:
-                    parts = tuple(waiting)
+                    chunks = tuple(waiting)
                     waiting.clear()
-                    return Batch(parts)
+                    return Batch(chunks)
             return None
 
     @property
     def is_empty(self) -> bool:
-        """Whether no tile waits."""
+        """True when no tile waits."""
         with self._lock:
             return not any(self._waiting.values())
 
 
-def _take(waiting: list[Part], count: int) -> list[Part]:
+def _take(waiting: list[TileChunk], count: int) -> list[TileChunk]:
     taken = []
     while count:
         first = waiting[0]

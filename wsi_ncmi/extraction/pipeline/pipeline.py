@@ -1,12 +1,12 @@
-"""Readers, encoding lanes and a writer, each in threads of its own, over many slides at once.
+"""Pipeline of one process: readers, encoder threads and a writer work on many slides at once.
 
-    submit ─▶ readers ─▶ packer ─▶ lanes ─▶ writer ─▶ Finished
-              claim, open,  batches    encoder    files, claim released
-              tissue, tiles of one     (threads or
-              decoded       shape      CUDA device)
+    submit ─▶ readers ─▶ batcher ─▶ encoder threads ─▶ writer ─▶ Finished
+              claim, open, batches    encoder            files, claim released
+              tissue,      of one     (CPU threads or
+              decoded tiles shape     one CUDA device)
 
-Between readers and lanes, bytes of pixels are bounded; so are those of features of slides that are not
-published. A tile's vector depends on the tile alone, so it does not matter with whom it shares a batch.
+Between readers and encoder threads, bytes of pixels are bounded; so are those of features of slides that are
+not published. A tile's vector depends on the tile alone, so it does not matter which tiles share its batch.
 """
 
 from __future__ import annotations
@@ -17,49 +17,72 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 from wsi_ncmi.core.errors import IdentityConflictError, JobStoppedError, WsiNcmiError
 from wsi_ncmi.encoders import Encoder
 from wsi_ncmi.extraction.claims import claim_slide
-from wsi_ncmi.extraction.pipeline.budget import Budget, ClosedError
-from wsi_ncmi.extraction.pipeline.config import Load, PipelineConfig
+from wsi_ncmi.extraction.ledger import LedgerRow
+from wsi_ncmi.extraction.pipeline.batching import Batch, TileBatcher, TileChunk
 from wsi_ncmi.extraction.pipeline.encoding import begin_batch
-from wsi_ncmi.extraction.pipeline.meter import Meter
-from wsi_ncmi.extraction.pipeline.packing import Batch, Packer, Part
-from wsi_ncmi.extraction.pipeline.reading import read_tiles_of
-from wsi_ncmi.extraction.pipeline.work import SlideWork
+from wsi_ncmi.extraction.pipeline.reading import ClosedError, MemoryBudget, read_tiles_of
+from wsi_ncmi.extraction.pipeline.slide_work import SlideWork
+from wsi_ncmi.extraction.pipeline.utilisation import Utilisation, UtilisationMeter
 from wsi_ncmi.extraction.slide import done_row, prepare_slide, publish_slide
 from wsi_ncmi.extraction.task import SlideTask
-from wsi_ncmi.features.storage import check_place
+from wsi_ncmi.features.storage import check_same_mount
 from wsi_ncmi.parallel import Finished, Message, Paused, Progress, Resumed, SlotFree, Started, Stopped
 from wsi_ncmi.slides import open_slide
 
-__all__ = ["Engine"]
+__all__ = ["Pipeline", "PipelineConfig", "extract_slide"]
 
-# A lane that has nothing to do looks for tiles that wait for company so often, and takes them when none has
-# come for so long. An idle device loses nothing by computing a batch that is partly empty.
-_LOOK_S = 0.05
-_PATIENCE_S = 1.0
+
+@dataclass(frozen=True)
+class PipelineConfig:
+    """Threads and memory of one pipeline; none of it changes the numbers of a feature file.
+
+    Attributes:
+        batch_size: Tiles of a batch where the encoder does not say itself.
+        encoder_threads: Threads that encode, each on one core (CPU); one is enough for a CUDA device.
+        readers: Slides read at a time.
+        decode_threads: Threads that decode the tiles of one slide.
+        buffer_bytes: Decoded pixels on their way to the encoder, all slides together.
+        slide_bytes: Masks and features of slides that are not published yet, all together; one slide is
+            always let in.
+    """
+
+    batch_size: int = 16
+    encoder_threads: int = 1
+    readers: int = 1
+    decode_threads: int = 1
+    buffer_bytes: int = 256 << 20
+    slide_bytes: int = 2 << 30
+
+
+# An idle encoder thread polls for the tiles of an unfinished batch, and takes them when none has come for the
+# longest wait. An idle device loses nothing by computing a batch that is partly empty.
+_POLL_INTERVAL_S = 0.05
+_MAX_WAIT_S = 1.0
 _SLIDE_BYTES = 16 << 20
 _ABORT_S = 8.0
 
 
-class Engine:
+class Pipeline:
     """The pipeline; a context manager. Leaving it waits for all slides, or gives them up after an exception.
 
     Args:
         encoder: The encoder.
-        report: Told every message, from several threads; it must not block for long.
-        options: Threads and memory.
+        report: Called with every message, from several threads; it must not block for long.
+        config: Threads and memory.
     """
 
-    def __init__(self, encoder: Encoder, report: Callable[[Message], None], options: PipelineConfig) -> None:
-        self._encoder, self._report, self._options = encoder, report, options
-        self._batch_size = encoder.info.batch_size or options.batch_size
-        self._packer = Packer(self._batch_size)
-        self._pixels, self._slides = Budget(options.buffer_bytes), Budget(options.slide_bytes)
+    def __init__(self, encoder: Encoder, report: Callable[[Message], None], config: PipelineConfig) -> None:
+        self._encoder, self._report, self._config = encoder, report, config
+        self._batch_size = encoder.info.batch_size or config.batch_size
+        self._batcher = TileBatcher(self._batch_size)
+        self._pixels, self._slides = MemoryBudget(config.buffer_bytes), MemoryBudget(config.slide_bytes)
         self._inbox: queue.SimpleQueue[SlideWork | None] = queue.SimpleQueue()
         self._batches: queue.SimpleQueue[Batch] = queue.SimpleQueue()
         self._outbox: queue.SimpleQueue[SlideWork | None] = queue.SimpleQueue()
@@ -67,14 +90,14 @@ class Engine:
         self._reading = self._blocked = 0
         self._lock = threading.Lock()
         self._works: dict[int, SlideWork] = {}
-        lanes = options.lanes if encoder.concurrent else 1
-        self._meter = Meter(lanes)
-        self._readers = [self._thread(self._read_all, f"reader-{i}") for i in range(options.readers)]
-        self._lanes = [self._thread(self._encode_all, f"encoder-{i}") for i in range(lanes)]
+        n_encoders = config.encoder_threads if encoder.concurrent else 1
+        self._meter = UtilisationMeter(n_encoders)
+        self._readers = [self._thread(self._read_all, f"reader-{i}") for i in range(config.readers)]
+        self._encoders = [self._thread(self._encode_all, f"encoder-{i}") for i in range(n_encoders)]
         self._writer = self._thread(self._write_all, "writer")
 
     def __enter__(self) -> Self:
-        for thread in (*self._readers, *self._lanes, self._writer):
+        for thread in (*self._readers, *self._encoders, self._writer):
             thread.start()
         return self
 
@@ -91,24 +114,24 @@ class Engine:
             self._inbox.put(None)
         _join(self._readers)
         self._all_read.set()
-        _join(self._lanes)
+        _join(self._encoders)
         self._outbox.put(None)
         self._writer.join()
 
     def submit(self, index: int, task: SlideTask) -> None:
-        """Hands a slide in; its row comes as :class:`Finished`, in order of completion."""
+        """Adds a slide; its row comes as :class:`Finished`, in order of completion."""
         work = SlideWork(index, task)
         with self._lock:
             self._works[index] = work
         self._inbox.put(work)
 
     @property
-    def load(self) -> Load:
-        """What was done so far."""
-        return self._meter.load
+    def utilisation(self) -> Utilisation:
+        """Utilisation of the encoder so far."""
+        return self._meter.utilisation
 
     def abort(self) -> None:
-        """Ends as soon as may be: what is published stays, all else leaves neither file nor claim."""
+        """Ends as soon as possible: published files stay, unfinished slides leave neither file nor claim."""
         self._stop.set()
         self._all_read.set()
         for budget in (self._pixels, self._slides):
@@ -117,7 +140,7 @@ class Engine:
             self._inbox.put(None)
         self._outbox.put(None)
         deadline = time.monotonic() + _ABORT_S
-        for thread in (*self._readers, *self._lanes, self._writer):
+        for thread in (*self._readers, *self._encoders, self._writer):
             if thread is not threading.current_thread():
                 thread.join(max(0.0, deadline - time.monotonic()))
         with self._lock:
@@ -133,7 +156,7 @@ class Engine:
                 target()
             except ClosedError:
                 pass
-            except BaseException as error:  # a fault of the engine itself must not hang the job
+            except BaseException as error:  # a fault of the pipeline itself must not hang the job
                 self._give_up(JobStoppedError(f"internal error {type(error).__name__}: {error}."))
                 raise
 
@@ -153,7 +176,7 @@ class Engine:
             work = self._inbox.get()
             if work is None:
                 return
-            self._busy(+1)
+            self._count_reading(+1)
             self._report(Started(work.index))
             try:
                 self._read(work)
@@ -165,16 +188,16 @@ class Engine:
             except Exception as error:
                 work.fail(error)
             finally:
-                self._busy(-1)
+                self._count_reading(-1)
                 if work.prepared is not None:
                     work.slide.close()
-            self._settle(work, 1)
+            self._complete(work, 1)
 
-    def _busy(self, change: int) -> None:
+    def _count_reading(self, change: int) -> None:
         with self._lock:
             self._reading += change
 
-    def _block(self, change: int) -> None:
+    def _count_blocked(self, change: int) -> None:
         with self._lock:
             self._blocked += change
 
@@ -195,21 +218,21 @@ class Engine:
         waiting = self._waiting_context(work)
         embed_dim = self._encoder.info.embed_dim
         cost = len(prepared.selection) * embed_dim * 2 + prepared.mask.mask.nbytes + _SLIDE_BYTES
-        self._slides.take(cost, waiting)
-        work.held.callback(self._slides.give, cost)
-        work.has_prepared(prepared, embed_dim)
-        self._meter.starts()
+        self._slides.acquire(cost, waiting)
+        work.held.callback(self._slides.release, cost)
+        work.set_prepared(prepared, embed_dim)
+        self._meter.start()
         edge = prepared.grid.tile_px
         tiles = read_tiles_of(
             work, prepared, self._pixels, batch_size=self._batch_size,
-            # The first tiles fill the batch that another slide began: all further ones come as whole batches
-            # then, and their pixels are not copied together once more.
-            first=self._packer.room((edge, edge, 3)), threads=self._options.decode_threads,
-            waiting=waiting, limit=self._options.buffer_bytes,
+            # The first tiles fill the batch that another slide began: all others come as whole batches then,
+            # and their pixels are not copied together once more.
+            first=self._batcher.free_slots((edge, edge, 3)), threads=self._config.decode_threads,
+            waiting=waiting, limit=self._config.buffer_bytes,
         )  # fmt: skip
         for rows, pixels in tiles:
-            work.expect(len(rows))
-            for batch in self._packer.add(Part(work, rows, pixels)):
+            work.add_pending(len(rows))
+            for batch in self._batcher.add(TileChunk(work, rows, pixels)):
                 self._batches.put(batch)
             if self._stop.is_set():
                 raise ClosedError
@@ -218,11 +241,11 @@ class Engine:
         @contextlib.contextmanager
         def waiting() -> Iterator[None]:
             self._report(Paused(work.index))
-            self._block(+1)
+            self._count_blocked(+1)
             try:
                 yield
             finally:
-                self._block(-1)
+                self._count_blocked(-1)
                 self._report(Resumed(work.index))
 
         return waiting
@@ -244,26 +267,26 @@ class Engine:
 
     def _next_batch(self, *, wait: bool) -> Batch | None:
         try:
-            return self._batches.get(timeout=_LOOK_S) if wait else self._batches.get_nowait()
+            return self._batches.get(timeout=_POLL_INTERVAL_S) if wait else self._batches.get_nowait()
         except queue.Empty:
             if not wait:
                 return None
         with self._lock:
-            # Readers that wait for room bring no company for the tiles that take it up.
-            coming = self._reading > self._blocked
-        return self._packer.flush(_PATIENCE_S if coming else _LOOK_S)
+            # Readers that wait for memory bring no more tiles.
+            more = self._reading > self._blocked
+        return self._batcher.flush(_MAX_WAIT_S if more else _POLL_INTERVAL_S)
 
     def _is_drained(self) -> bool:
-        return self._all_read.is_set() and self._batches.empty() and self._packer.is_empty
+        return self._all_read.is_set() and self._batches.empty() and self._batcher.is_empty
 
     def _encoded(self, batch: Batch) -> None:
-        self._meter.counts(len(batch))
-        self._pixels.give(batch.n_bytes)
-        for part in batch.parts:
-            self._settle(part.work, len(part))
+        self._meter.count(len(batch))
+        self._pixels.release(batch.n_bytes)
+        for chunk in batch.chunks:
+            self._complete(chunk.work, len(chunk))
 
-    def _settle(self, work: SlideWork, count: int) -> None:
-        if work.settle(count):
+    def _complete(self, work: SlideWork, count: int) -> None:
+        if work.complete(count):
             self._outbox.put(work)
 
     def _write_all(self) -> None:
@@ -278,27 +301,55 @@ class Engine:
             with self._lock:
                 self._works.pop(work.index, None)
             work.release()
-            self._report(Progress(self.load))
+            self._report(Progress(self.utilisation))
             self._report(Finished(work.index, work.finish(work.row)))
 
     def _publish(self, work: SlideWork) -> None:
         if work.prepared is None or work.error is not None:
             return
         try:
-            embedded = work.assemble(self._encoder.info)
-            check_place(work.task.out)
-            publish_slide(work.prepared, embedded, self._encoder.info)
+            embedding = work.assemble(self._encoder.info)
+            check_same_mount(work.task.out)
+            publish_slide(work.prepared, embedding, self._encoder.info)
         except JobStoppedError:
-            check_place(work.task.out)  # another folder may have come in its place since
+            check_same_mount(work.task.out)  # another folder may be in its place since
             raise
         except IdentityConflictError:
             raise
         except Exception as error:
             work.fail(error)
         else:
-            work.row = done_row(work.row, embedded)
+            work.row = done_row(work.row, embedding)
 
 
 def _join(threads: list[threading.Thread]) -> None:
     for thread in threads:
         thread.join()
+
+
+def extract_slide(task: SlideTask, encoder: Encoder, *, batch_size: int = 16) -> LedgerRow:
+    """Extracts one slide: tissue, tiles, embeddings, feature file, outline, thumbnail.
+
+    Args:
+        task: The slide.
+        encoder: The encoder.
+        batch_size: Tiles of a batch where the encoder does not say itself.
+
+    Returns:
+        The slide's ledger row. A slide that can't be processed is ``failed`` with the reason; a slide without
+        tissue is ``done`` with 0 tiles; one that is there already is ``skipped``.
+
+    Raises:
+        IdentityConflictError: A file of another identity is there and ``task.overwrite`` is off.
+        JobStoppedError: The output can't be written to (disk full, read-only, gone).
+    """
+    messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
+    with Pipeline(encoder, messages.put, PipelineConfig(batch_size=batch_size)) as pipeline:
+        pipeline.submit(0, task)
+        while True:
+            message = messages.get()
+            if isinstance(message, Stopped):
+                raise message.error
+            if isinstance(message, Finished):
+                row: LedgerRow = message.result
+                return row

@@ -1,4 +1,4 @@
-"""One slide on its way through the engine."""
+"""State of one slide on its way through the pipeline."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import logging
 import threading
 import time
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import SlideError, WsiNcmiError
+from wsi_ncmi.encoders import EncoderInfo
 from wsi_ncmi.extraction.ledger import LedgerRow, failed_row
-from wsi_ncmi.extraction.slide import PreparedSlide
+from wsi_ncmi.extraction.slide import PreparedSlide, SlideEmbedding
 from wsi_ncmi.extraction.task import SlideTask
 from wsi_ncmi.features.writer import to_float16
 from wsi_ncmi.slides import Slide
@@ -25,26 +25,26 @@ _LOG = logging.getLogger(__name__)
 
 
 class SlideWork:
-    """What is known and held of a slide between its claim and its row.
+    """State of a slide between its claim and its row.
 
-    It is done when its reader has let go of it and every tile that was handed on has come back; whoever
-    brings that about (:meth:`settle` says so) passes it to the writer.
+    It is complete when its reader is done and every tile that was handed on is encoded; the caller of
+    :meth:`complete` that completes it passes it to the writer.
 
     Args:
         index: Position of the task in the job.
-        task: What to do.
+        task: The slide.
 
     Attributes:
         row: Its row so far; failed until it is published.
-        error: Why it can't go on; None while it can.
-        held: What is released with it: its claim, its share of memory.
-        slide: The open slide; closed when its tiles are read, its facts stay.
+        error: The error that it fails with; None without one.
+        held: Releases its claim and its share of memory.
+        slide: The open slide; closed when its tiles are read, its metadata stays.
         prepared: Its tissue and tiles; None before, and where nothing is to be done.
         features: float16 (N, D), a row a tile of the selection.
         kept: bool (N,), the tiles that are encoded.
         n_failed: Tiles that could not be read.
-        reader_note: What the tile reader has to say.
-        remarks: What the encoder has to say.
+        reader_note: Remark of the tile reader.
+        remarks: Remarks of the encoder.
     """
 
     slide: Slide
@@ -61,29 +61,29 @@ class SlideWork:
         self.reader_note = ""
         self.remarks: list[str] = []
         self._started = time.monotonic()
-        self._open = 1  # the reader's own share
+        self._pending = 1  # the reader's own share
         self._lock = threading.Lock()
 
-    def has_prepared(self, prepared: PreparedSlide, width: int) -> None:
-        """Makes room for its features."""
+    def set_prepared(self, prepared: PreparedSlide, embed_dim: int) -> None:
+        """Takes the prepared slide, and allocates its features."""
         count = len(prepared.selection)
-        self.features = np.empty((count, width), np.float16)
+        self.features = np.empty((count, embed_dim), np.float16)
         self.kept = np.zeros(count, np.bool_)
         self.prepared = prepared
 
-    def expect(self, count: int) -> None:
-        """Says that so many tiles are handed on."""
+    def add_pending(self, count: int) -> None:
+        """Counts tiles that are handed on."""
         with self._lock:
-            self._open += count
+            self._pending += count
 
-    def settle(self, count: int = 1) -> bool:
-        """Says that so many tiles are back (or that reading is over); whether that was the last of it."""
+    def complete(self, count: int = 1) -> bool:
+        """Counts tiles that are encoded (or the reader, when it is done); True when nothing is pending."""
         with self._lock:
-            self._open -= count
-            return self._open == 0
+            self._pending -= count
+            return self._pending == 0
 
     def store(self, rows: NDArray[np.int64], features: NDArray[np.float32], encoder_name: str) -> None:
-        """Takes the vectors of tiles.
+        """Stores the vectors of tiles.
 
         Raises:
             SlideError: A value does not fit float16.
@@ -109,7 +109,7 @@ class SlideWork:
             reason = f"internal error {type(error).__name__}: {error}"
         self.row = replace(self.row, status="failed", reason=f"{reason}{where}")
 
-    def assemble(self, encoder: Any) -> Any:
+    def assemble(self, encoder: EncoderInfo) -> SlideEmbedding:
         """The rows that its feature file gets, with the encoder's remarks.
 
         Raises:
@@ -117,18 +117,13 @@ class SlideWork:
         """
         if self.prepared is None:
             raise SlideError(f"{self.task.record.path} was not prepared.")
-        embedded = self.prepared.assemble(
-            self.features,
-            self.kept,
-            self.n_failed,
-            encoder,
-            self.reader_note,
-            self.slide,
+        embedding = self.prepared.assemble(
+            self.features, self.kept, self.n_failed, encoder, self.reader_note, self.slide
         )
         if self.remarks:
-            remark = "; ".join([embedded.remark, *self.remarks] if embedded.remark else self.remarks)
-            embedded = replace(embedded, remark=remark)
-        return embedded
+            remark = "; ".join([embedding.remark, *self.remarks] if embedding.remark else self.remarks)
+            embedding = replace(embedding, remark=remark)
+        return embedding
 
     def finish(self, row: LedgerRow) -> LedgerRow:
         """Sets the row, with the time that the slide took."""
@@ -136,5 +131,5 @@ class SlideWork:
         return self.row
 
     def release(self) -> None:
-        """Lets go of what is held: claim, memory, file."""
+        """Releases claim and memory."""
         self.held.close()
