@@ -13,7 +13,7 @@ from sklearn.metrics import f1_score
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.metrics import METRICS, classification_metrics, evaluate_predictions
 from wsi_ncmi.metrics.bootstrap import draw_multiplicities, percentile_interval
-from wsi_ncmi.metrics.pooled import PooledSeeds
+from wsi_ncmi.metrics.evaluation import PooledSeeds
 
 CLASSES = ("a", "b", "c")
 

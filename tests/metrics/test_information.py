@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.metrics import evaluate_predictions, information_metrics
-from wsi_ncmi.metrics.classification import class_positions
+from wsi_ncmi.metrics.confusion import class_positions
 from wsi_ncmi.metrics.information import information_of_sums, information_terms
 
 

@@ -14,7 +14,7 @@ from scipy import stats
 from tests.metrics.test_evaluation import CLASSES, table
 from wsi_ncmi.metrics import evaluate_predictions
 from wsi_ncmi.metrics.bootstrap import bca_interval, leave_one_out
-from wsi_ncmi.metrics.pooled import PooledSeeds
+from wsi_ncmi.metrics.evaluation import PooledSeeds
 
 
 @settings(max_examples=20, deadline=None)

@@ -7,7 +7,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from wsi_ncmi.cohorts import read_labels
 from wsi_ncmi.metrics import STAGES, evaluate_predictions, patient_stage
-from wsi_ncmi.metrics.patient_staging import evaluate_stages
+from wsi_ncmi.metrics.staging import evaluate_stages
 
 CLASSES = ("negative", "itc", "micro", "macro")
 

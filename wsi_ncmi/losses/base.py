@@ -1,4 +1,4 @@
-"""The one interface behind which every loss lives: a criterion that owns its head and its decision."""
+"""Interface of all losses: a criterion that owns its head and its decision."""
 
 from __future__ import annotations
 

@@ -206,7 +206,7 @@ class NCMILoss(Criterion):
 
     @property
     def _is_linear(self) -> bool:
-        """Whether the log form needs no normalised p: KL(s‖p) is linear in log p, and s rests."""
+        """True where the log form needs no normalised p: KL(s‖p) is linear in log p, and s is fixed."""
         form = self.form
         return form.ratio == "log" and form.direction == "code_to_sample" and form.code_words != "means"
 

@@ -99,7 +99,7 @@ class NCMIForm:
 
     @property
     def needs_counts(self) -> bool:
-        """Whether the training samples of each class must be known."""
+        """True where the number of training samples of each class must be known."""
         return self.balance != 0 or self.prior_shift != 0
 
 

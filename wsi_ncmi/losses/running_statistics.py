@@ -22,7 +22,7 @@ __all__ = [
 
 
 def is_distributed() -> bool:
-    """Whether this is one of several processes of one run."""
+    """True in one of several processes of a run."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 

@@ -1,4 +1,4 @@
-"""The usual metrics of one set of predictions, each average named.
+"""Classification metrics of one set of predictions, each average named.
 
 The headline is macro-F1 over all classes of the task (scikit-learn: ``average="macro", labels=classes,
 zero_division=0``), never micro-F1, which is the accuracy.
@@ -15,19 +15,17 @@ from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.metrics.calibration import brier_terms, expected_calibration_error, nll_terms
 from wsi_ncmi.metrics.confusion import (
     CONFUSION_METRICS,
+    check_probabilities,
+    class_positions,
     confusion_matrix,
     confusion_metrics,
     per_class_metrics,
 )
 from wsi_ncmi.metrics.ranking import one_vs_rest_auroc, one_vs_rest_average_precision
 
-__all__ = [
-    "METRICS", "SUM_TOLERANCE", "check_probabilities", "class_positions", "class_table",
-    "classification_metrics",
-]  # fmt: skip
+__all__ = ["METRICS", "class_table", "classification_metrics"]
 
 METRICS = (*CONFUSION_METRICS, "auroc_macro_ovr", "auprc_macro", "brier", "nll", "ece")
-SUM_TOLERANCE = 1e-3
 
 
 def classification_metrics(
@@ -85,43 +83,3 @@ def class_table(
     return {
         name: {metric: float(values[i]) for metric, values in table.items()} for i, name in enumerate(classes)
     }
-
-
-def class_positions(names: Sequence[str] | NDArray[np.str_], classes: Sequence[str]) -> NDArray[np.int64]:
-    """Positions of class names in ``classes``, int64 (N,).
-
-    Raises:
-        InputError: A name outside ``classes``, or no names at all.
-    """
-    index = {name: i for i, name in enumerate(classes)}
-    unknown = sorted({str(name) for name in names} - set(index))
-    if unknown:
-        raise InputError(f"Class {unknown[0]!r} is not among the classes of the task ({', '.join(classes)}).")
-    if len(names) == 0:
-        raise InputError("There are no predictions to evaluate.")
-    return np.asarray([index[str(name)] for name in names], dtype=np.int64)
-
-
-def check_probabilities(probabilities: NDArray[np.floating], num_classes: int) -> NDArray[np.float64]:
-    """Probabilities as float64 (N, C), checked and not changed.
-
-    Raises:
-        InputError: Wrong shape, NaN, infinity, below 0, or a row that misses 1 by more than 0.001.
-    """
-    p = np.asarray(probabilities, dtype=np.float64)
-    if p.ndim != 2 or p.shape[1] != num_classes:
-        raise InputError(
-            f"Probabilities of {num_classes} classes have the shape {p.shape}, not (N, {num_classes})."
-        )
-    if not np.isfinite(p).all():
-        row = int(np.flatnonzero(~np.isfinite(p).all(axis=1))[0])
-        raise InputError(f"The probabilities of row {row} hold NaN or infinity: {p[row].tolist()}.")
-    sums = p.sum(axis=1)
-    wrong = np.flatnonzero((np.abs(sums - 1.0) > SUM_TOLERANCE) | (p < 0).any(axis=1))
-    if len(wrong):
-        row = int(wrong[0])
-        raise InputError(
-            f"The probabilities of row {row} are {p[row].tolist()} (sum {sums[row]:.4g}): each must lie "
-            "in 0–1 and a row must sum to 1."
-        )
-    return p

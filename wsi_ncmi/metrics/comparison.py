@@ -1,4 +1,4 @@
-"""Two runs on the same slides, folds and seeds: is one better?"""
+"""Paired comparison of two runs on the same slides, folds and seeds."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.metrics.bootstrap import percentile_interval
-from wsi_ncmi.metrics.evaluate import fold_metrics
-from wsi_ncmi.metrics.pooled import PooledSeeds
+from wsi_ncmi.metrics.evaluation import PooledSeeds, fold_metrics
 from wsi_ncmi.metrics.predictions import check_predictions, classes_of
 
 if TYPE_CHECKING:

@@ -1,15 +1,22 @@
-"""Everything that follows from a confusion matrix, for one matrix or a stack of them at once.
+"""Checked labels and probabilities, and the metrics of a confusion matrix or a stack of them.
 
-Written as array arithmetic over leading axes, because the bootstrap evaluates thousands of matrices; each
-value equals scikit-learn's with ``labels=classes, zero_division=0``.
+The metrics are array arithmetic over leading axes, because the bootstrap evaluates thousands of matrices;
+each value equals scikit-learn's with ``labels=classes, zero_division=0``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CONFUSION_METRICS", "confusion_matrix", "confusion_metrics", "per_class_metrics"]
+from wsi_ncmi.core.errors import InputError
+
+__all__ = [
+    "CONFUSION_METRICS", "SUM_TOLERANCE", "check_probabilities", "class_positions", "confusion_matrix",
+    "confusion_metrics", "per_class_metrics",
+]  # fmt: skip
 
 CONFUSION_METRICS = (
     "macro_f1",
@@ -21,8 +28,49 @@ CONFUSION_METRICS = (
     "kappa_quadratic",
     "mcc",
 )
+SUM_TOLERANCE = 1e-3
 
 _Floats = NDArray[np.float64]
+
+
+def class_positions(names: Sequence[str] | NDArray[np.str_], classes: Sequence[str]) -> NDArray[np.int64]:
+    """Positions of class names in ``classes``, int64 (N,).
+
+    Raises:
+        InputError: A name outside ``classes``, or no names at all.
+    """
+    index = {name: i for i, name in enumerate(classes)}
+    unknown = sorted({str(name) for name in names} - set(index))
+    if unknown:
+        raise InputError(f"Class {unknown[0]!r} is not among the classes of the task ({', '.join(classes)}).")
+    if len(names) == 0:
+        raise InputError("There are no predictions to evaluate.")
+    return np.asarray([index[str(name)] for name in names], dtype=np.int64)
+
+
+def check_probabilities(probabilities: NDArray[np.floating], num_classes: int) -> NDArray[np.float64]:
+    """Probabilities as float64 (N, C), checked and not changed.
+
+    Raises:
+        InputError: Wrong shape, NaN, infinity, below 0, or a row that misses 1 by more than 0.001.
+    """
+    p = np.asarray(probabilities, dtype=np.float64)
+    if p.ndim != 2 or p.shape[1] != num_classes:
+        raise InputError(
+            f"Probabilities of {num_classes} classes have the shape {p.shape}, not (N, {num_classes})."
+        )
+    if not np.isfinite(p).all():
+        row = int(np.flatnonzero(~np.isfinite(p).all(axis=1))[0])
+        raise InputError(f"The probabilities of row {row} hold NaN or infinity: {p[row].tolist()}.")
+    sums = p.sum(axis=1)
+    wrong = np.flatnonzero((np.abs(sums - 1.0) > SUM_TOLERANCE) | (p < 0).any(axis=1))
+    if len(wrong):
+        row = int(wrong[0])
+        raise InputError(
+            f"The probabilities of row {row} are {p[row].tolist()} (sum {sums[row]:.4g}): each must lie "
+            "in 0–1 and a row must sum to 1."
+        )
+    return p
 
 
 def confusion_matrix(y_true: NDArray[np.int64], y_pred: NDArray[np.int64], num_classes: int) -> _Floats:

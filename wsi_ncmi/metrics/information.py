@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.metrics.classification import check_probabilities
+from wsi_ncmi.metrics.confusion import check_probabilities
 
 __all__ = ["INFORMATION_METRICS", "information_metrics", "information_of_sums", "information_terms"]
 
@@ -57,7 +57,7 @@ def information_metrics(
 
 
 def information_terms(probabilities: NDArray[np.float64], y: NDArray[np.int64]) -> NDArray[np.float64]:
-    """What CMI and the pairwise Γ need of each slide, so that sums over slides are enough.
+    """Terms of each slide whose sums over slides give CMI and the pairwise Γ.
 
     Args:
         probabilities: (N, C), rows sum to 1; clipped as in ``information_metrics``.

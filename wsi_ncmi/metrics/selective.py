@@ -1,4 +1,4 @@
-"""Abstention: how right the model is on the slides that it is sure of (coverage–risk)."""
+"""Abstention: accuracy on the slides with the most confident predictions (coverage and risk)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.metrics.classification import class_positions
-from wsi_ncmi.metrics.confusion import confusion_matrix, confusion_metrics
+from wsi_ncmi.metrics.confusion import class_positions, confusion_matrix, confusion_metrics
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +27,7 @@ def risk_coverage(confidence: _Floats, wrong: NDArray[np.bool_]) -> tuple[_Float
     the risk is the expected one, so that it doesn't depend on the order of the rows.
 
     Args:
-        confidence: (N,) higher is surer.
+        confidence: (N,) higher is more confident.
         wrong: (N,) whether the prediction is wrong.
 
     Returns:
@@ -50,7 +49,7 @@ def area_under_risk_coverage(confidence: _Floats, wrong: NDArray[np.bool_]) -> f
 
 
 def selective_metrics(frame: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
-    """What is gained by leaving the least confident slides to a person.
+    """Metrics when the least confident slides are left to a person.
 
     Args:
         frame: A checked predictions table.
@@ -78,13 +77,13 @@ def _of_seed(part: pd.DataFrame, classes: Sequence[str]) -> tuple[float, list[di
     predicted = class_positions(part["prediction"].tolist(), classes)
     confidence = part[[f"p_{name}" for name in classes]].to_numpy(dtype=np.float64).max(axis=1)
     points = []
-    for wanted in COVERAGES:
-        threshold = np.sort(confidence)[::-1][max(0, int(np.ceil(wanted * len(part))) - 1)]
+    for target in COVERAGES:
+        threshold = np.sort(confidence)[::-1][max(0, int(np.ceil(target * len(part))) - 1)]
         kept = confidence >= threshold
         values = confusion_metrics(confusion_matrix(truth[kept], predicted[kept], len(classes)))
         points.append(
             {
-                "wanted": wanted,
+                "wanted": target,
                 "coverage": float(kept.mean()),
                 "threshold": float(threshold),
                 "slides": float(kept.sum()),

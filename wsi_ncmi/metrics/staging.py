@@ -1,4 +1,4 @@
-"""CAMELYON-17's patient stage from the slides, and the challenge's metric.
+"""Patient stages of CAMELYON-17 from slide labels, and the kappa of the challenge with its intervals.
 
 Source: Bándi et al. 2019, "From Detection of Individual Metastases to Classification of Lymph Node Status
 at the Patient Level: The CAMELYON17 Challenge", IEEE TMI 38(2), after the TNM rules (7th edition).
@@ -7,13 +7,21 @@ at the Patient Level: The CAMELYON17 Challenge", IEEE TMI 38(2), after the TNM r
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.metrics.bootstrap import draw_multiplicities, leave_one_out
 from wsi_ncmi.metrics.confusion import confusion_matrix, confusion_metrics
+from wsi_ncmi.metrics.results import estimate
 
-__all__ = ["SLIDE_LABELS", "STAGES", "patient_stage", "patient_stages", "stage_kappa"]
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+__all__ = ["SLIDE_LABELS", "STAGES", "evaluate_stages", "patient_stage", "patient_stages", "stage_kappa"]
+
 
 STAGES = ("pN0", "pN0(i+)", "pN1mi", "pN1", "pN2")
 SLIDE_LABELS = ("negative", "itc", "micro", "macro")
@@ -79,3 +87,59 @@ def stage_kappa(
     a = np.asarray([index[truth[p]] for p in patients], dtype=np.int64)
     b = np.asarray([index[predicted[p]] for p in patients], dtype=np.int64)
     return float(confusion_metrics(confusion_matrix(a, b, len(stages)))["kappa_quadratic"])
+
+
+_METRICS = ("kappa_quadratic", "accuracy")
+_UNDEFINED = "undefined: true and predicted stages are one and the same"
+
+
+def evaluate_stages(
+    frame: pd.DataFrame, classes: Sequence[str], *, resamples: int, seed: int
+) -> dict[str, Any] | None:
+    """Stages patients by the challenge's rule and compares them with the stages of their true slide labels.
+
+    Args:
+        frame: A checked predictions table.
+        classes: All classes of the task.
+        resamples: Bootstrap resamples over patients.
+        seed: Seed of the draws.
+
+    Returns:
+        JSON-ready ``{stages, n_patients, slides_per_patient, kappa_quadratic, accuracy, confusion_matrix}``,
+        means over seeds; None for tasks other than CAMELYON-17's four classes, and where a slide is tested
+        twice, which would count a node twice.
+    """
+    if set(classes) != set(SLIDE_LABELS) or frame.duplicated(["seed", "slide_id"]).any():
+        return None
+    index = {name: i for i, name in enumerate(STAGES)}
+    patients = sorted(set(frame["case_id"]))
+    cells = []
+    for _, part in frame.groupby("seed", sort=True):
+        truth = patient_stages(zip(part["case_id"], part["label"], strict=True))
+        predicted = patient_stages(zip(part["case_id"], part["prediction"], strict=True))
+        cell = np.zeros((len(patients), len(STAGES) ** 2))
+        for i, patient in enumerate(patients):
+            if patient in truth:
+                cell[i, index[truth[patient]] * len(STAGES) + index[predicted[patient]]] = 1.0
+        cells.append(cell)
+    draws = np.concatenate(list(draw_multiplicities(len(patients), resamples, seed)))
+    value = _values(cells, np.ones((1, len(patients))))
+    drawn, left_out = _values(cells, draws), _values(cells, leave_one_out(len(patients)))
+    slides = frame.drop_duplicates("slide_id").groupby("case_id").size()
+    return {
+        "stages": list(STAGES),
+        "n_patients": len(patients),
+        "slides_per_patient": {"min": int(slides.min()), "max": int(slides.max())},
+        **{
+            name: estimate(float(value[name][0]), drawn[name], left_out[name], _UNDEFINED).to_json()
+            for name in _METRICS
+        },
+        "confusion_matrix": np.mean([c.sum(axis=0).reshape(5, 5) for c in cells], axis=0).tolist(),
+    }
+
+
+def _values(
+    cells: Sequence[NDArray[np.float64]], weights: NDArray[np.float64]
+) -> dict[str, NDArray[np.float64]]:
+    by_seed = [confusion_metrics((weights @ cell).reshape(-1, len(STAGES), len(STAGES))) for cell in cells]
+    return {name: np.mean([values[name] for values in by_seed], axis=0) for name in _METRICS}

@@ -1,4 +1,4 @@
-"""ACMIL: several attention branches that are kept apart, with their favourite instances masked at random.
+"""ACMIL: diverse attention branches, with their most attended instances masked at random.
 
 Source: Zhang, Li, Sun, Zheng, Zhu, Yang, "Attention-Challenging Multiple Instance Learning for Whole Slide
 Image Classification", ECCV 2024, arXiv 2311.07125: multiple branch attention (MBA) with its semantic and

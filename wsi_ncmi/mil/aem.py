@@ -1,4 +1,4 @@
-"""AEM: gated attention pooling that is kept from concentrating by the entropy of its attention.
+"""AEM: gated attention pooling with the negative entropy of its attention in the loss.
 
 Source: Zhang, Shui, Sun, Li, Li, Zhu, Yang, "AEM: Attention Entropy Maximization for Multiple Instance
 Learning based Whole Slide Image Classification", arXiv 2406.15303: L = L_ce + λ Σ a log a; λ and widths as in

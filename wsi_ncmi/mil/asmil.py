@@ -59,7 +59,7 @@ class TokenScores(nn.Module):
 
 
 class TokenValues(nn.Module):
-    """What the tokens make of the pooled instances: values, output layer, dropout, norm; each token its own.
+    """Values, output layer, dropout and norm of the pooled instances, with weights of its own for each token.
 
     Args:
         width: Width of the instances.

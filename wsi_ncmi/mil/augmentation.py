@@ -49,11 +49,11 @@ class FastDropout(nn.Module):
 
     @property
     def scale(self) -> float:
-        """What multiplies the elements that are kept, 1/(1 − p)."""
+        """Factor of the elements that are kept, 1/(1 − p)."""
         return _LEVELS / (_LEVELS - self._threshold)
 
     def mask(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor | None:
-        """Which elements of a tensor on the CPU are kept in training: 1 or 0; None where nothing is dropped.
+        """Mask of the elements of a CPU tensor that are kept in training: 1 or 0; None if all are kept.
 
         Args:
             shape: Of the tensor.

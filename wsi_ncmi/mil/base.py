@@ -1,4 +1,4 @@
-"""The interface of all aggregators: a batch of bags to slide embeddings and instance attention."""
+"""Interface of all aggregators: a batch of bags to slide embeddings and instance attention."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Aggregator", "AggregatorOutput", "BagBatch"]
 
 @dataclass(frozen=True)
 class AggregatorOutput:
-    """What an aggregator makes of a batch.
+    """Slide embeddings and instance attention of a batch.
 
     Attributes:
         embedding: One vector a bag, (B, E), float32 at least; what a criterion takes.
@@ -73,7 +73,7 @@ class Aggregator(nn.Module, ABC):
 
     @property
     def needs_coordinates(self) -> bool:
-        """Whether batches must hold the tiles' coordinates (``BagBatch.coordinates``)."""
+        """True where batches must hold the tiles' coordinates (``BagBatch.coordinates``)."""
         return False
 
     def set_input_statistics(self, mean: Tensor, deviation: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Bags of near-equal length side by side, for the models whose instances look at each other."""
+"""Bags of near-equal length side by side, for the models whose instances attend to each other."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Bucket:
         return self.rows.flatten() if self.kept is None else self.rows[self.kept]
 
     def of_instances(self, values: Tensor) -> Tensor:
-        """What belongs to the instances of (b, M) values, in the order of :meth:`instances`."""
+        """Entries of (b, M) values that belong to instances, in the order of :meth:`instances`."""
         return values.flatten() if self.kept is None else values[self.kept]
 
 

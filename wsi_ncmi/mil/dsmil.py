@@ -1,4 +1,4 @@
-"""DSMIL: instances weighted by their likeness to the most telling instance of each class.
+"""DSMIL: instances weighted by their similarity to the critical instance of each class.
 
 Source: Li, Li, Eliceiri, "Dual-stream Multiple Instance Learning Network for Whole Slide Image Classification
 with Self-supervised Contrastive Learning", CVPR 2021, arXiv 2011.08939, section 3.2; layers and defaults as

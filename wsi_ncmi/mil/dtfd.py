@@ -1,4 +1,4 @@
-"""DTFD-MIL: a slide is dealt into pseudo-bags, and what these distil is pooled once more.
+"""DTFD-MIL: a slide is split into pseudo-bags, and their distilled features are pooled once more.
 
 Source: Zhang, Meng, Zhao, Qiao, Yang, Coupland, Zheng, "DTFD-MIL: Double-Tier Feature Distillation Multiple
 Instance Learning for Histopathology Whole Slide Image Classification", CVPR 2022, arXiv 2203.12081: instance

@@ -33,7 +33,7 @@ class Tensors:
         return name in self._values
 
     def names(self) -> list[str]:
-        """What has not been taken."""
+        """Names that were not taken yet."""
         return list(self._values)
 
     def take(self, name: str, *shape: int | None) -> Tensor:
@@ -55,9 +55,9 @@ class Tensors:
             n in (None, m) for n, m in zip(shape, value.shape, strict=True)
         )
         if not fits:
-            wanted = " × ".join("any" if n is None else str(n) for n in shape)
+            expected = " × ".join("any" if n is None else str(n) for n in shape)
             raise InputError(
-                f"{self.place} doesn't fit: {name!r} has the shape {tuple(value.shape)} where {wanted} is "
+                f"{self.place} doesn't fit: {name!r} has the shape {tuple(value.shape)} where {expected} is "
                 "expected; only the published architecture is imported."
             )
         return promote(value.detach()).clone()

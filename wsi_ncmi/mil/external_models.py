@@ -53,7 +53,7 @@ def translate_clam(tensors: Tensors) -> Translation:
     versions; the last layer of the plain one moves likewise.
 
     The subtyping flag, the number of sampled instances and the kind of instance loss aren't in a checkpoint;
-    they matter for further training alone.
+    they matter only when training is continued.
 
     Raises:
         InputError: A tensor is missing, left over, or of another shape.

@@ -79,7 +79,7 @@ class _Bags:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What isn't differentiated.
+    """Inputs that are not differentiated.
 
     Attributes:
         bags: Where the bags are.

@@ -1,4 +1,4 @@
-"""Mean and max pooling: the floors that an attention model has to beat."""
+"""Mean and max pooling, the baselines of the attention models."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ def promote(x: Tensor) -> Tensor:
 
 
 def _exported(batch: BagBatch) -> bool:
-    """Whether one bag is being traced for TorchScript or ONNX, which know no reductions over ragged rows."""
+    """True while one bag is traced for TorchScript or ONNX, which know no reductions over ragged rows."""
     tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
     return bool(tracing) and len(batch) == 1
 

@@ -28,7 +28,7 @@ _QUERIES = 512
 
 
 class DistanceBias(nn.Module):
-    """What the distances take from an attention's result: s_h / μ · Σ_k d(q, k) v_k for every head h.
+    """Distance term that an attention's result loses: s_h / μ · Σ_k d(q, k) v_k for every head h.
 
     Args:
         heads: Heads.

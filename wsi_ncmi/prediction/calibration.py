@@ -22,7 +22,7 @@ from wsi_ncmi.metrics.calibration import (
     fit_temperature,
     nll_terms,
 )
-from wsi_ncmi.metrics.classification import class_positions
+from wsi_ncmi.metrics.confusion import class_positions
 from wsi_ncmi.metrics.selective import area_under_risk_coverage, risk_coverage
 
 if TYPE_CHECKING:

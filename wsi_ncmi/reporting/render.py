@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from wsi_ncmi.core.files import write_text
 from wsi_ncmi.metrics import Estimate, Evaluation
-from wsi_ncmi.metrics.evaluate import FEW_PATIENTS_OF_A_PART
+from wsi_ncmi.metrics.evaluation import MIN_PATIENTS_PER_GROUP
 from wsi_ncmi.reporting import decisions, tables, wording
 from wsi_ncmi.reporting.confusion import confusion_tables, stage_table
 from wsi_ncmi.reporting.content import ReportInput
@@ -96,7 +96,7 @@ def render_report(data: ReportInput, figures: FigureGroups | None = None) -> str
         metric_rows=tables.metric_rows(data.evaluations),
         class_rows=tables.class_rows(evaluation),
         confusion=confusion_tables(data.evaluations),
-        few_patients=FEW_PATIENTS_OF_A_PART,
+        few_patients=MIN_PATIENTS_PER_GROUP,
         centre_rows=tables.centre_rows(evaluation),
         part_rows=tables.part_rows(data),
         leaks=None if data.leaks is None else [without_folders(str(leak)) for leak in data.leaks],

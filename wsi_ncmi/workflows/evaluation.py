@@ -20,7 +20,7 @@ from wsi_ncmi.metrics import (
     evaluate_predictions,
     read_predictions,
 )
-from wsi_ncmi.metrics.foreign_predictions import prediction_files
+from wsi_ncmi.metrics.external_predictions import prediction_files
 from wsi_ncmi.reporting import ReportInput, write_outputs
 from wsi_ncmi.slides import slide_id_of
 from wsi_ncmi.training.config import EvaluationConfig

@@ -1,4 +1,4 @@
-"""Predictions tables of other tools, brought into our columns: CLAM's ``fold_<k>.csv`` and STAMP's.
+"""Predictions tables of other tools in the columns of this package: CLAM's ``fold_<k>.csv`` and STAMP's.
 
 CLAM's ``eval.py`` writes ``slide_id, Y, Y_hat, p_0, p_1, …`` with classes as numbers; STAMP writes a row a
 patient: ``PATIENT, <target>, pred, <target>_<class>, …, loss`` (``patient-preds.csv``, one in each
@@ -40,7 +40,7 @@ def prediction_files(path: Path) -> list[tuple[int | None, Path]]:
 
 
 def is_clam(columns: Sequence[str]) -> bool:
-    """Whether columns are those of CLAM's evaluation."""
+    """True for the columns of CLAM's evaluation."""
     return {"slide_id", "Y", "Y_hat", "p_0", "p_1"} <= set(columns)
 
 
@@ -72,7 +72,7 @@ def from_clam(frame: pd.DataFrame, names: Mapping[int, str] | None, source: str)
 
 
 def is_stamp(columns: Sequence[str]) -> bool:
-    """Whether columns are those of STAMP's predictions."""
+    """True for the columns of STAMP's predictions."""
     return "slide_id" not in columns and _stamp_target(columns) is not None and _patient(columns) is not None
 
 

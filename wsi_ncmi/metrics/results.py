@@ -1,14 +1,213 @@
-"""What ``metrics.json`` holds, key by key: the models that its JSON schema and its page are made from."""
+"""Results of an evaluation, and their form in ``metrics.json`` with its JSON schema."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from wsi_ncmi.metrics.evaluation import METRICS_SCHEMA
+from wsi_ncmi.metrics.bootstrap import bca_interval, percentile_interval
 
-__all__ = ["MetricsFile", "metrics_json_schema"]
+__all__ = [
+    "CONFIDENCE", "Estimate", "Evaluation", "METRICS_SCHEMA", "MetricsFile", "Spread", "estimate",
+    "metrics_json_schema",
+]  # fmt: skip
+
+
+METRICS_SCHEMA = "wsi-ncmi/metrics/1"
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A metric with its 95 % patient-bootstrap intervals; NaN = undefined, ``reason`` says why.
+
+    Attributes:
+        value: The metric.
+        ci_low: Lower bound of the percentile interval.
+        ci_high: Its upper bound.
+        reason: Why something is undefined.
+        bca_low: Lower bound of the bias-corrected and accelerated interval.
+        bca_high: Its upper bound.
+    """
+
+    value: float
+    ci_low: float = math.nan
+    ci_high: float = math.nan
+    reason: str = ""
+    bca_low: float = math.nan
+    bca_high: float = math.nan
+
+    def to_json(self) -> dict[str, Any]:
+        """``{value, ci_low, ci_high, bca_low, bca_high}``, undefined as null, and ``reason`` if there is."""
+        numbers = {key: getattr(self, key) for key in ("value", "ci_low", "ci_high", "bca_low", "bca_high")}
+        content: dict[str, Any] = {key: _null_if_undefined(number) for key, number in numbers.items()}
+        return content | {"reason": self.reason} if self.reason else content
+
+
+def estimate(
+    value: float, drawn: NDArray[np.float64], left_out: NDArray[np.float64], undefined: str
+) -> Estimate:
+    """A metric with its intervals.
+
+    Args:
+        value: The metric of the patients as they are.
+        drawn: Those of the bootstrap resamples, (R,); NaN = undefined.
+        left_out: Those without one patient each, (P,).
+        undefined: Reason to give where the value is not finite.
+    """
+    if not math.isfinite(value):
+        return Estimate(math.nan, reason=undefined)
+    low, high, defined = percentile_interval(drawn, CONFIDENCE)
+    reason = "" if defined >= 0.5 else "no interval: undefined in most resamples"
+    return Estimate(float(value), low, high, reason, *bca_interval(drawn, float(value), left_out, CONFIDENCE))
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and standard deviation (n − 1) over folds or seeds, and over how many; NaN = undefined."""
+
+    mean: float
+    sd: float
+    n: int
+
+    def to_json(self) -> dict[str, Any]:
+        """``{mean, sd, n}`` with null where undefined."""
+        return {"mean": _null_if_undefined(self.mean), "sd": _null_if_undefined(self.sd), "n": self.n}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Evaluation of a predictions table.
+
+    Attributes:
+        classes: All classes of the task, in order.
+        n_slides: Distinct slides.
+        n_patients: Distinct patients.
+        n_folds: Distinct folds.
+        seeds: Distinct seeds.
+        resamples: Bootstrap resamples.
+        metrics: Name (``METRICS``, then ``cmi``, ``gamma``, ``ncmi``) → pooled out-of-fold value of each
+            seed, averaged over seeds, with interval.
+        over_folds: Metric → spread over folds (each fold's value averaged over seeds).
+        over_seeds: Metric → spread over seeds of the pooled value.
+        per_class: Class → ``precision``, ``recall``, ``f1``, ``auroc``, ``auprc`` → estimate.
+        support: Class → slides; ``patients_of`` → patients with such a slide.
+        patients_of: Class → patients.
+        confusion: (C, C) ``[true, predicted]`` slides, mean over seeds.
+        per_centre: Centre → metric → estimate, ``{}`` where no centre is known.
+        centre_sizes: Centre → (slides, patients).
+        warnings: What a reader must know before believing the numbers.
+        ranking_resamples: Resamples of AUROC and AUPRC, each of which costs a pass over all slides.
+        selective: Abstention (``wsi_ncmi.metrics.selective``), JSON-ready.
+        operating_points: Class → operating points (``wsi_ncmi.metrics.operating_points``), JSON-ready.
+        recalibration: What a temperature changes (``wsi_ncmi.metrics.calibration``), JSON-ready; None where
+            there is nothing to fit it on.
+        staging: CAMELYON-17's patient stages (``wsi_ncmi.metrics.staging``); None for other tasks.
+    """
+
+    classes: tuple[str, ...]
+    n_slides: int
+    n_patients: int
+    n_folds: int
+    seeds: tuple[int, ...]
+    resamples: int
+    metrics: Mapping[str, Estimate]
+    over_folds: Mapping[str, Spread]
+    over_seeds: Mapping[str, Spread]
+    per_class: Mapping[str, Mapping[str, Estimate]]
+    support: Mapping[str, int]
+    patients_of: Mapping[str, int]
+    confusion: NDArray[np.float64]
+    per_centre: Mapping[str, Mapping[str, Estimate]]
+    centre_sizes: Mapping[str, tuple[int, int]]
+    warnings: tuple[str, ...]
+    ranking_resamples: int = 0
+    selective: Mapping[str, Any] = field(default_factory=dict)
+    operating_points: Mapping[str, Any] = field(default_factory=dict)
+    recalibration: Mapping[str, Any] | None = None
+    staging: Mapping[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of ``metrics.json``.
+
+        Schema ``wsi-ncmi/metrics/1``; every number at full precision, null where undefined (``reason`` says
+        why)::
+
+            schema, headline ("macro_f1"), classes, n_slides, n_patients, n_folds, seeds, resamples,
+            ranking_resamples, confidence (0.95), bootstrap_unit ("patient"), pooling (how values come about)
+            macro_f1, weighted_f1, …      one key a metric: {value, ci_low, ci_high (percentile interval),
+                                          bca_low, bca_high (BCa interval)[, reason]}; below "{…}"
+            over_folds.<metric>           {mean, sd, n}: spread over folds, seeds averaged
+            over_seeds.<metric>           {mean, sd, n}: spread over seeds
+            per_class.<class>             support, patients, precision, recall, f1, auroc, auprc
+            confusion_matrix              {classes, rows ("true"), columns ("predicted"), counts, over}
+            per_centre.<centre>           n_slides, n_patients, <metric>: {…}
+            selective                     {aurc, points: [{coverage, threshold, slides, accuracy, macro_f1}]}
+            operating_points.<class>      [{target_sensitivity, threshold, sensitivity, specificity, ppv, npv,
+                                          chosen_on}]
+            recalibration                 {fitted_on, temperature, ece, nll, brier} or null
+            staging                       {stages, n_patients, kappa_quadratic: {…}, accuracy: {…},
+                                          confusion_matrix} or null
+            warnings                      list of sentences
+        """
+        per_class = {
+            name: {
+                "support": self.support[name],
+                "patients": self.patients_of[name],
+                **{metric: estimate.to_json() for metric, estimate in estimates.items()},
+            }
+            for name, estimates in self.per_class.items()
+        }
+        per_centre = {
+            name: {
+                "n_slides": self.centre_sizes[name][0],
+                "n_patients": self.centre_sizes[name][1],
+                **{metric: estimate.to_json() for metric, estimate in estimates.items()},
+            }
+            for name, estimates in self.per_centre.items()
+        }
+        return {
+            "schema": METRICS_SCHEMA,
+            "headline": "macro_f1",
+            "classes": list(self.classes),
+            "n_slides": self.n_slides,
+            "n_patients": self.n_patients,
+            "n_folds": self.n_folds,
+            "seeds": list(self.seeds),
+            "resamples": self.resamples,
+            "ranking_resamples": self.ranking_resamples,
+            "confidence": CONFIDENCE,
+            "bootstrap_unit": "patient",
+            "pooling": "out-of-fold predictions pooled over folds, metric per seed, mean over seeds",
+            **{name: estimate.to_json() for name, estimate in self.metrics.items()},
+            "over_folds": {name: spread.to_json() for name, spread in self.over_folds.items()},
+            "over_seeds": {name: spread.to_json() for name, spread in self.over_seeds.items()},
+            "per_class": per_class,
+            "confusion_matrix": {
+                "classes": list(self.classes),
+                "rows": "true",
+                "columns": "predicted",
+                "counts": self.confusion.tolist(),
+                "over": f"mean over {len(self.seeds)} seeds" if len(self.seeds) > 1 else "one seed",
+            },
+            "per_centre": per_centre,
+            "selective": dict(self.selective),
+            "operating_points": dict(self.operating_points),
+            "recalibration": self.recalibration,
+            "staging": self.staging,
+            "warnings": list(self.warnings),
+        }
+
+
+def _null_if_undefined(number: float) -> float | None:
+    return float(number) if math.isfinite(number) else None
+
 
 _Share = Annotated[float, Field(ge=0.0, le=1.0)]
 _Count = Annotated[int, Field(ge=0)]
@@ -113,7 +312,7 @@ class TemperatureEntry(_Strict):
 
 
 class RecalibrationEntry(_Strict):
-    """What one temperature would change; the metrics are without it."""
+    """Calibration after temperature scaling; the metrics are without it."""
 
     fitted_on: Literal["validation", "other folds"] = Field(description="Never the tested slides.")
     temperature: TemperatureEntry = Field(description="Above 1 softens.")

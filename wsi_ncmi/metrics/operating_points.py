@@ -1,4 +1,4 @@
-"""Operating points: a threshold that keeps a sensitivity, and what it costs in specificity.
+"""Operating points: a threshold that reaches a target sensitivity, and its specificity.
 
 A threshold chosen on the slides that it is judged on flatters itself; here the threshold of a fold comes from
 the out-of-fold predictions of the other folds of the same seed, whose patients are others. Where there is one
