@@ -25,7 +25,7 @@ from wsi_ncmi.losses import loss_config
 from wsi_ncmi.mil import ModelConfig, model_config
 from wsi_ncmi.mil.base import Aggregator
 from wsi_ncmi.mil.config import DsmilConfig
-from wsi_ncmi.training import TrainingConfig, fit_in_memory
+from wsi_ncmi.training import RunConfig, TrainingConfig, fit_in_memory
 from wsi_ncmi.training.scoring import embed, f1_and_recall, probabilities_of
 
 CPU = torch.device("cpu")
@@ -66,10 +66,7 @@ def row_of(task: Task, setting: str, cohort: str, fold_number: int, seed: int) -
         train,
         held,
         classes,
-        model=model,
-        loss=loss_config(name="ce"),
-        training=training,
-        seed=seed,
+        RunConfig(model=model, loss=loss_config(name="ce"), training=training, seed=seed),
     )
 
     def macro_f1(part: Any) -> str:

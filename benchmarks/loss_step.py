@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from wsi_ncmi.cohorts import BagSource
 from wsi_ncmi.losses import LossConfig, build_loss, loss_config
 from wsi_ncmi.mil import BagBatch, build_model, model_config
-from wsi_ncmi.training import BagCache, LabelledSlides, TrainingConfig, fit_in_memory
+from wsi_ncmi.training import BagCache, LabelledSlides, RunConfig, TrainingConfig, fit_in_memory
 
 CE = loss_config(name="ce")
 NCMI = loss_config(name="ncmi")
@@ -135,7 +135,7 @@ def run_of(loss: LossConfig, data: tuple[BagCache, LabelledSlides, LabelledSlide
     cache, train, validation = data
     options = TrainingConfig(epochs=epochs, device="cpu", decision="validation")
     return lambda: fit_in_memory(
-        cache, train, validation, 3, model=model_config(), loss=loss, training=options, seed=0
+        cache, train, validation, 3, RunConfig(model=model_config(), loss=loss, training=options)
     )
 
 

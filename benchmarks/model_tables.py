@@ -37,7 +37,7 @@ from wsi_ncmi.cohorts import Cohort, Fold, SplitConfig, Splits, make_splits, ope
 from wsi_ncmi.losses import loss_config
 from wsi_ncmi.metrics.classification import classification_metrics
 from wsi_ncmi.mil import model_config
-from wsi_ncmi.training import BagCache, LabelledSlides, TrainingConfig, fit_in_memory
+from wsi_ncmi.training import BagCache, LabelledSlides, RunConfig, TrainingConfig, fit_in_memory
 from wsi_ncmi.training.scoring import embed, f1_and_recall, probabilities_of
 
 CHEAP = ("mean", "max", "abmil", "abmil_plain", "clam_sb", "clam_mb", "dsmil", "aem", "acmil", "dtfd")
@@ -106,10 +106,17 @@ def floor_probabilities(task: Task, fold: Fold, parts: Sequence[str]) -> NDArray
 def model_probabilities(task: Task, fold: Fold, model: str, seed: int) -> tuple[NDArray[np.float64], int]:
     """Trains, and predicts the test part; also the kept epoch."""
     fitted = fit_in_memory(
-        task.cache, task.part(fold.train), task.part(fold.validation), len(task.cohort.classes),
-        model=model_config(name=model), loss=loss_config(name="ce"), training=TrainingConfig(device="cpu"),
-        seed=seed,
-    )  # fmt: skip
+        task.cache,
+        task.part(fold.train),
+        task.part(fold.validation),
+        len(task.cohort.classes),
+        RunConfig(
+            model=model_config(name=model),
+            loss=loss_config(name="ce"),
+            training=TrainingConfig(device="cpu"),
+            seed=seed,
+        ),
+    )
     z = embed(fitted.aggregator, task.cache, fold.test, torch.device("cpu"))
     return probabilities_of(fitted.criterion, z), fitted.best_epoch
 

@@ -27,7 +27,7 @@ from wsi_ncmi.cohorts import Cohort, SplitConfig, make_splits, match_features, o
 from wsi_ncmi.metrics import information_metrics
 from wsi_ncmi.metrics.classification import classification_metrics
 from wsi_ncmi.mil import model_config
-from wsi_ncmi.training import BagCache, TrainingConfig, fit_in_memory
+from wsi_ncmi.training import BagCache, RunConfig, TrainingConfig, fit_in_memory
 from wsi_ncmi.training.fitting import labelled_part
 from wsi_ncmi.training.scoring import embed, probabilities_of
 
@@ -80,9 +80,12 @@ def score(work: Path, out: Path, chosen: Path, losses: list[str] | None) -> None
                 device="cpu",
             )  # fmt: skip
             fitted = fit_in_memory(
-                cache, train, validation, len(cohort.classes),
-                model=model_config(), loss=setting.options, training=options, seed=seed,
-            )  # fmt: skip
+                cache,
+                train,
+                validation,
+                len(cohort.classes),
+                RunConfig(model=model_config(), loss=setting.options, training=options, seed=seed),
+            )
             z = embed(fitted.aggregator, cache, test.slide_ids, torch.device("cpu"))
             p = probabilities_of(fitted.criterion, z)
             found = p.argmax(axis=1)

@@ -43,7 +43,7 @@ from wsi_ncmi.features.interchange import PackedColumns, write_packed
 from wsi_ncmi.losses import loss_config
 from wsi_ncmi.mil import model_config
 from wsi_ncmi.parallel import keep_large_buffers
-from wsi_ncmi.training import BagCache, LabelledSlides, TrainingConfig
+from wsi_ncmi.training import BagCache, LabelledSlides, RunConfig, TrainingConfig
 from wsi_ncmi.training.fitting import build_modules
 from wsi_ncmi.training.loop import TrainingLoop
 
@@ -101,13 +101,12 @@ class OurLoop:
         model = model_config(hidden=HIDDEN, attention=ATTENTION, dropout=DROPOUT)
         counts = np.bincount(slides.y).tolist()
         aggregator, criterion = build_modules(
-            model, loss_config(name="ce"), in_features=cache.source.width, class_counts=counts, seed=0
+            RunConfig(model=model, loss=loss_config(name="ce")), cache.source.width, counts
         )
         options = TrainingConfig(device="cpu", precision=precision, epochs=1000)
         self.loop = TrainingLoop(
-            aggregator, criterion, cache, train=slides, validation=slides, options=options, seed=0,
-            folder=None, identity={},
-        )  # fmt: skip
+            aggregator, criterion, cache, train=slides, validation=slides, config=RunConfig(training=options)
+        )
         aggregator.train()
         criterion.train()
         self.batches = [sum(cache.lengths([slides.slide_ids[i] for i in b])) for b in self.next_batches()]

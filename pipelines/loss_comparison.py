@@ -8,11 +8,11 @@ The same as ``wsi-ncmi compare``. FEATURES carries its labels (a packed .npz), o
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
+from wsi_ncmi.core.config import read_config
 from wsi_ncmi.core.progress import progress_for
-from wsi_ncmi.workflows import JobResult
-from wsi_ncmi.workflows.comparison import train_configured
+from wsi_ncmi.training import TrainConfig
+from wsi_ncmi.workflows import JobResult, train
 
 LOSSES = ["ncmi", "ce", "weighted_ce"]
 
@@ -20,8 +20,9 @@ LOSSES = ["ncmi", "ce", "weighted_ce"]
 def main(arguments: list[str]) -> JobResult:
     """Compares the losses on the features named first, into the folder named second."""
     features, out, *overrides = arguments
-    values = {"features": Path(features), "losses": LOSSES, "seeds": 5, "name": "Losses compared"}
-    return train_configured(values, Path(out), overrides, progress_for())
+    values = {"features": features, "losses": LOSSES, "seeds": 5, "name": "Losses compared", "out": out}
+    config = read_config(TrainConfig, flags=values, overrides=overrides, one_of={"loss": "losses"})
+    return train(config, progress_for())
 
 
 if __name__ == "__main__":

@@ -12,9 +12,11 @@ import argparse
 import sys
 from pathlib import Path
 
+from wsi_ncmi.core.config import read_config
 from wsi_ncmi.core.progress import progress_for
+from wsi_ncmi.training import SweepConfig
 from wsi_ncmi.workflows import JobResult
-from wsi_ncmi.workflows.comparison import grid_configured
+from wsi_ncmi.workflows.sweep import named_features, settings_of_models, sweep
 
 
 def main(arguments: list[str]) -> JobResult:
@@ -27,8 +29,13 @@ def main(arguments: list[str]) -> JobResult:
     parser.add_argument("features", nargs="+")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=VALUE", dest="overrides")
     given = parser.parse_args(arguments)
-    values = {"losses": ["ce"], "seeds": 3, "name": "Models compared"}
-    return grid_configured(given.features, given.models, values, given.out, given.overrides, progress_for())
+    values = {
+        "losses": ["ce"], "seeds": 3, "name": "Models compared", "out": given.out, "models": given.models,
+        "encoders": named_features(given.features),
+    }  # fmt: skip
+    overrides = settings_of_models(given.models, given.overrides)
+    config = read_config(SweepConfig, flags=values, overrides=overrides, one_of={"loss": "losses"})
+    return sweep(config, progress_for())
 
 
 if __name__ == "__main__":

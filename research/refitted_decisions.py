@@ -22,7 +22,7 @@ from wsi_ncmi.cohorts import open_bag_source
 from wsi_ncmi.losses import NCMILoss, loss_config
 from wsi_ncmi.losses.decision import CalibratedDecision
 from wsi_ncmi.mil import model_config
-from wsi_ncmi.training import BagCache, TrainingConfig, fit_in_memory
+from wsi_ncmi.training import BagCache, RunConfig, TrainingConfig, fit_in_memory
 from wsi_ncmi.training.scoring import embed, f1_and_recall
 
 LOSSES = {
@@ -58,9 +58,12 @@ def main() -> None:
                     options = TrainingConfig(epochs=regime.epochs, decision="none", device="cpu")
                     for loss, of_loss in LOSSES.items():
                         fitted = fit_in_memory(
-                            cache, parts.train, parts.validation, classes,
-                            model=model_config(), loss=of_loss, training=options, seed=0,
-                        )  # fmt: skip
+                            cache,
+                            parts.train,
+                            parts.validation,
+                            classes,
+                            RunConfig(model=model_config(), loss=of_loss, training=options),
+                        )
                         known, new = (
                             distances(fitted.criterion, embed(fitted.aggregator, cache, part.slide_ids, CPU))
                             for part in (parts.validation, parts.test)

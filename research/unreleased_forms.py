@@ -31,7 +31,7 @@ from wsi_ncmi.losses.base import Criterion, project
 from wsi_ncmi.losses.decision import CalibratedDecision
 from wsi_ncmi.losses.functional import generalised_log
 from wsi_ncmi.mil import model_config
-from wsi_ncmi.training import BagCache, TrainingConfig, fit_in_memory
+from wsi_ncmi.training import BagCache, RunConfig, TrainingConfig, fit_in_memory
 from wsi_ncmi.training.scoring import embed, f1_and_recall, validation_scores
 
 COLUMNS = ("cohort", "regime", "fold", "loss", "balance", "ridge", "macro_f1", "auroc", "contamination")
@@ -201,12 +201,10 @@ def score(
     # The engine builds what the options name; here the cell's criterion takes the place.
     fitting.build_loss = lambda _, count, width, counts: LOSSES[loss](count, width, counts)
     loop.validation_scores = _decided_scores if loss.startswith("decided") else validation_scores
-    fitted = fit_in_memory(
-        cache, parts.train, parts.validation, classes, model=model_config(), loss=loss_config(), seed=0,
-        training=TrainingConfig(
+    fitted = fit_in_memory(cache, parts.train, parts.validation, classes,
+RunConfig(model=model_config(), loss=loss_config(), training=TrainingConfig(
             epochs=REGIMES[regime].epochs, learning_rate=RATES.get(loss, 5e-4), decision="none", device="cpu"
-        ),
-    )  # fmt: skip
+        )))  # fmt: skip
     known, new = (
         distances(fitted.criterion, embed(fitted.aggregator, cache, part.slide_ids, CPU))
         for part in (parts.validation, parts.test)

@@ -18,7 +18,7 @@ from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.metrics import information_metrics
 from wsi_ncmi.metrics.classification import classification_metrics
 from wsi_ncmi.mil import ModelConfig
-from wsi_ncmi.training import BagCache, TrainingConfig, fit_in_memory
+from wsi_ncmi.training import BagCache, RunConfig, TrainingConfig, fit_in_memory
 from wsi_ncmi.training.scoring import embed, f1_and_recall, probabilities_of
 
 __all__ = ["COLUMNS", "StudyCohort", "StudyWork", "open_study_cohort"]
@@ -89,9 +89,12 @@ class StudyWork:
         )  # fmt: skip
         classes = data.cohort.classes
         fitted = fit_in_memory(
-            cache, parts.train, parts.validation, len(classes),
-            model=self._model, loss=run.setting.options, training=training, seed=run.seed,
-        )  # fmt: skip
+            cache,
+            parts.train,
+            parts.validation,
+            len(classes),
+            RunConfig(model=self._model, loss=run.setting.options, training=training, seed=run.seed),
+        )
         device = torch.device("cpu")
         z = embed(fitted.aggregator, cache, parts.test.slide_ids, device)
         z_validation = embed(fitted.aggregator, cache, parts.validation.slide_ids, device)

@@ -9,7 +9,7 @@ from PIL import Image
 from tests.features.interchange import makers
 from wsi_ncmi.cohorts import evidence_of_features, evidence_of_source, evidence_of_thumbnails, open_bag_source
 from wsi_ncmi.features.thumbnails import thumbnail_comment
-from wsi_ncmi.training.config import EvaluationConfig
+from wsi_ncmi.training.config import EvaluateConfig, EvaluationConfig
 from wsi_ncmi.workflows import evaluate
 
 
@@ -71,8 +71,13 @@ def test_packed_features_are_hashed_unless_they_are_many(tmp_path):
 
 @pytest.mark.parametrize("name", ["train", "run"])
 def test_training_refuses_equal_features_in_two_parts(tmp_path, name):
+    from wsi_ncmi.core.config import config_from
     from wsi_ncmi.core.errors import InputError
-    from wsi_ncmi.workflows.comparison import train_configured
+    from wsi_ncmi.training import TrainConfig
+    from wsi_ncmi.workflows import train
+
+    def train_with(values, out, **more):
+        return train(config_from(TrainConfig, {**values, "out": out, **more}, "the test"))
 
     lengths = np.full(16, 3, np.int32)
     rng = np.random.default_rng(0)
@@ -89,21 +94,27 @@ def test_training_refuses_equal_features_in_two_parts(tmp_path, name):
         "split": {"folds": 2}, "evaluation": {"figures": [], "resamples": 100},
     }  # fmt: skip
     if name == "train":
-        files = train_configured(values, tmp_path / "out").files
+        files = train_with(values, tmp_path / "out").files
         assert "features (16 slides)" in files["report"].read_text()
         return
     with pytest.raises(InputError, match=r"same content.*--allow-leak"):
-        train_configured(values, tmp_path / "out")
-    files = train_configured(values, tmp_path / "out", allow_leak=True).files
+        train_with(values, tmp_path / "out")
+    files = train_with(values, tmp_path / "out", allow_leak=True).files
     assert "LEAKS" in files["summary"].read_text()
     assert "The same content" in files["report"].read_text()
     # Whoever evaluates that run again is told, too, and so is who compares with it.
     quick = EvaluationConfig(resamples=100, figures=())
-    again = evaluate(tmp_path / "out", tmp_path / "again", options=quick).files
+
+    def evaluated(predictions, out, *against):
+        return evaluate(
+            EvaluateConfig(predictions=predictions, out=out, against=against, evaluation=quick)
+        ).files
+
+    again = evaluated(tmp_path / "out", tmp_path / "again")
     assert "LEAKS" in again["summary"].read_text()
     plain = tmp_path / "plain.csv"
     plain.write_bytes((tmp_path / "out" / "predictions.csv").read_bytes())
-    assert "LEAKS" not in evaluate(plain, tmp_path / "plain", options=quick).files["summary"].read_text()
+    assert "LEAKS" not in evaluated(plain, tmp_path / "plain")["summary"].read_text()
     (tmp_path / "run.json").write_text("{}")  # not ours
-    against = evaluate(plain, tmp_path / "both", against=[tmp_path / "out"], options=quick).files
+    against = evaluated(plain, tmp_path / "both", tmp_path / "out")
     assert "> out: This split LEAKS" in against["summary"].read_text()

@@ -11,7 +11,7 @@ import pytest
 from wsi_ncmi.cohorts import CohortRow
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.metrics import classes_of, evaluate_predictions, read_predictions
-from wsi_ncmi.training.config import EvaluationConfig
+from wsi_ncmi.training.config import EvaluateConfig, EvaluationConfig
 from wsi_ncmi.workflows import evaluate
 
 NAMES = ("luad", "lusc", "normal")
@@ -133,7 +133,11 @@ def test_stamp_with_labels_of_its_patients(tmp_path):
 def test_stamp_folder_of_splits_through_the_whole_job(tmp_path):
     for k in range(3):
         stamp(tmp_path / "crossval" / f"split-{k}" / "patient-preds.csv", seed=k)
-    files = evaluate(tmp_path / "crossval", tmp_path / "out", options=EvaluationConfig(figures=())).files
+    files = evaluate(
+        EvaluateConfig(
+            predictions=tmp_path / "crossval", out=tmp_path / "out", evaluation=EvaluationConfig(figures=())
+        )
+    ).files
     content = json.loads(files["metrics"].read_text())
     assert (content["n_patients"], content["n_folds"]) == (72, 3)
     assert content["macro_f1"]["bca_low"] < content["macro_f1"]["value"]

@@ -13,7 +13,7 @@ from tests.training.conftest import CE, QUICK, WIDTH, open_task, write_cohort
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.mil import list_models, model_config
 from wsi_ncmi.mil.config import AsmilConfig, VitConfig
-from wsi_ncmi.training import fit, load_trained
+from wsi_ncmi.training import RunConfig, fit, load_trained
 from wsi_ncmi.training.checkpoint import MODEL_WEIGHTS
 from wsi_ncmi.training.loop import TrainingLoop
 
@@ -32,7 +32,9 @@ def task(tmp_path_factory):
 
 def _fit(task, model, out, **changes):
     training = QUICK.__class__(**{**asdict(QUICK), "epochs": 2, "checkpoint_interval_s": 0.0, **changes})
-    return fit(task.source, task.fold, task.cohort, model=model, loss=CE, training=training, seed=0, out=out)
+    return fit(
+        task.source, task.fold, task.cohort, RunConfig(model=model, loss=CE, training=training), out=out
+    )
 
 
 @pytest.mark.parametrize("name", [info.name for info in list_models()])
@@ -83,7 +85,7 @@ def test_the_loop_adds_what_the_model_returns(task, tmp_path):
     for weight in (0.0, 1.0):
         model = config_with("clam_sb", clam=ClamConfig(instance_weight=weight), **SMALL)
         fitted = _fit(task, model, tmp_path / str(weight)).model.aggregator
-        fresh, _ = build_modules(model, CE, in_features=WIDTH, class_counts=(4, 4, 4), seed=0)
+        fresh, _ = build_modules(RunConfig(model=model, loss=CE), WIDTH, (4, 4, 4))
         # Biases have no weight decay: they move by gradients alone.
         weights.append((fitted.instances.bias - fresh.instances.bias).abs().max().item())
     assert weights[0] == 0

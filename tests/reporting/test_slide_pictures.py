@@ -12,11 +12,12 @@ from PIL import Image
 
 from tests.features.interchange import makers
 from wsi_ncmi.cohorts import open_bag_source
+from wsi_ncmi.core.config import config_from
 from wsi_ncmi.features.thumbnails import thumbnail_comment
 from wsi_ncmi.reporting import pictures
-from wsi_ncmi.training import load_trained
+from wsi_ncmi.training import TrainConfig, load_trained
 from wsi_ncmi.training.runs import read_predictions
-from wsi_ncmi.workflows.comparison import train_configured
+from wsi_ncmi.workflows import train
 
 IDS = [f"s{i:02}" for i in range(16)]
 
@@ -45,7 +46,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         "features": folder, "labels": str(out / "labels.csv"), "losses": ["ce"], "workers": 1, "seeds": 2,
         "training": {"epochs": 1}, "split": {"folds": 2}, "evaluation": {"figures": [], "resamples": 100},
     }  # fmt: skip
-    train_configured(values, out / "run")
+    train(config_from(TrainConfig, {**values, "out": out / "run"}, "the test"))
     return out, folder
 
 

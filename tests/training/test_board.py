@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.training import fit
+from wsi_ncmi.training import RunConfig, fit
 from wsi_ncmi.training.board import BOARD
 from wsi_ncmi.training.loop import TrainingLoop
 
@@ -14,7 +14,11 @@ from wsi_ncmi.training.loop import TrainingLoop
 def run(task, kit, out, **changes):
     training = replace(kit.QUICK, tensorboard=True, **changes)
     return fit(
-        task.source, task.fold, task.cohort, model=kit.MODEL, loss=kit.CE, training=training, seed=0, out=out
+        task.source,
+        task.fold,
+        task.cohort,
+        RunConfig(model=kit.MODEL, loss=kit.CE, training=training),
+        out=out,
     )
 
 

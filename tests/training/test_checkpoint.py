@@ -10,24 +10,18 @@ from safetensors.numpy import load_file, save_file
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.losses import list_losses, loss_config
-from wsi_ncmi.training import fit, load_trained
+from wsi_ncmi.training import RunConfig, fit, load_trained
 from wsi_ncmi.training.checkpoint import MODEL_JSON, MODEL_WEIGHTS
 
 
 @pytest.fixture
 def trained(task, kit, tmp_path):
-    return fit(
-        task.source, task.fold, task.cohort, model=kit.MODEL, loss=loss_config(name="ncmi"),
-        training=kit.QUICK, seed=0, out=tmp_path / "run", encoder={"name": "some:encoder", "mpp": 0.5},
-    )  # fmt: skip
+    return fit(task.source, task.fold, task.cohort, RunConfig(model=kit.MODEL, loss=loss_config(name="ncmi"), training=kit.QUICK), out=tmp_path / "run", encoder={"name": "some:encoder", "mpp": 0.5})  # fmt: skip
 
 
 @pytest.mark.parametrize("name", [info.name for info in list_losses()])
 def test_round_trip_of_every_loss(task, kit, tmp_path, name):
-    result = fit(
-        task.source, task.fold, task.cohort, model=kit.MODEL, loss=loss_config(name=name),
-        training=kit.QUICK, seed=0, out=tmp_path / "run",
-    )  # fmt: skip
+    result = fit(task.source, task.fold, task.cohort, RunConfig(model=kit.MODEL, loss=loss_config(name=name), training=kit.QUICK), out=tmp_path / "run")  # fmt: skip
     loaded = load_trained(tmp_path / "run")
     bag = task.source.load(task.fold.test[0])
     for one, other in zip(result.model.predict(bag), loaded.predict(bag), strict=True):

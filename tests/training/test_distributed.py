@@ -16,7 +16,7 @@ from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.losses import loss_config
 from wsi_ncmi.mil import model_config
 from wsi_ncmi.parallel import process_group as distributed
-from wsi_ncmi.training import fit
+from wsi_ncmi.training import RunConfig, fit
 from wsi_ncmi.training.checkpoint import MODEL_WEIGHTS
 from wsi_ncmi.training.resume import read_resume, write_resume
 
@@ -27,7 +27,7 @@ import torch
 from wsi_ncmi.cohorts import Fold, open_bag_source
 from wsi_ncmi.losses import loss_config
 from wsi_ncmi.mil import model_config
-from wsi_ncmi.training import TrainingConfig, fit
+from wsi_ncmi.training import RunConfig, TrainingConfig, fit
 from wsi_ncmi.parallel.process_group import process_group, rank, world_size
 from wsi_ncmi.training.loop import TrainingLoop
 
@@ -35,8 +35,9 @@ job = json.loads(sys.argv[1])
 source = open_bag_source(Path(job["path"]))
 
 def run(out, loss, model, **changes):
-    return fit(source, Fold(*map(tuple, job["fold"])), source.embedded_cohort(), model=model_config(**model),
-               loss=loss_config(**loss), training=TrainingConfig(**{**job["training"], **changes}), seed=0, out=Path(out))
+    config = RunConfig(model=model_config(**model), loss=loss_config(**loss),
+                       training=TrainingConfig(**{**job["training"], **changes}))
+    return fit(source, Fold(*map(tuple, job["fold"])), source.embedded_cohort(), config, out=Path(out))
 
 with process_group("cpu"):
     assert world_size() == 2
@@ -84,7 +85,13 @@ def test_two_processes_equal_one(task, kit, tmp_path):
     assert ended.returncode == 0, ended.stderr
     for number, loss in enumerate(losses):
         alone = tmp_path / f"alone_{number}"
-        fit(task.source, task.fold, task.cohort, model=calm, loss=loss, training=training, seed=0, out=alone)
+        fit(
+            task.source,
+            task.fold,
+            task.cohort,
+            RunConfig(model=calm, loss=loss, training=training),
+            out=alone,
+        )
         expected = load_file(alone / MODEL_WEIGHTS)
         for name, found in load_file(tmp_path / f"calm_{number}" / MODEL_WEIGHTS).items():
             if name == "aggregator.score.bias":
@@ -132,10 +139,7 @@ def test_more_processes_than_bags_in_a_step_are_refused(task, kit, tmp_path, mon
             task.source,
             task.fold,
             task.cohort,
-            model=kit.MODEL,
-            loss=kit.CE,
-            training=training,
-            seed=0,
+            RunConfig(model=kit.MODEL, loss=kit.CE, training=training),
             out=tmp_path,
         )
 
@@ -157,10 +161,7 @@ def test_a_checkpoint_of_another_number_of_processes_is_refused(task, kit, tmp_p
             task.source,
             task.fold,
             task.cohort,
-            model=kit.MODEL,
-            loss=kit.CE,
-            training=training,
-            seed=0,
+            RunConfig(model=kit.MODEL, loss=kit.CE, training=training),
             out=tmp_path,
         )
 

@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from wsi_ncmi.cohorts import open_bag_source
 from wsi_ncmi.core.errors import InputError, TrainingError
 from wsi_ncmi.losses import loss_config
+from wsi_ncmi.training import TrainConfig, TrainingData, load_trained, run_experiment
 from wsi_ncmi.training import crew as module
-from wsi_ncmi.training import load_trained, run_experiment
 from wsi_ncmi.training.runs import do_run, read_predictions
 
 LOSSES = (loss_config(name="ce"), loss_config(name="ncmi"))
@@ -43,9 +44,10 @@ class Recorder:
         self.notes.append(note)
 
 
-def run(task, kit, out, losses=LOSSES, **changes):
-    arguments = {"model": kit.MODEL, "training": kit.QUICK, "seeds": (0, 1), **changes}
-    return run_experiment(task.path, task.cohort, task.splits, losses=losses, out=out, **arguments)
+def run(task, kit, out, losses=LOSSES, progress=None, **changes):
+    settings = {"model": kit.MODEL, "training": kit.QUICK, "seeds": 2, "workers": 1, **changes}
+    data = TrainingData(open_bag_source(task.path), task.cohort, task.splits)
+    return run_experiment(TrainConfig(losses=losses, out=out, **settings), data, progress)
 
 
 def test_grid_of_two_losses(task, kit, tmp_path):
@@ -101,26 +103,26 @@ def test_finished_runs_are_skipped_and_missing_ones_done(task, kit, tmp_path):
 
 
 def test_another_configuration_is_refused_unless_overwritten(task, kit, tmp_path):
-    run(task, kit, tmp_path, (kit.CE,), seeds=(0,))
+    run(task, kit, tmp_path, (kit.CE,), seeds=1)
     other = replace(kit.QUICK, learning_rate=1e-4)
     with pytest.raises(
         InputError, match=r"training\.learning_rate is 0\.\d+ there and 0\.0001 now.*--overwrite"
     ):
-        run(task, kit, tmp_path, (kit.CE,), seeds=(0, 1), training=other)
+        run(task, kit, tmp_path, (kit.CE,), seeds=2, training=other)
     assert not (tmp_path / "fold_0" / "seed_1").exists(), "something was started"
-    result = run(task, kit, tmp_path, (kit.CE,), seeds=(0,), training=other, overwrite=True)
+    result = run(task, kit, tmp_path, (kit.CE,), seeds=1, training=other, overwrite=True)
     assert result.skipped == 0
     stored = json.loads((tmp_path / "fold_0" / "seed_0" / "model.json").read_text())
     assert stored["training"]["learning_rate"] == 1e-4
     with pytest.raises(InputError, match=r"loss\.name is ce there and ncmi now"):
-        run(task, kit, tmp_path, (loss_config(name="ncmi"),), seeds=(0,), training=other)
+        run(task, kit, tmp_path, (loss_config(name="ncmi"),), seeds=1, training=other)
 
 
 def test_other_features_under_the_same_names_are_noticed(task, kit, tmp_path):
-    run(task, kit, tmp_path / "out", (kit.CE,), seeds=(0,))
+    run(task, kit, tmp_path / "out", (kit.CE,), seeds=1)
     kit.write_cohort(task.path, seed=5)
     with pytest.raises(InputError, match=r"holds a run of another configuration \((features|split)\."):
-        run(kit.open_task(task.path), kit, tmp_path / "out", (kit.CE,), seeds=(0,))
+        run(kit.open_task(task.path), kit, tmp_path / "out", (kit.CE,), seeds=1)
 
 
 class KillerOnce(Recorder):
@@ -148,33 +150,31 @@ def test_two_processes_give_the_same_bits_even_when_one_is_killed(task, kit, tmp
 
 
 def test_a_run_that_fails_leaves_the_others(task, kit, tmp_path, monkeypatch):
-    def failing(run, context, tell):
-        if run.seed == 1:
-            raise TrainingError("Seed 1 went wrong.")
-        do_run(run, context, tell)
+    def failing(run, *others):
+        if run.seed in lost:
+            raise TrainingError(f"Seed {run.seed} went wrong.")
+        do_run(run, *others)
 
+    lost = {1}
     monkeypatch.setattr(module, "do_run", failing)
     result = run(task, kit, tmp_path, (kit.CE,))
     assert {(f.fold, f.seed, f.reason) for f in result.failures} == {
         (k, 1, "Seed 1 went wrong.") for k in (0, 1)
     }
     assert set(result.predictions["seed"]) == {0}
+    lost = {0}
     with pytest.raises(
-        TrainingError, match=r"Not one of 2 runs has a result; the first: Seed 1 went wrong\."
+        TrainingError, match=r"Not one of 2 runs has a result; the first: Seed 0 went wrong\."
     ):
-        run(task, kit, tmp_path / "none", (kit.CE,), seeds=(1,))
+        run(task, kit, tmp_path / "none", (kit.CE,), seeds=1)
 
 
-def test_several_settings_of_one_loss_need_names(task, kit, tmp_path):
-    settings = {
-        "plain": loss_config("label_smoothing"),
-        "smooth": loss_config(name="label_smoothing", label_smoothing=0.2),
-    }
-    with pytest.raises(InputError, match="same name"):
-        run(task, kit, tmp_path, list(settings.values()))
-    result = run(task, kit, tmp_path, settings, seeds=(0,))
-    assert set(result.folders) == {"plain", "smooth"}
-    assert (tmp_path / "smooth" / "fold_0" / "seed_0" / "run.json").is_file()
+def test_several_settings_of_one_loss_are_numbered(task, kit, tmp_path):
+    settings = (loss_config("label_smoothing"), loss_config("label_smoothing", label_smoothing=0.2))
+    result = run(task, kit, tmp_path, settings, seeds=1)
+    assert set(result.folders) == {"label_smoothing", "label_smoothing-2"}
+    stored = json.loads((tmp_path / "label_smoothing-2" / "fold_0" / "seed_0" / "model.json").read_text())
+    assert stored["loss"]["label_smoothing"] == 0.2
 
 
 def test_a_slide_without_tiles_is_refused_before_anything_starts(task, kit, tmp_path):
@@ -195,9 +195,9 @@ def test_a_leaking_split_is_refused_unless_allowed(task, kit, tmp_path):
     )
     leaky = replace(task, splits=leaking)
     with pytest.raises(InputError, match=r"^Fold 0: Slide .* is in train .* or pass --allow-leak\.$"):
-        run(leaky, kit, tmp_path, (kit.CE,), seeds=(0,))
-    assert run(leaky, kit, tmp_path, (kit.CE,), seeds=(0,), allow_leak=True).failures == ()
+        run(leaky, kit, tmp_path, (kit.CE,), seeds=1)
+    assert run(leaky, kit, tmp_path, (kit.CE,), seeds=1, allow_leak=True).failures == ()
     lacking = replace(fold, train=tuple(s for s in fold.train if task.cohort.by_slide[s].label != "beta"))
     leaky = replace(task, splits=replace(task.splits, folds=(lacking,)))
     with pytest.raises(InputError, match="class beta has no slide in train; make the splits again"):
-        run(leaky, kit, tmp_path / "b", (kit.CE,), seeds=(0,), allow_leak=True)
+        run(leaky, kit, tmp_path / "b", (kit.CE,), seeds=1, allow_leak=True)

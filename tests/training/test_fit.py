@@ -12,7 +12,7 @@ import torch
 from wsi_ncmi.core.errors import InputError, TrainingError
 from wsi_ncmi.losses import list_losses, loss_config
 from wsi_ncmi.mil import model_config
-from wsi_ncmi.training import TrainingConfig, fit
+from wsi_ncmi.training import RunConfig, TrainingConfig, fit
 from wsi_ncmi.training.batches import BagCache
 from wsi_ncmi.training.checkpoint import MODEL_WEIGHTS
 from wsi_ncmi.training.fitting import build_modules
@@ -29,10 +29,7 @@ def curves_of(folder):
 
 def run(task, kit, out, *, fold=None, cohort=None, **changes):
     training = replace(kit.QUICK, **{k: v for k, v in changes.items() if k not in {"loss", "seed"}})
-    return fit(
-        task.source, fold or task.fold, cohort or task.cohort, model=kit.MODEL,
-        loss=changes.get("loss", kit.CE), training=training, seed=changes.get("seed", 0), out=out,
-    )  # fmt: skip
+    return fit(task.source, fold or task.fold, cohort or task.cohort, RunConfig(model=kit.MODEL, loss=changes.get("loss", kit.CE), training=training, seed=changes.get("seed", 0)), out=out)  # fmt: skip
 
 
 @pytest.mark.parametrize("loss", ["ce", "ncmi"])
@@ -40,10 +37,7 @@ def test_learns_the_rare_instance(tmp_path, kit, loss):
     """One tile of ten decides; the bag's mean says little, attention must find it on unseen slides."""
     task = kit.open_task(kit.write_cohort(tmp_path / "b.npz", slides=240, tiles=(5, 15)))
     training = TrainingConfig(epochs=20, batch_size=8, device="cpu", learning_rate=3e-3)
-    result = fit(
-        task.source, task.fold, task.cohort, model=kit.MODEL, loss=loss_config(name=loss),
-        training=training, seed=0, out=tmp_path / "run",
-    )  # fmt: skip
+    result = fit(task.source, task.fold, task.cohort, RunConfig(model=kit.MODEL, loss=loss_config(name=loss), training=training), out=tmp_path / "run")  # fmt: skip
     cache = BagCache(task.source, 2**24)
     z = embed(result.model.aggregator, cache, task.fold.test, torch.device("cpu"))
     predicted = probabilities_of(result.model.criterion, z).argmax(axis=1)
@@ -116,12 +110,12 @@ def test_every_loss_starts_from_the_same_aggregator():
     reference = None
     for info in list_losses():
         aggregator, _ = build_modules(
-            model_config(), loss_config(name=info.name), in_features=7, class_counts=(3, 4, 5), seed=11
+            RunConfig(model=model_config(), loss=loss_config(name=info.name), seed=11), 7, (3, 4, 5)
         )
         state = aggregator.state_dict()
         reference = reference or state
         assert all(torch.equal(state[name], reference[name]) for name in reference), info.name
-    other, _ = build_modules(model_config(), loss_config(), in_features=7, class_counts=(3, 4, 5), seed=12)
+    other, _ = build_modules(RunConfig(model=model_config(), loss=loss_config(), seed=12), 7, (3, 4, 5))
     assert not torch.equal(other.state_dict()["projection.weight"], reference["projection.weight"])
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from wsi_ncmi.losses import loss_config
-from wsi_ncmi.training import BagCache, LabelledSlides, fit, fit_in_memory
+from wsi_ncmi.training import BagCache, LabelledSlides, RunConfig, fit, fit_in_memory
 
 
 def test_it_equals_the_run_on_disk_and_writes_nothing(task, kit, tmp_path, monkeypatch):
@@ -21,19 +21,13 @@ def test_it_equals_the_run_on_disk_and_writes_nothing(task, kit, tmp_path, monke
         cache,
         task.fold,
         task.cohort,
-        model=kit.MODEL,
-        loss=loss,
-        training=kit.QUICK,
-        seed=3,
+        RunConfig(model=kit.MODEL, loss=loss, training=kit.QUICK, seed=3),
         out=tmp_path / "run",
     )
     empty = tmp_path / "empty"
     empty.mkdir()
     monkeypatch.chdir(empty)
-    found = fit_in_memory(
-        cache, part(task.fold.train), part(task.fold.validation), 3,
-        model=kit.MODEL, loss=loss, training=kit.QUICK, seed=3,
-    )  # fmt: skip
+    found = fit_in_memory(cache, part(task.fold.train), part(task.fold.validation), 3, RunConfig(model=kit.MODEL, loss=loss, training=kit.QUICK, seed=3))  # fmt: skip
     assert not list(empty.iterdir())
     assert found.best_epoch == written.best_epoch
     assert [row["train_loss"] for row in found.curves] == [row["train_loss"] for row in written.curves]
@@ -59,7 +53,7 @@ def test_wrong_labels_are_what_is_learned(task, kit):
 
     options = replace(kit.QUICK, epochs=20, learning_rate=1e-2)
     found = fit_in_memory(
-        cache, rotated, rotated, 3, model=kit.MODEL, loss=loss_config(name="ce"), training=options, seed=0
+        cache, rotated, rotated, 3, RunConfig(model=kit.MODEL, loss=loss_config(name="ce"), training=options)
     )
     z = embed(found.aggregator, cache, ids, torch.device("cpu"))
     predicted = probabilities_of(found.criterion, z).argmax(axis=1)

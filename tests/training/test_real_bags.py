@@ -9,8 +9,7 @@ from sklearn.metrics import f1_score
 
 from wsi_ncmi.cohorts import SplitConfig, make_splits, open_bag_source
 from wsi_ncmi.losses import loss_config
-from wsi_ncmi.mil import model_config
-from wsi_ncmi.training import TrainingConfig, run_experiment
+from wsi_ncmi.training import TrainConfig, TrainingConfig, TrainingData, run_experiment
 
 
 @pytest.mark.real_data
@@ -20,11 +19,12 @@ def test_kidney_subtypes(real_data, tmp_path):
     cohort = open_bag_source(path).embedded_cohort()
     assert cohort is not None
     splits = make_splits(cohort, SplitConfig())
-    result = run_experiment(
-        path, cohort, replace(splits, folds=splits.folds[:1]), model=model_config(),
-        losses=[loss_config(name="ce"), loss_config(name="ncmi")],
-        training=TrainingConfig(epochs=8, device="cpu"), seeds=[0], out=tmp_path,
+    config = TrainConfig(
+        losses=(loss_config(name="ce"), loss_config(name="ncmi")), workers=1, out=tmp_path,
+        training=TrainingConfig(epochs=8, device="cpu"),
     )  # fmt: skip
+    data = TrainingData(open_bag_source(path), cohort, replace(splits, folds=splits.folds[:1]))
+    result = run_experiment(config, data)
     assert result.failures == ()
     for loss, table in result.predictions.groupby("loss"):
         assert f1_score(table["label"], table["prediction"], average="macro") >= 0.82, loss

@@ -15,7 +15,7 @@ import torch
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.losses import loss_config
-from wsi_ncmi.training import fit
+from wsi_ncmi.training import RunConfig, fit
 from wsi_ncmi.training.checkpoint import MODEL_WEIGHTS
 from wsi_ncmi.training.loop import TrainingLoop
 
@@ -25,7 +25,7 @@ from pathlib import Path
 from wsi_ncmi.cohorts import Fold, open_bag_source
 from wsi_ncmi.losses import loss_config
 from wsi_ncmi.mil import model_config
-from wsi_ncmi.training import TrainingConfig, fit
+from wsi_ncmi.training import RunConfig, TrainingConfig, fit
 from wsi_ncmi.training.loop import TrainingLoop
 
 job = json.loads(sys.argv[1])
@@ -40,8 +40,9 @@ def fatal_step(self, *batch):
 
 TrainingLoop._take_step = fatal_step
 source = open_bag_source(Path(job["path"]))
-fit(source, Fold(*map(tuple, job["fold"])), source.embedded_cohort(), model=model_config(**job["model"]),
-    loss=loss_config(**job["loss"]), training=TrainingConfig(**job["training"]), seed=0, out=Path(job["out"]))
+config = RunConfig(model=model_config(**job["model"]), loss=loss_config(**job["loss"]),
+                   training=TrainingConfig(**job["training"]))
+fit(source, Fold(*map(tuple, job["fold"])), source.embedded_cohort(), config, out=Path(job["out"]))
 """
 
 EVERYTHING = {"epochs": 4, "ema": 0.9, "max_instances": 4, "sampler": "class_balanced", "patience": 3}
@@ -50,7 +51,7 @@ EVERYTHING = {"epochs": 4, "ema": 0.9, "max_instances": 4, "sampler": "class_bal
 def run(task, kit, out, loss, **changes):
     training = replace(kit.QUICK, **{"checkpoint_interval_s": 0.0, **EVERYTHING, **changes})
     return fit(
-        task.source, task.fold, task.cohort, model=kit.MODEL, loss=loss, training=training, seed=0, out=out
+        task.source, task.fold, task.cohort, RunConfig(model=kit.MODEL, loss=loss, training=training), out=out
     )
 
 

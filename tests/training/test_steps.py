@@ -14,7 +14,7 @@ from wsi_ncmi.core.errors import InputError, TrainingError
 from wsi_ncmi.losses import loss_config
 from wsi_ncmi.mil import model_config
 from wsi_ncmi.mil.config import VitConfig
-from wsi_ncmi.training import LabelledSlides, fit, fit_in_memory
+from wsi_ncmi.training import LabelledSlides, RunConfig, fit, fit_in_memory
 from wsi_ncmi.training.batches import BagCache
 from wsi_ncmi.training.checkpoint import MODEL_WEIGHTS
 from wsi_ncmi.training.fitting import build_modules
@@ -28,10 +28,7 @@ def run(task, kit, out, model=CALM, loss=None, **changes):
         task.source,
         task.fold,
         task.cohort,
-        model=model,
-        loss=loss or kit.CE,
-        training=training,
-        seed=0,
+        RunConfig(model=model, loss=loss or kit.CE, training=training),
         out=out,
     )
     return load_file(out / MODEL_WEIGHTS)
@@ -66,7 +63,7 @@ def test_every_model_goes_the_same_way_in_bfloat16(task, kit, tmp_path, model):
         run(task, kit, tmp_path / precision, calm, precision=precision, epochs=1)
         for precision in ("fp32", "bf16")
     )
-    start, _ = build_modules(calm, kit.CE, in_features=task.source.width, class_counts=[1, 1, 1], seed=0)
+    start, _ = build_modules(RunConfig(model=calm, loss=kit.CE), task.source.width, [1, 1, 1])
     way, apart = 0.0, 0.0
     for name, weight in start.state_dict().items():
         if weight.is_floating_point():
@@ -84,10 +81,7 @@ def test_float16_on_a_cpu_is_refused(task, kit, tmp_path):
 def test_the_patient_balanced_sampler_needs_patients(task, kit):
     part = LabelledSlides(task.fold.train, np.arange(len(task.fold.train)) % 3)
     with pytest.raises(InputError, match="needs to know the patient"):
-        fit_in_memory(
-            BagCache(task.source, 2**20), part, part, 3, model=CALM, loss=kit.CE,
-            training=replace(kit.QUICK, sampler="patient_balanced"), seed=0,
-        )  # fmt: skip
+        fit_in_memory(BagCache(task.source, 2**20), part, part, 3, RunConfig(model=CALM, loss=kit.CE, training=replace(kit.QUICK, sampler="patient_balanced")))  # fmt: skip
 
 
 def test_a_fault_in_an_accumulated_batch_names_all_slides_of_the_step(task, kit, tmp_path, monkeypatch):

@@ -9,14 +9,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from wsi_ncmi.core.config import config_from
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.training import load_trained
-from wsi_ncmi.workflows.comparison import train_configured
+from wsi_ncmi.training import TrainConfig, load_trained
+from wsi_ncmi.workflows import train
 
 QUICK = {
     "losses": ["ce"], "split": {"folds": 2}, "training": {"epochs": 2, "device": "cpu"}, "workers": 1,
     "evaluation": {"resamples": 100},
 }  # fmt: skip
+
+
+def train_with(values, out, **more):
+    return train(config_from(TrainConfig, {**values, "out": out, **more}, "the test"))
 
 
 def cohort(path: Path, width: int, seed: int, label_of_last: str | None = None) -> Path:
@@ -38,7 +43,7 @@ def cohort(path: Path, width: int, seed: int, label_of_last: str | None = None) 
 def test_two_encoders_and_bags_of_patients(tmp_path):
     a, b = cohort(tmp_path / "a.npz", 5, 1), cohort(tmp_path / "b.npz", 3, 2)
     values = {"features": a, "further_features": [b], "bag": "patient", **QUICK}
-    result = train_configured(values, tmp_path / "run")
+    result = train_with(values, tmp_path / "run")
     assert not result.failures
     table = pd.read_csv(result.files["predictions"], dtype=str)
     assert sorted(table["slide_id"]) == [f"p{i:02d}" for i in range(16)]
@@ -55,7 +60,7 @@ def test_two_encoders_and_bags_of_patients(tmp_path):
 def test_a_patient_of_two_labels_is_refused(tmp_path):
     path = cohort(tmp_path / "a.npz", 5, 1, label_of_last="x")
     with pytest.raises(InputError, match="'p15' have the labels 'x' and 'y'"):
-        train_configured({"features": path, "bag": "patient", **QUICK}, tmp_path / "run")
+        train_with({"features": path, "bag": "patient", **QUICK}, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -63,4 +68,4 @@ def test_absent_further_features_are_named(tmp_path):
     path = cohort(tmp_path / "a.npz", 5, 1)
     values = {"features": path, "further_features": [tmp_path / "absent.npz"], **QUICK}
     with pytest.raises(InputError, match=r"absent\.npz do not exist"):
-        train_configured(values, tmp_path / "run")
+        train_with(values, tmp_path / "run")

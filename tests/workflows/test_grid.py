@@ -9,14 +9,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from wsi_ncmi.core.config import config_from, read_config
 from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.training import SweepConfig, TrainConfig
 from wsi_ncmi.training.runs import RUN_JSON
-from wsi_ncmi.workflows.comparison import grid_configured, train_configured
+from wsi_ncmi.workflows import train
+from wsi_ncmi.workflows.sweep import named_features, settings_of_models, sweep
 
 QUICK = {
     "losses": ["ce", "ncmi"], "split": {"folds": 2}, "training": {"epochs": 2, "device": "cpu"},
     "seeds": 2, "workers": 1, "evaluation": {"resamples": 100},
 }  # fmt: skip
+
+
+def swept(features, models, values, out, overrides=()):
+    values = {**values, "encoders": named_features(features), "models": models, "out": out}
+    return sweep(read_config(SweepConfig, flags=values, overrides=settings_of_models(models, overrides)))
 
 
 def cohort(path: Path, width: int, seed: int) -> Path:
@@ -39,13 +47,13 @@ def encoders(tmp_path):
 def test_a_grid_is_trained_grows_and_equals_train(encoders, tmp_path):
     a, b = encoders
     out = tmp_path / "grid"
-    first = grid_configured([str(a)], ["mean"], QUICK, out)
+    first = swept([str(a)], ["mean"], QUICK, out)
     stamps = {
         path: path.stat().st_mtime_ns for path in out.rglob(RUN_JSON) if path.parent.name.startswith("seed_")
     }
     assert len(stamps) == 2 * 2 * 2
     assert len(pd.read_csv(first.files["table"])) == 8
-    result = grid_configured([str(a), f"both={a}+{b}"], ["mean", "max"], QUICK, out)
+    result = swept([str(a), f"both={a}+{b}"], ["mean", "max"], QUICK, out)
     assert not result.failures
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
     table = pd.read_csv(result.files["table"])
@@ -57,9 +65,8 @@ def test_a_grid_is_trained_grows_and_equals_train(encoders, tmp_path):
         (e, m, loss) for e in ("a", "both") for m in ("mean", "max") for loss in ("ce", "ncmi")
     ]
     assert result.files["overview"].read_text().count("\n") == 2 + 8
-    train_configured(
-        {"features": a, "further_features": [b], "model": {"name": "max"}, **QUICK}, tmp_path / "alone"
-    )
+    values = {"features": a, "further_features": [b], "model": {"name": "max"}, **QUICK}
+    train(config_from(TrainConfig, {**values, "out": tmp_path / "alone"}, "the test"))
     for name in ("predictions.csv", "fold_1/seed_1/model.safetensors"):
         alone = tmp_path / "alone" / "ncmi" / name
         assert (out / "both" / "max" / "ncmi" / name).read_bytes() == alone.read_bytes()
@@ -70,7 +77,7 @@ def test_two_processes_give_the_same_bits(encoders, tmp_path):
     values = {**QUICK, "losses": ["ce"], "seeds": 1}
     for workers in (1, 2):
         out = tmp_path / str(workers)
-        assert not grid_configured([str(a), str(b)], ["mean"], {**values, "workers": workers}, out).failures
+        assert not swept([str(a), str(b)], ["mean"], {**values, "workers": workers}, out).failures
     one, two = (sorted((tmp_path / n).rglob("*.safetensors")) for n in ("1", "2"))
     assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
     assert len(one) == 4
@@ -87,5 +94,5 @@ def test_two_processes_give_the_same_bits(encoders, tmp_path):
 def test_wrong_grids_are_refused_before_anything_starts(encoders, tmp_path, features, models, message):
     given = [str(encoders[0]) if text == "a" else text for text in features]
     with pytest.raises(InputError, match=message):
-        grid_configured(given, models, QUICK, tmp_path / "grid")
+        swept(given, models, QUICK, tmp_path / "grid")
     assert not (tmp_path / "grid").exists()

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from wsi_ncmi.core.config import config_from, read_config
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.training import load_trained
-from wsi_ncmi.workflows.config import load_config
-from wsi_ncmi.workflows.search import SearchRequest, search
-from wsi_ncmi.workflows.search.space import Dimension, check_space, read_space
+from wsi_ncmi.training.search_space import Dimension, SearchConfig
+from wsi_ncmi.workflows.search import search
 
 SPACE = {
     "training.learning_rate": Dimension(low=1e-4, high=1e-2, log=True),
@@ -41,18 +41,19 @@ def values(tmp_path):
     }  # fmt: skip
 
 
-def request_of(values, out, **changes):
-    return SearchRequest(**{"values": values, "out": out, "space": SPACE, "trials": 4, **changes})
+def config_of(values, out, **changes):
+    content = {**values, "out": out, "space": SPACE, "trials": 4, **changes}
+    return config_from(SearchConfig, content, "the test")
 
 
 def test_budget_resume_and_nested_training(values, tmp_path):
     pytest.importorskip("optuna")
-    cut = search(request_of(values, tmp_path / "cut", trials=2, minutes=0.0))
+    cut = search(config_of(values, tmp_path / "cut", trials=2, minutes=0.0))
     assert cut.notes == ("0 of 4 trials are done; the same command resumes.",)
     assert "predictions" not in cut.files
-    search(request_of(values, tmp_path / "cut", trials=2))
-    result = search(request_of(values, tmp_path / "cut"))
-    whole = search(request_of(values, tmp_path / "whole"))
+    search(config_of(values, tmp_path / "cut", trials=2))
+    result = search(config_of(values, tmp_path / "cut"))
+    whole = search(config_of(values, tmp_path / "whole"))
     table = pd.read_csv(result.files["table"])
     assert table.groupby("fold").size().to_dict() == {0: 4, 1: 4}
     assert table["score"].between(0, 1).all()
@@ -76,21 +77,21 @@ def test_budget_resume_and_nested_training(values, tmp_path):
     assert len(predictions) == 40
     assert sorted(predictions["fold"].unique()) == [0, 1]
     with pytest.raises(InputError, match="a budget that was spent can't shrink"):
-        search(request_of(values, tmp_path / "cut", trials=3))
+        search(config_of(values, tmp_path / "cut", trials=3))
     with pytest.raises(InputError, match="another 'space'"):
-        search(request_of(values, tmp_path / "cut", space={"model.hidden": Dimension(choices=(8,))}))
+        search(config_of(values, tmp_path / "cut", space={"model.hidden": Dimension(choices=(8,))}))
 
 
 def test_the_test_part_is_not_at_hand(values, tmp_path, monkeypatch):
     pytest.importorskip("optuna")
-    from wsi_ncmi.workflows.search.study import FoldSearch
+    from wsi_ncmi.training.search import FoldSearch
 
     seen = []
     call = FoldSearch.__call__
     monkeypatch.setattr(
         FoldSearch, "__call__", lambda self, task, tell: seen.append(task) or call(self, task, tell)
     )
-    search(request_of(values, tmp_path / "out", trials=1))
+    search(config_of(values, tmp_path / "out", trials=1))
     assert [task.fold.test for task in seen] == [(), ()]
     assert all(task.fold.train and task.fold.validation for task in seen)
 
@@ -98,7 +99,7 @@ def test_the_test_part_is_not_at_hand(values, tmp_path, monkeypatch):
 def test_a_setting_that_diverges_scores_nothing(values, tmp_path):
     pytest.importorskip("optuna")
     space = {"training.learning_rate": Dimension(choices=(1e-3, 1e30))}
-    result = search(request_of(values, tmp_path / "out", trials=6, space=space))
+    result = search(config_of(values, tmp_path / "out", trials=6, space=space))
     table = pd.read_csv(result.files["table"])
     lost = table["training.learning_rate"] > 1
     assert lost.any()
@@ -110,7 +111,7 @@ def test_a_setting_that_diverges_scores_nothing(values, tmp_path):
 def test_without_optuna_it_is_said(values, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(InputError, match=r"pip install 'wsi-ncmi\[search\]'"):
-        search(request_of(values, tmp_path / "out"))
+        search(config_of(values, tmp_path / "out"))
 
 
 @pytest.mark.parametrize(
@@ -129,10 +130,5 @@ def test_wrong_spaces_are_refused(tmp_path, text, message):
     path = Path(tmp_path / "space.yaml")
     path.write_text(text)
 
-    def build(changed):
-        return load_config(
-            None, [f"{key}={json.dumps(value)}" for key, value in changed.items()], {"losses": ["ce"]}
-        )
-
     with pytest.raises(InputError, match=message):
-        check_space(read_space(path), build)
+        read_config(SearchConfig, flags={"losses": ["ce"], "space": str(path)}).checked()

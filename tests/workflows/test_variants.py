@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -87,12 +86,13 @@ def test_a_variant_that_fails_costs_only_itself() -> None:
         run_variants(config, ["bad"], run)
 
 
-def _protocol(folder: Path, out: Path) -> JobConfig:
+def _protocol(folder: Path, out: Path, *more: str) -> JobConfig:
     return load_config(
         "camelyon17",
         [
             f"features={folder}/bags.npz", f"labels=camelyon17:{folder}/stage_labels.csv", f"out={out}", "seeds=1",
             "training.epochs=4", "training.learning_rate=0.003", "evaluation.resamples=100", "evaluation.figures=[]", "workers=1",
+            *more,
         ],
     )  # fmt: skip
 
@@ -117,7 +117,7 @@ def test_headline_protocol_refuses_the_leaking_half_unless_told(camelyon: Path, 
 
 
 def test_headline_protocol_as_published_says_that_it_leaks(camelyon: Path, tmp_path: Path) -> None:
-    result = run_job(replace(_protocol(camelyon, tmp_path), allow_leak=True), only=["resnet18-as-published"])
+    result = run_job(_protocol(camelyon, tmp_path, "allow_leak=true"), only=["resnet18-as-published"])
     assert result.failures == ()
     folds = json.loads((tmp_path / "run" / "resnet18-as-published" / "splits.json").read_text())["folds"]
     patients = {part: {s[:11] for s in folds[0][part]} for part in ("train", "validation")}

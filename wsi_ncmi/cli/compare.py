@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from wsi_ncmi.cli import training_flags as flags
 from wsi_ncmi.cli.common import AsJson, Debug, Quiet, Settings, run_verb
+from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
+from wsi_ncmi.cli.train import FEATURES, MODEL, SHARED, run_name
 
 if TYPE_CHECKING:
     from wsi_ncmi.core.progress import ProgressReporter
@@ -15,24 +14,25 @@ if TYPE_CHECKING:
 
 NAME = "compare"
 
+FLAGS = ConfigFlags(
+    "wsi_ncmi.training.config.TrainConfig",
+    {
+        "features": FEATURES,
+        "losses": Flag(
+            panel="Training",
+            default=("ncmi", "ce"),
+            help="Losses; the first is compared with each other one.",
+        ),
+        "model.name": MODEL,
+        **SHARED,
+        "seeds": Flag(panel="Training", default=5),
+    },
+    one_of={"loss": "losses"},
+)
+
 
 def command(
-    features: flags.Features,
-    out: flags.RunOut,
-    labels: flags.Labels = None,
-    losses: Annotated[
-        str, typer.Option(help="Losses; the first is compared with each other one.")
-    ] = "ncmi,ce",
-    splits: flags.SplitsFile = None,
-    model: Annotated[str | None, typer.Option(help="Aggregator (abmil = gated attention).")] = None,
-    folds: flags.Folds = None,
-    seeds: flags.Seeds = 5,
-    epochs: flags.Epochs = None,
-    group: flags.Group = None,
-    bag: flags.Bag = None,
-    workers: flags.Workers = None,
-    overwrite: flags.Overwrite = False,
-    allow_leak: flags.AllowLeak = False,
+    given: Given,
     setting: Settings = None,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -44,14 +44,8 @@ def command(
     """
 
     def act(progress: ProgressReporter) -> JobResult:
-        from wsi_ncmi.workflows.comparison import train_configured
+        from wsi_ncmi.workflows import train
 
-        values = flags.configuration(
-            features=features, bag=bag, labels=labels, splits=splits, folds=folds, seeds=seeds, epochs=epochs,
-            group=group, model=model, losses=losses.split(","), workers=workers, out=out,
-        )  # fmt: skip
-        return train_configured(
-            values, out, setting or (), progress, overwrite=overwrite, allow_leak=allow_leak
-        )
+        return train(given.read(setting, {"name": run_name(given)}), progress)
 
     run_verb(act, quiet=quiet, debug=debug, as_json=as_json)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wsi_ncmi.cli.common import AsJson, Debug, Quiet, run_verb
+from wsi_ncmi.cli.common import AsJson, Debug, Quiet, Settings, run_verb
+from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
 
 if TYPE_CHECKING:
     from wsi_ncmi.core.progress import ProgressReporter
@@ -15,24 +15,28 @@ if TYPE_CHECKING:
 
 NAME = "evaluate"
 
+FLAGS = ConfigFlags(
+    "wsi_ncmi.training.config.EvaluateConfig",
+    {
+        "predictions": Flag(
+            argument=True, help="CSV with slide_id, p_<class>… and truth; or CLAM's or STAMP's predictions."
+        ),
+        "out": Flag(required=True),
+        "labels": Flag(metavar="CSV|ADAPTER:FILE"),
+        "group": Flag(),
+        "classes": Flag(metavar="A,B,…"),
+        "evaluation.*": Flag(panel="Expert"),
+    },
+)
+
 
 def command(
-    predictions: Annotated[
-        Path,
-        typer.Argument(help="CSV with slide_id, p_<class>… and truth; or CLAM's or STAMP's predictions."),
-    ],
-    out: Annotated[Path, typer.Option("--out", help="Output folder.")],
-    labels: Annotated[str | None, typer.Option(help="Labels table that gives the truth.")] = None,
-    group: Annotated[str | None, typer.Option(help="slide_id: each slide is a patient.")] = None,
-    classes: Annotated[str | None, typer.Option(help="Names of CLAM's classes 0, 1, …: a,b,c.")] = None,
+    given: Given,
     against: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Option("--against", help="Predictions of another run on the same slides; may be repeated."),
     ] = None,
-    resamples: Annotated[int | None, typer.Option(min=100, help="Bootstrap resamples (10,000).")] = None,
-    figures: Annotated[
-        str | None, typer.Option(help="Formats of the figures beside the report: png,svg (default) or none.")
-    ] = None,
+    setting: Settings = None,
     quiet: Quiet = False,
     debug: Debug = False,
     as_json: AsJson = False,
@@ -43,13 +47,8 @@ def command(
     """
 
     def act(_: ProgressReporter) -> JobResult:
-        from wsi_ncmi.workflows import evaluate, load_config
+        from wsi_ncmi.workflows import evaluate
 
-        formats = None if figures is None else [name for name in figures.split(",") if name != "none"]
-        values = {"evaluation": {"resamples": resamples, "figures": formats}}
-        return evaluate(
-            predictions, out, labels=labels, group=group, classes=classes.split(",") if classes else None,
-            against=against or (), options=load_config(None, (), values).evaluation,
-        )  # fmt: skip
+        return evaluate(given.read(setting, {"against": against}))
 
     run_verb(act, quiet=quiet, debug=debug, as_json=as_json)

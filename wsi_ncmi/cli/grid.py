@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wsi_ncmi.cli import training_flags as flags
 from wsi_ncmi.cli.common import AsJson, Debug, Quiet, Settings, run_verb
+from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
+from wsi_ncmi.cli.train import SHARED, run_name
 
 if TYPE_CHECKING:
     from wsi_ncmi.core.progress import ProgressReporter
@@ -16,29 +16,30 @@ if TYPE_CHECKING:
 
 NAME = "grid"
 
+FLAGS = ConfigFlags(
+    "wsi_ncmi.training.config.SweepConfig",
+    {
+        "models": Flag(panel="Training", default=("abmil",), help="Aggregators, separated by commas."),
+        "losses": Flag(panel="Training", default=("ncmi", "ce"), help="Losses, separated by commas."),
+        **SHARED,
+        "out": Flag(required=True, help="Folder of the table and of all runs."),
+        "seeds": Flag(panel="Training", default=5),
+    },
+    one_of={"loss": "losses"},
+)
+
 
 def command(
+    given: Given,
     features: Annotated[
         list[str],
         typer.Option(
             "--features",
             metavar="[NAME=]PATH[+PATH]",
             help="Features, once for each encoder; those of several encoders are joined with '+'.",
+            rich_help_panel="Input",
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", help="Folder of the table and of all runs.")],
-    models: Annotated[str, typer.Option(help="Aggregators, separated by commas.")] = "abmil",
-    losses: Annotated[str, typer.Option(help="Losses, separated by commas.")] = "ncmi,ce",
-    labels: flags.Labels = None,
-    splits: flags.SplitsFile = None,
-    folds: flags.Folds = None,
-    seeds: flags.Seeds = 5,
-    epochs: flags.Epochs = None,
-    group: flags.Group = None,
-    bag: flags.Bag = None,
-    workers: flags.Workers = None,
-    overwrite: flags.Overwrite = False,
-    allow_leak: flags.AllowLeak = False,
     setting: Settings = None,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -50,15 +51,10 @@ def command(
     """
 
     def act(progress: ProgressReporter) -> JobResult:
-        from wsi_ncmi.workflows.comparison import grid_configured
+        from wsi_ncmi.workflows.sweep import named_features, settings_of_models, sweep
 
-        values = flags.configuration(
-            features=[], bag=bag, labels=labels, splits=splits, folds=folds, seeds=seeds, epochs=epochs,
-            group=group, model=None, losses=losses.split(","), workers=workers, out=out,
-        )  # fmt: skip
-        return grid_configured(
-            features, models.split(","), values, out, setting or (), progress,
-            overwrite=overwrite, allow_leak=allow_leak,
-        )  # fmt: skip
+        overrides = settings_of_models(given.values["models"], setting or ())
+        more = {"name": run_name(given), "encoders": named_features(features)}
+        return sweep(given.read(overrides, more), progress)
 
     run_verb(act, quiet=quiet, debug=debug, as_json=as_json)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from wsi_ncmi.cli import training_flags as flags
 from wsi_ncmi.cli.common import AsJson, Debug, Quiet, Settings, run_verb
+from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
+from wsi_ncmi.cli.train import FEATURES, LOSS, MODEL, SHARED, run_name
 
 if TYPE_CHECKING:
     from wsi_ncmi.core.progress import ProgressReporter
@@ -16,28 +14,24 @@ if TYPE_CHECKING:
 
 NAME = "search"
 
+FLAGS = ConfigFlags(
+    "wsi_ncmi.training.search_space.SearchConfig",
+    {
+        "features": FEATURES,
+        "space": Flag(metavar="FILE", help="YAML: 'key: {low, high, log}' or 'key: [choices]'."),
+        "trials": Flag(panel="Training"),
+        "minutes": Flag(panel="Training"),
+        "trial_seeds": Flag(panel="Training"),
+        "losses": LOSS,
+        "model.name": MODEL,
+        **{key: flag for key, flag in SHARED.items() if key not in ("overwrite", "allow_leak")},
+    },
+    one_of={"loss": "losses"},
+)
+
 
 def command(
-    features: flags.Features,
-    out: flags.RunOut,
-    labels: flags.Labels = None,
-    space: Annotated[
-        Path | None, typer.Option(help="YAML: 'key: {low, high, log}' or 'key: [choices]' (rate, decay, …).")
-    ] = None,
-    trials: Annotated[int, typer.Option(min=1, help="Trials of each fold: the budget.")] = 30,
-    minutes: Annotated[
-        float | None, typer.Option(help="Begin no trial after this time; the same command resumes.")
-    ] = None,
-    trial_seeds: Annotated[int, typer.Option(min=1, help="Seeds of a trial, averaged.")] = 1,
-    splits: flags.SplitsFile = None,
-    model: Annotated[str | None, typer.Option(help="Aggregator (abmil = gated attention).")] = None,
-    loss: Annotated[str, typer.Option(help="Loss, such as ncmi or ce.")] = "ncmi",
-    folds: flags.Folds = None,
-    seeds: flags.Seeds = None,
-    epochs: flags.Epochs = None,
-    group: flags.Group = None,
-    bag: flags.Bag = None,
-    workers: flags.Workers = None,
+    given: Given,
     setting: Settings = None,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -49,18 +43,8 @@ def command(
     """
 
     def act(progress: ProgressReporter) -> JobResult:
-        from wsi_ncmi.workflows.search import SearchRequest, search
-        from wsi_ncmi.workflows.search.space import DEFAULT_SPACE, read_space
+        from wsi_ncmi.workflows.search import search
 
-        values = flags.configuration(
-            features=features, bag=bag, labels=labels, splits=splits, folds=folds, seeds=seeds, epochs=epochs,
-            group=group, model=model, losses=[loss], workers=workers, out=out,
-        )  # fmt: skip
-        request = SearchRequest(
-            values=values, out=out, overrides=tuple(setting or ()),
-            space=DEFAULT_SPACE if space is None else read_space(space), trials=trials, minutes=minutes,
-            trial_seeds=trial_seeds,
-        )  # fmt: skip
-        return search(request, progress)
+        return search(given.read(setting, {"name": run_name(given)}), progress)
 
     run_verb(act, quiet=quiet, debug=debug, as_json=as_json)

@@ -1,13 +1,11 @@
-"""``wsi-ncmi train``."""
+"""``wsi-ncmi train``, and the flags that it shares with ``compare``, ``grid`` and ``search``."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from wsi_ncmi.cli import training_flags as flags
 from wsi_ncmi.cli.common import AsJson, Debug, Quiet, Settings, run_verb
+from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
 
 if TYPE_CHECKING:
     from wsi_ncmi.core.progress import ProgressReporter
@@ -15,22 +13,41 @@ if TYPE_CHECKING:
 
 NAME = "train"
 
+FEATURES = Flag(
+    required=True,
+    rest="further_features",
+    metavar="PATH",
+    help="Folder of feature files, or a packed .npz; given several times, the embeddings are joined.",
+)
+MODEL = Flag(name="--model", panel="Training", help="Aggregator (abmil = gated attention).")
+LOSS = Flag(name="--loss", panel="Training", single=True, help="Loss, such as ncmi or ce.")
+SHARED = {
+    "labels": Flag(metavar="CSV|ADAPTER:FILE", help="Labels; not needed where FEATURES carries them."),
+    "out": Flag(required=True),
+    "splits": Flag(metavar="FILE", help="Splits file; else folds are made."),
+    "official_split": Flag(),
+    "split.folds": Flag(),
+    "split.group": Flag(),
+    "bag": Flag(),
+    "seeds": Flag(panel="Training"),
+    "training.epochs": Flag(panel="Training"),
+    "overwrite": Flag(),
+    "allow_leak": Flag(),
+    "workers": Flag(panel="Machine"),
+    "training.device": Flag(panel="Machine"),
+    "training.threads": Flag(panel="Machine"),
+    "training.cache_mib": Flag(panel="Machine"),
+    "training.*": Flag(panel="Expert"),
+}
+FLAGS = ConfigFlags(
+    "wsi_ncmi.training.config.TrainConfig",
+    {"features": FEATURES, "losses": LOSS, "model.name": MODEL, **SHARED},
+    one_of={"loss": "losses"},
+)
+
 
 def command(
-    features: flags.Features,
-    out: flags.RunOut,
-    labels: flags.Labels = None,
-    splits: flags.SplitsFile = None,
-    model: Annotated[str | None, typer.Option(help="Aggregator (abmil = gated attention).")] = None,
-    loss: Annotated[str, typer.Option(help="Loss, such as ncmi or ce.")] = "ncmi",
-    folds: flags.Folds = None,
-    seeds: flags.Seeds = None,
-    epochs: flags.Epochs = None,
-    group: flags.Group = None,
-    bag: flags.Bag = None,
-    workers: flags.Workers = None,
-    overwrite: flags.Overwrite = False,
-    allow_leak: flags.AllowLeak = False,
+    given: Given,
     setting: Settings = None,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -42,14 +59,13 @@ def command(
     """
 
     def act(progress: ProgressReporter) -> JobResult:
-        from wsi_ncmi.workflows.comparison import train_configured
+        from wsi_ncmi.workflows import train
 
-        values = flags.configuration(
-            features=features, bag=bag, labels=labels, splits=splits, folds=folds, seeds=seeds, epochs=epochs,
-            group=group, model=model, losses=[loss], workers=workers, out=out,
-        )  # fmt: skip
-        return train_configured(
-            values, out, setting or (), progress, overwrite=overwrite, allow_leak=allow_leak
-        )
+        return train(given.read(setting, {"name": run_name(given)}), progress)
 
     run_verb(act, quiet=quiet, debug=debug, as_json=as_json)
+
+
+def run_name(given: Given) -> str:
+    """The name of the run folder, which is the report's title."""
+    return str(given.values["out"]).rstrip("/").rpartition("/")[2]

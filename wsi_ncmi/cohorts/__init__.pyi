@@ -19,6 +19,7 @@ from .labels import ADAPTERS as ADAPTERS
 from .labels import read_labels as read_labels
 from .leaks import SHARED_KINDS as SHARED_KINDS
 from .leaks import Leak as Leak
+from .leaks import compared_slides as compared_slides
 from .leaks import find_leaks as find_leaks
 from .lookalikes import Look as Look
 from .lookalikes import Lookalike as Lookalike

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from wsi_ncmi.cohorts import BagSource, JoinedBags, PatientBags
+from wsi_ncmi.cohorts.joined import JoinedBags
+from wsi_ncmi.cohorts.patients import PatientBags
+from wsi_ncmi.cohorts.sources import BagSource
 
 __all__ = ["feature_origin"]
 

@@ -12,7 +12,7 @@ from wsi_ncmi.cohorts.fold import PARTS, Fold, Splits
 from wsi_ncmi.cohorts.lookalikes import Lookalike, find_lookalikes
 from wsi_ncmi.slides import slide_id_of
 
-__all__ = ["LEAKING", "SHARED_KINDS", "Leak", "LeakKind", "find_leaks"]
+__all__ = ["LEAKING", "SHARED_KINDS", "Leak", "LeakKind", "compared_slides", "find_leaks"]
 
 LeakKind = Literal[
     "patient", "slide", "content", "lookalike", "name", "site", "test_twice", "class", "centre", "unknown",
@@ -233,3 +233,16 @@ def _left_out(splits: Splits, cohort: Cohort) -> Iterator[Leak]:
     if idle:
         more = f" and {len(idle) - 1} others have labels but are" if len(idle) > 1 else " has a label but is"
         yield Leak("left_out", -1, idle[0], f"Slide {idle[0]}{more} in no part.", fatal=False)
+
+
+def compared_slides(splits: Splits, cohort: Cohort, evidence: Evidence) -> dict[str, int]:
+    """What an audit compares → of how many slides of the splits it is known."""
+    in_splits = {s for fold in splits.folds for name in PARTS for s in fold.part(name)}
+    prints = {*evidence.fingerprints, *cohort.fingerprints}
+    return {
+        "patient": 0 if cohort.case_id_assumed else len(in_splits & set(cohort.slide_ids)),
+        "file content": len(in_splits & prints),
+        "features": len(in_splits & set(evidence.features)),
+        "file name": len(in_splits & set(evidence.paths)),
+        "thumbnail": len(in_splits & set(evidence.looks)),
+    }

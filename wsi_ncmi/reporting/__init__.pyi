@@ -8,6 +8,8 @@ from .pictures import TileAttention as TileAttention
 from .pictures import slide_picture as slide_picture
 from .render import render_report as render_report
 from .render import write_report as write_report
+from .run_report import report_run as report_run
 from .slides import best_and_worst as best_and_worst
 from .summary import render_summary as render_summary
 from .summary import write_summary as write_summary
+from .sweep_tables import report_sweep as report_sweep

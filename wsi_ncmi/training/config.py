@@ -1,19 +1,26 @@
-"""Configuration of the training: data, folds, model, losses, optimisation, and intervals of the results."""
+"""Configuration of training, sweeps and evaluation: data, folds, model, losses, optimisation, intervals."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from wsi_ncmi.cohorts import SplitConfig
 from wsi_ncmi.core.config import configclass
-from wsi_ncmi.losses import AnyLoss, loss_config
-from wsi_ncmi.mil import AnyModel, model_config
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.files import path_safe
+from wsi_ncmi.losses import AnyLoss, LossConfig, loss_config
+from wsi_ncmi.mil import AnyModel, ModelConfig, model_config
 
-__all__ = ["PACE_FIELDS", "EvaluationConfig", "TrainConfig", "TrainingConfig"]
+__all__ = [
+    "PACE_FIELDS", "EvaluateConfig", "EvaluationConfig", "RunConfig", "SweepConfig", "TrainConfig",
+    "TrainingConfig",
+]  # fmt: skip
+
+_T = TypeVar("_T", LossConfig, ModelConfig)
 
 PACE_FIELDS = ("cache_mib", "checkpoint_interval_s", "device", "tensorboard", "threads")
 """Fields that change how fast a run goes, not what it is: a finished run stays valid when they change."""
@@ -86,18 +93,51 @@ class TrainingConfig:
 
 
 @configclass
+class RunConfig:
+    """What decides the weights of one run, besides its data.
+
+    Attributes:
+        model: Aggregator.
+        loss: Criterion.
+        training: Optimisation.
+        seed: Seed of weights, order and dropout. Equal seeds give equal initial aggregators, whatever the
+            loss.
+    """
+
+    model: AnyModel = Field(default_factory=model_config)
+    loss: AnyLoss = loss_config()
+    training: TrainingConfig = Field(default_factory=TrainingConfig)
+    seed: int = 0
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that decide the weights, JSON-ready."""
+        return {
+            "model": asdict(self.model),
+            "loss": asdict(self.loss),
+            "training": self.training.identity(),
+            "seed": self.seed,
+        }
+
+
+def _formats(value: Any) -> Any:
+    """``none`` stands for no format."""
+    names = [value] if isinstance(value, str) else value
+    return [name for name in names if name != "none"] if isinstance(names, list | tuple) else names
+
+
+@configclass
 class EvaluationConfig:
     """How results get their intervals.
 
     Attributes:
         resamples: Bootstrap resamples over patients (AUROC and AUPRC take at most 2,000 of them).
         seed: Seed of the resamples.
-        figures: File formats of the figures outside the report (``png``, ``svg``); empty = none.
+        figures: File formats of the figures outside the report (``png``, ``svg``), or ``none``.
     """
 
     resamples: Annotated[int, Field(ge=100)] = 10_000
     seed: Annotated[int, Field(ge=0)] = 0
-    figures: tuple[Literal["png", "svg"], ...] = ("png", "svg")
+    figures: Annotated[tuple[Literal["png", "svg"], ...], BeforeValidator(_formats)] = ("png", "svg")
 
 
 @configclass
@@ -142,3 +182,83 @@ class TrainConfig:
     out: Path = Path("out")
     overwrite: bool = False
     allow_leak: bool = False
+
+    @property
+    def named_losses(self) -> dict[str, LossConfig]:
+        """Name → loss: its own name, with a number where one name comes several times."""
+        return _numbered(self.losses)
+
+    def folder_of(self, loss: str) -> Path:
+        """Folder of a loss: the run folder where it is the only one, else a folder of its own below."""
+        return self.out if len(self.losses) == 1 else self.out / path_safe(loss)
+
+
+def _numbered(configs: tuple[_T, ...]) -> dict[str, _T]:
+    named: dict[str, _T] = {}
+    for config in configs:
+        name, number = config.name, 2
+        while name in named:
+            name, number = f"{config.name}-{number}", number + 1
+        named[name] = config
+    return named
+
+
+@configclass
+class SweepConfig(TrainConfig):
+    """A sweep over encoders and models, which share all else; features and model are those of the cells.
+
+    Attributes:
+        encoders: Name → features, joined where there are several.
+        models: Aggregators.
+        out: Folder of the table and of all runs.
+    """
+
+    encoders: dict[str, tuple[Path, ...]] = Field(default_factory=dict)
+    models: Annotated[tuple[AnyModel, ...], Field(min_length=1)] = (model_config(),)
+
+    def cells(self) -> dict[tuple[str, str], TrainConfig]:
+        """(encoder, model) → training, in ``out/<encoder>/<model>``.
+
+        Raises:
+            InputError: No encoder, or two names that would share a folder.
+        """
+        if not self.encoders:
+            raise InputError("A sweep needs features of at least one encoder.")
+        if len({path_safe(name) for name in self.encoders}) < len(self.encoders):
+            raise InputError("Two encoders of the sweep would share a folder; give them other names.")
+        return {
+            (encoder, model): replace(
+                self,
+                name=f"{self.name}: {encoder}, {model}",
+                features=paths[0],
+                further_features=paths[1:],
+                model=config,
+                out=self.out / path_safe(encoder) / path_safe(model),
+            )
+            for encoder, paths in self.encoders.items()
+            for model, config in _numbered(self.models).items()
+        }
+
+
+@configclass
+class EvaluateConfig:
+    """What predictions to evaluate, and how.
+
+    Attributes:
+        predictions: CSV with ``slide_id``, ``p_<class>…`` and, unless ``labels`` is given, ``label`` and
+            ``case_id``; a run folder; or the predictions of CLAM or STAMP, a file or the folder of all folds.
+        out: Output folder.
+        labels: Labels table that gives truth, patient and centre.
+        group: ``slide_id`` = each slide is a patient of its own.
+        classes: Names of CLAM's classes 0, 1, ….
+        against: Predictions of other runs on the same slides, to compare with in pairs.
+        evaluation: Intervals.
+    """
+
+    predictions: Path
+    out: Path
+    labels: str | None = None
+    group: str | None = None
+    classes: tuple[str, ...] | None = None
+    against: tuple[Path, ...] = ()
+    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)

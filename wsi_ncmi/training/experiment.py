@@ -1,4 +1,4 @@
-"""Grids of runs: folds × seeds × losses of one model, or several such experiments at a time.
+"""Experiments (folds × seeds × losses of one model), one or several at a time.
 
 Every loss has the same folds, the same seeds and the same initial aggregators.
 """
@@ -6,72 +6,43 @@ Every loss has the same folds, the same seeds and the same initial aggregators.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from wsi_ncmi.cohorts import BagSource, Cohort, Evidence, Splits
+from wsi_ncmi.cohorts import write_splits
 from wsi_ncmi.core.errors import InputError, TrainingError
 from wsi_ncmi.core.files import atomic_path, ensure_folder
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
-from wsi_ncmi.losses import LossConfig
-from wsi_ncmi.mil import ModelConfig
+from wsi_ncmi.parallel import affordable_workers, visible_gpus
 from wsi_ncmi.parallel import process_group as distributed
-from wsi_ncmi.training.config import TrainingConfig
-from wsi_ncmi.training.crew import Opening, carry_out
+from wsi_ncmi.training.batches import BagCache
+from wsi_ncmi.training.config import RunConfig, TrainConfig
+from wsi_ncmi.training.crew import run_all
+from wsi_ncmi.training.data import TrainingData, refuse_leaks
 from wsi_ncmi.training.fitting import CURVES
-from wsi_ncmi.training.plan import named_losses, plan_runs, refuse_leaks
-from wsi_ncmi.training.runs import (
-    PREDICTIONS,
-    Run,
-    RunContext,
-    RunFailure,
-    is_done,
-    read_predictions,
-    remove_run,
-)
+from wsi_ncmi.training.runs import PREDICTIONS, Run, RunFailure, is_done, read_predictions, remove_run
 
 __all__ = ["Experiment", "ExperimentResult", "run_experiment", "run_experiments"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Experiment:
     """Every loss with every seed on every fold, of one model on one set of features.
 
     One loss: ``out/fold_<k>/seed_<s>/`` and ``out/predictions.csv``; several: the same below ``out/<loss>/``.
 
     Attributes:
-        source: Features: an opened source, or what ``open_bag_source`` takes.
-        cohort: Labels; every slide of the splits is in it and has tiles.
-        splits: The folds.
-        model: Aggregator.
-        losses: Criteria; a mapping names them, else each has its own name (several settings of one loss need
-            a mapping).
-        training: How to train.
-        seeds: Seeds of weights and order.
-        out: Output folder.
-        overwrite: Replace runs of another configuration.
-        allow_leak: Train although a patient, slide or image is in two parts of a fold.
-        encoder: What made the features, stored with each model.
-        evidence: What the leak audit may compare beside labels and fingerprints.
-        only: Positions of the folds to run; None = all.
+        config: What to train.
+        data: Bags, labels and folds.
+        folds: Positions of the folds to run; None = all.
     """
 
-    source: BagSource | Path
-    cohort: Cohort
-    splits: Splits
-    model: ModelConfig
-    losses: Sequence[LossConfig] | Mapping[str, LossConfig]
-    training: TrainingConfig
-    seeds: Sequence[int]
-    out: Path
-    overwrite: bool = False
-    allow_leak: bool = False
-    encoder: Mapping[str, Any] = field(default_factory=dict)
-    evidence: Evidence | None = None
-    only: Sequence[int] | None = None
+    config: TrainConfig
+    data: TrainingData
+    folds: Sequence[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -95,120 +66,96 @@ class ExperimentResult:
 
 
 def run_experiment(
-    source: BagSource | Path,
-    cohort: Cohort,
-    splits: Splits,
-    *,
-    model: ModelConfig,
-    losses: Sequence[LossConfig] | Mapping[str, LossConfig],
-    training: TrainingConfig,
-    seeds: Sequence[int],
-    out: Path,
-    workers: int = 1,
-    overwrite: bool = False,
-    allow_leak: bool = False,
-    encoder: Mapping[str, Any] | None = None,
-    evidence: Evidence | None = None,
-    progress: ProgressReporter | None = None,
+    config: TrainConfig, data: TrainingData, progress: ProgressReporter | None = None
 ) -> ExperimentResult:
     """Trains every loss with every seed on every fold and predicts the test parts.
 
-    Finished runs of the same configuration are skipped, interrupted ones continue. The arguments are those of
-    :class:`Experiment` and of :func:`run_experiments`.
+    Finished runs of the same configuration are skipped, interrupted ones resume.
 
     Raises:
-        InputError: Wrong input, or ``out`` holds runs of another configuration; nothing was started.
+        InputError: Wrong input, or ``config.out`` holds runs of another configuration; nothing was started.
         TrainingError: Not one run has a result.
     """
-    experiment = Experiment(
-        source=source, cohort=cohort, splits=splits, model=model, losses=losses, training=training,
-        seeds=seeds, out=out, overwrite=overwrite, allow_leak=allow_leak, encoder=dict(encoder or {}),
-        evidence=evidence,
-    )  # fmt: skip
-    return run_experiments([experiment], workers=workers, progress=progress)[0]
+    return run_experiments([Experiment(config, data)], progress)[0]
 
 
 def run_experiments(
-    experiments: Sequence[Experiment],
-    *,
-    workers: int = 1,
-    gpus: Sequence[str] = (),
-    on_start: Callable[[], object] | None = None,
-    progress: ProgressReporter | None = None,
+    experiments: Sequence[Experiment], progress: ProgressReporter | None = None
 ) -> list[ExperimentResult]:
-    """Does the runs of all experiments with one crew of processes: no core waits for the last run of each.
+    """Does the runs of all experiments with one pool of processes: no core waits for the last run of each.
+
+    Results do not depend on the number of processes. Under torchrun the processes share each run instead.
 
     Args:
-        experiments: What to run; those that share features follow each other.
-        workers: Processes; with one, all runs in this process. Results do not depend on it. Under torchrun
-            the processes share each run instead.
-        gpus: Names of GPUs that the processes are dealt over; empty leaves the choice of device to each run.
-        on_start: Called in each process before its first run; picklable.
+        experiments: What to run; those that share features follow each other. ``workers`` and ``device`` are
+            those of the first one.
         progress: Told about every epoch.
 
     Returns:
         Predictions, curves and failures of each experiment.
 
     Raises:
-        InputError: Wrong input, or an output folder holds runs of another configuration; nothing was started.
+        InputError: Wrong input, leaking folds, or an output folder holds runs of another configuration;
+            nothing was started.
         TrainingError: Not one run of an experiment has a result.
     """
+    first = experiments[0].config
+    gpus = visible_gpus() if first.training.device != "cpu" else ()
+    workers = first.workers or len(gpus) or affordable_workers()
     if distributed.world_size() > 1:
         workers = 1
-    planned = [_plan(experiment, workers) for experiment in experiments]
-    todo = [(number, run) for number, plan in enumerate(planned) for run in plan.todo]
+    plans = [_plan(experiment, workers) for experiment in experiments]
+    if distributed.rank() == 0:
+        for experiment in experiments:
+            write_splits(experiment.data.splits, ensure_folder(experiment.config.out) / "splits.json")
+    todo = [(number, run) for number, plan in enumerate(plans) for run in plan.todo]
     for _, run in todo:
         ensure_folder(run.folder)
-    epochs = [experiment.training.epochs for experiment in experiments]
+    shown = progress if progress is not None and distributed.rank() == 0 else NullProgress()
     failures = list(
-        carry_out(
-            todo, [plan.opening for plan in planned], epochs, workers=workers, gpus=gpus, on_start=on_start,
-            progress=progress or NullProgress(),
-        )
-    )  # fmt: skip
+        run_all(todo, [each.data for each in experiments], workers=workers, gpus=gpus, progress=shown)
+    )
     return [
-        _result(plan, tuple(failure for number, failure in failures if number == place))
-        for place, plan in enumerate(planned)
+        _result(plan, tuple(failure for place, failure in failures if place == number))
+        for number, plan in enumerate(plans)
     ]
 
 
 @dataclass(frozen=True)
 class _Plan:
-    opening: Opening
     runs: Sequence[Run]
     todo: Sequence[Run]
 
 
 def _plan(experiment: Experiment, workers: int) -> _Plan:
-    refuse_leaks(
-        experiment.splits, experiment.cohort, allow_leak=experiment.allow_leak, evidence=experiment.evidence
-    )
-    folds = experiment.splits.folds
-    runs = plan_runs(named_losses(experiment.losses), len(folds), experiment.seeds, experiment.out)
-    if experiment.only is not None:
-        runs = [run for run in runs if run.fold in experiment.only]
-    training = experiment.training
-    opening = Opening(
-        experiment.source, experiment.cohort, experiment.splits, experiment.model,
-        training if workers == 1 else replace(training, threads=1), experiment.encoder,
-    )  # fmt: skip
-    context = opening.context(training.cache_mib * 2**20)
-    for fold in folds:
-        context.cache.lengths((*fold.train, *fold.validation, *fold.test))
-    if experiment.overwrite:
-        todo = [run for run in runs if not _is_done_or_removed(run, context)]
-    else:
-        todo = [run for run in runs if not is_done(run, context.identity(run))]
-    return _Plan(opening, runs, distributed.from_first(todo))
+    config, data = experiment.config, experiment.data
+    refuse_leaks(data.leaks, allowed=config.allow_leak)
+    cache = BagCache(data.source, 0)
+    for fold in data.splits.folds:
+        cache.lengths((*fold.train, *fold.validation, *fold.test))
+    training = config.training if workers == 1 else replace(config.training, threads=1)
+    folds = range(len(data.splits.folds)) if experiment.folds is None else experiment.folds
+    # The losses of a fold and seed together, so that an early stop leaves fair pairs.
+    runs = [
+        Run(
+            name, RunConfig(model=config.model, loss=loss, training=training, seed=seed), fold,
+            config.folder_of(name) / f"fold_{fold}" / f"seed_{seed}",
+        )
+        for seed in range(config.seeds)
+        for fold in folds
+        for name, loss in config.named_losses.items()
+    ]  # fmt: skip
+    is_finished = _is_done_or_removed if config.overwrite else is_done
+    todo = [run for run in runs if not is_finished(run, run.identity(data))]
+    return _Plan(runs, distributed.from_first(todo))
 
 
-def _is_done_or_removed(run: Run, context: RunContext) -> bool:
+def _is_done_or_removed(run: Run, identity: Mapping[str, Any]) -> bool:
     try:
-        if is_done(run, context.identity(run)):
-            return True
+        return is_done(run, identity)
     except InputError:
         remove_run(run)
-    return False
+        return False
 
 
 def _result(plan: _Plan, failures: tuple[RunFailure, ...]) -> ExperimentResult:

@@ -15,15 +15,15 @@ from wsi_ncmi.cohorts import BagSource, Cohort, Fold
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import atomic_path, ensure_folder
 from wsi_ncmi.core.provenance import collect_provenance
-from wsi_ncmi.losses import LossConfig, build_loss
+from wsi_ncmi.losses import build_loss
 from wsi_ncmi.losses.base import Criterion
-from wsi_ncmi.mil import ModelConfig, build_model
+from wsi_ncmi.mil import build_model
 from wsi_ncmi.mil.base import Aggregator
 from wsi_ncmi.parallel import process_group as distributed
 from wsi_ncmi.training.batches import BagCache
 from wsi_ncmi.training.board import board_of, check_board
 from wsi_ncmi.training.checkpoint import TrainedModel, write_trained
-from wsi_ncmi.training.config import TrainingConfig
+from wsi_ncmi.training.config import RunConfig, TrainingConfig
 from wsi_ncmi.training.devices import device_of, private_torch
 from wsi_ncmi.training.identity import first_difference, run_identity
 from wsi_ncmi.training.loop import TrainingLoop
@@ -71,11 +71,8 @@ def fit(
     source: BagSource | BagCache,
     split: Fold,
     cohort: Cohort,
+    config: RunConfig,
     *,
-    model: ModelConfig,
-    loss: LossConfig,
-    training: TrainingConfig,
-    seed: int,
     out: Path,
     encoder: Mapping[str, Any] | None = None,
     on_epoch: Callable[[Mapping[str, float]], None] | None = None,
@@ -91,11 +88,7 @@ def fit(
         source: The bags, or a cache of them shared between runs.
         split: Training and validation slides.
         cohort: Labels of these slides.
-        model: Aggregator.
-        loss: Criterion.
-        training: How to train.
-        seed: Seed of weights, order and dropout. Equal seeds give equal initial aggregators, whatever the
-            loss.
+        config: Model, loss, optimisation and seed.
         out: Folder of the run.
         encoder: What made the features (JSON-ready), stored in ``model.json``.
         on_epoch: Called with each row of ``curves.csv``.
@@ -108,6 +101,7 @@ def fit(
             checkpoint of another run.
         TrainingError: A loss or gradient isn't finite.
     """
+    training = config.training
     cache = source if isinstance(source, BagCache) else BagCache(source, training.cache_mib * 2**20)
     train = labelled_part("training", split.train, cohort)
     validation = labelled_part("validation", split.validation, cohort)
@@ -118,7 +112,7 @@ def fit(
             "make other folds or add slides of another class."
         )
     cache.lengths(validation.slide_ids)
-    identity = run_identity(cache.source, split, cohort, model=model, loss=loss, training=training, seed=seed)
+    identity = run_identity(cache.source, split, cohort, config)
     check_board(training.tensorboard)
     ensure_folder(out)
     # The first process reads for all: another one might still see the file of an earlier step.
@@ -132,24 +126,24 @@ def fit(
     begun = 0 if state is None else int(state["epoch"])
     with board_of(out, training.tensorboard and first, begun + 1) as to_board:
 
-        def tell(row: Mapping[str, float]) -> None:
+        def on_row(row: Mapping[str, float]) -> None:
             to_board(row)
             if on_epoch is not None:
                 on_epoch(row)
 
         aggregator, criterion, loop = _trained(
-            cache, train, validation, counts, model, loss, training,
-            seed=seed, folder=out, identity=identity, state=state, on_epoch=tell,
+            cache, train, validation, counts, config, out, identity, state=state, on_epoch=on_row
         )  # fmt: skip
     if not first:
         found = TrainedModel(aggregator, criterion, cohort.classes, {"identity": identity})
         return FitResult(out, found, loop.best_epoch, tuple(loop.curves))
     best = loop.curves[loop.best_epoch - 1]
     trained = write_trained(
-        out, aggregator, criterion, classes=cohort.classes, model=model, loss=loss, class_counts=counts,
+        out, aggregator, criterion, classes=cohort.classes, model=config.model, loss=config.loss,
+        class_counts=counts,
         extra={
             "training": asdict(training),
-            "seed": seed,
+            "seed": config.seed,
             "best_epoch": loop.best_epoch,
             "validation": {k: v if np.isfinite(v) else None for k, v in best.items() if k.startswith("val_")},
             "encoder": dict(encoder or {"name": cache.source.encoder}),
@@ -167,11 +161,7 @@ def fit_in_memory(
     train: LabelledSlides,
     validation: LabelledSlides,
     num_classes: int,
-    *,
-    model: ModelConfig,
-    loss: LossConfig,
-    training: TrainingConfig,
-    seed: int,
+    config: RunConfig,
 ) -> FittedModules:
     """Fits one model as :func:`fit` does, from given labels, and writes nothing.
 
@@ -182,18 +172,13 @@ def fit_in_memory(
         train: Training slides, of at least two classes.
         validation: Slides that choose the epoch and fit the decision, at least one.
         num_classes: Number of classes C.
-        model: Aggregator.
-        loss: Criterion.
-        training: How to train.
-        seed: Seed of weights, order and dropout.
+        config: Model, loss, optimisation and seed.
 
     Raises:
         TrainingError: A loss or gradient isn't finite.
     """
     counts = tuple(np.bincount(train.y, minlength=num_classes).tolist())
-    aggregator, criterion, loop = _trained(
-        cache, train, validation, counts, model, loss, training, seed=seed, folder=None, identity={}
-    )
+    aggregator, criterion, loop = _trained(cache, train, validation, counts, config)
     return FittedModules(aggregator, criterion, loop.best_epoch, tuple(loop.curves))
 
 
@@ -202,32 +187,28 @@ def _trained(
     train: LabelledSlides,
     validation: LabelledSlides,
     counts: Sequence[int],
-    model: ModelConfig,
-    loss: LossConfig,
-    training: TrainingConfig,
+    config: RunConfig,
+    folder: Path | None = None,
+    identity: Mapping[str, Any] | None = None,
     *,
-    seed: int,
-    folder: Path | None,
-    identity: Mapping[str, Any],
     state: Mapping[str, Any] | None = None,
     on_epoch: Callable[[Mapping[str, float]], None] | None = None,
 ) -> tuple[Aggregator, Criterion, TrainingLoop]:
+    training = config.training
     device = device_of(training)
     with private_torch(training.threads, device):
-        aggregator, criterion = build_modules(
-            model, loss, in_features=cache.source.width, class_counts=counts, seed=seed
-        )
+        aggregator, criterion = build_modules(config, cache.source.width, counts)
         cache.with_coordinates = aggregator.needs_coordinates
         reserve_for(cache, train, training)
-        if model.standardise:
+        if config.model.standardise:
             aggregator.set_input_statistics(*cache.statistics(train.slide_ids))
         aggregator.to(device)
         criterion.to(device)
         place = () if distributed.world_size() == 1 else (distributed.rank(),)
-        torch.manual_seed(derive_seed(seed, "training", *place))
+        torch.manual_seed(derive_seed(config.seed, "training", *place))
         loop = TrainingLoop(
-            aggregator, criterion, cache, train=train, validation=validation, options=training,
-            seed=seed, folder=folder, identity=identity, on_epoch=on_epoch,
+            aggregator, criterion, cache, train=train, validation=validation, config=config,
+            folder=folder, identity=identity, on_epoch=on_epoch,
         )  # fmt: skip
         if state is not None:
             loop.load_state_dict(state)
@@ -237,23 +218,21 @@ def _trained(
 
 
 def build_modules(
-    model: ModelConfig, loss: LossConfig, *, in_features: int, class_counts: Sequence[int], seed: int
+    config: RunConfig, in_features: int, class_counts: Sequence[int]
 ) -> tuple[Aggregator, Criterion]:
     """Builds aggregator and criterion with weights that follow from the seed.
 
     Each has a seed of its own, so the aggregator starts from the same weights under every loss.
 
     Args:
-        model: Aggregator.
-        loss: Criterion.
+        config: Aggregator, criterion and seed.
         in_features: Width D of the features.
         class_counts: Training slides of each class.
-        seed: The run's seed.
     """
-    torch.manual_seed(derive_seed(seed, "aggregator"))
-    aggregator = build_model(model, in_features, len(class_counts))
-    torch.manual_seed(derive_seed(seed, "criterion"))
-    criterion = build_loss(loss, len(class_counts), aggregator.embedding_width, class_counts)
+    torch.manual_seed(derive_seed(config.seed, "aggregator"))
+    aggregator = build_model(config.model, in_features, len(class_counts))
+    torch.manual_seed(derive_seed(config.seed, "criterion"))
+    criterion = build_loss(config.loss, len(class_counts), aggregator.embedding_width, class_counts)
     return aggregator, criterion
 
 

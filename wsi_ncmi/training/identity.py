@@ -12,23 +12,14 @@ import numpy as np
 
 from wsi_ncmi.cohorts import BagSource, Cohort, Fold
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.losses import LossConfig, loss_config
-from wsi_ncmi.mil import ModelConfig, model_config
-from wsi_ncmi.training.config import TrainingConfig
+from wsi_ncmi.losses import loss_config
+from wsi_ncmi.mil import model_config
+from wsi_ncmi.training.config import RunConfig
 
 __all__ = ["as_written_now", "first_difference", "identity_hash", "run_identity"]
 
 
-def run_identity(
-    source: BagSource,
-    split: Fold,
-    cohort: Cohort,
-    *,
-    model: ModelConfig,
-    loss: LossConfig,
-    training: TrainingConfig,
-    seed: int,
-) -> dict[str, Any]:
+def run_identity(source: BagSource, split: Fold, cohort: Cohort, config: RunConfig) -> dict[str, Any]:
     """Everything that decides the result of a run, JSON-ready; no path and nothing about pace is in it.
 
     The features enter by encoder, width, the tile count of every slide of the fold and the content of three
@@ -45,10 +36,7 @@ def run_identity(
     for position in {0, len(split.train) // 2, len(split.train) - 1}:
         sample.update(source.load(split.train[position]).tobytes())
     return {
-        "model": asdict(model),
-        "loss": asdict(loss),
-        "training": training.identity(),
-        "seed": seed,
+        **config.identity(),
         "classes": list(cohort.classes),
         "features": {"encoder": source.encoder, "width": source.width, "sample": sample.hexdigest()[:16]},
         "split": {part: identity_hash({"rows": rows})[:16] for part, rows in parts.items()},

@@ -22,7 +22,7 @@ from wsi_ncmi.mil.base import Aggregator, BagBatch
 from wsi_ncmi.parallel import process_group as distributed
 from wsi_ncmi.training.averaging import WeightAverage
 from wsi_ncmi.training.batches import BagCache
-from wsi_ncmi.training.config import TrainingConfig
+from wsi_ncmi.training.config import RunConfig
 from wsi_ncmi.training.optimising import autocast_of, clip_gradients, make_optimizer, rank_of
 from wsi_ncmi.training.prefetch import ahead
 from wsi_ncmi.training.resume import write_resume
@@ -48,8 +48,7 @@ class TrainingLoop:
         cache: The bags.
         train: Bags to learn from.
         validation: Bags that choose the epoch.
-        options: How to train.
-        seed: Seed of order and tile draws.
+        config: Optimisation, and the seed of order and tile draws.
         folder: Where ``last.ckpt`` goes; None writes none.
         identity: Stored in ``last.ckpt``, to tell whose checkpoint it is.
         on_epoch: Called with the row of ``curves.csv`` after every epoch.
@@ -63,20 +62,19 @@ class TrainingLoop:
         *,
         train: LabelledSlides,
         validation: LabelledSlides,
-        options: TrainingConfig,
-        seed: int,
-        folder: Path | None,
-        identity: Mapping[str, Any],
+        config: RunConfig,
+        folder: Path | None = None,
+        identity: Mapping[str, Any] | None = None,
         on_epoch: Callable[[Mapping[str, float]], None] | None = None,
     ) -> None:
         self._aggregator, self._criterion, self._cache = aggregator, criterion, cache
         self._train, self._validation = train, validation
-        self._options = options
-        self._folder, self._identity, self._on_epoch = folder, identity, on_epoch
+        options = self._options = config.training
+        self._folder, self._identity, self._on_epoch = folder, identity or {}, on_epoch
         self._device = next(aggregator.parameters()).device
         self._train_y = torch.from_numpy(train.y).to(self._device)
         self._validation_y = torch.from_numpy(validation.y).to(self._device)
-        self._bags = StepBags(cache, train, options, seed)
+        self._bags = StepBags(cache, train, options, config.seed)
         self._parameters = [*aggregator.parameters(), *criterion.parameters()]
         self._optimizer = make_optimizer(self._parameters, options)
         self._average = WeightAverage(self._parameters, options.ema)

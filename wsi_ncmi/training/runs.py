@@ -1,4 +1,4 @@
-"""One cell of the grid folds × seeds × losses: its folder, its files, and whether it is done."""
+"""One run of a loss, fold and seed: folder, files, and the proof that it is done."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from typing import Any
 
 import pandas as pd
 
-from wsi_ncmi.cohorts import Cohort, Splits
+from wsi_ncmi.cohorts import Cohort
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import atomic_path, write_json
-from wsi_ncmi.losses import LossConfig
-from wsi_ncmi.mil import ModelConfig
 from wsi_ncmi.parallel import process_group as distributed
 from wsi_ncmi.training.batches import BagCache
 from wsi_ncmi.training.checkpoint import MODEL_JSON, MODEL_WEIGHTS, TrainedModel
-from wsi_ncmi.training.config import TrainingConfig
+from wsi_ncmi.training.config import RunConfig
+from wsi_ncmi.training.data import TrainingData
 from wsi_ncmi.training.fitting import CURVES, fit
 from wsi_ncmi.training.identity import first_difference, run_identity
 from wsi_ncmi.training.resume import LAST, read_resume
@@ -28,7 +27,6 @@ __all__ = [
     "RUN_JSON",
     "VALIDATION",
     "Run",
-    "RunContext",
     "RunFailure",
     "do_run",
     "is_done",
@@ -44,21 +42,28 @@ _TEXT_COLUMNS = ("slide_id", "case_id", "centre", "label", "prediction")
 
 @dataclass(frozen=True)
 class Run:
-    """One run of the grid.
+    """One run of an experiment.
 
     Attributes:
-        name: The loss's name in the grid.
-        loss: Its options.
+        name: The loss's name in the experiment.
+        config: Model, loss, optimisation and seed.
         fold: Position of the fold.
-        seed: Seed of weights and order.
         folder: Where the run's files go.
     """
 
     name: str
-    loss: LossConfig
+    config: RunConfig
     fold: int
-    seed: int
     folder: Path
+
+    @property
+    def seed(self) -> int:
+        """Seed of weights and order."""
+        return self.config.seed
+
+    def identity(self, data: TrainingData) -> dict[str, Any]:
+        """What makes the run (see ``run_identity``)."""
+        return run_identity(data.source, data.splits.folds[self.fold], data.cohort, self.config)
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ class RunFailure:
     """A run that has no result.
 
     Attributes:
-        loss: Name of the loss in the grid.
+        loss: Name of the loss in the experiment.
         fold: Position of the fold.
         seed: Seed of the run.
         reason: One sentence.
@@ -78,25 +83,6 @@ class RunFailure:
     seed: int
     reason: str
     details: str = ""
-
-
-@dataclass(frozen=True)
-class RunContext:
-    """What all runs of an experiment share in a process."""
-
-    cache: BagCache
-    cohort: Cohort
-    splits: Splits
-    model: ModelConfig
-    training: TrainingConfig
-    encoder: Mapping[str, Any]
-
-    def identity(self, run: Run) -> dict[str, Any]:
-        """What makes the run (see ``run_identity``)."""
-        return run_identity(
-            self.cache.source, self.splits.folds[run.fold], self.cohort,
-            model=self.model, loss=run.loss, training=self.training, seed=run.seed,
-        )  # fmt: skip
 
 
 def is_done(run: Run, identity: Mapping[str, Any]) -> bool:
@@ -143,29 +129,30 @@ def remove_run(run: Run) -> None:
         (run.folder / name).unlink(missing_ok=True)
 
 
-def do_run(run: Run, context: RunContext, tell: Callable[[Mapping[str, float]], None]) -> None:
+def do_run(
+    run: Run, cache: BagCache, data: TrainingData, on_epoch: Callable[[Mapping[str, float]], None]
+) -> None:
     """Fits the model, predicts the fold's validation and test parts and writes ``run.json`` last.
 
     Args:
         run: What to do.
-        context: What the runs share.
-        tell: Called with the curve's row after every epoch.
+        cache: The bags, shared by the runs of a process.
+        data: Labels and folds.
+        on_epoch: Called with the curve's row after every epoch.
 
     Raises:
         InputError: As ``fit``.
         TrainingError: As ``fit``.
     """
-    split = context.splits.folds[run.fold]
+    split = data.splits.folds[run.fold]
     result = fit(
-        context.cache, split, context.cohort,
-        model=context.model, loss=run.loss, training=context.training,
-        seed=run.seed, out=run.folder, encoder=context.encoder, on_epoch=tell,
-    )  # fmt: skip
+        cache, split, data.cohort, run.config, out=run.folder, encoder=data.origin, on_epoch=on_epoch
+    )
     if distributed.rank() > 0:
         return
     # Those of the validation part are what a temperature may be fitted on.
     for name, slide_ids in ((VALIDATION, split.validation), (PREDICTIONS, split.test)):
-        table = _predictions(result.model, context.cache, context.cohort, slide_ids)
+        table = _predictions(result.model, cache, data.cohort, slide_ids)
         table.insert(2, "fold", run.fold)
         table.insert(3, "seed", run.seed)
         with atomic_path(run.folder / name) as temporary:

@@ -5,5 +5,4 @@ from .extraction import extract as extract
 from .result import JobResult as JobResult
 from .run import run_demo as run_demo
 from .run import run_job as run_job
-from .training import TrainingRequest as TrainingRequest
 from .training import train as train

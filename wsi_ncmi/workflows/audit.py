@@ -1,4 +1,4 @@
-"""The audit job: may this split be trained on?"""
+"""Audit of labels and splits before training."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from wsi_ncmi.cohorts import (
     Leak,
     RowFinding,
     audit_labels,
+    compared_slides,
     evidence_of_features,
     evidence_of_slides,
     evidence_of_thumbnails,
@@ -20,10 +21,10 @@ from wsi_ncmi.cohorts import (
     merge_evidence,
     read_any_splits,
 )
+from wsi_ncmi.core.config import configclass
 from wsi_ncmi.core.progress import ProgressReporter
-from wsi_ncmi.workflows.cohort_data import compared_slides
 
-__all__ = ["AUDIT_SCHEMA", "AuditResult", "audit"]
+__all__ = ["AUDIT_SCHEMA", "AuditConfig", "AuditResult", "audit"]
 
 AUDIT_SCHEMA = "wsi-ncmi/audit/1"
 
@@ -54,7 +55,7 @@ class AuditResult:
 
     @property
     def passed(self) -> bool:
-        """Whether training may go on."""
+        """Whether the split may be trained on."""
         return not (self.problem or any(f.fatal for f in self.rows) or any(f.fatal for f in self.leaks))
 
     def to_json(self) -> dict[str, Any]:
@@ -78,38 +79,45 @@ class AuditResult:
         }
 
 
-def audit(
-    splits: Path,
-    labels: str,
-    *,
-    slides: Path | None = None,
-    features: Path | None = None,
-    thumbnails: Path | None = None,
-    group: str | None = None,
-    progress: ProgressReporter | None = None,
-) -> AuditResult:
-    """Audits labels and splits.
+@configclass
+class AuditConfig:
+    """What to audit.
 
-    Args:
+    Attributes:
         splits: Ours, CLAM's (a file, or a folder of ``splits_<i>.csv``) or a plain CSV.
         labels: Labels table, or ``adapter:FILE``.
         slides: ``slides.csv``, or the folder of slides, to find copies, near-copies and files of one name.
         features: Features, to find copies.
         thumbnails: Folder of thumbnails, to find near-copies.
-        group: ``"slide_id"`` = the user says that each slide is a patient of its own.
+        group: ``slide_id`` = each slide is a patient of its own.
+    """
+
+    splits: Path
+    labels: str
+    slides: Path | None = None
+    features: Path | None = None
+    thumbnails: Path | None = None
+    group: str | None = None
+
+
+def audit(config: AuditConfig, progress: ProgressReporter | None = None) -> AuditResult:
+    """Audits labels and splits.
+
+    Args:
+        config: What to audit.
         progress: Where to report.
 
     Raises:
         InputError: Something can't be read at all.
     """
-    read = read_any_splits(splits)
+    read = read_any_splits(config.splits)
     evidence = merge_evidence(
-        *((evidence_of_slides(slides, progress),) if slides is not None else ()),
-        *((evidence_of_features(features),) if features is not None else ()),
-        *((evidence_of_thumbnails(thumbnails),) if thumbnails is not None else ()),
+        *((evidence_of_slides(config.slides, progress),) if config.slides else ()),
+        *((evidence_of_features(config.features),) if config.features else ()),
+        *((evidence_of_thumbnails(config.thumbnails),) if config.thumbnails else ()),
     )
-    known = evidence.slide_ids if slides is not None or features is not None else None
-    labelled = audit_labels(labels, group=group, known_slides=known)
+    known = evidence.slide_ids if config.slides or config.features else None
+    labelled = audit_labels(config.labels, group=config.group, known_slides=known)
     cohort = labelled.cohort
     in_splits = {s for fold in read.folds for part in (fold.train, fold.validation, fold.test) for s in part}
     compared = compared_slides(read, cohort, evidence)

@@ -9,23 +9,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from wsi_ncmi.cohorts import (
-    PARTS,
-    Cohort,
-    make_splits,
-    official_splits,
-    patient_cohort,
-    patient_splits,
-    read_any_splits,
-    read_labels,
-    slide_splits,
-)
+from wsi_ncmi.cohorts import Cohort, find_leaks, read_labels
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import check_folder
 from wsi_ncmi.extraction.config import ExtractConfig
 from wsi_ncmi.extraction.planning import slide_ids_of
 from wsi_ncmi.slides import slide_id_of
-from wsi_ncmi.training.plan import refuse_leaks
+from wsi_ncmi.training.data import make_folds, refuse_leaks
 from wsi_ncmi.workflows.config import JobConfig
 
 __all__ = ["check_job", "warn_of_resolution"]
@@ -58,7 +48,8 @@ def check_job(config: JobConfig) -> None:
     check_folder(config.out)
     labelled = read_labels(config.labels, group="slide_id" if config.split.group == "slide_id" else None)
     cohort = _present(labelled, slide_ids_of(config), config)
-    _check_folds(config, labelled, cohort)
+    folds = make_folds(config, labelled, cohort, f"below {config.slides}")
+    refuse_leaks(find_leaks(*(folds.of_slides or (folds.splits, cohort))), allowed=config.allow_leak)
 
 
 def _present(labelled: Cohort, slide_ids: Sequence[str], config: JobConfig) -> Cohort:
@@ -80,39 +71,6 @@ def _present(labelled: Cohort, slide_ids: Sequence[str], config: JobConfig) -> C
             f"{cohort.rows[0].label!r}; a task needs at least two."
         )
     return cohort
-
-
-def _check_folds(config: JobConfig, labelled: Cohort, cohort: Cohort) -> None:
-    """Makes or reads the folds as the training will.
-
-    Args:
-        config: The job.
-        labelled: All labels; a splits file is one of them.
-        cohort: Those whose slides are there.
-
-    Raises:
-        InputError: The splits file doesn't fit the labels or leaks, a part of a fold is empty, or there are
-            too few patients.
-    """
-    bags = cohort
-    slides: dict[str, tuple[str, ...]] = {slide_id: (slide_id,) for slide_id in cohort.slide_ids}
-    if config.bag == "patient":
-        bags, slides = patient_cohort(cohort)
-    if config.splits is not None:
-        splits = read_any_splits(config.splits, labelled).restricted_to(cohort.slide_ids)
-        splits = patient_splits(splits, cohort) if config.bag == "patient" else splits
-    elif config.official_split:
-        splits = official_splits(bags, config.split)
-    else:
-        splits = make_splits(bags, config.split)
-    for number, fold in enumerate(splits.folds):
-        for name in PARTS:
-            if not fold.part(name):
-                raise InputError(
-                    f"Fold {number} has no slide below {config.slides} in its {name} part: there are too few "
-                    "patients or slides for this split; use fewer folds or another validation share."
-                )
-    refuse_leaks(slide_splits(splits, slides), cohort, allow_leak=config.allow_leak)
 
 
 def warn_of_resolution(config: ExtractConfig) -> None:

@@ -1,4 +1,4 @@
-"""The evaluation job: metrics and report of any predictions table."""
+"""Evaluation: metrics and report of any predictions table."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from wsi_ncmi.metrics import (
 )
 from wsi_ncmi.metrics.external_predictions import prediction_files
 from wsi_ncmi.reporting import ReportInput, write_outputs
+from wsi_ncmi.reporting.run_report import compare_json
 from wsi_ncmi.slides import slide_id_of
-from wsi_ncmi.training.config import EvaluationConfig
-from wsi_ncmi.workflows.compare_file import compare_json
+from wsi_ncmi.training.config import EvaluateConfig, EvaluationConfig
 from wsi_ncmi.workflows.result import JobResult
 
 if TYPE_CHECKING:
@@ -33,28 +33,11 @@ if TYPE_CHECKING:
 __all__ = ["evaluate"]
 
 
-def evaluate(
-    predictions: Path,
-    out: Path,
-    *,
-    labels: str | None = None,
-    group: str | None = None,
-    classes: Sequence[str] | None = None,
-    against: Sequence[Path] = (),
-    options: EvaluationConfig | None = None,
-) -> JobResult:
+def evaluate(config: EvaluateConfig) -> JobResult:
     """Evaluates a predictions table.
 
     Args:
-        predictions: CSV with ``slide_id``, ``p_<class>…`` and, unless ``labels`` is given, ``label`` and
-            ``case_id``; a run folder of ours; or the predictions of CLAM or STAMP, a file or the folder of
-            all folds.
-        out: Where ``metrics.json`` and ``report.html`` go.
-        labels: Labels table that gives truth, patient and centre.
-        group: ``"slide_id"`` = the user says that each slide is a patient of its own.
-        classes: CLAM only: names of its classes 0, 1, ….
-        against: Predictions of other runs on the same slides, to compare with in pairs.
-        options: Intervals.
+        config: What and how.
 
     Returns:
         Paths of ``metrics``, ``report``, ``summary`` and ``tables``, of ``figures`` where any were drawn, and
@@ -63,22 +46,23 @@ def evaluate(
     Raises:
         InputError: A table or the labels are wrong, or two runs tested other slides.
     """
-    options = options or EvaluationConfig()
+    options, out = config.evaluation, config.out
     rows = None
-    if labels is not None:
-        cohort = read_labels(labels, group=group)
+    if config.labels is not None:
+        cohort = read_labels(config.labels, group=config.group)
         rows = [replace(row, slide_id=slide_id_of(row.slide_id)) for row in cohort.rows]
 
     def read(path: Path) -> pd.DataFrame:
-        return read_predictions(_table(path), labels=rows, group=group, classes=classes)
+        return read_predictions(_table(path), labels=rows, group=config.group, classes=config.classes)
 
-    frame = read(predictions)
+    frame = read(config.predictions)
     names = classes_of(frame)
-    own, *rest = _named((predictions, *against)).items()
+    all_paths = (config.predictions, *config.against)
+    own, *rest = _named(all_paths).items()
     others = {name: read(path) for name, path in rest}
     comparisons = {name: _compared(frame, other, names, name, options) for name, other in others.items()}
     evaluation = evaluate_predictions(frame, names, resamples=options.resamples, seed=options.seed)
-    warnings = [LEAKING] if _leaked(predictions) else []
+    warnings = [LEAKING] if _leaked(config.predictions) else []
     warnings += [f"{name}: {LEAKING}" for name, path in rest if _leaked(path)]
     ensure_folder(out)
     files = {"metrics": out / "metrics.json"}
@@ -91,22 +75,22 @@ def evaluate(
         }
         content = compare_json(own[0], comparisons, {own[0]: evaluation, **found})
         write_json(files["differences"], content)
-    hashes = {path.name: sha256_file(path) for path in _files((predictions, *against), labels)}
+    hashes = {path.name: sha256_file(path) for path in _files(all_paths, config.labels)}
     record = write_record(
         out / "run.json",
         config={
-            "predictions": predictions,
-            "labels": labels,
-            "against": list(against),
+            "predictions": config.predictions,
+            "labels": config.labels,
+            "against": list(config.against),
             "evaluation": vars(options),
         },
         classes=list(names),
         hashes=hashes,
     )
-    if group == "slide_id":
+    if config.group == "slide_id":
         warnings.append("Each slide was taken for a patient of its own (--group slide_id).")
     report = ReportInput(
-        title=f"Evaluation of {predictions.name}",
+        title=f"Evaluation of {config.predictions.name}",
         predictions=frame,
         evaluations={"": evaluation},
         comparisons=comparisons,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ from wsi_ncmi.core.files import ensure_folder, path_safe, write_text
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
 from wsi_ncmi.synthesis import SynthesisConfig, make_cohort
 from wsi_ncmi.workflows.checks import check_job
-from wsi_ncmi.workflows.config import JobConfig, config_adapter, load_config, recorded_yaml
+from wsi_ncmi.workflows.config import JobConfig, config_adapter, load_config, recorded, recorded_yaml
 from wsi_ncmi.workflows.extraction import extract
 from wsi_ncmi.workflows.result import JobResult
-from wsi_ncmi.workflows.training import TrainingRequest, train
+from wsi_ncmi.workflows.training import train
 
 __all__ = ["run_demo", "run_job", "run_variants", "variant_of"]
 
@@ -57,16 +58,7 @@ def _run(config: JobConfig, run_folder: Path, progress: ProgressReporter) -> Job
         notes += extracted.notes
         features, ledger = extracted.files["features"], extracted.files["ledger"]
     trained = train(
-        TrainingRequest.of_config(
-            config,
-            features,
-            run_folder,
-            overwrite=config.overwrite,
-            allow_leak=config.allow_leak,
-            ledger=ledger,
-            whole_job=True,
-        ),
-        progress,
+        replace(config, features=features, out=run_folder), progress, ledger=ledger, job=recorded(config)
     )
     # The configuration in force, every default written out, absolute paths cut to their last part.
     files["config"] = run_folder.parent / f"{'config' if run_folder.name == 'run' else run_folder.name}.yaml"

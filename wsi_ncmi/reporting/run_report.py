@@ -1,74 +1,68 @@
-"""Metrics, comparison and report of a run folder."""
+"""Files of a trained run: ``run.json``, predictions, metrics, paired comparison and report."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsi_ncmi.cohorts import PatientBags
+from wsi_ncmi.cohorts import PatientBags, compared_slides
 from wsi_ncmi.cohorts.leaks import LEAKING
-from wsi_ncmi.core.files import path_safe, sha256_file, write_json
-from wsi_ncmi.core.provenance import relative_paths
+from wsi_ncmi.core.files import sha256_file, write_json
+from wsi_ncmi.core.provenance import relative_paths, write_record
 from wsi_ncmi.metrics import Evaluation, PairedComparison, compare_paired, evaluate_predictions, fold_metrics
-from wsi_ncmi.reporting import (
-    ReportInput,
-    SlidePicture,
-    best_and_worst,
-    cohort_flow,
-    write_outputs,
-    write_table,
-)
-from wsi_ncmi.reporting.pictures import pictures_of
+from wsi_ncmi.reporting.content import ReportInput
+from wsi_ncmi.reporting.exports import write_table
+from wsi_ncmi.reporting.flow import cohort_flow
+from wsi_ncmi.reporting.outputs import write_outputs
+from wsi_ncmi.reporting.pictures import SlidePicture, pictures_of
+from wsi_ncmi.reporting.slides import best_and_worst
+from wsi_ncmi.training import ExperimentResult, TrainConfig, TrainingData
 from wsi_ncmi.training.runs import VALIDATION
 from wsi_ncmi.training.runs import read_predictions as read_run_predictions
-from wsi_ncmi.workflows.compare_file import compare_json
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from wsi_ncmi.training import ExperimentResult
-    from wsi_ncmi.workflows.cohort_data import CohortData
-    from wsi_ncmi.workflows.training import TrainingRequest
+__all__ = ["COMPARE_SCHEMA", "compare_json", "read_ledger_table", "report_run"]
 
-__all__ = ["publish_run", "read_ledger_table"]
+COMPARE_SCHEMA = "wsi-ncmi/compare/1"
 
 
-def publish_run(
-    out: Path,
-    request: TrainingRequest,
-    data: CohortData,
+def report_run(
+    config: TrainConfig,
+    data: TrainingData,
     result: ExperimentResult,
-    record: Mapping[str, Any],
+    *,
+    ledger: Path | None = None,
+    job: Mapping[str, Any] | None = None,
 ) -> dict[str, Path]:
-    """Writes ``predictions.csv``, ``metrics.json``, the report and, for several losses, ``compare.*``.
+    """Writes the record, predictions, metrics and report of a training, for several losses ``compare.*`` too.
 
     Args:
-        out: Run folder.
-        request: What was asked for.
+        config: What was trained, and into which folder.
         data: Cohort, folds and their warnings.
         result: Predictions and curves.
-        record: Content of ``run.json``.
+        ledger: Ledger of the extraction, for the cohort flow.
+        job: The whole job's configuration, for the report; None = ``config`` is all of it.
 
     Returns:
         Name → path of what was written.
     """
-    classes = data.cohort.classes
-    names = [name for name in request.losses if name in set(result.predictions["loss"])]
+    out, classes, options = config.out, data.cohort.classes, config.evaluation
+    record = _record(config, data)
+    names = [name for name in config.named_losses if name in set(result.predictions["loss"])]
     tables = {
         name: result.predictions[result.predictions["loss"] == name].drop(columns="loss") for name in names
     }
-    options = request.evaluation
     evaluations = {
         name: evaluate_predictions(
-            table,
-            classes,
-            resamples=options.resamples,
-            seed=options.seed,
-            validation=_validation(out if len(request.losses) == 1 else out / path_safe(name), table),
+            table, classes, resamples=options.resamples, seed=options.seed,
+            validation=_validation(config.folder_of(name), table),
         )
         for name, table in tables.items()
-    }
+    }  # fmt: skip
     headline = names[0]
     files = {"predictions": out / "predictions.csv", "metrics": out / "metrics.json"}
     write_table(tables[headline], files["predictions"])
@@ -80,44 +74,98 @@ def publish_run(
         write_table(_rows(tables, classes), files["compare"])
         files["differences"] = out / "compare.json"
         write_json(files["differences"], compare_json(headline, comparisons, evaluations))
-    ledger = read_ledger_table(request.ledger)
-    warnings = list(data.warnings)
-    if request.allow_leak and any(leak.fatal for leak in data.leaks):
-        warnings.insert(0, LEAKING)
+    extracted = read_ledger_table(ledger)
+    fatal = [leak.detail for leak in data.leaks if leak.fatal]
+    # Leaks that were trained on are those that were allowed.
+    warnings = [*([LEAKING] if fatal else []), *data.warnings]
     warnings += [f"Run without result: {failed.reason}" for failed in result.failures]
+    splits, cohort = data.slides
     report = ReportInput(
-        title=request.title,
+        title=config.name,
         predictions=result.predictions,
         evaluations=evaluations,
         curves=result.curves,
-        ledger=ledger,
+        ledger=extracted,
         flow=cohort_flow(
-            used_slides=len(data.of_slides[1].rows),
+            used_slides=len(cohort.rows),
             used_patients=len(data.cohort.case_ids),
-            ledger=ledger,
-            unmatched=data.match.unmatched,
+            ledger=extracted,
+            unmatched=data.unmatched,
         ),
         splits=data.splits.meta,
         comparisons=comparisons,
-        leaks=[leak.detail for leak in data.leaks if leak.fatal],
+        leaks=fatal,
         audit_remarks=[leak.detail for leak in data.leaks if not leak.fatal],
-        compared=data.compared,
+        compared=compared_slides(splits, cohort, data.evidence),
         audit_notes=data.evidence.notes,
-        config=record["config"]
-        if request.job is None
-        else {**relative_paths(request.job), **record["config"]},
+        config={**relative_paths(job or {}), **record["config"]},
         provenance=record["provenance"],
         hashes={**data.hashes, "predictions.csv": sha256_file(files["predictions"])},
         warnings=warnings,
         pictures=_pictures(tables[headline], evaluations[headline], data, result.folders[headline]),
-        attention=request.model.reported_attention,
+        attention=config.model.reported_attention,
         features=record["features"],
     )
-    return {**files, **write_outputs(report, out, options.figures)}
+    return {**files, **write_outputs(report, out, options.figures), "splits": out / "splits.json"}
+
+
+def _record(config: TrainConfig, data: TrainingData) -> dict[str, Any]:
+    content = {
+        "model": asdict(config.model),
+        "losses": {name: asdict(loss) for name, loss in config.named_losses.items()},
+        "training": asdict(config.training),
+        "split": asdict(config.split),
+        "splits_file": config.splits,
+        "official_split": config.official_split,
+        "evaluation": asdict(config.evaluation),
+        "seeds": list(range(config.seeds)),
+        "features": config.features,
+        "further_features": list(config.further_features),
+        "bag": config.bag,
+        "labels": config.labels,
+        "allow_leak": config.allow_leak,
+    }
+    return write_record(
+        config.out / "run.json",
+        config=content,
+        headline=next(iter(config.named_losses)),
+        losses=list(config.named_losses),
+        classes=list(data.cohort.classes),
+        features=data.origin,
+        hashes=dict(data.hashes),
+        leaks=[leak.detail for leak in data.leaks if leak.fatal],
+    )
+
+
+def compare_json(
+    headline: str,
+    comparisons: Mapping[str, PairedComparison],
+    evaluations: Mapping[str, Evaluation],
+) -> dict[str, Any]:
+    """Paired differences in macro-F1, schema ``wsi-ncmi/compare/1``.
+
+    Args:
+        headline: Name of the run that the others are taken from.
+        comparisons: Name of the other run → headline minus that run.
+        evaluations: Name → evaluation, of all of them.
+
+    Returns:
+        ``schema, metric, headline``, ``macro_f1`` (name → ``{value, ci_low, …}``) and ``differences``, a list
+        of ``{a, b, difference, ci_low, ci_high, t, p_value, wins, ties, losses}``.
+    """
+    return {
+        "schema": COMPARE_SCHEMA,
+        "metric": "macro_f1",
+        "headline": headline,
+        "macro_f1": {name: found.metrics["macro_f1"].to_json() for name, found in evaluations.items()},
+        "differences": [
+            {"a": headline, "b": other, **comparison.to_json()} for other, comparison in comparisons.items()
+        ],
+    }
 
 
 def _pictures(
-    table: pd.DataFrame, evaluation: Evaluation, data: CohortData, folder: Path
+    table: pd.DataFrame, evaluation: Evaluation, data: TrainingData, folder: Path
 ) -> Mapping[str, SlidePicture]:
     if isinstance(data.source, PatientBags):
         return {}  # a bag of several slides has no picture

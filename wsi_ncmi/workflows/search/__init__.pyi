@@ -1,2 +1,0 @@
-from .job import SearchRequest as SearchRequest
-from .job import search as search
