@@ -30,6 +30,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
 from wsi_ncmi.losses import build_loss
+from wsi_ncmi.parallel import process_group as distributed
 from wsi_ncmi.vision import (
     ArrayPart,
     ImageData,
@@ -40,7 +41,7 @@ from wsi_ncmi.vision import (
     build_network,
 )
 from wsi_ncmi.vision.batches import epoch_order
-from wsi_ncmi.vision.trainer import ImageLoop, device_of
+from wsi_ncmi.vision.trainer import ImageLoop
 
 NETWORKS = {
     "resnet18": (NetworkConfig(), 100),
@@ -57,7 +58,7 @@ class Steps:
 
     def __init__(self, network: str, loss: Any, batch_size: int, recipe: RecipeConfig) -> None:
         options, classes = NETWORKS[network]
-        self._device, self._size = device_of(recipe), batch_size
+        self._device, self._size = distributed.resolve_device(recipe.device, "recipe.device"), batch_size
         y = np.arange(IMAGES) % classes
         pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, 32, 32, 3), dtype=np.uint8)
         part = ArrayPart(pixels, y.astype(np.int64))
@@ -134,7 +135,7 @@ def measure(given: argparse.Namespace) -> dict[str, float]:
     )
     found: dict[str, float] = {}
     cells = [(name, size) for name in given.networks for size in given.batch_sizes]
-    device = device_of(recipe)
+    device = distributed.resolve_device(recipe.device, "recipe.device")
     on_gpu = device.type == "cuda"
     for network, size in cells:
         runs = {name: Steps(network, loss, size, recipe) for name, loss in losses.items()}

@@ -1,4 +1,4 @@
-"""One run over several processes (torchrun): each computes its share of the bags of every step.
+"""Device of a run, and one run over several processes (torchrun), each with its share of every step's bags.
 
 Gradients are summed after the backward pass in one flat message. The models here have up to ten million
 parameters, so overlapping the message with the computation, as ``DistributedDataParallel`` does, would gain
@@ -19,14 +19,14 @@ from torch import Tensor, nn
 from wsi_ncmi.core.errors import InputError
 
 __all__ = [
-    "any_rank", "broadcast_buffers", "from_first", "gather_objects", "local_device", "process_group", "rank",
-    "share_of", "sum_gradients", "world_size",
+    "any_rank", "broadcast_buffers", "from_first", "gather_objects", "private_torch", "process_group", "rank",
+    "resolve_device", "share_of", "sum_gradients", "world_size",
 ]  # fmt: skip
 
 _T = TypeVar("_T")
 
 
-def launched() -> bool:
+def _is_launched() -> bool:
     """Whether torchrun (or what sets the same variables) started this process as one of several."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
 
@@ -51,7 +51,7 @@ def process_group(device: str) -> Iterator[None]:
     Raises:
         InputError: Fewer GPUs than processes of this machine.
     """
-    if not launched() or world_size() > 1:
+    if not _is_launched() or world_size() > 1:
         yield
         return
     on_gpu = device != "cpu" and torch.cuda.is_available()
@@ -70,11 +70,34 @@ def process_group(device: str) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def local_device(on_gpu: bool) -> torch.device:
-    """The device of this process."""
-    if not on_gpu:
+def resolve_device(device: str, key: str) -> torch.device:
+    """The device that a run uses in this process.
+
+    Args:
+        device: ``cpu``, ``cuda`` or ``auto``.
+        key: The key of the configuration that says so, for the message.
+
+    Raises:
+        InputError: CUDA is asked for and there is no usable GPU.
+    """
+    available = torch.cuda.is_available()
+    if device == "cuda" and not available:
+        raise InputError(f"{key} is 'cuda' but there is no usable GPU; set it to 'auto' or 'cpu'.")
+    if device == "cpu" or not available:
         return torch.device("cpu")
     return torch.device("cuda", torch.cuda.current_device()) if world_size() > 1 else torch.device("cuda")
+
+
+@contextlib.contextmanager
+def private_torch(threads: int, device: torch.device) -> Iterator[None]:
+    """Threads and random numbers of its own for the block; the caller's are as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def share_of(count: int) -> slice:

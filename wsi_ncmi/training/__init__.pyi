@@ -14,7 +14,6 @@ from .config import TrainConfig as TrainConfig
 from .config import TrainingConfig as TrainingConfig
 from .data import TrainingData as TrainingData
 from .data import prepare_data as prepare_data
-from .devices import private_torch as private_torch
 from .experiment import Experiment as Experiment
 from .experiment import ExperimentResult as ExperimentResult
 from .experiment import run_experiment as run_experiment

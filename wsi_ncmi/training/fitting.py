@@ -24,7 +24,6 @@ from wsi_ncmi.training.batches import BagCache
 from wsi_ncmi.training.board import board_of, check_board
 from wsi_ncmi.training.checkpoint import TrainedModel, write_trained
 from wsi_ncmi.training.config import RunConfig, TrainingConfig
-from wsi_ncmi.training.devices import device_of, private_torch
 from wsi_ncmi.training.identity import first_difference, run_identity
 from wsi_ncmi.training.loop import TrainingLoop
 from wsi_ncmi.training.resume import LAST, read_resume
@@ -195,8 +194,10 @@ def _trained(
     on_epoch: Callable[[Mapping[str, float]], None] | None = None,
 ) -> tuple[Aggregator, Criterion, TrainingLoop]:
     training = config.training
-    device = device_of(training)
-    with private_torch(training.threads, device):
+    device = distributed.resolve_device(training.device, "training.device")
+    if training.precision == "fp16" and device.type != "cuda":
+        raise InputError("training.precision 'fp16' needs a GPU; on a CPU choose 'bf16' or 'fp32'.")
+    with distributed.private_torch(training.threads, device):
         aggregator, criterion = build_modules(config, cache.source.width, counts)
         cache.with_coordinates = aggregator.needs_coordinates
         reserve_for(cache, train, training)

@@ -20,7 +20,7 @@ from wsi_ncmi.parallel.tasks import Work, run_items
 from wsi_ncmi.vision.config import ImageJobConfig
 from wsi_ncmi.vision.data import open_images
 from wsi_ncmi.vision.summary import write_results
-from wsi_ncmi.vision.trainer import device_of, fit_images
+from wsi_ncmi.vision.trainer import fit_images
 
 __all__ = ["run_images"]
 
@@ -69,7 +69,7 @@ def run_images(
     ]
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and config.workers > 1:
         raise InputError("workers must be 1 under torchrun: its processes share every run.")
-    device_of(config.recipe)
+    distributed.resolve_device(config.recipe.device, "recipe.device")
     until = math.inf if minutes is None else time.monotonic() + 60 * minutes
     setup = functools.partial(_opened, config, overwrite, until)
     failures: list[str] = []

@@ -36,7 +36,6 @@ from wsi_ncmi.training import (
     f1_and_recall,
     first_difference,
     learning_rate_at,
-    private_torch,
     probabilities_of,
     read_resume,
     write_curves,
@@ -49,7 +48,7 @@ from wsi_ncmi.vision.classifier import CLASSIFIER_SCHEMA, build_network, feature
 from wsi_ncmi.vision.config import ImageDataConfig, ImageJobConfig, RecipeConfig
 from wsi_ncmi.vision.data import ImageData, ImagePart
 
-__all__ = ["SCORES", "ImageLoop", "ImageRun", "device_of", "fit_images", "rate_at", "read_run", "scores_of"]
+__all__ = ["SCORES", "ImageLoop", "ImageRun", "fit_images", "rate_at", "read_run", "scores_of"]
 
 SCORES = ("loss", "top1", "top5", "macro_f1", "cmi", "gamma", "ncmi", "top1_nearest")
 """Names of the scores; ``top1_nearest`` is NaN for a loss that has no centroids."""
@@ -109,10 +108,10 @@ def fit_images(
         InputError: The configuration doesn't fit the images, or ``out`` holds another run.
         TrainingError: The loss isn't finite, or a picture can't be decoded.
     """
-    device = device_of(config.recipe)
+    device = distributed.resolve_device(config.recipe.device, "recipe.device")
     image_px = _image_px(images, config.data)
     _check_batches(images, config.recipe, device)
-    with private_torch(config.recipe.threads, device):
+    with distributed.private_torch(config.recipe.threads, device):
         torch.manual_seed(derive_seed(seed, "network"))
         network = build_network(config.network)
         width = feature_width(network, image_px)
@@ -142,17 +141,6 @@ def fit_images(
             write_model(out, {"network": network, "criterion": criterion}, CLASSIFIER_SCHEMA, content)
             _write_run(out, identity, loop.curves, device)
     return ImageRun(tuple(loop.curves), finished)
-
-
-def device_of(recipe: RecipeConfig) -> torch.device:
-    """The device of this process.
-
-    Raises:
-        InputError: CUDA is asked for and there is none.
-    """
-    if recipe.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("recipe.device is 'cuda' but there is no usable GPU; set it to 'auto' or 'cpu'.")
-    return distributed.local_device(recipe.device != "cpu" and torch.cuda.is_available())
 
 
 def _image_px(images: ImageData, data: ImageDataConfig) -> int:
