@@ -26,6 +26,16 @@ if TYPE_CHECKING:
 
 __all__ = ["rasterise", "blank_slide", "draw_comparison", "draw_heatmap", "draw_gallery", "top_tiles"]
 
+_OPACITY = 0.55
+_TEXT, _BAR, _MARGIN = 13, 14, 8
+_MIN_WIDTH = 420
+_GAP = 12
+_BLANK_PX = 1024
+# Of the gallery.
+_SHOWN_PX = 192
+_COLUMNS = 4
+_FRAME, _CAPTION, _CAPTION_TEXT = 4, 18, 12
+
 
 def rasterise(
     boxes: NDArray[np.float64],
@@ -79,13 +89,6 @@ def _shares(edges: NDArray[np.float64], length: int) -> sparse.csr_array:
     return sparse.csr_array((share[used], (rows[used], index[used])), shape=(len(edges), length))
 
 
-_OPACITY = 0.55
-_TEXT, _BAR, _MARGIN = 13, 14, 8
-_LEAST_WIDTH = 420
-_GAP = 12
-_BLANK_PX = 1024
-
-
 def blank_slide(size_level0: tuple[int, int], longest_px: int = _BLANK_PX) -> NDArray[np.uint8]:
     """White in the shape of a slide, for heatmaps without its pixels."""
     scale = longest_px / max(size_level0)
@@ -99,7 +102,7 @@ def draw_heatmap(
     """Draws one layer over the slide.
 
     Args:
-        picture: uint8 (h, w, 3), the whole slide in small (see ``wsi_ncmi.slides.thumbnail``).
+        picture: uint8 (h, w, 3), the thumbnail of the whole slide (see ``wsi_ncmi.slides.thumbnail``).
         tiles: Tiles and values.
         layer_name: Which values.
         scale: ``percentile`` or ``absolute``.
@@ -190,7 +193,7 @@ def _with_bar(pixels: NDArray[np.uint8], layer: TileLayer, scale: str, name: str
     picture = Image.fromarray(pixels)
     lines = [line for line in (name, scale_title(layer, scale)) if line]
     needed = max(int(font.getlength(line)) for line in lines) + 2 * _MARGIN
-    width = max(picture.width, _LEAST_WIDTH, needed)
+    width = max(picture.width, _MIN_WIDTH, needed)
     bar_width = min(width - 6 * _MARGIN, 400)
     height = picture.height + (_TEXT + 6) * len(lines) + _BAR + _TEXT + 4 * _MARGIN
     whole = Image.new("RGB", (width, height), "white")
@@ -208,11 +211,6 @@ def _with_bar(pixels: NDArray[np.uint8], layer: TileLayer, scale: str, name: str
         pen.line([(x, y + _BAR), (x, y + _BAR + 3)], fill=(20, 20, 20))
         pen.text((x - font.getlength(words) / 2, y + _BAR + 4), words, fill=(20, 20, 20), font=font)
     return whole
-
-
-_SHOWN_PX = 192
-_COLUMNS = 4
-_FRAME, _CAPTION, _TEXT = 4, 18, 12
 
 
 def top_tiles(layer: TileLayer, count: int) -> NDArray[np.int64]:
@@ -241,7 +239,7 @@ def draw_gallery(slide: Slide, tiles: TileValues, layer_name: str, count: int = 
     layer = tiles.layer(layer_name)
     rows = top_tiles(layer, count)
     colours = colours_of(scaled(layer, "percentile"))
-    font = ImageFont.load_default(_TEXT)
+    font = ImageFont.load_default(_CAPTION_TEXT)
     cell_w, cell_h = _SHOWN_PX + 2 * _FRAME + 4, _SHOWN_PX + 2 * _FRAME + _CAPTION + 4
     columns = min(_COLUMNS, max(1, len(rows)))
     whole = Image.new("RGB", (columns * cell_w, max(1, -(-len(rows) // columns)) * cell_h), "white")
