@@ -15,7 +15,9 @@ import pytest
 from tests.prediction.models import write_run
 from tests.workflows.conftest import tissue
 from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.encoders import Encoder, EncoderConfig
 from wsi_ncmi.extraction.config import ExecutionConfig
+from wsi_ncmi.extraction.execution import worker
 from wsi_ncmi.features import open_features_file
 from wsi_ncmi.prediction import load_bundle
 from wsi_ncmi.prediction.config import PredictConfig
@@ -123,6 +125,25 @@ def test_the_same_command_again_makes_nothing_twice(config: PredictConfig, done:
     assert rows(done / "predictions.csv")["s0"]["decision"] == "abstain"
     assert all(path.stat().st_mtime_ns == before[path] for path in done.glob("features/*/*.h5"))
     predict(config)
+
+
+@pytest.mark.parametrize(("timeout_s", "loads_here"), [(None, 1), (100.0, 0)])
+def test_the_encoder_is_loaded_once_and_not_here_where_other_processes_work(
+    config: PredictConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, timeout_s: float | None,
+    loads_here: int,
+) -> None:  # fmt: skip
+    loads: list[str] = []
+    load = worker.load_encoder
+
+    def counted(options: EncoderConfig) -> Encoder:
+        loads.append(options.name)
+        return load(options)
+
+    monkeypatch.setattr(worker, "load_encoder", counted)
+    execution = ExecutionConfig(workers=1, timeout_per_slide=timeout_s)
+    result = predict(replace(config, out=tmp_path, extraction=execution, heatmaps=False))
+    assert result.exit_code == 0
+    assert len(loads) == loads_here
 
 
 def test_a_cache_of_an_extraction_is_reused(config: PredictConfig, done: Path, tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from tests.prediction.models import write_run
+from tests.workflows.conftest import GRID, WIDTH
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.extraction.config import ExecutionConfig
 from wsi_ncmi.prediction.config import PredictConfig, WatchConfig
@@ -129,6 +131,13 @@ def test_an_hour_is_the_limit_where_none_was_given(
     short = replace(idle, extraction=ExecutionConfig(workers=1, timeout_per_slide=5))
     watch(short, clock=clock.time, sleep=clock.sleep)
     assert limits == [3600.0, 5]
+
+
+def test_another_encoder_is_told_before_the_first_slide_comes(config: PredictConfig, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", folds=1, width=WIDTH, **{**GRID, "transform": "descriptor 0"})
+    with pytest.raises(InputError, match="transform"):
+        watch(replace(config, model=run))
+    assert not config.out.exists()
 
 
 def test_wrong_input_is_told(config: PredictConfig, tmp_path: Path) -> None:

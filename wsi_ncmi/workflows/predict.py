@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from wsi_ncmi.core.files import check_folder
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
+from wsi_ncmi.encoders.weights_folder import resolve_weights
 from wsi_ncmi.prediction.bundle import ModelBundle, load_model
 from wsi_ncmi.prediction.config import PredictConfig
 from wsi_ncmi.prediction.ensemble import check_features
@@ -123,6 +124,19 @@ class Predictor:
             tuple(f"{slide_id}: {problem}" for slide_id, problem in self.problems.items()),
             (*extracted.notes, *prediction_notes(predictions, self.bundle, self._seconds)),
         )
+
+    def check_encoder(self) -> None:
+        """Refuses an encoder that differs from the models' now, not with the first slide.
+
+        Raises:
+            InputError: It differs or can't be loaded.
+        """
+        from wsi_ncmi.extraction.execution.local import open_engine
+
+        config = self._extraction
+        encoder = resolve_weights(config.encoder, config.weights_dir)
+        with open_engine(config.extraction, encoder) as engine:
+            self._check_encoder(engine.encoder)
 
     def _check_encoder(self, encoder: EncoderInfo) -> None:
         grid = self._extraction.grid

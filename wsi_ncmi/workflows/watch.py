@@ -51,6 +51,7 @@ def watch(
     if config.extraction.timeout_per_slide is None:
         config = replace(config, extraction=replace(config.extraction, timeout_per_slide=_TIMEOUT_S))
     predictor = Predictor(config)
+    predictor.check_encoder()
     times = config.watch
     folder = WatchedFolder(config.slides, ensure_folder(config.out), predictor.bundle.digest, times.settle_s)
     last = clock()
