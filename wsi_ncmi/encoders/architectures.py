@@ -31,7 +31,7 @@ class AttentionPool(nn.Module):
         self.ln_k = nn.LayerNorm(tokens)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Maps tokens (n, k, tokens) to (n, width)."""
+        """Maps tokens (n, k, tokens) to (n, embed_dim)."""
         tokens = self.ln_k(tokens)
         query = self.ln_q(self.query).expand(tokens.shape[0], -1, -1)
         pooled: Tensor = self.attn(query, tokens, tokens, need_weights=False)[0]
@@ -54,7 +54,7 @@ class CocaVision(nn.Module):
         self.ln_contrast = nn.LayerNorm(width)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Maps (n, 3, px, px) to (n, width)."""
+        """Maps (n, 3, px, px) to (n, embed_dim)."""
         pooled: Tensor = self.ln_contrast(self.attn_pool_contrast(self.trunk(pixels)))
         return pooled
 
@@ -70,7 +70,7 @@ class ConvStem(nn.Module):
         in_chans: Channels of the input.
         embed_dim: Channels of the output, a multiple of 8.
         norm_layer: Makes the norm after the embedding; None for none.
-        more: What else timm hands to a patch embedding; the sizes are checked by the network.
+        more: Other arguments that timm passes to a patch embedding; the network checks the sizes.
 
     Raises:
         ValueError: Another patch size, or ``embed_dim`` not a multiple of 8.
@@ -130,7 +130,7 @@ _WITHOUT_MEMORY = ("vit", "coca_vision")
 
 
 def build_architecture(architecture: Architecture, *, meta: bool | None = None) -> nn.Module:
-    """Builds a network without its classifier; its tensors hold nothing of use yet.
+    """Builds a network without its classifier; its tensors hold no weights yet.
 
     Args:
         architecture: The description.
@@ -138,7 +138,7 @@ def build_architecture(architecture: Architecture, *, meta: bool | None = None) 
 
     Returns:
         The network; its state dict has the names that a file imported here has. A ``vit`` maps
-        (n, 3, px, px) to tokens (n, prefix + patches, dim), any other to vectors (n, width).
+        (n, 3, px, px) to tokens (n, prefix + patches, dim), any other to vectors (n, embed_dim).
     """
     if meta is None:
         meta = architecture.kind in _WITHOUT_MEMORY

@@ -18,10 +18,10 @@ _LOG = logging.getLogger(__name__)
 
 
 def choose_device(wanted: str) -> torch.device:
-    """The device that is asked for, or the best one there is.
+    """The device asked for, or the best one available.
 
     Raises:
-        InputError: CUDA is asked for and not there.
+        InputError: CUDA is asked for and not available.
     """
     if wanted == "cuda" and not torch.cuda.is_available():
         raise InputError("No CUDA device can be used on this machine; take --device cpu or auto.")
@@ -38,7 +38,7 @@ def build_backend(
     edge: int,
     interpolation: str,
 ) -> Backend:
-    """Makes what computes a network.
+    """Builds the backend of a network.
 
     Args:
         network: The network from pixels on.
@@ -48,10 +48,10 @@ def build_backend(
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``. ``auto`` is fp32 on the CPU, fp16 on CUDA.
         batch_size: Tiles of a batch.
         edge: Size of the network's input.
-        interpolation: How tiles of another size are resized.
+        interpolation: Resize of tiles of another size.
 
     Raises:
-        InputError: The combination does not exist, or its packages or device are not there.
+        InputError: The combination does not exist, or its packages or device are not available.
     """
     exported = kind in ("onnx", "openvino")
     if exported and device == "cuda":
@@ -73,7 +73,7 @@ def build_backend(
 
 
 def _has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether the processor computes in bf16 (avx512_bf16, AMX, or Arm's bf16); elsewhere it is emulated."""
+    """True if the processor computes in bf16 (avx512_bf16, AMX, or Arm's bf16); elsewhere it is emulated."""
     try:
         text = cpuinfo.read_text(encoding="ascii", errors="replace")
     except OSError:

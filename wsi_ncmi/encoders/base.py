@@ -17,7 +17,7 @@ __all__ = ["Encoder", "EncoderInfo", "is_out_of_memory"]
 
 @dataclasses.dataclass(frozen=True)
 class EncoderInfo:
-    """What names an encoder and decides its numbers; picklable, for those who need no encoder.
+    """The fields that name an encoder and decide its numbers; picklable.
 
     Attributes:
         name: Full name as given by the user, for example ``torchvision:squeezenet1_1``.
@@ -27,7 +27,7 @@ class EncoderInfo:
         weights_source: Origin of the weights, for the record only: a file name, ``"random (seed 0)"`` or
             ``"none"``.
         precision: ``fp32``, ``bf16`` or ``fp16``: the arithmetic of the forward pass; the result is float32.
-        backend: What computes it: ``numpy``, ``torch-cpu``, ``torch-cuda``, ``onnxruntime-cpu``…
+        backend: ``numpy``, ``torch-cpu``, ``torch-cuda``, ``onnxruntime-cpu``…
         batch_size: The one number of tiles that it computes at a time; None where that makes no difference.
     """
 
@@ -61,10 +61,10 @@ class Encoder(ABC):
     A tile's vector depends on the tile alone, never on the tiles that share its batch.
 
     Attributes:
-        info: What names it and decides its numbers.
-        concurrent: Whether several threads may encode at once, each on one core.
-        depth: Batches worth having in work at once through :meth:`begin`.
-        remark: What happened to it that the ledger should tell; empty where nothing did.
+        info: The fields that name it and decide its numbers.
+        concurrent: True if several threads may encode at once, each on one core.
+        depth: Batches worth having in flight at once through :meth:`begin`.
+        remark: An event that belongs in the ledger; empty where there was none.
     """
 
     info: EncoderInfo
@@ -91,20 +91,20 @@ class Encoder(ABC):
         return self.checked(self._encode(pixels))
 
     def begin(self, pixels: NDArray[np.uint8]) -> Callable[[], NDArray[np.float32]]:
-        """Starts to encode tiles, where the device can, behind the caller's back.
+        """Starts to encode tiles, asynchronously where the device can.
 
         Args:
-            pixels: As for :meth:`encode`; they must not change until the result was taken.
+            pixels: As for :meth:`encode`; they must not change until the result is taken.
 
         Returns:
-            A function that waits and gives what :meth:`encode` would have given, or raises what it would.
+            A function that waits for the result of :meth:`encode`, or raises what it would.
         """
         features = self.encode(pixels)
         return lambda: features
 
     @staticmethod
     def check(pixels: NDArray[np.uint8]) -> None:
-        """Refuses what are no tiles.
+        """Refuses arrays that hold no tiles.
 
         Raises:
             ValueError: Another type or shape than uint8 (n, h, h, 3).
@@ -139,7 +139,7 @@ _OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory",
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on the CPU (any allocator's words) or on a CUDA device."""
+    """True if an error says that memory ran out, on the CPU (any allocator's words) or on a CUDA device."""
     # torch.cuda.OutOfMemoryError is a RuntimeError that says "out of memory"; so no import is needed.
     if isinstance(error, MemoryError):
         return True

@@ -20,7 +20,7 @@ class EncoderFamily:
     """Encoders that are named and built alike.
 
     Attributes:
-        form: How they are named.
+        form: Their names.
         load: ``module:function`` that builds one from the part of its name after the colon and the config;
             imported only when called, for torch takes seconds to import.
         models: ``module:function`` that lists the parts after the colon; empty where the user names a file.
@@ -128,9 +128,9 @@ class EncoderConfig:
         device: ``auto`` takes a CUDA device where there is one.
         precision: ``auto`` is fp32 on the CPU (the same numbers on every machine that computes exactly)
             and fp16 on CUDA (features are stored as float16, which bfloat16 would round more coarsely).
-        batch_size: Tiles of one forward pass; every pass has this size, so it is part of how numbers arise
+        batch_size: Tiles of one forward pass; every pass has this size, so it decides the numbers
             (to the rounding of float32). ``auto`` is 16 on the CPU; on CUDA, up to 256 that fit its memory.
-        backend: What computes a network: ``torch``, ``compile`` (``torch.compile``), or an optional package
+        backend: Runtime of a network: ``torch``, ``compile`` (``torch.compile``), or an optional package
             on the CPU, ``onnx`` (ONNX Runtime) or ``openvino``. ``auto`` is ``torch``. Each rounds in its own
             way, so it is part of a feature file's identity.
         input_px: Edge of the network's input in pixels; None takes the model's own.

@@ -1,4 +1,4 @@
-"""Nuclei of one tile: how many, how large, how round, how dark, how evenly spread."""
+"""Nuclei of one tile: count, size, roundness, density and spread."""
 
 from __future__ import annotations
 

@@ -70,14 +70,14 @@ def encoder_of_module(
     """Makes a user's module an encoder.
 
     Args:
-        module: Maps (n, 3, input_px, input_px), normalised, to (n, width).
+        module: Maps (n, 3, input_px, input_px), normalised, to (n, embed_dim).
         name: Name to store: no path in it.
-        note: What belongs to the identity beside the preprocessing: hashes of files.
-        source: Where the weights come from.
+        note: Part of the identity beside the preprocessing: hashes of files.
+        source: Origin of the weights.
         config: The user's choice.
 
     Returns:
-        The encoder, its width found by one forward pass.
+        The encoder, its embedding dimension found by one forward pass.
 
     Raises:
         InputError: The module does not give one vector a tile, or can't run.
@@ -162,7 +162,7 @@ class OnnxModule(nn.Module):
         self._input, self._output = inputs[0].name, outputs[0].name
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Maps float32 (n, 3, px, px) on the CPU to (n, width)."""
+        """Maps float32 (n, 3, px, px) on the CPU to (n, embed_dim)."""
         result = self._session.run([self._output], {self._input: pixels.contiguous().numpy()})
         return torch.from_numpy(result[0])
 

@@ -22,13 +22,9 @@ from wsi_ncmi.encoders.torch_backend import Backend, FromPixels, Result
 from wsi_ncmi.encoders.weights import find_weights, load_state, load_strictly, state_sha256
 
 __all__ = [
-    "Headless",
-    "NetworkEncoder",
-    "Preprocessing",
-    "build_network_encoder",
-    "build_seeded",
+    "Headless", "NetworkEncoder", "Preprocessing", "build_network_encoder", "build_seeded",
     "find_batch_size",
-]
+]  # fmt: skip
 
 _LOG = logging.getLogger(__name__)
 _RANDOM_SEED = 0
@@ -41,7 +37,7 @@ _HALVING = threading.Lock()
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What happens to a tile before the network.
+    """Preprocessing of a tile.
 
     Attributes:
         input_px: Edge of the network's input; the whole tile is resized to it, nothing is cropped away.
@@ -68,9 +64,9 @@ class Headless:
     """A network without its classifier.
 
     Attributes:
-        model: Maps (n, 3, input_px, input_px) to (n, width).
+        model: Maps (n, 3, input_px, input_px) to (n, embed_dim).
         head: Name prefixes of the removed tensors; only these may be left over in a weights file.
-        preprocessing: What the model expects.
+        preprocessing: The preprocessing that the model expects.
     """
 
     model: nn.Module
@@ -85,13 +81,13 @@ def build_seeded(build: Callable[[], nn.Module]) -> nn.Module:
         return build()
 
 
-def build_network_encoder(headless: Headless, model_name: str, options: EncoderConfig) -> NetworkEncoder:
+def build_network_encoder(headless: Headless, model_name: str, config: EncoderConfig) -> NetworkEncoder:
     """Loads the weights into a headless network and makes it an encoder.
 
     Args:
         headless: The network with random weights from :func:`build_seeded`.
         model_name: Name without the family, by which a weights folder is searched.
-        options: The user's choice.
+        config: The user's choice.
 
     Returns:
         The encoder.
@@ -99,14 +95,14 @@ def build_network_encoder(headless: Headless, model_name: str, options: EncoderC
     Raises:
         InputError: Weights or device are not there or do not fit.
     """
-    if options.weights is None:
-        _warn_random(options.name)
+    if config.weights is None:
+        _warn_random(config.name)
         source = f"random (seed {_RANDOM_SEED})"
     else:
-        path = find_weights(Path(options.weights), model_name)
-        load_strictly(headless.model, load_state(path), head=headless.head, path=path, name=options.name)
+        path = find_weights(Path(config.weights), model_name)
+        load_strictly(headless.model, load_state(path), head=headless.head, path=path, name=config.name)
         source = path.name
-    return NetworkEncoder(headless, source, options)
+    return NetworkEncoder(headless, source, config)
 
 
 @cache  # once for each name and process
@@ -129,7 +125,7 @@ def find_batch_size(run: Callable[[int], object], *, largest: int, smallest: int
         smallest: The first one tried.
 
     Returns:
-        The largest size that ran, halved once where a larger one did not: what runs just so, fails later when
+        The largest size that ran, halved once where a larger one did not: what just fits fails later, when
         memory is fragmented.
 
     Raises:
@@ -158,13 +154,13 @@ class NetworkEncoder(Encoder):
     batch is halved for good, and the encoder says so in ``remark``.
     """
 
-    def __init__(self, headless: Headless, weights_source: str, options: EncoderConfig) -> None:
+    def __init__(self, headless: Headless, weights_source: str, config: EncoderConfig) -> None:
         self._preprocessing = headless.preprocessing
         digest = state_sha256(headless.model)
-        automatic = options.batch_size == "auto"
-        self._batch_size = AUTOMATIC_ON_CPU if options.batch_size == "auto" else options.batch_size
+        automatic = config.batch_size == "auto"
+        self._batch_size = AUTOMATIC_ON_CPU if config.batch_size == "auto" else config.batch_size
         self._network = FromPixels(headless.model, headless.preprocessing.mean, headless.preprocessing.std)
-        self._options = options
+        self._options = config
         self._computes: Backend = self._build()
         self.concurrent, self.depth = self._computes.concurrent, self._computes.depth
         embed_dim = self._probe_embed_dim()
@@ -173,7 +169,7 @@ class NetworkEncoder(Encoder):
                 self._probe, largest=_LARGEST_AUTOMATIC, smallest=_SMALLEST_AUTOMATIC
             )
         self.info = EncoderInfo(
-            name=options.name,
+            name=config.name,
             embed_dim=embed_dim,
             transform=str(headless.preprocessing),
             weights_sha256=digest,
@@ -252,7 +248,7 @@ class NetworkEncoder(Encoder):
         return features
 
     def _halve(self, failed: int) -> None:
-        """Lets go of what the failed batch holds, and goes on with half of it."""
+        """Lets go of what the failed batch holds, and halves the batch."""
         with _HALVING:
             if self._batch_size < failed:
                 return  # another thread has

@@ -21,7 +21,7 @@ __all__ = ["TileNetwork", "load_preset", "preprocessing_of"]
 
 
 def preprocessing_of(preset: Preset) -> Preprocessing:
-    """What happens to a tile before the network; the crop is the network's first step."""
+    """The preprocessing of a preset; the crop is the network's first step."""
     recipe = preset.recipe
     crop = f"centre crop {recipe.crop_px}; " if recipe.crop_px != recipe.resize_px else ""
     return Preprocessing(
@@ -71,11 +71,11 @@ class TileNetwork(nn.Module):
         self.network = network
         self._crop_px = crop_px
         self._pooling = pooling
-        # The class token and the registers stand before the patches; registers are never part of the output.
+        # The class token and the registers come before the patches; registers are never part of the output.
         self._prefix = int(getattr(network, "num_prefix_tokens", 0))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Maps (n, 3, px, px) to (n, width)."""
+        """Maps (n, 3, px, px) to (n, embed_dim)."""
         # torchvision's CenterCrop rounds the margin the same way; only even margins occur here.
         margin = (pixels.shape[-1] - self._crop_px) // 2
         if margin:

@@ -15,15 +15,8 @@ from wsi_ncmi.core.config import configclass
 from wsi_ncmi.core.errors import InputError
 
 __all__ = [
-    "Architecture",
-    "Hub",
-    "Preset",
-    "Recipe",
-    "find_preset",
-    "near_presets",
-    "presets",
-    "read_presets",
-]
+    "Architecture", "Hub", "Preset", "Recipe", "find_preset", "near_presets", "presets", "read_presets",
+]  # fmt: skip
 
 Count = Annotated[int, Field(gt=0)]
 Text = Annotated[str, Field(min_length=1)]
@@ -31,7 +24,7 @@ Text = Annotated[str, Field(min_length=1)]
 
 @configclass
 class Architecture:
-    """How the network is built.
+    """Construction of a network.
 
     Attributes:
         kind: ``vit`` (timm's vision transformer), ``resnet``, ``resnet_trunk``, ``conv_stem_swin`` or
@@ -40,7 +33,7 @@ class Architecture:
         arguments: Construction arguments beyond timm's own for that name.
         swiglu: The blocks have a packed SwiGLU in place of the MLP.
         norm_eps: Epsilon of every layer norm where it is not timm's 1e-6.
-        names: Whose parameter names the published file uses: ``timm``, ``dinov2`` (the original code),
+        names: Parameter names of the published file: ``timm``, ``dinov2`` (the original code),
             ``hf_dinov2`` or ``hf_vit`` (transformers), ``timm_0_5`` (Swin of that version), ``conch``.
         left_over: Prefixes of tensors in the published file that this encoder does not use.
     """
@@ -56,7 +49,7 @@ class Architecture:
 
 @configclass
 class Recipe:
-    """What happens to a square tile before the network.
+    """Preprocessing of a square tile.
 
     Attributes:
         resize_px: The whole tile is resized to this edge.
@@ -75,7 +68,7 @@ class Recipe:
 
 @configclass
 class Hub:
-    """Where the weights are published.
+    """The published weights of a preset.
 
     Attributes:
         repository: Repository on the Hugging Face hub, ``owner/name``.
@@ -95,7 +88,7 @@ class Preset:
     Attributes:
         key: Its name here, that of TRIDENT where TRIDENT has it.
         title: Its name in print.
-        architecture: How the network is built.
+        architecture: Construction of the network.
         recipe: Preprocessing.
         pooling: ``class`` token, ``mean`` of the patch tokens (of the feature map for convolutional networks
             and Swin), or ``both``, one after the other.
@@ -103,19 +96,19 @@ class Preset:
         parameters: Number of parameters of the network as built here.
         published: Number of parameters as published: exact digits, rounded as ``85.7M``, or as the size of a
             float32 file, ``343MB``; empty if none is.
-        published_by: Who publishes that number, or what else the number was compared with.
+        published_by: Source of that number, or what else the number was compared with.
         mpp: Native resolution in µm per pixel; several where the model was trained on several.
         tile_px: Native tile edge at that resolution.
-        hub: Where the weights are published; None where only by hand.
+        hub: The published weights; None where they can only be downloaded by hand.
         licence: Of the weights.
-        commercial: Whether the licence permits commercial use by itself.
-        gated: Whether access must be asked for.
+        commercial: The licence permits commercial use by itself.
+        gated: Access must be asked for.
         access: One sentence: how to get the weights.
         citation: Paper.
         unused: Parameters of the published file that the encoder does not use, part of ``published``.
         sha256: Published SHA-256 (or its first digits) of weights files, where someone publishes one.
-        verified: What was checked, and against what.
-        unverified: What could not be checked without the weights.
+        verified: Facts that were checked, and against what.
+        unverified: Facts that could not be checked without the weights.
         weights_of: Key of the preset whose weights file this one shares; its own by default.
     """
 
@@ -200,7 +193,7 @@ def near_presets(key: str, cutoff: float = 0.6) -> list[str]:
     """Keys like ``key``, nearest first, whatever its case and however its words are joined.
 
     Args:
-        key: What was written.
+        key: The key as written.
         cutoff: Least likeness, 0 to 1; a key that begins like ``key`` is always near.
     """
     plain = {_plain(known): known for known in presets()}

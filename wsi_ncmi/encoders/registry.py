@@ -1,4 +1,4 @@
-"""From an encoder's name to the encoder."""
+"""Lists encoders and loads them by name."""
 
 from __future__ import annotations
 

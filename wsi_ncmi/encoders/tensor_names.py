@@ -46,7 +46,7 @@ def to_our_names(names: str, state: _State, network: nn.Module) -> dict[str, Ten
     follows reports them.
 
     Args:
-        names: Whose names the file may use: ``timm``, ``dinov2``, ``hf_dinov2``, ``hf_vit``, ``timm_0_5`` or
+        names: Names that the file may use: ``timm``, ``dinov2``, ``hf_dinov2``, ``hf_vit``, ``timm_0_5`` or
             ``conch``.
         state: Tensors by published name.
         network: The network as built, possibly on the ``meta`` device.
@@ -122,7 +122,7 @@ def _positions(state: dict[str, Tensor], network: nn.Module, *, antialias: bool 
     if edge**2 != grid.shape[1] or "cls_token" not in state or (first is None and has_class):
         return state  # not what is known: the strict load says so
     if edge != wanted:
-        # What timm (with antialias) and transformers (without) do anew at every forward pass.
+        # timm (with antialias) and transformers (without) do this at every forward pass.
         image = grid.float().reshape(1, edge, edge, -1).permute(0, 3, 1, 2)
         image = nn.functional.interpolate(
             image, size=(wanted, wanted), mode="bicubic", align_corners=False, antialias=antialias

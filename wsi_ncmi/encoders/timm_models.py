@@ -71,7 +71,7 @@ def _interpolation(published: str) -> str:
 
 
 def is_timm_name(name: str) -> bool:
-    """Whether timm builds a network of that name, with or without a tag; nothing is looked up elsewhere."""
+    """True if timm builds a network of that name, with or without a tag; nothing is looked up elsewhere."""
     # Names such as hf-hub:owner/model would be looked up on the network: only timm's own are taken.
     return name in _tagged() if "." in name else name in timm_names()
 

@@ -16,18 +16,18 @@ from torch.nn import functional
 __all__ = ["Backend", "FromPixels", "Result", "TorchBackend"]
 
 Result = Callable[[], NDArray[np.float32]]
-"""Waits for a batch and gives its vectors, float32 (n, width)."""
+"""Waits for a batch and gives its vectors, float32 (n, embed_dim)."""
 
 
 class Backend(ABC):
     """Computes a network.
 
     Attributes:
-        name: What the identity of a feature file says, for example ``torch-cpu``.
+        name: Its name in the identity of a feature file, for example ``torch-cpu``.
         precision: ``fp32``, ``bf16`` or ``fp16``.
-        concurrent: Whether several threads may call :meth:`begin` at once, each computing on one core.
-        depth: Batches worth having in work at once; 1 where :meth:`begin` computes before it returns.
-        resizes: Whether tiles may come in any size.
+        concurrent: True if several threads may call :meth:`begin` at once, each computing on one core.
+        depth: Batches worth having in flight at once; 1 where :meth:`begin` computes before it returns.
+        resizes: True if tiles may have any size.
     """
 
     name: str
@@ -52,7 +52,7 @@ class FromPixels(nn.Module):
     """A network together with what happens to pixels before it, so that both are compiled or exported.
 
     Args:
-        model: Maps float32 (n, 3, h, w) to (n, width).
+        model: Maps float32 (n, 3, h, w) to (n, embed_dim).
         mean: Per channel, of pixels scaled to 0 … 1.
         std: Same.
     """
@@ -68,7 +68,7 @@ class FromPixels(nn.Module):
         self.register_buffer("shift", (means / deviations).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Takes uint8 (n, 3, h, w), gives (n, width)."""
+        """Takes uint8 (n, 3, h, w), gives (n, embed_dim)."""
         return cast("Tensor", self.model(pixels.float() * self.scale - self.shift))
 
 
@@ -76,14 +76,14 @@ class TorchBackend(Backend):
     """A network in inference mode.
 
     On CUDA, pixels go through pinned memory on a stream of their own, are resized on the device, and results
-    come back without anybody waiting for them: while one batch computes, the next one is on its way.
+    come back asynchronously: while one batch computes, the next one is copied.
 
     Args:
         network: The network from pixels on; it is moved to the device.
         device: CPU or CUDA.
         precision: ``fp32``, or the type of ``autocast``.
         edge: Size of the network's input.
-        interpolation: How tiles of another size are resized to it.
+        interpolation: Resize of tiles of another size.
         compiled: Compile with ``torch.compile`` (minutes at the first batch, for one batch shape).
     """
 

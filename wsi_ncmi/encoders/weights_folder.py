@@ -19,20 +19,10 @@ from wsi_ncmi.encoders.config import FAMILIES, EncoderConfig, split_name
 from wsi_ncmi.encoders.presets import find_preset, presets
 
 __all__ = [
-    "MANIFEST",
-    "WEIGHTS_VARIABLE",
-    "ManifestEntry",
-    "check_listed_file",
-    "describe_preset",
-    "find_entry",
-    "is_whole",
-    "list_presets",
-    "read_manifest",
-    "record_entry",
-    "resolve_weights",
-    "verify_weights_folder",
+    "MANIFEST", "WEIGHTS_VARIABLE", "ManifestEntry", "check_listed_file", "describe_preset", "find_entry",
+    "is_whole", "list_presets", "read_manifest", "record_entry", "resolve_weights", "verify_weights_folder",
     "weights_folder",
-]
+]  # fmt: skip
 
 WEIGHTS_VARIABLE = "WSI_NCMI_WEIGHTS"
 """Environment variable that names the folder of encoder weights."""
@@ -50,7 +40,7 @@ class ManifestEntry:
         encoder: Key of the preset, or the full name of another encoder, that it belongs to.
         sha256: Of its bytes.
         n_bytes: Its size.
-        source: Where it came from: ``hub:OWNER/NAME/FILE@REVISION`` or ``file:NAME``; never a path.
+        source: Origin: ``hub:OWNER/NAME/FILE@REVISION`` or ``file:NAME``; never a path.
         source_sha256: Of the file it was made from.
         licence: Of the weights.
         date: Day it was imported, ISO 8601.
@@ -156,7 +146,7 @@ def _record(folder: Path, entry: ManifestEntry) -> None:
 
 
 def check_listed_file(path: Path) -> None:
-    """Refuses a file that stands in its folder's manifest but no longer has the recorded bytes.
+    """Refuses a file of its folder's manifest that no longer has the recorded bytes.
 
     Args:
         path: A weights file; without an entry for it there is nothing to check.
@@ -172,7 +162,7 @@ def check_listed_file(path: Path) -> None:
 
 
 def is_whole(folder: Path, entry: ManifestEntry) -> bool:
-    """Whether the file of an entry is there with the recorded bytes."""
+    """True if the file of an entry is there with the recorded bytes."""
     return not _problem(folder / entry.file, entry)
 
 

@@ -25,12 +25,12 @@ __all__ = ["Imported", "fetch_weights", "import_weights", "recognised"]
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import left.
+    """Result of an import.
 
     Attributes:
         entry: The new entry of the manifest.
         path: The file in the folder.
-        notes: Sentences worth telling, for example whether the file is the published one.
+        notes: Sentences for the user, for example that the file is the published one.
     """
 
     entry: ManifestEntry
@@ -64,11 +64,11 @@ def import_weights(
         file: Safetensors, or a file of ``torch.save`` that holds tensors only.
         encoder: Key of a preset, or ``timm:NAME`` or ``torchvision:NAME``.
         folder: The weights folder; made where it is not there.
-        source: Where the file came from; by default ``file:`` and its name.
+        source: Origin of the file; by default ``file:`` and its name.
         overwrite: Replace other weights of the same encoder.
 
     Returns:
-        The entry, the file and what is worth telling.
+        The entry, the file and notes for the user.
 
     Raises:
         InputError: Unknown encoder, a file that does not fit or is unsafe, or other weights are there.
@@ -146,7 +146,7 @@ def _write(
 
 
 def recognised(preset: Preset, digest: str) -> bool:
-    """Whether a file's SHA-256 is one that is published for the preset (whole, or its first digits)."""
+    """True if a file's SHA-256 is one that is published for the preset (whole, or its first digits)."""
     return any(digest.startswith(known) for known in preset.sha256)
 
 
@@ -181,7 +181,7 @@ def fetch_weights(
         overwrite: Fetch again although weights are there and whole.
 
     Returns:
-        What was imported, or None where the weights were there already and are whole.
+        The import, or None where the weights were there already and are whole.
 
     Raises:
         InputError: The preset has no published file, access is missing, or downloads are forbidden.
