@@ -16,7 +16,7 @@ from wsi_ncmi.cohorts import open_bag_source
 from wsi_ncmi.core.errors import InputError, TrainingError
 from wsi_ncmi.losses import loss_config
 from wsi_ncmi.training import TrainConfig, TrainingData, load_trained, run_experiment
-from wsi_ncmi.training import crew as module
+from wsi_ncmi.training import experiment as module
 from wsi_ncmi.training.runs import do_run, read_predictions
 
 LOSSES = (loss_config(name="ce"), loss_config(name="ncmi"))
