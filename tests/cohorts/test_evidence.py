@@ -30,11 +30,11 @@ def test_what_is_drawn_on_a_thumbnail_is_not_compared(tmp_path):
     for seed, comment in enumerate((True, True, False)):
         write_thumbnail(tmp_path / f"s{seed}.jpg", tissue(seed), comment=comment)
     found = evidence_of_thumbnails(tmp_path, drawn=True)
-    assert set(found.looks) == {"s0", "s1"}
+    assert set(found.signatures) == {"s0", "s1"}
     assert "s2" in found.notes[0]
-    assert set(evidence_of_thumbnails(tmp_path).looks) == {"s0", "s1", "s2"}  # a user's own pictures
-    assert set(evidence_of_thumbnails(tmp_path, slide_ids={"s1"}).looks) == {"s1"}
-    undrawn = evidence_of_thumbnails(tmp_path).looks["s0"].picture.astype(float)
+    assert set(evidence_of_thumbnails(tmp_path).signatures) == {"s0", "s1", "s2"}  # a user's own pictures
+    assert set(evidence_of_thumbnails(tmp_path, slide_ids={"s1"}).signatures) == {"s1"}
+    undrawn = evidence_of_thumbnails(tmp_path).signatures["s0"].picture.astype(float)
     assert np.abs(np.diff(undrawn, axis=0)).max() < 60  # no line of the grid
 
 
@@ -47,10 +47,10 @@ def test_a_folder_of_ours_brings_its_inventory_and_thumbnails(tmp_path):
         write_thumbnail(tmp_path / "thumbnails" / f"s{i}.jpg", tissue(i), comment=True)
     found = evidence_of_features(folder)
     assert set(found.features) == {"s0", "s1", "s2"}
-    assert set(found.looks) == {"s0", "s1"}
+    assert set(found.signatures) == {"s0", "s1"}
     some = evidence_of_source(open_bag_source(folder), slide_ids=("s1", "s2"))
     assert set(some.features) == {"s1", "s2"}
-    assert set(some.looks) == {"s1"}
+    assert set(some.signatures) == {"s1"}
 
 
 def test_packed_features_are_hashed_unless_they_are_many(tmp_path):

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
 from tests.cohorts.test_lookalikes import jpeg, piece_of_tissue
+
 from wsi_ncmi.cohorts import (
     Cohort,
     CohortRow,
@@ -14,10 +14,10 @@ from wsi_ncmi.cohorts import (
     SplitConfig,
     Splits,
     find_leaks,
-    look_of,
     make_splits,
     read_any_splits,
     read_labels,
+    thumbnail_signature,
     write_splits,
 )
 from wsi_ncmi.core.errors import InputError
@@ -101,18 +101,23 @@ def test_unknown_slides_and_slides_tested_twice():
 def test_near_copies_in_two_parts():
     first = clean().folds[0]
     tissue = {s: piece_of_tissue(i, 120, 150) for i, s in enumerate((*first.train[:6], *first.test[:6]))}
-    assert kinds(clean(), evidence=Evidence(looks={s: look_of(p) for s, p in tissue.items()})) == set()
+    assert (
+        kinds(clean(), evidence=Evidence(signatures={s: thumbnail_signature(p) for s, p in tissue.items()}))
+        == set()
+    )
     tissue[first.test[2]] = np.rot90(tissue[first.train[1]]).copy()
-    found = find_leaks(clean(), COHORT, evidence=Evidence(looks={s: look_of(p) for s, p in tissue.items()}))
+    found = find_leaks(
+        clean(), COHORT, evidence=Evidence(signatures={s: thumbnail_signature(p) for s, p in tissue.items()})
+    )
     assert {(leak.kind, leak.fatal) for leak in found} == {("lookalike", True)}
     assert first.test[2] in found[0].what
     assert first.train[1] in found[0].what
     # What is known to be a copy is said once.
     prints = {first.test[2]: "x", first.train[1]: "x"}
-    looks = {s: look_of(p) for s, p in tissue.items()}
-    assert {leak.kind for leak in find_leaks(clean(), COHORT, evidence=Evidence(prints, looks=looks))} == {
-        "content"
-    }
+    signatures = {s: thumbnail_signature(p) for s, p in tissue.items()}
+    assert {
+        leak.kind for leak in find_leaks(clean(), COHORT, evidence=Evidence(prints, signatures=signatures))
+    } == {"content"}
 
 
 def test_files_of_one_name_in_two_folders():
@@ -158,8 +163,8 @@ def test_a_labelled_slide_in_no_part_is_said():
 def many_looks():
     """Looks of many pieces of tissue, and those of their copies: turned, compressed."""
     pieces = [piece_of_tissue(seed, 120, 150) for seed in range(240)]
-    return [look_of(piece) for piece in pieces], [
-        look_of(jpeg(np.rot90(piece).copy(), 60)) for piece in pieces
+    return [thumbnail_signature(piece) for piece in pieces], [
+        thumbnail_signature(jpeg(np.rot90(piece).copy(), 60)) for piece in pieces
     ]
 
 
@@ -180,7 +185,7 @@ def test_no_false_alarm_on_random_clean_splits_and_every_planted_leak_found(seed
             fingerprints={row.slide_id: f"f{row.slide_id}" for row in rows},
             features={row.slide_id: f"h{row.slide_id}" for row in rows},
             paths={row.slide_id: f"{row.case_id}/{row.slide_id}.tif" for row in rows},
-            looks={row.slide_id: many_looks[0][i] for i, row in enumerate(rows)},
+            signatures={row.slide_id: many_looks[0][i] for i, row in enumerate(rows)},
         )
         assert [leak for leak in find_leaks(splits, cohort, evidence=evidence) if leak.fatal] == []
         k = int(rng.integers(len(splits.folds)))
@@ -199,7 +204,7 @@ def test_no_false_alarm_on_random_clean_splits_and_every_planted_leak_found(seed
             evidence = replace(evidence, **{which: {**getattr(evidence, which), a: "same", b: "same"}})
         elif kind == "lookalike":
             copy = many_looks[1][cohort.slide_ids.index(a)]
-            evidence = replace(evidence, looks={**evidence.looks, b: copy})
+            evidence = replace(evidence, signatures={**evidence.signatures, b: copy})
         elif kind == "class":
             lost = cohort.by_slide[a].label
             kept = tuple(s for s in fold.train if cohort.by_slide[s].label != lost)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from wsi_ncmi.cohorts import read_labels
-from wsi_ncmi.cohorts.spec import LabelsSpec, parse_spec
+from wsi_ncmi.cohorts.labels import LabelsSpec, parse_spec
 from wsi_ncmi.core.errors import InputError
 
 TABLE = "slide,patient,kind,site\na,p1,x,1\nb,p2,y,2\nc,p3,y,1\n"

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
-from wsi_ncmi.cohorts.folder import FeatureFolder
+from wsi_ncmi.cohorts.bags import FeatureFolder
 from wsi_ncmi.core.errors import InputError, SlideError
 from wsi_ncmi.encoders import Encoder
 from wsi_ncmi.features import (

@@ -9,7 +9,7 @@ import pytest
 
 from tests.extraction.conftest import write_slide
 from wsi_ncmi.cohorts import open_bag_source
-from wsi_ncmi.cohorts.feature_origin import feature_origin
+from wsi_ncmi.cohorts.joined_bags import feature_origin
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.encoders.config import EncoderConfig
 from wsi_ncmi.extraction.config import ExecutionConfig, ExtractConfig

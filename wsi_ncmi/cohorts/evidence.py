@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from wsi_ncmi import slides
-from wsi_ncmi.cohorts.folder import FeatureFolder
-from wsi_ncmi.cohorts.lookalikes import Look, look_of
-from wsi_ncmi.cohorts.sources import BagSource, open_bag_source
+from wsi_ncmi.cohorts.bag_sources import open_bag_source
+from wsi_ncmi.cohorts.bags import BagSource, FeatureFolder
+from wsi_ncmi.cohorts.near_duplicates import ThumbnailSignature, thumbnail_signature
 from wsi_ncmi.core.errors import InputError, WsiNcmiError
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
 from wsi_ncmi.features.thumbnails import undrawn_thumbnail
@@ -38,20 +38,20 @@ class Evidence:
         fingerprints: Hash of the slide file's content.
         features: Hash of the slide's features.
         paths: Path of the slide below its root, with ``/``.
-        looks: Look of the thumbnail.
+        signatures: Slide id → signature of its thumbnail.
         notes: What could not be looked at, in sentences.
     """
 
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     features: Mapping[str, str] = field(default_factory=dict)
     paths: Mapping[str, str] = field(default_factory=dict)
-    looks: Mapping[str, Look] = field(default_factory=dict)
+    signatures: Mapping[str, ThumbnailSignature] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property
     def slide_ids(self) -> frozenset[str]:
         """All slides of which anything is known."""
-        return frozenset((*self.fingerprints, *self.features, *self.paths, *self.looks))
+        return frozenset((*self.fingerprints, *self.features, *self.paths, *self.signatures))
 
 
 def merge_evidence(*parts: Evidence) -> Evidence:
@@ -62,7 +62,7 @@ def merge_evidence(*parts: Evidence) -> Evidence:
             {**part.fingerprints, **merged.fingerprints},
             {**part.features, **merged.features},
             {**part.paths, **merged.paths},
-            {**part.looks, **merged.looks},
+            {**part.signatures, **merged.signatures},
             (*merged.notes, *part.notes),
         )
     return merged
@@ -84,22 +84,22 @@ def evidence_of_slides(path: Path, progress: ProgressReporter | None = None) -> 
     progress = progress or NullProgress()
     records = slides.take_inventory(path, progress=progress)
     root = path if path.is_dir() else path.parent
-    looks: dict[str, Look] = {}
+    signatures: dict[str, ThumbnailSignature] = {}
     unseen: list[str] = []
     with progress.task("thumbnails", len(records), "slides") as task:
         for record in records:
             if not record.problem:
                 try:
                     with slides.open_slide(root / record.path) as slide:
-                        look = look_of(slides.thumbnail(slide, _THUMBNAIL_PX))
+                        signature = thumbnail_signature(slides.thumbnail(slide, _THUMBNAIL_PX))
                 except WsiNcmiError:
-                    look = None
-                if look is None:
+                    signature = None
+                if signature is None:
                     unseen.append(record.slide_id)
                 else:
-                    looks[record.slide_id] = look
+                    signatures[record.slide_id] = signature
             task.advance(1, record.slide_id)
-    return _of_records(records, looks, _unseen_note(unseen))
+    return _of_records(records, signatures, _unseen_note(unseen))
 
 
 def evidence_of_features(path: Path) -> Evidence:
@@ -155,7 +155,7 @@ def evidence_of_source(
 def evidence_of_thumbnails(
     path: Path, *, slide_ids: Collection[str] | None = None, drawn: bool = False
 ) -> Evidence:
-    """The looks of a folder of pictures, one a slide, named by it.
+    """The signatures of a folder of pictures, one a slide, named by it.
 
     Args:
         path: The folder.
@@ -171,7 +171,7 @@ def evidence_of_thumbnails(
     files = sorted(f for f in path.iterdir() if f.suffix.lower() in _PICTURES) if path.is_dir() else []
     if not files:
         raise InputError(f"There are no thumbnails (.jpg, .png) in {path}.")
-    looks: dict[str, Look] = {}
+    signatures: dict[str, ThumbnailSignature] = {}
     unseen: list[str] = []
     for file in files:
         if slide_ids is not None and file.stem not in slide_ids:
@@ -182,23 +182,25 @@ def evidence_of_thumbnails(
                 if plain is None and not drawn:
                     picture.draft("RGB", (_THUMBNAIL_PX, _THUMBNAIL_PX))
                     plain = picture.convert("RGB")
-                look = None if plain is None else look_of(np.asarray(plain))
+                signature = None if plain is None else thumbnail_signature(np.asarray(plain))
         except (OSError, UnidentifiedImageError):
-            look = None
-        if look is None:
+            signature = None
+        if signature is None:
             unseen.append(file.stem)
         else:
-            looks[file.stem] = look
-    return Evidence(looks=looks, notes=_unseen_note(unseen))
+            signatures[file.stem] = signature
+    return Evidence(signatures=signatures, notes=_unseen_note(unseen))
 
 
 def _of_records(
-    records: tuple[slides.SlideRecord, ...], looks: Mapping[str, Look], notes: tuple[str, ...]
+    records: tuple[slides.SlideRecord, ...],
+    signatures: Mapping[str, ThumbnailSignature],
+    notes: tuple[str, ...],
 ) -> Evidence:
     return Evidence(
         fingerprints={record.slide_id: record.fingerprint for record in records if record.fingerprint},
         paths={record.slide_id: record.path for record in records},
-        looks=looks,
+        signatures=signatures,
         notes=notes,
     )
 

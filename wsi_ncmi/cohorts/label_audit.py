@@ -9,11 +9,9 @@ from pathlib import Path
 
 from wsi_ncmi import slides
 from wsi_ncmi.cohorts.cohort import Cohort, order_classes
-from wsi_ncmi.cohorts.labelled import Labelled, LabelledRow
-from wsi_ncmi.cohorts.labels import Adapter, adapter_of, exclusion_of, notes_of
-from wsi_ncmi.cohorts.rows import RowFinding, examine_rows
-from wsi_ncmi.cohorts.spec import LabelsSpec, parse_spec
-from wsi_ncmi.cohorts.table import Table, read_table
+from wsi_ncmi.cohorts.label_table import LabelledRow, LabelTable, RowFinding, examine_rows
+from wsi_ncmi.cohorts.labels import Adapter, LabelsSpec, adapter_of, exclusion_of, notes_of, parse_spec
+from wsi_ncmi.cohorts.tables import Table, read_table
 from wsi_ncmi.core.errors import InputError
 
 __all__ = ["LabelAudit", "audit_labels"]
@@ -81,12 +79,12 @@ def audit_labels(
     return LabelAudit(cohort, tuple(everything), _problem(spec, labelled, cohort, group))
 
 
-def _every_row(adapter: Adapter, table: Table, spec: LabelsSpec) -> tuple[Labelled, list[RowFinding]]:
+def _every_row(adapter: Adapter, table: Table, spec: LabelsSpec) -> tuple[LabelTable, list[RowFinding]]:
     try:
         return adapter.read(table, spec), []
     except InputError as error:
         # A column that is missing is the table's fault; a row's fault is one that other rows don't share.
-        parts: list[Labelled] = []
+        parts: list[LabelTable] = []
         faults: list[RowFinding] = []
         for row in table.rows:
             try:
@@ -101,7 +99,7 @@ def _every_row(adapter: Adapter, table: Table, spec: LabelsSpec) -> tuple[Labell
 
 
 def _without_partner(
-    path: Path, labelled: Labelled, findings: Sequence[RowFinding], known_slides: Collection[str]
+    path: Path, labelled: LabelTable, findings: Sequence[RowFinding], known_slides: Collection[str]
 ) -> list[RowFinding]:
     short = {slides.slide_id_of(name) for name in known_slides}
     excluded = {finding.slide_id for finding in findings if finding.kind == "excluded"}
@@ -118,7 +116,7 @@ def _without_partner(
     return found
 
 
-def _problem(spec: LabelsSpec, labelled: Labelled, cohort: Cohort, group: str | None) -> str:
+def _problem(spec: LabelsSpec, labelled: LabelTable, cohort: Cohort, group: str | None) -> str:
     if labelled.case_problem and group != "slide_id":
         return f"{spec.path} {labelled.case_problem}; without patient ids leaks by patient can't be seen."
     if not cohort.rows:

@@ -1,21 +1,95 @@
-"""From a labels table to a validated cohort."""
+"""Reading of a labels table into a validated cohort."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from wsi_ncmi.cohorts.adapters import bracs, camelyon16, camelyon17, plain, slideflow, stamp, tcga
 from wsi_ncmi.cohorts.cohort import Cohort, order_classes
-from wsi_ncmi.cohorts.exclusion import Exclusion, read_exclusion
-from wsi_ncmi.cohorts.labelled import Labelled
-from wsi_ncmi.cohorts.rows import RowFinding, examine_rows
-from wsi_ncmi.cohorts.spec import COLUMN_SETTINGS, LabelsSpec, parse_spec
-from wsi_ncmi.cohorts.table import Table, read_table
+from wsi_ncmi.cohorts.external_labels import read_slideflow, read_stamp
+from wsi_ncmi.cohorts.label_table import Exclusion, LabelTable, RowFinding, examine_rows, read_exclusion
+from wsi_ncmi.cohorts.public_labels import (
+    read_bracs3,
+    read_bracs7,
+    read_camelyon16,
+    read_camelyon17,
+    read_plain,
+    read_tcga,
+)
+from wsi_ncmi.cohorts.tables import Table, read_table
 from wsi_ncmi.core.errors import InputError
 
-__all__ = ["ADAPTERS", "Adapter", "adapter_of", "exclusion_of", "notes_of", "read_labels"]
+__all__ = [
+    "COLUMN_SETTINGS",
+    "LabelsSpec",
+    "parse_spec",
+    "ADAPTERS",
+    "Adapter",
+    "adapter_of",
+    "exclusion_of",
+    "notes_of",
+    "read_labels",
+]
+
+COLUMN_SETTINGS = ("slide_id", "case_id", "label", "centre")
+"""Settings that name a column of the table in place of the usual one."""
+
+_ADAPTER = re.compile(r"([A-Za-z][A-Za-z0-9_-]*):(.+)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class LabelsSpec:
+    """Which file, read how.
+
+    Attributes:
+        adapter: Name of the adapter, ``csv`` where none was named.
+        path: The table.
+        settings: Key → text, for example ``label`` → ``subtype``; files in it are absolute or relative to the
+            working directory, or else to the table's folder.
+    """
+
+    adapter: str
+    path: Path
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    def file(self, key: str) -> Path | None:
+        """The file that a setting names, or None where it wasn't given.
+
+        Raises:
+            InputError: There is no such file.
+        """
+        if key not in self.settings:
+            return None
+        given = Path(self.settings[key])
+        for candidate in (given, self.path.parent / given):
+            if candidate.is_file():
+                return candidate
+        raise InputError(f"There is no file {given} ({key}= of the labels {self.path}); check the path.")
+
+
+def parse_spec(path_or_spec: str | Path) -> LabelsSpec:
+    """Takes a labels argument apart; whether adapter and settings exist is not judged here.
+
+    Raises:
+        InputError: A setting without ``=``, or one given twice.
+    """
+    text = str(path_or_spec)
+    if Path(text).exists():
+        return LabelsSpec("csv", Path(text))
+    match = _ADAPTER.fullmatch(text)
+    adapter, rest = match.groups() if match else ("csv", text)
+    file, _, query = rest.partition("?")
+    settings: dict[str, str] = {}
+    for item in query.split("&") if query else ():
+        key, equals, value = item.partition("=")
+        if not equals or not key or not value:
+            raise InputError(f"The setting {item!r} in {text!r} is not key=value, such as label=subtype.")
+        if key in settings:
+            raise InputError(f"The setting {key!r} is in {text!r} twice; keep one.")
+        settings[key] = value
+    return LabelsSpec(adapter, Path(file), settings)
 
 
 _FOR_ALL = ("exclude", "sheet")
@@ -31,7 +105,7 @@ class Adapter:
             ``sheet`` (of a workbook), which all take.
     """
 
-    read: Callable[[Table, LabelsSpec], Labelled]
+    read: Callable[[Table, LabelsSpec], LabelTable]
     settings: tuple[str, ...] = ()
 
 
@@ -117,7 +191,7 @@ def exclusion_of(spec: LabelsSpec) -> Exclusion | None:
 
 
 def notes_of(
-    path: Path, labelled: Labelled, findings: Sequence[RowFinding], exclusion: Exclusion | None
+    path: Path, labelled: LabelTable, findings: Sequence[RowFinding], exclusion: Exclusion | None
 ) -> tuple[str, ...]:
     """Sentences for the report about rows that were left out."""
     repeated = sum(finding.kind == "repeated" for finding in findings)
@@ -136,28 +210,28 @@ def notes_of(
     return tuple(notes)
 
 
-def _alone(read: Callable[[Table], Labelled]) -> Adapter:
+def _alone(read: Callable[[Table], LabelTable]) -> Adapter:
     return Adapter(lambda table, _: read(table))
 
 
-_PLAIN = Adapter(lambda table, spec: plain.read(table, spec.settings), COLUMN_SETTINGS)
-_BRACS7 = Adapter(lambda table, spec: bracs.seven_classes(table, spec.settings), ("case_id",))
+_PLAIN = Adapter(lambda table, spec: read_plain(table, spec.settings), COLUMN_SETTINGS)
+_BRACS7 = Adapter(lambda table, spec: read_bracs7(table, spec.settings), ("case_id",))
 _STAMP = Adapter(
-    lambda table, spec: stamp.read(table, spec.settings, spec.file("slides")),
+    lambda table, spec: read_stamp(table, spec.settings, spec.file("slides")),
     ("slides", "slides_sheet", *COLUMN_SETTINGS),
 )
 
 ADAPTERS: Mapping[str, Adapter] = {
     "bracs": _BRACS7,
-    "bracs3": Adapter(lambda table, spec: bracs.three_classes(table, spec.settings), ("case_id",)),
+    "bracs3": Adapter(lambda table, spec: read_bracs3(table, spec.settings), ("case_id",)),
     "bracs7": _BRACS7,
-    "camelyon16": _alone(camelyon16.read),
-    "camelyon17": _alone(camelyon17.read),
+    "camelyon16": _alone(read_camelyon16),
+    "camelyon17": _alone(read_camelyon17),
     "clam": _PLAIN,
     "csv": _PLAIN,
-    "slideflow": Adapter(lambda table, spec: slideflow.read(table, _columns(spec)), ("label", "centre")),
+    "slideflow": Adapter(lambda table, spec: read_slideflow(table, _columns(spec)), ("label", "centre")),
     "stamp": _STAMP,
-    "tcga": Adapter(lambda table, spec: tcga.read(table, _columns(spec)), ("slide_id", "label")),
+    "tcga": Adapter(lambda table, spec: read_tcga(table, _columns(spec)), ("slide_id", "label")),
 }
 """Adapter name → how to read that kind of table; ``csv`` is the plain form."""
 

@@ -8,8 +8,8 @@ from typing import Literal
 
 from wsi_ncmi.cohorts.cohort import Cohort
 from wsi_ncmi.cohorts.evidence import Evidence
-from wsi_ncmi.cohorts.fold import PARTS, Fold, Splits
-from wsi_ncmi.cohorts.lookalikes import Lookalike, find_lookalikes
+from wsi_ncmi.cohorts.folds import PARTS, Fold, Splits
+from wsi_ncmi.cohorts.near_duplicates import NearDuplicate, find_near_duplicates
 from wsi_ncmi.slides import slide_id_of
 
 __all__ = ["LEAKING", "SHARED_KINDS", "Leak", "LeakKind", "compared_slides", "find_leaks"]
@@ -75,7 +75,7 @@ def find_leaks(
     evidence = evidence or Evidence()
     prints = {**(cohort.fingerprints if cohort else {}), **evidence.fingerprints, **(fingerprints or {})}
     contents = [keys for keys in (prints, evidence.features) if keys]
-    lookalikes = find_lookalikes(evidence.looks)
+    lookalikes = find_near_duplicates(evidence.signatures)
     by_site = _splits_by_site(splits)
     leaks: list[Leak] = []
     for k, fold in enumerate(splits.folds):
@@ -145,7 +145,7 @@ def _part_of(fold: Fold) -> dict[str, str]:
 
 
 def _lookalikes(
-    k: int, fold: Fold, pairs: Sequence[Lookalike], reported: set[frozenset[str]]
+    k: int, fold: Fold, pairs: Sequence[NearDuplicate], reported: set[frozenset[str]]
 ) -> Iterator[Leak]:
     part_of = _part_of(fold)
     for pair in pairs:
@@ -244,5 +244,5 @@ def compared_slides(splits: Splits, cohort: Cohort, evidence: Evidence) -> dict[
         "file content": len(in_splits & prints),
         "features": len(in_splits & set(evidence.features)),
         "file name": len(in_splits & set(evidence.paths)),
-        "thumbnail": len(in_splits & set(evidence.looks)),
+        "thumbnail": len(in_splits & set(evidence.signatures)),
     }

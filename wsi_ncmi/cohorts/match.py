@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from wsi_ncmi import slides
+from wsi_ncmi.cohorts.bags import BagSource, empty_bags
 from wsi_ncmi.cohorts.cohort import Cohort, CohortRow
-from wsi_ncmi.cohorts.sources import BagSource, empty_bags
 from wsi_ncmi.core.errors import InputError
 
 __all__ = ["MatchResult", "Unmatched", "match_features"]
@@ -26,10 +26,10 @@ class MatchResult:
     """What labels and features have in common.
 
     Attributes:
-        cohort: Labelled slides with at least one tile; ids as the source spells them.
+        cohort: LabelTable slides with at least one tile; ids as the source spells them.
         rows_without_features: Labels without a feature file.
         features_without_label: Features without a label.
-        empty: Labelled slides whose features hold no tile (no tissue).
+        empty: LabelTable slides whose features hold no tile (no tissue).
         unmatched: All of the above as rows with reasons, sorted by slide id.
     """
 

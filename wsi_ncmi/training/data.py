@@ -32,7 +32,7 @@ from wsi_ncmi.cohorts import (
     read_labels,
     slide_splits,
 )
-from wsi_ncmi.cohorts.feature_origin import feature_origin
+from wsi_ncmi.cohorts.joined_bags import feature_origin
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.training.config import TrainConfig
 

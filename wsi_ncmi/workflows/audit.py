@@ -140,7 +140,7 @@ def _gaps(compared: Mapping[str, int], slides: int, evidence: Evidence) -> list[
     notes = []
     if not evidence.fingerprints and not evidence.features:
         notes.append("Copies of slides were not looked for; give --slides or --features.")
-    if not evidence.looks:
+    if not evidence.signatures:
         notes.append("Near-copies were not looked for; give --slides FOLDER or --thumbnails.")
     for what, count in compared.items():
         if 0 < count < slides:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsi_ncmi.cohorts import read_labels
+from wsi_ncmi.cohorts.labels import parse_spec
 from wsi_ncmi.cohorts.leaks import LEAKING
-from wsi_ncmi.cohorts.spec import parse_spec
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import ensure_folder, sha256_file, write_json
 from wsi_ncmi.core.provenance import read_record, write_record

@@ -1,4 +1,4 @@
-"""Bags straight from the feature files of CLAM, TRIDENT, STAMP and the ACMIL family."""
+"""Bags of other tools' feature files, and the opening of any features."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.cohorts.cohort import Cohort
-from wsi_ncmi.cohorts.embedded import cohort_of_columns
+from wsi_ncmi.cohorts.bags import BagSource, FeatureFolder, PackedBags
+from wsi_ncmi.cohorts.cohort import Cohort, cohort_of_columns
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.features.interchange.bag import ExternalFileError, to_half
 from wsi_ncmi.features.interchange.base import FeatureSet
 from wsi_ncmi.features.interchange.detection import open_feature_set
 
-__all__ = ["ForeignBags"]
+__all__ = ["ExternalBags", "open_bag_source"]
 
 _SHOWN = 5
 
 
-class ForeignBags:
+class ExternalBags:
     """Bag source over the files of another tool; see ``BagSource``. Nothing is copied or converted on disk.
 
     Args:
@@ -78,5 +78,28 @@ class ForeignBags:
         return cohort_of_columns(self.path, self.slide_ids, columns, None, None, group)
 
 
-def _reopened(path: Path) -> ForeignBags:
-    return ForeignBags(open_feature_set(path))
+def _reopened(path: Path) -> ExternalBags:
+    return ExternalBags(open_feature_set(path))
+
+
+def open_bag_source(path: Path) -> BagSource:
+    """Opens FEATURES.
+
+    Args:
+        path: A packed ``.npz``; a folder of ours: ``OUT``, ``OUT/features`` or ``OUT/features/<encoder>``; a
+            folder of CLAM, TRIDENT or STAMP; a cohort ``.h5`` of the ACMIL family.
+
+    Returns:
+        The source.
+
+    Raises:
+        InputError: Nothing there, an unknown kind, several encoders to choose from, or faulty content.
+    """
+    from wsi_ncmi.features.interchange.detection import kind_of_folder, open_feature_set, resolve_folder
+
+    path = Path(path)
+    if path.is_file() and path.suffix == ".npz":
+        return PackedBags(path)
+    if path.is_dir() and kind_of_folder(resolve_folder(path)) == "wsi-ncmi":
+        return FeatureFolder(path)
+    return ExternalBags(open_feature_set(path))

@@ -1,19 +1,100 @@
-"""From the rows of a source to those of a cohort, with a finding for each row that has something wrong."""
+"""Rows of a labels table, those left out, and a finding for each row with a fault."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from wsi_ncmi import slides
 from wsi_ncmi.cohorts.cohort import CohortRow
-from wsi_ncmi.cohorts.exclusion import Exclusion
-from wsi_ncmi.cohorts.labelled import Labelled, LabelledRow
+from wsi_ncmi.cohorts.tables import TableRow
+from wsi_ncmi.core.errors import InputError
 
-__all__ = ["RowFinding", "RowKind", "examine_rows"]
+__all__ = [
+    "LabelTable",
+    "LabelledRow",
+    "Exclusion",
+    "read_exclusion",
+    "RowFinding",
+    "RowKind",
+    "examine_rows",
+]
+
+
+@dataclass(frozen=True)
+class LabelledRow:
+    """One slide as the source says; ``case_id`` None = the source knows no patient."""
+
+    source: TableRow
+    slide_id: str
+    case_id: str | None
+    label: str
+    centre: str = ""
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """All slides of a source.
+
+    Attributes:
+        rows: The slides.
+        classes: All classes of the task in order; empty = those that occur.
+        case_problem: Why there are no reliable patient ids, continuing "FILE …"; empty = there are.
+        official_split: Slide id (without extension) → ``train`` | ``validation`` | ``test``.
+        notes: Sentences for the report.
+        origin: The file whose lines ``rows`` count, where it isn't the table that was named.
+    """
+
+    rows: Sequence[LabelledRow]
+    classes: tuple[str, ...] = ()
+    case_problem: str = ""
+    official_split: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    origin: Path | None = None
+
+
+@dataclass(frozen=True)
+class Exclusion:
+    """What a list leaves out.
+
+    Attributes:
+        name: Name of the list's file.
+        entries: Slide ids (without slide extension) and patient ids.
+    """
+
+    name: str
+    entries: frozenset[str]
+
+    def covers(self, slide_id: str, case_id: str) -> bool:
+        """Whether the slide, or its patient, is on the list."""
+        return not self.entries.isdisjoint((slides.slide_id_of(slide_id), case_id))
+
+    def unused(self, known: Iterable[str]) -> tuple[str, ...]:
+        """Entries that name nothing known, sorted: usually a misspelling."""
+        return tuple(sorted(self.entries - set(known)))
+
+
+def read_exclusion(path: Path) -> Exclusion:
+    """Reads a list: a slide or patient in each line (the first cell of a CSV), ``#`` begins a remark.
+
+    Raises:
+        InputError: The file can't be read, is not UTF-8 or names nothing.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"The exclusion list {path} can't be read ({error}); save it as UTF-8 text."
+        ) from error
+    cells = (line.partition("#")[0].partition(",")[0].strip().strip('"') for line in lines)
+    entries = frozenset(slides.slide_id_of(cell) for cell in cells if cell not in ("", "slide_id", "case_id"))
+    if not entries:
+        raise InputError(f"The exclusion list {path} names no slide; write one id in each line.")
+    return Exclusion(path.name, entries)
+
 
 RowKind = Literal[
     "format", "empty", "unknown_class", "conflict", "repeated", "suspect_id", "excluded", "without_slide",
@@ -48,7 +129,7 @@ class RowFinding:
 
 
 def examine_rows(
-    path: Path, labelled: Labelled, allowed: Sequence[str], exclusion: Exclusion | None = None
+    path: Path, labelled: LabelTable, allowed: Sequence[str], exclusion: Exclusion | None = None
 ) -> tuple[tuple[CohortRow, ...], tuple[RowFinding, ...]]:
     """Takes the rows that can be used, each slide once, and says what is with the others.
 

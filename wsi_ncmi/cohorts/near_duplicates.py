@@ -1,5 +1,9 @@
 """Near-duplicates: slides that show the same piece of tissue although their files differ.
 
+Two lymph nodes side by side look alike to any hash of low frequencies; their inside does not. What is
+compared is the structure within the tissue, as a masked normalised correlation over small shifts (Padfield
+2012, "Masked object registration in the Fourier domain", IEEE TIP 21(5)).
+
 Another compression, another size or a turned, mirrored or tinted copy of one slide has other bytes, so no
 fingerprint finds it. Its thumbnail still looks the same: a perceptual hash (the signs of the low frequencies
 of a cosine transform, after Zauner 2010, "Implementation and benchmarking of perceptual image hash
@@ -17,9 +21,78 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.cohorts.texture import same_texture
+__all__ = [
+    "same_texture",
+    "ThumbnailSignature",
+    "NearDuplicate",
+    "find_near_duplicates",
+    "thumbnail_signature",
+]
 
-__all__ = ["Look", "Lookalike", "find_lookalikes", "look_of"]
+_SIGMA = 3.0  # structure up to a few pixels; what is coarser follows the outline
+_EDGE = 2
+_SHIFT = 5
+_LEAST_OVERLAP = 0.3
+
+_Floats = NDArray[np.float64]
+
+
+def same_texture(
+    first: NDArray[np.uint8],
+    first_tissue: NDArray[np.bool_],
+    second: NDArray[np.uint8],
+    second_tissue: NDArray[np.bool_],
+) -> float:
+    """How well the inside of two pictures agrees in the best of eight turns and mirrorings.
+
+    Args:
+        first: uint8 (n, n) grey picture, cropped to its tissue.
+        first_tissue: bool (n, n), where there is tissue.
+        second: The other picture, of the same size.
+        second_tissue: Its tissue.
+
+    Returns:
+        The largest correlation, at most 1; 0 where there is no inside to compare.
+    """
+    a, core_a = _inside(first, first_tissue)
+    b, core_b = _inside(second, second_tissue)
+    if not core_a.any() or not core_b.any():
+        return 0.0
+    return max(
+        _correlation(a, core_a, np.rot90(picture, k), np.rot90(core, k))
+        for picture, core in ((b, core_b), (b.T, core_b.T))
+        for k in range(4)
+    )
+
+
+def _inside(grey: NDArray[np.uint8], tissue: NDArray[np.bool_]) -> tuple[_Floats, NDArray[np.bool_]]:
+    """Deviation from the mean of the tissue around, and where it counts: not at the tissue's edge."""
+    from scipy import ndimage
+
+    weight = ndimage.gaussian_filter(tissue.astype(np.float64), _SIGMA)
+    around = ndimage.gaussian_filter(np.where(tissue, grey.astype(np.float64), 0.0), _SIGMA)
+    core: NDArray[np.bool_] = ndimage.binary_erosion(tissue, iterations=_EDGE, border_value=1)
+    return np.where(core, grey - around / np.maximum(weight, 1e-6), 0.0), core
+
+
+def _correlation(a: _Floats, core_a: NDArray[np.bool_], b: _Floats, core_b: NDArray[np.bool_]) -> float:
+    size = (2 * a.shape[0], 2 * a.shape[1])
+
+    def spectrum(values: _Floats) -> NDArray[np.complex128]:
+        return np.fft.rfft2(values, size)
+
+    def over_shifts(x: NDArray[np.complex128], y: NDArray[np.complex128]) -> _Floats:
+        near = np.r_[0 : _SHIFT + 1, -_SHIFT:0]
+        found: _Floats = np.fft.irfft2(x * y.conj(), size)[np.ix_(near, near)]
+        return found
+
+    mask_a, mask_b = spectrum(core_a.astype(np.float64)), spectrum(core_b.astype(np.float64))
+    shared = over_shifts(mask_a, mask_b)
+    energy = over_shifts(spectrum(a * a), mask_b) * over_shifts(mask_a, spectrum(b * b))
+    together = over_shifts(spectrum(a), spectrum(b)) / np.sqrt(np.maximum(energy, 1e-9))
+    enough = shared > _LEAST_OVERLAP * min(core_a.sum(), core_b.sum())
+    return float(np.where(enough, together, 0.0).max())
+
 
 _SIDE = 48
 _FREQUENCIES = 12
@@ -38,8 +111,8 @@ _BLOCK = 512
 
 
 @dataclass(frozen=True)
-class Look:
-    """What a slide looks like.
+class ThumbnailSignature:
+    """The thumbnail of a slide in numbers.
 
     Attributes:
         bits: float32 (8, 143) signs (−1, 1) of the low frequencies in each of the eight orientations.
@@ -55,7 +128,7 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Lookalike:
+class NearDuplicate:
     """Two slides that look the same; ``correlation`` of their detail in the orientation that fits best."""
 
     first: str
@@ -63,14 +136,14 @@ class Lookalike:
     correlation: float
 
 
-def look_of(pixels: NDArray[np.uint8]) -> Look | None:
-    """The look of a thumbnail.
+def thumbnail_signature(pixels: NDArray[np.uint8]) -> ThumbnailSignature | None:
+    """The signature of a thumbnail.
 
     Args:
         pixels: uint8 (h, w, 3) RGB.
 
     Returns:
-        Its look, or None where there is nothing to see (an empty slide looks like every other empty slide).
+        Its signature, or None where there is nothing to see (an empty slide looks like every other empty slide).
     """
     whole = pixels.astype(np.float32).mean(axis=2)
     darkest_glass = _darkest_glass(whole)
@@ -85,37 +158,39 @@ def look_of(pixels: NDArray[np.uint8]) -> Look | None:
     detail = np.stack([_detail(picture) for picture in turned])
     fine = _resized(grey, _FINE_SIDE)
     picture = np.clip(np.rint(fine), 0, 255).astype(np.uint8)
-    return Look(bits, detail, picture, fine < darkest_glass)
+    return ThumbnailSignature(bits, detail, picture, fine < darkest_glass)
 
 
-def find_lookalikes(looks: Mapping[str, Look]) -> list[Lookalike]:
+def find_near_duplicates(signatures: Mapping[str, ThumbnailSignature]) -> list[NearDuplicate]:
     """All pairs that look the same.
 
     Args:
-        looks: Slide id → look.
+        signatures: Slide id → signature.
 
     Returns:
         Pairs with ``first < second``, sorted.
     """
-    names = sorted(looks)
+    names = sorted(signatures)
     if len(names) < 2:
         return []
-    upright = np.stack([looks[name].bits[0] for name in names])
-    found: list[Lookalike] = []
+    upright = np.stack([signatures[name].bits[0] for name in names])
+    found: list[NearDuplicate] = []
     for start in range(0, len(names), _BLOCK):
-        block = np.stack([looks[name].bits for name in names[start : start + _BLOCK]])
+        block = np.stack([signatures[name].bits for name in names[start : start + _BLOCK]])
         agreement = (block.reshape(-1, block.shape[2]) @ upright.T).reshape(len(block), 8, len(names))
         differing = (1.0 - agreement.max(axis=1) / block.shape[2]) / 2.0
         for i, j in np.argwhere(differing <= _MAX_DIFFERING_BITS):
             a, b = start + int(i), int(j)
             if a < b:
-                correlation = float((looks[names[a]].detail @ looks[names[b]].detail[0]).max())
-                if correlation >= _MIN_CORRELATION and _inside_agrees(looks[names[a]], looks[names[b]]):
-                    found.append(Lookalike(names[a], names[b], correlation))
+                correlation = float((signatures[names[a]].detail @ signatures[names[b]].detail[0]).max())
+                if correlation >= _MIN_CORRELATION and _inside_agrees(
+                    signatures[names[a]], signatures[names[b]]
+                ):
+                    found.append(NearDuplicate(names[a], names[b], correlation))
     return sorted(found, key=lambda pair: (pair.first, pair.second))
 
 
-def _inside_agrees(a: Look, b: Look) -> bool:
+def _inside_agrees(a: ThumbnailSignature, b: ThumbnailSignature) -> bool:
     return same_texture(a.picture, a.tissue, b.picture, b.tissue) >= _MIN_TEXTURE
 
 

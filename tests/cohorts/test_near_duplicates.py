@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wsi_ncmi.cohorts import find_lookalikes, look_of
-from wsi_ncmi.cohorts.texture import same_texture
+from wsi_ncmi.cohorts import find_near_duplicates, thumbnail_signature
+from wsi_ncmi.cohorts.near_duplicates import same_texture
 
 
 def piece_of_tissue(seed, height=400, width=520):
@@ -47,9 +47,9 @@ COPIES = {
 @pytest.mark.parametrize("copy", COPIES)
 def test_copies_are_found_among_others(copy):
     originals = {f"s{seed:02}": piece_of_tissue(seed) for seed in range(12)}
-    looks = {name: look_of(pixels) for name, pixels in originals.items()}
-    looks["zcopy"] = look_of(COPIES[copy](originals["s07"]))
-    assert [(pair.first, pair.second) for pair in find_lookalikes(looks)] == [("s07", "zcopy")]
+    signatures = {name: thumbnail_signature(pixels) for name, pixels in originals.items()}
+    signatures["zcopy"] = thumbnail_signature(COPIES[copy](originals["s07"]))
+    assert [(pair.first, pair.second) for pair in find_near_duplicates(signatures)] == [("s07", "zcopy")]
 
 
 def test_pieces_of_one_outline_are_no_copies():
@@ -64,14 +64,17 @@ def test_pieces_of_one_outline_are_no_copies():
         pieces[f"s{seed}"] = (
             np.where(shape.all(axis=2, keepdims=True), tissue, 240).clip(0, 255).astype(np.uint8)
         )
-    looks = {name: look_of(pixels) for name, pixels in pieces.items()}
+    signatures = {name: thumbnail_signature(pixels) for name, pixels in pieces.items()}
     coarse_alike = [
-        float((looks[a].detail @ looks[b].detail[0]).max()) for a in looks for b in looks if a < b
+        float((signatures[a].detail @ signatures[b].detail[0]).max())
+        for a in signatures
+        for b in signatures
+        if a < b
     ]
     assert max(coarse_alike) > 0.8  # by their outline alone they would pass for copies
-    assert find_lookalikes(looks) == []
-    looks["z"] = look_of(jpeg(np.rot90(pieces["s2"]).copy()))
-    assert [(pair.first, pair.second) for pair in find_lookalikes(looks)] == [("s2", "z")]
+    assert find_near_duplicates(signatures) == []
+    signatures["z"] = thumbnail_signature(jpeg(np.rot90(pieces["s2"]).copy()))
+    assert [(pair.first, pair.second) for pair in find_near_duplicates(signatures)] == [("s2", "z")]
 
 
 def test_texture_needs_an_inside():
@@ -89,17 +92,17 @@ def test_texture_needs_an_inside():
 
 
 def test_hundreds_of_different_pieces_raise_no_alarm():
-    looks = {f"s{seed:03}": look_of(piece_of_tissue(seed, 120, 150)) for seed in range(250)}
-    assert find_lookalikes(looks) == []
+    signatures = {f"s{seed:03}": thumbnail_signature(piece_of_tissue(seed, 120, 150)) for seed in range(250)}
+    assert find_near_duplicates(signatures) == []
 
 
 def test_empty_slides_are_not_copies_of_each_other():
     glass = np.full((200, 300, 3), 240, np.uint8)
-    assert look_of(glass) is None
+    assert thumbnail_signature(glass) is None
     noisy = (glass + np.random.default_rng(0).integers(-2, 3, glass.shape)).astype(np.uint8)
-    assert look_of(noisy) is None
-    assert look_of(np.zeros((3, 3, 3), np.uint8)) is None
-    assert find_lookalikes({}) == []
+    assert thumbnail_signature(noisy) is None
+    assert thumbnail_signature(np.zeros((3, 3, 3), np.uint8)) is None
+    assert find_near_duplicates({}) == []
 
 
 @pytest.mark.real_data
@@ -108,7 +111,9 @@ def test_real_tissue(real_data):
         files = {row["source_id"]: row["file"] for row in csv.DictReader(handle)}
     chosen = list(files.values())[:: len(files) // 40][:40]
     pixels = [np.asarray(Image.open(real_data / "tiles" / file).convert("RGB")) for file in chosen]
-    looks = {f"a{i:02}": look_of(tile) for i, tile in enumerate(pixels)}
-    looks |= {f"b{i:02}": look_of(np.rot90(jpeg(tile)).copy()) for i, tile in enumerate(pixels)}
-    pairs = {(pair.first, pair.second) for pair in find_lookalikes(looks)}
+    signatures = {f"a{i:02}": thumbnail_signature(tile) for i, tile in enumerate(pixels)}
+    signatures |= {
+        f"b{i:02}": thumbnail_signature(np.rot90(jpeg(tile)).copy()) for i, tile in enumerate(pixels)
+    }
+    pairs = {(pair.first, pair.second) for pair in find_near_duplicates(signatures)}
     assert pairs == {(f"a{i:02}", f"b{i:02}") for i in range(40)}

@@ -1,23 +1,76 @@
-"""Bags from a folder of our feature files, one HDF5 file a slide."""
+"""Bags of feature folders and packed files, one HDF5 file a slide or one .npz."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.cohorts.cohort import Cohort
-from wsi_ncmi.cohorts.sources import checked_bag
+from wsi_ncmi.cohorts.cohort import Cohort, cohort_of_columns
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.features.hdf5_io import read_rows
 from wsi_ncmi.features.interchange.native import UNKNOWN
+from wsi_ncmi.features.interchange.packed import PackedSet
 
-__all__ = ["FeatureFolder", "find_feature_folder"]
+__all__ = ["BagSource", "checked_bag", "empty_bags", "FeatureFolder", "find_feature_folder", "PackedBags"]
+
+
+@runtime_checkable
+class BagSource(Protocol):
+    """Read-only access to the tile embeddings of a cohort.
+
+    Attributes:
+        path: What was opened (the first where several are joined). A source can be pickled: another process
+            opens the same files itself, no features travel along.
+        slide_ids: Ids in a fixed order.
+        width: Embedding dimensions D.
+        lengths: int64 (slides,), tiles of each slide in the order of ``slide_ids``; 0 is possible.
+        encoder: Full name of the encoder, ``""`` where the source doesn't say.
+    """
+
+    path: Path
+    slide_ids: tuple[str, ...]
+    width: int
+    lengths: NDArray[np.int64]
+    encoder: str
+
+    def load(self, slide_id: str) -> NDArray[np.float16]:
+        """Embeddings of one slide, float16 (N, D).
+
+        Raises:
+            InputError: Unknown slide, or the bag holds NaN or infinity.
+        """
+
+    def coordinates(self, slide_id: str) -> NDArray[np.int64] | None:
+        """Level-0 pixel (x, y) of the tiles' top-left corners (N, 2), or None where they aren't known."""
+
+    def embedded_cohort(self, group: str | None = None) -> Cohort | None:
+        """The labels the source itself carries, or None; ``group="slide_id"``: each slide is a patient."""
+
+
+def empty_bags(source: BagSource) -> tuple[str, ...]:
+    """Slides of the source without a single tile: reported, never trained on."""
+    return tuple(s for s, n in zip(source.slide_ids, source.lengths, strict=True) if n == 0)
+
+
+def checked_bag(bag: NDArray[np.generic], slide_id: str, path: Path) -> NDArray[np.float16]:
+    """Gives the bag as float16 after making sure that every number in it is finite."""
+    from wsi_ncmi.features.hdf5_io import is_finite
+
+    with np.errstate(over="ignore"):
+        half = bag.astype(np.float16, copy=False)
+    if not is_finite(half):
+        raise InputError(
+            f"The features of slide {slide_id!r} in {path} hold NaN, infinity or numbers beyond float16; "
+            "extract the slide again."
+        )
+    return half
+
 
 # Embeddings that differ in one of these live in different spaces or show tissue at different scales.
 _IDENTITY = (
@@ -199,3 +252,45 @@ def _check_same_identity(file: Path, found: dict[str, Any], first: Path, expecte
                 f"{first.name} but {found[key]!r} in {file.name}; keep one kind in a folder or extract with "
                 "--overwrite."
             )
+
+
+class PackedBags:
+    """Bag source over a packed ``.npz``; see ``BagSource``.
+
+    Features stored without compression (``np.savez``) are memory-mapped inside the archive, so opening costs
+    nothing and processes share the pages; compressed ones are inflated once, when the file is opened.
+
+    Raises:
+        InputError: Not an archive, a key missing, or arrays that don't fit each other.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._set = PackedSet(path)
+        self.path = path
+        self.slide_ids = self._set.slide_ids
+        self.lengths: NDArray[np.int64] = self._set.lengths
+        self.width = int(self._set.table.shape[1])
+        self.encoder = self._set.encoder()
+
+    def __reduce__(self) -> tuple[type[PackedBags], tuple[Path]]:
+        # Another process opens the file itself; a pickled memory map would carry all features along.
+        return PackedBags, (self.path,)
+
+    def load(self, slide_id: str) -> NDArray[np.float16]:
+        """Embeddings of one slide, float16 (N, D), a copy in memory."""
+        try:
+            bag = self._set.features(slide_id)
+        except KeyError:
+            raise InputError(f"{self.path} has no slide {slide_id!r}.") from None
+        return checked_bag(bag, slide_id, self.path)
+
+    def coordinates(self, slide_id: str) -> NDArray[np.int64] | None:
+        """Places of a slide's tiles (N, 2), or None where the file has none."""
+        return self._set.coordinates(slide_id)
+
+    def embedded_cohort(self, group: str | None = None) -> Cohort | None:
+        """The labels in the file, or None where it has no ``label``; see ``cohort_of_columns``."""
+        texts = self._set.texts
+        return cohort_of_columns(
+            self.path, self.slide_ids, texts.get("label"), texts.get("case_id"), texts.get("centre"), group
+        )

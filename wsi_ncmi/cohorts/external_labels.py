@@ -1,28 +1,65 @@
-"""STAMP's two tables: the clinical one (a row a patient) and the slide table (patient, file of each slide).
-
-``stamp:CLINI.csv?slides=SLIDE.csv&label=isMSIH``. STAMP's defaults name the columns ``PATIENT`` and
-``FILENAME``; newer configurations let a user name others, which ``case_id=`` and ``slide_id=`` do here. As in
-STAMP, patients without a value of the target are left out (a clinical table serves many targets), and so are
-slides of unknown patients; both are counted in the notes.
-"""
+"""Annotation tables of slideflow and STAMP."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from wsi_ncmi.cohorts.labelled import Labelled, LabelledRow
-from wsi_ncmi.cohorts.table import Table, TableRow, read_table
+from wsi_ncmi.cohorts.label_table import LabelledRow, LabelTable
+from wsi_ncmi.cohorts.tables import Table, TableRow, read_table
 from wsi_ncmi.core.errors import InputError
 
-__all__ = ["read"]
+__all__ = ["read_slideflow", "read_stamp"]
+
+_NOT_CLASSES = frozenset({"patient", "slide", "site", "dataset", "submitter_id", ""})
+
+
+def read_slideflow(table: Table, settings: Mapping[str, str]) -> LabelTable:
+    """Slides with patient, class and site.
+
+    Source: slideflow's manual, "Annotations": ``patient`` is required; ``slide`` is the file's name without
+    extension and, where it is empty, the patient's name serves as the slide's; ``site`` is the one that
+    slideflow's site-preserved cross-validation uses.
+    """
+    table.require(("patient", *settings.values()))
+    label = settings.get("label") or _only_class_column(table)
+    centre = settings.get("centre") or ("site" if "site" in table.columns else None)
+    rows = [
+        LabelledRow(
+            row,
+            slide_id=row["slide"] or row["patient"],
+            case_id=row["patient"],
+            label=row[label],
+            centre=row[centre] if centre else "",
+        )
+        for row in table.rows
+    ]
+    return LabelTable(rows)
+
+
+def _only_class_column(table: Table) -> str:
+    candidates = [name for name in table.columns if name not in _NOT_CLASSES]
+    if len(candidates) == 1:
+        return candidates[0]
+    if not candidates:
+        raise InputError(f"{table.path} has no column of classes beside patient and slide.")
+    raise InputError(
+        f"{table.path} has several columns that could be the class ({', '.join(candidates)}); choose one, "
+        f"such as slideflow:{table.path}?label={candidates[0]}."
+    )
+
 
 _NO_VALUE = frozenset({"", "nan", "NaN", "NA", "N/A", "None"})
 _FEATURE_FILES = (".h5", ".hdf5", ".pt")
 
 
-def read(table: Table, settings: Mapping[str, str], slide_table: Path | None) -> Labelled:
+def read_stamp(table: Table, settings: Mapping[str, str], slide_table: Path | None) -> LabelTable:
     """Slides with patient and class.
+
+    ``stamp:CLINI.csv?slides=SLIDE.csv&label=isMSIH``. STAMP's defaults name the columns ``PATIENT`` and
+    ``FILENAME``; newer configurations let a user name others, which ``case_id=`` and ``slide_id=`` do here.
+    As in STAMP, patients without a value of the target are left out (a clinical table serves many targets),
+    and so are slides of unknown patients; both are counted in the notes.
 
     Args:
         table: The clinical table.
@@ -71,7 +108,7 @@ def read(table: Table, settings: Mapping[str, str], slide_table: Path | None) ->
         notes.append(
             f"{without_value} slides have no value of {label!r} in {table.path.name} and are left out."
         )
-    return Labelled(rows, notes=tuple(notes), origin=slide_table)
+    return LabelTable(rows, notes=tuple(notes), origin=slide_table)
 
 
 def _column(table: Table, chosen: str | None, usual: tuple[str, ...]) -> str:

@@ -1,1 +1,0 @@
-"""One file a public cohort: what its label sheet means."""
