@@ -143,7 +143,7 @@ def thumbnail_signature(pixels: NDArray[np.uint8]) -> ThumbnailSignature | None:
         pixels: uint8 (h, w, 3) RGB.
 
     Returns:
-        Its signature, or None where there is nothing to see (an empty slide looks like every other empty slide).
+        Its signature, or None where there is nothing to see (all empty slides look alike).
     """
     whole = pixels.astype(np.float32).mean(axis=2)
     darkest_glass = _darkest_glass(whole)
