@@ -41,7 +41,7 @@ from wsi_ncmi.vision import (
     build_network,
 )
 from wsi_ncmi.vision.batches import epoch_order
-from wsi_ncmi.vision.trainer import ImageLoop
+from wsi_ncmi.vision.loop import ImageLoop
 
 NETWORKS = {
     "resnet18": (NetworkConfig(), 100),

@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 
 from wsi_ncmi.vision import RecipeConfig
-from wsi_ncmi.vision.trainer import rate_at
+from wsi_ncmi.vision.loop import rate_at
 
 STEPS = 7
 

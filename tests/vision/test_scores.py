@@ -11,7 +11,7 @@ from sklearn.metrics import f1_score, top_k_accuracy_score
 
 from wsi_ncmi.losses import build_loss, list_losses, loss_config
 from wsi_ncmi.metrics import information_metrics
-from wsi_ncmi.vision.trainer import SCORES, scores_of, top_share
+from wsi_ncmi.vision.loop import SCORES, scores_of, top_share
 
 
 @pytest.mark.parametrize("k", [1, 3, 5, 10])

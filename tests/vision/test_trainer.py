@@ -18,14 +18,14 @@ import torch
 from wsi_ncmi.core.errors import InputError, TrainingError
 from wsi_ncmi.losses import list_losses, loss_config
 from wsi_ncmi.vision import ImageDataConfig, fit_images, load_classifier, open_images
-from wsi_ncmi.vision.trainer import ImageLoop, channel_statistics
+from wsi_ncmi.vision.loop import ImageLoop, channel_statistics
 
 KILLED_RUN = """
 import json, os, signal, sys
 from pathlib import Path
 from wsi_ncmi.losses import loss_config
 from wsi_ncmi.vision import *
-from wsi_ncmi.vision.trainer import ImageLoop
+from wsi_ncmi.vision.loop import ImageLoop
 
 job = json.loads(sys.argv[1])
 step, taken = ImageLoop._take_step, 0

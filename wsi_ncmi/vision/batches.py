@@ -157,6 +157,9 @@ def epoch_order(count: int, batch_size: int, seed: int, epoch: int) -> NDArray[n
     return order[: steps * batch_size].reshape(steps, batch_size).astype(np.int64)
 
 
+_Batches = Iterator[tuple[Tensor, Tensor]]
+
+
 class Batches(ABC):
     """Batches of one part, for one process of a run.
 
@@ -170,9 +173,7 @@ class Batches(ABC):
         self._rows_on = torch.device("cpu")
         self.y = torch.from_numpy(part.y).to(device)
 
-    def training(
-        self, order: NDArray[np.int64], seed: int, epoch: int, first_step: int
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    def training(self, order: NDArray[np.int64], seed: int, epoch: int, first_step: int) -> _Batches:
         """Augmented batches of an epoch from ``first_step`` on: this process's share of each.
 
         Args:
@@ -197,9 +198,7 @@ class Batches(ABC):
             yield self._augmentation.plain(images)
 
     @abstractmethod
-    def _read(
-        self, batches: Iterable[Tensor], seed: int = -1, epoch: int = -1
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    def _read(self, batches: Iterable[Tensor], seed: int = -1, epoch: int = -1) -> _Batches:
         """Images uint8 (b, H, W, 3) of the rows of each batch, and the rows, both on the device."""
 
 
@@ -226,9 +225,7 @@ class DeviceBatches(Batches):
                 ) from error
         self._rows_on = self._pixels.device
 
-    def _read(
-        self, batches: Iterable[Tensor], seed: int = -1, epoch: int = -1
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    def _read(self, batches: Iterable[Tensor], seed: int = -1, epoch: int = -1) -> _Batches:
         for rows in batches:
             yield self._pixels[rows].to(self._device, non_blocking=True), rows.to(self._device)
 
@@ -269,9 +266,7 @@ class PictureBatches(Batches):
             multiprocessing_context="spawn" if workers else None,
         )
 
-    def _read(
-        self, batches: Iterable[Tensor], seed: int = -1, epoch: int = -1
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    def _read(self, batches: Iterable[Tensor], seed: int = -1, epoch: int = -1) -> _Batches:
         self._wanted[:] = [[(row, seed, epoch) for row in rows.tolist()] for rows in batches]
         for images, rows, problem in self._loader:
             if problem:
