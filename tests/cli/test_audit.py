@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from tests.cohorts.test_lookalikes import jpeg, piece_of_tissue
+from tests.cohorts.test_near_duplicates import jpeg, piece_of_tissue
 from tests.features.interchange import makers
 from wsi_ncmi.cli.app import app
 from wsi_ncmi.slides import SlideRecord, write_slides_csv

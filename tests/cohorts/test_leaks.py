@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.cohorts.test_lookalikes import jpeg, piece_of_tissue
 
+from tests.cohorts.test_near_duplicates import jpeg, piece_of_tissue
 from wsi_ncmi.cohorts import (
     Cohort,
     CohortRow,
