@@ -66,9 +66,9 @@ FLAGS = ConfigFlags(
 def call(*arguments: str) -> tuple[CakeConfig | None, Any]:
     read: list[CakeConfig] = []
 
-    def command(given: Given, setting: Annotated[list[str] | None, typer.Option("--set")] = None) -> None:
+    def command(given: Given) -> None:
         """Bake."""
-        read.append(given.read(setting))
+        read.append(given.read())
 
     app = typer.Typer(rich_markup_mode=None)
     app.command()(FLAGS.command(command))

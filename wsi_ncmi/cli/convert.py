@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from wsi_ncmi.cli.common import AsJson, Debug, Quiet, run_verb
 from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ FLAGS = ConfigFlags(
 )
 
 
-def command(given: Given, quiet: Quiet = False, debug: Debug = False, as_json: AsJson = False) -> None:
+def command(given: Given) -> None:
     """Write features in another tool's format, or bring another tool's features here.
 
     Example: wsi-ncmi convert out/features/uni_v1 --to clam --out clam/
@@ -34,4 +33,4 @@ def command(given: Given, quiet: Quiet = False, debug: Debug = False, as_json: A
 
         return convert(given.read(), progress)
 
-    run_verb(act, quiet=quiet, debug=debug, as_json=as_json)
+    given.run(act)

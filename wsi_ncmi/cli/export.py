@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from wsi_ncmi.cli.common import AsJson, Debug, Quiet, run_verb
 from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
 
 if TYPE_CHECKING:
@@ -12,8 +11,6 @@ if TYPE_CHECKING:
     from wsi_ncmi.workflows import JobResult
 
 NAME = "export"
-
-
 FLAGS = ConfigFlags(
     "wsi_ncmi.prediction.config.ExportConfig",
     {
@@ -39,9 +36,6 @@ FLAGS = ConfigFlags(
 
 def command(
     given: Given,
-    quiet: Quiet = False,
-    debug: Debug = False,
-    as_json: AsJson = False,
 ) -> None:
     """Export a run as a bundle: models, calibration, training statistics and model card in one place.
 
@@ -53,4 +47,4 @@ def command(
 
         return export(given.read(), progress)
 
-    run_verb(act, quiet=quiet, debug=debug, as_json=as_json)
+    given.run(act)

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wsi_ncmi.cli.common import AsJson, Debug, Quiet, Settings, run_verb
 from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
 from wsi_ncmi.core.errors import InputError
 
@@ -15,8 +14,6 @@ if TYPE_CHECKING:
     from wsi_ncmi.workflows import JobResult
 
 NAME = "extract"
-
-
 FLAGS = ConfigFlags(
     "wsi_ncmi.extraction.config.ExtractConfig",
     {
@@ -65,10 +62,6 @@ def command(
         list[float] | None,
         typer.Option(help="Another way to give --mpp: 10 / magnification.", rich_help_panel="Tiles"),
     ] = None,
-    setting: Settings = None,
-    quiet: Quiet = False,
-    debug: Debug = False,
-    as_json: AsJson = False,
 ) -> None:
     """Find tissue, cut tiles and embed them; what is done already is skipped.
 
@@ -78,9 +71,9 @@ def command(
     def act(progress: ProgressReporter) -> JobResult:
         from wsi_ncmi.workflows import extract
 
-        return extract(given.read(setting, _resolutions(magnification or [])), progress)
+        return extract(given.read(_resolutions(magnification or [])), progress)
 
-    run_verb(act, quiet=quiet, debug=debug, as_json=as_json)
+    given.run(act)
 
 
 def _resolutions(magnification: list[float]) -> dict[str, float | list[float]]:

@@ -15,9 +15,25 @@ import types
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    NoReturn,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import typer
+
+from wsi_ncmi.cli.common import AsJson, Debug, Quiet, Settings, run_verb
+
+if TYPE_CHECKING:
+    from wsi_ncmi.core.progress import ProgressReporter
+    from wsi_ncmi.workflows.result import JobResult
 
 __all__ = ["ConfigFlags", "Flag", "Given", "with_keys"]
 
@@ -60,24 +76,24 @@ class Given:
     Attributes:
         flags: The verb's flags.
         values: Dotted key → value of each flag that was given.
+        setting: ``a.b=value`` of ``--set``.
+        quiet: Print only results and errors.
+        debug: Show the traceback of an error.
+        as_json: Print the result as one JSON object.
     """
 
     flags: ConfigFlags
     values: Mapping[str, Any]
+    setting: Sequence[str] | None = None
+    quiet: bool = False
+    debug: bool = False
+    as_json: bool = False
 
-    def read(
-        self,
-        overrides: Sequence[str] | None = None,
-        more: Mapping[str, Any] | None = None,
-        *,
-        file: Path | None = None,
-    ) -> Any:
-        """The configuration: the file, then flags, then ``--set``.
+    def read(self, more: Mapping[str, Any] | None = None) -> Any:
+        """The configuration: flags, then ``--set``.
 
         Args:
-            overrides: ``a.b=value`` of ``--set``.
             more: Dotted key → value of what the verb works out itself; None values are left out.
-            file: YAML file; None = the defaults.
 
         Raises:
             InputError: As :func:`wsi_ncmi.core.config.read_config`.
@@ -86,12 +102,21 @@ class Given:
 
         return read_config(
             self.flags.cls,
-            file,
             flags={**self.values, **(more or {})},
-            overrides=overrides or (),
+            overrides=self.setting or (),
             flag_names=self.flags.names(),
             one_of=self.flags.one_of,
         )
+
+    def run(self, job: Callable[[ProgressReporter], JobResult]) -> NoReturn:
+        """Runs a job as :func:`wsi_ncmi.cli.common.run_verb` does."""
+        run_verb(job, quiet=self.quiet, debug=self.debug, as_json=self.as_json)
+
+
+def _shared(
+    setting: Settings = None, quiet: Quiet = False, debug: Debug = False, as_json: AsJson = False
+) -> None:
+    """The flags that every verb with a configuration has."""
 
 
 @dataclass(frozen=True)
@@ -103,11 +128,13 @@ class ConfigFlags:
         table: Dotted key → how it appears; a key that ends in ``*`` stands for all fields there that have no
             entry of their own.
         one_of: As in :func:`wsi_ncmi.core.config.read_config`.
+        result: It prints a result, so ``--json`` prints it as JSON.
     """
 
     config: str
     table: Mapping[str, Flag]
     one_of: Mapping[str, str] = field(default_factory=dict)
+    result: bool = True
 
     @property
     def cls(self) -> type[Any]:
@@ -128,10 +155,14 @@ class ConfigFlags:
             function: Takes a :class:`Given` first, and further Typer parameters.
         """
         own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+        shared = list(inspect.signature(_shared, eval_str=True).parameters.values())
+        shared = [each for each in shared if each.name not in {one.name for one in own}]
+        shared = [each for each in shared if self.result or each.name != "as_json"]
         entries = {key.replace(".", "__"): (key, flag) for key, flag in self._entries()}
         parameters = [_parameter(name, *entry, self.cls) for name, entry in entries.items()]
 
         def command(**arguments: Any) -> None:
+            common = {each.name: arguments.pop(each.name) for each in shared}
             values: dict[str, Any] = {}
             for name, (key, flag) in entries.items():
                 value = arguments.pop(name)
@@ -139,9 +170,10 @@ class ConfigFlags:
                     values[flag.rest] = value[1:] or None
                     value = value[0]
                 values[key] = _value(value, flag, self.cls, key)
-            function(Given(self, {key: v for key, v in values.items() if v is not None}), **arguments)
+            given = {key: value for key, value in values.items() if value is not None}
+            function(Given(self, given, **common), **arguments)
 
-        keyword_only = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own]
+        keyword_only = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in (*own, *shared)]
         command.__signature__ = inspect.Signature([*parameters, *keyword_only])  # type: ignore[attr-defined]
         command.__doc__, command.__annotations__ = function.__doc__, {}
         return command

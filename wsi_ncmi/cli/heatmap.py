@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wsi_ncmi.cli.common import AsJson, Debug, Quiet, run_verb
 from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
 
 if TYPE_CHECKING:
@@ -14,8 +13,6 @@ if TYPE_CHECKING:
     from wsi_ncmi.workflows import JobResult
 
 NAME = "heatmap"
-
-
 FLAGS = ConfigFlags(
     "wsi_ncmi.prediction.config.HeatmapConfig",
     {
@@ -42,9 +39,6 @@ def command(
         list[str] | None,
         typer.Option(help="Draw this slide only; may be repeated.", rich_help_panel="Input"),
     ] = None,
-    quiet: Quiet = False,
-    debug: Debug = False,
-    as_json: AsJson = False,
 ) -> None:
     """Draw attention and per-class evidence from cached features: PNG, overlay, GeoJSON, top tiles.
 
@@ -54,6 +48,6 @@ def command(
     def act(progress: ProgressReporter) -> JobResult:
         from wsi_ncmi.workflows.heatmap import make_heatmaps
 
-        return make_heatmaps(given.read(more={"only": only or None}), progress)
+        return make_heatmaps(given.read({"only": only or None}), progress)
 
-    run_verb(act, quiet=quiet, debug=debug, as_json=as_json)
+    given.run(act)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wsi_ncmi.cli.common import AsJson, Debug, Quiet, guarded
+from wsi_ncmi.cli.common import guarded
 from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
 
 if TYPE_CHECKING:
@@ -26,9 +26,6 @@ FLAGS = ConfigFlags(
 def command(
     given: Given,
     out: Annotated[Path, typer.Option("--out", help="Table to write.")] = Path("slides.csv"),
-    quiet: Quiet = False,
-    debug: Debug = False,
-    as_json: AsJson = False,
 ) -> None:
     """List slides: reader, size, levels, mpp and its source, duplicates, problems.
 
@@ -46,8 +43,8 @@ def command(
         write_slides_csv(records, out)
         return records
 
-    records: tuple[SlideRecord, ...] = guarded(act, quiet=quiet, debug=debug)
-    if as_json:
+    records: tuple[SlideRecord, ...] = guarded(act, quiet=given.quiet, debug=given.debug)
+    if given.as_json:
         typer.echo(json.dumps([asdict(record) for record in records], ensure_ascii=False))
     else:
         for record in records:

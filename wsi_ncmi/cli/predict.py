@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wsi_ncmi.cli.common import AsJson, Debug, Quiet, run_verb
 from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
 
 if TYPE_CHECKING:
@@ -14,8 +13,6 @@ if TYPE_CHECKING:
     from wsi_ncmi.workflows import JobResult
 
 NAME = "predict"
-
-
 FLAGS = ConfigFlags(
     "wsi_ncmi.prediction.config.PredictConfig",
     {
@@ -56,9 +53,6 @@ def command(
         typer.Option("--watch", help="Keep predicting what arrives in SLIDES.", rich_help_panel="Watching"),
     ] = False,
     unlike: Annotated[str | None, typer.Option(hidden=True)] = None,
-    quiet: Quiet = False,
-    debug: Debug = False,
-    as_json: AsJson = False,
 ) -> None:
     """Predict new slides: features, ensemble, calibrated answer or abstention, flags, heatmaps, report.
 
@@ -69,10 +63,10 @@ def command(
         from wsi_ncmi.workflows.predict import predict
         from wsi_ncmi.workflows.watch import watch as watch_folder
 
-        config = given.read(more={"ood_threshold": _threshold(unlike)})
+        config = given.read({"ood_threshold": _threshold(unlike)})
         return (watch_folder if watch else predict)(config, progress)
 
-    run_verb(act, quiet=quiet, debug=debug, as_json=as_json)
+    given.run(act)
 
 
 def _threshold(unlike: str | None) -> float | None:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wsi_ncmi.cli.common import AsJson, Debug, Quiet, run_verb
 from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
 
 if TYPE_CHECKING:
@@ -29,9 +28,6 @@ def command(
     given: Given,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Output folder.", rich_help_panel="Input")],
     workers: Annotated[int | None, typer.Option(min=1, help="Processes (one a core).")] = None,
-    quiet: Quiet = False,
-    debug: Debug = False,
-    as_json: AsJson = False,
 ) -> None:
     """Make a synthetic CAMELYON-17-like cohort with labels and ground truth.
 
@@ -44,7 +40,7 @@ def command(
         from wsi_ncmi.synthesis import make_cohort
         from wsi_ncmi.workflows import JobResult
 
-        config = given.read(more={"include_empty": False})
+        config = given.read({"include_empty": False})
         ensure_folder(out)
         cohort = make_cohort(
             out,
@@ -54,4 +50,4 @@ def command(
         )
         return JobResult({"slides": cohort.slides, "labels": cohort.labels, "truth": cohort.truth})
 
-    run_verb(act, quiet=quiet, debug=debug, as_json=as_json)
+    given.run(act)

@@ -7,12 +7,10 @@ from typing import Annotated
 
 import typer
 
-from wsi_ncmi.cli.common import Debug, Quiet, guarded
+from wsi_ncmi.cli.common import guarded
 from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
 
 NAME = "view"
-
-
 FLAGS = ConfigFlags(
     "wsi_ncmi.prediction.config.ViewConfig",
     {
@@ -23,6 +21,7 @@ FLAGS = ConfigFlags(
         "default_mpp": Flag(),
         "port": Flag(panel="Page"),
     },
+    result=False,
 )
 
 
@@ -32,8 +31,6 @@ def command(
         bool,
         typer.Option("--no-browser", help="Print the address, open nothing.", rich_help_panel="Page"),
     ] = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
 ) -> None:
     """Look at a slide in the browser: tiles, overlays, values; local, offline, until Ctrl-C.
 
@@ -43,7 +40,7 @@ def command(
 
     def on_ready(url: str) -> None:
         typer.echo(url)
-        if not quiet:
+        if not given.quiet:
             typer.echo("Ctrl-C ends it; only this machine reaches it, and only with this address.", err=True)
         if not no_browser:
             webbrowser.open(url)
@@ -54,4 +51,4 @@ def command(
         except KeyboardInterrupt:
             return  # the way to end it
 
-    guarded(act, quiet=quiet, debug=debug)
+    guarded(act, quiet=given.quiet, debug=given.debug)
