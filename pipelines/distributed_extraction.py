@@ -34,10 +34,8 @@ def main(
     overrides = [word for word in words or () if "=" in word]
 
     def run(progress: ProgressReporter) -> JobResult:
-        cluster = {"engine": "ray", "ray_address": address[0] if address else None}
-        return extract(
-            load_config(None, overrides, {"slides": slides, "out": out, "extraction": cluster}), progress
-        )
+        cluster = {"extraction.engine": "ray", "extraction.ray_address": address[0] if address else None}
+        return extract(load_config(None, overrides, {"slides": slides, "out": out, **cluster}), progress)
 
     finish(guarded(run, quiet=quiet, debug=debug), quiet=quiet, as_json=as_json)
 

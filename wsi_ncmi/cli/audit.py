@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from wsi_ncmi.cli.common import AsJson, Debug, Quiet, guarded
 from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
 
 if TYPE_CHECKING:
@@ -30,18 +29,18 @@ FLAGS = ConfigFlags(
 )
 
 
-def command(given: Given, quiet: Quiet = False, debug: Debug = False, as_json: AsJson = False) -> None:
+def command(given: Given) -> None:
     """Find what a split leaks between its parts; exit code 1 when it does.
 
     Example: wsi-ncmi audit splits.json --labels labels.csv --slides out/slides.csv
     """
     from wsi_ncmi.workflows.audit import audit
 
-    result: AuditResult = guarded(lambda progress: audit(given.read(), progress), quiet=quiet, debug=debug)
-    if as_json:
+    result: AuditResult = given.guarded(lambda progress: audit(given.read(), progress))
+    if given.as_json:
         typer.echo(json.dumps(result.to_json(), ensure_ascii=False))
     else:
-        _print(result, quiet=quiet)
+        _print(result, quiet=given.quiet)
     raise typer.Exit(0 if result.passed else 1)
 
 

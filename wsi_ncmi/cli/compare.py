@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from wsi_ncmi.cli.common import AsJson, Debug, Quiet, Settings, run_verb
 from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
 from wsi_ncmi.cli.train import FEATURES, MODEL, SHARED, run_name
 
@@ -13,7 +12,6 @@ if TYPE_CHECKING:
     from wsi_ncmi.workflows import JobResult
 
 NAME = "compare"
-
 FLAGS = ConfigFlags(
     "wsi_ncmi.training.config.TrainConfig",
     {
@@ -33,10 +31,6 @@ FLAGS = ConfigFlags(
 
 def command(
     given: Given,
-    setting: Settings = None,
-    quiet: Quiet = False,
-    debug: Debug = False,
-    as_json: AsJson = False,
 ) -> None:
     """Compare losses on the same folds, seeds and initial weights, with paired statistics.
 
@@ -46,6 +40,6 @@ def command(
     def act(progress: ProgressReporter) -> JobResult:
         from wsi_ncmi.workflows import train
 
-        return train(given.read(setting, {"name": run_name(given)}), progress)
+        return train(given.read({"name": run_name(given)}), progress)
 
-    run_verb(act, quiet=quiet, debug=debug, as_json=as_json)
+    given.run(act)

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wsi_ncmi.cli.common import AsJson, Debug, Quiet, Settings, run_verb
 from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
 
 if TYPE_CHECKING:
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
     from wsi_ncmi.workflows import JobResult
 
 NAME = "evaluate"
-
 FLAGS = ConfigFlags(
     "wsi_ncmi.training.config.EvaluateConfig",
     {
@@ -36,10 +34,6 @@ def command(
         list[str] | None,
         typer.Option("--against", help="Predictions of another run on the same slides; may be repeated."),
     ] = None,
-    setting: Settings = None,
-    quiet: Quiet = False,
-    debug: Debug = False,
-    as_json: AsJson = False,
 ) -> None:
     """Evaluate any predictions table: metrics with intervals and a report.
 
@@ -49,6 +43,6 @@ def command(
     def act(_: ProgressReporter) -> JobResult:
         from wsi_ncmi.workflows import evaluate
 
-        return evaluate(given.read(setting, {"against": against}))
+        return evaluate(given.read({"against": against}))
 
-    run_verb(act, quiet=quiet, debug=debug, as_json=as_json)
+    given.run(act)

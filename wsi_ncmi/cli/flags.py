@@ -29,7 +29,7 @@ from typing import (
 
 import typer
 
-from wsi_ncmi.cli.common import AsJson, Debug, Quiet, Settings, run_verb
+from wsi_ncmi.cli.common import AsJson, Debug, Quiet, Settings, guarded, run_verb
 
 if TYPE_CHECKING:
     from wsi_ncmi.core.progress import ProgressReporter
@@ -89,11 +89,12 @@ class Given:
     debug: bool = False
     as_json: bool = False
 
-    def read(self, more: Mapping[str, Any] | None = None) -> Any:
-        """The configuration: flags, then ``--set``.
+    def read(self, more: Mapping[str, Any] | None = None, *, file: Path | None = None) -> Any:
+        """The configuration: the file, then flags, then ``--set``.
 
         Args:
             more: Dotted key → value of what the verb works out itself; None values are left out.
+            file: YAML file; None = the defaults.
 
         Raises:
             InputError: As :func:`wsi_ncmi.core.config.read_config`.
@@ -102,11 +103,16 @@ class Given:
 
         return read_config(
             self.flags.cls,
+            file,
             flags={**self.values, **(more or {})},
             overrides=self.setting or (),
             flag_names=self.flags.names(),
             one_of=self.flags.one_of,
         )
+
+    def guarded(self, action: Callable[[ProgressReporter], Any]) -> Any:
+        """Runs an action as :func:`wsi_ncmi.cli.common.guarded` does."""
+        return guarded(action, quiet=self.quiet, debug=self.debug)
 
     def run(self, job: Callable[[ProgressReporter], JobResult]) -> NoReturn:
         """Runs a job as :func:`wsi_ncmi.cli.common.run_verb` does."""
@@ -214,7 +220,8 @@ def _parameter(name: str, key: str, flag: Flag, config: type[Any]) -> inspect.Pa
     text = flag.help or _first_sentence(field_help(owner)[last] if owner else "")
     needed = flag.argument or flag.required
     defaults = {each.name: each.default for each in dataclasses.fields(owner)} if owner else {}
-    default = None if needed else flag.default or defaults.get(last)
+    default = flag.default or defaults.get(last)
+    default = None if needed else getattr(default, "default", default)  # of a pydantic Field
     if kind != "switch" and default not in (None, (), "", dataclasses.MISSING):
         shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
         if len(shown) <= _MAX_DEFAULT_CHARS:
@@ -226,7 +233,8 @@ def _parameter(name: str, key: str, flag: Flag, config: type[Any]) -> inspect.Pa
     elif kind == "switch":
         info = typer.Option(_flag_name(key, flag), **settings)
     else:
-        info = typer.Option(_flag_name(key, flag), metavar=flag.metavar or metavar, **settings)
+        metavar = flag.metavar or (metavar.partition(",")[0] if flag.single else metavar)
+        info = typer.Option(_flag_name(key, flag), metavar=metavar, **settings)
     return inspect.Parameter(
         name,
         inspect.Parameter.KEYWORD_ONLY,
@@ -284,4 +292,5 @@ def _kind(hint: Any) -> tuple[str, str]:
 
 
 def _first_sentence(text: str) -> str:
-    return text.replace("``", "").split(". ", 1)[0].split("; None ", 1)[0].rstrip(".") + "."
+    first = re.split(r"(?<!et al)\. |; None ", text.replace("``", ""), maxsplit=1)[0]
+    return first.rstrip(".") + "."

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wsi_ncmi.cli.common import AsJson, Debug, Quiet, Settings, run_verb
 from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
 from wsi_ncmi.cli.train import SHARED, run_name
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from wsi_ncmi.workflows import JobResult
 
 NAME = "grid"
-
 FLAGS = ConfigFlags(
     "wsi_ncmi.training.config.SweepConfig",
     {
@@ -40,10 +39,6 @@ def command(
             rich_help_panel="Input",
         ),
     ],
-    setting: Settings = None,
-    quiet: Quiet = False,
-    debug: Debug = False,
-    as_json: AsJson = False,
 ) -> None:
     """Train encoders x models x losses x folds x seeds; the same command resumes where it was stopped.
 
@@ -53,8 +48,8 @@ def command(
     def act(progress: ProgressReporter) -> JobResult:
         from wsi_ncmi.workflows.sweep import named_features, settings_of_models, sweep
 
-        overrides = settings_of_models(given.values["models"], setting or ())
+        settings = settings_of_models(given.values["models"], given.setting or ())
         more = {"name": run_name(given), "encoders": named_features(features)}
-        return sweep(given.read(overrides, more), progress)
+        return sweep(replace(given, setting=settings).read(more), progress)
 
-    run_verb(act, quiet=quiet, debug=debug, as_json=as_json)
+    given.run(act)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wsi_ncmi.cli.common import guarded
 from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ def command(
         write_slides_csv(records, out)
         return records
 
-    records: tuple[SlideRecord, ...] = guarded(act, quiet=given.quiet, debug=given.debug)
+    records: tuple[SlideRecord, ...] = given.guarded(act)
     if given.as_json:
         typer.echo(json.dumps([asdict(record) for record in records], ensure_ascii=False))
     else:

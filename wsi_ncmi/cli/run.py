@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wsi_ncmi.cli import extract
-from wsi_ncmi.cli.common import AsJson, Debug, Quiet, Settings, run_verb
-from wsi_ncmi.cli.flags import ConfigFlags, Flag, with_keys
+from wsi_ncmi.cli import extract, train
+from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given, with_keys
 from wsi_ncmi.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -16,27 +15,27 @@ if TYPE_CHECKING:
     from wsi_ncmi.workflows import JobResult
 
 NAME = "run"
-_OWN = ("--set", "--overwrite", "--allow-leak", "--variant")
-_TRAINING = ConfigFlags(
-    "wsi_ncmi.training.config.TrainConfig", {"split.group": Flag(), "split.folds": Flag(), "labels": Flag()}
+FLAGS = ConfigFlags(
+    "wsi_ncmi.workflows.config.JobConfig",
+    {"overwrite": Flag(), "allow_leak": Flag()},
+    one_of={"loss": "losses"},
 )
 
 
 def command(
-    config: Annotated[str, typer.Argument(help="YAML file, or the name of a shipped configuration.")],
-    setting: Settings = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace features and runs of another configuration.")
-    ] = False,
-    allow_leak: Annotated[
-        bool, typer.Option("--allow-leak", help="Train on a split that leaks; the report says so.")
-    ] = False,
+    given: Given,
+    config: Annotated[
+        str,
+        typer.Argument(
+            metavar="CONFIG",
+            help="YAML file, or the name of a shipped configuration.",
+            rich_help_panel="Input",
+        ),
+    ],
     variant: Annotated[
-        list[str] | None, typer.Option("--variant", help="Run only this variant; may be repeated.")
+        list[str] | None,
+        typer.Option(help="Run only this variant; may be repeated.", rich_help_panel="Input"),
     ] = None,
-    quiet: Quiet = False,
-    debug: Debug = False,
-    as_json: AsJson = False,
 ) -> None:
     """Run the whole job of a cohort, from slides and labels to the report.
 
@@ -44,13 +43,14 @@ def command(
     """
 
     def act(progress: ProgressReporter) -> JobResult:
-        from wsi_ncmi.workflows import load_config, run_job
+        from wsi_ncmi.workflows import run_job
+        from wsi_ncmi.workflows.config import find_config
 
         try:
-            given = {"overwrite": overwrite or None, "allow_leak": allow_leak or None}
-            return run_job(load_config(config, setting or (), given), progress, only=variant or ())
+            return run_job(given.read(file=find_config(config)), progress, only=variant or ())
         except InputError as error:
             # The parts of the job name the flags of their own verbs.
-            raise InputError(with_keys(str(error), (extract.FLAGS, _TRAINING), _OWN)) from error
+            message = with_keys(str(error), (extract.FLAGS, train.FLAGS), FLAGS.names().values())
+            raise InputError(message) from error
 
-    run_verb(act, quiet=quiet, debug=debug, as_json=as_json)
+    given.run(act)

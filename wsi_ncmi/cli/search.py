@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from wsi_ncmi.cli.common import AsJson, Debug, Quiet, Settings, run_verb
 from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
 from wsi_ncmi.cli.train import FEATURES, LOSS, MODEL, SHARED, run_name
 
@@ -13,7 +12,6 @@ if TYPE_CHECKING:
     from wsi_ncmi.workflows import JobResult
 
 NAME = "search"
-
 FLAGS = ConfigFlags(
     "wsi_ncmi.training.search_space.SearchConfig",
     {
@@ -32,10 +30,6 @@ FLAGS = ConfigFlags(
 
 def command(
     given: Given,
-    setting: Settings = None,
-    quiet: Quiet = False,
-    debug: Debug = False,
-    as_json: AsJson = False,
 ) -> None:
     """Search settings on each fold's inner validation part, then train and test the fold with the best.
 
@@ -45,6 +39,6 @@ def command(
     def act(progress: ProgressReporter) -> JobResult:
         from wsi_ncmi.workflows.search import search
 
-        return search(given.read(setting, {"name": run_name(given)}), progress)
+        return search(given.read({"name": run_name(given)}), progress)
 
-    run_verb(act, quiet=quiet, debug=debug, as_json=as_json)
+    given.run(act)

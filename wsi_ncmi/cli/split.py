@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from wsi_ncmi.cli.common import AsJson, Debug, Quiet, run_verb
 from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
 
 if TYPE_CHECKING:
@@ -12,7 +11,6 @@ if TYPE_CHECKING:
     from wsi_ncmi.workflows import JobResult
 
 NAME = "split"
-
 FLAGS = ConfigFlags(
     "wsi_ncmi.training.config.TrainConfig",
     {
@@ -28,7 +26,7 @@ FLAGS = ConfigFlags(
 )
 
 
-def command(given: Given, quiet: Quiet = False, debug: Debug = False, as_json: AsJson = False) -> None:
+def command(given: Given) -> None:
     """Make patient-safe folds.
 
     Example: wsi-ncmi split labels.csv --out splits.json --folds 5 --stratify label,centre
@@ -39,4 +37,4 @@ def command(given: Given, quiet: Quiet = False, debug: Debug = False, as_json: A
 
         return split(given.read())
 
-    run_verb(act, quiet=quiet, debug=debug, as_json=as_json)
+    given.run(act)

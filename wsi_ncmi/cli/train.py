@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from wsi_ncmi.cli.common import AsJson, Debug, Quiet, Settings, run_verb
 from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
 
 if TYPE_CHECKING:
@@ -48,10 +47,6 @@ FLAGS = ConfigFlags(
 
 def command(
     given: Given,
-    setting: Settings = None,
-    quiet: Quiet = False,
-    debug: Debug = False,
-    as_json: AsJson = False,
 ) -> None:
     """Train an aggregator on folds and seeds, and report out-of-fold macro-F1.
 
@@ -61,9 +56,9 @@ def command(
     def act(progress: ProgressReporter) -> JobResult:
         from wsi_ncmi.workflows import train
 
-        return train(given.read(setting, {"name": run_name(given)}), progress)
+        return train(given.read({"name": run_name(given)}), progress)
 
-    run_verb(act, quiet=quiet, debug=debug, as_json=as_json)
+    given.run(act)
 
 
 def run_name(given: Given) -> str:

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from wsi_ncmi.cli.common import guarded
 from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
 
 NAME = "view"
@@ -51,4 +50,4 @@ def command(
         except KeyboardInterrupt:
             return  # the way to end it
 
-    guarded(act, quiet=given.quiet, debug=given.debug)
+    given.guarded(act)

@@ -115,13 +115,4 @@ def load_config(
         InputError: As :func:`wsi_ncmi.core.config.read_config`.
     """
     file = None if name_or_path is None else find_config(name_or_path)
-    return read_config(
-        JobConfig, file, flags=_dotted(flags or {}), overrides=overrides, one_of={"loss": "losses"}
-    )
-
-
-def _dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        found |= _dotted(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
-    return found
+    return read_config(JobConfig, file, flags=flags, overrides=overrides, one_of={"loss": "losses"})
