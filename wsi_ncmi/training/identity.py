@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,7 @@ from wsi_ncmi.cohorts import BagSource, Cohort, Fold
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.losses import loss_config
 from wsi_ncmi.mil import model_config
-from wsi_ncmi.training.config import RunConfig
+from wsi_ncmi.training.config import RunConfig, TrainingConfig
 
 __all__ = ["as_written_now", "first_difference", "identity_hash", "run_identity"]
 
@@ -58,24 +59,24 @@ def _flatten(value: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 
 def as_written_now(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record with its model and losses as this version writes them.
+    """A record with its model, losses and training as this version writes them.
 
-    Version 0.1 wrote the settings of every loss and every model, whichever was chosen; and what was written
-    before a setting came to be has its default.
+    Version 0.1 wrote the settings of every loss and every model, whichever was chosen; and a record from
+    before a setting existed has that setting's default.
 
     Args:
-        record: Mapping in which ``model``, ``loss`` and the items of ``losses`` are names with settings. One
-            that this version can't read stays as it is.
+        record: Mapping in which ``model``, ``loss`` and the items of ``losses`` are names with settings, and
+            ``training`` holds settings. One that this version can't read stays as it is.
     """
     now = dict(record)
     for key, read in (("model", model_config), ("loss", loss_config), ("losses", loss_config)):
-        try:
+        with contextlib.suppress(InputError, TypeError):
             if isinstance(now.get(key), Mapping):
                 now[key] = asdict(read(**now[key]))
             elif isinstance(now.get(key), list):
                 now[key] = [asdict(read(**item)) for item in now[key]]
-        except (InputError, TypeError):
-            continue
+    if isinstance(now.get("training"), Mapping):
+        now["training"] = {**TrainingConfig().identity(), **now["training"]}
     return now
 
 

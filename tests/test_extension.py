@@ -1,0 +1,221 @@
+"""A loss, an aggregator and a training setting are each added in two places; everything else follows."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file
+
+from tests.training.conftest import write_cohort
+
+ROOT = Path(__file__).parents[1]
+
+LOSS = '''"""A toy loss."""
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from wsi_ncmi.losses.base import LogitCriterion
+
+
+class ToyLoss(LogitCriterion):
+    """Cross-entropy of sharpened logits that counts its steps."""
+
+    def __init__(self, num_classes, in_features=None, *, sharpness=1.0):
+        super().__init__(num_classes, in_features)
+        self.sharpness = sharpness
+        self.register_buffer("steps", torch.zeros(()))
+
+    def loss_from_logits(self, logits, y):
+        self.steps += self.training
+        return cross_entropy(self.sharpness * logits, y)
+'''
+LOSS_CONFIG = '''
+
+@register_loss
+class ToyConfig(LossConfig):
+    """Toy loss.
+
+    Attributes:
+        toy_sharpness: Factor of the logits.
+    """
+
+    criterion = "wsi_ncmi.losses.toy:ToyLoss"
+    paper = "arXiv 0000.00000"
+    summary = "cross-entropy of sharpened logits"
+    formula = "−log p_y"
+    arguments: ClassVar[Mapping[str, str]] = {"toy_sharpness": "sharpness"}
+
+    name: Literal["toy"] = "toy"
+    toy_sharpness: form.Positive = 1.0
+'''
+MODEL = '''"""A toy aggregator."""
+
+import torch
+from torch import nn
+
+from wsi_ncmi.mil.base import Aggregator, AggregatorOutput
+from wsi_ncmi.mil.segments import segment_softmax, segment_weighted_sum
+
+
+class ToyPool(Aggregator):
+    """Mean of the scaled instances."""
+
+    def __init__(self, in_features, input_dropout=0.0, start=1.0):
+        super().__init__(in_features, in_features)
+        self.scale = nn.Parameter(torch.full((in_features,), start))
+
+    def forward(self, batch, labels=None):
+        features = self.prepared(batch) * self.scale
+        attention = segment_softmax(features.new_zeros(len(features)), batch)
+        return AggregatorOutput(segment_weighted_sum(features, attention, batch), attention)
+'''
+MODEL_CONFIG = '''
+
+@register_model
+class ToyModelConfig(ModelConfig):
+    """Toy aggregator.
+
+    Attributes:
+        start: First scale of the instances.
+    """
+
+    aggregator = "wsi_ncmi.mil.toy:ToyPool"
+    paper = "arXiv 0000.00000"
+    summary = "mean of the scaled instances"
+    reported_attention = "1/N"
+
+    name: Literal["toy_pool"] = "toy_pool"
+    start: float = 1.0
+'''
+
+
+class Copy:
+    """A copy of the package, changed as a developer would change it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / "wsi_ncmi", root / "wsi_ncmi", ignore=ignored)
+        shutil.copytree(ROOT / "configs", root / "configs")
+
+    def replace(self, old: str, new: str, file: Path | None = None) -> None:
+        """Changes the only place of the package (or of a file) with this text."""
+        files = [file] if file else sorted((self.root / "wsi_ncmi").rglob("*.py"))
+        (found,) = (each for each in files if old in each.read_text("utf-8"))
+        text = found.read_text("utf-8")
+        assert text.count(old) == 1
+        found.write_text(text.replace(old, new), "utf-8")
+
+    def places(self) -> dict[str, int]:
+        """File → changed places: a new file is one, otherwise each run of changed lines."""
+        found = {}
+        for path in sorted((self.root / "wsi_ncmi").rglob("*.py")):
+            name = path.relative_to(self.root)
+            before = (ROOT / name).read_text("utf-8").splitlines() if (ROOT / name).exists() else []
+            after = path.read_text("utf-8").splitlines()
+            if before != after:
+                blocks = difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes()
+                found[str(name)] = sum(tag != "equal" for tag, *_ in blocks) if before else 1
+        return found
+
+    def run(self, *arguments: str, code: int = 0) -> str:
+        """Output of a verb of the copy."""
+        environment = {**os.environ, "PYTHONPATH": str(self.root), "PYTHONDONTWRITEBYTECODE": "1"}
+        done = subprocess.run(
+            [sys.executable, "-m", "wsi_ncmi", *arguments],
+            cwd=self.root, env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + (done.stderr if code else "")
+
+    def train(self, out: str, *arguments: str, code: int = 0) -> str:
+        bags = self.root / "bags.npz"
+        if not bags.exists():
+            write_cohort(bags)
+        return self.run(
+            "train", "--features", str(bags), "--out", str(self.root / out), "--folds", "2", "--epochs", "2",
+            "--workers", "1", "--quiet", "--set", "evaluation.resamples=100", *arguments, code=code,
+        )  # fmt: skip
+
+    def model(self, out: str) -> tuple[Mapping[str, object], Mapping[str, object]]:
+        """Content of ``model.json`` and the weights of the first fold."""
+        folder = self.root / out / "fold_0" / "seed_0"
+        return json.loads((folder / "model.json").read_text()), load_file(folder / "model.safetensors")
+
+
+@pytest.fixture
+def package(tmp_path):
+    return Copy(tmp_path)
+
+
+def test_a_loss_is_a_module_and_a_config_class(package):
+    (package.root / "wsi_ncmi/losses/toy.py").write_text(LOSS)
+    with (package.root / "wsi_ncmi/losses/config.py").open("a") as file:
+        file.write(LOSS_CONFIG)
+    assert package.places() == {"wsi_ncmi/losses/config.py": 1, "wsi_ncmi/losses/toy.py": 1}
+    assert "- name: toy\n  toy_sharpness: 1.0\n" in package.run("config", "show", "--set", "losses=[toy]")
+    assert "toy_sharpness" in json.dumps(json.loads(package.run("config", "schema")))
+    listed = {row["name"]: row for row in json.loads(package.run("losses", "--json"))}
+    assert listed["toy"]["settings"] == {"toy_sharpness": 1.0}
+    package.train("run", "--loss", "toy", "--set", "loss.toy_sharpness=2")
+    config, tensors = package.model("run")
+    assert config["loss"] == {"name": "toy", "toy_sharpness": 2.0}
+    assert tensors["criterion.steps"] > 0
+    wrong = package.train("wrong", "--loss", "toy", "--set", "loss.toy_sharpnes=2", code=2)
+    assert "the loss 'toy' has no setting 'toy_sharpnes'; did you mean 'toy_sharpness'?" in wrong
+    assert not (package.root / "wrong").exists()
+
+
+def test_an_aggregator_is_a_module_and_a_config_class(package):
+    (package.root / "wsi_ncmi/mil/toy.py").write_text(MODEL)
+    with (package.root / "wsi_ncmi/mil/config.py").open("a") as file:
+        file.write(MODEL_CONFIG)
+    assert package.places() == {"wsi_ncmi/mil/config.py": 1, "wsi_ncmi/mil/toy.py": 1}
+    shown = package.run("config", "show", "--set", "model=toy_pool")
+    assert "name: toy_pool\n" in shown
+    assert "start: 1.0\n" in shown
+    assert "toy_pool" in package.run("config", "schema")
+    listed = {row["name"]: row for row in json.loads(package.run("models", "--json", "--instances", "4"))}
+    assert "start" in listed["toy_pool"]["settings"]
+    package.train("run", "--model", "toy_pool", "--set", "model.start=3")
+    config, tensors = package.model("run")
+    assert config["model"]["start"] == 3.0
+    assert "hidden" not in config["model"]
+    assert (tensors["aggregator.scale"] != 3.0).any()
+
+
+def test_a_training_setting_is_a_field_and_its_use(package):
+    package.train("run")
+    before = (package.root / "run/fold_0/seed_0/model.safetensors").read_bytes()
+    config = package.root / "wsi_ncmi/training/config.py"
+    for line, new in (
+        ("        decision: Which bags", "        momentum: Decay of the optimiser's mean gradient.\n"),
+        ("    decision: Literal[", "    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9\n"),
+    ):
+        package.replace(line, new + line, config)
+    package.replace(
+        "lr=options.learning_rate, fused", "lr=options.learning_rate, betas=(options.momentum, 0.999), fused"
+    )
+    places = package.places()
+    assert places.pop("wsi_ncmi/training/config.py") == 2  # the field, and its line of the docstring
+    assert list(places.values()) == [1]
+    assert "  momentum: 0.9\n" in package.run("config", "show", "--set", "training.momentum=0.9", "--all")
+    assert "momentum" in package.run("config", "schema")
+    assert "--momentum" in (text := package.run("train", "--help"))
+    assert "Decay of the optimiser's mean" in text
+    package.train("run")  # the finished run of before is the one with the default
+    assert (package.root / "run/fold_0/seed_0/model.safetensors").read_bytes() == before
+    package.train("same", "--momentum", "0.9")
+    assert (package.root / "same/fold_0/seed_0/model.safetensors").read_bytes() == before
+    package.train("other", "--set", "training.momentum=0.5")
+    assert (package.root / "other/fold_0/seed_0/model.safetensors").read_bytes() != before
+    assert "less than 1" in package.train("wrong", "--momentum", "1.5", code=2)
