@@ -162,7 +162,8 @@ def test_a_loss_is_a_module_and_a_config_class(package):
     with (package.root / "wsi_ncmi/losses/config.py").open("a") as file:
         file.write(LOSS_CONFIG)
     assert package.places() == {"wsi_ncmi/losses/config.py": 1, "wsi_ncmi/losses/toy.py": 1}
-    assert "- name: toy\n  toy_sharpness: 1.0\n" in package.run("config", "show", "--set", "losses=[toy]")
+    shown = package.run("config", "show", "--set", "losses=[{name: toy, toy_sharpness: 3}]")
+    assert "- name: toy\n  toy_sharpness: 3.0\n" in shown
     assert "toy_sharpness" in json.dumps(json.loads(package.run("config", "schema")))
     listed = {row["name"]: row for row in json.loads(package.run("losses", "--json"))}
     assert listed["toy"]["settings"] == {"toy_sharpness": 1.0}
@@ -180,9 +181,9 @@ def test_an_aggregator_is_a_module_and_a_config_class(package):
     with (package.root / "wsi_ncmi/mil/config.py").open("a") as file:
         file.write(MODEL_CONFIG)
     assert package.places() == {"wsi_ncmi/mil/config.py": 1, "wsi_ncmi/mil/toy.py": 1}
-    shown = package.run("config", "show", "--set", "model=toy_pool")
+    shown = package.run("config", "show", "--set", "model={name: toy_pool, start: 2}")
     assert "name: toy_pool\n" in shown
-    assert "start: 1.0\n" in shown
+    assert "start: 2.0\n" in shown
     assert "toy_pool" in package.run("config", "schema")
     listed = {row["name"]: row for row in json.loads(package.run("models", "--json", "--instances", "4"))}
     assert "start" in listed["toy_pool"]["settings"]
@@ -208,7 +209,7 @@ def test_a_training_setting_is_a_field_and_its_use(package):
     places = package.places()
     assert places.pop("wsi_ncmi/training/config.py") == 2  # the field, and its line of the docstring
     assert list(places.values()) == [1]
-    assert "  momentum: 0.9\n" in package.run("config", "show", "--set", "training.momentum=0.9", "--all")
+    assert "  momentum: 0.8\n" in package.run("config", "show", "--set", "training.momentum=0.8")
     assert "momentum" in package.run("config", "schema")
     assert "--momentum" in (text := package.run("train", "--help"))
     assert "Decay of the optimiser's mean" in text
