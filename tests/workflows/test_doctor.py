@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from wsi_ncmi import parallel
-from wsi_ncmi.doctor import Finding, Request, compute, examine, machine, readers, storage
+from wsi_ncmi.doctor import DoctorConfig, Finding, compute, examine, machine, readers, storage
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -32,7 +32,9 @@ def only(findings) -> Finding:
 
 def test_this_machine_is_looked_at_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compute, "_PROBE", "torchvision:squeezenet1_1")
-    findings = {finding.name: finding for finding in examine(Request(out=tmp_path / "new", probe_s=0.01))}
+    findings = {
+        finding.name: finding for finding in examine(DoctorConfig(out=tmp_path / "new", probe_s=0.01))
+    }
     for name in ("python", "openslide", "pixman", "pixels", "codecs", "torch", "output folder", "clock"):
         assert findings[name].status == "ok", findings[name]
     assert findings["throughput"].detail.startswith("squeezenet1_1 ")
@@ -68,12 +70,12 @@ def test_an_old_pixman_is_a_fault(tmp_path: Path, version: str, status: str) -> 
     inside.write_bytes(b"\0../subprojects/pixman-" + version.encode() + b"/pixman/pixman.c\0")
     maps = tmp_path / "maps"
     maps.write_text(f"7f0-7f1 r-xp 00000000 08:01 1    {inside}\n")
-    finding = only(readers.pixman(Request(), maps))
+    finding = only(readers.pixman(DoctorConfig(), maps))
     assert (finding.status, version in finding.detail) == (status, True)
 
 
 def test_a_pixman_that_tells_nothing_is_a_warning(tmp_path: Path) -> None:
-    assert only(readers.pixman(Request(), tmp_path / "none")).status == "warn"
+    assert only(readers.pixman(DoctorConfig(), tmp_path / "none")).status == "warn"
 
 
 def test_pixels_that_are_wrong_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +83,7 @@ def test_pixels_that_are_wrong_are_seen(monkeypatch: pytest.MonkeyPatch) -> None
     from PIL import Image
 
     monkeypatch.setattr(openslide.OpenSlide, "read_region", lambda *_: Image.new("RGBA", (700, 600)))
-    finding = only(readers.pixels(Request()))
+    finding = only(readers.pixels(DoctorConfig()))
     assert finding.status == "fail"
     assert "of 420000 pixels" in finding.detail
 
@@ -93,7 +95,7 @@ def test_a_broken_codec_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError("libopenjp2 is missing")
 
     monkeypatch.setattr(imagecodecs, "jpeg2k_decode", broken)
-    assert only(readers.codecs(Request())).detail == "broken: JPEG 2000"
+    assert only(readers.codecs(DoctorConfig())).detail == "broken: JPEG 2000"
 
 
 @pytest.mark.parametrize(
@@ -106,7 +108,7 @@ def test_cuda_and_driver_have_to_match(
 ) -> None:
     monkeypatch.setattr(torch.version, "cuda", built)
     monkeypatch.setattr(compute, "driver_cuda", lambda: driver)
-    assert only(compute.torch(Request())).status == status
+    assert only(compute.torch(DoctorConfig())).status == status
 
 
 Card = namedtuple("Card", "name major minor")
@@ -123,7 +125,7 @@ def test_gpus_are_looked_at(monkeypatch: pytest.MonkeyPatch, free: int, major: i
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: Card("A card", major, 1))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda number: (free, 80 << 30))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-a,MIG-b")
-    card, slices = compute.gpus(Request())
+    card, slices = compute.gpus(DoctorConfig())
     assert words in card.remedy
     assert (card.status == "ok") is (words == "")
     assert slices.detail.startswith("2 slices")
@@ -132,54 +134,54 @@ def test_gpus_are_looked_at(monkeypatch: pytest.MonkeyPatch, free: int, major: i
 @pytest.mark.parametrize(("size", "status"), [(None, "warn"), (64 << 20, "warn"), (1 << 30, "ok")])
 def test_a_tiny_shared_memory(monkeypatch: pytest.MonkeyPatch, size: int | None, status: str) -> None:
     monkeypatch.setattr(parallel, "shared_memory", lambda: size)
-    assert only(machine.shared_memory(Request())).status == status
+    assert only(machine.shared_memory(DoctorConfig())).status == status
 
 
 def test_little_memory_few_files_and_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parallel, "memory_limit", lambda: 2 << 30)
-    assert only(machine.memory(Request())).status == "warn"
+    assert only(machine.memory(DoctorConfig())).status == "warn"
     monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 4096))
-    assert only(machine.limits(Request())).status == "warn"
+    assert only(machine.limits(DoctorConfig())).status == "warn"
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    assert only(machine.user(Request())).status == "warn"
+    assert only(machine.user(DoctorConfig())).status == "warn"
     monkeypatch.setattr(os, "geteuid", lambda: 10001)
-    assert only(machine.user(Request())).status == "ok"
+    assert only(machine.user(DoctorConfig())).status == "ok"
 
 
 @pytest.mark.parametrize(("ahead_s", "status"), [(0, "ok"), (300, "warn"), (-300, "warn"), (-3e9, "fail")])
 def test_a_wrong_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead_s: float, status: str) -> None:
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() + ahead_s)
-    assert only(machine.clock(Request(out=tmp_path))).status == status
+    assert only(machine.clock(DoctorConfig(out=tmp_path))).status == status
 
 
 def test_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("WSI_NCMI_WEIGHTS", raising=False)
-    assert only(storage.weights_folder(Request())).status == "warn"
+    assert only(storage.weights_folder(DoctorConfig())).status == "warn"
     monkeypatch.setenv("WSI_NCMI_WEIGHTS", str(tmp_path / "missing"))
-    assert only(storage.weights_folder(Request())).status == "fail"
+    assert only(storage.weights_folder(DoctorConfig())).status == "fail"
     monkeypatch.setenv("WSI_NCMI_WEIGHTS", str(tmp_path))
-    assert only(storage.weights_folder(Request())).detail == "it holds no weights"
+    assert only(storage.weights_folder(DoctorConfig())).detail == "it holds no weights"
     (tmp_path / "a.safetensors").touch()
-    assert only(storage.weights_folder(Request())).status == "ok"
+    assert only(storage.weights_folder(DoctorConfig())).status == "ok"
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    assert "the first is a.safetensors" in only(storage.weights_folder(Request())).detail
+    assert "the first is a.safetensors" in only(storage.weights_folder(DoctorConfig())).detail
 
 
 def test_a_token_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_verysecretverysecret")
-    detail = only(storage.offline_switch(Request())).detail
+    detail = only(storage.offline_switch(DoctorConfig())).detail
     assert "a hub token is set" in detail
     assert "secret" not in detail
 
 
 def test_slides_that_can_not_be_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert list(storage.slide_folder(Request())) == []
-    assert only(storage.slide_folder(Request(slides=tmp_path / "none"))).status == "fail"
+    assert list(storage.slide_folder(DoctorConfig())) == []
+    assert only(storage.slide_folder(DoctorConfig(slides=tmp_path / "none"))).status == "fail"
     (tmp_path / "a.svs").touch()
-    assert only(storage.slide_folder(Request(slides=tmp_path))).status == "ok"
+    assert only(storage.slide_folder(DoctorConfig(slides=tmp_path))).status == "ok"
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    assert only(storage.slide_folder(Request(slides=tmp_path))).detail == "1 of 1 files can't be read"
+    assert only(storage.slide_folder(DoctorConfig(slides=tmp_path))).detail == "1 of 1 files can't be read"
 
 
 def test_an_output_that_can_not_be_written_to(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -187,17 +189,17 @@ def test_an_output_that_can_not_be_written_to(monkeypatch: pytest.MonkeyPatch, t
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     monkeypatch.setattr(os, "replace", refuse)
-    finding = only(storage.output_folder(Request(out=tmp_path)))
+    finding = only(storage.output_folder(DoctorConfig(out=tmp_path)))
     assert finding.status == "fail"
     assert "Read-only file system" in finding.detail
-    assert only(storage.disk_speed(Request(out=tmp_path))).status == "fail"
+    assert only(storage.disk_speed(DoctorConfig(out=tmp_path))).status == "fail"
     assert list(tmp_path.glob("*.wsi-ncmi-probe*")) == []
 
 
 @pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc/sys").is_dir(), reason="needs /proc")
 def test_a_read_only_folder_is_a_fault() -> None:
     # /proc takes no files from anybody, root included.
-    assert only(storage.output_folder(Request(out=Path("/proc/sys")))).status == "fail"
+    assert only(storage.output_folder(DoctorConfig(out=Path("/proc/sys")))).status == "fail"
 
 
 def test_a_file_system_without_locks_or_exclusive_creation(
@@ -207,26 +209,26 @@ def test_a_file_system_without_locks_or_exclusive_creation(
         raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
 
     monkeypatch.setattr(fcntl, "flock", no_locks)
-    finding = only(storage.output_folder(Request(out=tmp_path)))
+    finding = only(storage.output_folder(DoctorConfig(out=tmp_path)))
     assert (finding.status, "HDF5_USE_FILE_LOCKING=FALSE" in finding.remedy) == ("warn", True)
     real = os.open
     monkeypatch.setattr(os, "open", lambda path, flags, *more: real(path, flags & ~os.O_EXCL, *more))
-    assert "claims don't hold" in only(storage.output_folder(Request(out=tmp_path))).detail
+    assert "claims don't hold" in only(storage.output_folder(DoctorConfig(out=tmp_path))).detail
 
 
 def test_a_slow_and_a_full_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(storage, "_large", lambda probe: (5.0, 100.0))
-    assert only(storage.disk_speed(Request(out=tmp_path))).status == "warn"
+    assert only(storage.disk_speed(DoctorConfig(out=tmp_path))).status == "warn"
     monkeypatch.setattr(storage.shutil, "disk_usage", lambda folder: Usage(0, 0, int(1e9)))
-    assert only(storage.disk_space(Request(out=tmp_path))).status == "warn"
+    assert only(storage.disk_space(DoctorConfig(out=tmp_path))).status == "warn"
 
 
 def test_a_check_that_breaks_is_a_finding(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def break_(request: Request) -> list[Finding]:
+    def break_(config: DoctorConfig) -> list[Finding]:
         raise RuntimeError("out of order")
 
     monkeypatch.setattr(storage.shutil, "disk_usage", break_)
-    findings = {finding.name: finding for finding in examine(Request(out=tmp_path, probe_s=0))}
+    findings = {finding.name: finding for finding in examine(DoctorConfig(out=tmp_path, probe_s=0))}
     assert findings["disk space"] == Finding(
         "disk space", "fail", "RuntimeError: out of order", "Install the locked versions again (make setup)."
     )

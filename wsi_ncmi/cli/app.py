@@ -113,7 +113,7 @@ def _write_panels(formatter: Any, rows: Iterable[tuple[str, tuple[str, str]]]) -
 
 
 class LogFormat(StrEnum):
-    """How log lines look."""
+    """Form of log lines."""
 
     TEXT = "text"
     JSON = "json"

@@ -1,4 +1,4 @@
-"""What every verb shares: progress, logging, exit codes and one-sentence errors."""
+"""Shared by all verbs: progress, logging, exit codes and one-sentence errors."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Settings = Annotated[
     typer.Option("--set", metavar="A.B=VALUE", help="Change one key of the configuration; may be repeated."),
 ]
 
-_MOST_SHOWN = 20
+_MAX_SHOWN = 20
 
 
 def run_verb(
@@ -80,7 +80,7 @@ def fail(message: str, code: int) -> NoReturn:
 
 
 def _trace() -> None:
-    """The traceback of the error in hand; libraries put headers and addresses into theirs."""
+    """The traceback of the present error; libraries put headers and addresses into theirs."""
     if is_json():
         logging.getLogger("wsi_ncmi").error("traceback", exc_info=True)
     else:
@@ -105,10 +105,10 @@ def finish(result: JobResult, *, quiet: bool, as_json: bool) -> NoReturn:
 
 
 def _some(lines: tuple[str, ...], prefix: str, *, err: bool) -> None:
-    for line in lines[:_MOST_SHOWN]:
+    for line in lines[:_MAX_SHOWN]:
         typer.echo(f"{prefix}{line}", err=err)
-    if len(lines) > _MOST_SHOWN:
-        typer.echo(f"{prefix}… and {len(lines) - _MOST_SHOWN} more", err=err)
+    if len(lines) > _MAX_SHOWN:
+        typer.echo(f"{prefix}… and {len(lines) - _MAX_SHOWN} more", err=err)
 
 
 def _files(files: Mapping[str, Path]) -> None:

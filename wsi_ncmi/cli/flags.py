@@ -42,7 +42,7 @@ _MAX_DEFAULT_CHARS = 60  # a longer default is not repeated in the help
 
 @dataclass(frozen=True, kw_only=True)
 class Flag:
-    """How a field appears on the command line, as far as the field itself doesn't say.
+    """A field on the command line, as far as the field itself doesn't say.
 
     Attributes:
         name: The flag; empty = ``--`` and the last part of the key.

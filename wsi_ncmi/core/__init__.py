@@ -1,1 +1,1 @@
-"""What every package rests on: errors, files, configuration, progress, logging, provenance."""
+"""Foundations of every package: errors, files, configuration, progress, logging, provenance."""

@@ -350,7 +350,7 @@ def _written_at(origins: dict[_Path, str], path: _Path, text: str) -> None:
 
 
 def _origin(origins: Mapping[_Path, str], path: _Path, fallback: str) -> str:
-    """Where the key was written, or else the first key below it, or else its nearest parent."""
+    """The place where a key was written, or else the first key below it, or else its nearest parent."""
     if path and path not in origins:
         below = next((text for other, text in origins.items() if other[: len(path)] == path), None)
         if below is not None:
@@ -362,7 +362,7 @@ def _origin(origins: Mapping[_Path, str], path: _Path, fallback: str) -> str:
 
 
 def _value_at(content: Any, path: _Path) -> Any:
-    """What is written at a path; None where a validator has made the path."""
+    """The content at a path; None where a validator has made the path."""
     for part in path:
         try:
             content = content[part]

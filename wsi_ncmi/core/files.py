@@ -19,6 +19,7 @@ __all__ = [
     "atomic_path",
     "check_folder",
     "ensure_folder",
+    "existing_folder",
     "path_safe",
     "sha256_file",
     "write_json",
@@ -82,15 +83,21 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def existing_folder(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    folder = folder.absolute()
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder
+
+
 def check_folder(path: Path) -> None:
     """Finds out whether an output folder could be made and written to; makes nothing.
 
     Raises:
         InputError: It couldn't, with the reason.
     """
-    parent = path.absolute()
-    while not parent.exists() and parent != parent.parent:
-        parent = parent.parent
+    parent = existing_folder(path)
     if not parent.is_dir():
         raise _not_writable(path, f"{parent.name} is a file")
     if not os.access(parent, os.W_OK | os.X_OK):

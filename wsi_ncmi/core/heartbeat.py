@@ -1,4 +1,4 @@
-"""Whether a job gets on: it touches a file at every step, and a health check looks at the file's age.
+"""Heartbeat of a job: a file touched at every step, whose age a health check reads.
 
 ``python -m wsi_ncmi.core.heartbeat`` is the check of the container images; it imports nothing heavy.
 """
@@ -21,8 +21,8 @@ STALL_VARIABLE = "WSI_NCMI_STALL_S"
 """Seconds without a step after which a job counts as stuck."""
 
 _STALL_S = 3600.0
-_LEAST_S = 1.0
-_last = -_LEAST_S
+_MIN_INTERVAL_S = 1.0
+_last = -_MIN_INTERVAL_S
 
 
 def beat() -> None:
@@ -30,7 +30,7 @@ def beat() -> None:
     global _last
     now = time.monotonic()
     name = os.environ.get(FILE_VARIABLE)
-    if not name or now - _last < _LEAST_S:
+    if not name or now - _last < _MIN_INTERVAL_S:
         return
     _last = now
     with contextlib.suppress(OSError):

@@ -64,7 +64,7 @@ class JsonLines(logging.Formatter):
 
 
 def is_json(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether log lines are to be JSON."""
+    """Log lines are to be JSON."""
     return environment.get(FORMAT_VARIABLE, "").strip().lower() == "json"
 
 

@@ -44,7 +44,7 @@ class ProgressReporter(Protocol):
 
 @dataclass
 class _Pace:
-    """How fast a task goes, and how long it will take."""
+    """Rate of a task, and its time left."""
 
     total: float
     done: float = 0.0

@@ -1,3 +1,3 @@
 from .examination import examine as examine
+from .finding import DoctorConfig as DoctorConfig
 from .finding import Finding as Finding
-from .finding import Request as Request

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from wsi_ncmi.doctor.finding import Finding, Request
+from wsi_ncmi.doctor.finding import DoctorConfig, Finding
 from wsi_ncmi.encoders import EncoderConfig
 
 __all__ = ["driver_cuda", "gpus", "matches", "throughput", "torch"]
@@ -19,7 +19,7 @@ _PROBE = "torchvision:resnet50"
 _DRIVER = Path("/proc/driver/nvidia/version")
 
 
-def torch(_: Request) -> Iterator[Finding]:
+def torch(_: DoctorConfig) -> Iterator[Finding]:
     """Its version, and whether the driver can run the CUDA that it was built for."""
     import torch
 
@@ -47,11 +47,11 @@ def driver_cuda() -> str:
 
 
 def matches(built: str, driver: str) -> bool:
-    """Whether a driver runs programs of a CUDA version: any minor version of its own major one, or older."""
+    """A driver runs programs of a CUDA version: any minor version of its own major one, or older."""
     return int(built.split(".")[0]) <= int(driver.split(".")[0])
 
 
-def gpus(_: Request) -> Iterator[Finding]:
+def gpus(_: DoctorConfig) -> Iterator[Finding]:
     """Each GPU's memory and whether torch has code for it."""
     import torch
 
@@ -84,9 +84,9 @@ def gpus(_: Request) -> Iterator[Finding]:
         yield Finding("mig", "ok", f"{len(named)} slices, each gets a process")
 
 
-def throughput(request: Request) -> Iterator[Finding]:
+def throughput(config: DoctorConfig) -> Iterator[Finding]:
     """Tiles per second of ResNet-50 with random weights, through this program's own encoder."""
-    if request.probe_s <= 0:
+    if config.probe_s <= 0:
         return
     import numpy as np
 
@@ -98,7 +98,7 @@ def throughput(request: Request) -> Iterator[Finding]:
     tiles = np.random.default_rng(0).integers(0, 255, (size, 256, 256, 3), dtype=np.uint8)
     encoder.encode(tiles)  # kernels are chosen and buffers taken
     count, started = 0, time.perf_counter()
-    while (elapsed := time.perf_counter() - started) < request.probe_s:
+    while (elapsed := time.perf_counter() - started) < config.probe_s:
         encoder.encode(tiles)
         count += size
     yield Finding(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from wsi_ncmi.doctor import compute, machine, readers, storage
-from wsi_ncmi.doctor.finding import Finding, Request
+from wsi_ncmi.doctor.finding import DoctorConfig, Finding
 
 __all__ = ["examine"]
 
-_CHECKS: tuple[Callable[[Request], Iterator[Finding]], ...] = (
+_CHECKS: tuple[Callable[[DoctorConfig], Iterator[Finding]], ...] = (
     readers.python,
     readers.openslide,
     readers.pixman,
@@ -34,11 +34,11 @@ _CHECKS: tuple[Callable[[Request], Iterator[Finding]], ...] = (
 )
 
 
-def examine(request: Request) -> list[Finding]:
+def examine(config: DoctorConfig) -> list[Finding]:
     """Looks at the machine.
 
     Args:
-        request: What to look at.
+        config: What to look at.
 
     Returns:
         One finding a check or more; a check that itself breaks is a ``fail`` with the reason.
@@ -46,7 +46,7 @@ def examine(request: Request) -> list[Finding]:
     findings: list[Finding] = []
     for check in _CHECKS:
         try:
-            findings.extend(check(request))
+            findings.extend(check(config))
         except Exception as error:
             name = check.__name__.replace("_", " ")
             reason = f"{type(error).__name__}: {error}"

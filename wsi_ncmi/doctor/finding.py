@@ -1,12 +1,16 @@
-"""One line of the machine check, and what the check is asked."""
+"""Findings of the machine check, and its settings."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-__all__ = ["Finding", "Request", "existing_folder"]
+from pydantic import Field
+
+from wsi_ncmi.core.config import configclass
+
+__all__ = ["DoctorConfig", "Finding"]
 
 
 @dataclass(frozen=True)
@@ -14,7 +18,7 @@ class Finding:
     """One line of the check.
 
     Attributes:
-        name: What was looked at.
+        name: Name of the check.
         status: ``ok``, ``warn`` (works, but) or ``fail`` (won't work).
         detail: What was found.
         remedy: What to do; empty when ok.
@@ -26,24 +30,16 @@ class Finding:
     remedy: str = ""
 
 
-@dataclass(frozen=True)
-class Request:
-    """What is to be looked at.
+@configclass
+class DoctorConfig:
+    """Settings of the check.
 
     Attributes:
         out: Folder whose disk is measured; it need not exist.
-        slides: Folder of slides that has to be readable; None looks at none.
+        slides: Folder of slides that has to be readable; None checks none.
         probe_s: Seconds of the throughput probe; 0 leaves it out.
     """
 
     out: Path = Path()
     slides: Path | None = None
-    probe_s: float = 5.0
-
-
-def existing_folder(folder: Path) -> Path:
-    """The folder, or the nearest one above it that exists."""
-    folder = folder.absolute()
-    while not folder.exists():
-        folder = folder.parent
-    return folder
+    probe_s: Annotated[float, Field(ge=0)] = 5.0

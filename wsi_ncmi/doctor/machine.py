@@ -1,4 +1,4 @@
-"""What this process may use of the machine, who it runs as, and whether its clock can be right."""
+"""Cores, memory and limits of this process, its user, and the clock."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from wsi_ncmi.doctor.finding import Finding, Request, existing_folder
+from wsi_ncmi.core.files import existing_folder
+from wsi_ncmi.doctor.finding import DoctorConfig, Finding
 
 __all__ = ["clock", "cores", "limits", "memory", "shared_memory", "user"]
 
@@ -20,7 +21,7 @@ _EPOCH_S = 1735689600.0
 _MOST_SKEW_S = 30.0
 
 
-def cores(_: Request) -> Iterator[Finding]:
+def cores(_: DoctorConfig) -> Iterator[Finding]:
     """Cores by affinity and cgroup quota."""
     from wsi_ncmi.parallel import affordable_workers, available_cores
 
@@ -30,7 +31,7 @@ def cores(_: Request) -> Iterator[Finding]:
     )
 
 
-def memory(_: Request) -> Iterator[Finding]:
+def memory(_: DoctorConfig) -> Iterator[Finding]:
     """Memory by cgroup limit."""
     from wsi_ncmi.parallel import memory_limit
 
@@ -44,7 +45,7 @@ def memory(_: Request) -> Iterator[Finding]:
     )
 
 
-def shared_memory(_: Request) -> Iterator[Finding]:
+def shared_memory(_: DoctorConfig) -> Iterator[Finding]:
     """The size of ``/dev/shm``: Ray keeps its objects there, and torch what its processes share."""
     from wsi_ncmi import parallel
 
@@ -61,7 +62,7 @@ def shared_memory(_: Request) -> Iterator[Finding]:
     )
 
 
-def limits(_: Request) -> Iterator[Finding]:
+def limits(_: DoctorConfig) -> Iterator[Finding]:
     """Open files; readers keep several a slide."""
     soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     few = soft != resource.RLIM_INFINITY and soft < _LEAST_FILES
@@ -73,7 +74,7 @@ def limits(_: Request) -> Iterator[Finding]:
     )
 
 
-def user(_: Request) -> Iterator[Finding]:
+def user(_: DoctorConfig) -> Iterator[Finding]:
     """Root reads and writes what it should not, and its files are root's."""
     root = hasattr(os, "geteuid") and os.geteuid() == 0
     yield Finding(
@@ -84,7 +85,7 @@ def user(_: Request) -> Iterator[Finding]:
     )
 
 
-def clock(request: Request) -> Iterator[Finding]:
+def clock(config: DoctorConfig) -> Iterator[Finding]:
     """This machine's clock, and the one that gives files of the output folder their times."""
     now = time.time()
     if now < _EPOCH_S:
@@ -92,7 +93,7 @@ def clock(request: Request) -> Iterator[Finding]:
             "clock", "fail", time.strftime("%Y-%m-%d", time.gmtime(now)), "Set it (timedatectl set-ntp true)."
         )
         return
-    skew = _skew(existing_folder(request.out))
+    skew = _skew(existing_folder(config.out))
     if skew is None:
         yield Finding("clock", "ok", "plausible; the output folder's could not be asked")
         return

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from wsi_ncmi.doctor.finding import Finding, Request
+from wsi_ncmi.doctor.finding import DoctorConfig, Finding
 
 __all__ = ["codecs", "openslide", "pixels", "pixman", "python", "tiffslide"]
 
@@ -21,7 +21,7 @@ _GOOD_PIXMAN = (0, 40)
 _INSTALL = "Install the locked readers: pip install openslide-python openslide-bin."
 
 
-def python(_: Request) -> Iterator[Finding]:
+def python(_: DoctorConfig) -> Iterator[Finding]:
     """The interpreter's version."""
     version = ".".join(map(str, sys.version_info[:3]))
     known = (3, 11) <= sys.version_info[:2] <= (3, 13)
@@ -30,7 +30,7 @@ def python(_: Request) -> Iterator[Finding]:
     )
 
 
-def openslide(_: Request) -> Iterator[Finding]:
+def openslide(_: DoctorConfig) -> Iterator[Finding]:
     """The library and its binding."""
     try:
         import openslide
@@ -49,7 +49,7 @@ def openslide(_: Request) -> Iterator[Finding]:
     )
 
 
-def pixman(_: Request, maps: Path = _MAPS) -> Iterator[Finding]:
+def pixman(_: DoctorConfig, maps: Path = _MAPS) -> Iterator[Finding]:
     """The drawing library behind OpenSlide: 0.38 garbles slides of CAMELYON-17."""
     try:
         import openslide  # noqa: F401 - it loads the library
@@ -70,8 +70,8 @@ def pixman(_: Request, maps: Path = _MAPS) -> Iterator[Finding]:
     )
 
 
-def pixels(_: Request) -> Iterator[Finding]:
-    """Whether OpenSlide gives back the pixels of a slide that is made for it."""
+def pixels(_: DoctorConfig) -> Iterator[Finding]:
+    """OpenSlide gives back the pixels of a slide that is made for it."""
     try:
         import openslide
     except (ImportError, OSError):
@@ -98,7 +98,7 @@ def pixels(_: Request) -> Iterator[Finding]:
     )
 
 
-def tiffslide(_: Request) -> Iterator[Finding]:
+def tiffslide(_: DoctorConfig) -> Iterator[Finding]:
     """The second reader."""
     version = _installed("tiffslide")
     yield Finding(
@@ -109,7 +109,7 @@ def tiffslide(_: Request) -> Iterator[Finding]:
     )
 
 
-def codecs(_: Request) -> Iterator[Finding]:
+def codecs(_: DoctorConfig) -> Iterator[Finding]:
     """JPEG, JPEG 2000 and the lossless codecs of slide formats, there and back."""
     import imagecodecs
     import numpy as np

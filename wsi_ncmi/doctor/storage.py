@@ -10,7 +10,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from wsi_ncmi.doctor.finding import Finding, Request, existing_folder
+from wsi_ncmi.core.files import existing_folder
+from wsi_ncmi.doctor.finding import DoctorConfig, Finding
 from wsi_ncmi.encoders.weights_folder import WEIGHTS_VARIABLE
 
 __all__ = ["disk_space", "disk_speed", "offline_switch", "output_folder", "slide_folder", "weights_folder"]
@@ -23,8 +24,8 @@ _SLOW_FILE_S = 0.1
 _WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".onnx")
 
 
-def weights_folder(_: Request) -> Iterator[Finding]:
-    """Whether there are weights, and whether they can be read."""
+def weights_folder(_: DoctorConfig) -> Iterator[Finding]:
+    """The weights folder is set, holds weights, and can be read."""
     value = os.environ.get(WEIGHTS_VARIABLE)
     if not value:
         yield Finding(
@@ -55,8 +56,8 @@ def weights_folder(_: Request) -> Iterator[Finding]:
         )
 
 
-def offline_switch(_: Request) -> Iterator[Finding]:
-    """Whether downloads are forbidden; a token that is set is not shown."""
+def offline_switch(_: DoctorConfig) -> Iterator[Finding]:
+    """The switch that forbids downloads; a token that is set is not shown."""
     on = os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
     token = "; a hub token is set" if os.environ.get("HF_TOKEN") else ""
     yield Finding(
@@ -67,14 +68,14 @@ def offline_switch(_: Request) -> Iterator[Finding]:
     )
 
 
-def slide_folder(request: Request) -> Iterator[Finding]:
-    """Whether the slides can be read."""
-    if request.slides is None:
+def slide_folder(config: DoctorConfig) -> Iterator[Finding]:
+    """The slides can be read."""
+    if config.slides is None:
         return
-    if not request.slides.is_dir():
+    if not config.slides.is_dir():
         yield Finding("slides", "fail", "there is no such folder", "Mount it, or correct --slides.")
         return
-    files = [path for path in request.slides.rglob("*") if path.is_file()]
+    files = [path for path in config.slides.rglob("*") if path.is_file()]
     closed = [path for path in files if not os.access(path, os.R_OK)]
     yield Finding(
         "slides",
@@ -84,9 +85,9 @@ def slide_folder(request: Request) -> Iterator[Finding]:
     )
 
 
-def output_folder(request: Request) -> Iterator[Finding]:
-    """Whether the steps that keep files whole and slides apart work there."""
-    folder = existing_folder(request.out)
+def output_folder(config: DoctorConfig) -> Iterator[Finding]:
+    """The steps that keep files whole and slides apart work in the output folder."""
+    folder = existing_folder(config.out)
     probe = folder / f".wsi-ncmi-probe-{os.getpid()}"
     try:
         with probe.open("wb") as handle:
@@ -121,9 +122,9 @@ def output_folder(request: Request) -> Iterator[Finding]:
     )
 
 
-def disk_space(request: Request) -> Iterator[Finding]:
+def disk_space(config: DoctorConfig) -> Iterator[Finding]:
     """Free space of the output's disk."""
-    free = shutil.disk_usage(existing_folder(request.out)).free / 1e9
+    free = shutil.disk_usage(existing_folder(config.out)).free / 1e9
     few = free < _LEAST_FREE_GB
     yield Finding(
         "disk space",
@@ -133,9 +134,9 @@ def disk_space(request: Request) -> Iterator[Finding]:
     )
 
 
-def disk_speed(request: Request) -> Iterator[Finding]:
+def disk_speed(config: DoctorConfig) -> Iterator[Finding]:
     """A large file, and small ones as they are published."""
-    folder = existing_folder(request.out)
+    folder = existing_folder(config.out)
     if not os.access(folder, os.W_OK):
         return
     probe = folder / f".wsi-ncmi-disk-probe-{os.getpid()}"

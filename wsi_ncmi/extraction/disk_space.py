@@ -6,10 +6,10 @@ import logging
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsi_ncmi.core.errors import InputError, counted
+from wsi_ncmi.core.files import existing_folder
 
 if TYPE_CHECKING:
     from wsi_ncmi.encoders import EncoderInfo
@@ -83,7 +83,7 @@ def check_space(tasks: Sequence[SlideTask], encoder: EncoderInfo, *, refuse: boo
     if not tasks or not found.slides:
         return found
     out = tasks[0].out
-    free = shutil.disk_usage(_existing(out)).free
+    free = shutil.disk_usage(existing_folder(out)).free
     text = (
         f"the features of {counted(found.slides, 'slide')} will take about {_size(found.likely)} (at most "
         f"{_size(found.most)}), and {_size(free)} are free in {out}"
@@ -98,13 +98,6 @@ def check_space(tasks: Sequence[SlideTask], encoder: EncoderInfo, *, refuse: boo
     else:
         _LOG.info("extract: %s.", text)
     return found
-
-
-def _existing(folder: Path) -> Path:
-    folder = folder.absolute()
-    while not folder.exists():
-        folder = folder.parent
-    return folder
 
 
 def _size(count: int) -> str:

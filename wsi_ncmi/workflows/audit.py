@@ -31,7 +31,7 @@ AUDIT_SCHEMA = "wsi-ncmi/audit/1"
 
 @dataclass(frozen=True)
 class AuditResult:
-    """What an audit found.
+    """Findings of an audit.
 
     Attributes:
         folds: Number of folds.
@@ -55,7 +55,7 @@ class AuditResult:
 
     @property
     def passed(self) -> bool:
-        """Whether the split may be trained on."""
+        """The split may be trained on."""
         return not (self.problem or any(f.fatal for f in self.rows) or any(f.fatal for f in self.leaks))
 
     def to_json(self) -> dict[str, Any]:
@@ -81,7 +81,7 @@ class AuditResult:
 
 @configclass
 class AuditConfig:
-    """What to audit.
+    """The split to audit.
 
     Attributes:
         splits: Ours, CLAM's (a file, or a folder of ``splits_<i>.csv``) or a plain CSV.

@@ -35,7 +35,7 @@ PACKED_NAME = "bags.npz"
 
 @configclass
 class ConvertConfig:
-    """What to convert into what.
+    """Features to convert, and the format to write.
 
     Attributes:
         features: Features of any known format.

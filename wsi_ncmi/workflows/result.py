@@ -1,4 +1,4 @@
-"""What a job leaves: where its files are and whether anything failed."""
+"""Result of a job: its files, and what failed."""
 
 from __future__ import annotations
 
