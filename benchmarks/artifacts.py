@@ -1,4 +1,4 @@
-"""How many tiles with an artefact are found, and how many are falsely called, on slides that were drawn.
+"""Sensitivity and false-positive rate of the artefact filter, per tile, on synthetic slides.
 
     python benchmarks/artifacts.py [--part development|held-out] [--full] [--out FOLDER] [--json]
 

@@ -1,4 +1,4 @@
-"""How often 95 % intervals hold the truth: percentile and BCa, drawing patients.
+"""Coverage of 95 % intervals: percentile and BCa, drawing patients.
 
     python benchmarks/coverage.py [--cohorts 2000] [--resamples 1000] [--json]
 

@@ -1,4 +1,4 @@
-"""Why DSMIL is level with the mean-pool floor: its attention, and what changing its settings does.
+"""DSMIL beside the mean-pool floor: its attention, and the effect of its settings.
 
     python benchmarks/dsmil_floor.py OUT.csv rcc=tcga_rcc.npz nsclc=tcga_nsclc.npz [--settings published,slow]
 

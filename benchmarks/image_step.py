@@ -1,4 +1,4 @@
-"""What a loss costs beside cross-entropy on images: a whole training step, and images per second.
+"""Cost of a loss beside cross-entropy on images: a whole training step, and images per second.
 
     python benchmarks/image_step.py [--seconds 30] [--json]                              # CPU, two networks
     python benchmarks/image_step.py --device cuda --batch-sizes 64 128 256 --compile default --peak-tflops 989

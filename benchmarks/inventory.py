@@ -1,4 +1,4 @@
-"""How long the listing of a thousand slides takes.
+"""Time to list a thousand slides.
 
     python benchmarks/inventory.py [--slides 1000] [--json]
 

@@ -1,4 +1,4 @@
-"""What NCMI costs beside cross-entropy: a training step of three models, and a whole run.
+"""Cost of NCMI beside cross-entropy: a training step of three models, and a whole run.
 
     python benchmarks/loss_step.py [--seconds 32] [--json]
 

@@ -1,4 +1,4 @@
-"""How fast bags are read: one large feature file against a bare numpy read, and the opening of many.
+"""Speed of reading bags: one large feature file against a bare numpy read, and the opening of many.
 
 Both sides read the same file from the page cache into fresh memory, in turns, so that what else the machine
 does meets both alike. ``vs_numpy`` is the median of the ratios of the pairs.

@@ -1,4 +1,4 @@
-"""What a large job costs apart from its tiles: claims, journal, ledger, tables, and handing a slide over.
+"""Cost of a large job apart from its tiles: claims, journal, ledger, tables, and handing a slide over.
 
     python benchmarks/scale_costs.py [--slides 100000] [--folder DIR] [--json]
 

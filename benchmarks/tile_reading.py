@@ -1,4 +1,4 @@
-"""How fast tiles are read: against OpenSlide, and against bare decoding of the same stored tiles.
+"""Speed of reading tiles: against OpenSlide, and against bare decoding of the same stored tiles.
 
     python benchmarks/tile_reading.py [--seconds 40] [--json]
 

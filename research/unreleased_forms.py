@@ -14,6 +14,7 @@ import argparse
 import csv
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from unittest import mock
 
 import torch
 from sklearn.metrics import roc_auc_score
@@ -198,13 +199,17 @@ def score(
     """Trains one loss in one cell; a row for each decision."""
     classes = len(data.cohort.classes)
     parts = prepare_parts(data.cohort, data.inner.folds[fold], REGIMES[regime], fold)
-    # The engine builds what the options name; here the cell's criterion takes the place.
-    fitting.build_loss = lambda _, count, width, counts: LOSSES[loss](count, width, counts)
-    loop.validation_scores = _decided_scores if loss.startswith("decided") else validation_scores
-    fitted = fit_in_memory(cache, parts.train, parts.validation, classes,
-RunConfig(model=model_config(), loss=loss_config(), training=TrainingConfig(
+    # The trainer builds the loss that the config names; here the cell's criterion takes its place.
+    make = mock.patch.object(
+        fitting, "build_loss", lambda _, count, width, counts: LOSSES[loss](count, width, counts)
+    )
+    scores_of = _decided_scores if loss.startswith("decided") else validation_scores
+    with make, mock.patch.object(loop, "validation_scores", scores_of):
+        training = TrainingConfig(
             epochs=REGIMES[regime].epochs, learning_rate=RATES.get(loss, 5e-4), decision="none", device="cpu"
-        )))  # fmt: skip
+        )
+        run = RunConfig(model=model_config(), loss=loss_config(), training=training)
+        fitted = fit_in_memory(cache, parts.train, parts.validation, classes, run)
     known, new = (
         distances(fitted.criterion, embed(fitted.aggregator, cache, part.slide_ids, CPU))
         for part in (parts.validation, parts.test)

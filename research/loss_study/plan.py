@@ -1,4 +1,4 @@
-"""Which runs a stage of the study consists of, and on which slides each is scored."""
+"""The runs of each stage of the study, and the inner folds on which they are scored."""
 
 from __future__ import annotations
 
