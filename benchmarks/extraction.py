@@ -41,12 +41,12 @@ from PIL import Image
 
 from wsi_ncmi.encoders import Encoder, EncoderConfig, load_encoder
 from wsi_ncmi.extraction import ExecutionConfig, open_engine
+from wsi_ncmi.extraction.config import ExtractConfig
 from wsi_ncmi.extraction.slide import prepare_slide
 from wsi_ncmi.extraction.task import SlideTask
 from wsi_ncmi.parallel import available_cores, keep_large_buffers
 from wsi_ncmi.slides import open_slide, take_inventory
 from wsi_ncmi.tiling import GridConfig, TileReader
-from wsi_ncmi.tissue import TissueConfig
 
 STORED_PX, TILE_PX = 256, 256
 TISSUE = 0.55
@@ -117,7 +117,7 @@ def write_slide(path: Path, seed: int, size: tuple[int, int]) -> None:
 def tasks_of(slides: Path, out: Path) -> list[SlideTask]:
     """What a job does before the first tile: find the slides and read their facts."""
     return [
-        SlideTask(record=record, root=slides, out=out, tissue=TissueConfig(), grid=GRID)
+        SlideTask(record, ExtractConfig(slides=slides, out=out, grid=GRID))
         for record in take_inventory(slides)
     ]
 

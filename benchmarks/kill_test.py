@@ -27,12 +27,12 @@ import tifffile
 
 from wsi_ncmi.encoders import EncoderConfig
 from wsi_ncmi.extraction import run_slides
+from wsi_ncmi.extraction.config import ExtractConfig
 from wsi_ncmi.extraction.ledger import LedgerRow
 from wsi_ncmi.extraction.task import SlideTask
 from wsi_ncmi.features import verify_folder
 from wsi_ncmi.slides import take_inventory
 from wsi_ncmi.tiling import GridConfig
-from wsi_ncmi.tissue import TissueConfig
 
 MEAN_S = 0.5
 """A kill comes so long, on average, after a job has begun to work."""
@@ -56,7 +56,7 @@ def job(slides: Path, out: Path, encoder: EncoderConfig, workers: int = 2) -> li
     """The job that is killed."""
     grid = GridConfig(mpp=0.5, tile_px=128)
     tasks = [
-        SlideTask(record=record, root=slides, out=out, tissue=TissueConfig(), grid=grid)
+        SlideTask(record, ExtractConfig(slides=slides, out=out, grid=grid))
         for record in take_inventory(slides)
     ]
     return run_slides(tasks, encoder, workers=workers)

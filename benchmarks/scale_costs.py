@@ -17,11 +17,10 @@ from pathlib import Path
 
 from wsi_ncmi.encoders import EncoderConfig, load_encoder
 from wsi_ncmi.extraction.claims import check_conflicts, claim
+from wsi_ncmi.extraction.config import ExtractConfig
 from wsi_ncmi.extraction.ledger import Journal, LedgerRow, read_ledger, write_ledger
 from wsi_ncmi.extraction.task import SlideTask
 from wsi_ncmi.slides import SlideRecord, read_slides_csv, write_slides_csv
-from wsi_ncmi.tiling import GridConfig
-from wsi_ncmi.tissue import TissueConfig
 
 REPEATS = 200
 
@@ -89,7 +88,7 @@ def main() -> None:
         write_slides_csv(records, out / "slides.csv")
         result["inventory_mb"] = round((out / "slides.csv").stat().st_size / 1e6, 1)
         result["inventory_read_s"] = seconds(lambda: read_slides_csv(out / "slides.csv"))
-        tasks = [SlideTask(each, out, out, TissueConfig(), GridConfig()) for each in records]
+        tasks = [SlideTask(each, ExtractConfig(slides=out, out=out)) for each in records]
         encoder = load_encoder(EncoderConfig())
         result["conflict_check_s"] = seconds(lambda: check_conflicts(tasks, encoder.info))
     print(json.dumps(result) if arguments.json else result)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
 
 from wsi_ncmi.encoders import Encoder, EncoderConfig, load_encoder
+from wsi_ncmi.extraction.config import ExtractConfig
 from wsi_ncmi.extraction.task import SlideTask
 from wsi_ncmi.slides import take_inventory
 from wsi_ncmi.tiling import GridConfig
-from wsi_ncmi.tissue import TissueConfig
 
 GRID = GridConfig(mpp=0.5, tile_px=64)
 
@@ -49,6 +51,11 @@ def encoder() -> Encoder:
     return load_encoder(EncoderConfig())
 
 
+def with_config(task: SlideTask, **changes: Any) -> SlideTask:
+    """The task with other settings of its configuration."""
+    return replace(task, config=replace(task.config, **changes))
+
+
 Tasks = Callable[..., list[SlideTask]]
 
 
@@ -57,8 +64,7 @@ def tasks(slides: Path, tmp_path: Path) -> Tasks:
     def make(
         root: Path = slides, out: Path = tmp_path / "out", grid: GridConfig = GRID, overwrite: bool = False
     ) -> list[SlideTask]:
-        return [
-            SlideTask(record, root, out, TissueConfig(), grid, overwrite) for record in take_inventory(root)
-        ]
+        config = ExtractConfig(slides=root, out=out, grid=grid, overwrite=overwrite)
+        return [SlideTask(record, config) for record in take_inventory(root)]
 
     return make

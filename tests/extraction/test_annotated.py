@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.extraction.conftest import GRID, with_config
 from wsi_ncmi.core.errors import IdentityConflictError
 from wsi_ncmi.encoders import Encoder
 from wsi_ncmi.extraction.pipeline.pipeline import extract_slide
@@ -98,7 +99,7 @@ def test_tiles_get_the_targets_stain_before_the_encoder(tasks, encoder: Encoder)
         pixels = np.stack([slide.read_region(int(x), int(y), 0, 64, 64) for x, y in file.coords])
     expected = encoder.encode(TARGET.normaliser(pixels).apply(pixels)).astype(np.float16)
     np.testing.assert_array_equal(file.features, expected)
-    plain = replace(task, stain=None, out=task.out / "plain")
+    plain = with_config(replace(task, stain=None), out=task.out / "plain")
     extract_slide(plain, encoder)
     plain_file = open_features_file(plain.feature_path("descriptor"))
     assert (plain_file.attrs["stain"], plain_file.attrs["stain_found"]) == ("none", "")
@@ -145,7 +146,7 @@ def test_the_sample_of_large_tiles_is_thinned(tasks, monkeypatch) -> None:
         def normaliser(self, sample):
             seen.append(sample.shape)
 
-    task = replace(tasks()[1], stain=Target(), grid=replace(tasks()[1].grid, tile_px=64))
+    task = with_config(replace(tasks()[1], stain=Target()), grid=GRID)
     monkeypatch.setattr("wsi_ncmi.extraction.slide._SAMPLE_PX", 24)
     with open_slide(task.slide_path) as slide:
         prepare_slide(task, slide)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.extraction.conftest import write_slide
+from tests.extraction.conftest import with_config, write_slide
 from wsi_ncmi.encoders import Encoder
 from wsi_ncmi.extraction.pipeline.pipeline import extract_slide
 from wsi_ncmi.extraction.slide import PreparedSlide, prepare_slide
@@ -72,7 +72,7 @@ def test_scores_are_stored_whatever_the_rule(tasks, encoder: Encoder) -> None:
 
 @pytest.mark.usefixtures("inked")
 def test_dropped_tiles_are_left_out_and_counted(tasks, encoder: Encoder) -> None:
-    kept, dropped = tasks()[1], replace(tasks()[1], artifacts=DROP, out=tasks()[1].out / "b")
+    kept, dropped = tasks()[1], with_config(tasks()[1], artifacts=DROP, out=tasks()[1].out / "b")
     extract_slide(kept, encoder)
     row = extract_slide(dropped, encoder)
     inside = {(x, y) for x in range(192, 384, 64) for y in (128, 192)}
@@ -94,19 +94,19 @@ def test_dropped_tiles_are_left_out_and_counted(tasks, encoder: Encoder) -> None
 
 
 def test_the_rule_and_its_thresholds_are_part_of_the_identity(tasks, encoder: Encoder, monkeypatch) -> None:
-    keep = replace(tasks()[1], artifacts=ArtifactConfig(pen=0.9)).identity(encoder.info)
+    keep = with_config(tasks()[1], artifacts=ArtifactConfig(pen=0.9)).identity(encoder.info)
     assert keep == tasks()[1].identity(encoder.info)  # thresholds of a rule that drops nothing change nothing
-    drop = replace(tasks()[1], artifacts=DROP).identity(encoder.info)
-    other = replace(tasks()[1], artifacts=ArtifactConfig(rule="drop", pen=0.9)).identity(encoder.info)
+    drop = with_config(tasks()[1], artifacts=DROP).identity(encoder.info)
+    other = with_config(tasks()[1], artifacts=ArtifactConfig(rule="drop", pen=0.9)).identity(encoder.info)
     assert len({keep.artifacts_rule, drop.artifacts_rule, other.artifacts_rule}) == 3
     # Tiles that other detectors dropped are not those that these would drop.
     monkeypatch.setattr("wsi_ncmi.extraction.task.DETECTORS", DETECTORS + 1)
-    assert replace(tasks()[1], artifacts=DROP).identity(encoder.info) != drop
+    assert with_config(tasks()[1], artifacts=DROP).identity(encoder.info) != drop
     assert tasks()[1].identity(encoder.info) == keep
 
 
 def test_blur_is_seen_on_the_pixels_that_come(tasks, monkeypatch) -> None:
-    prepared = prepared_with(replace(tasks()[1], artifacts=DROP), {7: 0.75, 8: 0.25}, monkeypatch)
+    prepared = prepared_with(with_config(tasks()[1], artifacts=DROP), {7: 0.75, 8: 0.25}, monkeypatch)
     pixels = np.zeros((3, 64, 64, 3), np.uint8)
     pixels[:, 0, 0, 0] = (7, 8, 9)
     rows = np.array([4, 2, 0])
@@ -128,7 +128,7 @@ def test_real_blur_drops_a_soft_tile_and_not_its_sharp_original(tasks, monkeypat
         yy, xx = np.ogrid[:256, :256]
         sharp[(xx - x) ** 2 + (yy - y) ** 2 < 36] = 60
     soft = ndimage.gaussian_filter(sharp, (5, 5, 0))
-    prepared = prepared_with(replace(tasks()[1], artifacts=DROP), {}, monkeypatch)
+    prepared = prepared_with(with_config(tasks()[1], artifacts=DROP), {}, monkeypatch)
     monkeypatch.undo()
     good = prepared.artifact_filter.score(np.array([0, 1]), np.stack((sharp, soft)).astype(np.uint8))
     assert good.tolist() == [True, False]
@@ -140,7 +140,7 @@ def test_a_slide_that_loses_every_tile_is_done_with_the_reason(tasks, encoder: E
         return replace(analyse_slide(task, slide), artifacts=ArtifactMap(bits, 32.0, 32.0))
 
     monkeypatch.setattr("wsi_ncmi.extraction.slide.analyse_slide", look)
-    task = replace(tasks()[1], artifacts=DROP)
+    task = with_config(tasks()[1], artifacts=DROP)
     row = extract_slide(task, encoder)
     assert (row.status, row.tiles) == ("done", 0)
     assert row.artifact_tiles > 20
@@ -154,7 +154,7 @@ def test_a_slide_that_loses_every_tile_is_done_with_the_reason(tasks, encoder: E
 
 @pytest.mark.usefixtures("inked")
 def test_the_picture_shows_what_became_of_tiles(tasks, encoder: Encoder) -> None:
-    task = replace(tasks()[1], artifacts=DROP)
+    task = with_config(tasks()[1], artifacts=DROP)
     extract_slide(task, encoder)
     with Image.open(task.thumbnail_path) as picture:
         shown = np.asarray(picture.convert("RGB"), int)
@@ -193,10 +193,10 @@ def test_the_picture_comes_from_the_overview_where_that_is_large_enough(
     with open_slide(task.slide_path) as slide:
         analyse_slide(task, slide)
         assert len(read) == 1
-        fine = replace(task, tissue=replace(task.tissue, working_mpp=0.5))
+        fine = with_config(task, tissue=replace(task.config.tissue, working_mpp=0.5))
         picture = analyse_slide(fine, slide).thumbnail
         assert len(read) == 1
-        grid = TileGrid.plan(slide.levels, task.mpp, task.grid)
+        grid = TileGrid.plan(slide.levels, task.mpp, task.config.grid)
         np.testing.assert_array_equal(picture[128:192, 192:256], read_tile(slide, grid, 2 * 16 + 3))
 
 
@@ -207,7 +207,7 @@ def test_several_sets_look_at_the_slide_once(tasks, encoder: Encoder, monkeypatc
     real = slide_analysis.analyse_tissue
     monkeypatch.setattr(slide_analysis, "analyse_tissue", lambda *a: looks.append(a) or real(*a))
     main = replace(tasks()[1], n_sets=2)
-    further = replace(main, features_set="1um", grid=replace(main.grid, mpp=1.0))
+    further = with_config(replace(main, features_set="1um"), grid=replace(main.config.grid, mpp=1.0))
     rows = [extract_slide(task, encoder) for task in (main, further)]
     assert [row.status for row in rows] == ["done", "done"]
     assert len(looks) == 1

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import tifffile
 
+from wsi_ncmi.extraction.config import ExtractConfig
 from wsi_ncmi.extraction.task import SlideTask
 from wsi_ncmi.slides import take_inventory
 from wsi_ncmi.tiling import GridConfig
-from wsi_ncmi.tissue import TissueConfig
 
 N_SLIDES = 4
 
@@ -40,6 +40,7 @@ Tasks = Callable[..., list[SlideTask]]
 def tasks(slides: Path, tmp_path: Path) -> Tasks:
     def make(out: Path = tmp_path / "out", mpp: float = 0.5) -> list[SlideTask]:
         grid = GridConfig(mpp=mpp, tile_px=64)
-        return [SlideTask(record, slides, out, TissueConfig(), grid) for record in take_inventory(slides)]
+        config = ExtractConfig(slides=slides, out=out, grid=grid)
+        return [SlideTask(record, config) for record in take_inventory(slides)]
 
     return make

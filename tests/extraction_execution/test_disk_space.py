@@ -14,11 +14,11 @@ from typer.testing import CliRunner
 from wsi_ncmi.cli.app import app
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.encoders import EncoderConfig, load_encoder
+from wsi_ncmi.extraction.config import ExtractConfig
 from wsi_ncmi.extraction.disk_space import check_space, forecast
 from wsi_ncmi.extraction.task import SlideTask
 from wsi_ncmi.slides import SlideRecord
 from wsi_ncmi.tiling import GridConfig
-from wsi_ncmi.tissue import TissueConfig
 
 CARD = load_encoder(EncoderConfig()).info
 Usage = namedtuple("Usage", "total used free")
@@ -28,7 +28,7 @@ def task(out: Path, *, side_px: int = 40_960, name: str = "a", **more) -> SlideT
     record = SlideRecord(
         name, f"{name}.svs", "openslide", "aperio", side_px, side_px, 1, 0.25, 0.25, "", "f", 1, **more
     )
-    return SlideTask(record, out, out, TissueConfig(), GridConfig(mpp=0.5, tile_px=256))
+    return SlideTask(record, ExtractConfig(slides=out, out=out, grid=GridConfig(mpp=0.5, tile_px=256)))
 
 
 def test_the_forecast_is_that_of_the_whole_slide_and_a_third(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_what_is_there_or_will_fail_takes_nothing(tmp_path: Path) -> None:
     path.parent.mkdir(parents=True)
     path.touch()
     assert forecast([there, task(tmp_path, name="b", problem="broken")], CARD).slides == 0
-    assert forecast([replace(there, overwrite=True)], CARD).slides == 1
+    assert forecast([replace(there, config=replace(there.config, overwrite=True))], CARD).slides == 1
 
 
 @pytest.mark.parametrize(("share", "outcome"), [(0.5, "refused"), (2.0, "warned"), (5.0, "told")])
@@ -108,5 +108,5 @@ def test_the_real_slide_stays_below_the_forecast(real_data: Path, tmp_path: Path
         path.stat().st_size for path in tmp_path.rglob("*") if path.suffix in (".h5", ".jpg", ".geojson")
     )
     record = SlideRecord("x", "x.svs", "openslide", "aperio", 2220, 2967, 1, 0.499, 0.499, "", "f", 1)
-    found = forecast([SlideTask(record, tmp_path, tmp_path, TissueConfig(), GridConfig())], CARD)
+    found = forecast([SlideTask(record, ExtractConfig(slides=tmp_path, out=tmp_path))], CARD)
     assert written < found.most

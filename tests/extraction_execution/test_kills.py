@@ -33,7 +33,7 @@ class DeadlyTask(SlideTask):
 
 
 def as_kind(task: SlideTask, kind: type[SlideTask]) -> SlideTask:
-    return kind(task.record, task.root, task.out, task.tissue, task.grid, task.overwrite)
+    return kind(task.record, task.config)
 
 
 def test_a_slide_that_kills_two_workers_fails_and_takes_no_other_along(tasks) -> None:

@@ -18,6 +18,7 @@ import pytest
 from wsi_ncmi.core.errors import IdentityConflictError, InputError, JobStoppedError
 from wsi_ncmi.encoders import EncoderConfig
 from wsi_ncmi.extraction.claims import claim
+from wsi_ncmi.extraction.config import ExtractConfig
 from wsi_ncmi.extraction.execution.local import run_slides
 from wsi_ncmi.extraction.ledger import LedgerRow, read_journal
 from wsi_ncmi.extraction.task import SlideTask
@@ -56,19 +57,18 @@ class DeadlyTask(SlideTask):
 
 
 def as_kind(task: SlideTask, kind: type[SlideTask]) -> SlideTask:
-    return kind(task.record, task.root, task.out, task.tissue, task.grid, task.overwrite)
+    return kind(task.record, task.config)
 
 
 @pytest.fixture(scope="module")
 def reference(slides: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     from wsi_ncmi.slides import take_inventory
     from wsi_ncmi.tiling import GridConfig
-    from wsi_ncmi.tissue import TissueConfig
 
     out = tmp_path_factory.mktemp("reference")
-    grid = GridConfig(mpp=0.5, tile_px=64)
+    config = ExtractConfig(slides=slides, out=out, grid=GridConfig(mpp=0.5, tile_px=64))
     rows = run_slides(
-        [SlideTask(record, slides, out, TissueConfig(), grid) for record in take_inventory(slides)],
+        [SlideTask(record, config) for record in take_inventory(slides)],
         OPTIONS,
         workers=1,
     )
@@ -219,7 +219,7 @@ def test_what_concerns_every_slide_stops_the_job(tasks, workers: int) -> None:
 
 
 def test_storage_that_fails_in_a_worker_stops_the_job(tasks, tmp_path: Path) -> None:
-    todo = [replace(task, out=tmp_path / "out") for task in tasks()]
+    todo = [replace(task, config=replace(task.config, out=tmp_path / "out")) for task in tasks()]
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "features").write_text("a file where a folder should be")
     with pytest.raises(JobStoppedError, match="features"):

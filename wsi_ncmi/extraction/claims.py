@@ -193,7 +193,7 @@ def check_conflicts(tasks: Sequence[SlideTask], encoder: EncoderInfo) -> None:
     """
     conflicts = []
     for task in tasks:
-        if task.overwrite or task.record.problem:
+        if task.config.overwrite or task.record.problem:
             continue
         path = task.feature_path(encoder.name)
         if differs := _difference(task, encoder, path):
@@ -230,7 +230,7 @@ def claim_slide(
         None when the slide is ours to extract; else its final row.
 
     Raises:
-        IdentityConflictError: A file of another identity is there and ``task.overwrite`` is off.
+        IdentityConflictError: A file of another identity is there and ``overwrite`` is off.
         JobStoppedError: The output can't be written to.
     """
     files = task.products(encoder.name)
@@ -265,7 +265,7 @@ def _skip(task: SlideTask, encoder: EncoderInfo, path: Path, row: LedgerRow) -> 
     if read_identity(path) is None:
         return None  # nothing there, or damaged and to be made anew
     if differs := _difference(task, encoder, path):
-        if task.overwrite:
+        if task.config.overwrite:
             return None
         raise _conflict(path, differs, 1)
     try:

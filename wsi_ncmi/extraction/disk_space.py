@@ -50,10 +50,10 @@ def forecast(tasks: Iterable[SlideTask], encoder: EncoderInfo) -> Forecast:
     """
     slides = likely = most = 0
     for task in tasks:
-        record, grid = task.record, task.grid
+        record, grid = task.record, task.config.grid
         if record.problem or record.mpp_x is None or record.mpp_y is None:
             continue
-        if task.feature_path(encoder.name).exists() and not task.overwrite:
+        if task.feature_path(encoder.name).exists() and not task.config.overwrite:
             continue
         stride_um = (grid.tile_px - grid.overlap_px) * grid.mpp
         area_um2 = record.width_px * record.mpp_x * record.height_px * record.mpp_y

@@ -150,29 +150,12 @@ def make_tasks(
         InputError: The configuration is wrong, or there is nothing to do.
     """
     chosen = choose_slides(records, config, slide_ids)
-    grids = grids_of(config)
-    slides = slides_of(config)
-    root = slides if slides.is_dir() else slides.parent
+    configs = {name: replace(config, grid=grid) for name, grid in grids_of(config).items()}
     _check_annotation_folder(config.annotations, records)
     tasks = []
     for known in chosen:
         record, drawn = _annotated(known, config.annotations)
-        tasks += [
-            SlideTask(
-                record=record,
-                root=root,
-                out=config.out,
-                tissue=config.tissue,
-                grid=grid,
-                overwrite=config.overwrite,
-                artifacts=config.artifacts,
-                annotations=drawn,
-                stain=stain,
-                features_set=name,
-                n_sets=len(grids),
-            )
-            for name, grid in grids.items()
-        ]
+        tasks += [SlideTask(record, each, drawn, stain, name, len(configs)) for name, each in configs.items()]
     return tasks
 
 

@@ -151,7 +151,7 @@ class PreparedSlide:
         elif not len(self.grid):
             remarks.append("no tissue found in a whole tile: the slide is smaller than one tile")
         elif not len(self.selection) and not self.artifact_filter.n_dropped:
-            remarks.append(f"no tissue found in {self.task.grid.min_tissue:.0%} of any tile")
+            remarks.append(f"no tissue found in {self.task.config.grid.min_tissue:.0%} of any tile")
         remarks.append(self.artifact_filter.remark)
         if n_failed:
             remarks.append(f"{n_failed} of {len(self.selection)} tiles can't be read and have no row")
@@ -174,10 +174,10 @@ def prepare_slide(task: SlideTask, slide: Slide) -> PreparedSlide:
             since the job began, or its stain can't be measured.
         InputError: Its annotations can't be read.
     """
-    grid = TileGrid.plan(slide.levels, task.mpp, task.grid)  # before anything is read: it may refuse
+    grid = TileGrid.plan(slide.levels, task.mpp, task.config.grid)  # before anything is read: it may refuse
     found = analyse_slide(task, slide)
-    chosen = select_tiles(grid, found.mask, task.grid.min_tissue)
-    artifact_filter, selection = ArtifactFilter.from_map(task.artifacts, grid, chosen, found.artifacts)
+    chosen = select_tiles(grid, found.mask, task.config.grid.min_tissue)
+    artifact_filter, selection = ArtifactFilter.from_map(task.config.artifacts, grid, chosen, found.artifacts)
     return PreparedSlide(
         task=task,
         grid=grid,

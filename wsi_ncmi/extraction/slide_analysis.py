@@ -60,7 +60,7 @@ def analyse_slide(task: SlideTask, slide: Slide) -> SlideAnalysis:
 
 
 def _analyse(task: SlideTask, slide: Slide) -> SlideAnalysis:
-    seen = analyse_tissue(slide, task.mpp, task.tissue, task.artifacts, StoredRegions)
+    seen = analyse_tissue(slide, task.mpp, task.config.tissue, task.config.artifacts, StoredRegions)
     mask, remark = seen.mask, ""
     if task.annotations is not None:
         if task.annotations.path is None:
@@ -132,7 +132,7 @@ def _key(task: SlideTask) -> str:
     return canonical_json(
         {
             "slide": [str(task.slide_path), record.fingerprint, record.mpp_x, record.mpp_y],
-            "tissue": asdict(task.tissue),
+            "tissue": asdict(task.config.tissue),
             "annotations": None if task.annotations is None else task.annotations.sha256,
         }
     )

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsi_ncmi.encoders import EncoderInfo
+from wsi_ncmi.extraction.config import ExtractConfig
 from wsi_ncmi.features.paths import claims_folder, feature_path, thumbnail_path, tissue_path
 from wsi_ncmi.features.schema import NONE, Identity, canonical_json, identity_of
 from wsi_ncmi.slides import Mpp, SlideRecord
-from wsi_ncmi.tiling.config import GridConfig
-from wsi_ncmi.tissue.config import DETECTORS, ArtifactConfig, TissueConfig
+from wsi_ncmi.tissue.config import DETECTORS, ArtifactConfig
 
 if TYPE_CHECKING:
     from wsi_ncmi.features.stain import StainTarget
@@ -49,12 +49,7 @@ class SlideTask:
 
     Attributes:
         record: The slide's row of the inventory.
-        root: Slide folder (or the one slide file) that ``record.path`` is relative to.
-        out: Output folder of the job.
-        tissue: Tissue segmentation.
-        grid: Tile grid.
-        overwrite: Replace a file of another identity.
-        artifacts: What happens to tiles with artefacts.
+        config: Configuration of the job; its ``grid`` is the one of this task's set of features.
         annotations: What a person drew; None where the job has no annotations.
         stain: What colours are brought to; None where they stay.
         features_set: Which of several sets of features of the slide this makes; empty for the main one.
@@ -62,16 +57,27 @@ class SlideTask:
     """
 
     record: SlideRecord
-    root: Path
-    out: Path
-    tissue: TissueConfig
-    grid: GridConfig
-    overwrite: bool = False
-    artifacts: ArtifactConfig = field(default_factory=ArtifactConfig)
+    config: ExtractConfig
     annotations: AnnotationFile | None = None
     stain: StainTarget | None = None
     features_set: str = ""
     n_sets: int = 1
+
+    @property
+    def out(self) -> Path:
+        """Output folder of the job."""
+        return self.config.out
+
+    @property
+    def root(self) -> Path:
+        """Slide folder that ``record.path`` is relative to, or the one slide.
+
+        Raises:
+            ValueError: The configuration names none.
+        """
+        if self.config.slides is None:
+            raise ValueError("the configuration names no slides")
+        return self.config.slides
 
     @property
     def slide_path(self) -> Path:
@@ -97,10 +103,10 @@ class SlideTask:
         """
         return identity_of(
             self.record,
-            self.tissue,
-            self.grid,
+            self.config.tissue,
+            self.config.grid,
             encoder,
-            artifacts_rule=artifacts_rule(self.artifacts),
+            artifacts_rule=artifacts_rule(self.config.artifacts),
             annotations=NONE if self.annotations is None else self.annotations.sha256,
             stain=NONE if self.stain is None else self.stain.identity,
         )

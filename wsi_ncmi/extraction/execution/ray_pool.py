@@ -258,7 +258,8 @@ def _absolute(task: SlideTask) -> SlideTask:
     drawn = task.annotations
     if drawn is not None and drawn.path is not None:
         drawn = replace(drawn, path=drawn.path.absolute())
-    return replace(task, root=task.root.absolute(), out=task.out.absolute(), annotations=drawn)
+    config = replace(task.config, slides=task.root.absolute(), out=task.out.absolute())
+    return replace(task, config=config, annotations=drawn)
 
 
 def _absolute_weights(encoder: EncoderConfig) -> EncoderConfig:

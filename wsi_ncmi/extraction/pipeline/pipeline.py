@@ -340,7 +340,7 @@ def extract_slide(task: SlideTask, encoder: Encoder, *, batch_size: int = 16) ->
         tissue is ``done`` with 0 tiles; one that is there already is ``skipped``.
 
     Raises:
-        IdentityConflictError: A file of another identity is there and ``task.overwrite`` is off.
+        IdentityConflictError: A file of another identity is there and ``overwrite`` is off.
         JobStoppedError: The output can't be written to (disk full, read-only, gone).
     """
     messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
