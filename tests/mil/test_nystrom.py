@@ -35,7 +35,7 @@ def test_landmarks_of_nothing_count_as_they_would_one_by_one(n):
         plain.to_qkv.weight.mul_(4)
     x = torch.randn(2, n, 16, dtype=torch.float64, requires_grad=True)
     y = x.detach().clone().requires_grad_()
-    found, seen = layer(x, look=True)
+    found, seen = layer(x, need_weights=True)
     expected = [plain(bag) for bag in y]
     torch.testing.assert_close(found, torch.stack([mixed for mixed, _ in expected]), rtol=1e-7, atol=1e-9)
     torch.testing.assert_close(seen, torch.stack([row for _, row in expected]).detach(), rtol=1e-7, atol=1e-9)
@@ -51,7 +51,7 @@ def test_with_as_many_landmarks_as_tokens_it_is_plain_attention():
     with torch.no_grad():
         layer.residual.weight.zero_()
     x = torch.randn(1, 6, 8, dtype=torch.float64)
-    found, seen = layer(x, look=True)
+    found, seen = layer(x, need_weights=True)
     q, k, v = layer.qkv(x).view(6, 3, 2, 4).permute(1, 2, 0, 3)
     weights = torch.softmax(q @ k.transpose(1, 2) / 2, -1)
     expected = layer.out((weights @ v).transpose(0, 1).reshape(6, 8))

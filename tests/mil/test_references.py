@@ -154,13 +154,13 @@ def test_acmil(masked):
 
 
 def test_acmil_masks_a_random_part_of_the_favourites():
-    from wsi_ncmi.mil.acmil import mask_favourites
+    from wsi_ncmi.mil.acmil import mask_most_attended
 
     scores = torch.randn(1000, 2)
     batch = BagBatch(torch.zeros(1000, 1), torch.tensor([600, 399, 1]))
     seen = torch.zeros(1000, 2)
     for _ in range(200):
-        mask = mask_favourites(scores, batch, 10, 0.6)
+        mask = mask_most_attended(scores, batch, 10, 0.6)
         assert mask[:600].sum(0).tolist() == [6, 6]
         assert mask[999].sum() == 0  # never all of a bag
         seen += mask

@@ -16,7 +16,7 @@ from wsi_ncmi.core.config import config_from
 from wsi_ncmi.features.thumbnails import thumbnail_comment
 from wsi_ncmi.reporting import pictures
 from wsi_ncmi.training import TrainConfig, load_trained
-from wsi_ncmi.training.runs import read_predictions
+from wsi_ncmi.training.runs import read_run_predictions
 from wsi_ncmi.workflows import train
 
 IDS = [f"s{i:02}" for i in range(16)]
@@ -65,7 +65,7 @@ def test_the_report_has_them(run: tuple[Path, Path]) -> None:
 
 def test_only_models_that_tested_a_slide_are_asked(run: tuple[Path, Path], monkeypatch) -> None:
     out, folder = run
-    tested = read_predictions(out / "run" / "predictions.csv")
+    tested = read_run_predictions(out / "run" / "predictions.csv")
     asked: list[Path] = []
     monkeypatch.setattr(
         "wsi_ncmi.training.load_trained", lambda place: asked.append(place) or load_trained(place)
@@ -82,7 +82,7 @@ def test_only_models_that_tested_a_slide_are_asked(run: tuple[Path, Path], monke
 
 def test_what_has_no_picture(run: tuple[Path, Path], tmp_path: Path, monkeypatch) -> None:
     out, folder = run
-    tested = read_predictions(out / "run" / "predictions.csv")
+    tested = read_run_predictions(out / "run" / "predictions.csv")
     source = open_bag_source(folder)
     assert pictures.pictures_of(["s00", "elsewhere"], source, out / "run", tested) == {}
     monkeypatch.setattr(pictures, "_MOST_BYTES", 1)

@@ -17,7 +17,7 @@ from wsi_ncmi.core.errors import InputError, TrainingError
 from wsi_ncmi.losses import loss_config
 from wsi_ncmi.training import TrainConfig, TrainingData, load_trained, run_experiment
 from wsi_ncmi.training import experiment as module
-from wsi_ncmi.training.runs import do_run, read_predictions
+from wsi_ncmi.training.runs import do_run, read_run_predictions
 
 LOSSES = (loss_config(name="ce"), loss_config(name="ncmi"))
 
@@ -60,7 +60,7 @@ def test_grid_of_two_losses(task, kit, tmp_path):
     assert len(table) == len(tested) * 2 * 2
     for loss in ("ce", "ncmi"):
         folder = tmp_path / loss
-        on_disk = read_predictions(folder / "predictions.csv")
+        on_disk = read_run_predictions(folder / "predictions.csv")
         assert list(on_disk.columns) == [
             "slide_id", "case_id", "fold", "seed", "label", "prediction", "p_alpha", "p_beta", "p_gamma", "centre",
         ]  # fmt: skip

@@ -19,7 +19,7 @@ from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.provenance import write_record
 from wsi_ncmi.prediction import load_bundle
 from wsi_ncmi.prediction.config import ExportConfig
-from wsi_ncmi.training.runs import read_predictions
+from wsi_ncmi.training.runs import read_run_predictions
 from wsi_ncmi.workflows.export import export
 
 CLASSES = ("negative", "tumour")
@@ -87,7 +87,7 @@ def test_a_bundle_holds_what_the_run_knows(run: Path, features: Path, tmp_path: 
     assert bundle.ood.bounds.least_tiles == source.lengths.min()
     assert bundle.calibration.slides == 12
     validation = pd.concat(
-        [read_predictions(run / f"fold_{f}" / "seed_0" / "validation.csv") for f in (0, 1)]
+        [read_run_predictions(run / f"fold_{f}" / "seed_0" / "validation.csv") for f in (0, 1)]
     )
     calibrated = bundle.calibration.apply(validation[["p_negative", "p_tumour"]].to_numpy())
     assert (calibrated.max(1) >= bundle.calibration.abstain_below).sum() == 11  # 90 % of 12

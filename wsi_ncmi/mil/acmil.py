@@ -17,11 +17,11 @@ from wsi_ncmi.mil.base import Aggregator, AggregatorOutput, BagBatch
 from wsi_ncmi.mil.config import AcmilConfig
 from wsi_ncmi.mil.segments import promote, segment_branch_sums, segment_softmax
 
-__all__ = ["ACMIL", "mask_favourites"]
+__all__ = ["ACMIL", "mask_most_attended"]
 
 
 @torch.no_grad()
-def mask_favourites(scores: Tensor, batch: BagBatch, count: int, share: float) -> Tensor:
+def mask_most_attended(scores: Tensor, batch: BagBatch, count: int, share: float) -> Tensor:
     """Chooses a random part of each branch's ``count`` best instances.
 
     Args:
@@ -55,7 +55,7 @@ class ACMIL(Aggregator):
         attention: Width of the attention branch.
         dropout: Dropout after the projection.
         input_dropout: Dropout on the instance features.
-        options: ACMIL's own settings.
+        config: ACMIL's own settings.
     """
 
     def __init__(
@@ -66,24 +66,24 @@ class ACMIL(Aggregator):
         attention: int = 128,
         dropout: float = 0.0,
         input_dropout: float = 0.0,
-        options: AcmilConfig | None = None,
+        config: AcmilConfig | None = None,
     ) -> None:
         super().__init__(in_features, hidden)
-        self.options = options or AcmilConfig()
+        self.config = config or AcmilConfig()
         self.num_classes = num_classes
         self.input_dropout = FastDropout(input_dropout)
         self.projection = nn.Linear(in_features, hidden, bias=False)
         self.dropout = FastDropout(dropout)
-        self.score = AttentionScore(hidden, attention, branches=self.options.branches)
-        heads = (nn.Linear(hidden, num_classes) for _ in range(self.options.branches))
+        self.score = AttentionScore(hidden, attention, branches=self.config.branches)
+        heads = (nn.Linear(hidden, num_classes) for _ in range(self.config.branches))
         self.classifiers = nn.ModuleList(heads)
 
     def forward(self, batch: BagBatch, labels: Tensor | None = None) -> AggregatorOutput:
         """Embeds every bag (see :class:`Aggregator`); auxiliary losses ``branches`` and ``diversity``."""
         hidden = self.dropout(self.projection(self.input_dropout(self.prepared(batch))).relu())
         scores = promote(self.score(hidden))
-        if self.training and self.options.masked > 0:
-            masked = mask_favourites(scores, batch, self.options.masked, self.options.mask_share)
+        if self.training and self.config.masked > 0:
+            masked = mask_most_attended(scores, batch, self.config.masked, self.config.mask_share)
             scores = scores.masked_fill(masked, -1e9)
         attention = segment_softmax(scores, batch)
         features = segment_branch_sums(hidden, attention, batch)
@@ -93,19 +93,19 @@ class ACMIL(Aggregator):
     def _auxiliary(
         self, features: Tensor, attention: Tensor, batch: BagBatch, labels: Tensor | None
     ) -> dict[str, Tensor]:
-        options = self.options
+        config = self.config
         terms: dict[str, Tensor] = {}
-        if options.branches < 2:  # the published code turns both off for a single branch
+        if config.branches < 2:  # the published code turns both off for a single branch
             return terms
-        if options.branch_weight > 0:
+        if config.branch_weight > 0:
             known = self.needed_labels(labels, batch, "a loss of its branches")
             parts = zip(self.classifiers, features.unbind(1), strict=True)
             losses = [cross_entropy(promote(head(part)), known) for head, part in parts]
-            terms["branches"] = options.branch_weight * torch.stack(losses).mean()
-        if options.diversity_weight > 0:
+            terms["branches"] = config.branch_weight * torch.stack(losses).mean()
+        if config.diversity_weight > 0:
             inner = segment_branch_sums(attention, attention, batch)
             norms = inner.diagonal(dim1=1, dim2=2).sqrt().clamp_min(1e-8)
             alike = inner / (norms.unsqueeze(1) * norms.unsqueeze(2))
-            rows, columns = torch.triu_indices(options.branches, options.branches, 1, device=inner.device)
-            terms["diversity"] = options.diversity_weight * alike[:, rows, columns].mean()
+            rows, columns = torch.triu_indices(config.branches, config.branches, 1, device=inner.device)
+            terms["diversity"] = config.diversity_weight * alike[:, rows, columns].mean()
         return terms

@@ -38,7 +38,7 @@ class AEM(GatedABMIL):
         attention: Width of the attention branch.
         dropout: Dropout after the projection and inside the attention branch.
         input_dropout: Dropout on the instance features.
-        options: AEM's own settings.
+        config: AEM's own settings.
     """
 
     def __init__(
@@ -48,15 +48,15 @@ class AEM(GatedABMIL):
         attention: int = 128,
         dropout: float = 0.0,
         input_dropout: float = 0.0,
-        options: AemConfig | None = None,
+        config: AemConfig | None = None,
     ) -> None:
         super().__init__(in_features, hidden, attention, dropout, input_dropout)
-        self.options = options or AemConfig()
+        self.config = config or AemConfig()
 
     def forward(self, batch: BagBatch, labels: Tensor | None = None) -> AggregatorOutput:
         """Embeds every bag (see :class:`Aggregator`); the auxiliary loss is ``attention_entropy``."""
         output = super().forward(batch, labels)
-        if not self.training or self.options.entropy_weight == 0:
+        if not self.training or self.config.entropy_weight == 0:
             return output
-        term = self.options.entropy_weight * negative_entropy(output.attention, batch)
+        term = self.config.entropy_weight * negative_entropy(output.attention, batch)
         return AggregatorOutput(output.embedding, output.attention, {"attention_entropy": term})

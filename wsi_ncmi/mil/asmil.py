@@ -107,7 +107,7 @@ class ASMIL(Aggregator):
         hidden: Width of the projection = width of the embedding.
         dropout: Dropout on the attentions' results.
         input_dropout: Dropout on the instance features.
-        options: ASMIL's own settings.
+        config: ASMIL's own settings.
 
     Raises:
         InputError: The heads don't divide the width, or all tokens would be dropped.
@@ -119,25 +119,25 @@ class ASMIL(Aggregator):
         hidden: int = 512,
         dropout: float = 0.1,
         input_dropout: float = 0.0,
-        options: AsmilConfig | None = None,
+        config: AsmilConfig | None = None,
     ) -> None:
         super().__init__(in_features, hidden)
-        self.options = options = options or AsmilConfig()
-        if hidden % options.heads or options.dropped >= options.tokens:
+        self.config = config = config or AsmilConfig()
+        if hidden % config.heads or config.dropped >= config.tokens:
             raise InputError(
-                f"ASMIL of width {hidden} needs heads that divide it, got {options.heads}, and fewer dropped "
-                f"tokens than tokens, got {options.dropped} of {options.tokens}; change model.hidden or "
+                f"ASMIL of width {hidden} needs heads that divide it, got {config.heads}, and fewer dropped "
+                f"tokens than tokens, got {config.dropped} of {config.tokens}; change model.hidden or "
                 "model.asmil."
             )
         self.input_dropout = FastDropout(input_dropout)
         self.projection = nn.Linear(in_features, hidden, bias=False)
-        self.scores = TokenScores(hidden, options.tokens, options.heads)
-        self.values = TokenValues(hidden, options.tokens, options.heads, dropout)
+        self.scores = TokenScores(hidden, config.tokens, config.heads)
+        self.values = TokenValues(hidden, config.tokens, config.heads, dropout)
         self.token = nn.Parameter(torch.zeros(1, hidden))
-        self.pooling = nn.MultiheadAttention(hidden, options.heads, batch_first=True)
+        self.pooling = nn.MultiheadAttention(hidden, config.heads, batch_first=True)
         self.pooled = nn.Sequential(FastDropout(dropout), nn.LayerNorm(hidden, eps=1e-6))
         self.anchor_projection = nn.Linear(in_features, hidden, bias=False)
-        self.anchor_scores = TokenScores(hidden, options.tokens, options.heads)
+        self.anchor_scores = TokenScores(hidden, config.tokens, config.heads)
         for ours, theirs in self._pairs():
             theirs.requires_grad_(False).copy_(ours.detach())
 
@@ -156,8 +156,8 @@ class ASMIL(Aggregator):
         attention = segment_softmax(self.scores(hidden), batch)
         tokens = self.values(segment_branch_sums(hidden, attention, batch))
         auxiliary = {}
-        if self.training and self.options.anchor_weight > 0:
-            auxiliary["anchor"] = self.options.anchor_weight * self._pull(features, attention, batch)
+        if self.training and self.config.anchor_weight > 0:
+            auxiliary["anchor"] = self.config.anchor_weight * self._pull(features, attention, batch)
         if self.training and torch.is_grad_enabled():
             self._move_anchor()
         embedding = promote(self.pooled(self._pool(tokens)))
@@ -166,9 +166,9 @@ class ASMIL(Aggregator):
     def _pool(self, tokens: Tensor) -> Tensor:
         b, count, _ = tokens.shape
         dropped = None
-        if self.training and self.options.dropped > 0:
+        if self.training and self.config.dropped > 0:
             ranks = torch.rand(b, count, device=tokens.device).argsort(dim=1)
-            dropped = ranks < self.options.dropped
+            dropped = ranks < self.config.dropped
         query = self.token.expand(b, 1, -1).to(tokens.dtype)
         pooled: Tensor = self.pooling(query, tokens, tokens, key_padding_mask=dropped, need_weights=False)[0]
         return pooled.squeeze(1)
@@ -176,7 +176,7 @@ class ASMIL(Aggregator):
     def _pull(self, features: Tensor, attention: Tensor, batch: BagBatch) -> Tensor:
         with torch.no_grad():
             hidden = self.anchor_projection(features).relu()
-            scores = self.anchor_scores(hidden) / self.options.temperature
+            scores = self.anchor_scores(hidden) / self.config.temperature
             target = normalised_sigmoid(scores, batch)
         # The floor keeps the gradient finite where the softmax gave exactly 0.
         return -segment_mean(target * attention.clamp_min(1e-30).log(), batch).mean()
@@ -184,4 +184,4 @@ class ASMIL(Aggregator):
     @torch.no_grad()
     def _move_anchor(self) -> None:
         for ours, theirs in self._pairs():
-            theirs.lerp_(ours, 1.0 - self.options.anchor_decay)
+            theirs.lerp_(ours, 1.0 - self.config.anchor_decay)

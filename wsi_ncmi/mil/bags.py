@@ -74,9 +74,9 @@ class BagBatch:
         lengths = torch.tensor([bag.shape[0] for bag in bags], dtype=torch.int64)
         # The check of the lengths is done; on a device they follow the features.
         features = bags[0] if len(bags) == 1 else torch.cat(list(bags))
-        known = [places for places in coordinates if places is not None]
-        places = torch.cat(known) if known and len(known) == len(bags) else None
-        return cls(features, lengths.to(features.device), places)
+        known = [coords for coords in coordinates if coords is not None]
+        coords = torch.cat(known) if known and len(known) == len(bags) else None
+        return cls(features, lengths.to(features.device), coords)
 
     @classmethod
     def from_padded(cls, features: Tensor, lengths: Tensor) -> BagBatch:
@@ -164,18 +164,18 @@ class BagBatch:
         """
         rows = rows.to(self.features.device)
         lengths = torch.tensor(list(sizes), dtype=torch.int64, device=self.lengths.device)
-        places = None if self.coordinates is None else self.coordinates[rows]
-        batch = BagBatch(self.features[rows], lengths, places)
+        coords = None if self.coordinates is None else self.coordinates[rows]
+        batch = BagBatch(self.features[rows], lengths, coords)
         batch.__dict__["sizes"] = list(sizes)
         return batch
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> BagBatch:
         """The batch on another device, the features in ``dtype`` when given."""
-        places = self.coordinates
+        coords = self.coordinates
         moved = BagBatch(
             self.features.to(device=device, dtype=dtype, non_blocking=True),
             self.lengths.to(device=device, non_blocking=True),
-            None if places is None else places.to(device=device, non_blocking=True),
+            None if coords is None else coords.to(device=device, non_blocking=True),
         )
         moved.__dict__["sizes"] = self.sizes
         return moved

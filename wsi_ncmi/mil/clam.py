@@ -169,7 +169,7 @@ class CLAMSB(Aggregator):
         attention: Width of the attention branch.
         dropout: Dropout after the projection and inside the attention branch.
         input_dropout: Dropout on the instance features.
-        options: CLAM's own settings.
+        config: CLAM's own settings.
     """
 
     def __init__(
@@ -180,17 +180,17 @@ class CLAMSB(Aggregator):
         attention: int = 256,
         dropout: float = 0.25,
         input_dropout: float = 0.0,
-        options: ClamConfig | None = None,
+        config: ClamConfig | None = None,
     ) -> None:
         self.num_classes = num_classes
         branches = self._branches(num_classes)
         super().__init__(in_features, branches * hidden)
-        self.options = options or ClamConfig()
+        self.config = config or ClamConfig()
         self.input_dropout = FastDropout(input_dropout)
         self.projection = nn.Linear(in_features, hidden)
         self.dropout = FastDropout(dropout)
         self.score = AttentionScore(
-            hidden, attention, branches=branches, gated=self.options.gated, dropout=dropout
+            hidden, attention, branches=branches, gated=self.config.gated, dropout=dropout
         )
         self.instances = nn.Linear(hidden, 2 * num_classes)
 
@@ -204,9 +204,9 @@ class CLAMSB(Aggregator):
         attention = segment_softmax(self.score(hidden), batch)
         embedding = segment_branch_sums(hidden, attention, batch).flatten(1)
         auxiliary = {}
-        if self.training and self.options.instance_weight > 0:
+        if self.training and self.config.instance_weight > 0:
             known = self.needed_labels(labels, batch, "an instance loss")
-            auxiliary["instance"] = self.options.instance_weight * self._instance_loss(
+            auxiliary["instance"] = self.config.instance_weight * self._instance_loss(
                 hidden, attention, known, batch
             )
         several = attention.shape[1] > 1
@@ -215,10 +215,10 @@ class CLAMSB(Aggregator):
     def _instance_loss(self, hidden: Tensor, attention: Tensor, labels: Tensor, batch: BagBatch) -> Tensor:
         drawn = draw_pseudo_labels(
             attention.detach(), labels, batch, num_classes=self.num_classes,
-            count=self.options.k_sample, subtyping=self.options.subtyping,
+            count=self.config.k_sample, subtyping=self.config.subtyping,
         )  # fmt: skip
         logits = promote(self.instances(hidden[drawn.rows])).view(-1, self.num_classes, 2)
-        return pseudo_label_loss(logits, drawn, self.options.instance_loss)
+        return pseudo_label_loss(logits, drawn, self.config.instance_loss)
 
 
 class CLAMMB(CLAMSB):

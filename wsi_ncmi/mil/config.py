@@ -356,7 +356,7 @@ class DsmilModelConfig(ModelConfig):
 
     aggregator = "wsi_ncmi.mil.dsmil:DSMIL"
     paper = "Li et al. 2021, arXiv 2011.08939"
-    summary = "instances weighted by their likeness to each class's most telling one"
+    summary = "instances weighted by their similarity to each class's critical one"
     reported_attention = "mean of the classes' weights; those of each class are the branches"
     needs_classes = True
 
@@ -415,7 +415,7 @@ class AcmilModelConfig(_AttentionConfig):
 
     aggregator = "wsi_ncmi.mil.acmil:ACMIL"
     paper = "Zhang et al. 2024, arXiv 2311.07125"
-    summary = "several gated attention branches kept apart, favourites masked at random"
+    summary = "diverse gated attention branches, most attended instances masked at random"
     reported_attention = "mean of the branches' pooling weights, which is the one that pools"
     needs_classes = True
 

@@ -29,7 +29,7 @@ class DSMIL(Aggregator):
         in_features: Width D of the instance features.
         num_classes: C.
         input_dropout: Dropout on the instance features.
-        options: DSMIL's own settings.
+        config: DSMIL's own settings.
     """
 
     def __init__(
@@ -37,20 +37,20 @@ class DSMIL(Aggregator):
         in_features: int,
         num_classes: int,
         input_dropout: float = 0.0,
-        options: DsmilConfig | None = None,
+        config: DsmilConfig | None = None,
     ) -> None:
         super().__init__(in_features, num_classes * in_features)
-        self.options = options or DsmilConfig()
+        self.config = config or DsmilConfig()
         self.num_classes = num_classes
-        width = self.options.query_width
+        width = self.config.query_width
         self.input_dropout = FastDropout(input_dropout)
         self.instances = nn.Linear(in_features, num_classes)
         layers: list[nn.Module] = [nn.Linear(in_features, width)]
-        if self.options.query == "nonlinear":
+        if self.config.query == "nonlinear":
             layers += [nn.ReLU(), nn.Linear(width, width), nn.Tanh()]
         self.query = nn.Sequential(*layers)
-        self.value_dropout = FastDropout(self.options.value_dropout)
-        self.value = None if self.options.value == "identity" else nn.Linear(in_features, in_features)
+        self.value_dropout = FastDropout(self.config.value_dropout)
+        self.value = None if self.config.value == "identity" else nn.Linear(in_features, in_features)
 
     def forward(self, batch: BagBatch, labels: Tensor | None = None) -> AggregatorOutput:
         """Embeds every bag (see :class:`Aggregator`); the auxiliary loss is ``critical_instance``."""
@@ -60,18 +60,18 @@ class DSMIL(Aggregator):
         critical = self._critical(scores, batch)
         with torch.autocast(queries.device.type, enabled=False):
             compared = [
-                bag @ telling.T
-                for bag, telling in zip(
+                bag @ critical.T
+                for bag, critical in zip(
                     torch.split(queries, batch.sizes), queries[critical], strict=True
                 )
             ]  # fmt: skip
-            attention = segment_softmax(torch.cat(compared) / self.options.query_width**0.5, batch)
+            attention = segment_softmax(torch.cat(compared) / self.config.query_width**0.5, batch)
         embedding = segment_branch_sums(self._values(features), attention, batch).flatten(1)
         auxiliary = {}
-        if self.training and self.options.instance_weight > 0:
+        if self.training and self.config.instance_weight > 0:
             known = self.needed_labels(labels, batch, "a loss of its critical instances")
             best = scores.gather(0, critical)
-            auxiliary["critical_instance"] = self.options.instance_weight * self._loss(best, known)
+            auxiliary["critical_instance"] = self.config.instance_weight * self._loss(best, known)
         return AggregatorOutput(embedding, attention.mean(1), auxiliary, attention)
 
     @staticmethod
@@ -87,9 +87,9 @@ class DSMIL(Aggregator):
         if self.value is None:
             return features
         values: Tensor = self.value(self.value_dropout(features))
-        return values.relu() if self.options.value == "relu" else values
+        return values.relu() if self.config.value == "relu" else values
 
     def _loss(self, best: Tensor, labels: Tensor) -> Tensor:
-        if self.options.instance_loss == "ce":
+        if self.config.instance_loss == "ce":
             return cross_entropy(best, labels)
         return binary_cross_entropy_with_logits(best, one_hot(labels, self.num_classes).to(best.dtype))

@@ -18,10 +18,10 @@ from wsi_ncmi.mil.base import Aggregator, AggregatorOutput, BagBatch
 from wsi_ncmi.mil.config import DtfdConfig
 from wsi_ncmi.mil.segments import promote, segment_softmax, segment_top, segment_weighted_sum
 
-__all__ = ["DTFD", "deal"]
+__all__ = ["DTFD", "split_pseudo_bags"]
 
 
-def deal(size: int, parts: int, *, shuffled: bool) -> tuple[Tensor, list[int]]:
+def split_pseudo_bags(size: int, parts: int, *, shuffled: bool) -> tuple[Tensor, list[int]]:
     """Deals the instances of a bag into near-equal pseudo-bags.
 
     Args:
@@ -50,7 +50,7 @@ class DTFD(Aggregator):
         attention: Width of the attention branches.
         dropout: Dropout in front of the first tier's classifier.
         input_dropout: Dropout on the instance features.
-        options: DTFD's own settings.
+        config: DTFD's own settings.
     """
 
     def __init__(
@@ -61,10 +61,10 @@ class DTFD(Aggregator):
         attention: int = 128,
         dropout: float = 0.0,
         input_dropout: float = 0.0,
-        options: DtfdConfig | None = None,
+        config: DtfdConfig | None = None,
     ) -> None:
         super().__init__(in_features, hidden)
-        self.options = options or DtfdConfig()
+        self.config = config or DtfdConfig()
         self.input_dropout = FastDropout(input_dropout)
         self.projection = nn.Linear(in_features, hidden, bias=False)
         self.first = AttentionScore(hidden, attention)
@@ -81,10 +81,10 @@ class DTFD(Aggregator):
         logits = promote(self.classifier(self.dropout(distilled)))
         rows: Tensor | None = None
         handed = distilled
-        if self.options.distillation != "afs":
+        if self.config.distillation != "afs":
             rows, counts = self._chosen(hidden, weights, logits, groups, counts)
             handed = promote(hidden[rows])
-        if not self.options.joint:
+        if not self.config.joint:
             # The published code steps the first tier's optimiser before the second tier's loss reaches it.
             handed = handed.detach()
         slides = BagBatch(handed, torch.tensor(counts, device=handed.device))
@@ -96,22 +96,22 @@ class DTFD(Aggregator):
             reported = weights.new_zeros(weights.shape).index_add_(0, rows, shares)
         attention = torch.empty_like(reported).index_copy_(0, order, reported)
         auxiliary = {}
-        if self.training and self.options.first_tier_weight > 0:
+        if self.training and self.config.first_tier_weight > 0:
             known = self.needed_labels(labels, batch, "a loss of its pseudo-bags")
-            auxiliary["first_tier"] = self.options.first_tier_weight * self._loss(logits, known, batch)
+            auxiliary["first_tier"] = self.config.first_tier_weight * self._loss(logits, known, batch)
         return AggregatorOutput(embedding, attention, auxiliary)
 
     def _parts(self, batch: BagBatch) -> list[int]:
-        return [min(self.options.pseudo_bags, size) for size in batch.sizes]
+        return [min(self.config.pseudo_bags, size) for size in batch.sizes]
 
     def _grouped(self, batch: BagBatch) -> tuple[Tensor, list[int], BagBatch]:
         # The pseudo-bags as a batch of their own, the way back, and how many each slide has.
         features = self.input_dropout(self.prepared(batch))
         orders, sizes, start = [], [], 0
         for size in batch.sizes:
-            order, dealt = deal(size, self.options.pseudo_bags, shuffled=self.training)
+            order, counts = split_pseudo_bags(size, self.config.pseudo_bags, shuffled=self.training)
             orders.append(order + start)
-            sizes += dealt
+            sizes += counts
             start += size
         order = torch.cat(orders).to(features.device)
         return order, self._parts(batch), BagBatch(features, batch.lengths).select(order, sizes)
@@ -120,7 +120,7 @@ class DTFD(Aggregator):
     def _chosen(
         self, hidden: Tensor, weights: Tensor, logits: Tensor, groups: BagBatch, counts: list[int]
     ) -> tuple[Tensor, list[int]]:
-        kind, count = self.options.distillation, self.options.instances
+        kind, count = self.config.distillation, self.config.instances
         scores = weights if kind == "mas" else self._probability(hidden, weights, logits, groups)
         picked = segment_top(scores, count, groups)
         if kind == "maxmin":
@@ -136,8 +136,8 @@ class DTFD(Aggregator):
         # The paper's derived instance probability: the classifier on what an instance adds to its pseudo-bag.
         weighted = promote(hidden) * weights.unsqueeze(1)
         activation = weighted @ promote(self.classifier.weight).T
-        telling = logits.argmax(dim=1) if logits.shape[1] > 2 else logits.new_ones(len(logits)).long()
-        return activation.softmax(dim=1).gather(1, telling[groups.bag_index].unsqueeze(1)).squeeze(1)
+        most_probable = logits.argmax(dim=1) if logits.shape[1] > 2 else logits.new_ones(len(logits)).long()
+        return activation.softmax(dim=1).gather(1, most_probable[groups.bag_index].unsqueeze(1)).squeeze(1)
 
     def _loss(self, logits: Tensor, labels: Tensor, batch: BagBatch) -> Tensor:
         parts = torch.tensor(self._parts(batch), device=logits.device)

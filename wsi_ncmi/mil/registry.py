@@ -63,7 +63,7 @@ def build_model(
     for field in fields(config):
         value = getattr(config, field.name)
         if field.name not in ("name", *_SET_AFTERWARDS) and value is not None:
-            arguments["options" if is_dataclass(value) else field.name] = value
+            arguments["config" if is_dataclass(value) else field.name] = value
     if config.needs_classes:
         if num_classes is None or num_classes < 2:
             raise InputError(

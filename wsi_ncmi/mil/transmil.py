@@ -136,12 +136,12 @@ class NystromAttention(nn.Module):
             heads, heads, (residual_kernel, 1), padding=padding, groups=heads, bias=False
         )
 
-    def forward(self, x: Tensor, *, look: bool = False) -> tuple[Tensor, Tensor | None]:
+    def forward(self, x: Tensor, *, need_weights: bool = False) -> tuple[Tensor, Tensor | None]:
         """Attends within each bag.
 
         Args:
             x: Tokens (b, n, width).
-            look: Whether to return what the first token looks at.
+            need_weights: Return the attention of the first token too.
 
         Returns:
             Tokens (b, n, width), and the first token's row of the approximate attention averaged over the
@@ -167,9 +167,9 @@ class NystromAttention(nn.Module):
                 q, k_marks, gathered, attn_mask=bias.expand(1, 1, n, -1), scale=1.0
             ) + self._convolved(v)
             seen = None
-            if look:
+            if need_weights:
                 through = (q[:, :, :1] @ k_marks.transpose(-1, -2) + bias).softmax(-1) / root
-                seen = self._look((through @ inverse) * root, q_marks, keys, key_bias)[:, -n:]
+                seen = self._class_token_weights((through @ inverse) * root, q_marks, keys, key_bias)[:, -n:]
         mixed = mixed.transpose(1, 2).reshape(b, n, width)
         return self.dropout(self.out(mixed)), seen
 
@@ -199,7 +199,9 @@ class NystromAttention(nn.Module):
         )
 
     @torch.no_grad()
-    def _look(self, through: Tensor, q_marks: Tensor, keys: Tensor, bias: Tensor | None) -> Tensor:
+    def _class_token_weights(
+        self, through: Tensor, q_marks: Tensor, keys: Tensor, bias: Tensor | None
+    ) -> Tensor:
         # Head by head: one (landmarks × N) matrix in memory at a time.
         seen = keys.new_zeros(keys.shape[0], keys.shape[2])
         for h in range(self.heads):
@@ -210,20 +212,20 @@ class NystromAttention(nn.Module):
 
 
 class _Layer(nn.Module):
-    def __init__(self, width: int, dropout: float, options: TransMilConfig) -> None:
+    def __init__(self, width: int, dropout: float, config: TransMilConfig) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.attention = NystromAttention(
             width,
-            heads=options.heads,
-            landmarks=options.landmarks or max(width // 2, 1),
-            iterations=options.pinv_iterations,
-            residual_kernel=options.residual_kernel,
+            heads=config.heads,
+            landmarks=config.landmarks or max(width // 2, 1),
+            iterations=config.pinv_iterations,
+            residual_kernel=config.residual_kernel,
             dropout=dropout,
         )
 
-    def forward(self, x: Tensor, *, look: bool = False) -> tuple[Tensor, Tensor | None]:
-        mixed, seen = self.attention(self.norm(x), look=look)
+    def forward(self, x: Tensor, *, need_weights: bool = False) -> tuple[Tensor, Tensor | None]:
+        mixed, seen = self.attention(self.norm(x), need_weights=need_weights)
         return x + mixed, seen
 
 
@@ -273,7 +275,7 @@ class TransMIL(Aggregator):
         hidden: Width of the tokens = width of the embedding.
         dropout: Dropout on the attention's result.
         input_dropout: Dropout on the instance features.
-        options: TransMIL's own settings.
+        config: TransMIL's own settings.
     """
 
     def __init__(
@@ -282,16 +284,16 @@ class TransMIL(Aggregator):
         hidden: int = 512,
         dropout: float = 0.1,
         input_dropout: float = 0.0,
-        options: TransMilConfig | None = None,
+        config: TransMilConfig | None = None,
     ) -> None:
         super().__init__(in_features, hidden)
-        options = options or TransMilConfig()
+        config = config or TransMilConfig()
         self.input_dropout = FastDropout(input_dropout)
         self.projection = nn.Linear(in_features, hidden)
         self.token = nn.Parameter(torch.randn(1, 1, hidden))
-        self.first = _Layer(hidden, dropout, options)
+        self.first = _Layer(hidden, dropout, config)
         self.position = _PyramidPosition(hidden)
-        self.second = _Layer(hidden, dropout, options)
+        self.second = _Layer(hidden, dropout, config)
         self.norm = nn.LayerNorm(hidden)
 
     def forward(self, batch: BagBatch, labels: Tensor | None = None) -> AggregatorOutput:
@@ -312,6 +314,6 @@ class TransMIL(Aggregator):
     def _embed(self, square: Tensor, side: int) -> tuple[Tensor, Tensor]:
         tokens = torch.cat([self.token.expand(len(square), 1, -1).to(square.dtype), square], dim=1)
         tokens, _ = self.first(tokens)
-        tokens, seen = self.second(self.position(tokens, side), look=True)
+        tokens, seen = self.second(self.position(tokens, side), need_weights=True)
         assert seen is not None
         return promote(self.norm(tokens[:, 0])), seen[:, 1:].clamp_min(0.0)

@@ -23,7 +23,7 @@ from wsi_ncmi.prediction.calibration import Calibration, fit_calibration
 from wsi_ncmi.prediction.config import ExportConfig
 from wsi_ncmi.prediction.ensemble import Ensemble
 from wsi_ncmi.prediction.portable import export_portable
-from wsi_ncmi.training.runs import PREDICTIONS, VALIDATION, read_predictions
+from wsi_ncmi.training.runs import PREDICTIONS, VALIDATION, read_run_predictions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +49,7 @@ def read_tables(folders: list[Path]) -> dict[str, pd.DataFrame | None]:
         files = [folder / name for folder in folders]
         whole = all(file.is_file() for file in files)
         found[name] = (
-            pd.concat([read_predictions(file) for file in files], ignore_index=True) if whole else None
+            pd.concat([read_run_predictions(file) for file in files], ignore_index=True) if whole else None
         )
     return found
 

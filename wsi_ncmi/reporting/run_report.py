@@ -19,8 +19,7 @@ from wsi_ncmi.reporting.outputs import write_outputs
 from wsi_ncmi.reporting.pictures import SlidePicture, pictures_of
 from wsi_ncmi.reporting.slides import best_and_worst
 from wsi_ncmi.training import ExperimentResult, TrainConfig, TrainingData
-from wsi_ncmi.training.runs import VALIDATION
-from wsi_ncmi.training.runs import read_predictions as read_run_predictions
+from wsi_ncmi.training.runs import VALIDATION, read_run_predictions
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,7 +13,7 @@ from wsi_ncmi.core.files import ensure_folder, write_json, write_text
 from wsi_ncmi.metrics import fold_metrics
 from wsi_ncmi.reporting.exports import write_table
 from wsi_ncmi.training import MODEL_JSON, SweepConfig, TrainConfig
-from wsi_ncmi.training.runs import PREDICTIONS, read_predictions
+from wsi_ncmi.training.runs import PREDICTIONS, read_run_predictions
 
 __all__ = ["SWEEP_SCHEMA", "report_sweep"]
 
@@ -57,7 +57,7 @@ def _runs(cell: TrainConfig) -> pd.DataFrame:
         folder = cell.folder_of(loss)
         if not (folder / PREDICTIONS).is_file():
             continue
-        table = read_predictions(folder / PREDICTIONS)
+        table = read_run_predictions(folder / PREDICTIONS)
         first = next(folder.glob(f"fold_*/seed_*/{MODEL_JSON}"))
         classes = json.loads(first.read_text(encoding="utf-8"))["classes"]
         rows += [

@@ -24,7 +24,15 @@ from wsi_ncmi.training.batches import BagCache
 from wsi_ncmi.training.config import RunConfig, TrainConfig
 from wsi_ncmi.training.data import TrainingData, refuse_leaks
 from wsi_ncmi.training.fitting import CURVES
-from wsi_ncmi.training.runs import PREDICTIONS, Run, RunFailure, do_run, is_done, read_predictions, remove_run
+from wsi_ncmi.training.runs import (
+    PREDICTIONS,
+    Run,
+    RunFailure,
+    do_run,
+    is_done,
+    read_run_predictions,
+    remove_run,
+)
 
 __all__ = ["Experiment", "ExperimentResult", "run_experiment", "run_experiments"]
 
@@ -173,7 +181,7 @@ def _result(plan: _Plan, failures: tuple[RunFailure, ...]) -> ExperimentResult:
     skipped = len(plan.runs) - len(plan.todo)
     if distributed.rank() > 0:
         return ExperimentResult(pd.DataFrame(), pd.DataFrame(), folders, skipped, failures)
-    predictions = _collect(finished, PREDICTIONS, read_predictions)
+    predictions = _collect(finished, PREDICTIONS, read_run_predictions)
     for name, folder in folders.items():
         table = predictions[predictions["loss"] == name].drop(columns="loss")
         with atomic_path(folder / PREDICTIONS) as temporary:

@@ -30,7 +30,7 @@ __all__ = [
     "RunFailure",
     "do_run",
     "is_done",
-    "read_predictions",
+    "read_run_predictions",
     "remove_run",
 ]
 
@@ -188,7 +188,7 @@ def _predictions(
     return table
 
 
-def read_predictions(path: Path) -> pd.DataFrame:
+def read_run_predictions(path: Path) -> pd.DataFrame:
     """Reads a ``predictions.csv``: ids and classes as the strings they are, numbers to their last digit."""
     text = dict.fromkeys(_TEXT_COLUMNS, str)
     return pd.read_csv(path, dtype=text, keep_default_na=False, float_precision="round_trip")
