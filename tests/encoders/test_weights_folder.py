@@ -11,10 +11,10 @@ from wsi_ncmi.encoders.architectures import build_architecture
 from wsi_ncmi.encoders.presets import presets
 from wsi_ncmi.encoders.weights_folder import (
     describe_preset,
+    find_weights_folder,
     list_presets,
     resolve_weights,
     verify_weights_folder,
-    weights_folder,
 )
 from wsi_ncmi.encoders.weights_import import import_weights
 
@@ -59,10 +59,10 @@ def test_verification(held):
 
 def test_the_folder_comes_from_the_environment(held, monkeypatch, tmp_path):
     monkeypatch.setenv("WSI_NCMI_WEIGHTS", str(held))
-    assert weights_folder(None) == held
-    assert weights_folder(tmp_path) == tmp_path
+    assert find_weights_folder(None) == held
+    assert find_weights_folder(tmp_path) == tmp_path
     monkeypatch.delenv("WSI_NCMI_WEIGHTS")
-    assert weights_folder(None) is None
+    assert find_weights_folder(None) is None
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from wsi_ncmi.slides.fingerprint import content_sha256, fingerprint
+from wsi_ncmi.slides.fingerprint import files_sha256, fingerprint
 
 
 def test_name_and_place_do_not_matter(svs, tmp_path):
@@ -14,7 +14,7 @@ def test_name_and_place_do_not_matter(svs, tmp_path):
     copy = tmp_path / "deep" / "other name.svs"
     shutil.copy(svs, copy)
     assert fingerprint(copy) == fingerprint(svs)
-    assert content_sha256(copy) == content_sha256(svs)
+    assert files_sha256(copy) == files_sha256(svs)
     assert len(fingerprint(svs)) == 32
 
 
@@ -51,7 +51,7 @@ def test_bytes_of_label_and_macro_images_do_not_enter(svs, tmp_path):
                     data[offset : offset + size] = bytes(size)
     (tmp_path / "blank_label.svs").write_bytes(data)
     assert fingerprint(tmp_path / "blank_label.svs") == fingerprint(svs)
-    assert content_sha256(tmp_path / "blank_label.svs") != content_sha256(svs)
+    assert files_sha256(tmp_path / "blank_label.svs") != files_sha256(svs)
 
 
 def test_companions_count_by_content_not_order(tmp_path):
@@ -60,7 +60,7 @@ def test_companions_count_by_content_not_order(tmp_path):
         file.write_bytes(bytes([index]) * 100)
     main, *others = files
     assert fingerprint(main, others) == fingerprint(main, others[::-1])
-    assert content_sha256(main, others) == content_sha256(main, others[::-1])
+    assert files_sha256(main, others) == files_sha256(main, others[::-1])
     before = fingerprint(main, others)
     others[0].write_bytes(b"changed")
     assert fingerprint(main, others) != before != fingerprint(main)

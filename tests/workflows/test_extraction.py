@@ -105,7 +105,7 @@ def test_annotations_change_their_slide_only(config_of, tmp_path: Path) -> None:
     outline(tmp_path / "drawn" / "s0.geojson")
     result = extract(config_of(annotations=tmp_path / "drawn"))
     with_file, without = read_ledger(result.files["ledger"])
-    assert with_file.reason == "1 areas drawn by hand were excluded from the tissue"
+    assert with_file.reason == "the tissue excludes 1 area drawn by hand"
     assert without.reason.startswith("it has no annotation file")
     files = [open_features_file(tmp_path / "out/features/descriptor" / f"s{i}.h5") for i in range(2)]
     assert files[0].coords[:, 1].min() > 128 >= files[1].coords[:, 1].min()

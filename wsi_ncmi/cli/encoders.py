@@ -28,9 +28,9 @@ def list_(folder: Folder = None, quiet: Quiet = False, debug: Debug = False, as_
 
     Example: wsi-ncmi encoders list
     """
-    from wsi_ncmi.encoders.weights_folder import list_presets, weights_folder
+    from wsi_ncmi.encoders.weights_folder import find_weights_folder, list_presets
 
-    rows = guarded(lambda _: list_presets(weights_folder(folder)), quiet=quiet, debug=debug)
+    rows = guarded(lambda _: list_presets(find_weights_folder(folder)), quiet=quiet, debug=debug)
     if as_json:
         _json(rows)
         return
@@ -53,9 +53,9 @@ def show(
 
     Example: wsi-ncmi encoders show uni_v1
     """
-    from wsi_ncmi.encoders.weights_folder import describe_preset, weights_folder
+    from wsi_ncmi.encoders.weights_folder import describe_preset, find_weights_folder
 
-    facts = guarded(lambda _: describe_preset(key, weights_folder(folder)), quiet=quiet, debug=debug)
+    facts = guarded(lambda _: describe_preset(key, find_weights_folder(folder)), quiet=quiet, debug=debug)
     if as_json:
         _json(facts)
         return
@@ -141,9 +141,9 @@ def verify(
 
 
 def _needed(given: Path | None) -> Path:
-    from wsi_ncmi.encoders.weights_folder import WEIGHTS_VARIABLE, weights_folder
+    from wsi_ncmi.encoders.weights_folder import WEIGHTS_VARIABLE, find_weights_folder
 
-    folder = weights_folder(given)
+    folder = find_weights_folder(given)
     if folder is None:
         raise InputError(f"No weights folder is named; set {WEIGHTS_VARIABLE} or give --weights-dir.")
     return folder

@@ -19,15 +19,15 @@ from wsi_ncmi.encoders.config import FAMILIES, EncoderConfig, split_name
 from wsi_ncmi.encoders.presets import find_preset, presets
 
 __all__ = [
-    "MANIFEST", "WEIGHTS_VARIABLE", "ManifestEntry", "check_listed_file", "describe_preset", "find_entry",
+    "WEIGHTS_VARIABLE", "ManifestEntry", "check_listed_file", "describe_preset", "find_entry",
     "is_whole", "list_presets", "read_manifest", "record_entry", "resolve_weights", "verify_weights_folder",
-    "weights_folder",
+    "find_weights_folder",
 ]  # fmt: skip
 
 WEIGHTS_VARIABLE = "WSI_NCMI_WEIGHTS"
 """Environment variable that names the folder of encoder weights."""
 
-MANIFEST = "manifest.json"
+_MANIFEST = "manifest.json"
 _SCHEMA = 1
 
 
@@ -62,7 +62,7 @@ class ManifestEntry:
         return asdict(self)
 
 
-def weights_folder(given: Path | None) -> Path | None:
+def find_weights_folder(given: Path | None) -> Path | None:
     """The weights folder: the one given, else that of ``WSI_NCMI_WEIGHTS``, else None."""
     value = os.environ.get(WEIGHTS_VARIABLE)
     return given or (Path(value) if value else None)
@@ -74,7 +74,7 @@ def resolve_weights(encoder: EncoderConfig, weights_dir: Path | None) -> Encoder
     ``weights_dir`` comes first, then the environment variable ``WSI_NCMI_WEIGHTS``; a folder without weights
     for this encoder is an error when it is loaded.
     """
-    folder = weights_folder(weights_dir)
+    folder = find_weights_folder(weights_dir)
     family, _ = split_name(encoder.name)
     if encoder.weights is not None or folder is None or not FAMILIES[family].in_weights_folder:
         return encoder
@@ -89,7 +89,7 @@ def read_manifest(folder: Path) -> tuple[ManifestEntry, ...]:
     Raises:
         InputError: The manifest can't be read or is not one of ours.
     """
-    path = folder / MANIFEST
+    path = folder / _MANIFEST
     if not path.is_file():
         return ()
     try:
@@ -142,7 +142,7 @@ def _record(folder: Path, entry: ManifestEntry) -> None:
         each for each in read_manifest(folder) if each.encoder != entry.encoder and each.file != entry.file
     ]
     files = [each.to_json() for each in (*others, entry)]
-    write_json(folder / MANIFEST, {"schema": _SCHEMA, "files": files})
+    write_json(folder / _MANIFEST, {"schema": _SCHEMA, "files": files})
 
 
 def check_listed_file(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Places of a TIFF-based slide that are background because no tile is stored for them.
+"""Absent tiles of TIFF-based slides: places that are background because nothing is stored for them.
 
 CAMELYON's files leave out the tiles of pure background: byte count 0 in the table of tiles. OpenSlide gives
 such places transparent, in generic tiled TIFF and in Philips TIFF alike, so they need not be read to be
@@ -25,7 +25,7 @@ class AbsentTiles:
     """The absent tiles of one level.
 
     Attributes:
-        stored: int32 (rows + 1, columns + 1): how many stored tiles lie above and left of each corner.
+        stored: int32 (rows + 1, columns + 1): the number of stored tiles above and left of each corner.
         tile_width_px: Width of a tile in pixels of the level.
         tile_height_px: Its height.
     """
@@ -43,7 +43,7 @@ class AbsentTiles:
 
 
 def find_absent_tiles(slide: Slide, level: int) -> AbsentTiles | None:
-    """Looks up which tiles of a level are absent.
+    """Finds the absent tiles of a level.
 
     Args:
         slide: An open slide.

@@ -1,4 +1,4 @@
-"""The one interface to a whole-slide image, whatever reads it.
+"""The interface to a whole-slide image, shared by all readers.
 
 :class:`Slide` is a template method: the public :meth:`Slide.read_region` validates the request, composites
 transparency and turns every failure into one error that names file, level and box; a reader only implements
@@ -23,20 +23,11 @@ from numpy.typing import NDArray
 from wsi_ncmi.core.errors import SlideOpenError, SlideReadError, plain_reason
 
 __all__ = [
-    "MAX_REGION_PX",
-    "MAX_SIDE_PX",
-    "MAX_SLIDE_PX",
-    "WHITE",
-    "Level",
-    "LevelPart",
-    "LevelReader",
-    "OpenLevel",
-    "Slide",
-    "background_colour",
-    "composite",
-]
+    "MAX_REGION_PX", "MAX_SIDE_PX", "MAX_SLIDE_PX", "Level", "LevelPart", "LevelReader", "OpenLevel",
+    "Slide", "background_colour", "composite",
+]  # fmt: skip
 
-WHITE = (255, 255, 255)
+_WHITE = (255, 255, 255)
 _HEX_COLOUR = re.compile(r"#?([0-9A-Fa-f]{6})")
 
 
@@ -51,7 +42,7 @@ def background_colour(properties: Mapping[str, str]) -> tuple[int, int, int]:
     """
     match = _HEX_COLOUR.fullmatch(properties.get("openslide.background-color", "").strip())
     if match is None:
-        return WHITE
+        return _WHITE
     value = int(match.group(1), 16)
     return (value >> 16, (value >> 8) & 0xFF, value & 0xFF)
 

@@ -1,4 +1,4 @@
-"""Slides of a folder: nested folders, links without loops, several files of one slide as one.
+"""Finds the slides of a folder: nested folders, links without loops, several files of one slide as one.
 
 A whole-slide series is one slide in several files (a level or a part of one each). Source: DICOM PS3.5,
 sections 7.1 (data elements) and 7.5 (nested sequences). Only the element (0020,000E) is looked for; patient
@@ -113,7 +113,7 @@ class FoundSlide:
         path: Its main file.
         relative: The path below the root with ``/``; never absolute.
         companions: Further files of the same slide.
-        problem: Empty, or why it can't even be looked at.
+        problem: Empty, or the reason why it can't be listed.
     """
 
     path: Path
@@ -185,7 +185,7 @@ def _single(path: Path) -> FoundSlide:
 
 
 def _split(entries: list[os.DirEntry[str]]) -> tuple[dict[str, bool], list[str]]:
-    """Folder names (with whether they are links) and file names, hidden ones left out."""
+    """Folder names (True for links) and file names, hidden ones left out."""
     folders: dict[str, bool] = {}
     files = []
     for entry in entries:

@@ -5,7 +5,7 @@ tiles (offset and compressed size of every single tile), and sixteen 4-KiB sampl
 data. That suffices as an identity: the compressed size of a tile depends on its content, so two scans that
 agree in thousands of sizes, in the total and in 64 KiB of samples are copies of each other. It does not see
 a later edit in place that changes neither a tile's stored size nor a sample, which no scanner software
-does; therefore "duplicate" is said only after a full comparison (:func:`content_sha256`). Of TIFF-based
+does; therefore "duplicate" is said only after a full comparison (:func:`files_sha256`). Of TIFF-based
 slides only pyramid tiles are sampled, so bytes of label and macro images do not enter.
 """
 
@@ -20,7 +20,7 @@ import numpy as np
 
 from wsi_ncmi.slides.tiff_layout import TiffLayout, read_tiff_layout
 
-__all__ = ["content_sha256", "fingerprint"]
+__all__ = ["files_sha256", "fingerprint"]
 
 _VERSION = b"wsi-ncmi fingerprint 1\n"
 _SAMPLES = 16
@@ -47,7 +47,7 @@ def fingerprint(path: Path, companions: Sequence[Path] = ()) -> str:
     return digest.hexdigest()[:32]
 
 
-def content_sha256(path: Path, companions: Sequence[Path] = ()) -> str:
+def files_sha256(path: Path, companions: Sequence[Path] = ()) -> str:
     """SHA-256 over all bytes of a slide's files; slow, for confirming that two slides are the same."""
     parts = []
     for file in (path, *companions):

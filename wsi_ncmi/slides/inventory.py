@@ -1,4 +1,4 @@
-"""A folder of slides as a table: what opens, at which resolution, what is double, what is wrong."""
+"""The inventory of a folder of slides: readers, sizes, resolutions, duplicates and problems."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from wsi_ncmi.core.errors import InputError, SlideError, plain_reason
 from wsi_ncmi.core.files import write_text
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
 from wsi_ncmi.slides.discovery import FoundSlide, find_slides
-from wsi_ncmi.slides.fingerprint import content_sha256, fingerprint
+from wsi_ncmi.slides.fingerprint import files_sha256, fingerprint
 from wsi_ncmi.slides.mpp import COARSEST_MPP, FINEST_MPP, is_believable_mpp, read_mpp_table, resolve_mpp
 from wsi_ncmi.slides.names import assign_slide_ids, slide_id_of
 from wsi_ncmi.slides.opening import open_slide
@@ -248,6 +248,6 @@ def _content_keys(slides: Sequence[FoundSlide], pool: ThreadPoolExecutor) -> Ite
     """Full hashes; links to one file (symbolic or hard) are read once."""
     inodes = [(status.st_dev, status.st_ino) for status in (slide.path.stat() for slide in slides)]
     unique = dict(zip(inodes, slides, strict=True))
-    hashes = pool.map(lambda slide: content_sha256(slide.path, slide.companions), unique.values())
+    hashes = pool.map(lambda slide: files_sha256(slide.path, slide.companions), unique.values())
     by_inode = dict(zip(unique, hashes, strict=True))
     return [by_inode[inode] for inode in inodes]

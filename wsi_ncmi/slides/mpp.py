@@ -1,6 +1,6 @@
 """Microns per pixel of level 0: a written chain, each link checked, and the user's table.
 
-An explicit value of the user's per-slide table wins (the user has looked at this very slide). Otherwise, in
+An explicit value of the user's per-slide table wins (the user knows this very slide). Otherwise, in
 order: the scanner vendor's own property, the TIFF resolution tags, the objective power by the convention
 10 / power (40× is 0.25 µm, the field's usual one), the cohort's default. Nothing is guessed: without any of
 them the slide has no resolution and is reported.
@@ -19,14 +19,9 @@ from wsi_ncmi.slides.base import Slide
 from wsi_ncmi.slides.names import slide_id_of
 
 __all__ = [
-    "COARSEST_MPP",
-    "FINEST_MPP",
-    "MPP_SOURCES",
-    "Mpp",
-    "is_believable_mpp",
-    "read_mpp_table",
+    "COARSEST_MPP", "FINEST_MPP", "MPP_SOURCES", "Mpp", "is_believable_mpp", "read_mpp_table",
     "resolve_mpp",
-]
+]  # fmt: skip
 
 FINEST_MPP = 0.02
 """At or below this many microns per pixel no value is believed (100× oil scans have about 0.05)."""
@@ -45,7 +40,7 @@ _PRINT_DPI = (72, 75, 90, 96, 100, 120, 144, 150, 180, 192, 200, 240, 254,
                300, 360, 400, 600, 720, 1200, 2400)
 # fmt: on
 _MICRONS_PER_UNIT = {"inch": 25400.0, "centimeter": 10000.0, "millimeter": 1000.0, "micrometer": 1.0}
-# OpenSlide fills openslide.mpp-x of these formats from the TIFF tags: no vendor stands behind the number.
+# OpenSlide fills openslide.mpp-x of these formats from the TIFF tags: the number is no vendor's.
 _VENDORS_WITHOUT_OWN_MPP = ("generic-tiff", "image", "")
 
 
@@ -82,7 +77,7 @@ def resolve_mpp(slide: Slide, *, table_mpp: float | None = None, default_mpp: fl
     """Resolves a slide's microns per pixel through the chain of this module.
 
     Args:
-        slide: An open slide; only its properties are looked at.
+        slide: An open slide; only its properties are read.
         table_mpp: The slide's own value in the user's table (µm per level-0 pixel, both axes), if any.
         default_mpp: The cohort's value for slides without any of their own, if any.
 
@@ -180,7 +175,7 @@ def read_mpp_table(path: Path) -> dict[str, float]:
 
     Raises:
         InputError: The file can't be read, a column is missing, a value is no believable resolution, or a
-            slide stands there twice with different values; the message names file, row and value.
+            slide is there twice with different values; the message names file, row and value.
     """
     table: dict[str, float] = {}
     try:

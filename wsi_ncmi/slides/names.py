@@ -1,4 +1,4 @@
-"""Names: which files are slides, and the id of a slide (the rule "Names" of the command-line contract)."""
+"""Slide extensions, and the ids of slides by their file names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SLIDE_EXTENSIONS = (
 )  # fmt: skip
 """Lower-case extensions of the files that an inventory lists, longer ones first where one ends another."""
 
-_LONGEST_ID_BYTES = 180
+_MAX_ID_BYTES = 180
 
 
 def has_slide_extension(name: str) -> bool:
@@ -76,9 +76,9 @@ def assign_slide_ids(relative_paths: Sequence[str]) -> list[str]:
 
 
 def _short(name: str, path: str) -> str:
-    if len(name.encode("utf-8", "surrogateescape")) <= _LONGEST_ID_BYTES:
+    if len(name.encode("utf-8", "surrogateescape")) <= _MAX_ID_BYTES:
         return name
-    return f"{name[: _LONGEST_ID_BYTES // 4]}.{_digest(path)}"
+    return f"{name[: _MAX_ID_BYTES // 4]}.{_digest(path)}"
 
 
 def _digest(path: str) -> str:

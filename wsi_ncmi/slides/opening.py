@@ -1,4 +1,4 @@
-"""Opening a slide with the first reader whose pixels are proven, or one sentence that says why none could."""
+"""Opens a slide with the first reader whose pixels are proven."""
 
 from __future__ import annotations
 

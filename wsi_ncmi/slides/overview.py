@@ -103,7 +103,7 @@ _RUN_CELLS = 1 << 19
 
 @dataclass(frozen=True)
 class Overview:
-    """A overview.
+    """The overview of a slide.
 
     Attributes:
         pixels: uint8 (h, w, 3) RGB; unreadable places are mid-grey.
@@ -119,14 +119,14 @@ class Overview:
 
 
 def thumbnail(slide: Slide, max_px: int = 1024) -> NDArray[np.uint8]:
-    """The overview, for pictures.
+    """A thumbnail of a slide.
 
     Args:
         slide: An open slide.
         max_px: Longer side of the result; a smaller slide keeps its size.
 
     Returns:
-        uint8 (h, w, 3) RGB; unreadable places are mid-grey (never white, which looks like glass).
+        uint8 (h, w, 3) RGB; unreadable places are mid-grey (never white, the colour of glass).
 
     Raises:
         SlideReadError: Nothing at all can be read.

@@ -1,4 +1,4 @@
-"""The readers, in the order in which they are asked, each with whether it can be used here and why not."""
+"""The registry of slide readers, in the order in which they are tried."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Reader:
     """One way to open slides.
 
     Attributes:
-        name: What users, ledgers and feature files call it.
+        name: Its name for users, in ledgers and in feature files.
         order: Lower is asked first.
         open: Opens a local file; raises whatever it likes.
         unavailable: Empty text where the reader works on this machine, else the reason.
@@ -74,7 +74,7 @@ def get_reader(name: str) -> Reader:
 
 
 def import_reason(module: str) -> str:
-    """Why a module can't be imported (a missing package or shared library), or an empty text."""
+    """The reason why a module can't be imported (a missing package or shared library), or an empty text."""
     try:
         importlib.import_module(module)
     except Exception as error:  # a broken shared library raises OSError, a half install anything

@@ -83,7 +83,7 @@ class TiffLayout:
 
 
 class _DamagedError(Exception):
-    """The file ends or lies where a directory should be; the text is half a sentence."""
+    """The file ends, or holds something else, where a directory should be; the text is half a sentence."""
 
 
 def read_tiff_layout(path: Path) -> TiffLayout | None:

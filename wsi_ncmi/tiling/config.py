@@ -1,4 +1,4 @@
-"""Options of the tile grid."""
+"""The config of the tile grid."""
 
 from __future__ import annotations
 

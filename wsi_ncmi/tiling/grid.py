@@ -22,7 +22,7 @@ __all__ = ["TileGrid", "TileSelection", "select_tiles"]
 # 0.1 % by which a source box may be off. A target that is finer than a level by no more than this is that
 # level's own resolution, nothing is enlarged; finer ones need the next finer level, or leave to upsample.
 _WHOLE_TOLERANCE = 0.0005
-# A box this near to a whole pixel lies on it.
+# A box this near to a whole pixel is taken to be on it.
 _NOISE_PX = 1e-6
 
 
@@ -41,7 +41,7 @@ class TileGrid:
         level: That level.
         scale_x: Level-0 pixels per tile pixel along x (a float; anisotropic slides have two).
         scale_y: The same along y.
-        scaled_decoding: Whether the decoder may reduce tiles itself (see ``GridConfig``).
+        scaled_decoding: The decoder may reduce tiles itself (see ``GridConfig``).
     """
 
     width_px: int

@@ -53,7 +53,7 @@ class TileGroup:
     Attributes:
         batch: The batch.
         places: Their places in it.
-        tasks: What threads do for them.
+        tasks: Tasks of the threads that decode them.
     """
 
     batch: TileBatch
@@ -61,7 +61,7 @@ class TileGroup:
     tasks: list[Future[None]] = field(default_factory=list)
 
     @property
-    def wanted(self) -> range:
+    def positions(self) -> range:
         """Their positions in the selection."""
         start = int(self.batch.rows[0])
         return range(start + self.places.start, start + self.places.stop)
@@ -85,10 +85,10 @@ class TileReader(AbstractContextManager["TileReader"]):
 
     Attributes:
         path: ``direct`` or ``reader``.
-        reason: Why stored tiles are not decoded directly, as half a sentence; empty where they are.
+        reason: Reason why stored tiles are not decoded directly, as half a sentence; empty where they are.
         note: One sentence for the ledger when direct decoding gave other pixels than the reader, or when the
             file stores nothing of some tiles; else empty.
-        decoding_factor: By how much the decoder itself reduces tiles; 1 unless the grid allows it.
+        decoding_factor: Factor by which the decoder itself reduces tiles; 1 unless the grid allows it.
     """
 
     def __init__(
@@ -137,13 +137,13 @@ class TileReader(AbstractContextManager["TileReader"]):
         if first is not None and not 1 <= first <= batch_size:
             raise ValueError(f"The first batch must have 1 to {batch_size} tiles, not {first}.")
         # With threads the next group is begun before this one is given out: nobody waits for the last tile.
-        ahead = 0 if self._pool is None else 1
+        prefetch = 0 if self._pool is None else 1
         begun: deque[TileGroup] = deque()
         for group in self._groups(batch_size, batch_size if first is None else first):
-            self._source.prepare(group.wanted)
+            self._source.prepare(group.positions)
             self._begin(group)
             begun.append(group)
-            if len(begun) > ahead:
+            if len(begun) > prefetch:
                 yield from self._finish(begun.popleft())
         for group in begun:
             yield from self._finish(group)
@@ -172,7 +172,7 @@ class TileReader(AbstractContextManager["TileReader"]):
     def _finish(self, group: TileGroup) -> Iterator[TileBatch]:
         for task in group.tasks:
             task.result()
-        self._source.release(group.wanted)
+        self._source.release(group.positions)
         if group.places.stop == len(group.batch.rows):
             yield group.batch
 
@@ -237,7 +237,7 @@ class TileReader(AbstractContextManager["TileReader"]):
             out: uint8 (tile_px, tile_px, 3), C-contiguous.
 
         Raises:
-            SlideReadError: The tile can't be read; ``out`` then holds nothing of use.
+            SlideReadError: The tile can't be read; the content of ``out`` is then undefined.
         """
         if self._reduction == (1.0, 1.0):
             self._source.fill(position, out)

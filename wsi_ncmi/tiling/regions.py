@@ -1,4 +1,4 @@
-"""Rectangles of a level for looking at it: from stored tiles where that is proven, else through the reader.
+"""Rectangles of a level for analysis: from stored tiles where that is proven, else through the reader.
 
 Tiles of a grid are read exactly (``reader``). Here the decoder may reduce JPEG tiles itself, which is near
 the area mean but not equal to it.
@@ -118,4 +118,4 @@ class StoredRegions(LevelReader):
         return tile
 
     def _refuse(self, reason: str) -> None:
-        _LOG.debug("%s is looked at through %s: %s", self._slide.path.name, self._slide.reader, reason)
+        _LOG.debug("regions of %s are read through %s: %s", self._slide.path.name, self._slide.reader, reason)

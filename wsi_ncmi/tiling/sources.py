@@ -36,10 +36,10 @@ class PixelSource(ABC):
         self.group = group
 
     def prepare(self, positions: range) -> None:  # noqa: B027 - only a source with a cache has work to do
-        """Says that the rectangles at these positions of the plan are wanted next."""
+        """Announces that the rectangles at these positions of the plan are read next."""
 
     def release(self, positions: range) -> None:  # noqa: B027
-        """Says that these rectangles have been taken and won't be asked for again."""
+        """Announces that these rectangles have been read and won't be read again."""
 
     @abstractmethod
     def fill(self, position: int, out: NDArray[np.uint8]) -> None:
@@ -100,12 +100,12 @@ class ReaderSource(PixelSource):
 class DirectSource(PixelSource):
     """Decodes stored tiles, each of them once as long as the plan is followed.
 
-    How often each tile is still wanted is counted beforehand, so a decoded tile is kept exactly until its
+    The uses of each tile are counted beforehand, so a decoded tile is kept exactly until its
     last use; only above ``CACHE_BYTES`` the oldest are dropped and would be decoded again. A tile that can't
     be decoded fails every rectangle that touches it.
 
     Args:
-        slide: The slide; its background colour stands where tiles are absent.
+        slide: The slide; its background colour fills absent tiles.
         stored: The level's tiles.
         plan: The rectangles, all inside the level.
         pool: Threads to decode with, or None.
@@ -141,12 +141,12 @@ class DirectSource(PixelSource):
         return int(np.count_nonzero(inside == 0))
 
     def prepare(self, positions: range) -> None:
-        """Decodes what the rectangles need and the cache lacks."""
-        wanted: dict[int, None] = {}
+        """Decodes the tiles that the rectangles need and the cache lacks."""
+        needed: dict[int, None] = {}
         for position in positions:
             if self._whole[position] < 0:
-                wanted.update(dict.fromkeys(self._needs(position)))
-        missing = [index for index in wanted if index not in self._cache]
+                needed.update(dict.fromkeys(self._needs(position)))
+        missing = [index for index in needed if index not in self._cache]
         if self._pool is None:
             parts = [self._decoded_part(missing)]
         else:

@@ -29,7 +29,7 @@ _PLAIN_COMPRESSIONS = {1: "none", 5: "LZW", 8: "Deflate", 32946: "Deflate"}
 _RGB, _YCBCR = 2, 6
 _SMALLEST_SIDE_PX, _LARGEST_SIDE_PX = 16, 4096
 # No encoder makes a tile much larger than its raw pixels; what claims more is damaged.
-_MOST_BYTES_A_PX, _SPARE_BYTES = 6, 1 << 16
+_MAX_BYTES_PER_PX, _SPARE_BYTES = 6, 1 << 16
 
 
 class NotDirectError(Exception):
@@ -79,7 +79,7 @@ class StoredTiles(AbstractContextManager["StoredTiles"]):
             Exception: The tile can't be read or decoded, for whatever reason the decoder gives.
         """
         length = int(self.byte_counts[index])
-        if length > _MOST_BYTES_A_PX * self.tile_width_px * self.tile_height_px + _SPARE_BYTES:
+        if length > _MAX_BYTES_PER_PX * self.tile_width_px * self.tile_height_px + _SPARE_BYTES:
             raise ValueError(f"the tile claims {length} bytes")
         data = os.pread(self._descriptor, length, int(self.offsets[index]))
         if len(data) != length:
@@ -120,7 +120,7 @@ class StoredTiles(AbstractContextManager["StoredTiles"]):
 
 
 def open_stored_tiles(slide: Slide, level: int) -> StoredTiles:
-    """Finds where the tiles of a level lie in the slide's file.
+    """Finds the tiles of a level in the slide's file.
 
     Args:
         slide: An open slide.

@@ -1,3 +1,4 @@
+from .analysis import ArtifactMap as ArtifactMap
 from .analysis import TissueAnalysis as TissueAnalysis
 from .analysis import analyse_tissue as analyse_tissue
 from .annotation import Annotation as Annotation
@@ -5,7 +6,6 @@ from .annotation import Annotations as Annotations
 from .annotations import apply_annotations as apply_annotations
 from .annotations import find_annotations as find_annotations
 from .annotations import read_annotations as read_annotations
-from .artifacts import ArtifactMap as ArtifactMap
 from .blur import tile_blur as tile_blur
 from .config import ARTIFACT_KINDS as ARTIFACT_KINDS
 from .config import AnnotationConfig as AnnotationConfig

@@ -1,19 +1,131 @@
-"""One look at a overview, for its tissue and its artefacts."""
+"""Analysis of a slide's overview: its tissue, and the pen ink, folds and borders on it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
-from wsi_ncmi.slides import LevelReader, Mpp, OpenLevel, Slide
-from wsi_ncmi.tissue.artifacts import ArtifactMap, find_artifacts
-from wsi_ncmi.tissue.config import ArtifactConfig, TissueConfig
-from wsi_ncmi.tissue.mask import TissueMask
+from wsi_ncmi.slides import LevelReader, Mpp, OpenLevel, Overview, Slide
+from wsi_ncmi.tissue.colours import Colours
+from wsi_ncmi.tissue.config import ARTIFACT_KINDS, ArtifactConfig, TissueConfig
+from wsi_ncmi.tissue.fold_windows import FINE_UM
+from wsi_ncmi.tissue.folds import SHARE_STEPS, find_folds
+from wsi_ncmi.tissue.high_res_reader import HighResReader
+from wsi_ncmi.tissue.ink_and_borders import find_borders, find_ink
+from wsi_ncmi.tissue.mask import TissueMask, integral, shares_under
 from wsi_ncmi.tissue.segmentation import find_tissue, slide_overview
 
-__all__ = ["TissueAnalysis", "analyse_tissue"]
+if TYPE_CHECKING:
+    import shapely
+
+__all__ = ["ArtifactMap", "TissueAnalysis", "analyse_tissue", "find_artifacts"]
+
+
+@dataclass(frozen=True, eq=False)  # arrays have no one truth value to compare by
+class ArtifactMap:
+    """Artefacts seen on the overview; blur is seen on the tiles themselves.
+
+    Attributes:
+        bits: uint8 (H, W); bit k is set where kind k is, for folds in at least half of the pixel.
+        downsample_x: Level-0 pixels per map pixel along x.
+        downsample_y: The same along y.
+        fold_shares: uint8 (H, W), how much of each pixel is under a fold, in steps of ``1 / fold_steps``;
+            None where no more is known than ``bits``.
+        fold_steps: Steps in a whole pixel.
+    """
+
+    bits: NDArray[np.uint8]
+    downsample_x: float
+    downsample_y: float
+    fold_shares: NDArray[np.uint8] | None = None
+    fold_steps: int = 1
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of this map, in the order of the scores."""
+        return ARTIFACT_KINDS[:3]
+
+    def where(self, kind: str) -> NDArray[np.bool_]:
+        """Outlines of an artefact.
+
+        Args:
+            kind: One of :attr:`kinds`.
+
+        Returns:
+            bool (H, W).
+        """
+        found: NDArray[np.bool_] = (self.bits & np.uint8(1 << self.kinds.index(kind))) != 0
+        return found
+
+    def scores_in(self, boxes: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Share of each box under each kind of artefact, exact for boxes at any sub-pixel position.
+
+        Args:
+            boxes: float64 (N, 4) left, top, right, bottom in level-0 pixels; parts outside the slide have
+                no artefact.
+
+        Returns:
+            float32 (N, 3) in the order of :attr:`kinds`.
+        """
+        scores = np.zeros((len(boxes), len(self.kinds)), np.float32)
+        for column, kind in enumerate(self.kinds):
+            finer = self.fold_shares if kind == "fold" else None
+            found = self.where(kind) if finer is None else finer
+            if found.any():
+                steps = 1 if finer is None else self.fold_steps
+                table = integral(found)
+                scores[:, column] = shares_under(table, self.downsample_x, self.downsample_y, boxes, steps)
+        return scores
+
+    def polygons(self) -> dict[str, list[shapely.Polygon]]:
+        """Outlines in level-0 pixels per kind; kinds that were not found are left out."""
+        from wsi_ncmi.tissue.polygons import outline
+
+        found = {kind: outline(self.where(kind), self.downsample_x, self.downsample_y) for kind in self.kinds}
+        return {kind: polygons for kind, polygons in found.items() if polygons}
+
+
+_RIM_PX = 3
+
+
+def find_artifacts(
+    slide: Slide,
+    overview: Overview,
+    colours: Colours,
+    mask: TissueMask,
+    pixel_um: tuple[float, float],
+    open_level: OpenLevel = LevelReader,
+) -> ArtifactMap:
+    """Finds pen ink, folds and borders.
+
+    Args:
+        slide: The open slide; parts of it are read again at high resolution.
+        overview: The overview.
+        colours: Its smoothed densities.
+        mask: Its tissue.
+        pixel_um: Width and height of a pixel of the overview in µm.
+        open_level: Opens a level for reading parts of it.
+    """
+    pixel_um2 = pixel_um[0] * pixel_um[1]
+    # Planes of a large slide have 22 MB each: none is kept longer than it is needed.
+    border, rim = find_borders(colours, pixel_um2)
+    eligible = overview.readable & ~rim
+    bits = border.view(np.uint8) << np.uint8(2)
+    del border, rim
+    pen = find_ink(colours, eligible, pixel_um2)
+    bits |= pen.view(np.uint8)
+    eligible &= mask.mask
+    # The rim of a mark is a little darker than the tissue, and as long and narrow as a fold.
+    eligible &= ~(ndimage.binary_dilation(pen, iterations=_RIM_PX) if pen.any() else pen)
+    del pen
+    with HighResReader(slide, overview, pixel_um, FINE_UM, open_level) as high_res:
+        folds = find_folds(colours, eligible, pixel_um, high_res)
+    bits |= (folds >= SHARE_STEPS // 2).view(np.uint8) << np.uint8(1)
+    return ArtifactMap(bits, overview.downsample_x, overview.downsample_y, folds, SHARE_STEPS)
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no one truth value to compare by
@@ -23,7 +135,7 @@ class TissueAnalysis:
     Attributes:
         mask: Its tissue.
         artifacts: Its pen marks, folds and borders.
-        pixels: uint8 (H, W, 3), what was looked at: the whole overview, for its picture.
+        pixels: uint8 (H, W, 3), the analysed overview, for its picture.
     """
 
     mask: TissueMask
@@ -45,7 +157,7 @@ def analyse_tissue(
         mpp: Its resolution.
         tissue_options: Method and limits of the tissue mask.
         artifact_options: Thresholds of the artefact scores; the map itself doesn't depend on them.
-        open_level: How places are read at high resolution: through the slide's reader, or faster
+        open_level: Opens a level for reading at high resolution: through the slide's reader, or faster
             (``wsi_ncmi.tiling.StoredRegions``).
 
     Returns:

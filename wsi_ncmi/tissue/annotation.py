@@ -1,4 +1,4 @@
-"""Areas that a person drew on a slide, in level-0 pixels."""
+"""Areas annotated by hand on a slide, in level-0 pixels."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Annotations(Sequence[Annotation]):
 
     @property
     def sha256(self) -> str:
-        """Identity of the areas: the same for the same classes and outlines, whatever the file looks like.
+        """Identity of the areas: the same for the same classes and outlines, whatever the layout of the file.
 
         Order of features, first vertex and direction of a ring, white space and colours don't count.
         """
@@ -63,7 +63,7 @@ def areas_of(geometries: Sequence[shapely.Geometry]) -> tuple[list[shapely.Polyg
         geometries: Polygons, multi-polygons, or collections of them.
 
     Returns:
-        The polygons, and how many outlines crossed themselves and were mended.
+        The polygons, and the number of self-crossing outlines that were repaired.
 
     Raises:
         ValueError: One of them is no area, or a coordinate is no finite number.
@@ -77,7 +77,7 @@ def areas_of(geometries: Sequence[shapely.Geometry]) -> tuple[list[shapely.Polyg
         raise ValueError("an empty geometry is no area")
     if not np.isfinite(shapely.get_coordinates(parts)).all():
         raise ValueError("a coordinate is no finite number")
-    # Outlines drawn by hand cross themselves; left so, every later overlay of them would fail.
+    # Outlines drawn by hand may cross themselves; any later overlay of them would fail.
     sound = shapely.is_valid(parts)
     mended = [part if good else shapely.make_valid(part) for part, good in zip(parts, sound, strict=True)]
     pieces = shapely.get_parts(shapely.get_parts(np.asarray(mended, dtype=object)))

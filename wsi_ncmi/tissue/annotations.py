@@ -1,4 +1,4 @@
-"""A slide's annotation file: found, read whatever program wrote it, and applied to a tissue mask."""
+"""Annotation files of slides: finds them, reads QuPath's and ASAP's formats, applies them to tissue masks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.errors import InputError, counted
 from wsi_ncmi.tissue.annotation import Annotation, Annotations
 from wsi_ncmi.tissue.asap import parse_asap
 from wsi_ncmi.tissue.config import AnnotationConfig
@@ -24,14 +24,14 @@ from wsi_ncmi.tissue.polygons import raster
 __all__ = ["ANNOTATION_SUFFIXES", "apply_annotations", "find_annotations", "read_annotations"]
 
 ANNOTATION_SUFFIXES = (".geojson", ".json", ".geojson.gz", ".json.gz", ".zip", ".xml")
-_MOST_BYTES = 1 << 29
+_MAX_BYTES = 1 << 29
 
 
 def find_annotations(folder: Path, slide_id: str) -> Path | None:
     """The annotation file of a slide.
 
     Args:
-        folder: Where annotation files lie; each is named after its slide.
+        folder: Folder of annotation files, each named after its slide.
         slide_id: The slide.
 
     Returns:
@@ -56,7 +56,7 @@ def read_annotations(path: Path) -> Annotations:
         path: The file.
 
     Returns:
-        Its areas in level-0 pixels, each valid, with notes on what was mended or left out.
+        Its areas in level-0 pixels, each valid, with notes on what was repaired or left out.
 
     Raises:
         InputError: It can't be read, is neither format, or holds no area.
@@ -87,42 +87,42 @@ def read_annotations(path: Path) -> Annotations:
 def _unpacked(path: Path) -> bytes:
     """The bytes of a file, or of the one file in an archive, up to a limit."""
     with path.open("rb") as handle:
-        data = handle.read(_MOST_BYTES + 1)
+        data = handle.read(_MAX_BYTES + 1)
     if data[:2] == b"\x1f\x8b":
         with gzip.open(io.BytesIO(data)) as packed:
-            data = packed.read(_MOST_BYTES + 1)
+            data = packed.read(_MAX_BYTES + 1)
     elif data[:4] == b"PK\x03\x04":
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = [name for name in archive.namelist() if not name.endswith("/")]
             if len(members) != 1:
                 raise ValueError(f"it is an archive of {len(members)} files, not of one")
             with archive.open(members[0]) as member:
-                data = member.read(_MOST_BYTES + 1)
-    if len(data) > _MOST_BYTES:
+                data = member.read(_MAX_BYTES + 1)
+    if len(data) > _MAX_BYTES:
         raise ValueError("it is larger than 512 MiB")
     return data
 
 
 _SAID = {
     "tissue": "tissue is what was outlined by hand",
-    "include": "only tissue inside {n} areas drawn by hand counts",
-    "add": "{n} areas drawn by hand were added to the tissue",
-    "exclude": "{n} areas drawn by hand were excluded from the tissue",
+    "include": "only tissue inside {areas} drawn by hand counts",
+    "add": "the tissue includes {areas} drawn by hand",
+    "exclude": "the tissue excludes {areas} drawn by hand",
 }
 
 
 def apply_annotations(
     mask: TissueMask, annotations: Sequence[Annotation], options: AnnotationConfig | None = None
 ) -> TissueMask:
-    """Replaces, restricts, extends and cuts a mask by areas that a person drew.
+    """Replaces, restricts, extends and cuts a mask by areas drawn by hand.
 
     In this order: areas of a ``tissue`` class replace the mask, ``include`` restricts it, ``add`` extends it,
-    ``exclude`` cuts it. Areas of other classes do nothing. No area limit is applied to the result: what was
-    drawn is meant.
+    ``exclude`` cuts it. Areas of other classes do nothing. No minimum area applies to the
+    result.
 
     Args:
         mask: The automatic mask.
-        annotations: What was drawn, in level-0 pixels.
+        annotations: The areas, in level-0 pixels.
         options: Which class names do what; the documented defaults where None.
 
     Returns:
@@ -147,7 +147,9 @@ def apply_annotations(
     counts = Counter({role: len(areas) for role, areas in drawn.items()})
     known = {role: counts[role] for role in ("tissue", "include", "add", "exclude", "other")}
     notes = [] if "tissue" in drawn or not mask.note else [mask.note]
-    notes += [said.format(n=counts[role]) for role, said in _SAID.items() if role in drawn]
+    notes += [
+        said.format(areas=counted(counts[role], "area")) for role, said in _SAID.items() if role in drawn
+    ]
     if set(drawn) <= {"other"}:
         notes.append("no area of the annotations has a class that changes the tissue")
     notes += getattr(annotations, "notes", ())

@@ -16,7 +16,7 @@ __all__ = ["tile_blur"]
 
 _FINE_UM, _COARSE_UM = 1.0, 4.0
 # Blocks with less coarse energy (squared grey levels) have no detail that could be in focus or not.
-_LEAST_ENERGY = 40.0
+_MIN_ENERGY = 40.0
 # Ratio of energies: at the first and below a block is out of focus, at the second and above it is sharp.
 _BLURRED, _SHARP = 0.037, 0.065
 _BLOCKS = 4
@@ -56,7 +56,7 @@ def tile_blur(pixels: NDArray[np.uint8], mpp: float) -> NDArray[np.float32]:
 def _scores(fine: NDArray[np.float32], coarse: NDArray[np.float32], aperture: float) -> NDArray[np.float32]:
     """Scores from the energies of each tile's blocks, float32 (n, blocks, blocks) each."""
     ratio = fine / np.maximum(coarse, 1e-6) / aperture
-    weight = np.clip(coarse / _LEAST_ENERGY - 1.0, 0.0, 1.0)
+    weight = np.clip(coarse / _MIN_ENERGY - 1.0, 0.0, 1.0)
     soft = np.clip((_SHARP - ratio) / (_SHARP - _BLURRED), 0.0, 1.0)
     total = weight.sum(axis=(1, 2))
     score: NDArray[np.float32] = (soft * weight).sum(axis=(1, 2)) / np.maximum(total, 1.0)

@@ -1,6 +1,6 @@
-"""A overview as smoothed optical densities: one of green, and the ratios of red and blue to it.
+"""A slide's overview as smoothed optical densities: one of green, and the ratios of red and blue to it.
 
-Everything that tells tissue, ink, folds and borders apart is read off these three planes. They are made strip
+Tissue, ink, folds and borders are told apart by these three planes alone. They are made strip
 by strip: float planes of a whole large slide (22 Mpx) would take 90 MB each.
 """
 
@@ -17,7 +17,7 @@ from wsi_ncmi.slides import Overview
 __all__ = ["RATIO_STEP", "Colours", "glass_colour", "smooth_colours", "strips"]
 
 RATIO_STEP = 0.01
-"""Ratio of densities that one step of a ratio plane stands for."""
+"""Ratio of densities of one step of a ratio plane."""
 
 # No scanner's glass is darker; a slide without any glass gets this as its white at least.
 _DARKEST_GLASS = 200
@@ -25,7 +25,7 @@ _GLASS_PERCENTILE = 98.0
 _STRIP_PX = 1 << 19
 _TRUNCATE = 4.0
 # Below this density a ratio is that of two noises.
-_LEAST_DENSITY = 0.02
+_MIN_DENSITY = 0.02
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no one truth value to compare by
@@ -51,7 +51,7 @@ def strips(shape: tuple[int, ...], halo: int = 0) -> Iterator[tuple[slice, slice
     """Parts a picture in strips with a halo.
 
     Yields:
-        Rows of the strip, rows with the halo, and where the strip lies within those.
+        Rows of the strip, rows with the halo, and the place of the strip within those.
     """
     height, width = shape
     rows = max(1, _STRIP_PX // max(width, 1))
@@ -97,7 +97,7 @@ def smooth_colours(overview: Overview, white: NDArray[np.float32], sigma: tuple[
         planes = [density(pixels[..., c], readable, float(white[c])) for c in range(3)]
         red, middle, blue = (smooth(plane, sigma)[inner] for plane in planes)
         green[rows] = middle
-        reference = np.maximum(middle, _LEAST_DENSITY)
+        reference = np.maximum(middle, _MIN_DENSITY)
         for target, plane in ((red_ratio, red), (blue_ratio, blue)):
             target[rows] = np.minimum(plane / reference * (1.0 / RATIO_STEP) + 0.5, 255.0).astype(np.uint8)
     return Colours(green, red_ratio, blue_ratio, brightest, white)
@@ -115,7 +115,7 @@ def density(
 
 
 def smooth(plane: NDArray[np.float32], sigma: tuple[float, float]) -> NDArray[np.float32]:
-    """A Gaussian of ``sigma`` pixels down and across; the plane goes on mirrored beyond its edges.
+    """A Gaussian of ``sigma`` pixels down and across; the plane is mirrored beyond its edges.
 
     As whole shifted planes in float32 it takes half the time of ``scipy.ndimage.gaussian_filter``, which
     computes in float64.

@@ -1,4 +1,4 @@
-"""Options of tissue segmentation, artefact screening and annotations."""
+"""Configs of tissue segmentation, artefact screening and annotations."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def connected_components(mask: NDArray[np.bool_], *, diagonal: bool = False) -> 
 
     Args:
         mask: bool (H, W).
-        diagonal: Whether runs that touch only at a corner belong together too.
+        diagonal: Connect runs that touch only at a corner, too.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components

@@ -2,7 +2,8 @@
 
 At this resolution a bar is compared with its sides pixel by pixel: what reaches nearly half of the strongest
 ridge nearby lies between the fold's two edges. A fold has the hue of the tissue on both its sides, so the
-difference of hues is measured as well (``fold_hue``): it tells a layer of dense epithelium beside stroma.
+difference of hues is measured as well (``hue_contrast``): it is large for a layer of dense epithelium beside
+stroma.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from numpy.typing import NDArray
 
 from wsi_ncmi.tissue.colours import density, smooth
 from wsi_ncmi.tissue.high_res_reader import HighResReader
-from wsi_ncmi.tissue.ridge_filter import DIRECTIONS, LEVEL_STEPS, MOST_LEVEL, SIDE_UM, ridge_filter
+from wsi_ncmi.tissue.ridge_filter import DIRECTIONS, LEVEL_STEPS, MAX_LEVEL, SIDE_UM, ridge_filter
 
 __all__ = ["FINE_UM", "WINDOW_MARGIN_UM", "FoldWindow", "Stain", "hue_contrast"]
 
-_LEAST_DENSITY = 0.02
+_MIN_DENSITY = 0.02
 # A pixel's hue in steps and, in the high bits, a one where it counts: both are added up at once.
 _STEPS, _SHIFT, _COUNT_BITS = 4096, 5.0, 24
 
@@ -39,9 +40,9 @@ def hue_contrast(
     Hue is the logarithm of the density of red over that of green, the mean over the samples that count.
 
     Args:
-        red: Smoothed density of red, float32 (h, w); goes on beyond its edges with the values there.
+        red: Smoothed density of red, float32 (h, w); its edge values continue beyond the edges.
         green: The same of green.
-        solid: Where there is tissue to compare with; other samples don't count.
+        solid: Mask of tissue to compare with; other samples don't count.
         places: Rows and columns of the bars' middles, int64 (n,) each.
         direction: Number of the direction of each, uint8 (n,), as ``ridge_filter`` gives it.
         pixel_um: Width and height of a pixel.
@@ -51,8 +52,8 @@ def hue_contrast(
     Returns:
         float64 (n,).
     """
-    hue = np.maximum(red, np.float32(_LEAST_DENSITY))
-    hue /= np.maximum(green, np.float32(_LEAST_DENSITY))
+    hue = np.maximum(red, np.float32(_MIN_DENSITY))
+    hue /= np.maximum(green, np.float32(_MIN_DENSITY))
     np.log(hue, out=hue)
     hue += np.float32(_SHIFT)
     hue *= np.float32(_STEPS)
@@ -87,7 +88,7 @@ def hue_contrast(
 
 
 FINE_UM = 2.67
-"""Wished width of a pixel."""
+"""Target width of a pixel, µm."""
 
 _HALF_BAR_UM, _STEP_PX = 60.0, 3.0
 # With the filter of the second pass, a Gaussian of 4 µm.
@@ -96,7 +97,7 @@ WINDOW_MARGIN_UM = _HALF_BAR_UM + SIDE_UM + _NEAR_UM + 2 * _SMOOTH_UM
 """Margin in µm around a place that is needed to judge it."""
 
 # Logarithm of the density over that of the denser side: at least this, and this share of the strongest near.
-_LEAST, _HALF = 0.158, 0.45
+_MIN_RIDGE, _HALF = 0.158, 0.45
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class Stain:
 
     Attributes:
         typical: Median of the density of green.
-        dense: What a tenth of the tissue exceeds.
+        dense: Density that a tenth of the tissue exceeds.
         gap: Share of the median below which there is no tissue to compare with; it counts as dense.
         palest: Share of the median that paler tissue counts as.
     """
@@ -124,7 +125,7 @@ class Stain:
 
         Args:
             green: Density of green.
-            solid: Where there is tissue to compare with.
+            solid: Mask of tissue to compare with.
         """
         palest = np.float32(self.palest * self.typical)
         known = np.where(solid, green, np.float32(self.dense))
@@ -132,7 +133,7 @@ class Stain:
         known /= palest
         np.log(known, out=known)
         known *= np.float32(LEVEL_STEPS)
-        np.minimum(known, np.float32(MOST_LEVEL), out=known)
+        np.minimum(known, np.float32(MAX_LEVEL), out=known)
         return known.astype(np.int16)
 
 
@@ -144,7 +145,7 @@ class FoldWindow:
         pixels: uint8 (h · factor, w · factor, 3), of the window with its margin.
         rows: Rows of the overview that it shows, margin included.
         columns: The same of columns.
-        core: Where the window itself lies in it, in pixels of the overview: rows and columns.
+        core: Place of the window itself in it, in pixels of the overview: rows and columns.
         factor: Finer pixels in one of the overview, along each side.
     """
 
@@ -181,18 +182,18 @@ class FoldWindow:
         stain: Stain,
         pixel_um: tuple[float, float],
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        """Looks for folds in the window.
+        """Finds folds in the window.
 
         Args:
             white: Colour of the glass, float32 (3,).
             tissue: The slide's tissue, of the overview's shape.
-            maybe: Where the first look allows a fold.
-            stain: How dense the tissue is.
+            maybe: Mask of places where the first pass allows a fold.
+            stain: Density of the tissue.
             pixel_um: Width and height of the overview's pixels.
 
         Returns:
             float32 (h, w) each, of the window without its margin: the share of each pixel of the overview
-            that looks like a fold; over that share the mean ridge, and the mean difference of hue (of the
+            that is taken for a fold; over that share the mean ridge, and the mean difference of hue (of the
             logarithm of red over green) from that side of the fold where it is larger.
         """
         fine_um = pixel_um[0] / self.factor, pixel_um[1] / self.factor
@@ -211,13 +212,13 @@ class FoldWindow:
         level = stain.level(green, solid)
         ridge, direction = ridge_filter(level, fine_um, _HALF_BAR_UM, _STEP_PX, (asked[0], asked[1]))
         strongest = _highest_near(np.where(allowed, ridge, np.float32(-1.0)), near)
-        fold = allowed & (ridge > np.maximum(np.float32(_LEAST), np.float32(_HALF) * strongest))
+        fold = allowed & (ridge > np.maximum(np.float32(_MIN_RIDGE), np.float32(_HALF) * strongest))
         # Places in the window, without the margin of the ridges.
         offset = tuple(part.start - whole.start for part, whole in zip(core, asked, strict=True))
         size = tuple(part.stop - part.start for part in core)
         y, x = np.nonzero(fold[offset[0] : offset[0] + size[0], offset[1] : offset[1] + size[1]])
         at = y + offset[0], x + offset[1]
-        foreign = hue_contrast(
+        contrast = hue_contrast(
             red, green, solid, (y + core[0].start, x + core[1].start), direction[at], fine_um, _HALF_BAR_UM,
             max(2, round(_HALF_BAR_UM / min(fine_um) / _STEP_PX)),
         )  # fmt: skip
@@ -226,7 +227,7 @@ class FoldWindow:
         counts = np.bincount(cell, minlength=shape[0] * shape[1])
         strength, hue = (
             (np.bincount(cell, values, counts.size) / np.maximum(counts, 1)).astype(np.float32).reshape(shape)
-            for values in (ridge[at], foreign)
+            for values in (ridge[at], contrast)
         )
         share = (counts / self.factor**2).astype(np.float32).reshape(shape)
         return share, strength, hue
@@ -241,9 +242,9 @@ def _highest_near(plane: NDArray[np.float32], near: list[int]) -> NDArray[np.flo
     result = np.pad(plane, [(far, far) for far in near], constant_values=-1.0)
     for axis, far in enumerate(near):
         result = result.swapaxes(0, axis)
-        reach, wanted = 1, 2 * far + 1  # values that each place stands for, and that it should
-        while reach < wanted:
-            step = min(reach, wanted - reach)
+        reach, target = 1, 2 * far + 1  # values that each place covers, and that it should
+        while reach < target:
+            step = min(reach, target - reach)
             result = np.maximum(result[:-step], result[step:])
             reach += step
         result = result.swapaxes(0, axis)

@@ -1,10 +1,11 @@
 """Folds of the section: long, narrow ridges where the tissue lies on itself, found in two passes.
 
 A fold has the hue of the tissue around it at about twice its density (Palokangas, Selinummi & Yli-Harja 2007;
-Kothari, Phan & Wang 2013). Dense tissue has that too, but is seldom straight and narrow. Two looks are taken.
-In the overview the mean of the density's logarithm along a bar of 160 µm, in twelve directions, is compared
-with the same bar moved to either side: that finds where a fold may be. Those places, a few hundredths of most
-tissue, are read at about 2.7 µm, where the outline is sharp and hue can be told (``fold_window``).
+Kothari, Phan & Wang 2013). Dense tissue has that too, but is seldom straight and narrow. The first pass
+compares, in the overview, the mean of the density's logarithm along a bar of 160 µm, in twelve directions,
+with that of the same bar moved to either side, and finds the places where a fold may be. The second pass
+reads those places, a few hundredths of most tissue, at about 2.7 µm, where the outline is sharp and hue can
+be measured (``fold_windows``).
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ _CELL_PX = 16
 def tiling_windows(mask: NDArray[np.bool_], margin: int, most_px: int) -> Iterator[tuple[slice, slice]]:
     """Parts a mask into rectangles around what is set.
 
-    A rectangle is cut in two as long as both halves, shrunk to what they hold, are less to look at with
+    A rectangle is cut in two as long as both halves, shrunk to what they hold, are a smaller area with
     their surroundings than the whole was.
 
     Args:
         mask: bool (h, w).
-        margin: Pixels that are looked at around each rectangle.
+        margin: Pixels that are read around each rectangle.
         most_px: Longest side of a rectangle.
 
     Yields:
@@ -106,12 +107,12 @@ _DARKISH = 0.7
 _GAP = 0.5
 # Paler tissue counts as this: next to loose stroma everything is dense.
 _PALEST = 0.6
-_LEAST_LENGTH_UM = 120.0
-_MOST_WINDOW_PX = 256
+_MIN_LENGTH_UM = 120.0
+_MAX_WINDOW_PX = 256
 _GROW = 3
 # Second look: mean ridge and difference of hue over a piece, and its area.
-_LEAST_MEAN, _MOST_HUE = 0.276, 0.35
-_LEAST_UM2 = 2_000.0
+_MIN_MEAN, _MAX_HUE = 0.276, 0.35
+_MIN_UM2 = 2_000.0
 
 
 def find_folds(
@@ -132,10 +133,10 @@ def find_folds(
     if not tissue.any():
         return shares
     stain = Stain(*_densities(colours, tissue), gap=_GAP, palest=_PALEST)
-    maybe = _first_look(colours, tissue, pixel_um, stain)
+    maybe = _first_pass(colours, tissue, pixel_um, stain)
     places, strengths, hues = [], [], []
     margin = int(np.ceil(WINDOW_MARGIN_UM / min(pixel_um)))
-    for rows, columns in tiling_windows(maybe, margin, _MOST_WINDOW_PX):
+    for rows, columns in tiling_windows(maybe, margin, _MAX_WINDOW_PX):
         try:
             window = FoldWindow.read(high_res, rows, columns, margin, tissue.shape)
         except SlideReadError:
@@ -152,7 +153,7 @@ def find_folds(
     return shares
 
 
-def _first_look(
+def _first_pass(
     colours: Colours, tissue: NDArray[np.bool_], pixel_um: tuple[float, float], stain: Stain
 ) -> NDArray[np.bool_]:
     """Mask of the places that may be a fold, bool (h, w)."""
@@ -170,7 +171,7 @@ def _first_look(
         maybe[rows, columns] = (inside & (green > _DARKISH * stain.typical) & (ridge > _MAYBE))[inner]
         seed[rows, columns] = (maybe[padded, columns] & (ridge > _SEED))[inner]
     runs = connected_components(maybe, diagonal=True)
-    keep = (runs.counts(seed) > 0) & (_lengths(runs, pixel_um) >= _LEAST_LENGTH_UM)
+    keep = (runs.counts(seed) > 0) & (_lengths(runs, pixel_um) >= _MIN_LENGTH_UM)
     drop_small_components(maybe, runs, ~keep)
     if maybe.any():
         maybe = ndimage.binary_dilation(maybe, iterations=_GROW)
@@ -184,9 +185,9 @@ def _drop_others(
     hues: NDArray[np.float32],
     pixel_um: tuple[float, float],
 ) -> None:
-    """Takes away pieces that are small, short, hardly denser than their sides or of another hue, in place.
+    """Removes pieces that are small, short, hardly denser than their sides or of another hue, in place.
 
-    Pieces hang together through pixels that are covered by half; their rim goes with them.
+    Pieces are connected through pixels that are covered by half; their rim goes with them.
     """
     covered = shares >= SHARE_STEPS // 2
     runs = connected_components(covered, diagonal=True)
@@ -199,8 +200,8 @@ def _drop_others(
         amount = np.bincount(piece, weights, runs.n_pieces)
         ridge, hue = (np.bincount(piece, weights * v, runs.n_pieces) / amount for v in (strengths, hues))
         area = amount * (pixel_um[0] * pixel_um[1] / SHARE_STEPS)
-        keep = (ridge >= _LEAST_MEAN) & (hue <= _MOST_HUE)
-        keep &= (area >= _LEAST_UM2) & (_lengths(runs, pixel_um) >= _LEAST_LENGTH_UM)
+        keep = (ridge >= _MIN_MEAN) & (hue <= _MAX_HUE)
+        keep &= (area >= _MIN_UM2) & (_lengths(runs, pixel_um) >= _MIN_LENGTH_UM)
         drop_small_components(covered, runs, ~keep)
     if covered.any():
         covered = ndimage.binary_dilation(covered, np.ones((3, 3)))

@@ -1,4 +1,4 @@
-"""Parts of a slide at a finer resolution than its overview, on a grid that divides the overview's pixels."""
+"""Reads parts of a slide at a higher resolution than its overview, on a grid that divides its pixels."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class HighResReader(AbstractContextManager["HighResReader"]):
         slide: The open slide.
         overview: The overview.
         pixel_um: Width and height of its pixels.
-        fine_um: Wished width of the finer pixels; none is finer than the slide's own.
-        open_level: How parts of a level are read.
+        fine_um: Target width of the finer pixels; none is finer than the slide's own.
+        open_level: Opens a level for reading parts of it.
 
     Attributes:
         factor: Finer pixels in one of the overview, along each side.
@@ -92,7 +92,7 @@ class HighResReader(AbstractContextManager["HighResReader"]):
         self.close()
 
     def close(self) -> None:
-        """Gives up what was opened for reading; the slide stays open."""
+        """Closes the level that was opened; the slide stays open."""
         if self._reader is not None:
             self._reader.close()
             self._reader = None

@@ -1,9 +1,9 @@
-"""Pen ink, told from stain by the ratios of its densities; black borders and the scanner's stage.
+"""Pen ink, distinguished from stain by the ratios of its densities; black borders and the scanner's stage.
 
 Blue ink absorbs red more than green, green ink absorbs green least of all, black ink absorbs all alike; no
 mixture of haematoxylin and eosin does any of it. Red ink has the hue of eosin with too much blue in it, so it
-is told by its distance from this slide's own stain. Ink on glass is plain and seeds a mark; over tissue it is
-a mixture, is only far from the slide's own tissue, and counts where it hangs together with plain ink.
+is recognised by its distance from this slide's own stain. Ink on glass is plain and seeds a mark; over tissue
+it is a mixture, is only far from the slide's own tissue, and counts where it is connected with plain ink.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from wsi_ncmi.tissue.connected_components import connected_components, drop_smal
 __all__ = ["find_borders", "find_ink"]
 
 _MIN_INK_UM2 = 6_000.0
-_LEAST_SEED_UM2 = 1_500.0
+_MIN_SEED_UM2 = 1_500.0
 # Limits of the ratios that can be stain at all, to learn the slide's own from.
 _STAIN_RED, _STAIN_BLUE, _STAIN_DENSITY = 0.85, 0.75, 0.2
 # How far beyond the slide's median ratio is no stain.
@@ -53,7 +53,7 @@ def find_ink(colours: Colours, eligible: NDArray[np.bool_], pixel_um2: float) ->
         mixed &= (green > 0.4) & eligible[rows]
         ink[rows] = part | mixed
     runs = connected_components(ink)
-    weak = (runs.counts(plain) * pixel_um2 < _LEAST_SEED_UM2) | (runs.areas() * pixel_um2 < _MIN_INK_UM2)
+    weak = (runs.counts(plain) * pixel_um2 < _MIN_SEED_UM2) | (runs.areas() * pixel_um2 < _MIN_INK_UM2)
     drop_small_components(ink, runs, weak)
     return ink
 
@@ -79,7 +79,7 @@ _MIN_BORDER_UM2 = 10_000.0
 _BLACK = 28
 # A grey border is neutral, darker than glass, and flat.
 _GREY_DENSITY, _NEUTRAL, _FLAT = 0.07, 0.12, 0.015
-_LEAST_CONTACT = 0.1
+_MIN_CONTACT = 0.1
 _RIM_PX = 2
 
 
@@ -91,7 +91,7 @@ def find_borders(colours: Colours, pixel_um2: float) -> tuple[NDArray[np.bool_],
         pixel_um2: Area of a pixel.
 
     Returns:
-        Where they are, and the same with the rim in which smoothing mixes them with what lies beside,
+        Their mask, and the same with the rim in which smoothing mixes them with their surroundings,
         bool (h, w) each.
     """
     shape = colours.brightest.shape
@@ -118,6 +118,6 @@ def find_borders(colours: Colours, pixel_um2: float) -> tuple[NDArray[np.bool_],
         touched = np.bincount(runs.pieces[at_edge], length, runs.n_pieces)
         contact = np.maximum(contact, touched / side)
     drop_small_components(
-        border, runs, (contact < _LEAST_CONTACT) | (runs.areas() * pixel_um2 < _MIN_BORDER_UM2)
+        border, runs, (contact < _MIN_CONTACT) | (runs.areas() * pixel_um2 < _MIN_BORDER_UM2)
     )
     return border, ndimage.binary_dilation(border, iterations=_RIM_PX) if border.any() else border

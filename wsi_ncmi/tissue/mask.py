@@ -87,7 +87,7 @@ class TissueMask:
         downsample_x: Level-0 pixels per mask pixel along x.
         downsample_y: The same along y.
         method: How it was made.
-        parameters: JSON-ready settings and what was found (threshold in use, whether it was loosened).
+        parameters: JSON-ready settings and findings (threshold in use, and if it was loosened).
         note: One sentence for the ledger, or empty.
     """
 

@@ -1,7 +1,7 @@
-"""Long narrow bars over a picture: where the mean along one exceeds that along its neighbours.
+"""Ridge filter of long narrow bars: the mean along a bar against that along its neighbours.
 
 Bars are sums of many shifted planes, so the planes are 16-bit integers: half the memory of floats, and twice
-as many at a time. A step of a level is far below what tells a fold.
+as many at a time. A step of a level is far below the contrast of a fold.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["DIRECTIONS", "LEVEL_STEPS", "MOST_LEVEL", "SIDE_UM", "bar_margin", "ridge_filter"]
+__all__ = ["DIRECTIONS", "LEVEL_STEPS", "MAX_LEVEL", "SIDE_UM", "bar_margin", "ridge_filter"]
 
 DIRECTIONS = 12
 SIDE_UM = 44.0
@@ -20,12 +20,12 @@ SIDE_UM = 44.0
 LEVEL_STEPS = 1213
 """Steps of a level in one unit of the logarithm."""
 
-MOST_LEVEL = 3400
+MAX_LEVEL = 3400
 """Highest level: the sums of a bar still go into 16 bits."""
 
 _ACROSS_PX = 3
 # The mean of 3 × 3 levels is kept as their sum over 16, so that 17 of them can be added up.
-_SUM_BITS, _MOST_SAMPLES = 4, 17
+_SUM_BITS, _MAX_SAMPLES = 4, 17
 # The number of a direction takes the last bits of a ridge: the larger of two is then found in one step.
 _NUMBER_BITS = 4
 
@@ -45,7 +45,7 @@ def ridge_filter(
     """Compares the mean along a bar through each pixel with the means along the bars beside it.
 
     Args:
-        level: int16 (h, w), 0 to ``MOST_LEVEL``; goes on beyond its edges with the values there.
+        level: int16 (h, w), 0 to ``MAX_LEVEL``; its edge values continue beyond the edges.
         pixel_um: Width and height of a pixel.
         half_bar_um: Half the length of the bars.
         step_px: Distance of the samples along a bar, each the mean of 3 × 3 pixels; at most 17 are taken.
@@ -60,7 +60,7 @@ def ridge_filter(
     height, width = rows.stop - rows.start, columns.stop - columns.start
     side = math.ceil(SIDE_UM / min(pixel_um))
     reach = math.ceil(half_bar_um / min(pixel_um))
-    steps = min(max(2, round(half_bar_um / min(pixel_um) / step_px)), (_MOST_SAMPLES - 1) // 2)
+    steps = min(max(2, round(half_bar_um / min(pixel_um) / step_px)), (_MAX_SAMPLES - 1) // 2)
     along = np.arange(-steps, steps + 1) * (half_bar_um / steps)
     plane = _smoothed(level, rows, columns, side + reach)
     best = np.full((height, width), np.iinfo(np.int16).min, np.int16)
@@ -84,7 +84,7 @@ def ridge_filter(
         np.bitwise_or(ridge, number, out=ridge)
         np.maximum(best, ridge, out=best)
     direction = (best & ((1 << _NUMBER_BITS) - 1)).astype(np.uint8)
-    # The direction's number stands for the bits that it took: half of them on average.
+    # The direction's number is in place of the bits that it took: half of them on average.
     scale = np.float32((1 << _SUM_BITS) / (_ACROSS_PX**2 * LEVEL_STEPS * len(along)))
     heights: NDArray[np.float32] = ((best | ((1 << _NUMBER_BITS) - 1)) - np.int16(7)) * scale
     return heights, direction

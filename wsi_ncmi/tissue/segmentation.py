@@ -1,4 +1,4 @@
-"""Tissue told from glass at a stated working resolution.
+"""Tissue segmentation at a stated working resolution.
 
 Both are taken relative to the slide's own glass, so that a tinted or dim scan is not tissue as a whole.
 """
@@ -18,14 +18,9 @@ from wsi_ncmi.tissue.connected_components import without_small
 from wsi_ncmi.tissue.mask import TissueMask
 
 __all__ = [
-    "HIGHEST_DENSITY",
-    "HIGHEST_SATURATION",
-    "LOWEST_SATURATION",
-    "find_tissue",
-    "segment_tissue",
-    "slide_overview",
-    "stain_signal",
-]
+    "HIGHEST_DENSITY", "HIGHEST_SATURATION", "LOWEST_SATURATION", "find_tissue", "segment_tissue",
+    "slide_overview", "stain_signal",
+]  # fmt: skip
 
 # Otsu's threshold may split pale from dark tissue; above these values it's no border of glass any more.
 HIGHEST_DENSITY = 0.15
@@ -37,7 +32,7 @@ LOWEST_SATURATION = 0.04
 _DARKEST_TISSUE = 40
 # Haematoxylin and eosin absorb green most. Blue ink absorbs red more, green ink absorbs green least, black
 # ink absorbs all alike.
-_MOST_RED, _MOST_BLUE = 1.0 / 0.9, 0.92
+_MAX_RED, _MAX_BLUE = 1.0 / 0.9, 0.92
 
 
 def stain_signal(
@@ -61,8 +56,8 @@ def stain_signal(
     """
     eligible = colours.brightest >= _DARKEST_TISSUE
     if options.method == "hed":
-        eligible &= colours.red_ratio <= round(_MOST_RED / RATIO_STEP)
-        eligible &= colours.blue_ratio <= round(_MOST_BLUE / RATIO_STEP)
+        eligible &= colours.red_ratio <= round(_MAX_RED / RATIO_STEP)
+        eligible &= colours.blue_ratio <= round(_MAX_BLUE / RATIO_STEP)
         return colours.green, eligible
     height, width = overview.readable.shape
     signal = np.empty((height, width), np.float16)

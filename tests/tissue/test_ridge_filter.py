@@ -11,7 +11,7 @@ from scipy import ndimage
 from wsi_ncmi.tissue.ridge_filter import (
     DIRECTIONS,
     LEVEL_STEPS,
-    MOST_LEVEL,
+    MAX_LEVEL,
     SIDE_UM,
     bar_margin,
     ridge_filter,
@@ -44,7 +44,7 @@ def slow(level: np.ndarray, pixel_um: tuple[float, float], half_um: float, step_
 
 
 def levels(shape: tuple[int, int]) -> np.ndarray:
-    return np.random.default_rng(3).integers(0, MOST_LEVEL + 1, shape).astype(np.int16)
+    return np.random.default_rng(3).integers(0, MAX_LEVEL + 1, shape).astype(np.int16)
 
 
 @pytest.mark.parametrize("pixel_um", [(8.0, 8.0), (8.0, 10.0)])
@@ -70,10 +70,10 @@ def test_a_part_has_the_ridges_of_the_whole() -> None:
 def test_the_steepest_levels_do_not_overflow() -> None:
     """17 samples, the most that are taken, of the highest level beside the lowest."""
     level = np.zeros((200, 200), np.int16)
-    level[:, 92:108] = MOST_LEVEL
+    level[:, 92:108] = MAX_LEVEL
     found, _ = ridge_filter(level, (2.5, 2.5), 60.0, 3.0)
-    assert found[100, 100] == pytest.approx(MOST_LEVEL / LEVEL_STEPS, abs=PRECISION)
-    assert found.min() >= -MOST_LEVEL / LEVEL_STEPS - PRECISION
+    assert found[100, 100] == pytest.approx(MAX_LEVEL / LEVEL_STEPS, abs=PRECISION)
+    assert found.min() >= -MAX_LEVEL / LEVEL_STEPS - PRECISION
 
 
 def test_a_bar_stands_out_by_its_height_in_its_own_direction() -> None:
