@@ -27,7 +27,7 @@ from wsi_ncmi.losses import loss_config
 from wsi_ncmi.mil import ModelConfig, model_config
 from wsi_ncmi.parallel import run_items
 from wsi_ncmi.training import TrainingConfig
-from wsi_ncmi.training.identity import as_written_now
+from wsi_ncmi.training.resume import as_written_now
 from wsi_ncmi.workflows.result import JobResult
 
 __all__ = ["StudyRequest", "run_study", "study_stage"]

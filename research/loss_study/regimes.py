@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from wsi_ncmi.cohorts import Cohort, Fold
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.training import LabelledSlides
-from wsi_ncmi.training.seeding import derive_seed
+from wsi_ncmi.training.sampling import derive_seed
 
 __all__ = ["REGIMES", "Regime", "StudyParts", "prepare_parts"]
 

@@ -16,10 +16,10 @@ from wsi_ncmi.reporting.figures import (
     ranking_figures,
     selective_figure,
 )
-from wsi_ncmi.reporting.figures.learning import mean_over_runs
+from wsi_ncmi.reporting.figures.confidence import GRID, weighted_risk
 from wsi_ncmi.reporting.figures.ranking import GRID as RANKING_GRID
 from wsi_ncmi.reporting.figures.ranking import curves_on_grid
-from wsi_ncmi.reporting.figures.selective import GRID, weighted_risk
+from wsi_ncmi.reporting.figures.training_curves import mean_over_runs
 
 
 @settings(max_examples=60, deadline=None)

@@ -12,11 +12,9 @@ from hypothesis import strategies as st
 
 from wsi_ncmi.metrics import Estimate, evaluate_predictions
 from wsi_ncmi.reporting import cohort_flow, render_summary, write_summary
-from wsi_ncmi.reporting.confusion import confusion_tables
-from wsi_ncmi.reporting.paths import without_folders
+from wsi_ncmi.reporting.formatting import count, interval, number, without_folders
 from wsi_ncmi.reporting.slides import best_and_worst
-from wsi_ncmi.reporting.tables import cell
-from wsi_ncmi.reporting.wording import count, interval, number
+from wsi_ncmi.reporting.tables import cell, confusion_tables
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,12 @@ def test_folders_are_left_out(given_text, expected):
 
 
 @given(
-    st.lists(st.from_regex(r"[A-Za-z0-9_.-]{1,8}", fullmatch=True), min_size=2, max_size=5),
+    # "." and ".." are no names: a path that ends in one is shortened to the name before it.
+    st.lists(
+        st.from_regex(r"[A-Za-z0-9_.-]{1,8}", fullmatch=True).filter(lambda part: part.strip(".")),
+        min_size=2,
+        max_size=5,
+    ),
     st.sampled_from(["{}", "read {} failed", "x={}", "'{}'", "({})"]),
 )
 def test_no_folder_survives_in_a_sentence(parts, sentence):

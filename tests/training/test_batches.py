@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.training.batches import BagCache
+from wsi_ncmi.training.bags import BagCache
 
 
 class CountingSource:
@@ -57,7 +57,7 @@ def test_drawn_rows(task):
 
 
 def test_whole_batches_keep_order_and_split_by_rows(task, monkeypatch):
-    monkeypatch.setattr("wsi_ncmi.training.batches.EVALUATION_ROWS", 20)
+    monkeypatch.setattr("wsi_ncmi.training.bags.EVALUATION_ROWS", 20)
     cache = BagCache(task.source, 2**20)
     ids = task.source.slide_ids[::-1]
     batches = list(cache.whole_batches(ids))

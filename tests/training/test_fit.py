@@ -13,7 +13,7 @@ from wsi_ncmi.core.errors import InputError, TrainingError
 from wsi_ncmi.losses import list_losses, loss_config
 from wsi_ncmi.mil import model_config
 from wsi_ncmi.training import RunConfig, TrainingConfig, fit
-from wsi_ncmi.training.batches import BagCache
+from wsi_ncmi.training.bags import BagCache
 from wsi_ncmi.training.checkpoint import MODEL_WEIGHTS
 from wsi_ncmi.training.fitting import build_modules
 from wsi_ncmi.training.scoring import embed, probabilities_of

@@ -11,7 +11,7 @@ import pytest
 from wsi_ncmi.core.config import read_config, to_yaml
 from wsi_ncmi.losses import loss_config
 from wsi_ncmi.mil import model_config
-from wsi_ncmi.training.identity import as_written_now, first_difference
+from wsi_ncmi.training.resume import as_written_now, first_difference
 from wsi_ncmi.workflows.config import JobConfig
 
 NCMI = (

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from wsi_ncmi.training.prefetch import ahead
+from wsi_ncmi.training.bags import prefetch
 
 
 @pytest.mark.parametrize("depth", [0, 1, 3])
@@ -19,7 +19,7 @@ def test_results_in_order_and_never_further_ahead_than_asked(depth):
         threads.add(threading.current_thread())
         return i * i
 
-    for value in ahead((partial(make, i) for i in range(10)), depth):
+    for value in prefetch((partial(make, i) for i in range(10)), depth):
         seen.append(value)
         assert len(made) <= len(seen) + depth
     assert seen == [i * i for i in range(10)]
@@ -37,11 +37,11 @@ def test_an_error_comes_at_its_turn_and_closing_ends_the_work():
             raise ValueError("third")
         return i
 
-    results = ahead((partial(make, i) for i in range(100)), 1)
+    results = prefetch((partial(make, i) for i in range(100)), 1)
     assert [next(results), next(results)] == [0, 1]
     with pytest.raises(ValueError, match="third"):
         next(results)
-    results = ahead((partial(make, i) for i in range(3, 100)), 2)
+    results = prefetch((partial(make, i) for i in range(3, 100)), 2)
     next(results)
     results.close()
     assert max(made) <= 3 + 3

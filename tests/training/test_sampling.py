@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsi_ncmi.training.sampling import EpochSampler, draw_instances
-from wsi_ncmi.training.schedule import learning_rate_at
-from wsi_ncmi.training.seeding import derive_seed
+from wsi_ncmi.training.optim import learning_rate_at
+from wsi_ncmi.training.sampling import EpochSampler, derive_seed, draw_instances
 
 
 @given(st.integers(1, 200), st.integers(1, 50), st.integers(0, 5), st.integers(0, 3))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score, recall_score
 
 from wsi_ncmi.losses import build_loss, loss_config
-from wsi_ncmi.training.identity import first_difference, identity_hash
+from wsi_ncmi.training.resume import first_difference, identity_hash
 from wsi_ncmi.training.scoring import f1_and_recall, probabilities_of, validation_scores
 
 

@@ -15,7 +15,7 @@ from wsi_ncmi.losses import loss_config
 from wsi_ncmi.mil import model_config
 from wsi_ncmi.mil.config import VitConfig
 from wsi_ncmi.training import LabelledSlides, RunConfig, fit, fit_in_memory
-from wsi_ncmi.training.batches import BagCache
+from wsi_ncmi.training.bags import BagCache
 from wsi_ncmi.training.checkpoint import MODEL_WEIGHTS
 from wsi_ncmi.training.fitting import build_modules
 

@@ -1,13 +1,13 @@
-from .content import ReportInput as ReportInput
+from .exports import write_outputs as write_outputs
 from .exports import write_table as write_table
-from .flow import FlowStep as FlowStep
-from .flow import cohort_flow as cohort_flow
-from .outputs import write_outputs as write_outputs
 from .pictures import SlidePicture as SlidePicture
 from .pictures import TileAttention as TileAttention
 from .pictures import slide_picture as slide_picture
 from .render import render_report as render_report
 from .render import write_report as write_report
+from .report_input import FlowStep as FlowStep
+from .report_input import ReportInput as ReportInput
+from .report_input import cohort_flow as cohort_flow
 from .run_report import report_run as report_run
 from .slides import best_and_worst as best_and_worst
 from .summary import render_summary as render_summary

@@ -1,4 +1,4 @@
-"""The report's numbers as CSV and its figures as PNG and SVG, to take into a paper."""
+"""Files of a report: page, summary, CSV tables, and figures as PNG and SVG."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from wsi_ncmi.core.files import atomic_path, ensure_folder
 from wsi_ncmi.metrics import Estimate
-from wsi_ncmi.reporting.content import ReportInput
-from wsi_ncmi.reporting.figures import FigureGroups
+from wsi_ncmi.reporting.figures import FigureGroups, report_figures
+from wsi_ncmi.reporting.render import write_report
+from wsi_ncmi.reporting.report_input import ReportInput
 from wsi_ncmi.reporting.slides import all_slides
+from wsi_ncmi.reporting.summary import write_summary
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["write_exports", "write_table"]
+__all__ = ["write_exports", "write_table", "write_outputs"]
 
 Rows = list[dict[str, Any]]
 
@@ -156,3 +158,25 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
     """Writes a CSV atomically, without index, lines ending in a newline everywhere."""
     with atomic_path(path) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
+
+
+def write_outputs(
+    data: ReportInput, folder: Path, formats: Sequence[str] = ("png", "svg")
+) -> dict[str, Path]:
+    """Writes ``report.html``, ``summary.md``, ``tables/*.csv`` and ``figures/*``.
+
+    Args:
+        data: What they are made from.
+        folder: Run folder; it exists.
+        formats: Of the figures outside the page; empty = none.
+
+    Returns:
+        ``report``, ``summary``, ``tables`` and, where any were drawn, ``figures``.
+    """
+    figures = report_figures(
+        data.predictions_of(data.headline_name), data.headline, data.curves, list(data.evaluations)
+    )
+    files = {"report": folder / "report.html", "summary": folder / "summary.md"}
+    write_report(data, files["report"], figures)
+    write_summary(data, files["summary"])
+    return {**files, **write_exports(data, figures, folder, formats)}

@@ -14,12 +14,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from wsi_ncmi.core.files import write_text
 from wsi_ncmi.metrics import Estimate, Evaluation
 from wsi_ncmi.metrics.evaluation import MIN_PATIENTS_PER_GROUP
-from wsi_ncmi.reporting import decisions, tables, wording
-from wsi_ncmi.reporting.confusion import confusion_tables, stage_table
-from wsi_ncmi.reporting.content import ReportInput
+from wsi_ncmi.reporting import formatting, operating_points, tables
 from wsi_ncmi.reporting.figures import Figure, FigureGroups, report_figures
-from wsi_ncmi.reporting.paths import without_folders
+from wsi_ncmi.reporting.formatting import without_folders
+from wsi_ncmi.reporting.report_input import ReportInput
 from wsi_ncmi.reporting.slides import best_and_worst
+from wsi_ncmi.reporting.tables import confusion_tables, stage_table
 
 __all__ = ["render_report", "write_report"]
 
@@ -34,9 +34,9 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "number": wording.number,
-        "percent": wording.percent,
-        "count": wording.count,
+        "number": formatting.number,
+        "percent": formatting.percent,
+        "count": formatting.count,
     }
     return environment
 
@@ -75,13 +75,13 @@ def render_report(data: ReportInput, figures: FigureGroups | None = None) -> str
         data=data,
         evaluation=evaluation,
         headline=tables.cell(evaluation.metrics["macro_f1"]),
-        headline_bca=wording.interval(_bca(evaluation.metrics["macro_f1"])),
+        headline_bca=formatting.interval(_bca(evaluation.metrics["macro_f1"])),
         spread=tables.spread_rows(evaluation),
-        operating=decisions.operating_rows(evaluation),
-        thresholds_chosen_on=decisions.thresholds_chosen_on(evaluation),
-        abstention=decisions.abstention_rows(evaluation),
-        recalibration=decisions.recalibration_rows(evaluation),
-        recalibration_source=decisions.recalibration_source(evaluation),
+        operating=operating_points.operating_rows(evaluation),
+        thresholds_chosen_on=operating_points.thresholds_chosen_on(evaluation),
+        abstention=operating_points.abstention_rows(evaluation),
+        recalibration=operating_points.recalibration_rows(evaluation),
+        recalibration_source=operating_points.recalibration_source(evaluation),
         stages=stage_table(evaluation),
         stage_kappa=_staged(evaluation, "kappa_quadratic"),
         stage_accuracy=_staged(evaluation, "accuracy"),
@@ -91,7 +91,7 @@ def render_report(data: ReportInput, figures: FigureGroups | None = None) -> str
         ],
         folds=evaluation.over_folds.get("macro_f1"),
         seeds=evaluation.over_seeds.get("macro_f1"),
-        beside=[(wording.words_of(name), tables.cell(evaluation.metrics[name])) for name in beside],
+        beside=[(formatting.words_of(name), tables.cell(evaluation.metrics[name])) for name in beside],
         warnings=data.all_warnings(),
         metric_rows=tables.metric_rows(data.evaluations),
         class_rows=tables.class_rows(evaluation),

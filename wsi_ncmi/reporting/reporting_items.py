@@ -12,10 +12,9 @@ from typing import Any
 
 from wsi_ncmi.metrics import Evaluation
 from wsi_ncmi.reporting import tables
-from wsi_ncmi.reporting.content import ReportInput
-from wsi_ncmi.reporting.decisions import recalibration_rows, recalibration_source, thresholds_chosen_on
-from wsi_ncmi.reporting.paths import without_folders
-from wsi_ncmi.reporting.wording import count, interval, number, percent
+from wsi_ncmi.reporting.formatting import count, interval, number, percent, without_folders
+from wsi_ncmi.reporting.operating_points import recalibration_rows, recalibration_source, thresholds_chosen_on
+from wsi_ncmi.reporting.report_input import ReportInput
 
 __all__ = ["AUTHORS", "ReportingItem", "reporting_items"]
 

@@ -1,4 +1,4 @@
-"""The slides worth looking at: most confidently wrong, and most clearly right."""
+"""Slides worth reviewing: the most confidently wrong and right ones."""
 
 from __future__ import annotations
 

@@ -6,10 +6,9 @@ from pathlib import Path
 
 from wsi_ncmi.core.files import write_text
 from wsi_ncmi.reporting import tables
-from wsi_ncmi.reporting.content import ReportInput
-from wsi_ncmi.reporting.paths import without_folders
+from wsi_ncmi.reporting.formatting import count, interval, number, without_folders
+from wsi_ncmi.reporting.report_input import ReportInput
 from wsi_ncmi.reporting.reporting_items import reporting_items
-from wsi_ncmi.reporting.wording import count, interval, number
 
 __all__ = ["render_summary", "write_summary"]
 

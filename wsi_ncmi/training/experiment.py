@@ -20,10 +20,10 @@ from wsi_ncmi.core.files import atomic_path, ensure_folder
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
 from wsi_ncmi.parallel import affordable_workers, keep_large_buffers, run_items, visible_gpus
 from wsi_ncmi.parallel import process_group as distributed
-from wsi_ncmi.training.batches import BagCache
+from wsi_ncmi.training.bags import BagCache
 from wsi_ncmi.training.config import RunConfig, TrainConfig
+from wsi_ncmi.training.curves import CURVES
 from wsi_ncmi.training.data import TrainingData, refuse_leaks
-from wsi_ncmi.training.fitting import CURVES
 from wsi_ncmi.training.runs import (
     PREDICTIONS,
     Run,

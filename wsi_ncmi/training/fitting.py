@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,30 +12,23 @@ import torch
 
 from wsi_ncmi.cohorts import BagSource, Cohort, Fold
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.core.files import atomic_path, ensure_folder
+from wsi_ncmi.core.files import ensure_folder
 from wsi_ncmi.core.provenance import collect_provenance
 from wsi_ncmi.losses import build_loss
 from wsi_ncmi.losses.base import Criterion
 from wsi_ncmi.mil import build_model
 from wsi_ncmi.mil.base import Aggregator
 from wsi_ncmi.parallel import process_group as distributed
-from wsi_ncmi.training.batches import BagCache
-from wsi_ncmi.training.board import board_of, check_board
+from wsi_ncmi.training.bags import BagCache
 from wsi_ncmi.training.checkpoint import TrainedModel, write_trained
 from wsi_ncmi.training.config import RunConfig, TrainingConfig
-from wsi_ncmi.training.identity import first_difference, run_identity
+from wsi_ncmi.training.curves import check_tensorboard, tensorboard_writer, write_curves
 from wsi_ncmi.training.loop import TrainingLoop
-from wsi_ncmi.training.resume import LAST, read_resume
+from wsi_ncmi.training.resume import LAST, first_difference, read_resume, run_identity
+from wsi_ncmi.training.sampling import LabelledSlides, derive_seed, reserve_for
 from wsi_ncmi.training.scoring import embed
-from wsi_ncmi.training.seeding import derive_seed
-from wsi_ncmi.training.step_bags import LabelledSlides, reserve_for
 
-__all__ = [
-    "CURVES", "FitResult", "FittedModules", "build_modules", "fit", "fit_in_memory", "labelled_part",
-    "write_curves",
-]  # fmt: skip
-
-CURVES = "curves.csv"
+__all__ = ["FitResult", "FittedModules", "build_modules", "fit", "fit_in_memory", "labelled_part"]
 
 
 @dataclass(frozen=True)
@@ -112,7 +104,7 @@ def fit(
         )
     cache.lengths(validation.slide_ids)
     identity = run_identity(cache.source, split, cohort, config)
-    check_board(training.tensorboard)
+    check_tensorboard(training.tensorboard)
     ensure_folder(out)
     # The first process reads for all: another one might still see the file of an earlier step.
     resumed = distributed.from_first(read_resume(out) if distributed.rank() == 0 else None)
@@ -123,10 +115,10 @@ def fit(
     first = distributed.rank() == 0
     state = None if resumed is None else resumed[1]
     begun = 0 if state is None else int(state["epoch"])
-    with board_of(out, training.tensorboard and first, begun + 1) as to_board:
+    with tensorboard_writer(out, training.tensorboard and first, begun + 1) as to_tensorboard:
 
         def on_row(row: Mapping[str, float]) -> None:
-            to_board(row)
+            to_tensorboard(row)
             if on_epoch is not None:
                 on_epoch(row)
 
@@ -276,15 +268,3 @@ def _fit_decision(
     z = torch.cat([embed(aggregator, cache, part.slide_ids, device) for part in parts])
     y = torch.from_numpy(np.concatenate([part.y for part in parts])).to(device)
     criterion.fit_decision(z, y)
-
-
-def write_curves(folder: Path, curves: Sequence[Mapping[str, Any]]) -> None:
-    """Writes ``curves.csv`` atomically: one row an epoch, at least one; NaN is an empty cell."""
-    with (
-        atomic_path(folder / CURVES) as temporary,
-        temporary.open("w", encoding="utf-8", newline="") as handle,
-    ):
-        writer = csv.DictWriter(handle, curves[0], lineterminator="\n")
-        writer.writeheader()
-        for row in curves:
-            writer.writerow({name: "" if value != value else value for name, value in row.items()})

@@ -20,15 +20,19 @@ from wsi_ncmi.losses.base import Criterion
 from wsi_ncmi.losses.running_statistics import gather_over_ranks, sum_over_ranks
 from wsi_ncmi.mil.base import Aggregator, BagBatch
 from wsi_ncmi.parallel import process_group as distributed
-from wsi_ncmi.training.averaging import WeightAverage
-from wsi_ncmi.training.batches import BagCache
+from wsi_ncmi.training.bags import BagCache, prefetch
 from wsi_ncmi.training.config import RunConfig
-from wsi_ncmi.training.optimising import autocast_of, clip_gradients, make_optimizer, rank_of
-from wsi_ncmi.training.prefetch import ahead
+from wsi_ncmi.training.optim import (
+    WeightAverage,
+    autocast_of,
+    clip_gradients,
+    learning_rate_at,
+    make_optimizer,
+    rank_of,
+)
 from wsi_ncmi.training.resume import write_resume
-from wsi_ncmi.training.schedule import learning_rate_at
+from wsi_ncmi.training.sampling import BagLoader, LabelledSlides
 from wsi_ncmi.training.scoring import embed, validation_scores
-from wsi_ncmi.training.step_bags import LabelledSlides, StepBags
 
 __all__ = ["CURVE_COLUMNS", "TrainingLoop"]
 
@@ -74,7 +78,7 @@ class TrainingLoop:
         self._device = next(aggregator.parameters()).device
         self._train_y = torch.from_numpy(train.y).to(self._device)
         self._validation_y = torch.from_numpy(validation.y).to(self._device)
-        self._bags = StepBags(cache, train, options, config.seed)
+        self._bags = BagLoader(cache, train, options, config.seed)
         self._parameters = [*aggregator.parameters(), *criterion.parameters()]
         self._optimizer = make_optimizer(self._parameters, options)
         self._average = WeightAverage(self._parameters, options.ema)
@@ -113,7 +117,7 @@ class TrainingLoop:
         """The remaining steps of the present epoch."""
         batches = self._bags.of_epoch(self._epoch)
         reads = self._bags.reads(batches, self._epoch, self._step)
-        with contextlib.closing(ahead(reads, self._bags.ahead_on(self._device))) as ready:
+        with contextlib.closing(prefetch(reads, self._bags.prefetch_depth(self._device))) as ready:
             while self._step < len(batches):
                 chosen = batches[self._step]
                 self._loss_sum += self._take_step(chosen, ready) * len(chosen)
@@ -184,7 +188,7 @@ class TrainingLoop:
             z = self._embedded(self._train.slide_ids)
             self._criterion.end_epoch(z, self._train_y)
         rate = float(self._optimizer.param_groups[0]["lr"])
-        with self._average.lent():
+        with self._average.average_parameters():
             z = self._embedded(self._validation.slide_ids)
             scores = validation_scores(self._criterion, z, self._validation_y)
             rank = rank_of(scores, self._options)

@@ -14,13 +14,13 @@ from wsi_ncmi.cohorts import Cohort
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import atomic_path, write_json
 from wsi_ncmi.parallel import process_group as distributed
-from wsi_ncmi.training.batches import BagCache
+from wsi_ncmi.training.bags import BagCache
 from wsi_ncmi.training.checkpoint import MODEL_JSON, MODEL_WEIGHTS, TrainedModel
 from wsi_ncmi.training.config import RunConfig
+from wsi_ncmi.training.curves import CURVES
 from wsi_ncmi.training.data import TrainingData
-from wsi_ncmi.training.fitting import CURVES, fit
-from wsi_ncmi.training.identity import first_difference, run_identity
-from wsi_ncmi.training.resume import LAST, read_resume
+from wsi_ncmi.training.fitting import fit
+from wsi_ncmi.training.resume import LAST, first_difference, read_resume, run_identity
 from wsi_ncmi.training.scoring import embed, probabilities_of
 
 __all__ = [

@@ -13,7 +13,7 @@ from torch import Tensor
 from wsi_ncmi.losses import functional
 from wsi_ncmi.losses.base import Criterion
 from wsi_ncmi.mil.base import Aggregator
-from wsi_ncmi.training.batches import BagCache
+from wsi_ncmi.training.bags import BagCache
 
 __all__ = ["embed", "f1_and_recall", "probabilities_of", "validation_scores"]
 

@@ -17,13 +17,13 @@ from wsi_ncmi.core.errors import InputError, TrainingError
 from wsi_ncmi.core.files import atomic_path, write_json
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
 from wsi_ncmi.parallel import affordable_workers, keep_large_buffers, run_items
-from wsi_ncmi.training.batches import BagCache
+from wsi_ncmi.training.bags import BagCache
 from wsi_ncmi.training.config import RunConfig
 from wsi_ncmi.training.data import TrainingData
 from wsi_ncmi.training.fitting import fit_in_memory, labelled_part
-from wsi_ncmi.training.identity import as_written_now
+from wsi_ncmi.training.resume import as_written_now
+from wsi_ncmi.training.sampling import derive_seed
 from wsi_ncmi.training.search_space import Dimension, SearchConfig, suggest
-from wsi_ncmi.training.seeding import derive_seed
 
 if TYPE_CHECKING:
     import optuna

@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from wsi_ncmi.metrics import Evaluation
-from wsi_ncmi.reporting.figures.calibration import calibration_figure
+from wsi_ncmi.reporting.figures.confidence import calibration_figure, selective_figure
 from wsi_ncmi.reporting.figures.figure import Figure
-from wsi_ncmi.reporting.figures.information import information_figure
-from wsi_ncmi.reporting.figures.learning import learning_figures
 from wsi_ncmi.reporting.figures.ranking import ranking_figures
-from wsi_ncmi.reporting.figures.selective import selective_figure
+from wsi_ncmi.reporting.figures.training_curves import information_figure, learning_figures
 
 if TYPE_CHECKING:
     import pandas as pd

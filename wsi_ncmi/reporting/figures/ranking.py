@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from wsi_ncmi.metrics import Evaluation
 from wsi_ncmi.metrics.bootstrap import draw_multiplicities
 from wsi_ncmi.reporting.figures.figure import Figure, axis, band, line
-from wsi_ncmi.reporting.wording import interval, number
+from wsi_ncmi.reporting.formatting import interval, number
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,7 +7,7 @@ import pytest
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.training import RunConfig, fit
-from wsi_ncmi.training.board import BOARD
+from wsi_ncmi.training.curves import TENSORBOARD
 from wsi_ncmi.training.loop import TrainingLoop
 
 
@@ -25,7 +25,7 @@ def run(task, kit, out, **changes):
 def scalars(folder):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    board = EventAccumulator(str(folder / BOARD))
+    board = EventAccumulator(str(folder / TENSORBOARD))
     board.Reload()
     return {tag: {e.step: e.value for e in board.Scalars(tag)} for tag in board.Tags()["scalars"]}
 

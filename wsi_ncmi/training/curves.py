@@ -1,24 +1,39 @@
-"""Curves for TensorBoard, beside the CSV."""
+"""Curves of a run: ``curves.csv``, and events for TensorBoard beside it."""
 
 from __future__ import annotations
 
 import contextlib
+import csv
 import importlib.util
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.files import atomic_path
 
-__all__ = ["BOARD", "board_of", "check_board"]
+__all__ = ["CURVES", "TENSORBOARD", "check_tensorboard", "tensorboard_writer", "write_curves"]
 
-BOARD = "tensorboard"
+CURVES = "curves.csv"
+
+TENSORBOARD = "tensorboard"
 """Folder of the event files in a run's folder."""
 
-Tell = Callable[[Mapping[str, float]], None]
+
+def write_curves(folder: Path, curves: Sequence[Mapping[str, Any]]) -> None:
+    """Writes ``curves.csv`` atomically: one row an epoch, at least one; NaN is an empty cell."""
+    with (
+        atomic_path(folder / CURVES) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as handle,
+    ):
+        writer = csv.DictWriter(handle, curves[0], lineterminator="\n")
+        writer.writeheader()
+        for row in curves:
+            writer.writerow({name: "" if value != value else value for name, value in row.items()})
 
 
-def check_board(wanted: bool) -> None:
+def check_tensorboard(wanted: bool) -> None:
     """Refuses before anything is started what would fail at the first epoch.
 
     Raises:
@@ -32,7 +47,9 @@ def check_board(wanted: bool) -> None:
 
 
 @contextlib.contextmanager
-def board_of(folder: Path, wanted: bool, first_epoch: int) -> Iterator[Tell]:
+def tensorboard_writer(
+    folder: Path, wanted: bool, first_epoch: int
+) -> Iterator[Callable[[Mapping[str, float]], None]]:
     """Gives what writes a row of ``curves.csv`` as events ``train/…`` and ``validation/…``.
 
     Args:
@@ -40,15 +57,15 @@ def board_of(folder: Path, wanted: bool, first_epoch: int) -> Iterator[Tell]:
         wanted: Without it nothing is written and nothing imported.
         first_epoch: First epoch (from 1) that will be told; later events of a run that was cut off are void.
     """
-    check_board(wanted)
+    check_tensorboard(wanted)
     if not wanted:
         yield lambda row: None
         return
     from torch.utils.tensorboard import SummaryWriter
 
-    writer = SummaryWriter(str(folder / BOARD), purge_step=first_epoch)
+    writer = SummaryWriter(str(folder / TENSORBOARD), purge_step=first_epoch)
 
-    def tell(row: Mapping[str, float]) -> None:
+    def write(row: Mapping[str, float]) -> None:
         for name, value in row.items():
             if name != "epoch" and math.isfinite(value):
                 group, _, rest = name.partition("_")
@@ -57,6 +74,6 @@ def board_of(folder: Path, wanted: bool, first_epoch: int) -> Iterator[Tell]:
         writer.flush()
 
     try:
-        yield tell
+        yield write
     finally:
         writer.close()

@@ -1,8 +1,11 @@
-"""Bags in memory, ready to be packed: read once, converted once, within a byte budget."""
+"""Bags in memory, ready to be packed, and read ahead of their use."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -13,7 +16,7 @@ from wsi_ncmi.cohorts import BagSource
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.mil import BagBatch
 
-__all__ = ["EVALUATION_ROWS", "BagCache"]
+__all__ = ["EVALUATION_ROWS", "BagCache", "prefetch"]
 
 EVALUATION_ROWS = 16_384
 """Tiles that are embedded at a time outside training: enough to be efficient, little memory."""
@@ -172,3 +175,37 @@ class BagCache:
             rows += length
         if pending:
             yield self.pack(pending)
+
+
+_T = TypeVar("_T")
+
+
+def prefetch(calls: Iterable[Callable[[], _T]], depth: int) -> Generator[_T, None, None]:
+    """Yields the results of calls in their order, ``depth`` of them made ahead in one thread.
+
+    One thread makes all of them one after the other, so that what they share (a cache) needs no lock as long
+    as nobody else uses it before the iterator ends or is closed.
+
+    Args:
+        calls: What to call.
+        depth: Calls ahead of the one that is in the consumer's hands; 0 = none, and no thread.
+
+    Raises:
+        Exception: Whatever a call raises, at its turn.
+    """
+    if depth == 0:
+        for call in calls:
+            yield call()
+        return
+    with ThreadPoolExecutor(1, thread_name_prefix="bags-ahead") as pool:
+        pending: deque[Future[_T]] = deque()
+        try:
+            for call in calls:
+                pending.append(pool.submit(call))
+                if len(pending) > depth:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()

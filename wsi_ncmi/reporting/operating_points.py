@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wsi_ncmi.metrics import Evaluation
-from wsi_ncmi.reporting.wording import number, percent
+from wsi_ncmi.reporting.formatting import number, percent
 
 __all__ = [
     "AbstentionRow",
