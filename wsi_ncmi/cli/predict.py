@@ -54,7 +54,7 @@ def command(
     ] = False,
     unlike: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
-    """Predict new slides: features, ensemble, calibrated answer or abstention, flags, heatmaps, report.
+    """Predict new slides: features, ensemble, calibrated decision or abstention, flags, heatmaps, report.
 
     Example: wsi-ncmi predict new_slides/ --model model.zip --out predictions
     """

@@ -64,7 +64,7 @@ class ModelBundle:
 
     @property
     def features(self) -> Mapping[str, Any]:
-        """What made the features that the models take."""
+        """Encoder, grid and settings of the features that the models take."""
         return self.ensemble.features
 
     @property
@@ -103,7 +103,7 @@ _VERSION = re.compile(r"wsi-ncmi-bundle/(\d+)")
 
 
 def is_bundle(path: Path) -> bool:
-    """Whether a path looks like a bundle rather than a run folder."""
+    """True for a bundle, false for a run folder."""
     return path.is_file() or (path / MANIFEST).is_file()
 
 

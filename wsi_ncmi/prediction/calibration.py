@@ -1,9 +1,9 @@
-"""What stands between the ensemble's mean probability and an answer: a temperature and a threshold.
+"""Temperature scaling and the abstention threshold.
 
 Both are chosen on the validation slides of each fold, which no weight was fitted to; they chose the epoch, so
-they are a little flattering. The test slides only show what the choice does. A fold's validation slides were
-training slides of the other folds, so it is the seeds of one fold that are averaged here: the whole ensemble,
-which averages the folds too, is a little less sure than what the temperature was fitted to.
+they are a little flattering. The test slides only measure the effect of the choice. A fold's validation
+slides were training slides of the other folds, so only the seeds of one fold are averaged here: the whole
+ensemble, which averages the folds too, is a little less confident than what the temperature was fitted to.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Calibration", "fit_calibration", "selective_table"]
 
-_PARTS = 5
+_GROUPS = 5
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Calibration:
 
     Attributes:
         temperature: The mean probabilities are softened by it (1 = as they are).
-        abstain_below: Below this largest calibrated probability there is no answer; 0 = always answer.
-        fitted_on: In words.
+        abstain_below: No decision below this largest calibrated probability; 0 = always decide.
+        fitted_on: Slides that both were fitted on, in words.
         slides: Slides that it was fitted on.
     """
 
@@ -90,7 +90,7 @@ class Calibration:
 def fit_calibration(
     validation: pd.DataFrame, classes: Sequence[str], *, coverage: float = 0.9
 ) -> Calibration:
-    """Fits the temperature, and the threshold that answers this share of the validation slides.
+    """Fits the temperature, and the threshold that decides this share of the validation slides.
 
     A temperature is taken only where it has proven itself: fitted on the validation slides of the other folds
     (of other patients, where there is one fold) it must lower the negative log-likelihood of those of a fold,
@@ -100,7 +100,7 @@ def fit_calibration(
         validation: ``slide_id, case_id, fold, seed, label, p_<class>…`` of the validation slides of every
             run.
         classes: All classes.
-        coverage: Share of slides to answer, above 0 and at most 1; 1 = always answer.
+        coverage: Share of slides to decide, above 0 and at most 1; 1 = always decide.
 
     Raises:
         InputError: No slides, or an impossible coverage.
@@ -129,7 +129,7 @@ def fit_calibration(
 def selective_table(
     predictions: pd.DataFrame, classes: Sequence[str], calibration: Calibration
 ) -> dict[str, float]:
-    """What calibration and threshold do on slides that had no part in choosing them.
+    """Coverage, accuracy and calibration error on slides that had no part in choosing the threshold.
 
     Args:
         predictions: Out-of-fold predictions, columns as for :func:`fit_calibration`.
@@ -137,7 +137,7 @@ def selective_table(
         calibration: The choice.
 
     Returns:
-        ``slides``, ``coverage``, ``accuracy`` (all), ``accuracy_answered`` (NaN where nothing is answered),
+        ``slides``, ``coverage``, ``accuracy`` (all), ``accuracy_answered`` (NaN where nothing is decided),
         ``ece`` before and after, and ``aurc``.
     """
     truth, mean, _ = _mean_of_seeds(predictions, classes)
@@ -158,7 +158,7 @@ def selective_table(
 
 
 def _helps(truth: NDArray[np.int64], mean: NDArray[np.float64], groups: NDArray[np.int64]) -> bool:
-    """Whether a temperature fitted on other groups makes the slides of a group more probable."""
+    """Whether a temperature fitted on other groups lowers the negative log-likelihood of a group."""
     gain = 0.0
     for group in sorted(set(groups.tolist())):
         inside = groups == group
@@ -184,6 +184,6 @@ def _mean_of_seeds(
     truth = class_positions(first["label"].astype(str).tolist(), classes)
     groups = first["fold"]
     if groups.nunique() < 2:
-        patients = {patient: i % _PARTS for i, patient in enumerate(sorted(set(first["case_id"])))}
+        patients = {patient: i % _GROUPS for i, patient in enumerate(sorted(set(first["case_id"])))}
         groups = first["case_id"].map(patients)
     return truth, mean / mean.sum(axis=1, keepdims=True), groups.to_numpy(dtype=np.int64)

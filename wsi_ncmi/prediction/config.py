@@ -33,7 +33,7 @@ class WatchConfig:
 
 @configclass
 class PredictConfig:
-    """What to predict, with which models, and what is made of a slide besides its prediction.
+    """Slides, models and output of a prediction job.
 
     Attributes:
         slides: Folder of slides, or one slide.
@@ -79,7 +79,7 @@ class PredictConfig:
 
 @configclass
 class ExportConfig:
-    """What to export, and how.
+    """Run, content and target of an export.
 
     Attributes:
         run: Run folder of train (RUN, or RUN/LOSS), or the folder of a single model.
@@ -87,8 +87,8 @@ class ExportConfig:
         features: Features of the training; None = those beside the run.
         reference: Add the statistics of the training slides that out-of-distribution (OOD) slides are flagged
             by.
-        coverage: Share of validation slides to answer; 1 = always answer.
-        abstain_below: No answer below this probability, in place of the coverage.
+        coverage: Share of validation slides to decide; 1 = always decide.
+        abstain_below: No decision below this probability, in place of the coverage.
         name: Name of the model; None = that of the run's folder.
         intended_use: What the model is for, for its card.
         limits: What the model is not for, for its card.
@@ -110,7 +110,7 @@ class ExportConfig:
     )
     limits: str = (
         "Not a medical device and not validated for diagnosis. It knows only the classes listed here and "
-        "answers one of them on anything, also on tissue that it never saw. Its probabilities were "
+        "predicts one of them on anything, also on tissue that it never saw. Its probabilities were "
         "calibrated on slides of the training cohort; on other scanners, stains or patients they may be "
         "wrong. The flags for slides out of distribution (OOD) catch coarse differences only."
     )
@@ -121,7 +121,7 @@ class ExportConfig:
 
 @configclass
 class HeatmapConfig:
-    """What to draw.
+    """Slides, models and form of heatmaps.
 
     Attributes:
         features: Features of the slides (ours, CLAM, TRIDENT or STAMP).
@@ -159,14 +159,14 @@ class HeatmapConfig:
 
 @configclass
 class ViewConfig:
-    """What to show of a slide.
+    """Slide, features and model of a viewer page.
 
     Attributes:
         slide: One slide.
         features: Its features, file or folder; None shows the slide alone.
         model: Bundle or run whose attention and evidence are shown; needs features.
         annotations: QuPath or ASAP annotations, file or folder.
-        default_mpp: µm per pixel where the slide doesn't tell.
+        default_mpp: µm per pixel where the slide has no resolution.
         port: Port of the page; 0 takes a free one.
     """
 

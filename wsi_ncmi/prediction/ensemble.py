@@ -43,7 +43,7 @@ class Ensemble:
         members: The models, one a fold and seed.
         classes: Class names in the order of the probabilities.
         features: Encoder, weights, mpp, tile size… of the features that they were trained on; empty where
-            those did not tell.
+            unknown.
         name: Name of the run's folder.
     """
 
@@ -121,10 +121,10 @@ def check_features(ensemble: Ensemble, found: Mapping[str, Any]) -> None:
         InputError: Encoder, weights, transform, mpp, tile size or overlap differ; the first one is named.
     """
     for key in _MUST_AGREE:
-        wanted, got = ensemble.features.get(key), found.get(key)
-        if wanted is not None and wanted != got:
+        expected, got = ensemble.features.get(key), found.get(key)
+        if expected is not None and expected != got:
             raise InputError(
-                f"The model {ensemble.name} was trained on features with {key} {wanted!r}, these have "
+                f"The model {ensemble.name} was trained on features with {key} {expected!r}, these have "
                 f"{got!r}; extract the slides with the same encoder, weights and grid."
             )
 

@@ -154,7 +154,7 @@ def render_card(
 
     Args:
         bundle: The model.
-        selective: What calibration and threshold do on out-of-fold test slides
+        selective: Effect of calibration and threshold on out-of-fold test slides
             (:func:`wsi_ncmi.prediction.calibration.selective_table`); None where the run has none.
         portable: Name of each additional form of the models → how far it is from them.
 

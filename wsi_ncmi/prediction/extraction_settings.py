@@ -20,7 +20,7 @@ __all__ = ["artifact_config_of", "extract_config", "stain_target_of"]
 
 
 def extract_config(bundle: ModelBundle, config: PredictConfig) -> ExtractConfig:
-    """The extraction config for new slides: encoder, grid, tissue and artefacts as the model says.
+    """The extraction config for new slides: encoder, grid, tissue and artefacts of the model.
 
     Args:
         bundle: The model.

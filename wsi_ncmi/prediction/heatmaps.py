@@ -59,7 +59,7 @@ def draw_slide(
     """Draws a slide as the config says, into its output folder.
 
     Args:
-        config: What to draw.
+        config: Layers, scales and output folder.
         slide_id: The slide.
         record: The slide's entry in the inventory of ``config.slides``; None where it has none.
         first: The model and its features.

@@ -1,7 +1,7 @@
 """Out-of-distribution (OOD) detection: statistics of the training slides, and slides that lie outside.
 
 Source: Tipping & Bishop, "Probabilistic Principal Component Analysis", J. R. Stat. Soc. B 61 (1999); as a
-detector of what a network was not trained on, the Mahalanobis distance of Lee et al. 2018 (arXiv 1807.03888),
+detector of out-of-distribution input, the Mahalanobis distance of Lee et al. 2018 (arXiv 1807.03888),
 here without classes.
 """
 

@@ -179,7 +179,7 @@ def find_features(run: Path, features: Path | None, ensemble: Ensemble) -> Path:
 
     Args:
         run: Run folder.
-        features: What the user gave.
+        features: From the user; None looks beside the run.
         ensemble: The run's models.
 
     Raises:
@@ -207,7 +207,7 @@ def training_samples(
         source: The features.
         patients: Slide id → patient of the run's slides.
         ensemble: The run's models.
-        progress: Told about every slide.
+        progress: Shows every slide.
 
     Raises:
         InputError: The features lack slides of the run, or are of another encoder or grid.

@@ -65,10 +65,10 @@ def export_portable(model: TrainedModel, kind: Literal["torchscript", "onnx"]) -
         kind: The form.
 
     Returns:
-        The file's bytes and the largest difference from the model's own answers.
+        The file's bytes and the largest difference from the model's own output.
 
     Raises:
-        InputError: The aggregator can't be exported in this form, or the exported one answers otherwise.
+        InputError: The aggregator can't be exported in this form, or the exported one gives other numbers.
     """
     name = str(model.config["model"]["name"])
     try:
@@ -96,7 +96,7 @@ def export_portable(model: TrainedModel, kind: Literal["torchscript", "onnx"]) -
 
 
 def _frozen(model: TrainedModel) -> nn.Module:
-    """A copy that nobody needs gradients of: who loads it need not know of ``no_grad``."""
+    """A copy without gradients, so that programs that load it need no ``no_grad``."""
     return copy.deepcopy(_OneSlide(model)).eval().requires_grad_(requires_grad=False)
 
 

@@ -97,7 +97,7 @@ def predict_slide(
         slide_id: The slide.
         features: Tile embeddings (N, D), N at least 1.
         facts: Resolution and colour of the slide.
-        config: Says when to abstain.
+        config: Thresholds of abstention.
         coords: Level-0 corners of the tiles (N, 2), where known.
 
     Returns:

@@ -29,7 +29,7 @@ _SCHEMA = "wsi-ncmi-slide-answer/1"
 
 
 def rules(config: PredictConfig) -> dict[str, Any]:
-    """When to abstain, as the records of 0.1 say it: ``unlike`` is ``abstain``, ``flag`` or a multiple."""
+    """Settings of abstention as in the records: ``unlike`` is ``abstain``, ``flag`` or a multiple."""
     words = {1.0: "abstain", float("inf"): "flag"}
     return {
         "abstain_below": config.abstain_below,
@@ -38,7 +38,7 @@ def rules(config: PredictConfig) -> dict[str, Any]:
 
 
 def explanation_settings(config: PredictConfig) -> dict[str, Any]:
-    """What is made of a slide besides its prediction, as the records say it."""
+    """Settings of the explanations, as they stand in the records."""
     return {name: getattr(config, name) for name in ("heatmaps", "scale", "top", "geojson")}
 
 

@@ -1,4 +1,4 @@
-"""Tiles of a slide with the attention and evidence of a model, or with what was measured on them."""
+"""Tiles of a slide with attention and evidence of a model, or with tissue fraction and artefact scores."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ _Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class TileAttention:
-    """Where a model looked on a slide.
+    """Attention of a model on a slide.
 
     Attributes:
         level0_px: Width and height of the slide.
@@ -53,15 +53,15 @@ class TileAttention:
 
 @dataclass(frozen=True)
 class SlidePicture:
-    """What the report shows of a slide.
+    """Pictures of a slide in the report.
 
     Attributes:
-        slide: The slide in small, a ``data:`` address.
+        slide: The thumbnail, a ``data:`` address.
         attention: The same in grey under the attention, or ``""``.
         width: Width of both in pixels.
         height: Their height.
-        alt: What the first shows, for those who don't see it.
-        attention_alt: What the second shows.
+        alt: Alternative text of the thumbnail.
+        attention_alt: Alternative text of the attention.
         sentence: How concentrated the attention is.
     """
 
@@ -83,7 +83,7 @@ def slide_picture(slide_id: str, thumbnail: Path, found: TileAttention) -> Slide
         found: The attention.
 
     Returns:
-        The pair; None where the thumbnail is missing, can't be read, or doesn't tell which part of it is the
+        The pair; None where the thumbnail is missing, can't be read, or doesn't mark which part of it is the
         slide.
     """
     from PIL import Image, UnidentifiedImageError
@@ -107,7 +107,7 @@ def slide_picture(slide_id: str, thumbnail: Path, found: TileAttention) -> Slide
         attention=_address(_with_attention(plain, found)),
         width=drawn.width,
         height=drawn.height,
-        alt=f"Slide {slide_id} in small",
+        alt=f"Thumbnail of slide {slide_id}",
         attention_alt=f"Attention on slide {slide_id}, {models}: {sentence}",
         sentence=sentence,
     )

@@ -31,8 +31,8 @@ def export(config: ExportConfig, progress: ProgressReporter | None = None) -> Jo
     """Writes the bundle of a run and loads it once, to prove that it can be loaded.
 
     Args:
-        config: What to export, and how.
-        progress: Told about the training slides.
+        config: Run, content and target.
+        progress: Shows the training slides.
 
     Returns:
         Path of ``bundle``; notes on its content.

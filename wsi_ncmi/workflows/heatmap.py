@@ -18,8 +18,8 @@ def make_heatmaps(config: HeatmapConfig, progress: ProgressReporter | None = Non
     """Draws attention and evidence of every slide.
 
     Args:
-        config: What to draw.
-        progress: Told about every slide.
+        config: Slides, models and form.
+        progress: Shows every slide.
 
     Returns:
         Path of ``heatmaps``; a failure for every slide that could not be drawn.

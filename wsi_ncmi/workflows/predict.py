@@ -31,15 +31,15 @@ def predict(config: PredictConfig, progress: ProgressReporter | None = None) -> 
     """Predicts new slides with the encoder, grid and tissue settings that the models were trained with.
 
     Args:
-        config: What to predict, and with which models.
-        progress: Told about every slide.
+        config: Slides, models and output.
+        progress: Shows every slide.
 
     Returns:
         Paths of ``predictions``, ``answers`` (JSON), ``report``, ``attention``, ``ledger`` and, with
         patients, ``patients``; a failure for every slide that could not be predicted for a fault of its own.
 
     Raises:
-        InputError: The models don't say what made their features, or the encoder differs from theirs.
+        InputError: The origin of the models' features is unknown, or the encoder differs from theirs.
     """
     return Predictor(config).run(progress)
 
@@ -48,7 +48,7 @@ class Predictor:
     """A prediction job that may run again and again on a growing folder; what is done is not done twice.
 
     Args:
-        config: What to predict, and with which models.
+        config: Slides, models and output.
 
     Attributes:
         problems: Slide id → why it has no prediction or no pictures, of the slides of the last run.
@@ -74,7 +74,7 @@ class Predictor:
         """Extracts and predicts; tables and pages are about all slides of the ledger.
 
         Args:
-            progress: Told about every slide.
+            progress: Shows every slide.
             slide_ids: Slides to extract; None = all.
 
         Raises:

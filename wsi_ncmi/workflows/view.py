@@ -31,7 +31,7 @@ def view(config: ViewConfig, on_ready: Callable[[str], None]) -> None:
     """Serves the page until interrupted.
 
     Args:
-        config: What to show.
+        config: Slide, features and model.
         on_ready: Called with the address once the page can be opened.
 
     Raises:
@@ -82,7 +82,7 @@ def _data(config: ViewConfig, slide: Slide) -> ViewerData:
         shapes.append(Shape("tissue", mask_polygons(seen.mask)))
         shapes += [Shape(kind, polygons) for kind, polygons in seen.artifacts.polygons().items()]
     except MissingMppError:
-        notes.append("The slide doesn't tell its resolution, so no tissue and no artefacts were looked for.")
+        notes.append("The slide has no resolution, so no tissue and no artefacts were looked for.")
     except SlideError as error:
         notes.append(f"Tissue and artefacts can't be shown: {error}")
     tiles = None

@@ -35,7 +35,7 @@ def watch(
 
     Args:
         config: As for ``predict``; ``slides`` is a folder, which may be empty.
-        progress: Told about the slides.
+        progress: Shows the slides.
         clock: Seconds since the epoch.
         sleep: Waits so many seconds.
 

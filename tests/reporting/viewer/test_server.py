@@ -171,7 +171,7 @@ def test_it_listens_on_the_loopback_alone(server: ViewerServer) -> None:
 
 def test_a_taken_port_is_told(server: ViewerServer) -> None:
     with pytest.raises(InputError, match=f"Port {server.port} can't be used"):
-        ViewerServer(server._pages._content, server.port)
+        ViewerServer(server._pages._data, server.port)
 
 
 def test_the_licence_lies_beside_the_library() -> None:

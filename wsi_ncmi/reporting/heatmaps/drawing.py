@@ -45,7 +45,7 @@ def rasterise(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Averages tile values over the pixels of a picture.
 
-    A tile covers a pixel by the product of what it covers of its width and of its height; tiles that overlap
+    A tile covers a pixel by the product of the shares of its width and of its height; tiles that overlap
     are averaged. Numbers of pixels and tiles both may be large: the cost is that of the pixels that tiles
     cover.
 
@@ -78,7 +78,7 @@ def rasterise(
 
 
 def _shares(edges: NDArray[np.float64], length: int) -> sparse.csr_array:
-    """What of each pixel the interval of each tile covers: sparse (N, length) from edges (N, 2) in pixels."""
+    """Share of each pixel that a tile's interval covers: sparse (N, length) from edges (N, 2) in pixels."""
     low, high = np.clip(edges[:, :1], 0, length), np.clip(edges[:, 1:], 0, length)
     first = np.floor(low).astype(np.int64)
     taps = max(1, math.ceil(float((high - first).max())))
@@ -149,10 +149,10 @@ def draw_comparison(
     parts = []
     for tiles, name in zip((first, second), names, strict=True):
         layer = tiles.layer(layer_name)
-        words = name
+        text = name
         if tiles is second and (rho := rank_correlation(first, second, layer_name)) is not None:
-            words = f"{name} (rank correlation {rho:.2f})"
-        parts.append(_with_bar(_blended(picture, tiles, layer, scale, opacity), layer, scale, words))
+            text = f"{name} (rank correlation {rho:.2f})"
+        parts.append(_with_bar(_blended(picture, tiles, layer, scale, opacity), layer, scale, text))
     height = max(part.height for part in parts)
     whole = Image.new("RGB", (sum(part.width for part in parts) + _GAP, height), "white")
     left = 0
@@ -206,10 +206,10 @@ def _with_bar(pixels: NDArray[np.uint8], layer: TileLayer, scale: str, name: str
     left = 3 * _MARGIN
     bar = np.repeat(COLOUR_TABLE[np.linspace(0, 255, bar_width).round().astype(int)][None], _BAR, axis=0)
     whole.paste(Image.fromarray(np.ascontiguousarray(bar)), (left, y))
-    for place, words in scale_ticks(layer, scale):
-        x = left + place * (bar_width - 1)
+    for position, text in scale_ticks(layer, scale):
+        x = left + position * (bar_width - 1)
         pen.line([(x, y + _BAR), (x, y + _BAR + 3)], fill=(20, 20, 20))
-        pen.text((x - font.getlength(words) / 2, y + _BAR + 4), words, fill=(20, 20, 20), font=font)
+        pen.text((x - font.getlength(text) / 2, y + _BAR + 4), text, fill=(20, 20, 20), font=font)
     return whole
 
 
@@ -229,7 +229,7 @@ def draw_gallery(slide: Slide, tiles: TileValues, layer_name: str, count: int = 
         count: How many tiles at most.
 
     Returns:
-        An RGB image; a tile that can't be read is grey and says so.
+        An RGB image; a tile that can't be read is grey, with a note.
 
     Raises:
         InputError: No such layer.
@@ -264,8 +264,8 @@ def _tile(slide: Slide, tiles: TileValues, x: int, y: int) -> Image.Image:
     """A tile's pixels from the coarsest level that has enough of them."""
     from PIL import Image
 
-    wanted = min(tiles.tile_level0) / _SHOWN_PX
-    fine = [i for i, level in enumerate(slide.levels) if level.downsample_x <= max(1.0, wanted)]
+    target = min(tiles.tile_level0) / _SHOWN_PX
+    fine = [i for i, level in enumerate(slide.levels) if level.downsample_x <= max(1.0, target)]
     number = max(fine, key=lambda i: slide.levels[i].downsample_x, default=0)
     level = slide.levels[number]
     width = max(1, round(tiles.tile_level0[0] / level.downsample_x))

@@ -70,7 +70,7 @@ def write_heatmaps(
         top: Tiles of the gallery; 0 = none.
 
     Returns:
-        What it shows → file.
+        Content → file.
 
     Raises:
         SlideReadError: Nothing of the slide can be read.
@@ -137,8 +137,8 @@ def _save(picture: Image.Image, path: Path) -> None:
 
 def overlay_downsample(tiles: TileValues) -> int:
     """Level-0 pixels for one of the finest overlay pixel: a power of two, some 16 pixels a tile."""
-    wanted = max(1.0, min(tiles.tile_level0) / _PIXELS_A_TILE)
-    downsample = 1 << math.floor(math.log2(wanted))
+    target = max(1.0, min(tiles.tile_level0) / _PIXELS_A_TILE)
+    downsample = 1 << math.floor(math.log2(target))
     while math.prod(_size(tiles, downsample)) > _MAX_PX:
         downsample *= 2
     return downsample
@@ -165,7 +165,7 @@ def write_overlay(
     import tifffile
 
     layer = tiles.layer(layer_name)
-    places = scaled(layer, scale)
+    positions = scaled(layer, scale)
     first = overlay_downsample(tiles)
     downsamples = [first]
     while max(_size(tiles, downsamples[-1])) > _MIN_LEVEL_PX:
@@ -176,7 +176,7 @@ def write_overlay(
                 {} if mpp is None else {"resolution": tuple(1e4 / (m * downsample) for m in mpp)}
             )
             file.write(
-                _picture(tiles, places, downsample),
+                _picture(tiles, positions, downsample),
                 photometric="rgb",
                 extrasamples=("unassalpha",),
                 tile=(_TILE_PX, _TILE_PX),
@@ -199,12 +199,12 @@ def _size(tiles: TileValues, downsample: int) -> tuple[int, int]:
     return -(-width // downsample), -(-height // downsample)
 
 
-def _picture(tiles: TileValues, places: NDArray[np.float32], downsample: int) -> NDArray[np.uint8]:
+def _picture(tiles: TileValues, positions: NDArray[np.float32], downsample: int) -> NDArray[np.uint8]:
     width, height = _size(tiles, downsample)
     if width * height > _MAX_PX:
         raise InputError(f"An overlay of {width} × {height} px is more than a picture may have.")
     window = (0.0, 0.0, float(width * downsample), float(height * downsample))
-    mean, covered = rasterise(tiles.boxes, places, window, (height, width))
+    mean, covered = rasterise(tiles.boxes, positions, window, (height, width))
     alpha = np.rint(covered * 255).astype(np.uint8)
     return np.concatenate((colours_of(mean), alpha[..., None]), axis=2)
 

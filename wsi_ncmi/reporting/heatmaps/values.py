@@ -1,6 +1,6 @@
 """Tile values of a slide, their scales and their colours.
 
-``percentile`` ranks the tiles of one slide: it always uses the whole bar and says nothing of how strong the
+``percentile`` ranks the tiles of one slide: it always uses the whole bar, however strong the
 numbers are. ``absolute`` means the same on every slide: attention as a multiple of even attention (1/N), on a
 logarithmic bar from 1/16 to 16; evidence and shares as they are, from 0 to 1.
 """
@@ -48,14 +48,14 @@ class TileLayer:
 
 @dataclass(frozen=True, eq=False)
 class TileValues:
-    """The tiles of a slide and what is known of them.
+    """The tiles of a slide and their values.
 
     Attributes:
         slide_id: The slide.
         coords: int64 (N, 2), level-0 corners as the feature file has them.
         tile_level0: Width and height of a tile in level-0 pixels, exact.
         size_level0: Width and height of the slide in level-0 pixels.
-        layers: What is known.
+        layers: Values of the tiles.
 
     Raises:
         InputError: The numbers of a layer are not those of the tiles.
@@ -105,7 +105,7 @@ class TileValues:
 def model_layers(
     attention: NDArray[np.floating[Any]], evidence: NDArray[np.floating[Any]], classes: Sequence[str]
 ) -> tuple[TileLayer, ...]:
-    """The layers of a model's answer.
+    """The layers of a model's output.
 
     Args:
         attention: (N,), summing to 1.
@@ -137,7 +137,7 @@ def check_scale(scale: str) -> None:
 
 
 def scaled(layer: TileLayer, scale: str) -> NDArray[np.float32]:
-    """Places on the colour bar, 0 to 1.
+    """Positions on the colour bar, 0 to 1.
 
     Args:
         layer: The numbers.
@@ -161,14 +161,14 @@ def scaled(layer: TileLayer, scale: str) -> NDArray[np.float32]:
         return ranks.astype(np.float32)
     if layer.kind == "attention":
         multiple = np.maximum(values * len(values), 1e-12)
-        place = 0.5 + np.log(multiple) / (2 * np.log(_MOST_ATTENTION))
-        clipped: NDArray[np.float64] = np.clip(place, 0, 1)
+        position = 0.5 + np.log(multiple) / (2 * np.log(_MOST_ATTENTION))
+        clipped: NDArray[np.float64] = np.clip(position, 0, 1)
         return clipped.astype(np.float32)
     return np.clip(values, 0, 1).astype(np.float32)
 
 
 def scale_title(layer: TileLayer, scale: str) -> str:
-    """What the colour bar shows, in words."""
+    """Title of the colour bar."""
     check_scale(scale)
     if scale == "percentile":
         return f"{layer.name}: percentile among this slide's tiles"
@@ -180,7 +180,7 @@ def scale_title(layer: TileLayer, scale: str) -> str:
 
 
 def scale_ticks(layer: TileLayer, scale: str) -> tuple[tuple[float, str], ...]:
-    """Places on the bar and what stands there."""
+    """Positions on the bar and their labels."""
     check_scale(scale)
     if scale == "percentile":
         return ((0.0, "0"), (0.5, "50"), (1.0, "100 %"))
@@ -207,7 +207,7 @@ COLOUR_TABLE: NDArray[np.uint8] = _table(_VIRIDIS)
 """uint8 (256, 3)."""
 
 
-def colours_of(places: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Colours of places on the bar, 0 to 1: uint8 (…, 3)."""
-    colours: NDArray[np.uint8] = COLOUR_TABLE[np.clip(np.rint(places * 255), 0, 255).astype(np.int64)]
+def colours_of(positions: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Colours of positions on the bar, 0 to 1: uint8 (…, 3)."""
+    colours: NDArray[np.uint8] = COLOUR_TABLE[np.clip(np.rint(positions * 255), 0, 255).astype(np.int64)]
     return colours

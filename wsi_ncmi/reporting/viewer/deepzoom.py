@@ -66,7 +66,7 @@ class LevelPixels:
             SlideReadError: It can't be read.
         """
         if self._stored is not None:
-            with contextlib.suppress(Exception):  # a damaged or absent tile: the reader knows what to show
+            with contextlib.suppress(Exception):  # a damaged or absent tile is left to the reader
                 return self._assembled(self._stored, x, y, width, height)
         left, top = round(x * self._level.downsample_x), round(y * self._level.downsample_y)
         return self._slide.read_region(left, top, self._number, width, height)
@@ -107,7 +107,7 @@ class LevelPixels:
 
 
 def _proven(slide: Slide, number: int) -> StoredTiles | None:
-    """The level's stored tiles, after some of them were compared with what the slide's reader gives."""
+    """The level's stored tiles, after some of them were compared with the slide's reader."""
     try:
         stored = open_stored_tiles(slide, number)
     except NotDirectError:
@@ -163,7 +163,7 @@ class DeepZoom:
     def window(
         self, level: int, column: int, row: int
     ) -> tuple[tuple[float, float, float, float], tuple[int, int]]:
-        """What a tile shows: left, top, right, bottom in level-0 pixels, and its height and width."""
+        """Extent of a tile: left, top, right, bottom in level-0 pixels, and its height and width."""
         scale = 1 << (self.level_count - 1 - level)
         width, height = self._tile_size(level, column, row)
         left, top = column * self.tile_px * scale, row * self.tile_px * scale

@@ -62,7 +62,7 @@ class ViewerServer(AbstractContextManager["ViewerServer"]):
     """Serves one slide until it is closed; use it as a context manager.
 
     Args:
-        content: What to show; its slide stays open until after :meth:`close`.
+        data: Slide and overlays; its slide stays open until after :meth:`close`.
         port: Port; 0 takes a free one.
 
     Attributes:
@@ -72,9 +72,9 @@ class ViewerServer(AbstractContextManager["ViewerServer"]):
         InputError: The port is taken.
     """
 
-    def __init__(self, content: ViewerData, port: int = 0) -> None:
+    def __init__(self, data: ViewerData, port: int = 0) -> None:
         self._token = secrets.token_urlsafe(16)
-        self._pages = _Pages(content)
+        self._pages = _Pages(data)
 
         class Handler(_Handler):
             pages, token = self._pages, self._token
@@ -113,14 +113,14 @@ class ViewerServer(AbstractContextManager["ViewerServer"]):
 class _Pages:
     """Everything that can be asked for, by its address below the token."""
 
-    def __init__(self, content: ViewerData) -> None:
-        self._content = content
-        self._zoom = DeepZoom(content.slide)
-        self._places = lru_cache(maxsize=64)(self._scaled)
+    def __init__(self, data: ViewerData) -> None:
+        self._data = data
+        self._zoom = DeepZoom(data.slide)
+        self._values = lru_cache(maxsize=64)(self._scaled)
         self._texts = {
-            "info.json": _json(content.info(self._zoom.tile_px)),
-            "tiles.json": _json(content.tile_json()),
-            "shapes.json": _json(content.shape_json()),
+            "info.json": _json(data.info(self._zoom.tile_px)),
+            "tiles.json": _json(data.tile_json()),
+            "shapes.json": _json(data.shape_json()),
         }
         folder = resources.files("wsi_ncmi.reporting.viewer") / "assets"
         self._assets = {name: ((folder / file).read_bytes(), kind) for name, (file, kind) in _ASSETS.items()}
@@ -151,12 +151,12 @@ class _Pages:
         import numpy as np
         from PIL import Image
 
-        tiles = self._content.tiles
+        tiles = self._data.tiles
         if tiles is None or layer >= len(tiles.layers) or not self._zoom.has(level, column, row):
             return None
         window, shape = self._zoom.window(level, column, row)
-        boxes, places = self._places(layer, scale)
-        mean, covered = rasterise(boxes, places, window, shape)
+        boxes, values = self._values(layer, scale)
+        mean, covered = rasterise(boxes, values, window, shape)
         pixels = np.concatenate(
             (colours_of(mean), np.rint(covered * 255).astype(np.uint8)[..., None]), axis=2
         )
@@ -165,7 +165,7 @@ class _Pages:
         return buffer.getvalue(), "image/png"
 
     def _scaled(self, layer: int, scale: str) -> tuple[Any, Any]:
-        tiles = self._content.tiles
+        tiles = self._data.tiles
         assert tiles is not None
         assert scale in SCALES
         return tiles.boxes, scaled(tiles.layers[layer], scale)
@@ -225,7 +225,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name is http.server's
-        """Requests hold the token: they are told at debug level only."""
+        """Logs requests, which hold the token, at debug level only."""
         _LOG.debug(format, *args)
 
 

@@ -49,7 +49,7 @@ class Shape:
 
 @dataclass(frozen=True, eq=False)
 class ViewerData:
-    """A slide and what is drawn over it.
+    """A slide and its overlays.
 
     Attributes:
         slide_id: Name of the slide.
@@ -57,8 +57,8 @@ class ViewerData:
         mpp: µm per level-0 pixel along x and y, None where unknown.
         tiles: Tile values, None without features.
         shapes: Outlines.
-        facts: What is told beside the picture: words → value.
-        notes: Sentences about what is missing.
+        facts: Facts beside the picture: name → value.
+        notes: Sentences about missing overlays.
     """
 
     slide_id: str
@@ -70,7 +70,7 @@ class ViewerData:
     notes: tuple[str, ...] = ()
 
     def info(self, tile_px: int) -> dict[str, Any]:
-        """What the page needs to start, JSON-ready."""
+        """Size, layers and outlines, for the start of the page, JSON-ready."""
         layers = []
         if self.tiles is not None:
             layers = [
@@ -79,7 +79,7 @@ class ViewerData:
                     "scales": {
                         scale: {
                             "title": scale_title(layer, scale),
-                            "ticks": [[place, words] for place, words in scale_ticks(layer, scale)],
+                            "ticks": [[position, label] for position, label in scale_ticks(layer, scale)],
                         }
                         for scale in SCALES
                     },
@@ -107,7 +107,7 @@ class ViewerData:
         }
 
     def tile_json(self) -> dict[str, Any]:
-        """Places and numbers of the tiles, JSON-ready."""
+        """Coordinates and values of the tiles, JSON-ready."""
         if self.tiles is None:
             return {"coords": [], "size": [0, 0], "layers": []}
         return {
