@@ -34,11 +34,11 @@ class IdentityConflictError(InputError):
 
 
 class JobStoppedError(WsiNcmiError):
-    """A running job can't go on, for example because the disk is full; it can be resumed (exit code 1)."""
+    """A running job has to stop, for example because the disk is full; it can be resumed (exit code 1)."""
 
 
 class SlideError(WsiNcmiError):
-    """One slide can't be processed: it gets a ledger row and the rest of the job goes on."""
+    """One slide can't be processed: it gets a ledger row and the rest of the job continues."""
 
 
 class SlideOpenError(SlideError):
@@ -58,7 +58,7 @@ class UpsampleError(SlideError):
 
 
 class TrainingError(WsiNcmiError):
-    """One training run can't go on: its loss or gradient isn't finite, or its process died (exit code 1)."""
+    """One training run has to stop: its loss or gradient isn't finite, or its process died (exit code 1)."""
 
 
 def counted(count: int, noun: str) -> str:
@@ -72,7 +72,7 @@ _LONGEST = 300
 def plain_reason(error: BaseException, path: Path) -> str:
     """The reason of an exception as one line in which a file is named, never located.
 
-    Ledgers and inventories are passed on to other people; absolute paths in them tell about users and
+    Ledgers and inventories are passed on to other people; absolute paths in them name users and
     machines, and readers like to put them into their messages.
 
     Args:

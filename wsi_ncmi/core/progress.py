@@ -75,7 +75,7 @@ class _Pace:
 
 class _NullTask:
     def advance(self, amount: float = 1, note: str = "", *, done_before: bool = False) -> None:
-        """Ignores the news, but for the heartbeat."""
+        """Ignores progress, but for the heartbeat."""
         beat()
 
 

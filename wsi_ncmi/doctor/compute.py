@@ -14,7 +14,7 @@ from wsi_ncmi.encoders import EncoderConfig
 
 __all__ = ["driver_cuda", "gpus", "matches", "throughput", "torch"]
 
-_LEAST_FREE = 4 << 30
+_MIN_FREE = 4 << 30
 _PROBE = "torchvision:resnet50"
 _DRIVER = Path("/proc/driver/nvidia/version")
 
@@ -74,7 +74,7 @@ def gpus(_: DoctorConfig) -> Iterator[Finding]:
         free, total = torch.cuda.mem_get_info(number)
         detail = f"{card.name}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
         remedy = ""
-        if free < _LEAST_FREE:
+        if free < _MIN_FREE:
             remedy = "Other programs use its memory; batches will be small, or the encoder will not fit."
         if known and not any(arch.startswith(f"sm_{card.major}") for arch in known):
             remedy = f"torch has no code for sm_{card.major}{card.minor}; install another build of it."

@@ -38,7 +38,7 @@ def examine(config: DoctorConfig) -> list[Finding]:
     """Looks at the machine.
 
     Args:
-        config: What to look at.
+        config: Settings of the check.
 
     Returns:
         One finding a check or more; a check that itself breaks is a ``fail`` with the reason.

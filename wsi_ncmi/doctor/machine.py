@@ -13,12 +13,12 @@ from wsi_ncmi.doctor.finding import DoctorConfig, Finding
 
 __all__ = ["clock", "cores", "limits", "memory", "shared_memory", "user"]
 
-_LEAST_MEMORY = 4 << 30
-_LEAST_SHM = 256 << 20
-_LEAST_FILES = 1024
+_MIN_MEMORY = 4 << 30
+_MIN_SHM = 256 << 20
+_MIN_FILES = 1024
 # No clock of a machine that runs this version can be before its year.
 _EPOCH_S = 1735689600.0
-_MOST_SKEW_S = 30.0
+_MAX_SKEW_S = 30.0
 
 
 def cores(_: DoctorConfig) -> Iterator[Finding]:
@@ -36,7 +36,7 @@ def memory(_: DoctorConfig) -> Iterator[Finding]:
     from wsi_ncmi.parallel import memory_limit
 
     limit = memory_limit()
-    small = limit < _LEAST_MEMORY
+    small = limit < _MIN_MEMORY
     yield Finding(
         "memory",
         "warn" if small else "ok",
@@ -53,7 +53,7 @@ def shared_memory(_: DoctorConfig) -> Iterator[Finding]:
     if size is None:
         yield Finding("shared memory", "warn", "there is no /dev/shm", "In containers: --shm-size 1g.")
         return
-    small = size < _LEAST_SHM
+    small = size < _MIN_SHM
     yield Finding(
         "shared memory",
         "warn" if small else "ok",
@@ -65,7 +65,7 @@ def shared_memory(_: DoctorConfig) -> Iterator[Finding]:
 def limits(_: DoctorConfig) -> Iterator[Finding]:
     """Open files; readers keep several a slide."""
     soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    few = soft != resource.RLIM_INFINITY and soft < _LEAST_FILES
+    few = soft != resource.RLIM_INFINITY and soft < _MIN_FILES
     yield Finding(
         "open files",
         "warn" if few else "ok",
@@ -97,7 +97,7 @@ def clock(config: DoctorConfig) -> Iterator[Finding]:
     if skew is None:
         yield Finding("clock", "ok", "plausible; the output folder's could not be asked")
         return
-    far = abs(skew) > _MOST_SKEW_S
+    far = abs(skew) > _MAX_SKEW_S
     yield Finding(
         "clock",
         "warn" if far else "ok",

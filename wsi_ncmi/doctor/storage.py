@@ -16,7 +16,7 @@ from wsi_ncmi.encoders.weights_folder import WEIGHTS_VARIABLE
 
 __all__ = ["disk_space", "disk_speed", "offline_switch", "output_folder", "slide_folder", "weights_folder"]
 
-_LEAST_FREE_GB = 10.0
+_MIN_FREE_GB = 10.0
 _PROBE_MB = 64
 _FILES = 20
 _SLOW_MB_S = 50.0
@@ -125,7 +125,7 @@ def output_folder(config: DoctorConfig) -> Iterator[Finding]:
 def disk_space(config: DoctorConfig) -> Iterator[Finding]:
     """Free space of the output's disk."""
     free = shutil.disk_usage(existing_folder(config.out)).free / 1e9
-    few = free < _LEAST_FREE_GB
+    few = free < _MIN_FREE_GB
     yield Finding(
         "disk space",
         "warn" if few else "ok",

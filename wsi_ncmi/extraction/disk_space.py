@@ -90,7 +90,7 @@ def check_space(tasks: Sequence[SlideTask], encoder: EncoderInfo, *, refuse: boo
     )
     if found.likely > free and refuse:
         raise InputError(
-            f"The disk is too small: {text}; free some, choose another --out, or go on regardless with --set "
+            f"The disk is too small: {text}; free some, choose another --out, or continue regardless with --set "
             "extraction.check_space=false."
         )
     if found.most > free:
