@@ -90,8 +90,8 @@ def check_space(tasks: Sequence[SlideTask], encoder: EncoderInfo, *, refuse: boo
     )
     if found.likely > free and refuse:
         raise InputError(
-            f"The disk is too small: {text}; free some, choose another --out, or continue regardless with --set "
-            "extraction.check_space=false."
+            f"The disk is too small: {text}; free some, choose another --out, or continue regardless with "
+            "--set extraction.check_space=false."
         )
     if found.most > free:
         _LOG.warning("The disk may become too small: %s.", text)
