@@ -286,7 +286,7 @@ def _kind(hint: Any) -> tuple[str, str]:
         return "text", "|".join(map(str, arguments))
     if hint is bool:
         return "switch", ""
-    if origin is tuple:
+    if origin is tuple and Ellipsis in arguments:  # one of fixed length is written as its validator says
         return "list", ",".join([_kind(arguments[0])[1], "…"])
     return "text", {int: "INTEGER", float: "NUMBER", Path: "PATH"}.get(hint, "TEXT")
 
