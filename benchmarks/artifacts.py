@@ -13,7 +13,7 @@ tissue). Pen, fold and blur are judged over tiles with at least a quarter of tis
 
 Without ``--full`` one slide of every centre and kind is drawn from the first seed (about 35 s), enough to see
 that nothing broke; ``--full`` takes every slide of every seed of the part, about 3 min a seed. With ``--out``
-the scores of each slide are kept, and a second call goes on where the first ended; scores of another state of
+the scores of each slide are kept, and a second call resumes where the first ended; scores of another state of
 the detectors are not taken up. ``--json`` prints one object as the last line.
 """
 
@@ -150,7 +150,7 @@ def main() -> None:
     parser.add_argument("--part", choices=sorted(SEEDS), default="development", help="which seeds")
     parser.add_argument("--full", action="store_true", help="every slide of every seed of the part")
     parser.add_argument("--out", type=Path, help="folder that keeps the scores; default: a temporary one")
-    parser.add_argument("--keep-slides", action="store_true", help="keep the drawn slides in it as well")
+    parser.add_argument("--keep-slides", action="store_true", help="keep the synthetic slides in it as well")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     arguments = parser.parse_args()
     wanted = list(plans(arguments.part, arguments.full))

@@ -1,4 +1,4 @@
-"""Do heatmaps show the lesions? Attention and tile evidence against the outlines of drawn slides.
+"""Heatmaps against lesions: attention and tile evidence beside the outlines of synthetic slides.
 
     wsi-ncmi demo --out demo
     wsi-ncmi synth fresh --seed 1 --slides 50

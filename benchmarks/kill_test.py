@@ -5,7 +5,7 @@
 The job runs two workers over its slides; its whole process group gets SIGKILL at random moments, again and
 again, each time after it has begun to work. Then it runs once to its end. What must hold: every slide is done
 and every file was published once; every file verifies; the bytes of all files equal those of an undisturbed
-run; no temporary file and no claim is left. When all slides are done before the last kill, the job goes on in
+run; no temporary file and no claim is left. When all slides are done before the last kill, the job starts in
 a fresh folder, and each folder is held to the same. Exit code 1 when anything does not hold.
 """
 

@@ -185,7 +185,7 @@ def broken_off(slides: Path, out: Path) -> list[str]:
 
 
 def kills(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
-    """Breaks a job off, goes on, kills a worker process, then a node."""
+    """Breaks a job off, resumes it, kills a worker process, then a node."""
     slides, local, out = folder / "slides", folder / "local", folder / "out"
     make_slides(slides, arguments.slides, arguments.tissue_px)
     if start(slides, local, "--workers", "1").wait():

@@ -46,7 +46,7 @@ class StudyRequest:
         folds: Positions of folds.
         seeds: Seeds.
         model: Aggregator.
-        training: What all runs share; ``epochs`` is that of the full regime, others are scaled with it.
+        training: Settings shared by all runs; ``epochs`` is that of the full regime, others scale with it.
         workers: Processes.
         minutes: Time after which no further run is begun; None = all.
     """

@@ -24,7 +24,7 @@ class StudyRun:
     Attributes:
         stage: One of ``STAGES``.
         cohort: Name of the cohort.
-        regime: What the loss gets to learn from.
+        regime: The training data that the loss sees.
         setting: The loss and its setting.
         fold: Position of the fold.
         seed: Seed of weights, order and the regime's draws.

@@ -54,7 +54,7 @@ REGIMES: Mapping[str, Regime] = {
 
 @dataclass(frozen=True)
 class StudyParts:
-    """What a run sees: training and validation with the regime's labels, and the untouched test part."""
+    """The parts of a run: training and validation with the regime's labels, and the untouched test part."""
 
     train: LabelledSlides
     validation: LabelledSlides
@@ -67,7 +67,7 @@ def prepare_parts(cohort: Cohort, fold: Fold, regime: Regime, draw: int) -> Stud
     Args:
         cohort: Labels and patients.
         fold: Its slides.
-        regime: What to change.
+        regime: The changes.
         draw: Seed of the draws; other seeds draw other patients and other wrong labels.
 
     Raises:

@@ -93,7 +93,7 @@ def write_tables(out: Path, cohorts: Mapping[str, Path], stage: str = "confirm")
     Args:
         out: Folder of the study.
         cohorts: Name → packed features, for the labels and patients of the test slides.
-        stage: Which table.
+        stage: Stage of the table.
     """
     from research.loss_study.run import open_study_cohort
 

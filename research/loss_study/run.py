@@ -64,7 +64,7 @@ class StudyWork:
     Args:
         paths: Cohort name → packed file.
         model: Aggregator.
-        training: What all runs share; rate, decay and epochs come from the run.
+        training: Settings shared by all runs; rate, decay and epochs come from the run.
     """
 
     def __init__(self, paths: Mapping[str, Path], model: ModelConfig, training: TrainingConfig) -> None:

@@ -18,7 +18,7 @@ from scipy import stats
 from wsi_ncmi.core.config import read_config
 from wsi_ncmi.core.errors import InputError, TrainingError
 from wsi_ncmi.vision import ImageJobConfig, run_images, text_table
-from wsi_ncmi.vision.summary import summarise
+from wsi_ncmi.vision.summary import summarise_runs
 from wsi_ncmi.workflows.config import find_config, shipped_configs
 from wsi_ncmi.workflows.result import JobResult
 
@@ -101,7 +101,7 @@ def test_differences_are_paired_t_intervals():
             rows.append(
                 {"loss": name, "seed": seed, **scores, "top1": rng.uniform(), "top1_nearest": float("nan")}
             )
-    found = summarise(rows, ["ce", "ncmi"])
+    found = summarise_runs(rows, ["ce", "ncmi"])
     one, other = (np.array([row["top1"] for row in rows if row["loss"] == name]) for name in ("ce", "ncmi"))
     interval = stats.ttest_rel(other, one).confidence_interval(0.95)
     difference = found["differences"]["ncmi"]["top1"]
@@ -109,7 +109,7 @@ def test_differences_are_paired_t_intervals():
     assert (difference["low"], difference["high"]) == pytest.approx((interval.low, interval.high))
     assert found["losses"]["ncmi"]["top1"]["sd"] == pytest.approx(other.std(ddof=1))
     assert "top1_nearest" not in found["differences"]["ncmi"]
-    single = summarise([row for row in rows if row["seed"] == 0], ["ce", "ncmi"])
+    single = summarise_runs([row for row in rows if row["seed"] == 0], ["ce", "ncmi"])
     assert single["differences"]["ncmi"]["top1"]["low"] is None
     assert "ncmi − ce: top-1" in text_table(found)
 

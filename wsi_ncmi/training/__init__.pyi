@@ -2,10 +2,10 @@ from .bags import BagCache as BagCache
 from .checkpoint import MODEL_JSON as MODEL_JSON
 from .checkpoint import MODEL_WEIGHTS as MODEL_WEIGHTS
 from .checkpoint import TrainedModel as TrainedModel
-from .checkpoint import load_model as load_model
+from .checkpoint import load_modules as load_modules
 from .checkpoint import load_trained as load_trained
 from .checkpoint import read_model_files as read_model_files
-from .checkpoint import write_model as write_model
+from .checkpoint import write_modules as write_modules
 from .config import EvaluateConfig as EvaluateConfig
 from .config import EvaluationConfig as EvaluationConfig
 from .config import RunConfig as RunConfig

@@ -28,8 +28,8 @@ from wsi_ncmi.mil.base import Aggregator
 from wsi_ncmi.training.scoring import probabilities_of
 
 __all__ = [
-    "MODEL_JSON", "MODEL_WEIGHTS", "TrainedModel", "load_model", "load_trained", "read_model_files",
-    "trained_from_bytes", "write_model", "write_trained",
+    "MODEL_JSON", "MODEL_WEIGHTS", "TrainedModel", "load_modules", "load_trained", "read_model_files",
+    "trained_from_bytes", "write_modules", "write_trained",
 ]  # fmt: skip
 
 MODEL_JSON = "model.json"
@@ -159,11 +159,11 @@ def write_trained(
         "class_counts": list(class_counts),
         **extra,
     }
-    config = write_model(folder, {"aggregator": aggregator, "criterion": criterion}, _SCHEMA, content)
+    config = write_modules(folder, {"aggregator": aggregator, "criterion": criterion}, _SCHEMA, content)
     return TrainedModel(aggregator.eval(), criterion.eval(), classes, config)
 
 
-def write_model(
+def write_modules(
     folder: Path, modules: Mapping[str, nn.Module], schema: str, content: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Writes ``model.safetensors``, then ``model.json``, each atomically.
@@ -243,14 +243,14 @@ def trained_from_bytes(description: bytes, weights: bytes, where: str) -> Traine
         criterion = build_loss(loss, classes, aggregator.embedding_width, config["class_counts"])
         return {"aggregator": aggregator, "criterion": criterion}
 
-    config, modules = load_model(description, weights, where, _SCHEMA, build)
+    config, modules = load_modules(description, weights, where, _SCHEMA, build)
     aggregator, criterion = modules["aggregator"], modules["criterion"]
     assert isinstance(aggregator, Aggregator)
     assert isinstance(criterion, Criterion)
     return TrainedModel(aggregator, criterion, tuple(str(name) for name in config["classes"]), config)
 
 
-def load_model(
+def load_modules(
     description: bytes,
     weights: bytes,
     where: str,

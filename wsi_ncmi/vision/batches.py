@@ -40,7 +40,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Draws:
-    """What was drawn for the images of a batch.
+    """Random draws for the images of a batch.
 
     Attributes:
         shift: Whole pixels down and to the right by which the window moves, int64 (B, 2).
@@ -63,7 +63,7 @@ class Augmentation:
     """From uint8 images to normalised network input.
 
     Args:
-        config: What is done in training.
+        config: The augmentation of training images.
         mean: Mean of each channel on the scale 0–255, (3,).
         std: Its standard deviation, (3,).
         device: Where images come from and go to.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.losses import Criterion, build_loss, loss_config
-from wsi_ncmi.training import load_model, probabilities_of, read_model_files
+from wsi_ncmi.training import load_modules, probabilities_of, read_model_files
 from wsi_ncmi.vision.config import NetworkConfig
 
 __all__ = ["CLASSIFIER_SCHEMA", "ImageClassifier", "build_network", "feature_width", "load_classifier"]
@@ -185,7 +185,7 @@ def load_classifier(folder: Path) -> ImageClassifier:
         return {"network": network, "criterion": build_loss(loss, len(config["classes"]), width, counts)}
 
     description, weights = read_model_files(Path(folder), "OUT/ncmi/seed_0")
-    config, modules = load_model(description, weights, str(folder), CLASSIFIER_SCHEMA, build)
+    config, modules = load_modules(description, weights, str(folder), CLASSIFIER_SCHEMA, build)
     criterion = modules["criterion"]
     assert isinstance(criterion, Criterion)
     return ImageClassifier(modules["network"], criterion, tuple(map(str, config["classes"])), config)

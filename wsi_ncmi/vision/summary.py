@@ -16,7 +16,7 @@ from wsi_ncmi.training import RUN_JSON
 from wsi_ncmi.vision.config import ImageJobConfig
 from wsi_ncmi.vision.trainer import read_run
 
-__all__ = ["summarise", "text_table", "write_results"]
+__all__ = ["summarise_runs", "text_table", "write_results"]
 
 _SCHEMA = "wsi-ncmi-images/1"
 _HEADLINE = ("top1", "top5", "macro_f1", "cmi", "gamma", "ncmi", "top1_nearest", "top1_highest")
@@ -73,13 +73,13 @@ def write_results(config: ImageJobConfig, runs: Sequence[tuple[str, int, Path]])
     paths = {name: config.out / file for name, file in files.items()}
     with atomic_path(paths["runs"]) as temporary:
         pd.DataFrame(rows)[list(_COLUMNS)].to_csv(temporary, index=False, lineterminator="\n")
-    content = summarise(rows, [name for name in config.losses if any(r["loss"] == name for r in rows)])
+    content = summarise_runs(rows, [name for name in config.losses if any(r["loss"] == name for r in rows)])
     write_json(paths["summary"], {"schema": _SCHEMA, "name": config.name, **content, "forms": forms})
     write_text(paths["page"], _page(config.name, curves, content))
     return paths
 
 
-def summarise(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+def summarise_runs(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
     """Mean and standard deviation over seeds, and paired differences from the first loss.
 
     Args:

@@ -26,7 +26,7 @@ from wsi_ncmi.training import (
     first_difference,
     read_resume,
     write_curves,
-    write_model,
+    write_modules,
 )
 from wsi_ncmi.vision.arrays import ArrayPart
 from wsi_ncmi.vision.classifier import CLASSIFIER_SCHEMA, build_network, feature_width
@@ -115,7 +115,7 @@ def fit_images(
                 "std": std.tolist(), "network": asdict(config.network), "loss": asdict(loss),
                 "class_counts": counts,
             }  # fmt: skip
-            write_model(out, {"network": network, "criterion": criterion}, CLASSIFIER_SCHEMA, content)
+            write_modules(out, {"network": network, "criterion": criterion}, CLASSIFIER_SCHEMA, content)
             _write_run(out, identity, loop.curves, device)
     return ImageRun(tuple(loop.curves), finished)
 
