@@ -14,6 +14,7 @@ from wsi_ncmi.prediction import Calibration, ModelBundle
 from wsi_ncmi.prediction.ood import SlideMetadata
 from wsi_ncmi.prediction.outputs import patient_table, slide_table
 from wsi_ncmi.prediction.slide_prediction import ABSTAIN, SlidePrediction, no_prediction, predict_slide
+from wsi_ncmi.prediction.slide_records import explanation_settings, rules
 
 FACTS = SlideMetadata(0.5, COLOUR)
 DECIDE_ALWAYS = Calibration(1.0, 0.0, "nothing", 0)
@@ -80,6 +81,14 @@ def test_impossible_thresholds_are_refused() -> None:
     for settings in ({"abstain_below": 1.5}, {"ood_threshold": 0.5}):
         with pytest.raises(ValidationError, match="equal to"):
             abstaining(**settings)
+
+
+def test_records_of_0_1_0_are_known_by_the_same_settings() -> None:
+    explained = {"heatmaps": True, "scale": "percentile", "top": 12, "geojson": True}
+    assert explanation_settings(abstaining()) == explained
+    assert rules(abstaining()) == {"abstain_below": None, "unlike": "abstain"}
+    assert rules(abstaining(ood_threshold=float("inf")))["unlike"] == "flag"
+    assert rules(abstaining(ood_threshold=2.5))["unlike"] == 2.5
 
 
 def made(

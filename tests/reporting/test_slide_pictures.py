@@ -85,7 +85,7 @@ def test_what_has_no_picture(run: tuple[Path, Path], tmp_path: Path, monkeypatch
     tested = read_run_predictions(out / "run" / "predictions.csv")
     source = open_bag_source(folder)
     assert pictures.pictures_of(["s00", "elsewhere"], source, out / "run", tested) == {}
-    monkeypatch.setattr(pictures, "_MOST_BYTES", 1)
+    monkeypatch.setattr(pictures, "_MAX_BYTES", 1)
     assert pictures.pictures_of(["s01", "s02"], source, out / "run", tested) == {}
     path = tmp_path / "bags.npz"
     np.savez(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,6 +12,8 @@ from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
 if TYPE_CHECKING:
     from wsi_ncmi.core.progress import ProgressReporter
     from wsi_ncmi.workflows import JobResult
+
+_LOG = logging.getLogger(__name__)
 
 NAME = "predict"
 FLAGS = ConfigFlags(
@@ -73,7 +76,10 @@ def _threshold(unlike: str | None) -> float | None:
     """The value of ``--ood-threshold`` that ``--unlike`` stood for in 0.1."""
     from wsi_ncmi.core.errors import InputError
 
-    values = {None: None, "abstain": 1.0, "flag": float("inf")}
+    if unlike is None:
+        return None
+    values = {"abstain": 1.0, "flag": float("inf")}
     if unlike not in values:
         raise InputError(f"--unlike is {unlike!r}; choose abstain or flag (or use --ood-threshold).")
+    _LOG.warning("--unlike %s is deprecated; use --ood-threshold %g.", unlike, values[unlike])
     return values[unlike]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SlidePicture", "TileAttention", "slide_picture", "pictures_of"]
 
+_MAX_BYTES = 800_000
 _LONGEST_PX = 320
 _QUALITY = 70
 _STRENGTH = 0.62  # of the colour over the grey slide
@@ -157,9 +158,6 @@ def _address(picture: Image.Image) -> str:
     return f"data:image/webp;base64,{base64.b64encode(written.getvalue()).decode('ascii')}"
 
 
-_MOST_BYTES = 800_000
-
-
 def pictures_of(
     slide_ids: Sequence[str], source: BagSource, folder: Path, tested: pd.DataFrame
 ) -> dict[str, SlidePicture]:
@@ -205,7 +203,7 @@ def pictures_of(
         if picture is None:
             continue
         size_bytes += len(picture.slide) + len(picture.attention)
-        if size_bytes > _MOST_BYTES:  # the report stays a file that can be sent
+        if size_bytes > _MAX_BYTES:  # the report stays a file that can be sent
             break
         found[slide_id] = picture
     return found

@@ -29,6 +29,15 @@ __all__ = [
     "colours_of",
 ]
 
+SCALES = ("percentile", "absolute")
+
+_MAX_ATTENTION = 16.0  # multiple of even attention at the end of the absolute scale
+# Anchors of viridis (van der Walt & Smith, CC0).
+_VIRIDIS = (
+    "440154", "482475", "414487", "355f8d", "2a788e", "21918c", "22a884", "44bf70", "7ad151",
+    "bddf26", "fde725",
+)  # fmt: skip
+
 
 @dataclass(frozen=True, eq=False)  # arrays have no one truth value to compare by
 class TileLayer:
@@ -121,11 +130,6 @@ def model_layers(
     )
 
 
-SCALES = ("percentile", "absolute")
-
-_MOST_ATTENTION = 16.0
-
-
 def check_scale(scale: str) -> None:
     """Refuses a scale that isn't one of ``SCALES``.
 
@@ -161,7 +165,7 @@ def scaled(layer: TileLayer, scale: str) -> NDArray[np.float32]:
         return ranks.astype(np.float32)
     if layer.kind == "attention":
         multiple = np.maximum(values * len(values), 1e-12)
-        position = 0.5 + np.log(multiple) / (2 * np.log(_MOST_ATTENTION))
+        position = 0.5 + np.log(multiple) / (2 * np.log(_MAX_ATTENTION))
         clipped: NDArray[np.float64] = np.clip(position, 0, 1)
         return clipped.astype(np.float32)
     return np.clip(values, 0, 1).astype(np.float32)
@@ -187,13 +191,6 @@ def scale_ticks(layer: TileLayer, scale: str) -> tuple[tuple[float, str], ...]:
     if layer.kind == "attention":
         return ((0.0, "< 1/16"), (0.25, "1/4"), (0.5, "1"), (0.75, "4"), (1.0, "> 16"))
     return ((0.0, "0"), (0.5, "0.5"), (1.0, "1"))
-
-
-# Anchors of viridis (van der Walt & Smith, CC0).
-_VIRIDIS = (
-    "440154", "482475", "414487", "355f8d", "2a788e", "21918c", "22a884", "44bf70", "7ad151",
-    "bddf26", "fde725",
-)  # fmt: skip
 
 
 def _table(anchors: tuple[str, ...]) -> NDArray[np.uint8]:

@@ -26,12 +26,17 @@ from wsi_ncmi.tiling.stored import (
     probe_stored_tiles,
 )
 
-__all__ = ["LevelPixels", "TILE_PX", "DeepZoom"]
+__all__ = ["TILE_PX", "DeepZoom"]
+
+TILE_PX = 512
 
 _KEPT_BYTES = 64 << 20
+_QUALITY = 80
+_MAX_REDUCTION = 8.0
+_KEPT_TILES = 64
 
 
-class LevelPixels:
+class _LevelPixels:
     """One level of an open slide; reading from several threads is safe.
 
     Args:
@@ -120,12 +125,6 @@ def _proven(slide: Slide, number: int) -> StoredTiles | None:
     return None
 
 
-TILE_PX = 512
-_QUALITY = 80
-_MOST_REDUCTION = 8.0
-_KEPT_TILES = 64
-
-
 class DeepZoom:
     """The pyramid of one open slide, safe to use from several threads.
 
@@ -143,7 +142,7 @@ class DeepZoom:
         self.tile_px = tile_px
         self._size = slide.width_px, slide.height_px
         self.level_count = math.ceil(math.log2(max(self._size))) + 1
-        self._levels: dict[int, LevelPixels] = {}
+        self._levels: dict[int, _LevelPixels] = {}
         self._opening = threading.Lock()
         self._kept: OrderedDict[tuple[int, int, int], NDArray[np.uint8]] = OrderedDict()
         self._keeping = threading.Lock()
@@ -194,7 +193,7 @@ class DeepZoom:
         number = self._best_level(scale)
         view = self._slide.levels[number]
         ratio = scale / view.downsample_x, scale / view.downsample_y
-        if max(ratio) > _MOST_REDUCTION:
+        if max(ratio) > _MAX_REDUCTION:
             return self._from_children(level, column, row)
         return self._read(number, ratio, level, column, row)
 
@@ -266,10 +265,10 @@ class DeepZoom:
                 self._kept.popitem(last=False)
         return tile
 
-    def _pixels_of(self, number: int) -> LevelPixels:
+    def _pixels_of(self, number: int) -> _LevelPixels:
         with self._opening:
             if number not in self._levels:
-                self._levels[number] = LevelPixels(self._slide, number)
+                self._levels[number] = _LevelPixels(self._slide, number)
             return self._levels[number]
 
 
