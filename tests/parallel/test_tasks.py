@@ -1,10 +1,12 @@
-"""Processes: a kill costs one task, an error is a sentence, the caller's environment stays."""
+"""Items in processes and in this one: a kill costs one item, an error is a sentence, the environment stays."""
 
 from __future__ import annotations
 
 import os
 import signal
 from pathlib import Path
+
+import pytest
 
 from wsi_ncmi.core.errors import TrainingError
 from wsi_ncmi.parallel import run_items
@@ -56,3 +58,39 @@ def test_every_kind_of_end(tmp_path, monkeypatch):
 
 def test_no_task_no_process():
     assert list(run_items([], setup, workers=2, on_news=print)) == []
+
+
+def test_one_worker_is_this_process_and_news_come_as_they_are_told(tmp_path):
+    order = []
+
+    def here():
+        def work(item, callback):
+            callback(item)
+            order.append(("done", item))
+            if item == 2:
+                raise TrainingError("One sentence.")
+            return os.getpid()
+
+        return work
+
+    outcomes = list(
+        run_items([1, 2, 3], here, workers=1, on_news=lambda index, what: order.append((index, what)))
+    )
+    assert [outcome.result for outcome in outcomes] == [os.getpid(), None, os.getpid()]
+    assert outcomes[1].problem == "One sentence."
+    assert order == [(0, 1), ("done", 1), (1, 2), ("done", 2), (2, 3), ("done", 3)]
+
+
+@pytest.mark.parametrize(("kind", "raised"), [("user error", False), ("bug", True)])
+def test_errors_that_are_not_to_be_caught_are_raised_in_this_process(tmp_path, kind, raised):
+    outcomes = run_items([(kind, str(tmp_path / "file"))], setup, workers=1, catch=TrainingError)
+    if raised:
+        with pytest.raises(ZeroDivisionError):
+            list(outcomes)
+    else:
+        assert [outcome.problem for outcome in outcomes] == ["One sentence."]
+
+
+def test_the_advice_on_memory_is_the_callers(tmp_path):
+    (outcome,) = run_items([("die", str(tmp_path / "file"))], setup, workers=2, advice="buy more")
+    assert outcome.problem.endswith("mostly means too little memory: buy more.")
