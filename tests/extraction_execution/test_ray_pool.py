@@ -35,6 +35,10 @@ class LostError(Exception):
     """Stands for Ray's errors."""
 
 
+class UnavailableError(LostError):
+    """Stands for the one of an actor whose connection is lost, of which it is not yet known that it is dead."""
+
+
 class Actor:
     """A worker on a node; its calls are futures that break when it is lost."""
 
@@ -61,13 +65,13 @@ class Actor:
         threading.Thread(target=act, daemon=True).start()
         return future
 
-    def lose(self) -> None:
+    def lose(self, error: LostError | None = None) -> None:
         """The end of its process: what it holds is free, what it was asked breaks."""
         self.alive = False
         self.worker.abort()
         for future in self.calls:
             if not future.done():
-                future.set_exception(LostError("the actor died"))
+                future.set_exception(error or LostError("the actor died"))
 
 
 class ThreadRay:
@@ -78,7 +82,7 @@ class ThreadRay:
         change: Calls a worker's method; a test may give another answer or do something on the way.
     """
 
-    exceptions = SimpleNamespace(RayError=LostError)
+    exceptions = SimpleNamespace(RayError=LostError, ActorUnavailableError=UnavailableError)
     util = SimpleNamespace(
         scheduling_strategies=SimpleNamespace(
             NodeAffinitySchedulingStrategy=lambda node, soft: SimpleNamespace(node=node)
@@ -227,6 +231,24 @@ def test_slides_of_lost_nodes_are_no_suspects(tasks) -> None:
     rows = run(ray, todo)
     assert lost == {"b", "c", "d"}
     assert {status for status, _ in rows} == {"done"}
+    assert whole(todo[0].out) == 4
+
+
+def test_slides_of_a_node_that_is_lost_but_still_listed_are_no_suspects(tasks) -> None:
+    """A real cluster lists a lost node for ten seconds, in which its workers are said to be unavailable."""
+    lost: list[int] = []
+
+    def lose(node: str, name: str, method: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        events = method(*arguments)
+        if name == "poll" and len(lost) < 3 and any(isinstance(event, Started) for event in events):
+            lost.append(len(ray.actors))
+            ray.actors[-1].lose(UnavailableError("the actor is unavailable"))
+        return events
+
+    ray = ThreadRay({"a": 1}, lose)
+    todo = tasks()
+    assert {status for status, _ in run(ray, todo)} == {"done"}
+    assert len(lost) == 3
     assert whole(todo[0].out) == 4
 
 

@@ -94,7 +94,8 @@ class RayPool(WorkerPool["RayWorker"]):
     """A pool whose slots are those of the nodes that are alive at the moment.
 
     A node on which a worker can't start, or can't work on while others can, is left out for the rest of the
-    job. Slides of a node that was lost are no suspects.
+    job. Slides of a node that was lost are no suspects; Ray lists such a node as alive for some seconds, and
+    calls its workers unavailable until it knows.
 
     Args:
         cluster: The cluster.
@@ -161,7 +162,7 @@ class RayPool(WorkerPool["RayWorker"]):
         return [calls[one] for one in ready]
 
     def _is_crash_suspect(self, worker: RayWorker) -> bool:
-        if worker.slot.node in self._alive():
+        if not worker.is_unreachable and worker.slot.node in self._alive():
             return True
         _LOG.warning("A node of the cluster is gone; its slides are worked on elsewhere.")
         self._listed = -_POLL_INTERVAL_S
@@ -201,6 +202,7 @@ class RayWorker(WorkerHandle):
 
     Attributes:
         slot: Where it runs.
+        is_unreachable: Whether its end was a lost connection, and not the death of its process.
         call: The outstanding call: its start, then its messages.
     """
 
@@ -209,6 +211,7 @@ class RayWorker(WorkerHandle):
         self._ray = ray
         self.slot = config.slot
         self._how = "its process ended"
+        self.is_unreachable = False
         where = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(self.slot.node, soft=False)
         self._actor = (
             ray.remote(RemoteWorker)
@@ -226,6 +229,7 @@ class RayWorker(WorkerHandle):
             result = self._ray.get(self.call)
         except self._ray.exceptions.RayError as error:
             self._how = " ".join(str(error).split())[:200] or type(error).__name__
+            self.is_unreachable = isinstance(error, self._ray.exceptions.ActorUnavailableError)
             raise EOFError from error
         if isinstance(result, Stopped):
             return [result]
