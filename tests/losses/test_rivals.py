@@ -203,3 +203,26 @@ def test_listing_the_losses_does_not_import_torch():
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
         == "False\n"
     )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_criterion_is_built_by_name_with_or_without_a_head(name):
+    for in_features in (None, 8):
+        criterion = build_loss(name, 3, in_features, COUNTS)
+        z = torch.randn(6, in_features or 3)
+        assert torch.isfinite(criterion(z, torch.arange(6) % 3))
+        assert criterion.predict_proba(z).shape == (6, 3)
+
+
+def test_settings_are_given_beside_a_name_or_a_config():
+    assert build_loss("focal", 3).gamma == 2.0
+    assert build_loss("focal", num_classes=3, focal_gamma=1.5).gamma == 1.5
+    config = loss_config("square", square_scale=4.0)
+    criterion = build_loss(config, 3, square_target=2.0)
+    assert (criterion.scale, criterion.target) == (4.0, 2.0)
+    with pytest.raises(InputError, match="the loss 'focal' has no setting 'gamma'; valid are name, focal_gamma"):
+        build_loss("focal", 3, gamma=1.0)
+    with pytest.raises(InputError, match="no loss named 'nmci'; did you mean 'ncmi'"):
+        build_loss("nmci", 3)
+    with pytest.raises(InputError, match="the loss 'ce' has no setting 'power'; it has none"):
+        build_loss(loss_config("ce"), 3, power=0.5)

@@ -315,3 +315,14 @@ def test_attention_of_huge_scores_is_stable():
     assert math.isclose(
         segment_softmax(scores / 1e4, batch)[2].item(), math.exp(-2) / (2 + math.exp(-2)), rel_tol=1e-5
     )
+
+
+def test_a_model_is_built_by_name_and_settings():
+    model = build_model("abmil", 4, hidden=6, mixup=0.5)
+    assert (model.embedding_width, model.mixup) == (6, 0.5)
+    config = model_config("clam_sb", clam={"k_sample": 3})
+    assert build_model(config, in_features=4, num_classes=2, hidden=6).config.k_sample == 3
+    with pytest.raises(InputError, match="the model 'mean' has no setting 'attention'"):
+        build_model("mean", 4, attention=3)
+    with pytest.raises(InputError, match="needs the number of classes"):
+        build_model("clam_sb", 4)

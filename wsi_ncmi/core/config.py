@@ -190,7 +190,7 @@ def explain(
         owner, valid = _keys_at(cls, path[:-1], content)
         of = f"{owner} has no setting" if tags and owner else "there is no key"
         name = str(path[-1])
-        below = _keys_below(cls, name) if len(path) == 1 else []
+        below = _keys_below(cls, name) if len(path) == 1 and _is_config(cls) else []
         hint = "it has none." if valid == ["name"] else nearest(name, below or valid)
         return f"{key!r} ({where(path)}): {of} {path[-1]!r}; {hint}{more}"
     if kind == "union_tag_invalid":
