@@ -220,7 +220,9 @@ def test_settings_are_given_beside_a_name_or_a_config():
     config = loss_config("square", square_scale=4.0)
     criterion = build_loss(config, 3, square_target=2.0)
     assert (criterion.scale, criterion.target) == (4.0, 2.0)
-    with pytest.raises(InputError, match="the loss 'focal' has no setting 'gamma'; valid are name, focal_gamma"):
+    with pytest.raises(
+        InputError, match="the loss 'focal' has no setting 'gamma'; valid are name, focal_gamma"
+    ):
         build_loss("focal", 3, gamma=1.0)
     with pytest.raises(InputError, match="no loss named 'nmci'; did you mean 'ncmi'"):
         build_loss("nmci", 3)
