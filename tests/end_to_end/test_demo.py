@@ -48,7 +48,7 @@ def test_the_report_shows_slides_and_where_the_models_looked(demo: Demo) -> None
     report = (run / "report.html").read_text(encoding="utf-8")
     pictures = re.findall(r'<img src="data:image/webp;base64,[^"]+" alt="([^"]+)"', report)
     assert len(pictures) >= 12
-    assert all("in small" in alt for alt in pictures[::2])
+    assert all("Thumbnail of slide" in alt for alt in pictures[::2])
     assert all(
         "mean of 2 models" in alt for alt in pictures[1::2]
     )  # the two seeds of the fold that tested it

@@ -82,7 +82,7 @@ def test_calibration_equals_scikit_learn(make):
     assert sum(float(row[3].replace(",", "")) for row in figure.rows) == len(frame)
 
 
-@pytest.mark.parametrize(("confidence", "words"), [(0.99, "too sure of itself"), (0.4, "too cautious")])
+@pytest.mark.parametrize(("confidence", "words"), [(0.99, "overconfident"), (0.4, "underconfident")])
 def test_calibration_is_said_in_words(make, confidence, words):
     frame = make.predictions(classes=("a", "b"), seeds=1)
     right = np.arange(len(frame)) % 4 != 0

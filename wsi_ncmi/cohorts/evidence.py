@@ -1,4 +1,4 @@
-"""What is known of slides beyond their labels: content, place and look; what the leak audit compares."""
+"""Evidence for the leak audit: content, place and thumbnail of each slide."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def find_leaks(
     evidence = evidence or Evidence()
     prints = {**(cohort.fingerprints if cohort else {}), **evidence.fingerprints, **(fingerprints or {})}
     contents = [keys for keys in (prints, evidence.features) if keys]
-    lookalikes = find_near_duplicates(evidence.signatures)
+    near_duplicates = find_near_duplicates(evidence.signatures)
     by_site = _splits_by_site(splits)
     leaks: list[Leak] = []
     for k, fold in enumerate(splits.folds):
@@ -92,7 +92,7 @@ def find_leaks(
                 if not pairs <= reported:
                     leaks.append(leak)
                 reported |= pairs
-        leaks += _lookalikes(k, fold, lookalikes, reported)
+        leaks += _near_duplicates(k, fold, near_duplicates, reported)
         leaks += _same_names(k, fold, evidence.paths, prints, reported)
     leaks += _tested_twice(splits)
     if cohort is not None:
@@ -144,7 +144,7 @@ def _part_of(fold: Fold) -> dict[str, str]:
     return {slide_id: part for part in PARTS for slide_id in fold.part(part)}
 
 
-def _lookalikes(
+def _near_duplicates(
     k: int, fold: Fold, pairs: Sequence[NearDuplicate], reported: set[frozenset[str]]
 ) -> Iterator[Leak]:
     part_of = _part_of(fold)

@@ -32,7 +32,7 @@ __all__ = [
 _SIGMA = 3.0  # structure up to a few pixels; what is coarser follows the outline
 _EDGE = 2
 _SHIFT = 5
-_LEAST_OVERLAP = 0.3
+_MIN_OVERLAP = 0.3
 
 _Floats = NDArray[np.float64]
 
@@ -90,7 +90,7 @@ def _correlation(a: _Floats, core_a: NDArray[np.bool_], b: _Floats, core_b: NDAr
     shared = over_shifts(mask_a, mask_b)
     energy = over_shifts(spectrum(a * a), mask_b) * over_shifts(mask_a, spectrum(b * b))
     together = over_shifts(spectrum(a), spectrum(b)) / np.sqrt(np.maximum(energy, 1e-9))
-    enough = shared > _LEAST_OVERLAP * min(core_a.sum(), core_b.sum())
+    enough = shared > _MIN_OVERLAP * min(core_a.sum(), core_b.sum())
     return float(np.where(enough, together, 0.0).max())
 
 

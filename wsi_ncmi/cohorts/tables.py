@@ -18,7 +18,7 @@ from wsi_ncmi.core.errors import InputError
 __all__ = ["SPREADSHEETS", "sheet_rows", "Table", "TableRow", "read_table"]
 
 SPREADSHEETS = (".xlsx", ".xlsm")
-_MOST_BYTES = 500 * 2**20  # unpacked; a table of labels is far below, a zip bomb far above
+_MAX_BYTES = 500 * 2**20  # unpacked; a table of labels is far below, a zip bomb far above
 _ZEROS = re.compile(r"0+")
 
 
@@ -49,7 +49,7 @@ def sheet_rows(path: Path, sheet: str | None = None) -> Iterator[tuple[int, list
     try:
         with zipfile.ZipFile(path) as packed:
             size = sum(item.file_size for item in packed.infolist())
-        if size > _MOST_BYTES:
+        if size > _MAX_BYTES:
             raise InputError(f"{path} unpacks to {size / 2**20:.0f} MiB; save the table as 'CSV UTF-8'.")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # drop-down lists and colours that openpyxl does not keep

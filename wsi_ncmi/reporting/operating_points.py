@@ -1,4 +1,4 @@
-"""Rows about decisions: operating points, abstention, and what a temperature changes."""
+"""Operating points, abstention and temperature scaling, as rows of the report."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ __all__ = [
 
 @dataclass(frozen=True)
 class OperatingRow:
-    """One class at one wanted sensitivity, as text.
+    """One class at one target sensitivity, as text.
 
     Attributes:
         name: The class; the rest against it.
-        wanted: Sensitivity that the threshold was chosen for.
+        target: Sensitivity that the threshold was chosen for.
         threshold: On the probability of the class, mean over folds and seeds.
         sensitivity: That was reached on slides which did not choose it.
         specificity: Beside it.
@@ -36,7 +36,7 @@ class OperatingRow:
     """
 
     name: str
-    wanted: str
+    target: str
     threshold: str
     sensitivity: str
     specificity: str
@@ -45,7 +45,7 @@ class OperatingRow:
 
 
 def operating_rows(evaluation: Evaluation) -> list[OperatingRow]:
-    """A row for each class and wanted sensitivity."""
+    """A row for each class and target sensitivity."""
     return [
         OperatingRow(
             name,
@@ -65,7 +65,7 @@ def thresholds_chosen_on(evaluation: Evaluation) -> str:
 
 @dataclass(frozen=True)
 class AbstentionRow:
-    """What is right when only the surest slides are decided, as text."""
+    """What is right when only the most confident slides are decided, as text."""
 
     coverage: str
     threshold: str
@@ -90,7 +90,7 @@ def abstention_rows(evaluation: Evaluation) -> list[AbstentionRow]:
 
 @dataclass(frozen=True)
 class RecalibrationRow:
-    """One measure of calibration before and after a temperature, as text."""
+    """One measure of calibration before and after temperature scaling, as text."""
 
     name: str
     before: str
@@ -117,7 +117,7 @@ def recalibration_source(evaluation: Evaluation) -> str:
     found = evaluation.recalibration
     if found is None:
         return ""
-    told, where = found["temperature"], found["fitted_on"]
-    span = f"{number(told['min'], 2)}–{number(told['max'], 2)}"
+    fitted, where = found["temperature"], found["fitted_on"]
+    span = f"{number(fitted['min'], 2)}–{number(fitted['max'], 2)}"
     on = "the validation part of each run" if where == "validation" else "the predictions of the other folds"
-    return f"temperature {number(told['mean'], 2)} (range {span}), fitted on {on}"
+    return f"temperature {number(fitted['mean'], 2)} (range {span}), fitted on {on}"

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["SlidePicture", "TileAttention", "slide_picture", "pictures_of"]
 
 _MAX_BYTES = 800_000
-_LONGEST_PX = 320
+_MAX_PX = 320
 _QUALITY = 70
 _STRENGTH = 0.62  # of the colour over the grey slide
 _HEAD = 0.1
@@ -98,7 +98,7 @@ def slide_picture(slide_id: str, thumbnail: Path, found: TileAttention) -> Slide
             plain = undrawn_thumbnail(picture) or drawn
     except (OSError, UnidentifiedImageError):
         return None
-    drawn.thumbnail((_LONGEST_PX, _LONGEST_PX))
+    drawn.thumbnail((_MAX_PX, _MAX_PX))
     plain = plain.resize(drawn.size)
     top = _share_of_head(found.attention)
     models = f"mean of {found.models} models" if found.models > 1 else "one model"

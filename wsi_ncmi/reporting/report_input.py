@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["FlowStep", "cohort_flow", "ReportInput"]
 
 _NO_FEATURES = "label without features"  # as ``wsi_ncmi.cohorts.match_features`` words it
-_LONGEST_REASON = 110
-_MOST_REASONS = 6
+_MAX_REASON = 110
+_MAX_REASONS = 6
 
 
 @dataclass(frozen=True)
@@ -95,13 +95,13 @@ def _general(reason: str, slide_id: str) -> str:
         text = re.sub(rf"(?:…/)?(?<!\w){re.escape(slide_id)}(?:\.\w+)?(?!\w)", "the slide", text)
     # What follows a semicolon is the remedy (or the next reader's complaint): the ledger has it in full.
     head = text.split("; ")[0].rstrip(".;: ")
-    return shorten(head, _LONGEST_REASON, placeholder=" …") or "no reason given"
+    return shorten(head, _MAX_REASON, placeholder=" …") or "no reason given"
 
 
 def _ordered(counts: Counter[str]) -> dict[str, int]:
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    found = dict(ordered[:_MOST_REASONS])
-    rest = sum(n for _, n in ordered[_MOST_REASONS:])
+    found = dict(ordered[:_MAX_REASONS])
+    rest = sum(n for _, n in ordered[_MAX_REASONS:])
     return found | {"other reasons": rest} if rest else found
 
 

@@ -40,7 +40,7 @@ def calibration_figure(predictions: pd.DataFrame, evaluation: Evaluation) -> Fig
     ece = evaluation.metrics.get("ece")
     error = f" Calibration error {number(ece.value)}." if ece is not None else ""
     over = float((share[used] * (confidence[used] - accuracy[used])).sum())
-    tendency = "too sure of itself" if over > 0.02 else "too cautious" if over < -0.02 else "about right"
+    tendency = "overconfident" if over > 0.02 else "underconfident" if over < -0.02 else "about right"
     confident = float(probabilities.max(axis=1).mean())
     right = float((accuracy * counts)[used].sum() / counts.sum())
     mean = f"mean confidence {percent(confident)}, accuracy {percent(right)}"
@@ -86,7 +86,7 @@ def calibration_figure(predictions: pd.DataFrame, evaluation: Evaluation) -> Fig
         "Calibration",
         f"Accuracy against confidence (probability of the predicted class) in {_BINS} bins, test predictions "
         "of all seeds; a larger dot stands for more predictions, the bars below show their share. On the "
-        "dotted line confidence is right; below it the model is too sure, above it too cautious. "
+        "dotted line confidence is right; below it the model is overconfident, above it underconfident. "
         f"With {len(evaluation.classes)} classes no confidence is under {lowest:.2f}.{error}",
         f"Reliability diagram: {mean}; the model is {tendency}.{error}",
         [perfect, points, bars],
@@ -114,7 +114,7 @@ _RESAMPLES = 200
 
 
 def weighted_risk(confidence: _Floats, wrong: NDArray[np.bool_], weights: _Floats) -> _Floats:
-    """Error rate among the surest slides, read off at fixed coverages.
+    """Error rate among the most confident slides, at fixed coverages.
 
     Args:
         confidence: (N,) higher is surer.
@@ -131,8 +131,8 @@ def weighted_risk(confidence: _Floats, wrong: NDArray[np.bool_], weights: _Float
     errors = np.cumsum(sorted_weights * wrong[order], axis=1)[:, ends]
     found = np.empty((len(weights), GRID.size))
     for r, (kept, missed) in enumerate(zip(taken, errors, strict=True)):
-        wanted = GRID * kept[-1]
-        found[r] = np.interp(wanted, np.append(0.0, kept), np.append(0.0, missed)) / wanted
+        coverages = GRID * kept[-1]
+        found[r] = np.interp(coverages, np.append(0.0, kept), np.append(0.0, missed)) / coverages
     return found
 
 
@@ -173,7 +173,7 @@ def selective_figure(predictions: pd.DataFrame, evaluation: Evaluation) -> Figur
     return Figure(
         "selective",
         "Abstention",
-        "Share of wrong slides (risk) among those that the model decides, the surest first (coverage; the "
+        "Share of wrong slides (risk) among those that the model decides, the most confident first (coverage; the "
         f"rest goes to a person); band: 95 % of {_RESAMPLES} resamples of patients. A useful confidence "
         f"falls to the left.{mean}",
         f"Coverage–risk curve: {told}.{mean}",

@@ -20,8 +20,8 @@ __all__ = ["curves_on_grid", "ranking_figures"]
 _Floats = NDArray[np.float64]
 GRID = np.linspace(0.0, 1.0, 101)
 _RESAMPLES = 200
-_MOST_BANDS = 4  # more bands than this cover each other
-_MOST_LINES = 8  # more lines than this can't be told apart: the mean, and the others in grey
+_MAX_BANDS = 4  # more bands than this cover each other
+_MAX_LINES = 8  # more lines than this can't be told apart: the mean, and the others in grey
 
 
 def curves_on_grid(positive: NDArray[np.bool_], scores: _Floats, weights: _Floats) -> tuple[_Floats, _Floats]:
@@ -75,7 +75,7 @@ def ranking_figures(predictions: pd.DataFrame, evaluation: Evaluation) -> list[F
     banded = f"; bands: 95 % of {_RESAMPLES} resamples of patients" if _with_bands(evaluation) else ""
     seeds = f", mean over {len(evaluation.seeds)} seeds" if len(evaluation.seeds) > 1 else ""
     source = f"Pooled test predictions{seeds}{banded}."
-    if len(found) > _MOST_LINES:
+    if len(found) > _MAX_LINES:
         source += " Thin: single classes; thick: their mean."
     left_out = [name for name in evaluation.classes if name not in found]
     if left_out:
@@ -89,7 +89,7 @@ def ranking_figures(predictions: pd.DataFrame, evaluation: Evaluation) -> list[F
         _layout("False-positive rate (1 − specificity)", "True-positive rate (sensitivity)"),
     )
     chance = "Chance is the share of the class"
-    if len(found) <= _MOST_LINES:
+    if len(found) <= _MAX_LINES:
         chance += ": " + ", ".join(f"{name} {share[name]:.2f}" for name in found)
     pr = Figure(
         "pr",
@@ -103,7 +103,7 @@ def ranking_figures(predictions: pd.DataFrame, evaluation: Evaluation) -> list[F
 
 
 def _with_bands(evaluation: Evaluation) -> bool:
-    return len(evaluation.classes) <= _MOST_BANDS
+    return len(evaluation.classes) <= _MAX_BANDS
 
 
 def _all_curves(predictions: pd.DataFrame, evaluation: Evaluation) -> dict[str, tuple[_Floats, _Floats]]:
@@ -134,7 +134,7 @@ def _all_curves(predictions: pd.DataFrame, evaluation: Evaluation) -> dict[str, 
 def _draw(
     curves: dict[str, _Floats], evaluation: Evaluation, metric: str, x: _Floats
 ) -> list[dict[str, Any]]:
-    many = len(curves) > _MOST_LINES
+    many = len(curves) > _MAX_LINES
     bands, lines = [], []
     for i, (name, values) in enumerate(curves.items()):
         area = evaluation.per_class[name].get(metric)

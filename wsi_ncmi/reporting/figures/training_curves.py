@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["connected_components", "has_values", "learning_figures", "mean_over_runs", "information_figure"]
 
-_MOST_THIN_LINES = 30
+_MAX_THIN_LINES = 30
 
 
 def has_values(curves: pd.DataFrame | None, *columns: str) -> bool:
@@ -150,7 +150,7 @@ def _lines(by_loss: dict[str, list[pd.DataFrame]], column: str, part: str) -> li
 
 
 def _thin(runs: Sequence[pd.DataFrame], column: str, colour: int) -> list[dict[str, Any]]:
-    if not 1 < len(runs) <= _MOST_THIN_LINES:
+    if not 1 < len(runs) <= _MAX_THIN_LINES:
         return []
     return [
         line("", run["epoch"].to_numpy(), run[column].to_numpy(dtype=np.float64), colour,
