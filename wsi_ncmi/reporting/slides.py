@@ -65,8 +65,9 @@ def best_and_worst(
         limit_best: Rows of the best.
 
     Returns:
-        ``(worst, best, n_wrong)``: slides that most runs get wrong, the most confident errors first; slides that all
-        runs get right, the most confident of each class in turn; how many slides are wrong in most runs.
+        ``(worst, best, n_wrong)``: slides that most runs get wrong, the most confident errors first; slides
+        that all runs get right, the most confident of each class in turn; how many slides are wrong in most
+        runs.
     """
     rows = all_slides(predictions, evaluation, ledger=ledger)
     wrong = sorted((row for row in rows if row.prediction != row.label), key=lambda row: -row.p_prediction)

@@ -173,8 +173,8 @@ def selective_figure(predictions: pd.DataFrame, evaluation: Evaluation) -> Figur
     return Figure(
         "selective",
         "Abstention",
-        "Share of wrong slides (risk) among those that the model decides, the most confident first (coverage; the "
-        f"rest goes to a person); band: 95 % of {_RESAMPLES} resamples of patients. A useful confidence "
+        "Share of wrong slides (risk) among those that the model decides, most confident first (coverage; "
+        f"the rest goes to a person); band: 95 % of {_RESAMPLES} resamples of patients. A useful confidence "
         f"falls to the left.{mean}",
         f"Coverage–risk curve: {told}.{mean}",
         [band(GRID, low, high, 0), line("risk", GRID, curves[0], 0, showlegend=False)],

@@ -14,7 +14,7 @@ from wsi_ncmi.reporting.formatting import count, number
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["connected_components", "has_values", "learning_figures", "mean_over_runs", "information_figure"]
+__all__ = ["runs_by_loss", "has_values", "learning_figures", "mean_over_runs", "information_figure"]
 
 _MAX_THIN_LINES = 30
 
@@ -29,7 +29,7 @@ def has_values(curves: pd.DataFrame | None, *columns: str) -> bool:
     )
 
 
-def connected_components(curves: pd.DataFrame, names: Sequence[str]) -> dict[str, list[pd.DataFrame]]:
+def runs_by_loss(curves: pd.DataFrame, names: Sequence[str]) -> dict[str, list[pd.DataFrame]]:
     """Loss → the curves of its runs (fold × seed), each sorted by epoch."""
     keys = [column for column in ("fold", "seed") if column in curves.columns]
     found: dict[str, list[pd.DataFrame]] = {}
@@ -69,10 +69,10 @@ def learning_figures(curves: pd.DataFrame | None, names: Sequence[str]) -> list[
     figures = []
     if has_values(curves, "val_macro_f1"):
         assert curves is not None
-        figures.append(_macro_f1(connected_components(curves, names)))
+        figures.append(_macro_f1(runs_by_loss(curves, names)))
     if has_values(curves, "train_loss"):
         assert curves is not None
-        figures.append(_losses(connected_components(curves, names), has_values(curves, "val_loss")))
+        figures.append(_losses(runs_by_loss(curves, names), has_values(curves, "val_loss")))
     return figures
 
 
@@ -173,7 +173,7 @@ def information_figure(curves: pd.DataFrame | None, names: Sequence[str]) -> Fig
         return None
     assert curves is not None
     traces, sentences = [], []
-    for i, (name, runs) in enumerate(connected_components(curves, names).items()):
+    for i, (name, runs) in enumerate(runs_by_loss(curves, names).items()):
         epochs, concentration = mean_over_runs(runs, "val_cmi")
         other, separation = mean_over_runs(runs, "val_gamma")
         both = sorted(set(epochs) & set(other))
