@@ -122,3 +122,20 @@ def test_a_verb_that_needs_the_weights_folder_says_how_to_name_it(verb, monkeypa
     code, _, error = call(*verb)
     assert code == 2
     assert "set WSI_NCMI_WEIGHTS or give --weights-dir" in " ".join(error.split())
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--encoder", "unl_v1"], "did you mean uni_v1 or uni_v2? (--encoder unl_v1)"),
+        (["--encoder", "resnet18"], "did you mean resnet50, torchvision:resnet18 or timm:resnet18?"),
+        (["--set", "encoder.mean=[0.5,0.5,0.5]"], "leave encoder.mean out"),
+    ],
+)
+def test_a_wrong_encoder_is_told_before_anything_is_made(tmp_path, options, words):
+    (tmp_path / "slides").mkdir()
+    arguments = ["extract", str(tmp_path / "slides"), "--out", str(tmp_path / "out"), *options]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert words in " ".join(result.stderr.split())
+    assert not (tmp_path / "out").exists()

@@ -108,7 +108,7 @@ def _hint(name: str) -> str:
         # The commonest slip after a misspelt preset: a model without its family.
         near = [*near, f"torchvision:{name}", f"timm:{name}"]
     if near:
-        return f"did you mean {' or '.join(near)}?"
+        return f"did you mean {', '.join([*near[:-2], ' or '.join(near[-2:])])}?"
     return "use descriptor, a preset (wsi-ncmi encoders list), torchvision:NAME or timm:NAME"
 
 
