@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from wsi_ncmi.cohorts import open_bag_source
-from wsi_ncmi.features import SlideMetadata, open_features_file, write_features
+from wsi_ncmi.features import SlideAttributes, open_features_file, write_features
 from wsi_ncmi.features.interchange import PackedColumns, write_packed
 from wsi_ncmi.features.schema import SCHEMA, Identity
 
@@ -40,7 +40,7 @@ def write(folder: Path, slide_id: str, features: np.ndarray) -> Path:
     path = folder / f"{slide_id}.h5"
     write_features(
         path, features=features, coords=coords, tissue_fraction=np.ones(n, np.float16), identity=IDENTITY,
-        slide=SlideMetadata(slide_id, 102_400, 102_400, "none", "none", 0, (512.0, 512.0)),
+        slide=SlideAttributes(slide_id, 102_400, 102_400, "none", "none", 0, (512.0, 512.0)),
     )  # fmt: skip
     return path
 

@@ -13,9 +13,9 @@ import pytest
 
 from wsi_ncmi.cohorts.bags import FeatureFolder
 from wsi_ncmi.core.errors import InputError, SlideError
-from wsi_ncmi.encoders import Encoder
+from wsi_ncmi.encoders import EncoderConfig, load_encoder
 from wsi_ncmi.features import (
-    SlideMetadata,
+    SlideAttributes,
     difference,
     identity_of,
     open_features_file,
@@ -34,15 +34,17 @@ RECORD = SlideRecord(
     slide_id="a.1", path="a.1.svs", reader="openslide", vendor="aperio", width_px=4000, height_px=3000,
     n_levels=2, mpp_x=0.25, mpp_y=0.25, mpp_source="vendor", fingerprint="ab" * 16, size_bytes=1,
 )  # fmt: skip
-FACTS = SlideMetadata(
+SLIDE = SlideAttributes(
     slide_id="a.1", width_px=4000, height_px=3000, reader="openslide", mpp_source="vendor", read_level=1,
     tile_size_level0=(512.0, 512.0), n_failed_reads=3, n_artifact_tiles=5, tissue_found={"threshold_used": 0.1},
 )  # fmt: skip
 
 
 @pytest.fixture
-def identity(encoder: Encoder) -> Identity:
-    return identity_of(RECORD, TissueConfig(), GridConfig(mpp=0.5, overlap_px=16), encoder.info)
+def identity() -> Identity:
+    return identity_of(
+        RECORD, TissueConfig(), GridConfig(mpp=0.5, overlap_px=16), load_encoder(EncoderConfig()).info
+    )
 
 
 KINDS = ("pen", "fold", "border", "blur")
@@ -55,7 +57,7 @@ def write(path: Path, identity: Identity, n: int = 20, width: int = 6, features=
     fraction = np.linspace(0.25, 1, n).astype(np.float16)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_features(
-        path, features=features, coords=coords, tissue_fraction=fraction, identity=identity, slide=FACTS,
+        path, features=features, coords=coords, tissue_fraction=fraction, identity=identity, slide=SLIDE,
         artifacts=artifacts, artifact_kinds=() if artifacts is None else KINDS,
     )  # fmt: skip
     return path

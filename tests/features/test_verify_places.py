@@ -9,7 +9,7 @@ import pytest
 
 from wsi_ncmi.features import verify_file, write_features
 from wsi_ncmi.features.schema import SCHEMA, Identity
-from wsi_ncmi.features.writer import SlideMetadata
+from wsi_ncmi.features.writer import SlideAttributes
 
 IDENTITY = Identity(
     schema=SCHEMA, slide_fingerprint="f", mpp_level0_x=0.5, mpp_level0_y=0.5, mpp_target=0.5, tile_px=100,
@@ -26,7 +26,7 @@ def write(path: Path, coords: list[list[int]]) -> Path:
         coords=np.array(coords, np.int64).reshape(-1, 2),
         tissue_fraction=np.ones(count, np.float16),
         identity=IDENTITY,
-        slide=SlideMetadata(
+        slide=SlideAttributes(
             slide_id=path.stem, width_px=300, height_px=250, reader="openslide", mpp_source="vendor",
             read_level=0, tile_size_level0=(100.0, 100.0),
         ),

@@ -1,4 +1,4 @@
-"""From a folder of slides to feature files: one slide, its pipeline, its execution, the ledger."""
+"""Extraction: slides to feature files, with pipeline, worker processes, claims and ledger."""
 
 import lazy_loader
 

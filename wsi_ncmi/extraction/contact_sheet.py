@@ -62,7 +62,7 @@ class ContactCard:
         """The severity in words."""
         if self.row.status == "failed":
             return "failed"
-        return ("fine", "with a remark", "look at it")[self.severity]
+        return ("fine", "with a remark", "to review")[self.severity]
 
     @property
     def reason(self) -> str:
@@ -98,12 +98,12 @@ def contact_cards(out: Path, features_set: str = "") -> tuple[ContactCard, ...]:
     journal = _as_made(read_journal(out / "ledger.jsonl"), features_set)
     cards = []
     for row in rows:
-        picture = thumbnail_path(out, row.slide_id, features_set)
+        file = thumbnail_path(out, row.slide_id, features_set)
         made = journal.get(row.slide_id)
         if row.status == "skipped" and made is not None and made.tiles == row.tiles:
             # The remark of the extraction is of interest here, not that the features are there since.
             row = replace(row, reason=made.reason, seconds=made.seconds)
-        address = quote(picture.relative_to(out).as_posix()) if picture.is_file() else ""
+        address = quote(file.relative_to(out).as_posix()) if file.is_file() else ""
         cards.append(ContactCard(row, address))
     return tuple(sorted(cards, key=lambda card: (-card.severity, card.row.slide_id)))
 
@@ -158,7 +158,7 @@ def _as_made(journal: Iterable[LedgerRow], features_set: str) -> dict[str, Ledge
 def _counts(cards: Sequence[ContactCard]) -> list[tuple[str, str, int]]:
     kinds = (
         ("failed", "failed", 3),
-        ("look", "to look at", 2),
+        ("look", "to review", 2),
         ("remark", "with a remark", 1),
         ("fine", "fine", 0),
     )

@@ -1,4 +1,4 @@
-"""From a configuration to the tasks of an extraction: its slides, tile grids and annotations."""
+"""Tasks of an extraction, made of its configuration: slides, tile grids and annotations."""
 
 from __future__ import annotations
 
@@ -138,12 +138,12 @@ def make_tasks(
     stain: StainTarget | None,
     slide_ids: Collection[str] | None = None,
 ) -> list[SlideTask]:
-    """The tasks of a job; those of one slide follow each other, so that its tissue is looked for once.
+    """The tasks of a job; those of one slide follow each other, so that it is analysed once.
 
     Args:
         config: The job.
         records: All slides of the inventory.
-        stain: What colours are brought to.
+        stain: Target of the stain normalisation.
         slide_ids: Only these slides; None = all.
 
     Raises:

@@ -16,7 +16,7 @@ from wsi_ncmi.extraction.ledger import LedgerRow
 from wsi_ncmi.extraction.slide_analysis import analyse_slide
 from wsi_ncmi.extraction.task import SlideTask
 from wsi_ncmi.extraction.thumbnails import write_slide_images
-from wsi_ncmi.features.writer import SlideMetadata, write_features
+from wsi_ncmi.features.writer import SlideAttributes, write_features
 from wsi_ncmi.slides import Slide
 from wsi_ncmi.tiling import TileGrid, TileReader, TileSelection, select_tiles
 from wsi_ncmi.tissue import ARTIFACT_KINDS, ArtifactMap, TissueMask
@@ -50,7 +50,7 @@ class SlideEmbedding:
     coords: NDArray[np.int64]
     tissue_fraction: NDArray[np.float16]
     artifacts: NDArray[np.float16]
-    slide: SlideMetadata
+    slide: SlideAttributes
     remark: str
     kept: NDArray[np.bool_]
 
@@ -120,7 +120,7 @@ class PreparedSlide:
         path = self.task.record.path
         if n_failed and n_failed == count:
             raise SlideError(f"None of the {count} tissue tiles of {path} can be read; copy the slide again.")
-        facts = SlideMetadata(
+        metadata = SlideAttributes(
             slide_id=self.task.record.slide_id,
             width_px=slide.width_px,
             height_px=slide.height_px,
@@ -139,7 +139,7 @@ class PreparedSlide:
             coords=self.selection.coords[kept],
             tissue_fraction=self.selection.tissue_fraction[kept],
             artifacts=self.artifact_filter.scores[kept],
-            slide=facts,
+            slide=metadata,
             remark=self._remark(reader_note, n_failed),
             kept=kept,
         )

@@ -1,4 +1,4 @@
-"""The work on one slide, and the identity its feature file will have."""
+"""Task of one slide, and the identity of its feature file."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 __all__ = ["AnnotationFile", "SlideTask", "artifacts_rule"]
 
 
-def artifacts_rule(options: ArtifactConfig) -> str:
-    """The artefact options as the identity holds them.
+def artifacts_rule(config: ArtifactConfig) -> str:
+    """The artefact settings as the identity holds them.
 
     Thresholds, and how the detectors score, count only where tiles are dropped: there another version of them
     keeps other tiles.
     """
-    if options.rule == "keep":
-        return options.rule
-    return canonical_json({**asdict(options), "detectors": DETECTORS})
+    if config.rule == "keep":
+        return config.rule
+    return canonical_json({**asdict(config), "detectors": DETECTORS})
 
 
 @dataclass(frozen=True)
 class AnnotationFile:
-    """What a person drew on a slide, or that nothing was found for it.
+    """Annotations of a slide, or that no file was found for it.
 
     Attributes:
         path: The file; None where the folder of annotations has none for the slide.
@@ -50,9 +50,9 @@ class SlideTask:
     Attributes:
         record: The slide's row of the inventory.
         config: Configuration of the job; its ``grid`` is the one of this task's set of features.
-        annotations: What a person drew; None where the job has no annotations.
-        stain: What colours are brought to; None where they stay.
-        features_set: Which of several sets of features of the slide this makes; empty for the main one.
+        annotations: Annotations of the slide; None where the job has none.
+        stain: Target of the stain normalisation; None without.
+        features_set: Name of the set of features; empty for the main one.
         n_sets: Sets of features that the job makes of the slide.
     """
 
@@ -112,7 +112,7 @@ class SlideTask:
         )
 
     def feature_path(self, encoder_name: str) -> Path:
-        """Where the feature file of this task lies.
+        """Path of the feature file.
 
         Raises:
             InputError: The slide id would lead out of the folder.
@@ -125,7 +125,7 @@ class SlideTask:
 
     @property
     def thumbnail_path(self) -> Path:
-        """Where the picture of the slide lies.
+        """Path of the thumbnail.
 
         Raises:
             InputError: The slide id would lead out of the folder.
@@ -134,7 +134,7 @@ class SlideTask:
 
     @property
     def tissue_path(self) -> Path | None:
-        """Where the outline of the tissue lies; None for a further set, whose tissue is the main one's.
+        """Path of the tissue outline; None for an additional set, whose tissue is that of the main one.
 
         Raises:
             InputError: The slide id would lead out of the folder.

@@ -79,7 +79,7 @@ def draw_thumbnail(content: ThumbnailContent) -> Image.Image:
     """Draws everything over the slide and a legend below it; the top-left part is the slide's own pixels.
 
     Args:
-        content: What to draw.
+        content: Content of the thumbnail.
 
     Returns:
         An RGB image, as wide as the pixels (at least 280 px) and higher by the legend.
@@ -144,7 +144,7 @@ def _crosses(
 
 
 def _nearest(length: int, count: int) -> NDArray[np.int64]:
-    """Which of ``count`` equal parts of a side the middle of each of its ``length`` pixels lies in."""
+    """Index of the part of ``count`` equal ones that each pixel of a side of ``length`` pixels lies in."""
     return ((2 * np.arange(length, dtype=np.int64) + 1) * count) // (2 * length)
 
 
@@ -171,17 +171,17 @@ def _with_legend(picture: Image.Image, entries: Sequence[tuple[str, str]]) -> Im
 
     font = ImageFont.load_default(_TEXT)
     width = max(picture.width, MIN_WIDTH)
-    x, y, places = 6, picture.height + 4, []
+    x, y, entries_at = 6, picture.height + 4, []
     for name, words in entries:
         needed = _SWATCH + 5 + int(font.getlength(words)) + 14
         if x > 6 and x + needed > width:
             x, y = 6, y + _ROW
-        places.append((x, y, name, words))
+        entries_at.append((x, y, name, words))
         x += needed
     whole = Image.new("RGB", (width, y + _ROW), "white")
     whole.paste(picture)
     pen = ImageDraw.Draw(whole)
-    for left, top, name, words in places:
+    for left, top, name, words in entries_at:
         box = (left, top + 2, left + _SWATCH, top + 2 + _SWATCH)
         pen.rectangle(box, fill=COLOURS[name], outline=(60, 60, 60))
         pen.text((left + _SWATCH + 5, top), words, fill=(20, 20, 20), font=font)

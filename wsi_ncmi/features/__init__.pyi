@@ -12,5 +12,5 @@ from .thumbnails import undrawn_thumbnail as undrawn_thumbnail
 from .verify import VerificationResult as VerificationResult
 from .verify import verify_file as verify_file
 from .verify import verify_folder as verify_folder
-from .writer import SlideMetadata as SlideMetadata
+from .writer import SlideAttributes as SlideAttributes
 from .writer import write_features as write_features

@@ -1,4 +1,4 @@
-"""Temporary files of dead processes: told from those of live writers, and removed."""
+"""Temporary files of dead processes: distinguished from those of live writers, and removed."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _SLACK_S = 2.0
 
 
 def is_leftover(path: Path) -> bool:
-    """Whether a temporary file belongs to no process of this machine.
+    """Tells whether a temporary file belongs to no live process of this machine.
 
-    A writer on another machine looks the same; who removes such a file has to hold the slide's claim, or
-    to know that the file is old.
+    A writer on another machine looks the same; a caller that removes such a file holds the slide's claim, or
+    knows that the file is old.
     """
     match = _TEMPORARY.match(path.name)
     if match is None:
@@ -39,7 +39,7 @@ def is_leftover(path: Path) -> bool:
 
 
 def remove_leftovers(final: Path) -> None:
-    """Removes what dead processes left of an attempt to write ``final``; the caller holds its claim.
+    """Removes temporary files of ``final`` that dead processes left; the caller holds its claim.
 
     A container that starts again gives the same process numbers to others: what bears our own number or is
     old is left over too.
@@ -66,7 +66,7 @@ def start_ticks(process_id: int) -> str:
 
 
 def lived_at(process_id: int, moment_s: float) -> bool:
-    """Whether a process that lives now was there at a moment already.
+    """Tells whether a process that lives now was alive at an earlier moment.
 
     A number is soon given to another process, and to a thread as well: one that started later is not meant.
 
@@ -75,8 +75,8 @@ def lived_at(process_id: int, moment_s: float) -> bool:
         moment_s: Seconds since the epoch, for example when a file was last written.
 
     Returns:
-        False when it is gone, a zombie, or younger. Where the system does not tell start times (no
-        ``/proc``), whether any process has that number.
+        False when it is gone, a zombie, or younger. Where the system has no start times (no ``/proc``), True
+        for any process of that number.
     """
     boot = _boot_time_s()
     if boot is None:

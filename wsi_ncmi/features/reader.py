@@ -59,7 +59,7 @@ class FeatureFile:
 
     @property
     def identity(self) -> Identity:
-        """What the numbers depend on."""
+        """Identity: everything that the numbers depend on."""
         return identity_from_attrs(self.attrs)
 
     @cached_property

@@ -46,13 +46,13 @@ def check_same_mount(folder: Path) -> None:
     """Makes sure that an output folder is still the one that it was when this process first asked.
 
     When a network folder is unmounted its mount point stays, empty and on the local disk: without this check
-    the rest of a job would go there, and nobody would find it.
+    the rest of a job would be written there unnoticed.
 
     Args:
         folder: The output folder; one that does not exist yet is not remembered.
 
     Raises:
-        JobStoppedError: It is gone, or another folder stands in its place.
+        JobStoppedError: It is gone, or another folder is in its place.
     """
     try:
         status = folder.stat()

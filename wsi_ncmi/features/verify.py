@@ -30,8 +30,8 @@ class VerificationResult:
         path: The file, where it was found.
         ok: Whether it is whole.
         problem: One sentence when it is not, else empty.
-        n_tiles: Its rows; 0 when they can't be told.
-        repaired: What ``--repair`` did with it, else empty.
+        n_tiles: Its rows; 0 when unknown.
+        repaired: Action of ``--repair``, else empty.
     """
 
     path: Path

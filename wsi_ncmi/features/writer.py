@@ -20,12 +20,12 @@ from wsi_ncmi.features.checksum_trailer import make_trailer
 from wsi_ncmi.features.schema import ARTIFACTS, COORDS, FEATURES, TISSUE_FRACTION, Identity, canonical_json
 from wsi_ncmi.features.storage import translate_os_errors
 
-__all__ = ["SlideMetadata", "content_sha256", "to_float16", "write_features"]
+__all__ = ["SlideAttributes", "content_sha256", "to_float16", "write_features"]
 
 
 @dataclass(frozen=True)
-class SlideMetadata:
-    """Metadata of a slide in its feature file, besides the identity.
+class SlideAttributes:
+    """Attributes of a slide in its feature file, besides the identity.
 
     Attributes:
         slide_id: Id of the slide.
@@ -90,7 +90,7 @@ def write_features(
     coords: NDArray[np.int64],
     tissue_fraction: NDArray[np.float16],
     identity: Identity,
-    slide: SlideMetadata,
+    slide: SlideAttributes,
     artifacts: NDArray[np.float16] | None = None,
     artifact_kinds: Sequence[str] = (),
 ) -> None:
@@ -104,7 +104,7 @@ def write_features(
         features: (N, D), stored as float16; N may be 0.
         coords: int64 (N, 2), level-0 x and y of the tiles' top-left corners, raster order.
         tissue_fraction: (N,), 0 to 1.
-        identity: What the numbers depend on.
+        identity: Identity of the file.
         slide: Further metadata of the slide.
         artifacts: (N, k), 0 to 1, a score of each tile for each kind of artefact; None without scores.
         artifact_kinds: Names of the k kinds.
@@ -125,8 +125,8 @@ def write_features(
     image = io.BytesIO()
     with h5py.File(image, "w") as file:
         file.create_dataset(FEATURES, data=stored, dtype="<f2")
-        places = file.create_dataset(COORDS, data=coords, dtype="<i8")
-        places.attrs.update(_coords_attrs(identity, slide))
+        corners = file.create_dataset(COORDS, data=coords, dtype="<i8")
+        corners.attrs.update(_coords_attrs(identity, slide))
         file.create_dataset(TISSUE_FRACTION, data=tissue_fraction, dtype="<f2")
         if artifacts is not None:
             scores = file.create_dataset(ARTIFACTS, data=artifacts, dtype="<f2")
@@ -140,7 +140,7 @@ def write_features(
 
 
 def _file_attrs(
-    identity: Identity, slide: SlideMetadata, features: NDArray[np.float16], coords: NDArray[np.int64]
+    identity: Identity, slide: SlideAttributes, features: NDArray[np.float16], coords: NDArray[np.int64]
 ) -> dict[str, Any]:
     width, height = slide.tile_size_level0
     return {
@@ -164,7 +164,7 @@ def _file_attrs(
     }
 
 
-def _coords_attrs(identity: Identity, slide: SlideMetadata) -> dict[str, Any]:
+def _coords_attrs(identity: Identity, slide: SlideAttributes) -> dict[str, Any]:
     """The nine attributes that TRIDENT's readers expect, under its names."""
     return {
         "patch_size": identity.tile_px,

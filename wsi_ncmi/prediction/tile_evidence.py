@@ -47,15 +47,15 @@ def explained_tiles(bundle: ModelBundle, features: FeatureSet, slide_id: str) ->
         SlideError: The slide's features can't be read, have no coordinates, or are none.
     """
     bag = features.bag(slide_id)
-    facts = bag.facts
+    metadata = bag.metadata
     if len(bag.features) == 0:
         raise SlideError(f"{slide_id}: it has no tiles, so there is nothing to draw.")
-    if bag.coords is None or facts.tile_width is None:
+    if bag.coords is None or metadata.tile_width is None:
         raise _no_coords(slide_id)
     for name, here in (
-        ("encoder", facts.encoder),
-        ("mpp_target", facts.mpp_target),
-        ("tile_px", facts.tile_px),
+        ("encoder", metadata.encoder),
+        ("mpp_target", metadata.mpp_target),
+        ("tile_px", metadata.tile_px),
     ):
         expected = bundle.features.get(name)
         if here and expected is not None and here != expected:
@@ -64,9 +64,9 @@ def explained_tiles(bundle: ModelBundle, features: FeatureSet, slide_id: str) ->
             )
     output = bundle.predict(bag.features, bag.coords)
     evidence = bundle.ensemble.tile_probabilities(bag.features)
-    tile = (float(facts.tile_width), float(facts.tile_height or facts.tile_width))
+    tile = (float(metadata.tile_width), float(metadata.tile_height or metadata.tile_width))
     far = bag.coords.max(axis=0) + tile
-    size = facts.level0_size or (int(far[0]), int(far[1]))
+    size = metadata.level0_size or (int(far[0]), int(far[1]))
     layers = model_layers(output.attention, evidence, bundle.classes)
     values = TileValues(slide_id, bag.coords, tile, size, layers)
     return values, bundle.classes[int(output.probabilities.argmax())]
@@ -102,11 +102,11 @@ def viewed_tiles(features: Path, slide_id: str, bundle: ModelBundle | None) -> t
         )
         return TileValues(tiles.slide_id, tiles.coords, tiles.tile_level0, tiles.size_level0, layers), ""
     bag = known.bag(slide_id)
-    if bag.coords is None or bag.facts.tile_width is None or bag.facts.level0_size is None:
+    if bag.coords is None or bag.metadata.tile_width is None or bag.metadata.level0_size is None:
         raise _no_coords(slide_id)
-    tile = (bag.facts.tile_width, bag.facts.tile_height or bag.facts.tile_width)
+    tile = (bag.metadata.tile_width, bag.metadata.tile_height or bag.metadata.tile_width)
     covered = TileLayer("tiles", np.ones(len(bag.coords), np.float32))
-    return TileValues(slide_id, bag.coords, tile, bag.facts.level0_size, (covered,)), ""
+    return TileValues(slide_id, bag.coords, tile, bag.metadata.level0_size, (covered,)), ""
 
 
 def _no_coords(slide_id: str) -> SlideError:

@@ -102,12 +102,12 @@ def convert(config: ConvertConfig, progress: ProgressReporter | None = None) -> 
                 told = where.relative_to(source.path).as_posix() if where != source.path else where.name
                 try:
                     bag = source.bag(slide_id)
-                    if not bag.facts.encoder:
+                    if not bag.metadata.encoder:
                         bag = replace(
-                            bag, facts=replace(bag.facts, encoder=source.encoder() or config.encoder)
+                            bag, metadata=replace(bag.metadata, encoder=source.encoder() or config.encoder)
                         )
                     mpp = mpp_of.get(slide_id_of(slide_id), config.default_mpp)
-                    if mpp is not None and bag.facts.mpp_x is None:
+                    if mpp is not None and bag.metadata.mpp_x is None:
                         bag = bag.at_resolution(mpp, mpp)
                     written = writer.write(bag)
                     seconds = time.monotonic() - started

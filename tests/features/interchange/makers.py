@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import torch
 
-from wsi_ncmi.features import SlideMetadata, write_features
+from wsi_ncmi.features import SlideAttributes, write_features
 from wsi_ncmi.features.schema import SCHEMA, Identity
 
 WIDTH = 6
@@ -33,7 +33,7 @@ def ours(
         backend="torch",
     )  # fmt: skip
     edge = tile_px * mpp_target / mpp
-    slide = SlideMetadata(slide_id, *size, "openslide", "properties", 0, (edge, edge))
+    slide = SlideAttributes(slide_id, *size, "openslide", "properties", 0, (edge, edge))
     features, coords = features_of(n, seed), grid_coords(n, round(edge))
     write_features(
         folder / f"{slide_id}.h5", features=features, coords=coords, identity=identity, slide=slide,

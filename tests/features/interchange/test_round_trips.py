@@ -137,8 +137,8 @@ def test_tiles_of_a_finer_grid_keep_their_places(tmp_path):
         converted(folder, to, tmp_path / to)
         bag = open_feature_set(tmp_path / to).bag("s")
         if to == "trident":
-            assert bag.facts.tile_width == pytest.approx(256 * 0.5 / 0.243, rel=1e-9)
-            assert (bag.facts.mpp_x, bag.facts.mpp_target) == (pytest.approx(0.243), 0.5)
+            assert bag.metadata.tile_width == pytest.approx(256 * 0.5 / 0.243, rel=1e-9)
+            assert (bag.metadata.mpp_x, bag.metadata.mpp_target) == (pytest.approx(0.243), 0.5)
         else:
             bag = bag.at_resolution(0.243, 0.243)
         np.testing.assert_array_equal(bag.coords, coords)
@@ -160,10 +160,10 @@ def test_clam_folders_of_any_size_and_order(tmp_path_factory, n, seed, dtype):
 
 def test_clam_patches_tell_tile_and_slide_size(tmp_path):
     makers.clam(tmp_path, "s", patches=True)
-    facts = open_feature_set(tmp_path).bag("s").facts
-    assert (facts.tile_px, facts.tile_width, facts.level0_size) == (256, 512.0, (4000, 5000))
-    assert facts.mpp_x is None
-    known = open_feature_set(tmp_path).bag("s").at_resolution(0.25, 0.25).facts
+    metadata = open_feature_set(tmp_path).bag("s").metadata
+    assert (metadata.tile_px, metadata.tile_width, metadata.level0_size) == (256, 512.0, (4000, 5000))
+    assert metadata.mpp_x is None
+    known = open_feature_set(tmp_path).bag("s").at_resolution(0.25, 0.25).metadata
     assert known.mpp_target == 0.5
 
 
@@ -172,8 +172,8 @@ def test_all_forms_of_stamp(tmp_path, form):
     features, coords_um = makers.stamp(tmp_path / "in", "s", form=form)
     bag = open_feature_set(tmp_path / "in").bag("s")
     np.testing.assert_allclose(bag.coords_um, coords_um)
-    assert bag.facts.edge_um == 256
-    assert bag.facts.tile_px == (None if form == "2.0" else 224)
+    assert bag.metadata.edge_um == 256
+    assert bag.metadata.tile_px == (None if form == "2.0" else 224)
     converted(tmp_path / "in", "wsi-ncmi", tmp_path / "out")
     assert all(verdict.ok for verdict in verify_folder(tmp_path / "out"))
     file = open_features_file(next((tmp_path / "out").rglob("s.h5")))

@@ -81,28 +81,28 @@ class TileBag:
     Attributes:
         slide_id: Id of the slide.
         features: Floating point (N, D), as the file has them.
-        facts: Metadata of the tiles.
+        metadata: Metadata of the tiles.
         coords: int64 (N, 2), level-0 pixel (x, y) of the top-left corners; None where they aren't known.
         coords_um: float64 (N, 2), the same in µm, for formats that know nothing else.
     """
 
     slide_id: str
     features: NDArray[Any]
-    facts: TileMetadata = TileMetadata()
+    metadata: TileMetadata = TileMetadata()
     coords: NDArray[np.int64] | None = None
     coords_um: NDArray[np.float64] | None = None
 
     def at_resolution(self, mpp_x: float, mpp_y: float) -> TileBag:
         """The same bag of a slide of so many µm per level-0 pixel; what follows from that is filled in."""
-        facts, coords = replace(self.facts, mpp_x=mpp_x, mpp_y=mpp_y), self.coords
+        metadata, coords = replace(self.metadata, mpp_x=mpp_x, mpp_y=mpp_y), self.coords
         if coords is None and self.coords_um is not None:
             coords = np.rint(self.coords_um / (mpp_x, mpp_y)).astype(np.int64)
-        edge_um = facts.edge_um
-        if edge_um is not None and facts.tile_width is None:
-            facts = replace(facts, tile_width=edge_um / mpp_x, tile_height=edge_um / mpp_y)
-        if facts.mpp_target is None and facts.tile_px and facts.tile_width:
-            facts = replace(facts, mpp_target=facts.tile_width * mpp_x / facts.tile_px)
-        return replace(self, facts=facts, coords=coords)
+        edge_um = metadata.edge_um
+        if edge_um is not None and metadata.tile_width is None:
+            metadata = replace(metadata, tile_width=edge_um / mpp_x, tile_height=edge_um / mpp_y)
+        if metadata.mpp_target is None and metadata.tile_px and metadata.tile_width:
+            metadata = replace(metadata, mpp_target=metadata.tile_width * mpp_x / metadata.tile_px)
+        return replace(self, metadata=metadata, coords=coords)
 
 
 def grid_step(coords: NDArray[Any]) -> float | None:

@@ -54,14 +54,14 @@ class FeatureSet(ABC):
 
     @abstractmethod
     def bag(self, slide_id: str) -> TileBag:
-        """Features, places and all that is known.
+        """Features, coordinates and metadata.
 
         Raises:
             ExternalFileError: The file is damaged or is no such file.
         """
 
     def encoder(self) -> str:
-        """Name of the encoder, empty where it isn't told."""
+        """Name of the encoder, empty where unknown."""
         return ""
 
     def labels(self) -> Mapping[str, str]:
@@ -120,7 +120,7 @@ class SetWriter(ABC):
         """Writes a slide; each file appears whole or not at all, and none of other content is replaced.
 
         Raises:
-            ExternalFileError: The format can't say it, or a file of other content stands there.
+            ExternalFileError: The format can't express it, or a file of other content is there.
             JobStoppedError: The disk is full or can't be written to.
         """
         # Ids come from tables and groups of others; they must stay names.
@@ -141,7 +141,7 @@ class ImageWriter(SetWriter):
         """The files of a slide with their content, the same bytes for the same bag, and notes.
 
         Raises:
-            ExternalFileError: The format can't say it.
+            ExternalFileError: The format can't express it.
         """
 
     def _write(self, bag: TileBag) -> WriteResult:

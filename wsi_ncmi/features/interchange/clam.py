@@ -33,7 +33,7 @@ _FEATURES = "features"
 
 
 class ClamSet(FeatureSet):
-    """A CLAM feature folder; HDF5 files are preferred where both kinds are there, for they have places.
+    """A CLAM feature folder; HDF5 files are preferred where both kinds are there, for they have coordinates.
 
     Args:
         path: The folder with ``h5_files/`` or ``pt_files/``, or one of those two.
@@ -87,15 +87,15 @@ class ClamSet(FeatureSet):
     def bag(self, slide_id: str) -> TileBag:
         """See the base class."""
         path, features = self.where(slide_id), self.features(slide_id)
-        coords, facts = None, TileMetadata()
+        coords, metadata = None, TileMetadata()
         if path.suffix == ".h5":
             with opened(path) as handle:
                 stored = coords_of(handle, len(features), path)
             coords = None if stored is None else whole_pixels(stored, path)
-            facts = self._patch_facts(slide_id)
-        return TileBag(slide_id, features, facts, coords)
+            metadata = self._patch_metadata(slide_id)
+        return TileBag(slide_id, features, metadata, coords)
 
-    def _patch_facts(self, slide_id: str) -> TileMetadata:
+    def _patch_metadata(self, slide_id: str) -> TileMetadata:
         path = self._patches / f"{slide_id}.h5"
         if not path.is_file():
             return TileMetadata()
@@ -138,35 +138,33 @@ class ClamWriter(ImageWriter):
             notes.append(f"no coordinates{unit} are known: pt_files alone")
         else:
             small = np.abs(coords).max(initial=0) < 2**31
-            places = coords.astype(np.int32 if small else np.int64)
+            stored = coords.astype(np.int32 if small else np.int64)
 
             def fill(handle: h5py.File) -> None:
-                for key, data in ((_FEATURES, features), ("coords", places)):
+                for key, data in ((_FEATURES, features), ("coords", stored)):
                     shape = (None, data.shape[1])
                     chunks = (32, data.shape[1])
                     handle.create_dataset(key, data=data, maxshape=shape, chunks=chunks)
 
             contents[self.out / "h5_files" / f"{name}.h5"] = image_of(fill)
         contents[self.out / "pt_files" / f"{name}.pt"] = tensor.getvalue()
-        facts = bag.facts
-        if coords is not None and facts.tile_width and facts.level0_size:
-            contents[self.out / "patches" / f"{name}.h5"] = _patches(name, coords, facts)
+        metadata = bag.metadata
+        if coords is not None and metadata.tile_width and metadata.level0_size:
+            contents[self.out / "patches" / f"{name}.h5"] = _patches(name, coords, metadata)
         elif coords is not None:
             notes.append("tile or slide size is not known: no patches/")
         return contents, tuple(notes)
 
 
-def _patches(name: str, coords: NDArray[np.int64], facts: TileMetadata) -> bytes:
-    size = np.asarray(facts.level0_size, np.int64)
+def _patches(name: str, coords: NDArray[np.int64], metadata: TileMetadata) -> bytes:
+    size = np.asarray(metadata.level0_size, np.int64)
 
     def fill(handle: h5py.File) -> None:
-        places = handle.create_dataset(
-            "coords", data=coords, maxshape=(None, 2), chunks=(512, 2), dtype="<i8"
-        )
+        table = handle.create_dataset("coords", data=coords, maxshape=(None, 2), chunks=(512, 2), dtype="<i8")
         # Tiles are said in pixels of level 0, where they are exact; CLAM knows no resampled tiles.
-        places.attrs.update(
+        table.attrs.update(
             {
-                "patch_size": round(facts.tile_width or 0),
+                "patch_size": round(metadata.tile_width or 0),
                 "patch_level": 0,
                 "downsample": np.array([1.0, 1.0]),
                 "downsampled_level_dim": size,
@@ -188,7 +186,7 @@ def _tensor(path: Path, *, mapped: bool = False) -> torch.Tensor:
         with warnings.catch_warnings():
             # Of files that are no tensors; they are refused in a sentence below.
             warnings.simplefilter("ignore")
-            # Never unpickles anything but tensors: the file is somebody else's.
+            # Never unpickles anything but tensors: the file comes from elsewhere.
             loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, KeyError) as error:
         reason = " ".join(str(error).split())[:200]

@@ -70,7 +70,7 @@ def resolve_folder(path: Path) -> Path:
     Raises:
         InputError: None, or several to choose from.
     """
-    # An output folder of ours: what else is in it (runs with checkpoints) is not looked at.
+    # An output folder of ours: anything else in it (runs with checkpoints) is ignored.
     level = [path / "features"] if (path / "features").is_dir() else [path]
     for _ in range(4):
         found = [folder for folder in level if _holds_features(folder, tensors=folder == path)]
@@ -96,7 +96,7 @@ def kind_of_folder(folder: Path) -> str:
     if folder.name in _CLAM_FOLDERS or _has_clam_folders(folder) or any(folder.glob("*.pt")):
         return "clam"
     files = sorted(file for file in folder.glob("*.h5") if not file.name.startswith("."))
-    for file in files[:_PROBED]:  # the first that can be read tells for all
+    for file in files[:_PROBED]:  # the first readable one decides for all
         try:
             with h5py.File(file, "r") as handle:
                 if "schema" in handle.attrs:
@@ -104,9 +104,9 @@ def kind_of_folder(folder: Path) -> str:
                 if "feats" in handle:
                     return "stamp"
                 if "features" in handle:
-                    places = handle["coords"].attrs if "coords" in handle else {}
+                    attrs = handle["coords"].attrs if "coords" in handle else {}
                     named = "encoder" in handle["features"].attrs or folder.name.startswith("features_")
-                    return "trident" if named or "patch_size_level0" in places else "clam"
+                    return "trident" if named or "patch_size_level0" in attrs else "clam"
         except (OSError, KeyError, RuntimeError, ValueError):
             continue
     return "wsi-ncmi"

@@ -17,12 +17,12 @@ from wsi_ncmi.features.paths import feature_path
 from wsi_ncmi.features.reader import FeatureFile, open_features_file, read_identity
 from wsi_ncmi.features.schema import SCHEMA, Identity
 from wsi_ncmi.features.storage import translate_os_errors
-from wsi_ncmi.features.writer import SlideMetadata, content_sha256, write_features
+from wsi_ncmi.features.writer import SlideAttributes, content_sha256, write_features
 
 __all__ = ["UNKNOWN", "NativeSet", "NativeWriter"]
 
 UNKNOWN = "unknown"
-"""Stands in an imported file for every text that nobody told; numbers that nobody told are 0."""
+"""Stands in an imported file for every unknown text; unknown numbers are 0."""
 
 
 class NativeSet(FolderSet):
@@ -46,9 +46,9 @@ class NativeSet(FolderSet):
     def bag(self, slide_id: str) -> TileBag:
         """See the base class."""
         file = self._open(slide_id)
-        identity, places = file.identity, file.coords_attrs
-        width, height = (int(places.get(f"level0_{side}", 0)) for side in ("width", "height"))
-        facts = TileMetadata(
+        identity, attrs = file.identity, file.coords_attrs
+        width, height = (int(attrs.get(f"level0_{side}", 0)) for side in ("width", "height"))
+        metadata = TileMetadata(
             encoder="" if identity.encoder == UNKNOWN else identity.encoder,
             mpp_x=identity.mpp_level0_x or None,
             mpp_y=identity.mpp_level0_y or None,
@@ -59,7 +59,7 @@ class NativeSet(FolderSet):
             tile_height=float(file.attrs.get("tile_size_level0_y", 0)) or None,
             level0_size=(width, height) if width and height else None,
         )
-        return TileBag(slide_id, file.features, facts, file.coords)
+        return TileBag(slide_id, file.features, metadata, file.coords)
 
     def _open(self, slide_id: str) -> FeatureFile:
         try:
@@ -87,9 +87,9 @@ class NativeWriter(SetWriter):
         self._origin = origin
 
     def _write(self, bag: TileBag) -> WriteResult:
-        told, mpp_source = bag.facts, "import"
-        if bag.coords is None and bag.coords_um is not None and told.mpp_x is None:
-            mpp = told.mpp_target or 1.0
+        source, mpp_source = bag.metadata, "import"
+        if bag.coords is None and bag.coords_um is not None and source.mpp_x is None:
+            mpp = source.mpp_target or 1.0
             bag, mpp_source = bag.at_resolution(mpp, mpp), "import: the tiles' own, the slide's is unknown"
         if bag.coords is None:
             raise ExternalFileError(
@@ -99,8 +99,8 @@ class NativeWriter(SetWriter):
         features, error = to_half(bag.features, Path(bag.slide_id))
         notes = [f"rounded to float16, relative error {error:.1e}"] if error else []
         features, coords = _in_raster_order(bag.slide_id, features, bag.coords, notes)
-        facts = _complete(bag.facts, coords, notes)
-        identity = _identity(facts)
+        metadata = _complete(bag.metadata, coords, notes)
+        identity = _identity(metadata)
         path = feature_path(self.out, identity.encoder, bag.slide_id)
         if path.exists() and not self.overwrite:
             if read_identity(path) == identity and _content(path) == content_sha256(features, coords):
@@ -109,24 +109,27 @@ class NativeWriter(SetWriter):
         with translate_os_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             remove_leftovers(path)
-        width, height = facts.level0_size or (0, 0)
+        width, height = metadata.level0_size or (0, 0)
         write_features(
             path,
             features=features,
             coords=coords,
-            # Nobody tells the share of tissue; the tool has chosen all of these tiles, which counts as whole.
+            # The share of tissue is unknown; the tool has chosen all of these tiles, which counts as whole.
             tissue_fraction=np.ones(len(features), np.float16),
             identity=identity,
-            slide=SlideMetadata(
+            slide=SlideAttributes(
                 slide_id=bag.slide_id,
                 width_px=width,
                 height_px=height,
                 reader=f"import from {self._origin}",
-                mpp_source=mpp_source if facts.mpp_x else UNKNOWN,
+                mpp_source=mpp_source if metadata.mpp_x else UNKNOWN,
                 read_level=0,
-                tile_size_level0=(facts.tile_width or 0.0, facts.tile_height or facts.tile_width or 0.0),
+                tile_size_level0=(
+                    metadata.tile_width or 0.0,
+                    metadata.tile_height or metadata.tile_width or 0.0,
+                ),
                 encoder_weights_source=UNKNOWN,
-                tissue_found={"imported_from": self._origin, "unknown": [*told.unknown, "tissue_fraction"]},
+                tissue_found={"imported_from": self._origin, "unknown": [*source.unknown, "tissue_fraction"]},
             ),
         )
         return WriteResult("done", path, tuple(notes))
@@ -153,38 +156,38 @@ def _in_raster_order(
     return features, coords
 
 
-def _complete(facts: TileMetadata, coords: NDArray[np.int64], notes: list[str]) -> TileMetadata:
-    """Fills in what follows from the tiles' places: their size where nobody told it, the slide's extent."""
-    if facts.tile_width is None:
-        known = facts.edge_um / facts.mpp_x if facts.edge_um and facts.mpp_x else None
+def _complete(metadata: TileMetadata, coords: NDArray[np.int64], notes: list[str]) -> TileMetadata:
+    """Fills in what follows from the coordinates: the tile size where unknown, the slide's extent."""
+    if metadata.tile_width is None:
+        known = metadata.edge_um / metadata.mpp_x if metadata.edge_um and metadata.mpp_x else None
         edge = float(known or grid_step(coords) or 0)
-        facts = replace(facts, tile_width=edge, tile_height=edge)
-    far = coords.max(axis=0, initial=0) + np.array([facts.tile_width or 0.0, facts.tile_height or 0.0])
+        metadata = replace(metadata, tile_width=edge, tile_height=edge)
+    far = coords.max(axis=0, initial=0) + np.array([metadata.tile_width or 0.0, metadata.tile_height or 0.0])
     # Corners are rounded to whole pixels, so a tile may seem to end half a pixel further than it does.
     extent = np.ceil(far - 0.5).astype(int)
-    if facts.level0_size is None:
-        return replace(facts, level0_size=(int(extent[0]), int(extent[1])))
-    if (extent > facts.level0_size).any():
+    if metadata.level0_size is None:
+        return replace(metadata, level0_size=(int(extent[0]), int(extent[1])))
+    if (extent > metadata.level0_size).any():
         notes.append("tiles reach beyond the slide's edge, which is written as where they end")
-        width, height = (max(int(e), s) for e, s in zip(extent, facts.level0_size, strict=True))
-        return replace(facts, level0_size=(width, height))
-    return facts
+        width, height = (max(int(e), s) for e, s in zip(extent, metadata.level0_size, strict=True))
+        return replace(metadata, level0_size=(width, height))
+    return metadata
 
 
-def _identity(facts: TileMetadata) -> Identity:
+def _identity(metadata: TileMetadata) -> Identity:
     return Identity(
         schema=SCHEMA,
         slide_fingerprint=UNKNOWN,
-        mpp_level0_x=facts.mpp_x or 0.0,
-        mpp_level0_y=facts.mpp_y or 0.0,
-        mpp_target=facts.mpp_target or 0.0,
-        tile_px=facts.tile_px or 0,
-        overlap_px=facts.overlap_px or 0,
+        mpp_level0_x=metadata.mpp_x or 0.0,
+        mpp_level0_y=metadata.mpp_y or 0.0,
+        mpp_target=metadata.mpp_target or 0.0,
+        tile_px=metadata.tile_px or 0,
+        overlap_px=metadata.overlap_px or 0,
         min_tissue=0.0,
         tissue_method=UNKNOWN,
         tissue_parameters="{}",
         artifacts_rule=UNKNOWN,
-        encoder=facts.encoder or UNKNOWN,
+        encoder=metadata.encoder or UNKNOWN,
         encoder_weights_sha256=UNKNOWN,
         transform=UNKNOWN,
         precision=UNKNOWN,

@@ -1,4 +1,4 @@
-"""A cohort packed into one ``.npz``: ``features`` (ΣN, D), ``lengths``, ``slide_id``, and what is known."""
+"""A cohort packed into one ``.npz``: ``features`` (ΣN, D), ``lengths``, ``slide_id``, optional columns."""
 
 from __future__ import annotations
 
@@ -98,15 +98,15 @@ class PackedSet(FeatureSet):
         return np.array(self.table[self.rows(slide_id)])
 
     def coordinates(self, slide_id: str) -> NDArray[np.int64] | None:
-        """Places of a slide's tiles (N, 2), or None where the file has none."""
+        """Coordinates of a slide's tiles (N, 2), or None where the file has none."""
         return None if self._coords is None else np.array(self._coords[self.rows(slide_id)], np.int64)
 
     def bag(self, slide_id: str) -> TileBag:
         """See the base class."""
         coords = self.coordinates(slide_id)
         texts = {key: values[self._position[slide_id]] for key, values in self.texts.items()}
-        facts = TileMetadata(self._encoder, label=texts.get("label", ""), case_id=texts.get("case_id", ""))
-        return TileBag(slide_id, self.features(slide_id), facts, coords)
+        metadata = TileMetadata(self._encoder, label=texts.get("label", ""), case_id=texts.get("case_id", ""))
+        return TileBag(slide_id, self.features(slide_id), metadata, coords)
 
     def encoder(self) -> str:
         """See the base class."""

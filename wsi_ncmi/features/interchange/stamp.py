@@ -59,12 +59,12 @@ class StampSet(FolderSet):
             features: NDArray[Any] = _table(handle, path)[()]
             stored = coords_of(handle, len(features), path)
             attrs = {name: python_value(value) for name, value in handle.attrs.items()}
-        facts = TileMetadata(encoder=str(attrs.get("extractor", "")))
+        metadata = TileMetadata(encoder=str(attrs.get("extractor", "")))
         if stored is None:
-            return TileBag(slide_id, features, facts)
+            return TileBag(slide_id, features, metadata)
         coords_um, tile_um, tile_px = _in_um(stored, attrs, path)
         known = TileMetadata(
-            encoder=facts.encoder,
+            encoder=metadata.encoder,
             tile_px=tile_px,
             tile_um=tile_um,
             mpp_target=tile_um / tile_px if tile_px else None,
@@ -103,10 +103,10 @@ class StampWriter(ImageWriter):
 
     def files(self, bag: TileBag) -> tuple[dict[Path, bytes], tuple[str, ...]]:
         """See the base class."""
-        facts, coords_um = bag.facts, bag.coords_um
-        if coords_um is None and bag.coords is not None and facts.mpp_x and facts.mpp_y:
-            coords_um = bag.coords * np.array([facts.mpp_x, facts.mpp_y])
-        if coords_um is None or not (facts.tile_px and facts.edge_um):
+        metadata, coords_um = bag.metadata, bag.coords_um
+        if coords_um is None and bag.coords is not None and metadata.mpp_x and metadata.mpp_y:
+            coords_um = bag.coords * np.array([metadata.mpp_x, metadata.mpp_y])
+        if coords_um is None or not (metadata.tile_px and metadata.edge_um):
             raise ExternalFileError(
                 f"{bag.slide_id}: STAMP's files tell coordinates in µm and the size of tiles, and not all of "
                 "that is known here; give the slides' resolution with --default-mpp or --mpp-table, or "
@@ -115,7 +115,7 @@ class StampWriter(ImageWriter):
         if not len(bag.features):
             raise ExternalFileError(f"{bag.slide_id} has no tiles, and STAMP has no file for such a slide.")
         features, error = to_half(bag.features, Path(bag.slide_id))
-        encoder = facts.encoder or "unknown"
+        encoder = metadata.encoder or "unknown"
 
         def fill(handle: h5py.File) -> None:
             handle.create_dataset("coords", data=coords_um, dtype="<f4")
@@ -125,8 +125,8 @@ class StampWriter(ImageWriter):
                     "stamp_version": _LAYOUT_VERSION,
                     "extractor": encoder,
                     "unit": "um",
-                    "tile_size_um": float(facts.edge_um or 0),
-                    "tile_size_px": facts.tile_px,
+                    "tile_size_um": float(metadata.edge_um or 0),
+                    "tile_size_px": metadata.tile_px,
                     "code_hash": "unknown",
                     "feat_type": "tile",
                 }

@@ -64,10 +64,10 @@ class TridentSet(FolderSet):
             encoder = str(python_value(table.attrs.get("encoder", ""))) or self.encoder()
             attrs = {} if stored is None else {k: python_value(v) for k, v in handle["coords"].attrs.items()}
         coords = None if stored is None else whole_pixels(stored, path)
-        return TileBag(slide_id, features, _facts(attrs, encoder), coords)
+        return TileBag(slide_id, features, _metadata(attrs, encoder), coords)
 
 
-def _facts(attrs: dict[str, Any], encoder: str) -> TileMetadata:
+def _metadata(attrs: dict[str, Any], encoder: str) -> TileMetadata:
     def number(name: str) -> float | None:
         value = attrs.get(name)
         return float(value) if isinstance(value, int | float) and value > 0 else None
@@ -100,8 +100,10 @@ class TridentWriter(ImageWriter):
 
     def files(self, bag: TileBag) -> tuple[dict[Path, bytes], tuple[str, ...]]:
         """See the base class."""
-        facts, coords = bag.facts, bag.coords
-        if coords is None or not (facts.tile_px and facts.mpp_x and facts.mpp_y and facts.mpp_target):
+        metadata, coords = bag.metadata, bag.coords
+        if coords is None or not (
+            metadata.tile_px and metadata.mpp_x and metadata.mpp_y and metadata.mpp_target
+        ):
             raise ExternalFileError(
                 f"{bag.slide_id}: TRIDENT's files tell coordinates, tile size and resolution, and not all of "
                 "them are known here; give the slides' resolution with --default-mpp or --mpp-table, or "
@@ -110,14 +112,16 @@ class TridentWriter(ImageWriter):
         if not np.isfinite(bag.features).all():
             raise ExternalFileError(f"The features of {bag.slide_id} hold NaN or infinity; make them again.")
         level0 = magnification(
-            float(np.sqrt(facts.mpp_x * facts.mpp_y)) if facts.mpp_x != facts.mpp_y else facts.mpp_x
+            float(np.sqrt(metadata.mpp_x * metadata.mpp_y))
+            if metadata.mpp_x != metadata.mpp_y
+            else metadata.mpp_x
         )
-        target = magnification(facts.mpp_target)
-        edge = facts.tile_width or facts.tile_px * facts.mpp_target / facts.mpp_x
-        size = facts.level0_size or tuple(int(v) for v in np.ceil(coords.max(axis=0, initial=0) + edge))
-        overlap = facts.overlap_px or 0
+        target = magnification(metadata.mpp_target)
+        edge = metadata.tile_width or metadata.tile_px * metadata.mpp_target / metadata.mpp_x
+        size = metadata.level0_size or tuple(int(v) for v in np.ceil(coords.max(axis=0, initial=0) + edge))
+        overlap = metadata.overlap_px or 0
         attrs = {
-            "patch_size": facts.tile_px,
+            "patch_size": metadata.tile_px,
             "patch_size_level0": round(edge),
             "level0_magnification": level0,
             "target_magnification": target,
@@ -129,31 +133,31 @@ class TridentWriter(ImageWriter):
         }
         # Their models take float32; every float16 is one.
         features = np.ascontiguousarray(bag.features, np.float32)
-        encoder = facts.encoder or "unknown"
+        encoder = metadata.encoder or "unknown"
 
         def fill(handle: h5py.File) -> None:
-            places(handle)
+            write_coords(handle)
             width = features.shape[1]
             table = handle.create_dataset(
                 "features", data=features, maxshape=(None, width), chunks=(512, width), dtype="<f4"
             )
             table.attrs["encoder"] = encoder
 
-        def places(handle: h5py.File) -> None:
+        def write_coords(handle: h5py.File) -> None:
             table = handle.create_dataset(
                 "coords", data=coords, maxshape=(None, 2), chunks=(512, 2), dtype="<i8"
             )
             table.attrs.update(attrs)
 
-        job = self.out / f"{target:g}x_{facts.tile_px}px_{overlap}px_overlap"
+        job = self.out / f"{target:g}x_{metadata.tile_px}px_{overlap}px_overlap"
         name = f"{bag.slide_id}.h5"
         contents = {
             job / f"{_PREFIX}{encoder_folder_name(encoder)}" / name: image_of(fill),
-            job / "patches" / f"{bag.slide_id}_patches.h5": image_of(places),
+            job / "patches" / f"{bag.slide_id}_patches.h5": image_of(write_coords),
         }
         notes = (
             ()
-            if facts.level0_size
+            if metadata.level0_size
             else ("the slide's size is not known: the extent of its tiles stands for it",)
         )
         return contents, notes

@@ -14,7 +14,7 @@ __all__ = ["StainConfig"]
 
 @configclass
 class StainConfig:
-    """Whether and how the colours of tiles are brought to a target before the encoder sees them.
+    """Stain normalisation of tiles before encoding.
 
     Attributes:
         method: ``none``; ``macenko`` (stain vectors and strengths, Macenko et al. 2009); ``reinhard`` (mean

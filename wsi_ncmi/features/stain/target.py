@@ -26,7 +26,7 @@ _MAX_REFERENCE_PIXELS = 100_000_000
 
 @dataclass(frozen=True)
 class StainTarget:
-    """What a job normalises to; made once a job, picklable.
+    """Target of a job's stain normalisation; made once a job, picklable.
 
     Attributes:
         model: The target's stain.
@@ -51,34 +51,34 @@ class StainTarget:
         return StainNormaliser(fit_stain(sample, self.model.method), self.model)
 
 
-def stain_target(options: StainConfig) -> StainTarget | None:
+def stain_target(config: StainConfig) -> StainTarget | None:
     """The target of a job; None where no normalisation is wanted.
 
     Raises:
         InputError: The reference is missing, no image, too large, or its stain can't be measured; or a
             reference is given without a method.
     """
-    if options.method == "none":
-        if options.reference is not None:
+    if config.method == "none":
+        if config.reference is not None:
             raise InputError(
-                f"A stain reference ({options.reference}) is given but no method; choose one with --stain "
+                f"A stain reference ({config.reference}) is given but no method; choose one with --stain "
                 "macenko or --stain reinhard."
             )
         return None
-    kind = model_class(options.method)
+    kind = model_class(config.method)
     model, origin = kind.builtin(), "builtin"
-    if options.reference is not None:
-        model, origin = _reference(options.reference, options.method)
+    if config.reference is not None:
+        model, origin = _reference(config.reference, config.method)
     facts = {
-        "method": options.method,
+        "method": config.method,
         "version": _VERSION,
         # One entry, so that two identities differ first in their method and not in one's constants.
         "parameters": kind.constants(),
-        "sample_tiles": options.sample_tiles,
+        "sample_tiles": config.sample_tiles,
         "target": origin,
     }
     identity = json.dumps(facts, sort_keys=True, separators=(",", ":"))
-    return StainTarget(model, options.sample_tiles, identity)
+    return StainTarget(model, config.sample_tiles, identity)
 
 
 def sample_positions(n_tiles: int, sample_tiles: int) -> NDArray[np.int64]:
