@@ -134,7 +134,7 @@ def test_gpus_are_looked_at(monkeypatch: pytest.MonkeyPatch, free: int, major: i
 @pytest.mark.parametrize(("size", "status"), [(None, "warn"), (64 << 20, "warn"), (1 << 30, "ok")])
 def test_a_tiny_shared_memory(monkeypatch: pytest.MonkeyPatch, size: int | None, status: str) -> None:
     monkeypatch.setattr(parallel, "shared_memory", lambda: size)
-    assert only(machine.shared_memory(DoctorConfig())).status == status
+    assert only(machine.shared_memory_size(DoctorConfig())).status == status
 
 
 def test_little_memory_few_files_and_root(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,7 +80,7 @@ class VerbGroup(TyperGroup):
             return typer.main.get_command(module.app)
         verb = typer.Typer(add_completion=False, rich_markup_mode=None)
         function = module.FLAGS.command(module.command) if hasattr(module, "FLAGS") else module.command
-        verb.command(module.NAME, cls=PanelCommand, context_settings=CONTEXT)(function)
+        verb.command(cmd_name, cls=PanelCommand, context_settings=CONTEXT)(function)
         return typer.main.get_command(verb)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
@@ -95,12 +95,16 @@ class VerbGroup(TyperGroup):
 
 
 def _name(module: ModuleType) -> str:
-    return getattr(module, "NAME", module.__name__.rpartition(".")[2])
+    return module.__name__.rpartition(".")[2]
 
 
 def _summary(module: ModuleType) -> str:
-    text = module.app.info.help if hasattr(module, "app") else module.command.__doc__
-    return str(text or "").partition("\n")[0]
+    if hasattr(module, "command"):
+        text = module.command.__doc__
+    else:
+        callback = module.app.registered_callback
+        text = callback.callback.__doc__ if callback else module.app.info.help
+    return str(text).partition("\n")[0]
 
 
 def _write_panels(formatter: Any, rows: Iterable[tuple[str, tuple[str, str]]]) -> None:

@@ -12,7 +12,6 @@ from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
 if TYPE_CHECKING:
     from wsi_ncmi.workflows.audit import AuditResult
 
-NAME = "audit"
 
 _MAX_SHOWN = 50
 

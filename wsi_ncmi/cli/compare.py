@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from wsi_ncmi.core.progress import ProgressReporter
     from wsi_ncmi.workflows import JobResult
 
-NAME = "compare"
 FLAGS = ConfigFlags(
     "wsi_ncmi.training.config.TrainConfig",
     {

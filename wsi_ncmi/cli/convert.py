@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from wsi_ncmi.core.progress import ProgressReporter
     from wsi_ncmi.workflows.result import JobResult
 
-NAME = "convert"
 FLAGS = ConfigFlags(
     "wsi_ncmi.workflows.convert.ConvertConfig",
     {

@@ -9,8 +9,6 @@ import typer
 
 from wsi_ncmi.cli.common import AsJson, Debug, Quiet, Settings, run_verb
 
-NAME = "demo"
-
 
 def command(
     out: Annotated[Path, typer.Option("--out", help="Output folder.")] = Path("demo"),

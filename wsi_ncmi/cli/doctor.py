@@ -9,7 +9,6 @@ import typer
 
 from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
 
-NAME = "doctor"
 FLAGS = ConfigFlags(
     "wsi_ncmi.doctor.finding.DoctorConfig",
     {"out": Flag(metavar="DIR"), "slides": Flag(metavar="DIR"), "probe_s": Flag(name="--probe-seconds")},

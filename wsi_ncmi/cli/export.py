@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from wsi_ncmi.core.progress import ProgressReporter
     from wsi_ncmi.workflows import JobResult
 
-NAME = "export"
 FLAGS = ConfigFlags(
     "wsi_ncmi.prediction.config.ExportConfig",
     {

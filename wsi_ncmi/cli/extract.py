@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from wsi_ncmi.core.progress import ProgressReporter
     from wsi_ncmi.workflows import JobResult
 
-NAME = "extract"
 FLAGS = ConfigFlags(
     "wsi_ncmi.extraction.config.ExtractConfig",
     {

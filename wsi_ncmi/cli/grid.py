@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from wsi_ncmi.core.progress import ProgressReporter
     from wsi_ncmi.workflows import JobResult
 
-NAME = "grid"
 FLAGS = ConfigFlags(
     "wsi_ncmi.training.config.SweepConfig",
     {

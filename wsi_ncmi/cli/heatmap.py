@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from wsi_ncmi.core.progress import ProgressReporter
     from wsi_ncmi.workflows import JobResult
 
-NAME = "heatmap"
 FLAGS = ConfigFlags(
     "wsi_ncmi.prediction.config.HeatmapConfig",
     {

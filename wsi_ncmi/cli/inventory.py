@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from wsi_ncmi.core.progress import ProgressReporter
     from wsi_ncmi.slides import SlideRecord
 
-NAME = "inventory"
 FLAGS = ConfigFlags(
     "wsi_ncmi.extraction.config.ExtractConfig",
     {"slides": Flag(argument=True), "mpp_table": Flag(metavar="CSV"), "default_mpp": Flag()},

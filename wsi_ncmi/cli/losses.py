@@ -10,8 +10,6 @@ import typer
 
 from wsi_ncmi.cli.common import AsJson, Debug, Quiet, guarded
 
-NAME = "losses"
-
 
 def command(quiet: Quiet = False, debug: Debug = False, as_json: AsJson = False) -> None:
     """List the losses with formula, paper and settings, and the presets of NCMI.

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
-NAME = "predict"
 FLAGS = ConfigFlags(
     "wsi_ncmi.prediction.config.PredictConfig",
     {

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from wsi_ncmi.core.progress import ProgressReporter
     from wsi_ncmi.workflows import JobResult
 
-NAME = "run"
 FLAGS = ConfigFlags(
     "wsi_ncmi.workflows.config.JobConfig",
     {"overwrite": Flag(), "allow_leak": Flag()},

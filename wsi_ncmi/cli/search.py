@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from wsi_ncmi.core.progress import ProgressReporter
     from wsi_ncmi.workflows import JobResult
 
-NAME = "search"
 FLAGS = ConfigFlags(
     "wsi_ncmi.training.search_space.SearchConfig",
     {

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from wsi_ncmi.core.progress import ProgressReporter
     from wsi_ncmi.workflows import JobResult
 
-NAME = "synth"
 FLAGS = ConfigFlags(
     "wsi_ncmi.synthesis.SynthesisConfig",
     {

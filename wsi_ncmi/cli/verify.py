@@ -10,8 +10,6 @@ import typer
 
 from wsi_ncmi.cli.common import AsJson, Debug, Quiet, guarded
 
-NAME = "verify"
-
 
 def command(
     features: Annotated[Path, typer.Argument(help="Folder of feature files, or an output folder.")],

@@ -9,7 +9,6 @@ import typer
 
 from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
 
-NAME = "view"
 FLAGS = ConfigFlags(
     "wsi_ncmi.prediction.config.ViewConfig",
     {

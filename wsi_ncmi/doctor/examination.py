@@ -23,7 +23,7 @@ _CHECKS: tuple[Callable[[DoctorConfig], Iterator[Finding]], ...] = (
     storage.offline_switch,
     machine.cores,
     machine.memory,
-    machine.shared_memory,
+    machine.shared_memory_size,
     machine.limits,
     machine.user,
     machine.clock,

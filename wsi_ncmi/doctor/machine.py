@@ -11,7 +11,7 @@ from pathlib import Path
 from wsi_ncmi.core.files import existing_folder
 from wsi_ncmi.doctor.finding import DoctorConfig, Finding
 
-__all__ = ["clock", "cores", "limits", "memory", "shared_memory", "user"]
+__all__ = ["clock", "cores", "limits", "memory", "shared_memory_size", "user"]
 
 _MIN_MEMORY = 4 << 30
 _MIN_SHM = 256 << 20
@@ -45,7 +45,7 @@ def memory(_: DoctorConfig) -> Iterator[Finding]:
     )
 
 
-def shared_memory(_: DoctorConfig) -> Iterator[Finding]:
+def shared_memory_size(_: DoctorConfig) -> Iterator[Finding]:
     """The size of ``/dev/shm``: Ray keeps its objects there, and torch what its processes share."""
     from wsi_ncmi import parallel
 
