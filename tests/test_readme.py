@@ -1,4 +1,4 @@
-"""The Python of the README: every name in it exists, and every call takes the arguments that it is given."""
+"""README and CONTRIBUTING: names, arguments and files that they mention exist."""
 
 from __future__ import annotations
 
@@ -29,3 +29,13 @@ def test_names_and_arguments(block: str) -> None:
             signature.bind(
                 *node.args, **{keyword.arg: keyword.value for keyword in node.keywords if keyword.arg}
             )
+
+
+def test_the_files_of_the_map_exist() -> None:
+    text = README.with_name("CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([a-z_]+/[a-z_/]*(?:[a-z_]+\.(?:py|yaml))?)`", text))
+    assert len(named) > 20
+    root = README.parent
+    assert not [
+        each for each in named if not (root / each).exists() and not (root / "wsi_ncmi" / each).exists()
+    ]
