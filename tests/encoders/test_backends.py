@@ -15,7 +15,7 @@ from PIL import Image
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.encoders import EncoderConfig, load_encoder
-from wsi_ncmi.encoders.backend_choice import _has_bf16
+from wsi_ncmi.encoders.backends import _has_bf16
 from wsi_ncmi.encoders.base import is_out_of_memory
 from wsi_ncmi.encoders.network import find_batch_size
 from wsi_ncmi.encoders.torch_backend import FromPixels, TorchBackend, resized_on_device

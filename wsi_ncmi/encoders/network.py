@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.encoders.backend_choice import build_backend
+from wsi_ncmi.encoders.backends import build_backend
 from wsi_ncmi.encoders.base import Encoder, EncoderInfo, is_out_of_memory
 from wsi_ncmi.encoders.config import EncoderConfig
 from wsi_ncmi.encoders.torch_backend import Backend, FromPixels, Result
