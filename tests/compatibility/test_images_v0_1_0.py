@@ -53,7 +53,6 @@ def test_finished_image_runs_are_only_read(old: Path) -> None:
 def test_an_image_run_that_was_killed_is_resumed(old: Path) -> None:
     cut, whole = old / "cut" / "ce" / "seed_0", old / "whole" / "ce" / "seed_0"
     assert (cut / "last.ckpt").is_file()
-    assert (cut / "last.ckpt").is_file()
     run(old, "cut")
     assert not (cut / "last.ckpt").exists()
     found, wanted = (load_file(folder / "model.safetensors") for folder in (cut, whole))
