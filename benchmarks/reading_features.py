@@ -21,10 +21,11 @@ import numpy as np
 from wsi_ncmi.cohorts import open_bag_source
 from wsi_ncmi.features import SlideAttributes, open_features_file, write_features
 from wsi_ncmi.features.interchange import PackedColumns, write_packed
-from wsi_ncmi.features.schema import SCHEMA, Identity
+from wsi_ncmi.features.schema import FEATURES_SCHEMA, Identity
 
 IDENTITY = Identity(
-    schema=SCHEMA, slide_fingerprint="synthetic", mpp_level0_x=0.25, mpp_level0_y=0.25, mpp_target=0.5,
+    schema=FEATURES_SCHEMA,
+    slide_fingerprint="synthetic", mpp_level0_x=0.25, mpp_level0_y=0.25, mpp_target=0.5,
     tile_px=256, overlap_px=0, min_tissue=0.25, tissue_method="none", tissue_parameters="{}",
     artifacts_rule="keep", encoder="random", encoder_weights_sha256="", transform="", precision="fp32",
     backend="none",

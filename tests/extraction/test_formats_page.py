@@ -14,7 +14,7 @@ from wsi_ncmi.extraction.ledger import LedgerRow
 from wsi_ncmi.extraction.pipeline.pipeline import extract_slide
 from wsi_ncmi.features import Identity
 from wsi_ncmi.features.checksum_trailer import TRAILER_BYTES
-from wsi_ncmi.features.schema import SCHEMA
+from wsi_ncmi.features.schema import FEATURES_SCHEMA
 
 PAGE = Path(__file__).parents[2] / "docs" / "formats.md"
 
@@ -30,7 +30,7 @@ def test_the_page_is_the_file(tasks, encoder: Encoder) -> None:
         names |= {f"`{name}`" for name in (*file.attrs, *file["coords"].attrs, *file["artifacts"].attrs)}
     names |= {f"`{field.name}`" for field in fields(LedgerRow)}
     assert sorted(name for name in names if name not in text) == []
-    assert f"`{SCHEMA}`" in text
+    assert f"`{FEATURES_SCHEMA}`" in text
     assert f"one line of {TRAILER_BYTES} bytes" in text
     rows = [line for line in text.splitlines() if "| ● |" in line]
     marked = {name for line in rows for name in re.findall(r"`(\w+)`", line.split("|")[1])}

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from wsi_ncmi.features import verify_file, write_features
-from wsi_ncmi.features.schema import SCHEMA, Identity
+from wsi_ncmi.features.schema import FEATURES_SCHEMA, Identity
 from wsi_ncmi.features.writer import SlideAttributes
 
 IDENTITY = Identity(
-    schema=SCHEMA, slide_fingerprint="f", mpp_level0_x=0.5, mpp_level0_y=0.5, mpp_target=0.5, tile_px=100,
+    schema=FEATURES_SCHEMA, slide_fingerprint="f", mpp_level0_x=0.5, mpp_level0_y=0.5, mpp_target=0.5, tile_px=100,
     overlap_px=0, min_tissue=0.25, tissue_method="hed", tissue_parameters="{}", artifacts_rule="keep",
     encoder="descriptor", encoder_weights_sha256="none", transform="t", precision="fp32", backend="numpy",
 )  # fmt: skip

@@ -1,9 +1,9 @@
-"""One slide: prepared for encoding, its embeddings assembled, its files published."""
+"""One slide: prepared for encoding, and its embeddings assembled."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,20 +12,17 @@ from numpy.typing import NDArray
 from wsi_ncmi.core.errors import SlideError, SlideReadError
 from wsi_ncmi.encoders import EncoderInfo
 from wsi_ncmi.extraction.artifact_filter import ArtifactFilter
-from wsi_ncmi.extraction.ledger import LedgerRow
 from wsi_ncmi.extraction.slide_analysis import analyse_slide
 from wsi_ncmi.extraction.task import SlideTask
-from wsi_ncmi.extraction.thumbnails import write_slide_images
-from wsi_ncmi.features.writer import SlideAttributes, write_features
+from wsi_ncmi.features.writer import SlideAttributes
 from wsi_ncmi.slides import Slide
 from wsi_ncmi.tiling import TileGrid, TileReader, TileSelection, select_tiles
-from wsi_ncmi.tissue import ARTIFACT_KINDS, ArtifactMap, TissueMask
+from wsi_ncmi.tissue import ArtifactMap, TissueMask
 
 if TYPE_CHECKING:
     from wsi_ncmi.features.stain import StainNormaliser, StainTarget
 
-__all__ = ["SlideEmbedding", "PreparedSlide", "done_row", "prepare_slide", "publish_slide"]
-
+__all__ = ["PreparedSlide", "SlideEmbedding", "prepare_slide"]
 
 _SAMPLE_BATCH = 16
 # Pixels of a tile that its colours are measured on, along each side: larger tiles are thinned to it.
@@ -226,44 +223,3 @@ def _stain_normaliser(
             f"None of the {len(sample)} tiles for measuring the stain can be read; copy the slide again."
         )
     return target.normaliser(read)
-
-
-def publish_slide(prepared: PreparedSlide, embedding: SlideEmbedding, encoder: EncoderInfo) -> None:
-    """Writes all files of a slide; the slide itself need not be open any more.
-
-    The features come last: where they are, everything of the slide is.
-
-    Args:
-        prepared: The slide.
-        embedding: Its embeddings, see ``PreparedSlide.assemble``.
-        encoder: The encoder.
-
-    Raises:
-        SlideError: A feature is not finite or does not fit float16.
-        JobStoppedError: The output can't be written to.
-    """
-    task = prepared.task
-    write_slide_images(prepared, embedding.kept)
-    write_features(
-        task.feature_path(encoder.name),
-        features=embedding.features,
-        coords=embedding.coords,
-        tissue_fraction=embedding.tissue_fraction,
-        identity=task.identity(encoder),
-        slide=embedding.slide,
-        artifacts=embedding.artifacts,
-        artifact_kinds=ARTIFACT_KINDS,
-    )
-
-
-def done_row(row: LedgerRow, embedding: SlideEmbedding) -> LedgerRow:
-    """The row of a slide whose files are there now, made of the row it would have had failing."""
-    return replace(
-        row,
-        status="done",
-        reason=embedding.remark,
-        tiles=len(embedding.features),
-        failed_reads=embedding.slide.n_failed_reads,
-        artifact_tiles=embedding.slide.n_artifact_tiles,
-        reader=embedding.slide.reader,
-    )

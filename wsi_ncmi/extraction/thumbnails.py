@@ -9,16 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.core.files import atomic_path
-from wsi_ncmi.features.storage import translate_os_errors
-from wsi_ncmi.features.thumbnails import MIN_WIDTH, thumbnail_comment
-from wsi_ncmi.tissue import ARTIFACT_KINDS, mask_polygons, write_geojson
+from wsi_ncmi.features.thumbnails import MIN_WIDTH
 
 if TYPE_CHECKING:
     import shapely
     from PIL import Image
-
-    from wsi_ncmi.extraction.slide import PreparedSlide
 
 __all__ = [
     "COLOURS",
@@ -28,7 +23,6 @@ __all__ = [
     "ThumbnailContent",
     "UNREADABLE",
     "draw_thumbnail",
-    "write_slide_images",
 ]
 
 EMPTY, KEPT, DROPPED, UNREADABLE = range(4)
@@ -186,54 +180,3 @@ def _with_legend(picture: Image.Image, entries: Sequence[tuple[str, str]]) -> Im
         pen.rectangle(box, fill=COLOURS[name], outline=(60, 60, 60))
         pen.text((left + _SWATCH + 5, top), words, fill=(20, 20, 20), font=font)
     return whole
-
-
-_BLUR = ARTIFACT_KINDS.index("blur")
-
-
-def write_slide_images(prepared: PreparedSlide, kept: NDArray[np.bool_]) -> None:
-    """Writes ``tissue/<slide_id>.geojson`` (of the main set) and ``thumbnails/<slide_id>.jpg``, atomically.
-
-    Args:
-        prepared: The slide, all of whose tiles are read.
-        kept: bool (N,), the tiles of its selection that are embedded.
-
-    Raises:
-        JobStoppedError: The folder can't be written to.
-    """
-    task, grid = prepared.task, prepared.grid
-    polygons = mask_polygons(prepared.mask)
-    outline = task.tissue_path
-    if outline is not None:
-        with translate_os_errors(outline):
-            write_geojson(outline, polygons, "tissue")
-    states, blurred = _cells(prepared, kept)
-    artifacts = {kind: prepared.artifact_map.where(kind) for kind in prepared.artifact_map.kinds}
-    picture = draw_thumbnail(
-        ThumbnailContent(
-            pixels=prepared.thumbnail,
-            level0_px=(grid.width_px, grid.height_px),
-            tissue=polygons,
-            artifacts={kind: mask for kind, mask in artifacts.items() if mask.any()},
-            step_level0=grid.step_level0,
-            states=states,
-            blurred=blurred,
-        )
-    )
-    path = task.thumbnail_path
-    with translate_os_errors(path), atomic_path(path) as temporary:
-        comment = thumbnail_comment(prepared.thumbnail)
-        picture.save(temporary, format="JPEG", quality=85, comment=comment)
-
-
-def _cells(prepared: PreparedSlide, kept: NDArray[np.bool_]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """State of every tile of the grid, and those out of focus: two arrays (rows, columns)."""
-    grid, artifact_filter = prepared.grid, prepared.artifact_filter
-    states = np.full(grid.n_rows * grid.n_columns, EMPTY, np.uint8)
-    blurred = np.zeros(len(states), np.bool_)
-    indices = prepared.selection.indices
-    states[indices] = np.where(kept, KEPT, np.where(artifact_filter.scored, DROPPED, UNREADABLE))
-    states[artifact_filter.left_out] = DROPPED
-    blurred[indices] = artifact_filter.scores[:, _BLUR] >= np.float16(artifact_filter.config.blur)
-    shape = (grid.n_rows, grid.n_columns)
-    return states.reshape(shape), blurred.reshape(shape)

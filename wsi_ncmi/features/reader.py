@@ -20,8 +20,8 @@ from wsi_ncmi.features.schema import (
     ARTIFACTS,
     COORDS,
     FEATURES,
+    FEATURES_SCHEMA,
     READABLE_SCHEMAS,
-    SCHEMA,
     TISSUE_FRACTION,
     Identity,
     identity_from_attrs,
@@ -126,7 +126,8 @@ def open_features_file(path: Path) -> FeatureFile:
             if attrs.get("schema") not in READABLE_SCHEMAS:
                 raise InputError(
                     f"{path} is no feature file that this version reads: its schema is "
-                    f"{attrs.get('schema')!r}, not {SCHEMA!r}; update wsi-ncmi or extract the slide again."
+                    f"{attrs.get('schema')!r}, not {FEATURES_SCHEMA!r}; update wsi-ncmi or extract the "
+                    "slide again."
                 )
             if not attrs.get("complete"):
                 raise InputError(f"{path} was not finished; {remedy}.")

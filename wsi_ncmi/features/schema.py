@@ -19,7 +19,7 @@ __all__ = [
     "Identity",
     "NONE",
     "READABLE_SCHEMAS",
-    "SCHEMA",
+    "FEATURES_SCHEMA",
     "TISSUE_FRACTION",
     "canonical_json",
     "difference",
@@ -27,14 +27,14 @@ __all__ = [
     "identity_of",
 ]
 
-SCHEMA = "wsi-ncmi-features/2"
+FEATURES_SCHEMA = "wsi-ncmi-features/2"
 """Name and version of the layout; a change that moves numbers or names raises the version.
 
 Version 2 adds ``/artifacts`` and the attributes ``annotations``, ``stain``, ``decoding`` and
 ``n_artifact_tiles``: a program that knows version 1 alone would take tiles of other colours for its own.
 """
 
-READABLE_SCHEMAS = ("wsi-ncmi-features/1", SCHEMA)
+READABLE_SCHEMAS = ("wsi-ncmi-features/1", FEATURES_SCHEMA)
 """Layouts that are read. Version 1 knew no annotations and no stain normalisation; being of an earlier tissue
 and grid code it is another identity all the same."""
 
@@ -122,7 +122,7 @@ def identity_of(
     parameters = dataclasses.asdict(tissue)
     method = str(parameters.pop("method"))
     return Identity(
-        schema=SCHEMA,
+        schema=FEATURES_SCHEMA,
         slide_fingerprint=record.fingerprint,
         mpp_level0_x=float(record.mpp_x),
         mpp_level0_y=float(record.mpp_y),

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from wsi_ncmi.features import SlideAttributes, write_features
-from wsi_ncmi.features.schema import SCHEMA, Identity
+from wsi_ncmi.features.schema import FEATURES_SCHEMA, Identity
 
 WIDTH = 6
 
@@ -27,7 +27,7 @@ def ours(
 ):
     folder.mkdir(parents=True, exist_ok=True)
     identity = Identity(
-        schema=SCHEMA, slide_fingerprint="f", mpp_level0_x=mpp, mpp_level0_y=mpp, mpp_target=mpp_target,
+        schema=FEATURES_SCHEMA, slide_fingerprint="f", mpp_level0_x=mpp, mpp_level0_y=mpp, mpp_target=mpp_target,
         tile_px=tile_px, overlap_px=0, min_tissue=0.25, tissue_method="otsu", tissue_parameters="{}",
         artifacts_rule="keep", encoder=encoder, encoder_weights_sha256="ab", transform="t", precision="fp32",
         backend="torch",

@@ -30,7 +30,8 @@ from wsi_ncmi.extraction.pipeline.encoding import begin_batch
 from wsi_ncmi.extraction.pipeline.reading import ClosedError, MemoryBudget, read_tiles_of
 from wsi_ncmi.extraction.pipeline.slide_work import SlideWork
 from wsi_ncmi.extraction.pipeline.utilisation import Utilisation, UtilisationMeter
-from wsi_ncmi.extraction.slide import done_row, prepare_slide, publish_slide
+from wsi_ncmi.extraction.publishing import done_row, publish_slide
+from wsi_ncmi.extraction.slide import prepare_slide
 from wsi_ncmi.extraction.task import SlideTask
 from wsi_ncmi.features.storage import check_same_mount
 from wsi_ncmi.parallel import Finished, Message, Paused, Progress, Resumed, SlotFree, Started, Stopped

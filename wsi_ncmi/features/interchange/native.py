@@ -15,7 +15,7 @@ from wsi_ncmi.features.interchange.base import FolderSet, SetWriter, WriteResult
 from wsi_ncmi.features.leftovers import remove_leftovers
 from wsi_ncmi.features.paths import feature_path
 from wsi_ncmi.features.reader import FeatureFile, open_features_file, read_identity
-from wsi_ncmi.features.schema import SCHEMA, Identity
+from wsi_ncmi.features.schema import FEATURES_SCHEMA, Identity
 from wsi_ncmi.features.storage import translate_os_errors
 from wsi_ncmi.features.writer import SlideAttributes, content_sha256, write_features
 
@@ -176,7 +176,7 @@ def _complete(metadata: TileMetadata, coords: NDArray[np.int64], notes: list[str
 
 def _identity(metadata: TileMetadata) -> Identity:
     return Identity(
-        schema=SCHEMA,
+        schema=FEATURES_SCHEMA,
         slide_fingerprint=UNKNOWN,
         mpp_level0_x=metadata.mpp_x or 0.0,
         mpp_level0_y=metadata.mpp_y or 0.0,
