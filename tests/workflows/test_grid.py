@@ -11,7 +11,7 @@ import pytest
 
 from wsi_ncmi.core.config import config_from, read_config
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.training import SweepConfig, TrainConfig
+from wsi_ncmi.training import SweepConfig, TrainConfig, data
 from wsi_ncmi.training.runs import RUN_JSON
 from wsi_ncmi.workflows import train
 from wsi_ncmi.workflows.sweep import named_features, settings_of_models, sweep
@@ -70,6 +70,22 @@ def test_a_grid_is_trained_grows_and_equals_train(encoders, tmp_path):
     for name in ("predictions.csv", "fold_1/seed_1/model.safetensors"):
         alone = tmp_path / "alone" / "ncmi" / name
         assert (out / "both" / "max" / "ncmi" / name).read_bytes() == alone.read_bytes()
+
+
+def test_features_are_opened_split_and_audited_once_an_encoder(encoders, tmp_path, monkeypatch):
+    counts = dict.fromkeys(("open_bag_source", "make_splits", "find_leaks"), 0)
+    for name in counts:
+        function = getattr(data, name)
+
+        def counted(*args, name=name, function=function, **more):
+            counts[name] += 1
+            return function(*args, **more)
+
+        monkeypatch.setattr(data, name, counted)
+    swept(
+        list(map(str, encoders)), ["mean", "max"], {**QUICK, "losses": ["ce"], "seeds": 1}, tmp_path / "grid"
+    )
+    assert counts == {"open_bag_source": 2, "make_splits": 2, "find_leaks": 2}
 
 
 def test_two_processes_give_the_same_bits(encoders, tmp_path):
