@@ -23,6 +23,8 @@ from wsi_ncmi.encoders.torch_backend import Backend, FromPixels, Result, TorchBa
 
 __all__ = ["OnnxBackend", "OpenVinoBackend", "build_backend", "choose_device"]
 
+_LOG = logging.getLogger(__name__)
+
 
 class OnnxBackend(Backend):
     """ONNX Runtime on the CPU, in fp32. The exported model lives in memory only.
@@ -129,9 +131,6 @@ def _extra(module: str, extra: str, backend: str) -> ModuleType:
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-
-
-_LOG = logging.getLogger(__name__)
 
 
 def choose_device(wanted: str) -> torch.device:

@@ -24,6 +24,8 @@ from wsi_ncmi.slides.opening import open_slide
 
 __all__ = ["SlideRecord", "read_slides_csv", "take_inventory", "write_slides_csv"]
 
+_LOG = logging.getLogger(__name__)
+
 
 @dataclasses.dataclass(frozen=True)
 class SlideRecord:
@@ -120,7 +122,6 @@ def _parse(name: str, text: str | None, where: str) -> Any:
         raise InputError(f"{where}: {name} is {text!r}, not a number; write the inventory again.") from None
 
 
-_LOG = logging.getLogger(__name__)
 # Opening waits for the disk or network, not for the processor: more threads than cores pay.
 _THREADS = 8
 

@@ -15,6 +15,8 @@ from wsi_ncmi.slides.tiff_layout import read_tiff_layout
 
 __all__ = ["PIXEL_TOLERANCE", "open_slide", "probe_against_openslide"]
 
+_LOG = logging.getLogger(__name__)
+
 PIXEL_TOLERANCE = 2
 """Largest difference in grey levels that passes: rounding of two JPEG decoders."""
 
@@ -69,9 +71,6 @@ def _places(slide: Slide, number: int, size: tuple[int, int]) -> list[tuple[int,
         if abs(x0 / scale - x) < _WHOLE and abs(y0 / scale - y) < _WHOLE:
             places.add((x0, y0))
     return sorted(places)
-
-
-_LOG = logging.getLogger(__name__)
 
 
 def open_slide(path: Path | str, reader: str = "auto") -> Slide:

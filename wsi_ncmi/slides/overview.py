@@ -24,6 +24,8 @@ from wsi_ncmi.slides.base import Slide, background_colour
 
 __all__ = ["Overview", "cell_shares", "cell_sums", "read_overview", "thumbnail", "touched_cells"]
 
+_LOG = logging.getLogger(__name__)
+
 
 def touched_cells(edges: NDArray[np.float64], start: int, stop: int) -> slice:
     """The cells that overlap the pixels [start, stop).
@@ -94,7 +96,6 @@ def _overlaps(edges: NDArray[np.float64], length: int, channels: int, dtype: typ
     )
 
 
-_LOG = logging.getLogger(__name__)
 _BLOCK_PX = 1024
 _SMALLEST_BLOCK_PX = 128
 _UNREADABLE_GREY = 128

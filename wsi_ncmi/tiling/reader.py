@@ -30,6 +30,8 @@ from wsi_ncmi.tiling.stored import (
 
 __all__ = ["TileBatch", "TileGroup", "TileReader", "read_tile", "read_tiles"]
 
+_LOG = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class TileBatch:
@@ -65,9 +67,6 @@ class TileGroup:
         """Their positions in the selection."""
         start = int(self.batch.rows[0])
         return range(start + self.places.start, start + self.places.stop)
-
-
-_LOG = logging.getLogger(__name__)
 
 
 class TileReader(AbstractContextManager["TileReader"]):
