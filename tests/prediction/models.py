@@ -15,7 +15,7 @@ from wsi_ncmi.prediction.bundle import bundle_files
 from wsi_ncmi.prediction.calibration import Calibration
 from wsi_ncmi.prediction.config import ExportConfig, PredictConfig
 from wsi_ncmi.prediction.export import render_card
-from wsi_ncmi.prediction.ood import SlideMetadata
+from wsi_ncmi.prediction.ood import SlideProperties
 from wsi_ncmi.prediction.ood_fitting import SlideSample, fit_ood_detector, sample_slide
 from wsi_ncmi.training.checkpoint import write_trained
 
@@ -57,7 +57,7 @@ def sample(number: int, width: int = 6, shift: float = 0.0, tiles: int = 60) -> 
     rng = np.random.default_rng(number)
     features = (rng.normal(size=(tiles, width)) + shift + 0.3 * rng.normal(size=width)).astype(np.float16)
     colour = {name: value + 0.01 * (number % 5) for name, value in COLOUR.items()}
-    return sample_slide(f"p{number // 2}", features, SlideMetadata(0.25 + 0.25 * (number % 2), colour))
+    return sample_slide(f"p{number // 2}", features, SlideProperties(0.25 + 0.25 * (number % 2), colour))
 
 
 def make_bundle(

@@ -19,7 +19,7 @@ from tests.prediction.models import export, make_bundle, sample, write_run
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.prediction import ModelBundle, load_bundle, load_model
 from wsi_ncmi.prediction.bundle_io import sums_of
-from wsi_ncmi.prediction.ood import SlideMetadata
+from wsi_ncmi.prediction.ood import SlideProperties
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +70,8 @@ def test_what_is_written_is_what_is_loaded(bundle: ModelBundle, run: Path, tmp_p
     assert found.ood.bounds == bundle.ood.bounds
     shifted = sample(99, shift=3.0).tiles
     assert found.ood.score(shifted) == bundle.ood.score(shifted)
-    facts = SlideMetadata(2.0, {"density": 9.0})
-    assert found.ood.flags(shifted, facts) == bundle.ood.flags(shifted, facts)
+    properties = SlideProperties(2.0, {"density": 9.0})
+    assert found.ood.flags(shifted, properties) == bundle.ood.flags(shifted, properties)
 
 
 def test_equal_bundles_are_equal_files(bundle: ModelBundle, run: Path, tmp_path: Path) -> None:

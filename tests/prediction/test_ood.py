@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from tests.prediction.models import COLOUR, sample
 from wsi_ncmi.cohorts import open_bag_source
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.prediction.ood import GaussianModel, OodDetector, SlideMetadata
+from wsi_ncmi.prediction.ood import GaussianModel, OodDetector, SlideProperties
 from wsi_ncmi.prediction.ood_fitting import fit_ood_detector, sample_slide, tiles_a_slide
 
 WIDTH = 24
@@ -26,14 +26,14 @@ def test_new_slides_of_the_same_kind_are_seldom_flagged(detector: OodDetector) -
     flagged = 0
     for number in range(1000, 1300):
         slide = sample(number, WIDTH)
-        flagged += bool(detector.flags(slide.tiles, slide.facts))
+        flagged += bool(detector.flags(slide.tiles, slide.properties))
     # Two bounds at 1 % each, estimated from 200 slides.
     assert flagged / 300 < 0.06
 
 
 @pytest.mark.parametrize("shift", [1.0, 3.0])
 def test_a_shift_of_all_features_is_flagged(detector: OodDetector, shift: float) -> None:
-    flags = {flag.name: flag for flag in detector.flags(sample(5, WIDTH, shift).tiles, SlideMetadata())}
+    flags = {flag.name: flag for flag in detector.flags(sample(5, WIDTH, shift).tiles, SlideProperties())}
     assert flags["features"].score > 1
     assert detector.score(sample(5, WIDTH, shift).tiles) == flags["features"].score
 
@@ -41,14 +41,14 @@ def test_a_shift_of_all_features_is_flagged(detector: OodDetector, shift: float)
 def test_a_part_of_foreign_tiles_is_flagged(detector: OodDetector) -> None:
     tiles = sample(7, WIDTH).tiles.copy()
     tiles[::5] += 8  # a fifth of them
-    flags = {flag.name: flag for flag in detector.flags(tiles, SlideMetadata())}
+    flags = {flag.name: flag for flag in detector.flags(tiles, SlideProperties())}
     assert "20%" in flags["foreign_tiles"].words or "2" in flags["foreign_tiles"].words
     assert flags["foreign_tiles"].score > 1
 
 
 def test_too_few_tiles(detector: OodDetector) -> None:
-    assert "few_tiles" not in {f.name for f in detector.flags(sample(7, WIDTH).tiles[:30], SlideMetadata())}
-    flags = detector.flags(sample(7, WIDTH).tiles[:3], SlideMetadata())
+    assert "few_tiles" not in {f.name for f in detector.flags(sample(7, WIDTH).tiles[:30], SlideProperties())}
+    flags = detector.flags(sample(7, WIDTH).tiles[:3], SlideProperties())
     assert "few_tiles" in {flag.name for flag in flags}
     assert any("3 tiles, the smallest training slide has 60" in flag.words for flag in flags)
 
@@ -57,16 +57,16 @@ def test_too_few_tiles(detector: OodDetector) -> None:
     ("mpp", "flagged"), [(0.25, False), (0.5, False), (0.24, False), (0.2, True), (1.0, True), (None, False)]
 )
 def test_resolution_outside_of_the_training(detector: OodDetector, mpp: float | None, flagged: bool) -> None:
-    names = {flag.name for flag in detector.flags(sample(7, WIDTH).tiles, SlideMetadata(mpp))}
+    names = {flag.name for flag in detector.flags(sample(7, WIDTH).tiles, SlideProperties(mpp))}
     assert ("resolution" in names) == flagged
 
 
 @pytest.mark.parametrize("measure", sorted(COLOUR))
 def test_stain_outside_of_the_training(detector: OodDetector, measure: str) -> None:
     tiles = sample(7, WIDTH).tiles
-    assert not [f for f in detector.flags(tiles, SlideMetadata(0.5, COLOUR)) if f.name == "stain"]
+    assert not [f for f in detector.flags(tiles, SlideProperties(0.5, COLOUR)) if f.name == "stain"]
     (flag,) = [
-        f for f in detector.flags(tiles, SlideMetadata(0.5, {**COLOUR, measure: 2.0})) if f.name == "stain"
+        f for f in detector.flags(tiles, SlideProperties(0.5, {**COLOUR, measure: 2.0})) if f.name == "stain"
     ]
     assert "2.000" in flag.words
     assert flag.score > 1
@@ -118,7 +118,7 @@ def test_wrong_input_is_told(detector: OodDetector) -> None:
     with pytest.raises(InputError, match="10 slides"):
         fit_ood_detector(sample(i) for i in range(5))
     with pytest.raises(InputError, match="width 24"):
-        detector.flags(sample(1, 6).tiles, SlideMetadata())
+        detector.flags(sample(1, 6).tiles, SlideProperties())
     with pytest.raises(InputError, match="can't be read"):
         OodDetector.load({}, {}, "x")
 
@@ -135,12 +135,12 @@ def test_kidney_patients_are_seldom_flagged_and_lung_often(real_data: Path) -> N
     quarter = set(np.random.default_rng(0).permutation(sorted(set(patient.values())))[::4].tolist())
     train = [slide_id for slide_id in kidney.slide_ids if patient[slide_id] in quarter]
     detector = fit_ood_detector(
-        sample_slide(patient[i], kidney.load(i), SlideMetadata(), tiles_a_slide(len(train))) for i in train
+        sample_slide(patient[i], kidney.load(i), SlideProperties(), tiles_a_slide(len(train))) for i in train
     )
     held_out = [i for i in kidney.slide_ids if patient[i] not in quarter][::2]
     foreign = lung.slide_ids[::8]
-    false_alarms = np.mean([bool(detector.flags(kidney.load(i), SlideMetadata())) for i in held_out])
-    found = np.mean([bool(detector.flags(lung.load(i), SlideMetadata())) for i in foreign])
+    false_alarms = np.mean([bool(detector.flags(kidney.load(i), SlideProperties())) for i in held_out])
+    found = np.mean([bool(detector.flags(lung.load(i), SlideProperties())) for i in foreign])
     assert false_alarms < 0.03
     assert found > 0.15
     a = [detector.score(kidney.load(i)) for i in held_out]

@@ -11,12 +11,12 @@ from pydantic import ValidationError
 
 from tests.prediction.models import COLOUR, abstaining, make_bundle, sample, write_run
 from wsi_ncmi.prediction import Calibration, ModelBundle
-from wsi_ncmi.prediction.ood import SlideMetadata
+from wsi_ncmi.prediction.ood import SlideProperties
 from wsi_ncmi.prediction.outputs import patient_table, slide_table
 from wsi_ncmi.prediction.slide_prediction import ABSTAIN, SlidePrediction, no_prediction, predict_slide
 from wsi_ncmi.prediction.slide_records import explanation_settings, rules
 
-FACTS = SlideMetadata(0.5, COLOUR)
+PROPERTIES = SlideProperties(0.5, COLOUR)
 DECIDE_ALWAYS = Calibration(1.0, 0.0, "nothing", 0)
 
 
@@ -29,7 +29,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> ModelBundle:
 def test_the_probabilities_are_the_calibrated_mean(bundle: ModelBundle) -> None:
     features = sample(3).tiles
     softened = replace(bundle, calibration=Calibration(3.0, 0.0, "x", 1))
-    answer, found = predict_slide(softened, "s", features, FACTS, abstaining())
+    answer, found = predict_slide(softened, "s", features, PROPERTIES, abstaining())
     mean = bundle.ensemble.predict(features).probabilities
     expected = mean ** (1 / 3.0)
     np.testing.assert_allclose(list(answer.probabilities.values()), expected / expected.sum(), rtol=1e-9)
@@ -41,9 +41,9 @@ def test_the_probabilities_are_the_calibrated_mean(bundle: ModelBundle) -> None:
 
 @pytest.mark.parametrize(("below", "decided"), [(0.0, True), (1.0, False)])
 def test_it_abstains_below_the_threshold(bundle: ModelBundle, below: float, decided: bool) -> None:
-    answer, _ = predict_slide(bundle, "s", sample(3).tiles, FACTS, abstaining(abstain_below=below))
+    answer, _ = predict_slide(bundle, "s", sample(3).tiles, PROPERTIES, abstaining(abstain_below=below))
     own = replace(bundle, calibration=Calibration(1.0, below, "x", 1))
-    same, _ = predict_slide(own, "s", sample(3).tiles, FACTS, abstaining())
+    same, _ = predict_slide(own, "s", sample(3).tiles, PROPERTIES, abstaining())
     assert same == answer
     assert (answer.decision == answer.prediction) == decided
     assert answer.prediction in bundle.classes  # what it would have said stays there
@@ -54,25 +54,25 @@ def test_it_abstains_below_the_threshold(bundle: ModelBundle, below: float, deci
 
 def test_ood_slides_are_abstained_from_or_flagged(bundle: ModelBundle) -> None:
     far = sample(3, shift=5.0).tiles
-    held, _ = predict_slide(bundle, "s", far, FACTS, abstaining())
+    held, _ = predict_slide(bundle, "s", far, PROPERTIES, abstaining())
     assert held.decision == ABSTAIN
     assert "unlike the training" in held.reason
     assert held.ood_score is not None
     assert held.ood_score > 1
-    told, _ = predict_slide(bundle, "s", far, FACTS, abstaining(ood_threshold=float("inf")))
+    told, _ = predict_slide(bundle, "s", far, PROPERTIES, abstaining(ood_threshold=float("inf")))
     assert told.decision == told.prediction
     assert told.flags == held.flags != ()
     highest = max(flag.score for flag in held.flags)
     for threshold, decision in ((highest, ABSTAIN), (highest * 1.01, held.prediction)):
-        found, _ = predict_slide(bundle, "s", far, FACTS, abstaining(ood_threshold=threshold))
+        found, _ = predict_slide(bundle, "s", far, PROPERTIES, abstaining(ood_threshold=threshold))
         assert found.decision == decision
-    without, _ = predict_slide(replace(bundle, ood=None), "s", far, FACTS, abstaining())
+    without, _ = predict_slide(replace(bundle, ood=None), "s", far, PROPERTIES, abstaining())
     assert without.flags == ()
     assert without.ood_score is None
 
 
 def test_predictions_go_through_json(bundle: ModelBundle) -> None:
-    answer, _ = predict_slide(bundle, "s", sample(3, shift=5.0).tiles, FACTS, abstaining())
+    answer, _ = predict_slide(bundle, "s", sample(3, shift=5.0).tiles, PROPERTIES, abstaining())
     assert SlidePrediction.from_json(answer.to_json()) == answer
     assert SlidePrediction.from_json(no_prediction("x", "why").to_json()) == no_prediction("x", "why")
 
@@ -103,7 +103,7 @@ def made(
 
 
 def test_the_slide_table_follows_the_contract(bundle: ModelBundle) -> None:
-    answer, _ = predict_slide(bundle, "z", sample(3).tiles, FACTS, abstaining())
+    answer, _ = predict_slide(bundle, "z", sample(3).tiles, PROPERTIES, abstaining())
     table = slide_table([answer, no_prediction("broken", "text.svs is no slide")], bundle.classes)
     assert list(table)[:8] == ["slide_id", "case_id", "fold", "seed", "label", "prediction", "p_a", "p_b"]
     assert table["slide_id"].tolist() == ["broken", "z"]

@@ -19,11 +19,11 @@ from safetensors.numpy import save as save_arrays
 from wsi_ncmi import __version__
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.prediction.bundle_io import (
+    BUNDLE_SCHEMA,
     CARD,
     MANIFEST,
     MEMBERS,
     REFERENCE,
-    SCHEMA,
     SUMS,
     read_files,
     sums_of,
@@ -173,11 +173,13 @@ def _manifest(files: Mapping[str, bytes], path: Path) -> dict[str, Any]:
         schema = str(manifest["schema"])
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{MANIFEST} of {path} can't be read ({error}); {_REMEDY}.") from error
-    if schema != SCHEMA:
-        match, own = _VERSION.fullmatch(schema), _VERSION.fullmatch(SCHEMA)
+    if schema != BUNDLE_SCHEMA:
+        match, own = _VERSION.fullmatch(schema), _VERSION.fullmatch(BUNDLE_SCHEMA)
         newer = match is not None and own is not None and int(match[1]) > int(own[1])
         remedy = "update wsi-ncmi" if newer else _REMEDY
-        raise InputError(f"{path} has the schema {schema!r} but this version reads {SCHEMA!r}; {remedy}.")
+        raise InputError(
+            f"{path} has the schema {schema!r} but this version reads {BUNDLE_SCHEMA!r}; {remedy}."
+        )
     return manifest
 
 
@@ -213,7 +215,7 @@ def bundle_files(
     """
     extra = {f"portable/{name}": content for name, content in (portable or {}).items()}
     manifest: dict[str, Any] = {
-        "schema": SCHEMA,
+        "schema": BUNDLE_SCHEMA,
         "software": f"wsi-ncmi {__version__}",
         "name": bundle.name,
         "classes": list(bundle.classes),

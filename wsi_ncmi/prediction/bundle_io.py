@@ -20,7 +20,7 @@ __all__ = [
     "MEMBERS",
     "MAX_BYTES",
     "REFERENCE",
-    "SCHEMA",
+    "BUNDLE_SCHEMA",
     "SUMS",
     "is_known_name",
     "read_files",
@@ -28,7 +28,7 @@ __all__ = [
     "write_bundle",
 ]
 
-SCHEMA = "wsi-ncmi-bundle/1"
+BUNDLE_SCHEMA = "wsi-ncmi-bundle/1"
 """Name and version of the layout."""
 
 MANIFEST = "bundle.json"

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import InputError
 
-__all__ = ["OodFlag", "SlideMetadata", "GaussianModel", "Bounds", "OodDetector"]
+__all__ = ["OodFlag", "SlideProperties", "GaussianModel", "Bounds", "OodDetector"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class OodFlag:
 
 
 @dataclass(frozen=True)
-class SlideMetadata:
+class SlideProperties:
     """Resolution and colour of a slide, compared besides its features.
 
     Attributes:
@@ -201,12 +201,12 @@ class OodDetector:
         mean = np.asarray(features, np.float32).mean(axis=0, keepdims=True)
         return float(self.slide_model.distances(mean)[0] / self.bounds.slide_distance)
 
-    def flags(self, features: NDArray[np.floating[Any]], facts: SlideMetadata) -> tuple[OodFlag, ...]:
+    def flags(self, features: NDArray[np.floating[Any]], properties: SlideProperties) -> tuple[OodFlag, ...]:
         """Findings of a slide out of the training's distribution.
 
         Args:
             features: Tile embeddings (N, D), N at least 1.
-            facts: Resolution and colour.
+            properties: Resolution and colour.
 
         Raises:
             InputError: Embeddings of another width.
@@ -216,7 +216,7 @@ class OodDetector:
                 f"The statistics of the model take embeddings of width {len(self.slide_model.mean)}, got the "
                 f"shape {tuple(features.shape)}; extract the slide with the model's encoder."
             )
-        found = [*self._of_tiles(len(features)), *self._of_facts(facts)]
+        found = [*self._of_tiles(len(features)), *self._of_properties(properties)]
         score = self.score(features)
         if score > 1:
             found.append(
@@ -242,15 +242,15 @@ class OodDetector:
         words = f"{count} tiles, the smallest training slide has {fewest}"
         return [OodFlag("few_tiles", words, least / count)]
 
-    def _of_facts(self, facts: SlideMetadata) -> list[OodFlag]:
+    def _of_properties(self, properties: SlideProperties) -> list[OodFlag]:
         found = []
-        if facts.mpp is not None and self.bounds.mpp is not None:
+        if properties.mpp is not None and self.bounds.mpp is not None:
             low, high = self.bounds.mpp
-            if not low <= facts.mpp <= high:
-                words = f"{facts.mpp:g} µm per pixel, the training had {low:.3g} to {high:.3g}"
-                found.append(OodFlag("resolution", words, max(low / facts.mpp, facts.mpp / high)))
+            if not low <= properties.mpp <= high:
+                words = f"{properties.mpp:g} µm per pixel, the training had {low:.3g} to {high:.3g}"
+                found.append(OodFlag("resolution", words, max(low / properties.mpp, properties.mpp / high)))
         for name, (low, high) in self.bounds.colour.items():
-            value = facts.colour.get(name)
+            value = properties.colour.get(name)
             if value is not None and not low <= value <= high:
                 beyond = max(low - value, value - high) / max(high - low, 1e-9)
                 words = (

@@ -17,14 +17,14 @@ from wsi_ncmi.core.progress import ProgressReporter
 from wsi_ncmi.encoders import encoder_folder_name
 from wsi_ncmi.features import FeatureFile, open_features_file
 from wsi_ncmi.prediction import Ensemble, check_features
-from wsi_ncmi.prediction.ood import Bounds, GaussianModel, OodDetector, SlideMetadata
+from wsi_ncmi.prediction.ood import Bounds, GaussianModel, OodDetector, SlideProperties
 
 __all__ = [
     "SlideSample",
     "fit_ood_detector",
     "sample_slide",
     "tiles_a_slide",
-    "slide_facts",
+    "slide_properties",
     "find_features",
     "training_samples",
     "training_features",
@@ -50,14 +50,14 @@ class SlideSample:
         mean: Mean embedding, float32 (D,).
         tiles: Some of its embeddings, float16 (n, D).
         count: All its tiles.
-        facts: Resolution and colour.
+        properties: Resolution and colour.
     """
 
     patient: str
     mean: NDArray[np.float32]
     tiles: NDArray[np.float16]
     count: int
-    facts: SlideMetadata
+    properties: SlideProperties
 
 
 def tiles_a_slide(slides: int) -> int:
@@ -66,20 +66,20 @@ def tiles_a_slide(slides: int) -> int:
 
 
 def sample_slide(
-    patient: str, features: NDArray[np.float16], facts: SlideMetadata, max_tiles: int = 256
+    patient: str, features: NDArray[np.float16], properties: SlideProperties, max_tiles: int = 256
 ) -> SlideSample:
     """Samples a slide; the same tiles every time.
 
     Args:
         patient: Its patient.
         features: Embeddings (N, D), N at least 1.
-        facts: Resolution and colour.
+        properties: Resolution and colour.
         max_tiles: Tiles to keep, evenly spread (:func:`tiles_a_slide`).
     """
     count = min(len(features), max_tiles)
     rows = np.unique(np.linspace(0, len(features) - 1, count).round().astype(int))
     mean = np.asarray(features, np.float32).mean(axis=0)
-    return SlideSample(patient, mean, np.asarray(features[rows], np.float16), len(features), facts)
+    return SlideSample(patient, mean, np.asarray(features[rows], np.float16), len(features), properties)
 
 
 def fit_ood_detector(slides: Iterable[SlideSample]) -> OodDetector:
@@ -146,30 +146,30 @@ def _shuffled(patients: Sequence[str]) -> list[str]:
 
 
 def _mpp_range(samples: Sequence[SlideSample]) -> tuple[float, float] | None:
-    known = [sample.facts.mpp for sample in samples if sample.facts.mpp]
+    known = [sample.properties.mpp for sample in samples if sample.properties.mpp]
     if not known:
         return None
     return round(min(known) / _MPP_MARGIN, 6), round(max(known) * _MPP_MARGIN, 6)
 
 
 def _colour_ranges(samples: Sequence[SlideSample]) -> dict[str, tuple[float, float]]:
-    names = sorted({name for sample in samples for name in sample.facts.colour})
+    names = sorted({name for sample in samples for name in sample.properties.colour})
     ranges = {}
     for name in names:
-        values = np.array([s.facts.colour[name] for s in samples if name in s.facts.colour])
+        values = np.array([s.properties.colour[name] for s in samples if name in s.properties.colour])
         margin = _COLOUR_MARGIN * float(values.max() - values.min()) + 0.02
         ranges[name] = (round(float(values.min()) - margin, 4), round(float(values.max()) + margin, 4))
     return ranges
 
 
-def slide_facts(file: FeatureFile) -> SlideMetadata:
+def slide_properties(file: FeatureFile) -> SlideProperties:
     """Resolution and tissue colour of a slide, from its feature file."""
     mpp = file.attrs.get("mpp_level0")
     try:
         colour = dict(json.loads(str(file.attrs.get("tissue_found") or "{}"))).get("colour") or {}
     except (ValueError, TypeError):
         colour = {}
-    return SlideMetadata(
+    return SlideProperties(
         mpp=float(mpp) if mpp else None, colour={str(name): float(value) for name, value in colour.items()}
     )
 
@@ -225,10 +225,10 @@ def training_samples(
     with progress.task("training statistics", len(patients), "slides") as task:
         for slide_id, patient in sorted(patients.items()):
             if lengths[slide_id] > 0:
-                facts = SlideMetadata()
+                properties = SlideProperties()
                 if identity:
-                    facts = slide_facts(open_features_file(source.path / f"{slide_id}.h5"))
-                yield sample_slide(patient, source.load(slide_id), facts, tiles_a_slide(len(patients)))
+                    properties = slide_properties(open_features_file(source.path / f"{slide_id}.h5"))
+                yield sample_slide(patient, source.load(slide_id), properties, tiles_a_slide(len(patients)))
             task.advance(1, slide_id)
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from wsi_ncmi.prediction.bundle import ModelBundle
 from wsi_ncmi.prediction.config import PredictConfig
 from wsi_ncmi.prediction.ensemble import EnsembleOutput
-from wsi_ncmi.prediction.ood import OodFlag, SlideMetadata
+from wsi_ncmi.prediction.ood import OodFlag, SlideProperties
 
 __all__ = ["ABSTAIN", "NO_TILES", "SlidePrediction", "no_prediction", "predict_slide"]
 
@@ -86,7 +86,7 @@ def predict_slide(
     bundle: ModelBundle,
     slide_id: str,
     features: NDArray[np.floating[Any]],
-    facts: SlideMetadata,
+    properties: SlideProperties,
     config: PredictConfig,
     coords: NDArray[np.integer[Any]] | None = None,
 ) -> tuple[SlidePrediction, EnsembleOutput]:
@@ -96,7 +96,7 @@ def predict_slide(
         bundle: The model.
         slide_id: The slide.
         features: Tile embeddings (N, D), N at least 1.
-        facts: Resolution and colour of the slide.
+        properties: Resolution and colour of the slide.
         config: Thresholds of abstention.
         coords: Level-0 corners of the tiles (N, 2), where known.
 
@@ -113,7 +113,7 @@ def predict_slide(
     flags: tuple[OodFlag, ...] = ()
     score = None
     if bundle.ood is not None:
-        flags = bundle.ood.flags(features, facts)
+        flags = bundle.ood.flags(features, properties)
         score = bundle.ood.score(features)
     threshold = config.abstain_below
     if threshold is None:

@@ -16,7 +16,7 @@ from wsi_ncmi.core.files import ensure_folder, write_json
 from wsi_ncmi.features import FeatureFile, open_features_file
 from wsi_ncmi.prediction.bundle import ModelBundle
 from wsi_ncmi.prediction.config import PredictConfig
-from wsi_ncmi.prediction.ood_fitting import slide_facts
+from wsi_ncmi.prediction.ood_fitting import slide_properties
 from wsi_ncmi.prediction.pages import write_slide_page
 from wsi_ncmi.prediction.slide_prediction import NO_TILES, SlidePrediction, no_prediction, predict_slide
 from wsi_ncmi.prediction.tile_evidence import tile_values
@@ -94,7 +94,7 @@ class SlideRecords:
             with self._timed("prediction"):
                 features = self._source.load(slide_id)
                 prediction, output = predict_slide(
-                    self._bundle, slide_id, features, slide_facts(file), config, file.coords
+                    self._bundle, slide_id, features, slide_properties(file), config, file.coords
                 )
                 evidence = None
                 if config.heatmaps or config.geojson:
