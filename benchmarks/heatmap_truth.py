@@ -28,7 +28,7 @@ from sklearn.metrics import roc_auc_score
 from wsi_ncmi.features import open_features_file
 from wsi_ncmi.prediction import load_ensemble
 from wsi_ncmi.prediction.ensemble import Ensemble
-from wsi_ncmi.prediction.tile_evidence import tile_values_of
+from wsi_ncmi.reporting.heatmaps import tile_values
 from wsi_ncmi.tissue import read_geojson
 
 RESAMPLES = 2000
@@ -88,7 +88,7 @@ def main() -> None:
         file = open_features_file(path)
         truth = arguments.cohort / "truth" / f"{path.stem}.geojson"
         if file.n_tiles and "tumor" in truth.read_text():
-            slides.append((file, tumour_share(truth, tile_values_of(file).boxes)))
+            slides.append((file, tumour_share(truth, tile_values(file).boxes)))
     result: dict[str, object] = {"slides_with_tumour": len(slides)}
     for run in sorted(path for path in arguments.runs.iterdir() if (path / "fold_0").is_dir()):
         ensemble = load_ensemble(run)

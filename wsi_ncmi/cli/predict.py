@@ -62,11 +62,14 @@ def command(
     """
 
     def act(progress: ProgressReporter) -> JobResult:
-        from wsi_ncmi.workflows.predict import predict
-        from wsi_ncmi.workflows.watch import watch as watch_folder
-
         config = given.read({"ood_threshold": _threshold(unlike)})
-        return (watch_folder if watch else predict)(config, progress)
+        if watch:
+            from wsi_ncmi.workflows.watch import watch as watch_folder
+
+            return watch_folder(config, progress)
+        from wsi_ncmi.workflows.predict import predict
+
+        return predict(config, progress)
 
     given.run(act)
 

@@ -7,16 +7,20 @@ here without classes.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import InputError
 
-__all__ = ["OodFlag", "SlideProperties", "GaussianModel", "Bounds", "OodDetector"]
+if TYPE_CHECKING:
+    from wsi_ncmi.features import FeatureFile
+
+__all__ = ["OodFlag", "SlideProperties", "GaussianModel", "Bounds", "OodDetector", "slide_properties"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,18 @@ _EXPLAINED = 0.95
 _FLOOR = 1e-6
 _MAX_DOUBLE_VALUES = 5_000_000
 _MIN_NOISE = 1e-3  # of a feature's own variance: float16 features and float32 sums are no more exact
+
+
+def slide_properties(file: FeatureFile) -> SlideProperties:
+    """Resolution and tissue colour of a slide, from its feature file."""
+    mpp = file.attrs.get("mpp_level0")
+    try:
+        colour = dict(json.loads(str(file.attrs.get("tissue_found") or "{}"))).get("colour") or {}
+    except (ValueError, TypeError):
+        colour = {}
+    return SlideProperties(
+        mpp=float(mpp) if mpp else None, colour={str(name): float(value) for name, value in colour.items()}
+    )
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no one truth value to compare by

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +14,15 @@ from wsi_ncmi.cohorts import BagSource, open_bag_source
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.progress import ProgressReporter
 from wsi_ncmi.encoders import encoder_folder_name
-from wsi_ncmi.features import FeatureFile, open_features_file
+from wsi_ncmi.features import open_features_file
 from wsi_ncmi.prediction import Ensemble, check_features
-from wsi_ncmi.prediction.ood import Bounds, GaussianModel, OodDetector, SlideProperties
+from wsi_ncmi.prediction.ood import Bounds, GaussianModel, OodDetector, SlideProperties, slide_properties
 
 __all__ = [
     "SlideSample",
     "fit_ood_detector",
     "sample_slide",
     "tiles_a_slide",
-    "slide_properties",
     "find_features",
     "training_samples",
     "training_features",
@@ -160,18 +158,6 @@ def _colour_ranges(samples: Sequence[SlideSample]) -> dict[str, tuple[float, flo
         margin = _COLOUR_MARGIN * float(values.max() - values.min()) + 0.02
         ranges[name] = (round(float(values.min()) - margin, 4), round(float(values.max()) + margin, 4))
     return ranges
-
-
-def slide_properties(file: FeatureFile) -> SlideProperties:
-    """Resolution and tissue colour of a slide, from its feature file."""
-    mpp = file.attrs.get("mpp_level0")
-    try:
-        colour = dict(json.loads(str(file.attrs.get("tissue_found") or "{}"))).get("colour") or {}
-    except (ValueError, TypeError):
-        colour = {}
-    return SlideProperties(
-        mpp=float(mpp) if mpp else None, colour={str(name): float(value) for name, value in colour.items()}
-    )
 
 
 def find_features(run: Path, features: Path | None, ensemble: Ensemble) -> Path:

@@ -10,17 +10,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from wsi_ncmi.cohorts import open_bag_source
+from wsi_ncmi.cohorts.bags import FeatureFolder
 from wsi_ncmi.core.errors import InputError, SlideError
 from wsi_ncmi.core.files import ensure_folder, write_json
 from wsi_ncmi.features import FeatureFile, open_features_file
 from wsi_ncmi.prediction.bundle import ModelBundle
 from wsi_ncmi.prediction.config import PredictConfig
-from wsi_ncmi.prediction.ood_fitting import slide_properties
+from wsi_ncmi.prediction.ood import slide_properties
 from wsi_ncmi.prediction.pages import write_slide_page
 from wsi_ncmi.prediction.slide_prediction import NO_TILES, SlidePrediction, no_prediction, predict_slide
-from wsi_ncmi.prediction.tile_evidence import tile_values
-from wsi_ncmi.reporting.heatmaps import TileValues, write_heatmaps, write_tiles_geojson
+from wsi_ncmi.reporting.heatmaps import TileValues, tile_values, write_heatmaps, write_tiles_geojson
 from wsi_ncmi.slides import open_slide, read_slides_csv
 
 __all__ = ["SlideRecords", "explanation_settings", "rules"]
@@ -70,8 +69,8 @@ class SlideRecords:
             ensure_folder(self._out / name)
 
     @cached_property
-    def _source(self) -> Any:
-        return open_bag_source(self._features)
+    def _source(self) -> FeatureFolder:
+        return FeatureFolder(self._features)
 
     def predict(self, slide_id: str, case_id: str = "") -> tuple[SlidePrediction, str]:
         """The prediction for one slide, and one sentence where something of it failed (else empty).

@@ -3,35 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from wsi_ncmi.core.errors import InputError, SlideError
-from wsi_ncmi.features import FeatureFile, open_features_file
+from wsi_ncmi.features import open_features_file
 from wsi_ncmi.features.interchange.detection import open_feature_set
 from wsi_ncmi.prediction.bundle import ModelBundle
 from wsi_ncmi.prediction.ensemble import check_features
-from wsi_ncmi.reporting.heatmaps import TileLayer, TileValues, model_layers
+from wsi_ncmi.reporting.heatmaps import TileLayer, TileValues, model_layers, tile_values
 
 if TYPE_CHECKING:
     from wsi_ncmi.features.interchange.base import FeatureSet
 
-__all__ = ["explained_tiles", "tile_values", "viewed_tiles"]
-
-
-def tile_values(
-    file: FeatureFile, attention: Any = None, evidence: Any = None, classes: tuple[str, ...] = ()
-) -> TileValues:
-    """The tiles of a feature file with the numbers of a model (none where attention is None)."""
-    about = file.coords_attrs
-    return TileValues(
-        slide_id=file.slide_id,
-        coords=file.coords,
-        tile_level0=(float(file.attrs["tile_size_level0_x"]), float(file.attrs["tile_size_level0_y"])),
-        size_level0=(int(about["level0_width"]), int(about["level0_height"])),
-        layers=() if attention is None else model_layers(attention, evidence, classes),
-    )
+__all__ = ["explained_tiles", "viewed_tiles"]
 
 
 def explained_tiles(bundle: ModelBundle, features: FeatureSet, slide_id: str) -> tuple[TileValues, str]:

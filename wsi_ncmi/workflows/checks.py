@@ -12,13 +12,12 @@ from collections.abc import Sequence
 from wsi_ncmi.cohorts import Cohort, find_leaks, read_labels
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import check_folder
-from wsi_ncmi.extraction.config import ExtractConfig
 from wsi_ncmi.extraction.planning import slide_ids_of
 from wsi_ncmi.slides import slide_id_of
 from wsi_ncmi.training.data import make_folds, refuse_leaks
 from wsi_ncmi.workflows.config import JobConfig
 
-__all__ = ["check_job", "warn_of_resolution"]
+__all__ = ["check_job"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -71,15 +70,3 @@ def _present(labelled: Cohort, slide_ids: Sequence[str], config: JobConfig) -> C
             f"{cohort.rows[0].label!r}; a task needs at least two."
         )
     return cohort
-
-
-def warn_of_resolution(config: ExtractConfig) -> None:
-    """Tells of tiles whose resolution is far from the ones that the encoder was trained at."""
-    from wsi_ncmi.encoders.presets import presets
-
-    preset = presets().get(config.encoder.name)
-    if preset is not None and not any(0.8 <= config.grid.mpp / mpp <= 1.25 for mpp in preset.mpp):
-        trained = " and ".join(f"{mpp:g}" for mpp in preset.mpp)
-        _LOG.warning(
-            "Tiles have %g µm per pixel, and %s was trained at %s.", config.grid.mpp, preset.title, trained
-        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,7 +14,6 @@ from wsi_ncmi.core.provenance import write_record
 from wsi_ncmi.encoders.weights_folder import resolve_weights
 from wsi_ncmi.extraction.config import ExtractConfig
 from wsi_ncmi.slides import write_slides_csv
-from wsi_ncmi.workflows.checks import warn_of_resolution
 from wsi_ncmi.workflows.result import JobResult
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from wsi_ncmi.features.stain import StainTarget
 
 __all__ = ["extract"]
+
+_LOG = logging.getLogger(__name__)
 
 
 def extract(
@@ -56,7 +58,7 @@ def extract(
     from wsi_ncmi.features.stain import stain_target
 
     progress = progress or NullProgress()
-    warn_of_resolution(config)
+    _warn_of_resolution(config)
     encoder_config = resolve_weights(config.encoder, config.weights_dir)
     grids = grids_of(config)
     stain = stain or stain_target(config.stain)
@@ -162,3 +164,15 @@ def _with_copy(row: LedgerRow, original: str) -> LedgerRow:
         return row
     same = f"same content as {original}"
     return replace(row, reason=f"{row.reason}; {same}" if row.reason else same)
+
+
+def _warn_of_resolution(config: ExtractConfig) -> None:
+    """Warns of tiles whose resolution is far from the ones that the encoder was trained at."""
+    from wsi_ncmi.encoders.presets import presets
+
+    preset = presets().get(config.encoder.name)
+    if preset is not None and not any(0.8 <= config.grid.mpp / mpp <= 1.25 for mpp in preset.mpp):
+        trained = " and ".join(f"{mpp:g}" for mpp in preset.mpp)
+        _LOG.warning(
+            "Tiles have %g µm per pixel, and %s was trained at %s.", config.grid.mpp, preset.title, trained
+        )

@@ -10,3 +10,4 @@ from .values import SCALES as SCALES
 from .values import TileLayer as TileLayer
 from .values import TileValues as TileValues
 from .values import model_layers as model_layers
+from .values import tile_values as tile_values

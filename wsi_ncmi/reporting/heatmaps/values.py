@@ -9,17 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import InputError
 
+if TYPE_CHECKING:
+    from wsi_ncmi.features import FeatureFile
+
 __all__ = [
     "TileLayer",
     "TileValues",
     "model_layers",
+    "tile_values",
     "SCALES",
     "check_scale",
     "scale_ticks",
@@ -127,6 +131,20 @@ def model_layers(
             TileLayer(f"evidence {name}", np.ascontiguousarray(evidence[:, i], np.float32), "evidence")
             for i, name in enumerate(classes)
         ),
+    )
+
+
+def tile_values(
+    file: FeatureFile, attention: Any = None, evidence: Any = None, classes: tuple[str, ...] = ()
+) -> TileValues:
+    """The tiles of a feature file with the numbers of a model (none where attention is None)."""
+    about = file.coords_attrs
+    return TileValues(
+        slide_id=file.slide_id,
+        coords=file.coords,
+        tile_level0=(float(file.attrs["tile_size_level0_x"]), float(file.attrs["tile_size_level0_y"])),
+        size_level0=(int(about["level0_width"]), int(about["level0_height"])),
+        layers=() if attention is None else model_layers(attention, evidence, classes),
     )
 
 
