@@ -42,9 +42,9 @@ class TwoSlotWorker:
         threading.Thread(target=self.work, args=(index, *item), daemon=True).start()
 
     def work(self, index: int, what: str, file: Path) -> None:
-        self.send(Started(index))
-        with file.open("a") as handle:
+        with file.open("a") as handle:  # before the message, so that who hears it finds the file
             handle.write("x")
+        self.send(Started(index))
         if what == "die":
             time.sleep(0.3)  # the neighbour is in flight by then
             os.kill(os.getpid(), signal.SIGKILL)
