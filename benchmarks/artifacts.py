@@ -17,8 +17,6 @@ the scores of each slide are kept, and a second call resumes where the first end
 the detectors are not taken up. ``--json`` prints one object as the last line.
 """
 
-from __future__ import annotations
-
 import argparse
 import functools
 import hashlib

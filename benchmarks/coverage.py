@@ -10,8 +10,6 @@ patients with five slides. Also measured: thread CPU seconds of 10,000 resamples
 with everything else that an evaluation computes.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import time

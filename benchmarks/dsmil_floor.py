@@ -7,8 +7,6 @@ Trains as ``model_tables.py`` does and looks at training and validation parts al
 pooling. Finished runs stay in the table.
 """
 
-from __future__ import annotations
-
 import argparse
 import math
 from collections.abc import Mapping

@@ -7,8 +7,6 @@ One thread; core-seconds of the process, so that other work on the machine hardl
 differences are not. ``--backends`` chooses, for example ``torch,onnx``; what is not installed is left out.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import statistics

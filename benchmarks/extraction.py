@@ -19,8 +19,6 @@ in one process, so that the start of processes (5 s for PyTorch) is not part of 
   Above 0.03 the wall-clock shares say more about them than about us.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

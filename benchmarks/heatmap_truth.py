@@ -15,8 +15,6 @@ with a 95 % bootstrap interval over slides:
   tiles without any. Evidence is one minus the probability of ``negative`` of the tile alone.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 from pathlib import Path

@@ -15,8 +15,6 @@ synchronisations of the GPU), and the median counts.
   ``--peak-tflops`` their share of the card's peak.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import statistics

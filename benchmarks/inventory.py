@@ -7,8 +7,6 @@ folders of a temporary place. The listing opens each, resolves its resolution, t
 compares suspected copies byte by byte. ``--json`` prints one object as the last line.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

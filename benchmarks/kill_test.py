@@ -9,8 +9,6 @@ run; no temporary file and no claim is left. When all slides are done before the
 a fresh folder, and each folder is held to the same. Exit code 1 when anything does not hold.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -9,8 +9,6 @@ processor time of its one thread, so that other work on the machine hardly count
 object as the last line.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

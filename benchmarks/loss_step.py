@@ -14,8 +14,6 @@ cancels out.
   ``…_run_alternating`` is the same with class means that follow the network (running means).
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import statistics

@@ -15,8 +15,6 @@ time and call it again. The cheap models come first, and all of them get a seed 
 next.
 """
 
-from __future__ import annotations
-
 import argparse
 import time
 from collections.abc import Iterator, Mapping, Sequence

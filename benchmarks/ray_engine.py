@@ -13,8 +13,6 @@ begun its first slide, to the last row. Exit code 1 when anything does not hold.
 A token of its own guards the cluster, which ends with the script.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import json

@@ -6,8 +6,6 @@ does meets both alike. ``vs_numpy`` is the median of the ratios of the pairs.
     python benchmarks/reading_features.py --json
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

@@ -5,8 +5,6 @@
 DIR is where claims and journals are written; give the storage that the job will use.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import statistics

@@ -10,8 +10,6 @@ takes what ``ray_engine.py overhead --json`` printed, finds the rate at which th
 its local run, and predicts its run on Ray with what the driver was measured to cost.
 """
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import heapq

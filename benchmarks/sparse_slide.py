@@ -1,7 +1,5 @@
 """Writes huge sparse slides as CAMELYON's converters do: BigTIFF, absent tiles, a little tissue."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -10,8 +10,6 @@ validates on another fifth of the training centres' patients. The test centres c
 stay in the table; the same command resumes.
 """
 
-from __future__ import annotations
-
 import argparse
 import shutil
 import subprocess

@@ -12,8 +12,6 @@ measured in the same rounds: ``decode_scaling_2_cores`` is bare decoding of the 
 last line.
 """
 
-from __future__ import annotations
-
 import argparse
 import gc
 import json

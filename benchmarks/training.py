@@ -23,8 +23,6 @@ over the hidden layer and 8 over a branch, at the measured copying rate of an ar
 the loaded libraries and model.
 """
 
-from __future__ import annotations
-
 import argparse
 import gc
 import json

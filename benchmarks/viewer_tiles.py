@@ -9,8 +9,6 @@ the medians.
 Without SLIDE it draws one of 8,192² px.
 """
 
-from __future__ import annotations
-
 import argparse
 import io
 import json

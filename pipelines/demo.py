@@ -3,8 +3,6 @@
 python pipelines/demo.py OUT [a.b=value ...]
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

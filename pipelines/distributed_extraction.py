@@ -6,8 +6,6 @@ A cluster has to run (docs/scale.md says how); without HOST:PORT it is that of R
 All nodes see SLIDES, OUT and the weights under the same paths. The same command resumes where it stopped.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -4,8 +4,6 @@ python pipelines/image_classification.py CONFIG [a.b=value ...] [--out OUT] [--m
 torchrun --nproc-per-node 8 pipelines/image_classification.py CONFIG ...
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

@@ -5,8 +5,6 @@
 The same as ``wsi-ncmi compare``. FEATURES carries its labels (a packed .npz), or add ``labels=FILE.csv``.
 """
 
-from __future__ import annotations
-
 import sys
 
 from wsi_ncmi.core.config import read_config

@@ -6,8 +6,6 @@ FEATURES carry their labels (a packed .npz), or add ``--set labels=FILE.csv``. S
 for all; the same command resumes where it was stopped.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path

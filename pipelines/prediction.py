@@ -5,8 +5,6 @@ python pipelines/prediction.py SLIDES MODEL OUT
 MODEL is a bundle of ``wsi-ncmi export`` or a run folder.
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 python pipelines/subtyping.py CONFIG [a.b=value ...]
 """
 
-from __future__ import annotations
-
 import sys
 
 from wsi_ncmi.core.progress import progress_for

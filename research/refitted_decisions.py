@@ -7,8 +7,6 @@ Trains each loss once in each cell and fits the decision to validation with seve
 ``benchmarks/results/ncmi/decision.csv``.
 """
 
-from __future__ import annotations
-
 import argparse
 import csv
 from pathlib import Path

@@ -8,8 +8,6 @@ Stop it at any time; the same command resumes. No test fold is read. Rows as in
 ``benchmarks/results/ncmi/explore_second.csv``.
 """
 
-from __future__ import annotations
-
 import argparse
 import csv
 from collections.abc import Callable, Sequence

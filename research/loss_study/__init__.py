@@ -1,7 +1,5 @@
 """The study of the losses: cohorts × regimes × losses × folds × seeds, resumable, with its statistics."""
 
-from __future__ import annotations
-
 from research.loss_study.job import StudyRequest, run_study, study_stage
 from research.loss_study.plan import STAGES
 

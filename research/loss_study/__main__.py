@@ -6,8 +6,6 @@ STAGE is explore, sensitivity, ablation, tune, choose, confirm or tables. The sa
 was stopped: ``--minutes 30`` is a chunk.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence

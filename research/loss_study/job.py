@@ -1,7 +1,5 @@
 """The study as a job: the runs that the table lacks, stage by stage, for a given time."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence

@@ -5,8 +5,6 @@ python -m research.loss_study.markdown settings FOLDER    # what inner validatio
 python -m research.loss_study.markdown inner FOLDER STAGE # sensitivity or ablation
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """The runs of each stage of the study, and the inner folds on which they are scored."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

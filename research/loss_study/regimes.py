@@ -1,7 +1,5 @@
 """The four regimes: how much, how even and how truthful the labels are that a loss gets to learn from."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

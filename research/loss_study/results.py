@@ -1,7 +1,5 @@
 """From the study's tables to the choice of settings and the statistics."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

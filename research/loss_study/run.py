@@ -1,7 +1,5 @@
 """One training of the study: from its plan to its line in the table."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """The settings of each loss: those of the inner validation (six each, NCMI's too), exploration, ablation."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """The study's table: one line a run, appended whole; what is in it isn't run again."""
 
-from __future__ import annotations
-
 import csv
 import io
 import os

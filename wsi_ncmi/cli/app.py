@@ -1,7 +1,5 @@
 """The command ``wsi-ncmi``: one file per verb, registered here."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable
 from enum import StrEnum

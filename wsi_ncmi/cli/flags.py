@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from wsi_ncmi.core.progress import ProgressReporter
     from wsi_ncmi.workflows.result import JobResult
 
-__all__ = ["ConfigFlags", "Flag", "Given", "with_keys"]
-
 _MAX_DEFAULT_CHARS = 60  # a longer default is not repeated in the help
 
 

@@ -1,7 +1,5 @@
 """``wsi-ncmi losses``."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict, fields
 from typing import Any

@@ -1,7 +1,5 @@
 """``wsi-ncmi view``."""
 
-from __future__ import annotations
-
 import webbrowser
 from typing import Annotated
 

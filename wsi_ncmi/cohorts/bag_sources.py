@@ -1,7 +1,5 @@
 """Bags of other tools' feature files, and the opening of any features."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +11,6 @@ from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.features.interchange.bag import ExternalFileError, to_half
 from wsi_ncmi.features.interchange.base import FeatureSet
 from wsi_ncmi.features.interchange.detection import open_feature_set
-
-__all__ = ["ExternalBags", "open_bag_source"]
 
 _SHOWN = 5
 

@@ -17,8 +17,6 @@ from wsi_ncmi.features.hdf5_io import read_rows
 from wsi_ncmi.features.interchange.native import UNKNOWN
 from wsi_ncmi.features.interchange.packed import PackedSet
 
-__all__ = ["BagSource", "checked_bag", "empty_bags", "FeatureFolder", "find_feature_folder", "PackedBags"]
-
 
 @runtime_checkable
 class BagSource(Protocol):

@@ -11,8 +11,6 @@ from pathlib import Path
 
 from wsi_ncmi.core.errors import InputError
 
-__all__ = ["Cohort", "CohortRow", "order_classes", "cohort_of_columns"]
-
 # Ordinal scales whose order carries meaning (quadratic kappa, confusion matrix) and isn't alphabetical.
 _KNOWN_SCALES = (
     ("negative", "itc", "micro", "macro"),

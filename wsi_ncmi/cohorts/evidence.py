@@ -1,7 +1,5 @@
 """Evidence for the leak audit: content, place and thumbnail of each slide."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -16,15 +14,6 @@ from wsi_ncmi.cohorts.near_duplicates import ThumbnailSignature, thumbnail_signa
 from wsi_ncmi.core.errors import InputError, WsiNcmiError
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
 from wsi_ncmi.features.thumbnails import undrawn_thumbnail
-
-__all__ = [
-    "Evidence",
-    "evidence_of_features",
-    "evidence_of_slides",
-    "evidence_of_source",
-    "evidence_of_thumbnails",
-    "merge_evidence",
-]
 
 _PICTURES = (".jpg", ".jpeg", ".png")
 _THUMBNAIL_PX = 512

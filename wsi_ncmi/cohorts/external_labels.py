@@ -1,15 +1,11 @@
 """Annotation tables of slideflow and STAMP."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 
 from wsi_ncmi.cohorts.label_table import LabelledRow, LabelTable
 from wsi_ncmi.cohorts.tables import Table, TableRow, read_table
 from wsi_ncmi.core.errors import InputError
-
-__all__ = ["read_slideflow", "read_stamp"]
 
 _NOT_CLASSES = frozenset({"patient", "slide", "site", "dataset", "submitter_id", ""})
 

@@ -12,8 +12,6 @@ from pydantic import Field
 from wsi_ncmi.cohorts.cohort import Cohort
 from wsi_ncmi.core.config import configclass
 
-__all__ = ["PARTS", "Fold", "SplitConfig", "Splits", "describe_splits"]
-
 PARTS = ("train", "validation", "test")
 
 

@@ -16,8 +16,6 @@ from wsi_ncmi.cohorts.cohort import Cohort, CohortRow
 from wsi_ncmi.cohorts.folds import PARTS, Fold, Splits
 from wsi_ncmi.core.errors import InputError
 
-__all__ = ["JoinedBags", "PatientBags", "patient_cohort", "patient_splits", "slide_splits", "feature_origin"]
-
 # Where these differ, the tiles show other tissue: their rows don't belong together.
 _TILING = ("mpp_target", "tile_px", "overlap_px")
 

@@ -1,7 +1,5 @@
 """The audit of a labels table: every row that has something wrong, not only the first."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -13,8 +11,6 @@ from wsi_ncmi.cohorts.label_table import LabelledRow, LabelTable, RowFinding, ex
 from wsi_ncmi.cohorts.labels import Adapter, LabelsSpec, adapter_of, exclusion_of, notes_of, parse_spec
 from wsi_ncmi.cohorts.tables import Table, read_table
 from wsi_ncmi.core.errors import InputError
-
-__all__ = ["LabelAudit", "audit_labels"]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """Rows of a labels table, those left out, and a finding for each row with a fault."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,16 +10,6 @@ from wsi_ncmi import slides
 from wsi_ncmi.cohorts.cohort import CohortRow
 from wsi_ncmi.cohorts.tables import TableRow
 from wsi_ncmi.core.errors import InputError
-
-__all__ = [
-    "LabelTable",
-    "LabelledRow",
-    "Exclusion",
-    "read_exclusion",
-    "RowFinding",
-    "RowKind",
-    "examine_rows",
-]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """Reading of a labels table into a validated cohort."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,18 +18,6 @@ from wsi_ncmi.cohorts.public_labels import (
 )
 from wsi_ncmi.cohorts.tables import Table, read_table
 from wsi_ncmi.core.errors import InputError
-
-__all__ = [
-    "COLUMN_SETTINGS",
-    "LabelsSpec",
-    "parse_spec",
-    "ADAPTERS",
-    "Adapter",
-    "adapter_of",
-    "exclusion_of",
-    "notes_of",
-    "read_labels",
-]
 
 COLUMN_SETTINGS = ("slide_id", "case_id", "label", "centre")
 """Settings that name a column of the table in place of the usual one."""

@@ -1,7 +1,5 @@
 """The leak audit: what would let a model be tested on what it was trained on."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -11,8 +9,6 @@ from wsi_ncmi.cohorts.evidence import Evidence
 from wsi_ncmi.cohorts.folds import PARTS, Fold, Splits
 from wsi_ncmi.cohorts.near_duplicates import NearDuplicate, find_near_duplicates
 from wsi_ncmi.slides import slide_id_of
-
-__all__ = ["LEAKING", "SHARED_KINDS", "Leak", "LeakKind", "compared_slides", "find_leaks"]
 
 LeakKind = Literal[
     "patient", "slide", "content", "lookalike", "name", "site", "test_twice", "class", "centre", "unknown",

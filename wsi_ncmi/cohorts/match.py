@@ -1,7 +1,5 @@
 """Brings labels and features together; what has no partner is named, not dropped in silence."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -9,8 +7,6 @@ from wsi_ncmi import slides
 from wsi_ncmi.cohorts.bags import BagSource, empty_bags
 from wsi_ncmi.cohorts.cohort import Cohort, CohortRow
 from wsi_ncmi.core.errors import InputError
-
-__all__ = ["MatchResult", "Unmatched", "match_features"]
 
 
 @dataclass(frozen=True)

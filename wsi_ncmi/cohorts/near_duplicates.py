@@ -13,21 +13,11 @@ and then that of the structure inside the tissue decide.
 The picture is cropped to its tissue first, so that the glass around it counts for nothing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-
-__all__ = [
-    "same_texture",
-    "ThumbnailSignature",
-    "NearDuplicate",
-    "find_near_duplicates",
-    "thumbnail_signature",
-]
 
 _SIGMA = 3.0  # structure up to a few pixels; what is coarser follows the outline
 _EDGE = 2

@@ -1,25 +1,10 @@
 """Label sheets of public cohorts, and the plain labels table."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 
 from wsi_ncmi.cohorts.label_table import LabelledRow, LabelTable
 from wsi_ncmi.cohorts.tables import Table
-
-__all__ = [
-    "read_plain",
-    "CAMELYON16_CLASSES",
-    "read_camelyon16",
-    "CAMELYON17_CLASSES",
-    "read_camelyon17",
-    "BRACS_GROUPS",
-    "BRACS_SUBTYPES",
-    "read_bracs7",
-    "read_bracs3",
-    "read_tcga",
-]
 
 
 def read_plain(table: Table, settings: Mapping[str, str]) -> LabelTable:

@@ -6,8 +6,6 @@ followed by moves and swaps as long as they help, classes count before centres, 
 over five folds is 0.12 here and 1.9–2.4 there, that of the centres 0 and 45–93 (three seeds).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -16,8 +14,6 @@ from numpy.typing import NDArray
 from wsi_ncmi.cohorts.cohort import Cohort, CohortRow
 from wsi_ncmi.cohorts.folds import Fold, SplitConfig, Splits, describe_splits
 from wsi_ncmi.core.errors import InputError
-
-__all__ = ["assign_groups", "make_splits", "official_splits"]
 
 _Floats = NDArray[np.float64]
 # A class missing from a bin costs more than any deviation of counts can.

@@ -1,7 +1,5 @@
 """Splits files: splits.json, CLAM's splits_<i>.csv in both forms, and a plain CSV."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path
@@ -13,8 +11,6 @@ from wsi_ncmi.cohorts.folds import PARTS, Fold, Splits
 from wsi_ncmi.cohorts.tables import Table, read_table
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import write_json
-
-__all__ = ["SPLITS_SCHEMA", "read_splits", "write_splits", "read_any_splits"]
 
 SPLITS_SCHEMA = "wsi-ncmi/splits/1"
 

@@ -1,7 +1,5 @@
 """Tables read as text, from CSV and Excel: nothing is turned into a number, every complaint knows its row."""
 
-from __future__ import annotations
-
 import csv
 import datetime
 import difflib
@@ -14,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from wsi_ncmi.core.errors import InputError
-
-__all__ = ["SPREADSHEETS", "sheet_rows", "Table", "TableRow", "read_table"]
 
 SPREADSHEETS = (".xlsx", ".xlsm")
 _MAX_BYTES = 500 * 2**20  # unpacked; a table of labels is far below, a zip bomb far above

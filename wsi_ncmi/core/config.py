@@ -4,8 +4,6 @@ A stage declares each of its settings once, as a field of its config class. The 
 Python argument are that field, and its help text is the field's entry in the class's docstring.
 """
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import difflib
@@ -23,17 +21,6 @@ from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
 from wsi_ncmi.core.errors import InputError
-
-__all__ = [
-    "Named",
-    "config_from",
-    "configclass",
-    "explain",
-    "field_help",
-    "nearest",
-    "read_config",
-    "to_yaml",
-]
 
 _T = TypeVar("_T")
 _Path = tuple[str | int, ...]

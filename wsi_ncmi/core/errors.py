@@ -1,24 +1,7 @@
 """Errors a user can reach, each one sentence: what is wrong, where, and what to do; reasons without paths."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
-
-__all__ = [
-    "IdentityConflictError",
-    "InputError",
-    "JobStoppedError",
-    "MissingMppError",
-    "SlideError",
-    "SlideOpenError",
-    "SlideReadError",
-    "TrainingError",
-    "UpsampleError",
-    "WsiNcmiError",
-    "counted",
-    "plain_reason",
-]
 
 
 class WsiNcmiError(Exception):

@@ -1,7 +1,5 @@
 """Files that exist only when they are whole: temporary name in the same folder, fsync, rename."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json
@@ -13,18 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from wsi_ncmi.core.errors import InputError
-
-__all__ = [
-    "TEMPORARY_SUFFIX",
-    "atomic_path",
-    "check_folder",
-    "ensure_folder",
-    "existing_folder",
-    "path_safe",
-    "sha256_file",
-    "write_json",
-    "write_text",
-]
 
 TEMPORARY_SUFFIX = ".partial"
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")

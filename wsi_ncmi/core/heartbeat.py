@@ -3,16 +3,12 @@
 ``python -m wsi_ncmi.core.heartbeat`` is the check of the container images; it imports nothing heavy.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-
-__all__ = ["FILE_VARIABLE", "STALL_VARIABLE", "beat", "state"]
 
 FILE_VARIABLE = "WSI_NCMI_HEARTBEAT"
 """Names the file; where it is not set, nothing is touched."""

@@ -1,14 +1,10 @@
 """SIGTERM, a batch system's and a container's way to end a job, unwinds like Ctrl-C."""
 
-from __future__ import annotations
-
 import contextlib
 import signal
 import threading
 from collections.abc import Iterator
 from typing import Any
-
-__all__ = ["sigterm_as_interrupt"]
 
 
 @contextlib.contextmanager

@@ -1,7 +1,5 @@
 """Log lines for people or, on request, for machines; secrets are in neither."""
 
-from __future__ import annotations
-
 import datetime
 import json
 import logging
@@ -10,8 +8,6 @@ import re
 import sys
 from collections.abc import Mapping
 from typing import Any, Literal
-
-__all__ = ["FORMAT_VARIABLE", "JsonLines", "configure_logging", "is_json", "redact"]
 
 FORMAT_VARIABLE = "WSI_NCMI_LOG_FORMAT"
 """``json`` gives one JSON object a line; anything else gives text. Worker processes inherit it."""

@@ -1,7 +1,5 @@
 """Progress of long work: a live bar on a terminal, plain log lines elsewhere, with rate and time left."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import sys
@@ -12,8 +10,6 @@ from typing import Protocol
 
 from wsi_ncmi.core.heartbeat import beat
 from wsi_ncmi.core.logging import is_json
-
-__all__ = ["NullProgress", "ProgressReporter", "TaskProgress", "progress_for"]
 
 _LOG = logging.getLogger("wsi_ncmi.core.progress")
 _LOG_INTERVAL_S = 10.0

@@ -1,7 +1,5 @@
 """Record of a run, ``run.json``: configuration, versions, hardware and hashes, without any absolute path."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import json
 import os
@@ -16,8 +14,6 @@ from typing import Any
 from wsi_ncmi import __version__
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import write_json
-
-__all__ = ["collect_provenance", "read_record", "relative_paths", "write_record"]
 
 _SCHEMA = "wsi-ncmi-run/1"
 _PACKAGES = (

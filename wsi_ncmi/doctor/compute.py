@@ -1,7 +1,5 @@
 """torch, its CUDA against the driver, the GPUs, and what one of them or the CPU encodes in a few seconds."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import logging
@@ -11,8 +9,6 @@ from pathlib import Path
 
 from wsi_ncmi.doctor.finding import DoctorConfig, Finding
 from wsi_ncmi.encoders import EncoderConfig
-
-__all__ = ["driver_cuda", "gpus", "matches", "throughput", "torch"]
 
 _MIN_FREE = 4 << 30
 _PROBE = "torchvision:resnet50"

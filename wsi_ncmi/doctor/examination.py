@@ -1,13 +1,9 @@
 """Runs every check; one that breaks is a finding itself."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 
 from wsi_ncmi.doctor import compute, machine, readers, storage
 from wsi_ncmi.doctor.finding import DoctorConfig, Finding
-
-__all__ = ["examine"]
 
 _CHECKS: tuple[Callable[[DoctorConfig], Iterator[Finding]], ...] = (
     readers.python,

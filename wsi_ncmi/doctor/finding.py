@@ -1,7 +1,5 @@
 """Findings of the machine check, and its settings."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,8 +7,6 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from wsi_ncmi.core.config import configclass
-
-__all__ = ["DoctorConfig", "Finding"]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """Cores, memory and limits of this process, its user, and the clock."""
 
-from __future__ import annotations
-
 import os
 import resource
 import time
@@ -10,8 +8,6 @@ from pathlib import Path
 
 from wsi_ncmi.core.files import existing_folder
 from wsi_ncmi.doctor.finding import DoctorConfig, Finding
-
-__all__ = ["clock", "cores", "limits", "memory", "shared_memory_size", "user"]
 
 _MIN_MEMORY = 4 << 30
 _MIN_SHM = 256 << 20

@@ -1,7 +1,5 @@
 """Python, the slide readers and the codecs."""
 
-from __future__ import annotations
-
 import ctypes
 import importlib.metadata
 import re
@@ -12,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from wsi_ncmi.doctor.finding import DoctorConfig, Finding
-
-__all__ = ["codecs", "openslide", "pixels", "pixman", "python", "tiffslide"]
 
 _MAPS = Path("/proc/self/maps")
 _SOURCES = re.compile(rb"/pixman-(\d+\.\d+\.\d+)/")

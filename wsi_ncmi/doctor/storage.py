@@ -1,7 +1,5 @@
 """The folders: weights, slides, output; their permissions, space and speed."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os
@@ -13,8 +11,6 @@ from pathlib import Path
 from wsi_ncmi.core.files import existing_folder
 from wsi_ncmi.doctor.finding import DoctorConfig, Finding
 from wsi_ncmi.encoders.weights_folder import WEIGHTS_VARIABLE
-
-__all__ = ["disk_space", "disk_speed", "offline_switch", "output_folder", "slide_folder", "weights_folder"]
 
 _MIN_FREE_GB = 10.0
 _PROBE_MB = 64

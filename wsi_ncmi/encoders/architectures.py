@@ -1,7 +1,5 @@
 """The networks of the presets, built without any download."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
@@ -10,8 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from wsi_ncmi.encoders.presets import Architecture
-
-__all__ = ["AttentionPool", "CocaVision", "ConvStem", "ResidualTrunk", "build_architecture"]
 
 
 class AttentionPool(nn.Module):

@@ -1,7 +1,5 @@
 """The choice of a backend, and networks exported to ONNX Runtime or OpenVINO (both optional)."""
 
-from __future__ import annotations
-
 import importlib
 import io
 import logging
@@ -20,8 +18,6 @@ from torch import Tensor
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.encoders.torch_backend import Backend, FromPixels, Result, TorchBackend
-
-__all__ = ["OnnxBackend", "OpenVinoBackend", "build_backend", "choose_device"]
 
 _LOG = logging.getLogger(__name__)
 

@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import WsiNcmiError
 
-__all__ = ["Encoder", "EncoderInfo", "is_out_of_memory"]
-
 
 @dataclasses.dataclass(frozen=True)
 class EncoderInfo:

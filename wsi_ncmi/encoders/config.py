@@ -1,7 +1,5 @@
 """The config of an encoder, and the families of encoders by the form of their names; imports no torch."""
 
-from __future__ import annotations
-
 import difflib
 import re
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The descriptor as an encoder: needs no weights and no network, and every value has a name."""
 
-from __future__ import annotations
-
 from functools import cache
 
 import numpy as np
@@ -24,8 +22,6 @@ from wsi_ncmi.encoders.descriptor_planes import (
     stain_statistics,
     stain_statistics_names,
 )
-
-__all__ = ["MIN_TILE_PX", "DescriptorEncoder", "describe_tile", "descriptor_names", "load_descriptor"]
 
 MIN_TILE_PX = 32  # one 8 × 8 block at a quarter of the resolution
 _VERSION = 1  # to be raised whenever a value changes: it is part of a feature file's identity

@@ -1,7 +1,5 @@
 """Nuclei of one tile: count, size, roundness, density and spread."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np
@@ -9,8 +7,6 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from wsi_ncmi.encoders.descriptor_planes import stain_codes
-
-__all__ = ["nuclear_measures", "nuclear_measures_names", "otsu_code"]
 
 _MIN_AREA_PX = 6  # at half resolution: smaller spots are noise of the JPEG blocks
 _LOWEST_THRESHOLD = 16  # haematoxylin code (0.25 OD) below which nothing is a nucleus

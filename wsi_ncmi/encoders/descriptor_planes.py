@@ -1,18 +1,10 @@
 """Stain densities of one tile, their statistics and their texture (gradients, local patterns, block DCT)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-
-__all__ = [
-    "Stains", "dct_energies", "dct_energies_names", "gradient_energies", "gradient_energies_names", "halve",
-    "pattern_histogram", "pattern_histogram_names", "separate_stains", "stain_codes", "stain_statistics",
-    "stain_statistics_names",
-]  # fmt: skip
 
 # Rows: haematoxylin, eosin, DAB as absorbed in R, G, B (Ruifrok and Johnston, 2001, "Quantification of
 # histochemical staining by color deconvolution"). On H&E the third axis is what neither stain explains.

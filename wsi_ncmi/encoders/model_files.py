@@ -1,7 +1,5 @@
 """Networks from a user's own files: TorchScript, and ONNX run on the CPU by ONNX Runtime (extra ``onnx``)."""
 
-from __future__ import annotations
-
 import importlib
 import logging
 import tempfile
@@ -19,8 +17,6 @@ from wsi_ncmi.encoders.base import Encoder
 from wsi_ncmi.encoders.config import EncoderConfig
 from wsi_ncmi.encoders.network import Headless, NetworkEncoder, Preprocessing
 from wsi_ncmi.encoders.weights_folder import check_listed_file
-
-__all__ = ["OnnxModule", "encoder_of_module", "find_model_file", "load_onnx", "load_torchscript"]
 
 _LOG = logging.getLogger(__name__)
 _INPUT_PX = 224

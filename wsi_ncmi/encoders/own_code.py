@@ -1,7 +1,5 @@
 """A user's own encoder: from a Python file, or from an installed package that announces it."""
 
-from __future__ import annotations
-
 import importlib.util
 import inspect
 import logging
@@ -19,8 +17,6 @@ from wsi_ncmi.core.files import sha256_file
 from wsi_ncmi.encoders.base import Encoder, EncoderInfo
 from wsi_ncmi.encoders.config import EncoderConfig
 from wsi_ncmi.encoders.model_files import encoder_of_module, find_model_file
-
-__all__ = ["ENTRY_POINTS", "load_file", "load_plugin", "plugin_names"]
 
 _LOG = logging.getLogger(__name__)
 ENTRY_POINTS = "wsi_ncmi.encoders"

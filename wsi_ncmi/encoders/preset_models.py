@@ -1,7 +1,5 @@
 """Presets as encoders: published networks with their own preprocessing, never without their weights."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal, cast
 
@@ -16,8 +14,6 @@ from wsi_ncmi.encoders.network import Headless, NetworkEncoder, Preprocessing
 from wsi_ncmi.encoders.presets import Preset, presets
 from wsi_ncmi.encoders.tensor_names import to_our_names
 from wsi_ncmi.encoders.weights import find_weights, load_state, load_strictly
-
-__all__ = ["TileNetwork", "load_preset", "preprocessing_of"]
 
 
 def preprocessing_of(preset: Preset) -> Preprocessing:

@@ -1,7 +1,5 @@
 """The published tile encoders, read from ``presets.yaml``; nothing here imports torch."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Hashable
 from functools import cache

@@ -1,7 +1,5 @@
 """Lists encoders and loads them by name."""
 
-from __future__ import annotations
-
 import difflib
 import pkgutil
 from typing import Any, cast
@@ -10,8 +8,6 @@ from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import path_safe
 from wsi_ncmi.encoders.base import Encoder
 from wsi_ncmi.encoders.config import FAMILIES, EncoderConfig, split_name
-
-__all__ = ["check_known", "encoder_folder_name", "list_encoders", "load_encoder"]
 
 
 def list_encoders(family: str | None = None) -> tuple[str, ...]:

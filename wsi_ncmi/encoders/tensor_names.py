@@ -1,14 +1,10 @@
 """From the tensor names of published files to ours, exactly: no name is guessed, none is dropped silently."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
-
-__all__ = ["to_our_names"]
 
 _State = Mapping[str, Tensor]
 

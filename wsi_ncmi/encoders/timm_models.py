@@ -1,7 +1,5 @@
 """Any network of timm as an encoder, without its classifier and without any download."""
 
-from __future__ import annotations
-
 from functools import cache
 from typing import Any, cast
 
@@ -12,8 +10,6 @@ from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.encoders.base import Encoder
 from wsi_ncmi.encoders.config import EncoderConfig
 from wsi_ncmi.encoders.network import Headless, Preprocessing, build_network_encoder, build_seeded
-
-__all__ = ["headless_timm", "is_timm_name", "load_timm", "timm_names"]
 
 _INTERPOLATIONS = ("bilinear", "bicubic", "nearest")
 

@@ -1,7 +1,5 @@
 """The interface of a backend, and PyTorch behind it: at once on the CPU, asynchronously on a CUDA device."""
 
-from __future__ import annotations
-
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Any classification network of torchvision as an encoder, its last linear layer taken off."""
 
-from __future__ import annotations
-
 from functools import cache
 from typing import Any
 
@@ -12,8 +10,6 @@ from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.encoders.base import Encoder
 from wsi_ncmi.encoders.config import EncoderConfig
 from wsi_ncmi.encoders.network import Headless, Preprocessing, build_network_encoder, build_seeded
-
-__all__ = ["headless_torchvision", "load_torchvision", "torchvision_names"]
 
 _HEADS = ("fc", "classifier", "heads", "head")
 # Networks whose published weights want their input scaled as TensorFlow did, and whose auxiliary classifiers

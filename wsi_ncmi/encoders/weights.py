@@ -1,7 +1,5 @@
 """Weights from local files: found, read without running anything in them, loaded strictly, hashed."""
 
-from __future__ import annotations
-
 import hashlib
 import pickle
 import warnings
@@ -15,8 +13,6 @@ from torch import Tensor, nn
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.encoders.weights_folder import check_listed_file, find_entry
-
-__all__ = ["check_fit", "find_weights", "load_state", "load_strictly", "state_sha256"]
 
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # the layout of a downloaded hub repository

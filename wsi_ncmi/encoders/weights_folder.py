@@ -1,7 +1,5 @@
 """The folder of encoder weights, and its manifest: origin, licence and SHA-256 of every file."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import json
@@ -17,12 +15,6 @@ from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import sha256_file, write_json
 from wsi_ncmi.encoders.config import FAMILIES, EncoderConfig, split_name
 from wsi_ncmi.encoders.presets import find_preset, presets
-
-__all__ = [
-    "WEIGHTS_VARIABLE", "ManifestEntry", "check_listed_file", "describe_preset", "find_entry",
-    "is_whole", "list_presets", "read_manifest", "record_entry", "resolve_weights", "verify_weights_folder",
-    "find_weights_folder",
-]  # fmt: skip
 
 WEIGHTS_VARIABLE = "WSI_NCMI_WEIGHTS"
 """Environment variable that names the folder of encoder weights."""

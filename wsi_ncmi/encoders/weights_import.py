@@ -1,7 +1,5 @@
 """Imports weights, from a file or the Hugging Face hub, checked against the network they are for."""
 
-from __future__ import annotations
-
 import datetime
 import os
 import tempfile
@@ -19,8 +17,6 @@ from wsi_ncmi.encoders.presets import Hub, Preset, find_preset, presets
 from wsi_ncmi.encoders.tensor_names import to_our_names
 from wsi_ncmi.encoders.weights import check_fit, load_state
 from wsi_ncmi.encoders.weights_folder import ManifestEntry, find_entry, is_whole, record_entry
-
-__all__ = ["Imported", "fetch_weights", "import_weights", "recognised"]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """Artefact scores of a slide's tiles, and the tiles that they drop."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -10,8 +8,6 @@ from numpy.typing import NDArray
 
 from wsi_ncmi.tiling import TileGrid, TileSelection
 from wsi_ncmi.tissue import ARTIFACT_KINDS, ArtifactConfig, ArtifactMap, tile_blur
-
-__all__ = ["ArtifactFilter"]
 
 _BLUR = ARTIFACT_KINDS.index("blur")
 

@@ -6,8 +6,6 @@ heartbeat has lapsed. Files are published atomically, so even a claim broken in 
 no corruption.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import json
@@ -28,16 +26,6 @@ from wsi_ncmi.features.leftovers import remove_leftovers, start_ticks
 from wsi_ncmi.features.reader import open_features_file, read_identity
 from wsi_ncmi.features.schema import difference
 from wsi_ncmi.features.storage import check_same_mount, translate_os_errors
-
-__all__ = [
-    "HEARTBEAT_S",
-    "LAPSE_S",
-    "claim_slide",
-    "check_conflicts",
-    "claim",
-    "clean_up",
-    "is_alive",
-]
 
 _LOG = logging.getLogger(__name__)
 

@@ -1,7 +1,5 @@
 """Configuration of the extraction: slides, tiles, encoder, and how the work is shared out."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,8 +10,6 @@ from wsi_ncmi.encoders.config import EncoderConfig
 from wsi_ncmi.features.stain.config import StainConfig
 from wsi_ncmi.tiling.config import GridConfig
 from wsi_ncmi.tissue.config import ArtifactConfig, TissueConfig
-
-__all__ = ["ExecutionConfig", "ExtractConfig"]
 
 _Mpp = Annotated[float, Field(gt=0.02, le=100)]
 

@@ -4,8 +4,6 @@ Pictures are linked, relative to the page, and loaded when they come into view; 
 works for thousands of slides. It can be made anew at any time from the files in the output folder.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import re
@@ -21,8 +19,6 @@ from wsi_ncmi.extraction.ledger import ALREADY_EXTRACTED, LedgerRow, merge_rows,
 from wsi_ncmi.extraction.thumbnails import COLOURS
 from wsi_ncmi.features.paths import contact_sheet_path, thumbnail_path
 from wsi_ncmi.features.storage import translate_os_errors
-
-__all__ = ["ContactCard", "contact_cards", "write_contact_sheet"]
 
 _MANY_ARTIFACTS = 0.2
 _MANY_FAILED = 0.05

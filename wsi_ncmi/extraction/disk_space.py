@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from wsi_ncmi.encoders import EncoderInfo
     from wsi_ncmi.extraction.task import SlideTask
 
-__all__ = ["Forecast", "check_space", "forecast"]
-
 _LOG = logging.getLogger(__name__)
 # Of a scan's area; biopsies have less, resections more. A cohort's own share is known only afterwards.
 _TISSUE_SHARE = 1 / 3

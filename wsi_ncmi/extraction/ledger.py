@@ -18,18 +18,6 @@ from wsi_ncmi.core.files import write_text
 if TYPE_CHECKING:
     from wsi_ncmi.extraction.task import SlideTask
 
-__all__ = [
-    "ALREADY_EXTRACTED",
-    "CLAIMED",
-    "Journal",
-    "LedgerRow",
-    "failed_row",
-    "merge_rows",
-    "read_journal",
-    "read_ledger",
-    "write_ledger",
-]
-
 ALREADY_EXTRACTED = "already extracted"
 """Reason of a row whose file was there; more may follow after a semicolon."""
 

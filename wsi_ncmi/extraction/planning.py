@@ -1,7 +1,5 @@
 """Tasks of an extraction, made of its configuration: slides, tile grids and annotations."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -19,8 +17,6 @@ from wsi_ncmi.slides.names import assign_slide_ids
 from wsi_ncmi.tiling import GridConfig
 from wsi_ncmi.tissue import find_annotations, read_annotations
 from wsi_ncmi.tissue.annotations import ANNOTATION_SUFFIXES
-
-__all__ = ["choose_slides", "grids_of", "list_slides", "make_tasks", "slide_ids_of", "slides_of"]
 
 
 def list_slides(config: ExtractConfig, progress: ProgressReporter) -> tuple[SlideRecord, ...]:

@@ -1,7 +1,5 @@
 """Publication of a slide: its feature file, tissue outline and thumbnail, and its row in the ledger."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
@@ -16,8 +14,6 @@ from wsi_ncmi.features.storage import translate_os_errors
 from wsi_ncmi.features.thumbnails import thumbnail_comment
 from wsi_ncmi.features.writer import write_features
 from wsi_ncmi.tissue import ARTIFACT_KINDS, mask_polygons, write_geojson
-
-__all__ = ["done_row", "publish_slide"]
 
 _BLUR = ARTIFACT_KINDS.index("blur")
 

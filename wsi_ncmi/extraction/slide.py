@@ -22,8 +22,6 @@ from wsi_ncmi.tissue import ArtifactMap, TissueMask
 if TYPE_CHECKING:
     from wsi_ncmi.features.stain import StainNormaliser, StainTarget
 
-__all__ = ["PreparedSlide", "SlideEmbedding", "prepare_slide"]
-
 _SAMPLE_BATCH = 16
 # Pixels of a tile that its colours are measured on, along each side: larger tiles are thinned to it.
 _SAMPLE_PX = 512

@@ -1,7 +1,5 @@
 """Analysis of a slide: tissue, artefacts, and a thumbnail."""
 
-from __future__ import annotations
-
 import threading
 from collections import OrderedDict
 from concurrent.futures import Future

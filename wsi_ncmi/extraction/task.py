@@ -16,8 +16,6 @@ from wsi_ncmi.tissue.config import DETECTORS, ArtifactConfig
 if TYPE_CHECKING:
     from wsi_ncmi.features.stain import StainTarget
 
-__all__ = ["AnnotationFile", "SlideTask", "artifacts_rule"]
-
 
 def artifacts_rule(config: ArtifactConfig) -> str:
     """The artefact settings as the identity holds them.

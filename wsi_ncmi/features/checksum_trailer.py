@@ -5,14 +5,10 @@ HDF5's own tables as well, and its absence shows a truncated file before HDF5 pa
 ignores what follows its end of file, so every reader opens such a file.
 """
 
-from __future__ import annotations
-
 import hashlib
 import mmap
 import re
 from pathlib import Path
-
-__all__ = ["TRAILER_BYTES", "trailer_error", "has_trailer", "make_trailer"]
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _FORM = re.compile(rb"\nwsi-ncmi seal sha256 ([0-9a-f]{64})\n")

@@ -1,14 +1,10 @@
 """Fast reading of stored embeddings, the check that they are finite, and HDF5 attributes as Python values."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-__all__ = ["is_finite", "python_value", "read_rows"]
 
 # Read and checked in parts that stay in the processor's cache, so that checking doesn't fetch them again.
 _PART = 1 << 19

@@ -1,7 +1,5 @@
 """Temporary files of dead processes: distinguished from those of live writers, and removed."""
 
-from __future__ import annotations
-
 import contextlib
 import glob
 import os
@@ -11,8 +9,6 @@ from functools import cache
 from pathlib import Path
 
 from wsi_ncmi.core.files import TEMPORARY_SUFFIX
-
-__all__ = ["is_leftover", "lived_at", "remove_leftovers", "start_ticks"]
 
 _OLD_S = 300.0
 # The names that files.atomic_path gives: .<final name>.<process>-<random>.partial

@@ -1,23 +1,10 @@
 """Paths of a slide's products in the output folder."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.encoders import encoder_folder_name
-
-__all__ = [
-    "claims_folder",
-    "contact_sheet_path",
-    "feature_folder",
-    "feature_path",
-    "ledger_path",
-    "set_name",
-    "thumbnail_path",
-    "tissue_path",
-]
 
 
 def set_name(mpp: float) -> str:

@@ -1,7 +1,5 @@
 """Reads feature files: the header at once, rows when they are asked for."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,8 +24,6 @@ from wsi_ncmi.features.schema import (
     Identity,
     identity_from_attrs,
 )
-
-__all__ = ["FeatureFile", "open_features_file", "read_identity"]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """Layout and identity of feature files, and the difference of two identities in words."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Mapping

@@ -1,15 +1,11 @@
 """Faults of the output's storage, which stop a job, as errors of their own."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 from collections.abc import Iterator
 from pathlib import Path
 
 from wsi_ncmi.core.errors import JobStoppedError
-
-__all__ = ["check_same_mount", "translate_os_errors"]
 
 _PLACES: dict[Path, tuple[int, int]] = {}
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

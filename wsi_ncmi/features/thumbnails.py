@@ -18,8 +18,6 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["MIN_WIDTH", "thumbnail_area", "thumbnail_comment", "undrawn_thumbnail"]
-
 _COMMENT = re.compile(rb"slide area (\d+) x (\d+) px; undrawn image/webp ([A-Za-z0-9+/=]*)")
 _UNDRAWN_PX = 384
 MIN_WIDTH = 280

@@ -1,7 +1,5 @@
 """Verification of feature files, and quarantine of those that are damaged."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,8 +13,6 @@ from wsi_ncmi.features.checksum_trailer import trailer_error
 from wsi_ncmi.features.reader import FeatureFile, open_features_file
 from wsi_ncmi.features.storage import translate_os_errors
 from wsi_ncmi.features.writer import content_sha256
-
-__all__ = ["QUARANTINE", "VerificationResult", "verify_file", "verify_folder"]
 
 QUARANTINE = "quarantine"
 """Folder beside the features that takes files found bad; nothing reads it."""

@@ -1,7 +1,5 @@
 """Writes feature files, each whole or not at all."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 from collections.abc import Mapping, Sequence
@@ -19,8 +17,6 @@ from wsi_ncmi.core.files import atomic_path
 from wsi_ncmi.features.checksum_trailer import make_trailer
 from wsi_ncmi.features.schema import ARTIFACTS, COORDS, FEATURES, TISSUE_FRACTION, Identity, canonical_json
 from wsi_ncmi.features.storage import translate_os_errors
-
-__all__ = ["SlideAttributes", "content_sha256", "to_float16", "write_features"]
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,11 @@
 """Interface of all losses: a criterion that owns its head and its decision."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
 
 from wsi_ncmi.core.errors import InputError
-
-__all__ = ["Criterion", "LogitCriterion", "project"]
 
 
 def project(head: nn.Module, z: Tensor) -> Tensor:

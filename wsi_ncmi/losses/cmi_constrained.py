@@ -1,7 +1,5 @@
 """CMI-constrained cross-entropy (CMIC-DL), the forerunner of NCMI."""
 
-from __future__ import annotations
-
 import math
 
 import torch
@@ -10,8 +8,6 @@ from torch.nn.functional import cross_entropy
 
 from wsi_ncmi.losses.base import LogitCriterion
 from wsi_ncmi.losses.functional import class_means, cmi, pairwise_separation
-
-__all__ = ["CMIConstrained"]
 
 
 class CMIConstrained(LogitCriterion):

@@ -1,7 +1,5 @@
 """Cross-entropy, plain, weighted by inverse class frequency, and with smoothed labels."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
@@ -10,8 +8,6 @@ from torch.nn.functional import cross_entropy
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.losses.base import LogitCriterion
-
-__all__ = ["CrossEntropy", "LabelSmoothing", "WeightedCrossEntropy"]
 
 
 class CrossEntropy(LogitCriterion):

@@ -1,12 +1,8 @@
 """The decision: from KL distances to calibrated probabilities."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-
-__all__ = ["CalibratedDecision"]
 
 _MAX_STEPS = 100
 _TOLERANCE = 1e-10

@@ -6,8 +6,6 @@ so it is computed with the value and autograd sees a single operation: the defau
 costs.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -17,8 +15,6 @@ from torch.nn.functional import logsigmoid, normalize
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.losses.ncmi_form import Centroids
-
-__all__ = ["code_word_scores", "linear_class_scores", "linear_log_form", "symbols_needed"]
 
 
 def symbols_needed(kind: Centroids, num_classes: int, requested: int) -> int:

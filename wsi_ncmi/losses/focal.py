@@ -1,13 +1,9 @@
 """Focal loss."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from wsi_ncmi.losses.base import LogitCriterion
 from wsi_ncmi.losses.functional import true_class
-
-__all__ = ["FocalLoss"]
 
 
 class FocalLoss(LogitCriterion):

@@ -12,8 +12,6 @@ Everything is computed in float32 at least (float64 is kept), from logarithms, b
 and C classes over m symbols cost O(B·C·m) time and O(B·C + B·m) memory.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch
@@ -21,11 +19,6 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from wsi_ncmi.losses.ncmi_form import Direction, Separation
-
-__all__ = [
-    "class_means", "cmi", "generalised_log", "kl_to_centroids", "log_sigmax", "ncmi", "others_mean",
-    "true_class", "pairwise_separation", "safe_log", "separation", "separation_floor",
-]  # fmt: skip
 
 
 def _promote(x: Tensor) -> Tensor:

@@ -4,8 +4,6 @@ Source: "Normalized Conditional Mutual Information Surrogate Loss for Deep Neura
 2601.02543; its forerunner CMIC-DL, arXiv 2309.09123.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,8 +25,6 @@ from wsi_ncmi.losses.running_statistics import (
     log_means,
     sum_over_ranks_with_gradient,
 )
-
-__all__ = ["NCMILoss"]
 
 
 class NCMILoss(Criterion):

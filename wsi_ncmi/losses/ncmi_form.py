@@ -1,7 +1,5 @@
 """The forms of the NCMI loss and the presets among them; free of torch."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Annotated, Any, Literal

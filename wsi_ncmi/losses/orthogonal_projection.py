@@ -1,14 +1,10 @@
 """Orthogonal projection loss (OPL)."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from wsi_ncmi.losses.base import LogitCriterion, project
-
-__all__ = ["OrthogonalProjectionLoss", "orthogonal_projection"]
 
 
 def orthogonal_projection(features: Tensor, y: Tensor, gamma: float) -> Tensor:

@@ -1,14 +1,10 @@
 """Poly-1 loss."""
 
-from __future__ import annotations
-
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from wsi_ncmi.losses.base import LogitCriterion
 from wsi_ncmi.losses.functional import true_class
-
-__all__ = ["Poly1Loss"]
 
 
 class Poly1Loss(LogitCriterion):

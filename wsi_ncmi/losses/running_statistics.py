@@ -5,8 +5,6 @@ For given outputs p the centroids that minimise the concentration are the class 
 (``NCMILoss.end_epoch``), or from the batches, by an estimator of this module.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch
@@ -14,11 +12,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from wsi_ncmi.losses.functional import safe_log
-
-__all__ = [
-    "CentringStart", "MemoryBank", "PairwiseSeparation", "RunningCentre", "RunningMeans", "class_sums",
-    "gather_over_ranks", "is_distributed", "log_means", "sum_over_ranks", "sum_over_ranks_with_gradient",
-]  # fmt: skip
 
 
 def is_distributed() -> bool:

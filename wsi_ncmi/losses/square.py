@@ -1,13 +1,9 @@
 """Square loss on the scores of the classes."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from wsi_ncmi.losses.base import LogitCriterion
 from wsi_ncmi.losses.decision import CalibratedDecision
-
-__all__ = ["SquareLoss"]
 
 
 class SquareLoss(LogitCriterion):

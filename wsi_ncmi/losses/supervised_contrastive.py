@@ -1,14 +1,10 @@
 """Supervised contrastive loss beside cross-entropy."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from wsi_ncmi.losses.base import LogitCriterion, project
-
-__all__ = ["SupervisedContrastive", "supervised_contrastive"]
 
 
 def supervised_contrastive(features: Tensor, y: Tensor, temperature: float) -> Tensor:

@@ -5,14 +5,10 @@ sums over slides (confusion matrix, Brier, NLL, calibration gaps) needs only one
 resample is a vector of patient multiplicities, and thousands of resamples are one matrix product.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-
-__all__ = ["bca_interval", "draw_multiplicities", "leave_one_out", "percentile_interval", "sum_by_patient"]
 
 _Floats = NDArray[np.float64]
 _CHUNK_CELLS = 2_000_000

@@ -16,11 +16,6 @@ from wsi_ncmi.metrics.confusion import class_positions
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = [
-    "apply_temperature", "brier_terms", "expected_calibration_error", "fit_temperature", "nll_terms",
-    "recalibrate", "reliability_bins",
-]  # fmt: skip
-
 
 _Floats = NDArray[np.float64]
 # scikit-learn's log_loss clips at the same place: the machine epsilon of float64.

@@ -4,8 +4,6 @@ The headline is macro-F1 over all classes of the task (scikit-learn: ``average="
 zero_division=0``), never micro-F1, which is the accuracy.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,8 +20,6 @@ from wsi_ncmi.metrics.confusion import (
     per_class_metrics,
 )
 from wsi_ncmi.metrics.ranking import one_vs_rest_auroc, one_vs_rest_average_precision
-
-__all__ = ["METRICS", "class_table", "classification_metrics"]
 
 METRICS = (*CONFUSION_METRICS, "auroc_macro_ovr", "auprc_macro", "brier", "nll", "ece")
 

@@ -18,8 +18,6 @@ from wsi_ncmi.metrics.predictions import check_predictions, classes_of
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["PairedComparison", "compare_paired", "corrected_resampled_t_test"]
-
 _TIE = 1e-12
 
 

@@ -4,19 +4,12 @@ The metrics are array arithmetic over leading axes, because the bootstrap evalua
 each value equals scikit-learn's with ``labels=classes, zero_division=0``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import InputError
-
-__all__ = [
-    "CONFUSION_METRICS", "SUM_TOLERANCE", "check_probabilities", "class_positions", "confusion_matrix",
-    "confusion_metrics", "per_class_metrics",
-]  # fmt: skip
 
 CONFUSION_METRICS = (
     "macro_f1",

@@ -31,8 +31,6 @@ from wsi_ncmi.metrics.staging import evaluate_stages
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["MIN_PATIENTS_PER_GROUP", "PooledSeeds", "evaluate_predictions", "fold_metrics"]
-
 _Floats = NDArray[np.float64]
 _Values = dict[str, _Floats]
 _ECE_BINS = 15

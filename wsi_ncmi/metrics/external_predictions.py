@@ -17,8 +17,6 @@ from wsi_ncmi.core.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["class_number", "from_clam", "from_stamp", "is_clam", "is_stamp", "prediction_files"]
-
 _PATIENT_COLUMNS = ("PATIENT", "patient", "patient_id", "case_id")
 
 

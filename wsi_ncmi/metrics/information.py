@@ -1,7 +1,5 @@
 """Concentration, separation and their ratio as metrics of any trained model."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Literal
@@ -10,8 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.metrics.confusion import check_probabilities
-
-__all__ = ["INFORMATION_METRICS", "information_metrics", "information_of_sums", "information_terms"]
 
 INFORMATION_METRICS = ("cmi", "gamma", "ncmi")
 # Where the NLL clips too. A probability of exactly 0 (an underflow, or a rounded table) would otherwise make

@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["TARGET_SENSITIVITIES", "operating_points", "threshold_for_sensitivity"]
-
 TARGET_SENSITIVITIES = (0.9, 0.95)
 
 

@@ -23,11 +23,6 @@ from wsi_ncmi.metrics.external_predictions import (
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = [
-    "LabelRow", "PatientRow", "by_patient", "check_predictions", "classes_of", "join_truth",
-    "names_by_labels", "read_predictions",
-]  # fmt: skip
-
 
 class LabelRow(Protocol):
     """A labelled slide, such as ``wsi_ncmi.cohorts.CohortRow``."""

@@ -1,11 +1,7 @@
 """AUROC and average precision with observation weights, for one resample or many at once."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
-
-__all__ = ["auroc", "average_precision", "one_vs_rest_auroc", "one_vs_rest_average_precision"]
 
 _Floats = NDArray[np.float64]
 

@@ -1,7 +1,5 @@
 """Results of an evaluation, and their form in ``metrics.json`` with its JSON schema."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field

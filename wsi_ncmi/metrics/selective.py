@@ -13,8 +13,6 @@ from wsi_ncmi.metrics.confusion import class_positions, confusion_matrix, confus
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["COVERAGES", "area_under_risk_coverage", "risk_coverage", "selective_metrics"]
-
 COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.5)
 
 _Floats = NDArray[np.float64]

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-__all__ = ["SLIDE_LABELS", "STAGES", "evaluate_stages", "patient_stage", "patient_stages", "stage_kappa"]
-
 
 STAGES = ("pN0", "pN0(i+)", "pN1mi", "pN1", "pN2")
 SLIDE_LABELS = ("negative", "itc", "micro", "macro")

@@ -4,8 +4,6 @@ Source: Ilse, Tomczak, Welling, "Attention-based Deep Multiple Instance Learning
 arXiv 1802.04712, equations 7–9.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 
@@ -13,8 +11,6 @@ from wsi_ncmi.mil.augmentation import FastDropout
 from wsi_ncmi.mil.base import Aggregator, AggregatorOutput, BagBatch
 from wsi_ncmi.mil.fused_attention import attention_pool
 from wsi_ncmi.mil.segments import segment_softmax, segment_weighted_sum
-
-__all__ = ["ABMIL", "AttentionScore", "GatedABMIL"]
 
 
 class AttentionScore(nn.Module):

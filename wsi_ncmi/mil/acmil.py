@@ -5,8 +5,6 @@ Image Classification", ECCV 2024, arXiv 2311.07125: multiple branch attention (M
 diversity losses, stochastic top-K instance masking (STKIM); the form ACMIL_GA of the authors' code.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -16,8 +14,6 @@ from wsi_ncmi.mil.augmentation import FastDropout
 from wsi_ncmi.mil.base import Aggregator, AggregatorOutput, BagBatch
 from wsi_ncmi.mil.config import AcmilConfig
 from wsi_ncmi.mil.segments import promote, segment_branch_sums, segment_softmax
-
-__all__ = ["ACMIL", "mask_most_attended"]
 
 
 @torch.no_grad()

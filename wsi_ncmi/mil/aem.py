@@ -5,16 +5,12 @@ Learning based Whole Slide Image Classification", arXiv 2406.15303: L = L_ce + Î
 the authors' code.
 """
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from wsi_ncmi.mil.abmil import GatedABMIL
 from wsi_ncmi.mil.base import AggregatorOutput, BagBatch
 from wsi_ncmi.mil.config import AemConfig
 from wsi_ncmi.mil.segments import promote
-
-__all__ = ["AEM", "negative_entropy"]
 
 
 def negative_entropy(attention: Tensor, batch: BagBatch) -> Tensor:

@@ -11,8 +11,6 @@ one vector a token and head. Weights that sum to 1 let the value layer act on th
 each one. The result is that of the plain arithmetic; an instance's cost falls by about a head's width.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 
@@ -21,8 +19,6 @@ from wsi_ncmi.mil.augmentation import FastDropout
 from wsi_ncmi.mil.base import Aggregator, AggregatorOutput, BagBatch
 from wsi_ncmi.mil.config import AsmilConfig
 from wsi_ncmi.mil.segments import promote, segment_branch_sums, segment_mean, segment_softmax, segment_sum
-
-__all__ = ["ASMIL", "TokenScores", "TokenValues", "normalised_sigmoid"]
 
 
 def _linears(width: int, count: int) -> nn.ModuleList:

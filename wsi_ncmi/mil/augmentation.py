@@ -1,7 +1,5 @@
 """Random perturbations of the instance features in training: dropout and mixing of instances."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 
@@ -10,9 +8,6 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout
 
 from wsi_ncmi.mil.bags import BagBatch
-
-__all__ = ["FastDropout", "drop_features", "mix_instances"]
-
 
 _LEVELS = 1 << 16
 

@@ -11,8 +11,6 @@ from torch import Tensor
 
 from wsi_ncmi.core.errors import InputError
 
-__all__ = ["BagBatch"]
-
 
 @dataclass(frozen=True)
 class BagBatch:

@@ -1,7 +1,5 @@
 """Interface of all aggregators: a batch of bags to slide embeddings and instance attention."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Bags of near-equal length side by side, for the models whose instances attend to each other."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,8 +7,6 @@ import torch
 from torch import Tensor
 
 from wsi_ncmi.mil.bags import BagBatch
-
-__all__ = ["MAX_ROWS", "Bucket", "make_buckets", "scatter_buckets"]
 
 MAX_ROWS = 65_536
 """Most rows of a bucket of several bags; a longer bag has a bucket of its own."""

@@ -5,8 +5,6 @@ pathology on whole-slide images", Nature Biomedical Engineering 5 (2021), arXiv 
 defaults as in the authors' code.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 
@@ -19,12 +17,6 @@ from wsi_ncmi.mil.augmentation import FastDropout
 from wsi_ncmi.mil.base import Aggregator, AggregatorOutput, BagBatch
 from wsi_ncmi.mil.config import ClamConfig
 from wsi_ncmi.mil.segments import promote, segment_branch_sums, segment_softmax
-
-__all__ = [
-    "CLAMMB", "CLAMSB", "ClassWiseLinear", "PseudoLabels", "draw_pseudo_labels", "pseudo_label_loss",
-    "smooth_top1_svm",
-]  # fmt: skip
-
 
 _HARD_FROM = math.log(1e3)
 

@@ -5,8 +5,6 @@ with Self-supervised Contrastive Learning", CVPR 2021, arXiv 2011.08939, section
 in the authors' code.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot
@@ -15,8 +13,6 @@ from wsi_ncmi.mil.augmentation import FastDropout
 from wsi_ncmi.mil.base import Aggregator, AggregatorOutput, BagBatch
 from wsi_ncmi.mil.config import DsmilConfig
 from wsi_ncmi.mil.segments import promote, segment_branch_sums, segment_softmax
-
-__all__ = ["DSMIL"]
 
 
 class DSMIL(Aggregator):

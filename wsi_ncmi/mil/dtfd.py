@@ -6,8 +6,6 @@ probabilities derived from class activation, distillation by MaxS, MaxMinS, MAS 
 authors' code.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -17,8 +15,6 @@ from wsi_ncmi.mil.augmentation import FastDropout
 from wsi_ncmi.mil.base import Aggregator, AggregatorOutput, BagBatch
 from wsi_ncmi.mil.config import DtfdConfig
 from wsi_ncmi.mil.segments import promote, segment_softmax, segment_top, segment_weighted_sum
-
-__all__ = ["DTFD", "split_pseudo_bags"]
 
 
 def split_pseudo_bags(size: int, parts: int, *, shuffled: bool) -> tuple[Tensor, list[int]]:

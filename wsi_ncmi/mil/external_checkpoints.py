@@ -1,7 +1,5 @@
 """Tensors of a checkpoint of another codebase: numbers alone, each taken exactly once."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,8 +8,6 @@ from torch import Tensor
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.mil.segments import promote
-
-__all__ = ["Tensors", "read_tensors"]
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "model.")

@@ -5,8 +5,6 @@ github.com/binli123/dsmil-wsi; models/TransMIL.py of github.com/szc19990412/Tran
 nystrom_attention/nystrom_attention.py of github.com/lucidrains/nystrom-attention.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +18,6 @@ from wsi_ncmi.mil.base import Aggregator
 from wsi_ncmi.mil.config import ClamConfig, DsmilConfig, ModelConfig, TransMilConfig
 from wsi_ncmi.mil.external_checkpoints import Tensors, read_tensors
 from wsi_ncmi.mil.registry import build_model, model_config
-
-__all__ = [
-    "ExternalModel", "Translation", "import_checkpoint", "translate_clam", "translate_dsmil",
-    "translate_transmil",
-]  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,6 @@ dozen tiles costs more than the arithmetic. Under autocast the products and the 
 softmax and the sums over bags float32.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,8 +16,6 @@ from torch import Tensor
 from wsi_ncmi.mil.augmentation import FastDropout
 from wsi_ncmi.mil.bags import BagBatch
 from wsi_ncmi.mil.segments import promote
-
-__all__ = ["attention_pool"]
 
 _DENSE_LENGTH = 512
 """Mean tiles of a bag up to which sums over bags are one product with a (bags, tiles) matrix: its zeros cost

@@ -1,15 +1,11 @@
 """Mean and max pooling, the baselines of the attention models."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 
 from wsi_ncmi.mil.augmentation import FastDropout
 from wsi_ncmi.mil.base import Aggregator, AggregatorOutput, BagBatch
 from wsi_ncmi.mil.segments import segment_max, segment_mean
-
-__all__ = ["MaxPool", "MeanPool"]
 
 
 class _Pool(Aggregator):

@@ -14,8 +14,6 @@ from wsi_ncmi.mil.config import MODELS, AnyModel, ModelConfig
 if TYPE_CHECKING:
     from wsi_ncmi.mil.base import Aggregator
 
-__all__ = ["ModelCost", "build_model", "list_models", "measure_model", "model_config"]
-
 _SET_AFTERWARDS = ("feature_dropout", "mixup", "standardise")
 
 

@@ -1,16 +1,9 @@
 """Reductions over the bags of a packed batch, in float32 at least: a bag may hold 100,000 instances."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
 from wsi_ncmi.mil.bags import BagBatch
-
-__all__ = [
-    "promote", "segment_branch_sums", "segment_max", "segment_mean", "segment_softmax", "segment_sum",
-    "segment_top", "segment_weighted_sum",
-]  # fmt: skip
 
 
 def promote(x: Tensor) -> Tensor:

@@ -9,8 +9,6 @@ landmarks, one norm for all heads of a bag, and a depth-wise convolution over th
 stand for all instances, so that memory grows with N alone.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import cast
@@ -25,8 +23,6 @@ from wsi_ncmi.mil.base import Aggregator, AggregatorOutput, BagBatch
 from wsi_ncmi.mil.buckets import MAX_ROWS
 from wsi_ncmi.mil.config import TransMilConfig
 from wsi_ncmi.mil.segments import promote, segment_sum
-
-__all__ = ["NystromAttention", "Square", "TransMIL", "iterative_pinv", "make_squares"]
 
 
 @dataclass(frozen=True)

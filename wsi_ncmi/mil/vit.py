@@ -7,8 +7,6 @@ Biases Enables Input Length Extrapolation", ICLR 2022, arXiv 2108.12409; STAMP s
 from the softmax itself, and scales them by the mean distance seen in training.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
@@ -20,9 +18,6 @@ from wsi_ncmi.mil.base import Aggregator, AggregatorOutput, BagBatch
 from wsi_ncmi.mil.buckets import make_buckets, scatter_buckets
 from wsi_ncmi.mil.config import VitConfig
 from wsi_ncmi.mil.segments import promote
-
-__all__ = ["DistanceBias", "VisionTransformer"]
-
 
 _QUERIES = 512
 

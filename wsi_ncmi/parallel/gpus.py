@@ -1,13 +1,9 @@
 """The CUDA devices that this process may use, each slice of a divided GPU as one."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess
 from collections.abc import Callable, Mapping
-
-__all__ = ["list_devices", "visible_gpus"]
 
 _SLICE = "MIG-"
 _LINE = re.compile(r"\(UUID: (?P<name>(?:GPU|MIG)-[^)\s]+)\)")

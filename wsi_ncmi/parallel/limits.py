@@ -1,18 +1,11 @@
 """Limits of this process: cores by affinity and cgroup quota, memory by cgroup limit; and keeping to them."""
 
-from __future__ import annotations
-
 import ctypes
 import math
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-
-__all__ = [
-    "affordable_workers", "available_cores", "keep_large_buffers", "limit_threads", "memory_limit",
-    "shared_memory",
-]  # fmt: skip
 
 _ROOT = Path("/")
 # cgroup v1 says "no limit" as the largest multiple of the page size.

@@ -1,7 +1,5 @@
 """Supervises workers, each with several items in flight; a bad item costs itself alone."""
 
-from __future__ import annotations
-
 import logging
 import time
 from abc import ABC, abstractmethod

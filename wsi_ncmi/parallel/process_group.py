@@ -5,8 +5,6 @@ parameters, so overlapping the message with the computation, as ``DistributedDat
 little, and any aggregator, criterion and number of accumulated batches works without wrapping.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
@@ -17,11 +15,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from wsi_ncmi.core.errors import InputError
-
-__all__ = [
-    "any_rank", "broadcast_buffers", "from_first", "gather_objects", "private_torch", "process_group", "rank",
-    "resolve_device", "share_of", "sum_gradients", "world_size",
-]  # fmt: skip
 
 _T = TypeVar("_T")
 

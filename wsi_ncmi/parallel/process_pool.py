@@ -23,8 +23,6 @@ from wsi_ncmi.core.errors import JobStoppedError, WsiNcmiError
 from wsi_ncmi.parallel.pool import WorkerPool
 from wsi_ncmi.parallel.worker import Logged, Message, Ready, Stopped, WorkerHandle
 
-__all__ = ["ForwardHandler", "ProcessPool", "ProcessWorker", "Worker", "serve"]
-
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _JOIN_S = 5.0
 _ORPHAN_CHECK_S = 1.0

@@ -1,7 +1,5 @@
 """Runs independent items with one function, in this process or in worker processes."""
 
-from __future__ import annotations
-
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
@@ -13,8 +11,6 @@ from wsi_ncmi.core.errors import WsiNcmiError
 from wsi_ncmi.parallel.pool import Job
 from wsi_ncmi.parallel.process_pool import ProcessPool
 from wsi_ncmi.parallel.worker import Finished, Message, Progress, SlotFree, Started, WorkerHandle
-
-__all__ = ["Outcome", "Work", "run_items"]
 
 Work = Callable[[Any, Callable[[Any], None]], Any]
 """What is done with an item: ``work(item, callback)``; what ``callback`` is given reaches the caller."""

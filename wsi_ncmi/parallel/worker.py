@@ -5,8 +5,6 @@ it tells that it was ``Started`` (with ``Paused`` and ``Resumed`` where it waits
 ``Finished``. ``Progress`` and ``Logged`` may come at any time; ``Stopped`` is its last message.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from abc import ABC, abstractmethod
@@ -14,11 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from wsi_ncmi.core.errors import WsiNcmiError
-
-__all__ = [
-    "Finished", "Logged", "Message", "Paused", "Progress", "Ready", "Resumed", "SlotFree", "Started",
-    "Stopped", "Stopwatch", "WorkerHandle",
-]  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """Model bundles: models with calibration and OOD statistics, loaded from a bundle or a run."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re
@@ -32,8 +30,6 @@ from wsi_ncmi.prediction.calibration import Calibration
 from wsi_ncmi.prediction.ensemble import Ensemble, EnsembleOutput, load_ensemble
 from wsi_ncmi.prediction.ood import OodDetector
 from wsi_ncmi.training.checkpoint import MODEL_JSON, MODEL_WEIGHTS, trained_from_bytes
-
-__all__ = ["ModelBundle", "bundle_files", "is_bundle", "load_bundle", "load_model"]
 
 
 @dataclass(frozen=True, eq=False)  # models have no one truth value to compare by

@@ -1,7 +1,5 @@
 """Files of a model bundle: layout, reading with proof of every hash, atomic writing."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re
@@ -13,20 +11,6 @@ from pathlib import Path
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import TEMPORARY_SUFFIX, atomic_path
-
-__all__ = [
-    "CARD",
-    "MANIFEST",
-    "MEMBERS",
-    "MAX_BYTES",
-    "REFERENCE",
-    "BUNDLE_SCHEMA",
-    "SUMS",
-    "is_known_name",
-    "read_files",
-    "sums_of",
-    "write_bundle",
-]
 
 BUNDLE_SCHEMA = "wsi-ncmi-bundle/1"
 """Name and version of the layout."""

@@ -28,8 +28,6 @@ from wsi_ncmi.metrics.selective import area_under_risk_coverage, risk_coverage
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Calibration", "fit_calibration", "selective_table"]
-
 _GROUPS = 5
 
 

@@ -1,7 +1,5 @@
 """Configuration of predicting new slides, exporting models, drawing heatmaps and viewing slides."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,8 +7,6 @@ from pydantic import Field
 
 from wsi_ncmi.core.config import configclass
 from wsi_ncmi.extraction.config import ExecutionConfig
-
-__all__ = ["ExportConfig", "HeatmapConfig", "PredictConfig", "ViewConfig", "WatchConfig"]
 
 _Mpp = Annotated[float, Field(gt=0.02, lt=100)]
 _Probability = Annotated[float, Field(ge=0, le=1)]

@@ -1,7 +1,5 @@
 """Ensembles: the models of all folds and seeds of a run, averaged."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +10,6 @@ from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.training import TrainedModel, load_trained
-
-__all__ = ["Ensemble", "EnsembleOutput", "check_features", "load_ensemble", "model_folders"]
 
 _MUST_AGREE = ("encoder", "encoder_weights_sha256", "transform", "mpp_target", "tile_px", "overlap_px")
 

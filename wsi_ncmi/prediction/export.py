@@ -28,8 +28,6 @@ from wsi_ncmi.training.runs import PREDICTIONS, VALIDATION, read_run_predictions
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["calibrate", "member_name", "portable_files", "read_tables", "render_card", "summarise"]
-
 _METRICS = ("macro_f1", "balanced_accuracy", "accuracy", "auroc_macro_ovr", "kappa_quadratic", "ece", "ncmi")
 
 

@@ -16,8 +16,6 @@ from wsi_ncmi.tissue import ArtifactConfig
 if TYPE_CHECKING:
     from wsi_ncmi.features.stain import StainTarget
 
-__all__ = ["artifact_config_of", "extract_config", "stain_target_of"]
-
 
 def extract_config(bundle: ModelBundle, config: PredictConfig) -> ExtractConfig:
     """The extraction config for new slides: encoder, grid, tissue and artefacts of the model.

@@ -26,8 +26,6 @@ from wsi_ncmi.slides import Slide, SlideRecord, open_slide
 if TYPE_CHECKING:
     from wsi_ncmi.features.interchange.base import FeatureSet
 
-__all__ = ["ModelFeatures", "draw_slide"]
-
 
 @dataclass(frozen=True)
 class ModelFeatures:

@@ -20,8 +20,6 @@ from wsi_ncmi.core.errors import InputError
 if TYPE_CHECKING:
     from wsi_ncmi.features import FeatureFile
 
-__all__ = ["OodFlag", "SlideProperties", "GaussianModel", "Bounds", "OodDetector", "slide_properties"]
-
 
 @dataclass(frozen=True)
 class OodFlag:

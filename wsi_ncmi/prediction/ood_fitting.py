@@ -1,7 +1,5 @@
 """Fitting the OOD statistics on the training slides of a run."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,16 +15,6 @@ from wsi_ncmi.encoders import encoder_folder_name
 from wsi_ncmi.features import open_features_file
 from wsi_ncmi.prediction import Ensemble, check_features
 from wsi_ncmi.prediction.ood import Bounds, GaussianModel, OodDetector, SlideProperties, slide_properties
-
-__all__ = [
-    "SlideSample",
-    "fit_ood_detector",
-    "sample_slide",
-    "tiles_a_slide",
-    "find_features",
-    "training_samples",
-    "training_features",
-]
 
 _PARTS = 5
 _EXCEEDED_BY = 0.01

@@ -23,8 +23,6 @@ from wsi_ncmi.prediction.slide_records import explanation_settings, rules
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["patient_table", "prediction_notes", "read_cases", "slide_table", "write_predictions"]
-
 _SCHEMA = "wsi-ncmi-predictions/1"
 
 

@@ -18,8 +18,6 @@ from wsi_ncmi.prediction.slide_prediction import ABSTAIN, SlidePrediction
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["write_prediction_page", "write_slide_page"]
-
 _MAX_THUMBNAILS = 200
 _MIME = {".jpg": "image/jpeg", ".png": "image/png"}
 

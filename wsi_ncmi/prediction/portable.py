@@ -4,8 +4,6 @@ The exported function takes the tile embeddings of one slide, float32 (N, D) wit
 class probabilities (C,) before calibration and the attention (N,).
 """
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import io

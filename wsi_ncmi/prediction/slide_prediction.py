@@ -14,8 +14,6 @@ from wsi_ncmi.prediction.config import PredictConfig
 from wsi_ncmi.prediction.ensemble import EnsembleOutput
 from wsi_ncmi.prediction.ood import OodFlag, SlideProperties
 
-__all__ = ["ABSTAIN", "NO_TILES", "SlidePrediction", "no_prediction", "predict_slide"]
-
 ABSTAIN = "abstain"
 """The decision where no prediction should be used without a person looking at the slide."""
 

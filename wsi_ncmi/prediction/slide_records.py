@@ -1,7 +1,5 @@
 """Predictions of slides and their explanations on disk; those of the same input are kept."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -21,8 +19,6 @@ from wsi_ncmi.prediction.pages import write_slide_page
 from wsi_ncmi.prediction.slide_prediction import NO_TILES, SlidePrediction, no_prediction, predict_slide
 from wsi_ncmi.reporting.heatmaps import TileValues, tile_values, write_heatmaps, write_tiles_geojson
 from wsi_ncmi.slides import open_slide, read_slides_csv
-
-__all__ = ["SlideRecords", "explanation_settings", "rules"]
 
 _SCHEMA = "wsi-ncmi-slide-answer/1"
 

@@ -17,8 +17,6 @@ from wsi_ncmi.reporting.heatmaps import TileLayer, TileValues, model_layers, til
 if TYPE_CHECKING:
     from wsi_ncmi.features.interchange.base import FeatureSet
 
-__all__ = ["explained_tiles", "viewed_tiles"]
-
 
 def explained_tiles(bundle: ModelBundle, features: FeatureSet, slide_id: str) -> tuple[TileValues, str]:
     """The tiles of a slide with the model's attention and evidence, and its most probable class.

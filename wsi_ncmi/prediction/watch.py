@@ -4,8 +4,6 @@ Slides are never moved or changed. ``watch.json`` says which were seen; a slide 
 ``quarantine.csv`` and is not tried again before its file changes.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import json
@@ -19,8 +17,6 @@ from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import write_json, write_text
 from wsi_ncmi.slides.discovery import FoundSlide, find_slides
 from wsi_ncmi.slides.names import assign_slide_ids
-
-__all__ = ["WatchedFolder", "WatchedSlide"]
 
 _LOG = logging.getLogger(__name__)
 _SCHEMA = "wsi-ncmi-watch/1"

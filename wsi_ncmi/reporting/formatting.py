@@ -1,7 +1,5 @@
 """Metric names and explanations, number formats, and paths without the folders of this machine."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Mapping
@@ -10,17 +8,6 @@ from pathlib import PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from wsi_ncmi.metrics import Estimate
-
-__all__ = [
-    "without_folders",
-    "METRIC_WORDS",
-    "MetricWords",
-    "count",
-    "interval",
-    "number",
-    "percent",
-    "words_of",
-]
 
 # An absolute path of at least two names inside a sentence: /data/slides/a.svs, C:\slides\a.svs.
 _POSIX = re.compile(r"(?<![\w.…/])/(?!/)(?:[^\s/'\"():;,]+/)+(?P<name>[^\s/'\"():;,]*)")

@@ -1,24 +1,11 @@
 """Operating points, abstention and temperature scaling, as rows of the report."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from wsi_ncmi.metrics import Evaluation
 from wsi_ncmi.reporting.formatting import number, percent
-
-__all__ = [
-    "AbstentionRow",
-    "OperatingRow",
-    "RecalibrationRow",
-    "abstention_rows",
-    "operating_rows",
-    "recalibration_rows",
-    "recalibration_source",
-    "thresholds_chosen_on",
-]
 
 
 @dataclass(frozen=True)

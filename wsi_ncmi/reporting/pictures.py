@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from wsi_ncmi.training import TrainedModel
 
-__all__ = ["SlidePicture", "TileAttention", "slide_picture", "pictures_of"]
-
 _MAX_BYTES = 800_000
 _MAX_PX = 320
 _QUALITY = 70

@@ -1,7 +1,5 @@
 """From the report's input to one HTML file that needs nothing else."""
 
-from __future__ import annotations
-
 import json
 import math
 from functools import cache
@@ -20,8 +18,6 @@ from wsi_ncmi.reporting.formatting import without_folders
 from wsi_ncmi.reporting.report_input import ReportInput
 from wsi_ncmi.reporting.slides import best_and_worst
 from wsi_ncmi.reporting.tables import confusion_tables, stage_table
-
-__all__ = ["render_report", "write_report"]
 
 
 @cache

@@ -18,8 +18,6 @@ from wsi_ncmi.reporting.pictures import SlidePicture
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["FlowStep", "cohort_flow", "ReportInput"]
-
 _NO_FEATURES = "label without features"  # as ``wsi_ncmi.cohorts.match_features`` words it
 _MAX_REASON = 110
 _MAX_REASONS = 6

@@ -4,8 +4,6 @@ What a run can't know (setting, dates, ethics, funding, interpretation) is left 
 left out, so that nobody takes the list for complete.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +13,6 @@ from wsi_ncmi.reporting import tables
 from wsi_ncmi.reporting.formatting import count, interval, number, percent, without_folders
 from wsi_ncmi.reporting.operating_points import recalibration_rows, recalibration_source, thresholds_chosen_on
 from wsi_ncmi.reporting.report_input import ReportInput
-
-__all__ = ["AUTHORS", "ReportingItem", "reporting_items"]
 
 AUTHORS = "for the authors"
 """Text of an item that no run can fill."""

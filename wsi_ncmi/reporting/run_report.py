@@ -22,8 +22,6 @@ from wsi_ncmi.training.runs import VALIDATION, read_run_predictions
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["COMPARE_SCHEMA", "compare_json", "read_ledger_table", "report_run"]
-
 COMPARE_SCHEMA = "wsi-ncmi/compare/1"
 
 

@@ -13,8 +13,6 @@ from wsi_ncmi.metrics import Evaluation
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["SlideRow", "all_slides", "best_and_worst"]
-
 
 @dataclass(frozen=True)
 class SlideRow:

@@ -1,7 +1,5 @@
 """The report in a page of Markdown, to paste into a paper or a ticket."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from wsi_ncmi.core.files import write_text
@@ -9,8 +7,6 @@ from wsi_ncmi.reporting import tables
 from wsi_ncmi.reporting.formatting import count, interval, number, without_folders
 from wsi_ncmi.reporting.report_input import ReportInput
 from wsi_ncmi.reporting.reporting_items import reporting_items
-
-__all__ = ["render_summary", "write_summary"]
 
 
 def render_summary(data: ReportInput) -> str:

@@ -1,7 +1,5 @@
 """Tables of a sweep: a row a run, and a row a cell with intervals."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,8 +12,6 @@ from wsi_ncmi.metrics import fold_metrics
 from wsi_ncmi.reporting.exports import write_table
 from wsi_ncmi.training import MODEL_JSON, SweepConfig, TrainConfig
 from wsi_ncmi.training.runs import PREDICTIONS, read_run_predictions
-
-__all__ = ["SWEEP_SCHEMA", "report_sweep"]
 
 SWEEP_SCHEMA = "wsi-ncmi/grid/1"
 _KEY = ["encoder", "model", "loss"]

@@ -5,8 +5,6 @@ such places transparent, in generic tiled TIFF and in Philips TIFF alike, so the
 known. In Aperio's files it draws them from the next finer level, and other formats move their tiles.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +12,6 @@ from numpy.typing import NDArray
 
 from wsi_ncmi.slides.base import Slide
 from wsi_ncmi.slides.tiff_layout import TiffDirectory, read_tiff_layout
-
-__all__ = ["AbsentTiles", "find_absent_tiles"]
 
 _VENDORS = ("generic-tiff", "philips")
 

@@ -5,8 +5,6 @@ transparency and turns every failure into one error that names file, level and b
 the private :meth:`Slide._read`. Label and macro images (they carry patient data) have no place in it.
 """
 
-from __future__ import annotations
-
 import operator
 import re
 import threading
@@ -21,11 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import SlideOpenError, SlideReadError, plain_reason
-
-__all__ = [
-    "MAX_REGION_PX", "MAX_SIDE_PX", "MAX_SLIDE_PX", "Level", "LevelPart", "LevelReader", "OpenLevel",
-    "Slide", "background_colour", "composite",
-]  # fmt: skip
 
 _WHITE = (255, 255, 255)
 _HEX_COLOUR = re.compile(r"#?([0-9A-Fa-f]{6})")

@@ -5,8 +5,6 @@ sections 7.1 (data elements) and 7.5 (nested sequences). Only the element (0020,
 elements are skipped by their length and label images are never decoded.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import struct
@@ -16,8 +14,6 @@ from pathlib import Path
 
 from wsi_ncmi.core.errors import InputError, plain_reason
 from wsi_ncmi.slides.names import FLAT_EXTENSIONS, has_slide_extension, slide_id_of
-
-__all__ = ["FoundSlide", "find_slides", "series_uid"]
 
 _HEADER_BYTES = 1 << 20
 _SERIES = (0x0020, 0x000E)

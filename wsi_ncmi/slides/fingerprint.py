@@ -9,8 +9,6 @@ does; therefore "duplicate" is said only after a full comparison (:func:`files_s
 slides only pyramid tiles are sampled, so bytes of label and macro images do not enter.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Sequence
@@ -19,8 +17,6 @@ from pathlib import Path
 import numpy as np
 
 from wsi_ncmi.slides.tiff_layout import TiffLayout, read_tiff_layout
-
-__all__ = ["files_sha256", "fingerprint"]
 
 _VERSION = b"wsi-ncmi fingerprint 1\n"
 _SAMPLES = 16

@@ -1,7 +1,5 @@
 """The third reader: flat PNG, JPEG and TIFF images through Pillow, one level, bounded in size."""
 
-from __future__ import annotations
-
 import threading
 import warnings
 from pathlib import Path
@@ -13,8 +11,6 @@ from PIL import Image, UnidentifiedImageError
 from wsi_ncmi.core.errors import SlideOpenError
 from wsi_ncmi.slides.base import Level, Slide
 from wsi_ncmi.slides.registry import Reader, import_reason, register_reader
-
-__all__ = ["MAX_IMAGE_PX", "FlatImageSlide"]
 
 MAX_IMAGE_PX = 13376 * 13376
 """Largest flat image in pixels (just below Pillow's own refusal): it is decoded whole, 512 MiB as RGB."""

@@ -1,7 +1,5 @@
 """The inventory of a folder of slides: readers, sizes, resolutions, duplicates and problems."""
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import io
@@ -21,8 +19,6 @@ from wsi_ncmi.slides.fingerprint import files_sha256, fingerprint
 from wsi_ncmi.slides.mpp import COARSEST_MPP, FINEST_MPP, is_believable_mpp, read_mpp_table, resolve_mpp
 from wsi_ncmi.slides.names import assign_slide_ids, slide_id_of
 from wsi_ncmi.slides.opening import open_slide
-
-__all__ = ["SlideRecord", "read_slides_csv", "take_inventory", "write_slides_csv"]
 
 _LOG = logging.getLogger(__name__)
 

@@ -6,8 +6,6 @@ order: the scanner vendor's own property, the TIFF resolution tags, the objectiv
 them the slide has no resolution and is reported.
 """
 
-from __future__ import annotations
-
 import csv
 import math
 from collections.abc import Mapping
@@ -17,11 +15,6 @@ from pathlib import Path
 from wsi_ncmi.core.errors import InputError, MissingMppError
 from wsi_ncmi.slides.base import Slide
 from wsi_ncmi.slides.names import slide_id_of
-
-__all__ = [
-    "COARSEST_MPP", "FINEST_MPP", "MPP_SOURCES", "Mpp", "is_believable_mpp", "read_mpp_table",
-    "resolve_mpp",
-]  # fmt: skip
 
 FINEST_MPP = 0.02
 """At or below this many microns per pixel no value is believed (100× oil scans have about 0.05)."""

@@ -1,12 +1,8 @@
 """Slide extensions, and the ids of slides by their file names."""
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-
-__all__ = ["FLAT_EXTENSIONS", "SLIDE_EXTENSIONS", "assign_slide_ids", "has_slide_extension", "slide_id_of"]
 
 FLAT_EXTENSIONS = (".png", ".jpg", ".jpeg")
 """Flat images: one level, no resolution of their own."""

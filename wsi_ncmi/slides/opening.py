@@ -1,7 +1,5 @@
 """Opens a slide with the first reader whose pixels are proven."""
 
-from __future__ import annotations
-
 import logging
 import os
 from pathlib import Path
@@ -12,8 +10,6 @@ from wsi_ncmi.core.errors import SlideError, SlideOpenError, plain_reason
 from wsi_ncmi.slides.base import Slide
 from wsi_ncmi.slides.registry import Reader, get_reader, list_readers
 from wsi_ncmi.slides.tiff_layout import read_tiff_layout
-
-__all__ = ["PIXEL_TOLERANCE", "open_slide", "probe_against_openslide"]
 
 _LOG = logging.getLogger(__name__)
 

@@ -1,7 +1,5 @@
 """The reference reader: OpenSlide, for every format that it opens."""
 
-from __future__ import annotations
-
 import threading
 from pathlib import Path
 from typing import Any
@@ -12,8 +10,6 @@ from numpy.typing import NDArray
 from wsi_ncmi.core.errors import SlideReadError
 from wsi_ncmi.slides.base import Level, Slide
 from wsi_ncmi.slides.registry import Reader, import_reason, register_reader
-
-__all__ = ["OpenSlideSlide"]
 
 
 class OpenSlideSlide(Slide):

@@ -9,8 +9,6 @@ mean of the level's pixels under it, weighted with the area that they share, so 
 exactly over the slide: output pixel (i, j) covers level-0 columns ``i·W/w … (i+1)·W/w``.
 """
 
-from __future__ import annotations
-
 import logging
 from dataclasses import dataclass
 from typing import Any
@@ -21,8 +19,6 @@ from numpy.typing import NDArray
 from wsi_ncmi.core.errors import SlideReadError
 from wsi_ncmi.slides.absent import find_absent_tiles
 from wsi_ncmi.slides.base import Slide, background_colour
-
-__all__ = ["Overview", "cell_shares", "cell_sums", "read_overview", "thumbnail", "touched_cells"]
 
 _LOG = logging.getLogger(__name__)
 

@@ -1,7 +1,5 @@
 """The registry of slide readers, in the order in which they are tried."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,8 +7,6 @@ from pathlib import Path
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.slides.base import Slide
-
-__all__ = ["Reader", "get_reader", "import_reason", "list_readers", "register_reader"]
 
 
 @dataclass(frozen=True)

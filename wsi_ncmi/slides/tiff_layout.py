@@ -6,8 +6,6 @@ library, because it feeds the stored identity of a slide (which must not change 
 must survive any damaged file. No pixel is touched.
 """
 
-from __future__ import annotations
-
 import os
 import struct
 from dataclasses import dataclass
@@ -16,8 +14,6 @@ from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-
-__all__ = ["TiffDirectory", "TiffLayout", "read_tiff_layout"]
 
 _MAX_DIRECTORIES = 5_000
 _MAX_ENTRIES = 4_096

@@ -1,7 +1,5 @@
 """The second reader: tiffslide (tifffile and fsspec), for what OpenSlide refuses and for remote addresses."""
 
-from __future__ import annotations
-
 import math
 import threading
 import warnings
@@ -16,8 +14,6 @@ from numpy.typing import NDArray
 from wsi_ncmi.core.errors import SlideOpenError
 from wsi_ncmi.slides.base import Level, Slide
 from wsi_ncmi.slides.registry import Reader, import_reason, register_reader
-
-__all__ = ["TiffSlideSlide"]
 
 _OPENING = threading.Lock()
 # TIFF 6.0, PhotometricInterpretation: white-is-zero, CMYK, CIE L*a*b*; PlanarConfiguration: separate planes.

@@ -5,8 +5,6 @@ polygons in level-0 pixels, and what is rendered is the raster of these very pol
 is exact.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import numpy as np

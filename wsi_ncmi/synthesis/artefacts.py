@@ -1,7 +1,5 @@
 """Pen marks, folds, blur and borders: their shapes, and what they do to planes and colours."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,17 +11,6 @@ from shapely.geometry.base import BaseGeometry
 from wsi_ncmi.synthesis.anatomy import Anatomy, Frame
 from wsi_ncmi.synthesis.fields import coarse_noise, draw_polygons, polygons_of
 from wsi_ncmi.synthesis.planes import Planes
-
-__all__ = [
-    "ARTEFACTS",
-    "BORDER_COLOURS",
-    "PEN_COLOURS",
-    "Artefact",
-    "BorderLayer",
-    "PenLayer",
-    "apply_to_planes",
-    "draw_artefact",
-]
 
 #: What the slides of a cohort may have; a border and red ink come only where a plan asks for them.
 ARTEFACTS = ("pen", "fold", "blur")

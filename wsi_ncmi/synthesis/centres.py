@@ -9,15 +9,11 @@ laboratories do.
 densities h, e that are stored as uint8 with ``OD_SCALE`` per 255.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-
-__all__ = ["CENTRES", "OD_SCALE", "Centre", "FileLayout", "stain_table", "to_rgb"]
 
 FileLayout = Literal["aperio", "bigtiff"]
 _Rgb = tuple[float, float, float]

@@ -1,7 +1,5 @@
 """Makes a whole synthetic cohort on disk, in parallel and resumable."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import multiprocessing
@@ -18,8 +16,6 @@ from wsi_ncmi.synthesis.centres import CENTRES
 from wsi_ncmi.synthesis.config import SynthesisConfig
 from wsi_ncmi.synthesis.faults import Fault, make_fault, plan_faults
 from wsi_ncmi.synthesis.plan import SlidePlan, plan_cohort
-
-__all__ = ["GENERATOR_VERSION", "STAMP_NAME", "CohortPaths", "make_cohort"]
 
 #: To be raised with every change that alters a byte of a slide.
 GENERATOR_VERSION = 1

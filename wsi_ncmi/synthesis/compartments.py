@@ -1,7 +1,5 @@
 """The compartments of a lymph node on the coarse grid."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

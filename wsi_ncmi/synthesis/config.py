@@ -1,14 +1,10 @@
 """Options of a synthetic cohort."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from pydantic import Field
 
 from wsi_ncmi.core.config import configclass
-
-__all__ = ["SynthesisConfig"]
 
 
 @configclass

@@ -13,8 +13,6 @@ All belong to patients of centre 0 and stand in ``labels.csv`` as a user would h
 duplicate is a copy of that patient's own slide with the same label.
 """
 
-from __future__ import annotations
-
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +20,6 @@ from pathlib import Path
 from wsi_ncmi.core.files import atomic_path, write_text
 from wsi_ncmi.synthesis.plan import SlidePlan
 from wsi_ncmi.synthesis.slide import write_test_slide
-
-__all__ = ["FAULTS", "Fault", "make_fault", "plan_faults"]
 
 FAULTS = ("no_mpp", "truncated", "text", "duplicate", "same_name_a", "same_name_b")
 _FILES = {

@@ -1,23 +1,11 @@
 """Smooth random fields, and outlines cut from them: polygons in level-0 pixels and their rasters."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 from shapely import Polygon, unary_union
 from shapely.geometry.base import BaseGeometry
-
-__all__ = [
-    "coarse_noise",
-    "draw_polygons",
-    "level_polygons",
-    "periodic_noise",
-    "polygons_of",
-    "threshold_for_area",
-    "warp",
-]
 
 
 def periodic_noise(

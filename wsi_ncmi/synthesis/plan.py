@@ -8,8 +8,6 @@ itc touches 1–4 tiles of 128 µm (never more than half a tile's area), micro c
 30–65 %.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from dataclasses import dataclass
@@ -19,20 +17,6 @@ import numpy as np
 from wsi_ncmi.synthesis.artefacts import ARTEFACTS
 from wsi_ncmi.synthesis.centres import CENTRES
 from wsi_ncmi.synthesis.config import SynthesisConfig
-
-__all__ = [
-    "CLASS_SHARES",
-    "DRAWN_DIAMETERS_MM",
-    "ITC_MAX_MM",
-    "LESION_CLASSES",
-    "LESION_SCALE",
-    "MICRO_MAX_MM",
-    "SlidePlan",
-    "circle_area_mm2",
-    "class_counts",
-    "label_of_lesion_area",
-    "plan_cohort",
-]
 
 LESION_CLASSES = ("negative", "itc", "micro", "macro")
 #: Shares of the 500 CAMELYON-17 training slides, rounded.

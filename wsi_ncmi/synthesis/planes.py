@@ -1,7 +1,5 @@
 """Composes the two density planes (haematoxylin, eosin) of a slide at full resolution."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +10,6 @@ from wsi_ncmi.synthesis.anatomy import Anatomy
 from wsi_ncmi.synthesis.compartments import PITCH_UM, Compartments
 from wsi_ncmi.synthesis.fields import draw_polygons
 from wsi_ncmi.synthesis.textures import BLOCK_PX, PERIOD_PX, Palette
-
-__all__ = ["Planes", "compose_planes"]
 
 #: The outline of the tissue is drawn at half resolution and interpolated: an edge one pixel soft, at a
 #: quarter of the cost.

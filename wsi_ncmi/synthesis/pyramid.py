@@ -11,8 +11,6 @@ Layouts (facts from the OpenSlide format pages and from real files):
 Only one level-0 tile is in memory at a time; the next level is collected while level 0 is written.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ReducedLevel", "encode_tile", "tile_jobs"]
-
 
 def tile_jobs(width: int, height: int, tile_px: int) -> Iterator[tuple[int, int]]:
     """Corners (x, y) in px of all tiles of a level, in raster order."""

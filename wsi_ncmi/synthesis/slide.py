@@ -1,7 +1,5 @@
 """One synthetic slide: of a cohort's plan, or a small one for a test."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -18,8 +16,6 @@ from wsi_ncmi.synthesis.planes import compose_planes
 from wsi_ncmi.synthesis.pyramid import write_pyramid
 from wsi_ncmi.synthesis.textures import Palette, palette_for
 from wsi_ncmi.synthesis.truth import SlideTruth, write_truth
-
-__all__ = ["make_slide", "render_slide", "write_test_slide"]
 
 #: Grey levels between the brightest and the darkest part of the glass.
 _SHADES = 4

@@ -6,8 +6,6 @@ A stamp is drawn once at the scanner's microns per pixel and pasted thousands of
 whole wherever they lie, and every slide has its own arrangement.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -15,19 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.synthesis.fields import periodic_noise, warp
-
-__all__ = [
-    "BLOCK_PX",
-    "NUCLEUS_KINDS",
-    "PERIOD_PX",
-    "TISSUES",
-    "Atlas",
-    "NucleusKind",
-    "Palette",
-    "draw_atlas",
-    "draw_stamps",
-    "palette_for",
-]
 
 #: Period of every texture; the planes are stored with one block more, so that any block is one slice.
 PERIOD_PX = 1024

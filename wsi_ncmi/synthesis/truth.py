@@ -1,7 +1,5 @@
 """Ground truth of a slide as GeoJSON in level-0 pixels, in the form QuPath exports and imports."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +10,6 @@ from shapely import Polygon, to_geojson
 from wsi_ncmi.core.files import write_text
 from wsi_ncmi.synthesis.anatomy import Anatomy
 from wsi_ncmi.synthesis.artefacts import Artefact
-
-__all__ = ["SlideTruth", "write_truth"]
 
 _COLOURS = {
     "tissue": (120, 120, 120),

@@ -6,8 +6,6 @@ counts a cut pixel wholly or not at all (up to 36 grey levels off); OpenCV's ``I
 box, gives 740/s at 2.06 (16,000/s at 2), and would add 160 MB to the installation.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from typing import Any
@@ -16,8 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import sparse
-
-__all__ = ["area_resample"]
 
 # Pillow multiplies by the rounded-down inverse of the number of pixels: exact for powers of two only, a level
 # too low in one of eight cells at 3.

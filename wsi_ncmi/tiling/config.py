@@ -1,15 +1,11 @@
 """The config of the tile grid."""
 
-from __future__ import annotations
-
 from dataclasses import InitVar
 from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
 from wsi_ncmi.core.config import configclass
-
-__all__ = ["OBJECTIVE_UM", "GridConfig"]
 
 OBJECTIVE_UM = 10.0
 """µm per pixel times magnification: 40× is 0.25 µm per pixel, 20× is 0.5, the field's usual convention."""

@@ -15,8 +15,6 @@ from wsi_ncmi.slides.base import MAX_REGION_PX
 from wsi_ncmi.tiling.config import GridConfig
 from wsi_ncmi.tissue import TissueMask
 
-__all__ = ["TileGrid", "TileSelection", "select_tiles"]
-
 # A scale this near to a whole number of read-level pixels is taken as that number, so that pixels are read
 # as they are: scanners state 0.25 as 0.2501, and the sides of levels are rounded to pixels. It is half of the
 # 0.1 % by which a source box may be off. A target that is finer than a level by no more than this is that

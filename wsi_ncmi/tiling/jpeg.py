@@ -6,8 +6,6 @@ stream that ends early, where imagecodecs fills the rest of the tile with grey a
 OpenJPEG through imagecodecs.
 """
 
-from __future__ import annotations
-
 import functools
 import struct
 from dataclasses import dataclass
@@ -18,8 +16,6 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
-
-__all__ = ["Decoder", "JpegDecoder", "jpeg2000_decoder", "jpeg_decoder"]
 
 
 class Decoder(Protocol):

@@ -1,7 +1,5 @@
 """Reading the selected tiles at the exact target resolution."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import logging
@@ -27,8 +25,6 @@ from wsi_ncmi.tiling.stored import (
     open_stored_tiles,
     probe_stored_tiles,
 )
-
-__all__ = ["TileBatch", "TileGroup", "TileReader", "read_tile", "read_tiles"]
 
 _LOG = logging.getLogger(__name__)
 

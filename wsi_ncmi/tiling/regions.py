@@ -4,8 +4,6 @@ Tiles of a grid are read exactly (``reader``). Here the decoder may reduce JPEG 
 the area mean but not equal to it.
 """
 
-from __future__ import annotations
-
 import logging
 from collections import OrderedDict
 
@@ -22,8 +20,6 @@ from wsi_ncmi.tiling.stored import (
     open_stored_tiles,
     probe_stored_tiles,
 )
-
-__all__ = ["StoredRegions"]
 
 _LOG = logging.getLogger(__name__)
 # Neighbouring rectangles share stored tiles: so many bytes of the last ones are kept.

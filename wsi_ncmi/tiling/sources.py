@@ -1,7 +1,5 @@
 """Sources of a read level's pixels: the slide's reader, or its stored tiles decoded directly."""
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from concurrent.futures import Executor
@@ -13,8 +11,6 @@ from wsi_ncmi.core.errors import SlideReadError
 from wsi_ncmi.slides import Slide
 from wsi_ncmi.slides.base import background_colour
 from wsi_ncmi.tiling.stored import StoredTiles
-
-__all__ = ["CACHE_BYTES", "DirectSource", "PixelSource", "ReaderSource"]
 
 CACHE_BYTES = 256 << 20
 """Decoded tiles kept for later use. One row of a slide 150,000 px wide takes 115 MB."""

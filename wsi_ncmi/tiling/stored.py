@@ -21,8 +21,6 @@ from wsi_ncmi.core.errors import SlideReadError
 from wsi_ncmi.slides import Slide
 from wsi_ncmi.tiling.jpeg import Decoder, JpegDecoder, jpeg2000_decoder, jpeg_decoder
 
-__all__ = ["PROBE_TOLERANCE", "NotDirectError", "StoredTiles", "open_stored_tiles", "probe_stored_tiles"]
-
 _VENDORS = ("aperio", "generic-tiff", "philips")
 _JPEG, _APERIO_YCBCR, _APERIO_RGB = 7, 33003, 33005
 _PLAIN_COMPRESSIONS = {1: "none", 5: "LZW", 8: "Deflate", 32946: "Deflate"}

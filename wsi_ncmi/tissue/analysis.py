@@ -22,8 +22,6 @@ from wsi_ncmi.tissue.segmentation import find_tissue, slide_overview
 if TYPE_CHECKING:
     import shapely
 
-__all__ = ["ArtifactMap", "TissueAnalysis", "analyse_tissue", "find_artifacts"]
-
 
 @dataclass(frozen=True, eq=False)  # arrays have no one truth value to compare by
 class ArtifactMap:

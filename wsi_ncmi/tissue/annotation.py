@@ -1,7 +1,5 @@
 """Areas annotated by hand on a slide, in level-0 pixels."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
@@ -10,8 +8,6 @@ from typing import overload
 
 import numpy as np
 import shapely
-
-__all__ = ["Annotation", "Annotations", "areas_of"]
 
 
 @dataclass(frozen=True)

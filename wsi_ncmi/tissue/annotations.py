@@ -1,7 +1,5 @@
 """Annotation files of slides: finds them, reads QuPath's and ASAP's formats, applies them to tissue masks."""
 
-from __future__ import annotations
-
 import gzip
 import io
 import zipfile
@@ -20,8 +18,6 @@ from wsi_ncmi.tissue.config import AnnotationConfig
 from wsi_ncmi.tissue.geojson import parse_geojson
 from wsi_ncmi.tissue.mask import TissueMask
 from wsi_ncmi.tissue.polygons import raster
-
-__all__ = ["ANNOTATION_SUFFIXES", "apply_annotations", "find_annotations", "read_annotations"]
 
 ANNOTATION_SUFFIXES = (".geojson", ".json", ".geojson.gz", ".json.gz", ".zip", ".xml")
 _MAX_BYTES = 1 << 29

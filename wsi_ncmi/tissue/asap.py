@@ -4,8 +4,6 @@ ASAP writes one ``Annotation`` an object with its ``Type``, its group (``PartOfG
 elements in level-0 pixels. The parser refuses a document type outright, so no entity is ever expanded.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from xml.parsers import expat
 
@@ -15,8 +13,6 @@ from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.tissue.annotation import Annotation, Annotations, areas_of
-
-__all__ = ["parse_asap"]
 
 _AREAS = {"polygon", "rectangle", "spline"}
 _SPLINE_STEPS = 8

@@ -7,12 +7,8 @@ second differences fall with the fourth power of the lag. Noise alone (sharp muc
 at either lag and so never looks blurred.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
-
-__all__ = ["tile_blur"]
 
 _FINE_UM, _COARSE_UM = 1.0, 4.0
 # Blocks with less coarse energy (squared grey levels) have no detail that could be in focus or not.

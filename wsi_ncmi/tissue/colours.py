@@ -4,8 +4,6 @@ Tissue, ink, folds and borders are told apart by these three planes alone. They 
 by strip: float planes of a whole large slide (22 Mpx) would take 90 MB each.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

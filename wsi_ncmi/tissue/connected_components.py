@@ -3,14 +3,10 @@
 A label image of a large slide's mask has four bytes a pixel; its runs are a few per row.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-
-__all__ = ["Runs", "connected_components", "drop_small_components", "without_small"]
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no one truth value to compare by

@@ -18,8 +18,6 @@ from wsi_ncmi.tissue.colours import density, smooth
 from wsi_ncmi.tissue.high_res_reader import HighResReader
 from wsi_ncmi.tissue.ridge_filter import DIRECTIONS, LEVEL_STEPS, MAX_LEVEL, SIDE_UM, ridge_filter
 
-__all__ = ["FINE_UM", "WINDOW_MARGIN_UM", "FoldWindow", "Stain", "hue_contrast"]
-
 _MIN_DENSITY = 0.02
 # A pixel's hue in steps and, in the high bits, a one where it counts: both are added up at once.
 _STEPS, _SHIFT, _COUNT_BITS = 4096, 5.0, 24

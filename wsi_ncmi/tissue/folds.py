@@ -8,8 +8,6 @@ reads those places, a few hundredths of most tissue, at about 2.7 µm, where the
 be measured (``fold_windows``).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np
@@ -22,8 +20,6 @@ from wsi_ncmi.tissue.connected_components import Runs, connected_components, dro
 from wsi_ncmi.tissue.fold_windows import WINDOW_MARGIN_UM, FoldWindow, Stain
 from wsi_ncmi.tissue.high_res_reader import HighResReader
 from wsi_ncmi.tissue.ridge_filter import bar_margin, ridge_filter
-
-__all__ = ["SHARE_STEPS", "find_folds", "tiling_windows"]
 
 _CELL_PX = 16
 

@@ -1,7 +1,5 @@
 """Polygons as GeoJSON that QuPath opens, and back."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence

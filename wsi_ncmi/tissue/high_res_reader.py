@@ -1,7 +1,5 @@
 """Reads parts of a slide at a higher resolution than its overview, on a grid that divides its pixels."""
 
-from __future__ import annotations
-
 import math
 from contextlib import AbstractContextManager
 
@@ -10,8 +8,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wsi_ncmi.slides import LevelReader, OpenLevel, Overview, Slide
-
-__all__ = ["HighResReader"]
 
 
 class HighResReader(AbstractContextManager["HighResReader"]):

@@ -6,16 +6,12 @@ is recognised by its distance from this slide's own stain. Ink on glass is plain
 it is a mixture, is only far from the slide's own tissue, and counts where it is connected with plain ink.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from wsi_ncmi.tissue.colours import RATIO_STEP, Colours, strips
 from wsi_ncmi.tissue.connected_components import connected_components, drop_small_components
-
-__all__ = ["find_borders", "find_ink"]
 
 _MIN_INK_UM2 = 6_000.0
 _MIN_SEED_UM2 = 1_500.0

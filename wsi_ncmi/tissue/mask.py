@@ -1,7 +1,5 @@
 """The tissue mask, and exact area fractions of boxes on it at any sub-pixel position."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,8 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.slides import Mpp
-
-__all__ = ["TissueMask", "integral", "shares_under"]
 
 
 def integral(mask: NDArray[np.bool_] | NDArray[np.uint8]) -> NDArray[np.int32]:

@@ -1,7 +1,5 @@
 """Masks to polygons that follow the pixel borders exactly, and polygons to masks."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,8 +7,6 @@ import shapely
 from numpy.typing import NDArray
 
 from wsi_ncmi.tissue.mask import TissueMask
-
-__all__ = ["mask_polygons", "outline", "raster"]
 
 
 def mask_polygons(mask: TissueMask) -> list[shapely.Polygon]:

@@ -4,14 +4,10 @@ Bars are sums of many shifted planes, so the planes are 16-bit integers: half th
 as many at a time. A step of a level is far below the contrast of a fold.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
 from numpy.typing import NDArray
-
-__all__ = ["DIRECTIONS", "LEVEL_STEPS", "MAX_LEVEL", "SIDE_UM", "bar_margin", "ridge_filter"]
 
 DIRECTIONS = 12
 SIDE_UM = 44.0

@@ -3,8 +3,6 @@
 Both are taken relative to the slide's own glass, so that a tinted or dim scan is not tissue as a whole.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import asdict
 
@@ -16,11 +14,6 @@ from wsi_ncmi.tissue.colours import RATIO_STEP, Colours, glass_colour, smooth, s
 from wsi_ncmi.tissue.config import TissueConfig
 from wsi_ncmi.tissue.connected_components import without_small
 from wsi_ncmi.tissue.mask import TissueMask
-
-__all__ = [
-    "HIGHEST_DENSITY", "HIGHEST_SATURATION", "LOWEST_SATURATION", "find_tissue", "segment_tissue",
-    "slide_overview", "stain_signal",
-]  # fmt: skip
 
 # Otsu's threshold may split pale from dark tissue; above these values it's no border of glass any more.
 HIGHEST_DENSITY = 0.15

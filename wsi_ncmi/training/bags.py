@@ -1,7 +1,5 @@
 """Bags in memory, ready to be packed, and read ahead of their use."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,8 +13,6 @@ from torch import Tensor
 from wsi_ncmi.cohorts import BagSource
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.mil import BagBatch
-
-__all__ = ["EVALUATION_ROWS", "BagCache", "prefetch"]
 
 EVALUATION_ROWS = 16_384
 """Tiles that are embedded at a time outside training: enough to be efficient, little memory."""

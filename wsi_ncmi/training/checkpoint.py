@@ -27,11 +27,6 @@ from wsi_ncmi.mil import BagBatch, ModelConfig, build_model, model_config
 from wsi_ncmi.mil.base import Aggregator
 from wsi_ncmi.training.scoring import probabilities_of
 
-__all__ = [
-    "MODEL_JSON", "MODEL_WEIGHTS", "TrainedModel", "load_modules", "load_trained", "read_model_files",
-    "trained_from_bytes", "write_modules", "write_trained",
-]  # fmt: skip
-
 MODEL_JSON = "model.json"
 MODEL_WEIGHTS = "model.safetensors"
 _SCHEMA = "wsi-ncmi-model/1"

@@ -1,7 +1,5 @@
 """Configuration of training, sweeps and evaluation: data, folds, model, losses, optimisation, intervals."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -14,11 +12,6 @@ from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import path_safe
 from wsi_ncmi.losses import AnyLoss, LossConfig, loss_config
 from wsi_ncmi.mil import AnyModel, ModelConfig, model_config
-
-__all__ = [
-    "PACE_FIELDS", "EvaluateConfig", "EvaluationConfig", "RunConfig", "SweepConfig", "TrainConfig",
-    "TrainingConfig",
-]  # fmt: skip
 
 _T = TypeVar("_T", LossConfig, ModelConfig)
 

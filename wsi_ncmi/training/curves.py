@@ -1,7 +1,5 @@
 """Curves of a run: ``curves.csv``, and events for TensorBoard beside it."""
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import importlib.util
@@ -12,8 +10,6 @@ from typing import Any
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import atomic_path
-
-__all__ = ["CURVES", "TENSORBOARD", "check_tensorboard", "tensorboard_writer", "write_curves"]
 
 CURVES = "curves.csv"
 

@@ -1,7 +1,5 @@
 """Labels, features and folds of a training, brought together and audited."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,8 +33,6 @@ from wsi_ncmi.cohorts import (
 from wsi_ncmi.cohorts.joined_bags import feature_origin
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.training.config import TrainConfig
-
-__all__ = ["Folds", "TrainingData", "make_folds", "open_features", "prepare_data", "refuse_leaks"]
 
 # Hashing features of other tools means reading them once more than the training does.
 _MAX_BYTES_FOR_THE_AUDIT = 4 * 2**30

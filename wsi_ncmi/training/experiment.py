@@ -3,8 +3,6 @@
 Every loss has the same folds, the same seeds and the same initial aggregators.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,8 +31,6 @@ from wsi_ncmi.training.runs import (
     read_run_predictions,
     remove_run,
 )
-
-__all__ = ["Experiment", "ExperimentResult", "run_experiment", "run_experiments"]
 
 _LOG = logging.getLogger(__name__)
 

@@ -1,7 +1,5 @@
 """One run: a model fitted to the training part of a fold and chosen on its validation part."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,8 +25,6 @@ from wsi_ncmi.training.loop import TrainingLoop
 from wsi_ncmi.training.resume import LAST, first_difference, read_resume, run_identity
 from wsi_ncmi.training.sampling import LabelledSlides, derive_seed, reserve_for
 from wsi_ncmi.training.scoring import embed
-
-__all__ = ["FitResult", "FittedModules", "build_modules", "fit", "fit_in_memory", "labelled_part"]
 
 
 @dataclass(frozen=True)

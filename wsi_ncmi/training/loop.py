@@ -1,7 +1,5 @@
 """The training loop: a state that can be saved after any step and continued from there, bit for bit."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import math
@@ -33,8 +31,6 @@ from wsi_ncmi.training.optim import (
 from wsi_ncmi.training.resume import write_resume
 from wsi_ncmi.training.sampling import BagLoader, LabelledSlides
 from wsi_ncmi.training.scoring import embed, validation_scores
-
-__all__ = ["CURVE_COLUMNS", "TrainingLoop"]
 
 CURVE_COLUMNS = (
     "epoch", "lr", "train_loss", "val_loss", "val_macro_f1", "val_balanced_accuracy",

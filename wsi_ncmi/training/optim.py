@@ -1,7 +1,5 @@
 """Optimiser of a run: learning rate, parameter groups, clipping, precision and the average of the weights."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,8 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from wsi_ncmi.training.config import TrainingConfig
-
-__all__ = ["learning_rate_at", "autocast_of", "clip_gradients", "make_optimizer", "rank_of", "WeightAverage"]
 
 
 def learning_rate_at(step: int, total_steps: int, *, peak: float, warmup: float) -> float:

@@ -1,7 +1,5 @@
 """Identity of a run, and its resume checkpoint last.ckpt."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json
@@ -21,16 +19,6 @@ from wsi_ncmi.core.files import atomic_path
 from wsi_ncmi.losses import loss_config
 from wsi_ncmi.mil import model_config
 from wsi_ncmi.training.config import RunConfig, TrainingConfig
-
-__all__ = [
-    "as_written_now",
-    "first_difference",
-    "identity_hash",
-    "run_identity",
-    "LAST",
-    "read_resume",
-    "write_resume",
-]
 
 
 def run_identity(source: BagSource, split: Fold, cohort: Cohort, config: RunConfig) -> dict[str, Any]:

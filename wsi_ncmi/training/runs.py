@@ -1,7 +1,5 @@
 """One run of a loss, fold and seed: folder, files, and the proof that it is done."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

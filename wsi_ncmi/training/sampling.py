@@ -1,7 +1,5 @@
 """Draws of bags and tiles: pure functions of seed, epoch and step, shared out and read ahead."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,8 +15,6 @@ from wsi_ncmi.mil.base import BagBatch
 from wsi_ncmi.parallel import process_group as distributed
 from wsi_ncmi.training.bags import BagCache
 from wsi_ncmi.training.config import TrainingConfig
-
-__all__ = ["derive_seed", "EpochSampler", "draw_instances", "LabelledSlides", "BagLoader", "reserve_for"]
 
 
 def derive_seed(seed: int, *purpose: str | int) -> int:

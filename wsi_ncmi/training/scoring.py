@@ -1,7 +1,5 @@
 """Embeddings, probabilities and scores of whole bags, outside training."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 
@@ -14,8 +12,6 @@ from wsi_ncmi.losses import functional
 from wsi_ncmi.losses.base import Criterion
 from wsi_ncmi.mil.base import Aggregator
 from wsi_ncmi.training.bags import BagCache
-
-__all__ = ["embed", "f1_and_recall", "probabilities_of", "validation_scores"]
 
 
 @torch.no_grad()

@@ -18,8 +18,6 @@ from wsi_ncmi.training.config import TrainConfig
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["DEFAULT_SPACE", "Dimension", "SearchConfig", "suggest"]
-
 _SECTIONS = ("model", "training", "losses")
 
 

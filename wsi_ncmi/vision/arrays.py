@@ -16,8 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-__all__ = ["ArrayPart", "find_cifar", "is_mosaics", "read_cifar", "read_mosaics", "read_npz"]
-
 _CIFAR_10 = tuple(f"data_batch_{i}" for i in range(1, 6))
 _CIFAR_FILES = (*_CIFAR_10, "test_batch", "batches.meta", "train", "test", "meta")
 _CIFAR_FOLDERS = ("", "cifar-10-batches-py", "cifar-100-python")

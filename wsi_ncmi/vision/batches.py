@@ -27,16 +27,6 @@ from wsi_ncmi.vision.config import ImageDataConfig
 from wsi_ncmi.vision.data import ImagePart
 from wsi_ncmi.vision.pictures import PicturePart
 
-__all__ = [
-    "Augmentation",
-    "Batches",
-    "DeviceBatches",
-    "Draws",
-    "PictureBatches",
-    "epoch_order",
-    "random_crop",
-]
-
 
 @dataclass(frozen=True)
 class Draws:

@@ -18,8 +18,6 @@ from wsi_ncmi.losses import Criterion, build_loss, loss_config
 from wsi_ncmi.training import load_modules, probabilities_of, read_model_files
 from wsi_ncmi.vision.config import NetworkConfig
 
-__all__ = ["CLASSIFIER_SCHEMA", "ImageClassifier", "build_network", "feature_width", "load_classifier"]
-
 CLASSIFIER_SCHEMA = "wsi-ncmi-image-model/1"
 _BATCH = 256
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d)

@@ -13,8 +13,6 @@ from wsi_ncmi.core.config import configclass
 from wsi_ncmi.core.files import path_safe
 from wsi_ncmi.losses import PRESETS, AnyLoss, LossConfig, loss_config
 
-__all__ = ["ImageDataConfig", "ImageJobConfig", "NetworkConfig", "RecipeConfig"]
-
 # Fields that change how fast a run is, not its result.
 _PACE_FIELDS = frozenset({"checkpoint_interval_s", "device", "threads", "loader_workers"})
 

@@ -1,7 +1,5 @@
 """Opening an image set: its format, its classes, and the parts that are drawn from it."""
 
-from __future__ import annotations
-
 import pickle
 import tarfile
 import zipfile
@@ -17,8 +15,6 @@ from wsi_ncmi.training import derive_seed
 from wsi_ncmi.vision.arrays import ArrayPart, find_cifar, is_mosaics, read_cifar, read_mosaics, read_npz
 from wsi_ncmi.vision.config import ImageDataConfig
 from wsi_ncmi.vision.pictures import PicturePart, is_folders, is_shards, read_folders, read_shards
-
-__all__ = ["ImageData", "ImagePart", "open_images"]
 
 ImagePart = ArrayPart | PicturePart
 

@@ -1,7 +1,5 @@
 """The image-recognition job: every loss with every seed, then the results of all runs."""
 
-from __future__ import annotations
-
 import functools
 import math
 import os
@@ -21,8 +19,6 @@ from wsi_ncmi.vision.config import ImageJobConfig
 from wsi_ncmi.vision.data import open_images
 from wsi_ncmi.vision.summary import write_results
 from wsi_ncmi.vision.trainer import fit_images
-
-__all__ = ["run_images"]
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,6 @@ step: the checkpoint holds no state of any random generator, and on CPU a resume
 one bit for bit.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -29,8 +27,6 @@ from wsi_ncmi.vision.arrays import ArrayPart
 from wsi_ncmi.vision.batches import Augmentation, Batches, DeviceBatches, PictureBatches, epoch_order
 from wsi_ncmi.vision.config import ImageJobConfig, RecipeConfig
 from wsi_ncmi.vision.data import ImageData, ImagePart
-
-__all__ = ["SCORES", "ImageLoop", "channel_statistics", "rate_at", "scores_of", "top_share"]
 
 SCORES = ("loss", "top1", "top5", "macro_f1", "cmi", "gamma", "ncmi", "top1_nearest")
 """Names of the scores; ``top1_nearest`` is NaN for a loss that has no centroids."""

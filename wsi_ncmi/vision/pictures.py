@@ -18,8 +18,6 @@ from PIL import Image
 
 from wsi_ncmi.core.errors import InputError
 
-__all__ = ["PicturePart", "is_folders", "is_shards", "read_folders", "read_shards"]
-
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 _TEST_NAMES = ("test", "val", "validation")
 _TRAIN_SHARD = re.compile(r"(^|[^a-z])train", re.IGNORECASE)

@@ -1,7 +1,5 @@
 """The results of an image-recognition job: one row a run, means and paired differences, a page of curves."""
 
-from __future__ import annotations
-
 import html
 import math
 from collections.abc import Mapping, Sequence
@@ -15,8 +13,6 @@ from wsi_ncmi.core.files import atomic_path, write_json, write_text
 from wsi_ncmi.training import RUN_JSON
 from wsi_ncmi.vision.config import ImageJobConfig
 from wsi_ncmi.vision.trainer import read_run
-
-__all__ = ["summarise_runs", "text_table", "write_results"]
 
 _SCHEMA = "wsi-ncmi-images/1"
 _HEADLINE = ("top1", "top5", "macro_f1", "cmi", "gamma", "ncmi", "top1_nearest", "top1_highest")

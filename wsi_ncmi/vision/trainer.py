@@ -1,7 +1,5 @@
 """Training of one image run: a network fitted with one loss and one seed, its identity and its files."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -33,8 +31,6 @@ from wsi_ncmi.vision.classifier import CLASSIFIER_SCHEMA, build_network, feature
 from wsi_ncmi.vision.config import ImageDataConfig, ImageJobConfig, RecipeConfig
 from wsi_ncmi.vision.data import ImageData
 from wsi_ncmi.vision.loop import ImageLoop, channel_statistics
-
-__all__ = ["ImageRun", "fit_images", "read_run"]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """Audit of labels and splits before training."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -23,8 +21,6 @@ from wsi_ncmi.cohorts import (
 )
 from wsi_ncmi.core.config import configclass
 from wsi_ncmi.core.progress import ProgressReporter
-
-__all__ = ["AUDIT_SCHEMA", "AuditConfig", "AuditResult", "audit"]
 
 AUDIT_SCHEMA = "wsi-ncmi/audit/1"
 

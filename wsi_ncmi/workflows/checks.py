@@ -4,8 +4,6 @@ The order, for every verb: names, types and cross-field rules when the configura
 here; then paths and permissions, disk space, and the work.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 
@@ -16,8 +14,6 @@ from wsi_ncmi.extraction.planning import slide_ids_of
 from wsi_ncmi.slides import slide_id_of
 from wsi_ncmi.training.data import make_folds, refuse_leaks
 from wsi_ncmi.workflows.config import JobConfig
-
-__all__ = ["check_job"]
 
 _LOG = logging.getLogger(__name__)
 

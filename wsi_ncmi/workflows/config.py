@@ -1,7 +1,5 @@
 """Configuration of a whole job: extraction and training in one YAML file, shipped or the user's own."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -15,16 +13,6 @@ from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.provenance import relative_paths
 from wsi_ncmi.extraction.config import ExtractConfig
 from wsi_ncmi.training.config import TrainConfig
-
-__all__ = [
-    "JobConfig",
-    "config_adapter",
-    "find_config",
-    "load_config",
-    "recorded",
-    "recorded_yaml",
-    "shipped_configs",
-]
 
 # They say what one call does, not what the job is.
 _RUN_TIME_KEYS = frozenset({"only", "shard", "inventory", "overwrite", "allow_leak"})

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from wsi_ncmi.extraction.ledger import LedgerRow
     from wsi_ncmi.features.interchange import FeatureSet
 
-__all__ = ["LEDGER_NAME", "PACKED_NAME", "ConvertConfig", "convert"]
-
 LEDGER_NAME = "conversion.csv"
 """The ledger of a conversion; ``ledger.csv`` beside it may be that of an extraction."""
 

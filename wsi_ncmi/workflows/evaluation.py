@@ -30,8 +30,6 @@ from wsi_ncmi.workflows.result import JobResult
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["evaluate"]
-
 
 def evaluate(config: EvaluateConfig) -> JobResult:
     """Evaluates a predictions table.

@@ -1,7 +1,5 @@
 """Exporting a trained run as one bundle that another machine can use."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from wsi_ncmi.core.errors import InputError, counted
@@ -23,8 +21,6 @@ from wsi_ncmi.prediction.ood_fitting import fit_ood_detector, training_features,
 from wsi_ncmi.training.checkpoint import MODEL_JSON, MODEL_WEIGHTS
 from wsi_ncmi.training.runs import PREDICTIONS
 from wsi_ncmi.workflows.result import JobResult
-
-__all__ = ["export"]
 
 
 def export(config: ExportConfig, progress: ProgressReporter | None = None) -> JobResult:

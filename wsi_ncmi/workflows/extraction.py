@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from wsi_ncmi.extraction.ledger import LedgerRow
     from wsi_ncmi.features.stain import StainTarget
 
-__all__ = ["extract"]
-
 _LOG = logging.getLogger(__name__)
 
 

@@ -1,7 +1,5 @@
 """Heatmaps of cached features and a model: pictures, overlays, GeoJSON and galleries."""
 
-from __future__ import annotations
-
 from wsi_ncmi.core.errors import InputError, WsiNcmiError, counted
 from wsi_ncmi.core.files import ensure_folder
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
@@ -10,8 +8,6 @@ from wsi_ncmi.prediction.config import HeatmapConfig
 from wsi_ncmi.prediction.heatmaps import ModelFeatures, draw_slide
 from wsi_ncmi.slides import SlideRecord, take_inventory
 from wsi_ncmi.workflows.result import JobResult
-
-__all__ = ["make_heatmaps"]
 
 
 def make_heatmaps(config: HeatmapConfig, progress: ProgressReporter | None = None) -> JobResult:

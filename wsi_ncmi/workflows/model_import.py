@@ -1,7 +1,5 @@
 """The import job: a checkpoint of another codebase to a folder that ``predict`` takes."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,8 +11,6 @@ from wsi_ncmi.losses.base import LogitCriterion
 from wsi_ncmi.mil import import_checkpoint
 from wsi_ncmi.training.checkpoint import MODEL_JSON, MODEL_WEIGHTS, write_trained
 from wsi_ncmi.workflows.result import JobResult
-
-__all__ = ["import_model"]
 
 
 def import_model(checkpoint: Path, class_names: Sequence[str], out: Path) -> JobResult:

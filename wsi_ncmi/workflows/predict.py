@@ -24,8 +24,6 @@ from wsi_ncmi.workflows.result import JobResult
 if TYPE_CHECKING:
     from wsi_ncmi.encoders import EncoderInfo
 
-__all__ = ["Predictor", "predict"]
-
 
 def predict(config: PredictConfig, progress: ProgressReporter | None = None) -> JobResult:
     """Predicts new slides with the encoder, grid and tissue settings that the models were trained with.

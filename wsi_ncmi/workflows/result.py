@@ -1,12 +1,8 @@
 """Result of a job: its files, and what failed."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-
-__all__ = ["JobResult"]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """The whole job: slides and a labels table to the report; its variants; the demo."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Collection
 from dataclasses import replace
@@ -18,8 +16,6 @@ from wsi_ncmi.workflows.config import JobConfig, config_adapter, load_config, re
 from wsi_ncmi.workflows.extraction import extract
 from wsi_ncmi.workflows.result import JobResult
 from wsi_ncmi.workflows.training import train
-
-__all__ = ["run_demo", "run_job", "run_variants", "variant_of"]
 
 
 def run_job(

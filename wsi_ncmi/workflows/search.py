@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from wsi_ncmi.training import ExperimentResult
     from wsi_ncmi.training.search_space import SearchConfig
 
-__all__ = ["search"]
-
 
 def search(config: SearchConfig, progress: ProgressReporter | None = None) -> JobResult:
     """Searches each fold's settings on its inner validation part and trains the fold with the best.

@@ -11,8 +11,6 @@ from wsi_ncmi.workflows.result import JobResult
 if TYPE_CHECKING:
     from wsi_ncmi.training import TrainConfig
 
-__all__ = ["split"]
-
 
 def split(config: TrainConfig) -> JobResult:
     """Makes folds and writes them to ``config.out``.

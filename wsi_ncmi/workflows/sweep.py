@@ -15,8 +15,6 @@ from wsi_ncmi.workflows.training import published
 if TYPE_CHECKING:
     from wsi_ncmi.training import SweepConfig, TrainingData
 
-__all__ = ["named_features", "settings_of_models", "sweep"]
-
 
 def sweep(config: SweepConfig, progress: ProgressReporter | None = None) -> JobResult:
     """Trains all cells; finished runs are skipped, so that a sweep may be stopped and may grow.

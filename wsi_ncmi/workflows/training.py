@@ -12,8 +12,6 @@ from wsi_ncmi.workflows.result import JobResult
 if TYPE_CHECKING:
     from wsi_ncmi.training import ExperimentResult, TrainConfig, TrainingData
 
-__all__ = ["published", "train"]
-
 
 def train(
     config: TrainConfig,

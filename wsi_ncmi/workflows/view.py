@@ -1,7 +1,5 @@
 """Viewing a slide as a local page: tile values, outlines and annotations over its pixels."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,8 +21,6 @@ from wsi_ncmi.tissue import (
     read_annotations,
     read_geojson,
 )
-
-__all__ = ["open_view", "view"]
 
 
 def view(config: ViewConfig, on_ready: Callable[[str], None]) -> None:

@@ -1,7 +1,5 @@
 """Predicting slides as they arrive in a folder, until stopped."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable
@@ -15,8 +13,6 @@ from wsi_ncmi.prediction.config import PredictConfig
 from wsi_ncmi.prediction.watch import WatchedFolder
 from wsi_ncmi.workflows.predict import Predictor
 from wsi_ncmi.workflows.result import JobResult
-
-__all__ = ["watch"]
 
 _LOG = logging.getLogger(__name__)
 _TIMEOUT_S = 3600.0

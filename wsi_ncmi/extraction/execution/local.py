@@ -28,8 +28,6 @@ from wsi_ncmi.parallel import (
     visible_gpus,
 )
 
-__all__ = ["ExtractionEngine", "LocalEngine", "open_engine", "run_slides"]
-
 _POLL_INTERVAL_S = 1.0
 
 

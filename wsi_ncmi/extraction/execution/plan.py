@@ -1,14 +1,10 @@
 """Division of machines: processes and threads of one machine, worker slots of a cluster."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from wsi_ncmi.encoders import EncoderConfig
 from wsi_ncmi.extraction.pipeline import PipelineConfig
-
-__all__ = ["DESCRIPTOR", "Node", "ResourcePlan", "WorkerSlot", "can_use_gpu", "plan_resources", "plan_slots"]
 
 DESCRIPTOR = "descriptor"
 """The encoder that is no network."""

@@ -1,7 +1,5 @@
 """The Ray cluster that a job is handed to; Ray itself is an optional package."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import os
@@ -14,8 +12,6 @@ from wsi_ncmi.encoders import EncoderConfig, EncoderInfo
 from wsi_ncmi.extraction.execution.plan import Node, plan_slots
 from wsi_ncmi.extraction.execution.ray_worker import describe
 from wsi_ncmi.parallel import Stopped
-
-__all__ = ["RayCluster", "connect"]
 
 _LOG = logging.getLogger(__name__)
 _WAIT_S = 30.0

@@ -28,8 +28,6 @@ from wsi_ncmi.extraction.task import SlideTask
 from wsi_ncmi.features.storage import translate_os_errors
 from wsi_ncmi.parallel import Message, Ready, Stopped, WorkerHandle, WorkerPool
 
-__all__ = ["RayEngine", "RayPool", "RayWorker"]
-
 _LOG = logging.getLogger(__name__)
 _POLL_INTERVAL_S = 2.0
 _WARN_INTERVAL_S = 60.0

@@ -1,7 +1,5 @@
 """The worker on another machine, which checks that machine first and is asked for its messages."""
 
-from __future__ import annotations
-
 import logging
 import queue
 import time
@@ -16,8 +14,6 @@ from wsi_ncmi.extraction.execution.plan import WorkerSlot, plan_resources
 from wsi_ncmi.extraction.execution.worker import SlideWorker
 from wsi_ncmi.extraction.task import SlideTask
 from wsi_ncmi.parallel import ForwardHandler, Message, Ready, Stopped, memory_limit
-
-__all__ = ["RemoteWorker", "WorkerConfig", "describe", "release"]
 
 # A shared folder may show a new file late: network file systems remember for a while what was not there.
 _SHARED_PATIENCE_S = 30.0

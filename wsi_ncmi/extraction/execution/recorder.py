@@ -1,7 +1,5 @@
 """Rows as they come: to the journal on disk, to the caller, to the progress display."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import time
@@ -18,8 +16,6 @@ from wsi_ncmi.extraction.task import SlideTask
 from wsi_ncmi.features.storage import check_same_mount, translate_os_errors
 from wsi_ncmi.parallel.pool import Job
 from wsi_ncmi.parallel.worker import Progress, WorkerHandle
-
-__all__ = ["JOURNAL", "ResultRecorder", "recording"]
 
 _LOG = logging.getLogger(__name__)
 

@@ -1,7 +1,5 @@
 """The worker of an extraction: an encoder, and the pipeline that feeds it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from wsi_ncmi.encoders import EncoderConfig, load_encoder
@@ -10,8 +8,6 @@ from wsi_ncmi.extraction.pipeline import Pipeline
 from wsi_ncmi.extraction.task import SlideTask
 from wsi_ncmi.parallel.limits import keep_large_buffers, limit_threads
 from wsi_ncmi.parallel.worker import Message
-
-__all__ = ["SlideWorker"]
 
 
 class SlideWorker:

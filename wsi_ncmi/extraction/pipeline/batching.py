@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 
 from wsi_ncmi.extraction.pipeline.slide_work import SlideWork
 
-__all__ = ["Batch", "TileBatcher", "TileChunk"]
-
 _MAX_BATCH_BYTES = 1 << 30
 
 

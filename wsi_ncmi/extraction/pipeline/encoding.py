@@ -1,7 +1,5 @@
 """Encoding of one batch; a fault costs the slides whose tiles cause it, and no others."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np
@@ -9,8 +7,6 @@ from numpy.typing import NDArray
 
 from wsi_ncmi.encoders import Encoder, is_out_of_memory
 from wsi_ncmi.extraction.pipeline.batching import Batch, TileChunk
-
-__all__ = ["begin_batch"]
 
 
 def begin_batch(encoder: Encoder, batch: Batch) -> Callable[[], None]:

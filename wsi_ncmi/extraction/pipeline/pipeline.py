@@ -9,8 +9,6 @@ Between readers and encoder threads, bytes of pixels are bounded; so are those o
 not published. A tile's vector depends on the tile alone, so it does not matter which tiles share its batch.
 """
 
-from __future__ import annotations
-
 import contextlib
 import queue
 import threading
@@ -36,8 +34,6 @@ from wsi_ncmi.extraction.task import SlideTask
 from wsi_ncmi.features.storage import check_same_mount
 from wsi_ncmi.parallel import Finished, Message, Paused, Progress, Resumed, SlotFree, Started, Stopped
 from wsi_ncmi.slides import open_slide
-
-__all__ = ["Pipeline", "PipelineConfig", "extract_slide"]
 
 
 @dataclass(frozen=True)

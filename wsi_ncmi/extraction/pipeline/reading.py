@@ -1,7 +1,5 @@
 """Reading of a slide's tiles: decoded, filtered and normalised within a memory budget."""
 
-from __future__ import annotations
-
 import contextlib
 import threading
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """State of one slide on its way through the pipeline."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import threading
@@ -18,8 +16,6 @@ from wsi_ncmi.extraction.slide import PreparedSlide, SlideEmbedding
 from wsi_ncmi.extraction.task import SlideTask
 from wsi_ncmi.features.writer import to_float16
 from wsi_ncmi.slides import Slide
-
-__all__ = ["SlideWork"]
 
 _LOG = logging.getLogger(__name__)
 

@@ -1,7 +1,5 @@
 """The ACMIL family: one HDF5 file a cohort, in it a group a slide with ``feat``, ``coords`` and its label."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,8 +12,6 @@ from wsi_ncmi.features.hdf5_io import python_value
 from wsi_ncmi.features.interchange.bag import ExternalFileError, TileBag, TileMetadata
 from wsi_ncmi.features.interchange.base import FeatureSet
 from wsi_ncmi.features.interchange.hdf5 import coords_of, opened, table_of, whole_pixels
-
-__all__ = ["AcmilSet"]
 
 _FEATURES = "feat"
 

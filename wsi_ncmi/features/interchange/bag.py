@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from wsi_ncmi.core.errors import SlideError
 from wsi_ncmi.features.hdf5_io import is_finite
 
-__all__ = ["ExternalFileError", "TileBag", "TileMetadata", "WORST_ERROR", "grid_step", "to_half"]
-
 
 class ExternalFileError(SlideError):
     """A slide's features can't be read, or can't be expressed in the requested format."""

@@ -1,7 +1,5 @@
 """Base classes of the formats: reading slide by slide, writing whole files or none."""
 
-from __future__ import annotations
-
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -15,8 +13,6 @@ from wsi_ncmi.core.files import atomic_path
 from wsi_ncmi.features.interchange.bag import ExternalFileError, TileBag
 from wsi_ncmi.features.leftovers import remove_leftovers
 from wsi_ncmi.features.storage import translate_os_errors
-
-__all__ = ["FeatureSet", "FolderSet", "ImageWriter", "SetWriter", "WriteResult", "bare_id", "conflict"]
 
 
 class FeatureSet(ABC):

@@ -27,8 +27,6 @@ from wsi_ncmi.features.interchange.hdf5 import coords_of, image_of, opened, tabl
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["ClamSet", "ClamWriter"]
-
 _FEATURES = "features"
 
 

@@ -1,7 +1,5 @@
 """Formats of feature files: detection by content, and the reader and writer of each."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,8 +13,6 @@ from wsi_ncmi.features.interchange.native import NativeSet, NativeWriter
 from wsi_ncmi.features.interchange.packed import PackedSet
 from wsi_ncmi.features.interchange.stamp import StampSet, StampWriter
 from wsi_ncmi.features.interchange.trident import TridentSet, TridentWriter
-
-__all__ = ["KINDS", "kind_of_folder", "open_feature_set", "resolve_folder", "writer_for"]
 
 KINDS = ("wsi-ncmi", "clam", "trident", "stamp", "packed")
 """Formats that can be written; the ACMIL family's one file a cohort is read too."""

@@ -1,7 +1,5 @@
 """Guarded reading of other tools' HDF5 files."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 from collections.abc import Callable, Iterator
@@ -13,8 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.features.interchange.bag import ExternalFileError
-
-__all__ = ["coords_of", "image_of", "opened", "table_of", "whole_pixels"]
 
 
 @contextlib.contextmanager

@@ -1,7 +1,5 @@
 """Feature files of this program: read for conversion, and written from features of other tools."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,8 +16,6 @@ from wsi_ncmi.features.reader import FeatureFile, open_features_file, read_ident
 from wsi_ncmi.features.schema import FEATURES_SCHEMA, Identity
 from wsi_ncmi.features.storage import translate_os_errors
 from wsi_ncmi.features.writer import SlideAttributes, content_sha256, write_features
-
-__all__ = ["UNKNOWN", "NativeSet", "NativeWriter"]
 
 UNKNOWN = "unknown"
 """Stands in an imported file for every unknown text; unknown numbers are 0."""

@@ -1,7 +1,5 @@
 """A cohort packed into one ``.npz``: ``features`` (ΣN, D), ``lengths``, ``slide_id``, optional columns."""
 
-from __future__ import annotations
-
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,8 +15,6 @@ from wsi_ncmi.features.interchange.bag import TileBag, TileMetadata
 from wsi_ncmi.features.interchange.base import FeatureSet
 from wsi_ncmi.features.leftovers import remove_leftovers
 from wsi_ncmi.features.storage import translate_os_errors
-
-__all__ = ["PackedColumns", "PackedSet", "map_member", "write_packed"]
 
 _REQUIRED = ("features", "lengths", "slide_id")
 _TEXTS = ("label", "case_id", "centre")

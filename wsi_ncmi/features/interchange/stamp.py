@@ -6,8 +6,6 @@ ones have coordinates in pixels of 256/224 µm, which their stride of 224 tells.
 in none.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,8 +18,6 @@ from wsi_ncmi.features.hdf5_io import python_value
 from wsi_ncmi.features.interchange.bag import ExternalFileError, TileBag, TileMetadata, grid_step, to_half
 from wsi_ncmi.features.interchange.base import FolderSet, ImageWriter
 from wsi_ncmi.features.interchange.hdf5 import coords_of, image_of, opened, table_of
-
-__all__ = ["StampSet", "StampWriter"]
 
 _FEATURES = "feats"
 _OLD_STRIDE_PX, _OLD_TILE_UM = 224, 256.0

@@ -5,8 +5,6 @@ attribute ``encoder``, ``coords`` int64 (N, 2) with nine attributes; ``patch_siz
 target magnification. Magnification stands for resolution there: 10 µm / mpp.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any, ClassVar

@@ -1,15 +1,11 @@
 """Configuration of stain normalisation."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from wsi_ncmi.core.config import configclass
-
-__all__ = ["StainConfig"]
 
 
 @configclass

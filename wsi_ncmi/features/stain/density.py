@@ -4,28 +4,12 @@
 the reference implementations of Macenko's method.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.features.stain.model import StainFitError
-
-__all__ = [
-    "COLOUR_MEASURES",
-    "MIN_DENSITY",
-    "LOG_TABLE",
-    "MAX_DENSITY",
-    "MAX_PIXELS",
-    "WHITE",
-    "density",
-    "is_tissue",
-    "sample_pixels",
-    "tissue_colour",
-    "tissue_densities",
-]
 
 WHITE = 240.0
 """Intensity of empty glass."""

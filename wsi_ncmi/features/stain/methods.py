@@ -1,7 +1,5 @@
 """Stain models of Macenko et al. 2009 and Reinhard et al. 2001, and their choice by name."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -17,8 +15,6 @@ from wsi_ncmi.features.stain.density import (
     tissue_densities,
 )
 from wsi_ncmi.features.stain.model import ColourMap, StainFitError, StainModel
-
-__all__ = ["MacenkoModel", "ReinhardModel"]
 
 _ALPHA = 1.0
 _STRENGTH_PERCENTILE = 99.0

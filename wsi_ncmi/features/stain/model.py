@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import SlideError
 
-__all__ = ["ColourMap", "StainFitError", "StainModel", "StainNormaliser"]
-
 ColourMap = Callable[
     [NDArray[np.uint8]], tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
 ]

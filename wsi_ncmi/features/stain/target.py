@@ -1,7 +1,5 @@
 """Stain normalisation target of a job, and its part of the identity of feature files."""
 
-from __future__ import annotations
-
 import json
 import warnings
 from dataclasses import dataclass
@@ -17,8 +15,6 @@ from wsi_ncmi.features.stain.config import StainConfig
 from wsi_ncmi.features.stain.density import sample_pixels
 from wsi_ncmi.features.stain.methods import MacenkoModel, ReinhardModel
 from wsi_ncmi.features.stain.model import StainFitError, StainModel, StainNormaliser
-
-__all__ = ["StainTarget", "fit_stain", "model_class", "sample_positions", "stain_target"]
 
 _VERSION = 1
 _MAX_REFERENCE_PIXELS = 100_000_000

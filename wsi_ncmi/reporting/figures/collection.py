@@ -14,8 +14,6 @@ from wsi_ncmi.reporting.figures.training_curves import information_figure, learn
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["FigureGroups", "report_figures"]
-
 FigureGroups = dict[str, list[Figure]]
 
 

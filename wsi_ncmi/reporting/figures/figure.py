@@ -1,7 +1,5 @@
 """A figure: what Plotly draws, and the words for those who read or hear instead."""
 
-from __future__ import annotations
-
 import html
 import math
 from collections.abc import Sequence
@@ -9,8 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-
-__all__ = ["Figure", "axis", "band", "line", "plain"]
 
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
     from numpy.typing import NDArray
 
-__all__ = ["FORMATS", "draw_confusion", "draw_figure"]
-
 FORMATS = ("png", "svg")
 # Those of the page's light theme (report.js): told apart by lightness as well as hue.
 _PALETTE = (

@@ -14,8 +14,6 @@ from wsi_ncmi.reporting.formatting import count, number
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["runs_by_loss", "has_values", "learning_figures", "mean_over_runs", "information_figure"]
-
 _MAX_THIN_LINES = 30
 
 

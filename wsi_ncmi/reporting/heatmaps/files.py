@@ -35,14 +35,6 @@ from wsi_ncmi.slides import Slide, thumbnail
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = [
-    "overlay_downsample",
-    "write_comparison",
-    "write_heatmaps",
-    "write_overlay",
-    "write_tiles_geojson",
-]
-
 _PICTURE_PX = 1024  # longest side of the slide in a picture
 _TILE_PX = 256
 _MIN_LEVEL_PX = 256

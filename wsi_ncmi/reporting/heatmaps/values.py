@@ -19,20 +19,6 @@ from wsi_ncmi.core.errors import InputError
 if TYPE_CHECKING:
     from wsi_ncmi.features import FeatureFile
 
-__all__ = [
-    "TileLayer",
-    "TileValues",
-    "model_layers",
-    "tile_values",
-    "SCALES",
-    "check_scale",
-    "scale_ticks",
-    "scale_title",
-    "scaled",
-    "COLOUR_TABLE",
-    "colours_of",
-]
-
 SCALES = ("percentile", "absolute")
 
 _MAX_ATTENTION = 16.0  # multiple of even attention at the end of the absolute scale

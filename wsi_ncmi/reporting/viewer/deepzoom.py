@@ -5,8 +5,6 @@ taken from the nearest finer level of the slide, by area averaging where the two
 pyramid has a gap of more than eight, a tile is made of the four below it, so that memory stays bounded.
 """
 
-from __future__ import annotations
-
 import contextlib
 import math
 import threading
@@ -25,8 +23,6 @@ from wsi_ncmi.tiling.stored import (
     open_stored_tiles,
     probe_stored_tiles,
 )
-
-__all__ = ["TILE_PX", "DeepZoom"]
 
 TILE_PX = 512
 

@@ -7,8 +7,6 @@ and tiles of a fixed list, no path is ever joined; no label or macro image exist
 by a cache; the page may load nothing from elsewhere.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import logging
@@ -28,8 +26,6 @@ from wsi_ncmi.reporting.heatmaps.drawing import rasterise
 from wsi_ncmi.reporting.heatmaps.values import SCALES, colours_of, scaled
 from wsi_ncmi.reporting.viewer.deepzoom import DeepZoom
 from wsi_ncmi.reporting.viewer.viewer_data import ViewerData
-
-__all__ = ["ViewerServer"]
 
 _LOG = logging.getLogger(__name__)
 _ADDRESS = "127.0.0.1"

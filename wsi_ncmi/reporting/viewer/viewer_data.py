@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from wsi_ncmi.slides import Slide
 
-__all__ = ["SHAPE_COLOURS", "Shape", "ViewerData"]
-
 SHAPE_COLOURS = {
     "tissue": "#008c3c",
     "pen": "#ff8c00",
