@@ -11,8 +11,14 @@ from sklearn.metrics import accuracy_score, f1_score, roc_curve
 from tests.metrics.test_evaluation import CLASSES, table
 from wsi_ncmi.metrics import apply_temperature, expected_calibration_error
 from wsi_ncmi.metrics.calibration import recalibrate
-from wsi_ncmi.metrics.operating_points import operating_points, threshold_for_sensitivity
-from wsi_ncmi.metrics.selective import COVERAGES, area_under_risk_coverage, risk_coverage, selective_metrics
+from wsi_ncmi.metrics.selective import (
+    COVERAGES,
+    area_under_risk_coverage,
+    operating_points,
+    risk_coverage,
+    selective_metrics,
+    threshold_for_sensitivity,
+)
 
 levels = st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=1, max_size=30)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.mil import BagBatch
-from wsi_ncmi.mil.buckets import make_buckets, scatter_buckets
+from wsi_ncmi.mil.bags import make_buckets, scatter_buckets
 from wsi_ncmi.mil.transmil import make_squares
 
 lengths_of = st.lists(st.integers(1, 40), min_size=1, max_size=8)

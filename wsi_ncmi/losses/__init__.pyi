@@ -7,12 +7,12 @@ from .config import build_loss as build_loss
 from .config import list_losses as list_losses
 from .config import loss_config as loss_config
 from .cross_entropy import CrossEntropy as CrossEntropy
+from .cross_entropy import FocalLoss as FocalLoss
 from .cross_entropy import LabelSmoothing as LabelSmoothing
+from .cross_entropy import Poly1Loss as Poly1Loss
 from .cross_entropy import WeightedCrossEntropy as WeightedCrossEntropy
-from .focal import FocalLoss as FocalLoss
 from .ncmi import NCMILoss as NCMILoss
 from .ncmi_form import PRESETS as PRESETS
 from .orthogonal_projection import OrthogonalProjectionLoss as OrthogonalProjectionLoss
-from .poly import Poly1Loss as Poly1Loss
 from .square import SquareLoss as SquareLoss
 from .supervised_contrastive import SupervisedContrastive as SupervisedContrastive

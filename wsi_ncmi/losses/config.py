@@ -144,7 +144,7 @@ class FocalConfig(LossConfig):
         focal_gamma: Focusing exponent γ.
     """
 
-    criterion = "wsi_ncmi.losses.focal:FocalLoss"
+    criterion = "wsi_ncmi.losses.cross_entropy:FocalLoss"
     paper = "Lin et al. 2017, arXiv 1708.02002"
     summary = "cross-entropy in which easy samples count less"
     formula = "−(1 − p_y)^γ log p_y"
@@ -180,7 +180,7 @@ class Poly1Config(LossConfig):
         poly_epsilon: Weight ε₁ of the first polynomial term.
     """
 
-    criterion = "wsi_ncmi.losses.poly:Poly1Loss"
+    criterion = "wsi_ncmi.losses.cross_entropy:Poly1Loss"
     paper = "Leng et al. 2022, arXiv 2204.12511"
     summary = "cross-entropy plus a multiple of 1 − p"
     formula = "−log p_y + ε₁ (1 − p_y)"

@@ -21,11 +21,10 @@ from wsi_ncmi.metrics.confusion import (
     per_class_metrics,
 )
 from wsi_ncmi.metrics.information import information_of_sums, information_terms
-from wsi_ncmi.metrics.operating_points import operating_points
 from wsi_ncmi.metrics.predictions import check_predictions
 from wsi_ncmi.metrics.ranking import one_vs_rest_auroc, one_vs_rest_average_precision
 from wsi_ncmi.metrics.results import Estimate, Evaluation, Spread, estimate
-from wsi_ncmi.metrics.selective import selective_metrics
+from wsi_ncmi.metrics.selective import operating_points, selective_metrics
 from wsi_ncmi.metrics.staging import evaluate_stages
 
 if TYPE_CHECKING:

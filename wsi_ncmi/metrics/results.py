@@ -103,7 +103,7 @@ class Evaluation:
         warnings: What a reader must know before believing the numbers.
         ranking_resamples: Resamples of AUROC and AUPRC, each of which costs a pass over all slides.
         selective: Abstention (``wsi_ncmi.metrics.selective``), JSON-ready.
-        operating_points: Class → operating points (``wsi_ncmi.metrics.operating_points``), JSON-ready.
+        operating_points: Class → operating points (``wsi_ncmi.metrics.selective``), JSON-ready.
         recalibration: What a temperature changes (``wsi_ncmi.metrics.calibration``), JSON-ready; None where
             there is nothing to fit it on.
         staging: CAMELYON-17's patient stages (``wsi_ncmi.metrics.staging``); None for other tasks.

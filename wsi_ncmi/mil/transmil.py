@@ -19,8 +19,8 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.mil.augmentation import FastDropout
+from wsi_ncmi.mil.bags import MAX_ROWS
 from wsi_ncmi.mil.base import Aggregator, AggregatorOutput, BagBatch
-from wsi_ncmi.mil.buckets import MAX_ROWS
 from wsi_ncmi.mil.config import TransMilConfig
 from wsi_ncmi.mil.segments import promote, segment_sum
 

@@ -14,8 +14,8 @@ from torch.utils.checkpoint import checkpoint
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.mil.augmentation import FastDropout
+from wsi_ncmi.mil.bags import make_buckets, scatter_buckets
 from wsi_ncmi.mil.base import Aggregator, AggregatorOutput, BagBatch
-from wsi_ncmi.mil.buckets import make_buckets, scatter_buckets
 from wsi_ncmi.mil.config import VitConfig
 from wsi_ncmi.mil.segments import promote
 
