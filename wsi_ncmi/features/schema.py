@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_type_hints
 
 from wsi_ncmi.encoders import EncoderInfo
 from wsi_ncmi.slides import SlideRecord
@@ -150,11 +150,11 @@ def identity_from_attrs(attrs: Mapping[str, Any]) -> Identity:
         ValueError: One has the wrong type.
     """
     values: dict[str, Any] = {}
+    kinds = get_type_hints(Identity)
     for field in dataclasses.fields(Identity):
-        kind = {"str": str, "int": int, "float": float}[str(field.type)]
         if field.default is not dataclasses.MISSING and field.name not in attrs:
             continue  # an older layout that knew nothing of it
-        values[field.name] = kind(attrs[field.name])
+        values[field.name] = kinds[field.name](attrs[field.name])
     return Identity(**values)
 
 
