@@ -11,7 +11,7 @@ from sklearn import metrics as sk
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.metrics import class_table, classification_metrics
-from wsi_ncmi.metrics.ranking import auroc, average_precision
+from wsi_ncmi.metrics.classification import auroc, average_precision
 
 
 @st.composite

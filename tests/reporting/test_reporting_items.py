@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from wsi_ncmi.reporting import FlowStep, render_summary
-from wsi_ncmi.reporting.reporting_items import AUTHORS, reporting_items
+from wsi_ncmi.reporting.summary import AUTHORS, reporting_items
 
 
 def items_of(data):

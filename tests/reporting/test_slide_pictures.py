@@ -14,7 +14,7 @@ from tests.features.interchange import makers
 from wsi_ncmi.cohorts import open_bag_source
 from wsi_ncmi.core.config import config_from
 from wsi_ncmi.features.thumbnails import thumbnail_comment
-from wsi_ncmi.reporting import pictures
+from wsi_ncmi.reporting import slides
 from wsi_ncmi.training import TrainConfig, load_trained
 from wsi_ncmi.training.runs import read_run_predictions
 from wsi_ncmi.workflows import train
@@ -70,7 +70,7 @@ def test_only_models_that_tested_a_slide_are_asked(run: tuple[Path, Path], monke
     monkeypatch.setattr(
         "wsi_ncmi.training.load_trained", lambda place: asked.append(place) or load_trained(place)
     )
-    found = pictures.pictures_of(["s01"], open_bag_source(folder), out / "run", tested)
+    found = slides.pictures_of(["s01"], open_bag_source(folder), out / "run", tested)
     fold = int(tested.loc[tested["slide_id"] == "s01", "fold"].iloc[0])
     assert asked == [out / "run" / f"fold_{fold}" / f"seed_{seed}" for seed in (0, 1)]
     bag = open_bag_source(folder).load("s01")
@@ -84,9 +84,9 @@ def test_what_has_no_picture(run: tuple[Path, Path], tmp_path: Path, monkeypatch
     out, folder = run
     tested = read_run_predictions(out / "run" / "predictions.csv")
     source = open_bag_source(folder)
-    assert pictures.pictures_of(["s00", "elsewhere"], source, out / "run", tested) == {}
-    monkeypatch.setattr(pictures, "_MAX_BYTES", 1)
-    assert pictures.pictures_of(["s01", "s02"], source, out / "run", tested) == {}
+    assert slides.pictures_of(["s00", "elsewhere"], source, out / "run", tested) == {}
+    monkeypatch.setattr(slides, "_MAX_BYTES", 1)
+    assert slides.pictures_of(["s01", "s02"], source, out / "run", tested) == {}
     path = tmp_path / "bags.npz"
     np.savez(
         path,
@@ -94,4 +94,4 @@ def test_what_has_no_picture(run: tuple[Path, Path], tmp_path: Path, monkeypatch
         lengths=np.array([1, 1], np.int32),
         slide_id=np.array(["s01", "s02"]),
     )
-    assert pictures.pictures_of(["s01"], open_bag_source(path), out / "run", tested) == {}
+    assert slides.pictures_of(["s01"], open_bag_source(path), out / "run", tested) == {}

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.metrics.bootstrap import draw_multiplicities, leave_one_out, sum_by_patient
 from wsi_ncmi.metrics.calibration import brier_terms, nll_terms, recalibrate
+from wsi_ncmi.metrics.classification import one_vs_rest_auroc, one_vs_rest_average_precision
 from wsi_ncmi.metrics.confusion import (
     CONFUSION_METRICS,
     check_probabilities,
@@ -22,7 +23,6 @@ from wsi_ncmi.metrics.confusion import (
 )
 from wsi_ncmi.metrics.information import information_of_sums, information_terms
 from wsi_ncmi.metrics.predictions import check_predictions
-from wsi_ncmi.metrics.ranking import one_vs_rest_auroc, one_vs_rest_average_precision
 from wsi_ncmi.metrics.results import Estimate, Evaluation, Spread, estimate
 from wsi_ncmi.metrics.selective import operating_points, selective_metrics
 from wsi_ncmi.metrics.staging import evaluate_stages

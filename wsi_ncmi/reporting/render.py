@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from wsi_ncmi.core.files import write_text
 from wsi_ncmi.metrics import Estimate, Evaluation
 from wsi_ncmi.metrics.evaluation import MIN_PATIENTS_PER_GROUP
-from wsi_ncmi.reporting import formatting, operating_points, tables
+from wsi_ncmi.reporting import formatting, tables
 from wsi_ncmi.reporting.figures import Figure, FigureGroups, report_figures
 from wsi_ncmi.reporting.formatting import without_folders
 from wsi_ncmi.reporting.report_input import ReportInput
@@ -73,11 +73,11 @@ def render_report(data: ReportInput, figures: FigureGroups | None = None) -> str
         headline=tables.cell(evaluation.metrics["macro_f1"]),
         headline_bca=formatting.interval(_bca(evaluation.metrics["macro_f1"])),
         spread=tables.spread_rows(evaluation),
-        operating=operating_points.operating_rows(evaluation),
-        thresholds_chosen_on=operating_points.thresholds_chosen_on(evaluation),
-        abstention=operating_points.abstention_rows(evaluation),
-        recalibration=operating_points.recalibration_rows(evaluation),
-        recalibration_source=operating_points.recalibration_source(evaluation),
+        operating=tables.operating_rows(evaluation),
+        thresholds_chosen_on=tables.thresholds_chosen_on(evaluation),
+        abstention=tables.abstention_rows(evaluation),
+        recalibration=tables.recalibration_rows(evaluation),
+        recalibration_source=tables.recalibration_source(evaluation),
         stages=stage_table(evaluation),
         stage_kappa=_staged(evaluation, "kappa_quadratic"),
         stage_accuracy=_staged(evaluation, "accuracy"),

@@ -13,7 +13,7 @@ from wsi_ncmi.cohorts import Unmatched
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.metrics import Evaluation, PairedComparison
 from wsi_ncmi.reporting.formatting import without_folders
-from wsi_ncmi.reporting.pictures import SlidePicture
+from wsi_ncmi.reporting.slides import SlidePicture
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,9 +13,8 @@ from wsi_ncmi.core.files import sha256_file, write_json
 from wsi_ncmi.core.provenance import relative_paths, write_record
 from wsi_ncmi.metrics import Evaluation, PairedComparison, compare_paired, evaluate_predictions, fold_metrics
 from wsi_ncmi.reporting.exports import write_outputs, write_table
-from wsi_ncmi.reporting.pictures import SlidePicture, pictures_of
 from wsi_ncmi.reporting.report_input import ReportInput, cohort_flow
-from wsi_ncmi.reporting.slides import best_and_worst
+from wsi_ncmi.reporting.slides import SlidePicture, best_and_worst, pictures_of
 from wsi_ncmi.training import ExperimentResult, TrainConfig, TrainingData
 from wsi_ncmi.training.runs import VALIDATION, read_run_predictions
 
