@@ -288,7 +288,7 @@ def test_an_overdue_slide_is_given_up(tasks, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(engine, "_ABORT_S", 0.2)  # a killed process waits for no thread
     first, *rest = tasks()
-    hanging = HangingTask(first.record, first.root, first.out, first.tissue, first.grid)
+    hanging = HangingTask(first.record, first.config)
     rows = run(ThreadRay({"a": 1}), [hanging, *rest], timeout_per_slide=3.0)
     assert [status for status, _ in rows] == ["failed", "done", "done", "done"]
     assert "longer than 3 s" in rows[0][1]
