@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import shapely
 
-from wsi_ncmi.extraction.thumbnails import DROPPED, EMPTY, KEPT, UNREADABLE, ThumbnailContent, draw_thumbnail
+from wsi_ncmi.features.thumbnails import DROPPED, EMPTY, KEPT, UNREADABLE, ThumbnailContent, draw_thumbnail
 
 GREY = 200
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from wsi_ncmi.features.leftovers import is_leftover, lived_at, remove_leftovers, start_ticks
+from wsi_ncmi.features.storage import is_leftover, lived_at, remove_leftovers, start_ticks
 
 HOUR_S = 3600
 

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from wsi_ncmi.slides.fingerprint import files_sha256, fingerprint
+from wsi_ncmi.slides.identity import files_sha256, fingerprint
 
 
 def test_name_and_place_do_not_matter(svs, tmp_path):

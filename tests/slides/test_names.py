@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsi_ncmi.slides import SLIDE_EXTENSIONS, slide_id_of
-from wsi_ncmi.slides.names import assign_slide_ids, has_slide_extension
+from wsi_ncmi.slides.identity import assign_slide_ids, has_slide_extension
 
 
 @pytest.mark.parametrize(

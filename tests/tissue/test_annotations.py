@@ -27,7 +27,7 @@ from wsi_ncmi.tissue import (
     read_annotations,
     write_annotations,
 )
-from wsi_ncmi.tissue.polygons import raster
+from wsi_ncmi.tissue.mask import raster
 
 HEAD = '<?xml version="1.0"?><ASAP_Annotations><Annotations>'
 TAIL = "</Annotations><AnnotationGroups/></ASAP_Annotations>"

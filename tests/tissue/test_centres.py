@@ -13,7 +13,7 @@ from shapely.ops import unary_union
 from wsi_ncmi.slides import Mpp, open_slide
 from wsi_ncmi.synthesis import CENTRES, SlidePlan, make_slide
 from wsi_ncmi.tissue import ArtifactConfig, TissueConfig, analyse_tissue, segment_tissue
-from wsi_ncmi.tissue.polygons import raster
+from wsi_ncmi.tissue.mask import raster
 
 
 @pytest.fixture(scope="module", params=range(len(CENTRES)), ids=[centre.name for centre in CENTRES])

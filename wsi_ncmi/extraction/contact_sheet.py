@@ -16,9 +16,9 @@ from urllib.parse import quote
 
 from wsi_ncmi.core.files import write_text
 from wsi_ncmi.extraction.ledger import ALREADY_EXTRACTED, LedgerRow, merge_rows, read_journal, read_ledger
-from wsi_ncmi.extraction.thumbnails import COLOURS
 from wsi_ncmi.features.paths import contact_sheet_path, thumbnail_path
 from wsi_ncmi.features.storage import translate_os_errors
+from wsi_ncmi.features.thumbnails import COLOURS
 
 _MANY_ARTIFACTS = 0.2
 _MANY_FAILED = 0.05

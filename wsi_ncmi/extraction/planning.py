@@ -13,7 +13,7 @@ from wsi_ncmi.features.paths import set_name
 from wsi_ncmi.features.stain import StainTarget
 from wsi_ncmi.slides import SlideRecord, read_slides_csv, slide_id_of, take_inventory
 from wsi_ncmi.slides.discovery import find_slides
-from wsi_ncmi.slides.names import assign_slide_ids
+from wsi_ncmi.slides.identity import assign_slide_ids
 from wsi_ncmi.tiling import GridConfig
 from wsi_ncmi.tissue import find_annotations, read_annotations
 from wsi_ncmi.tissue.annotations import ANNOTATION_SUFFIXES

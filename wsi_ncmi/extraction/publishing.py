@@ -9,9 +9,16 @@ from wsi_ncmi.core.files import atomic_path
 from wsi_ncmi.encoders import EncoderInfo
 from wsi_ncmi.extraction.ledger import LedgerRow
 from wsi_ncmi.extraction.slide import PreparedSlide, SlideEmbedding
-from wsi_ncmi.extraction.thumbnails import DROPPED, EMPTY, KEPT, UNREADABLE, ThumbnailContent, draw_thumbnail
 from wsi_ncmi.features.storage import translate_os_errors
-from wsi_ncmi.features.thumbnails import thumbnail_comment
+from wsi_ncmi.features.thumbnails import (
+    DROPPED,
+    EMPTY,
+    KEPT,
+    UNREADABLE,
+    ThumbnailContent,
+    draw_thumbnail,
+    thumbnail_comment,
+)
 from wsi_ncmi.features.writer import write_features
 from wsi_ncmi.tissue import ARTIFACT_KINDS, mask_polygons, write_geojson
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import write_json, write_text
 from wsi_ncmi.slides.discovery import FoundSlide, find_slides
-from wsi_ncmi.slides.names import assign_slide_ids
+from wsi_ncmi.slides.identity import assign_slide_ids
 
 _LOG = logging.getLogger(__name__)
 _SCHEMA = "wsi-ncmi-watch/1"

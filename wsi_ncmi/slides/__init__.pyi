@@ -3,6 +3,8 @@ from .base import LevelPart as LevelPart
 from .base import LevelReader as LevelReader
 from .base import OpenLevel as OpenLevel
 from .base import Slide as Slide
+from .identity import SLIDE_EXTENSIONS as SLIDE_EXTENSIONS
+from .identity import slide_id_of as slide_id_of
 from .inventory import SlideRecord as SlideRecord
 from .inventory import read_slides_csv as read_slides_csv
 from .inventory import take_inventory as take_inventory
@@ -10,8 +12,6 @@ from .inventory import write_slides_csv as write_slides_csv
 from .mpp import Mpp as Mpp
 from .mpp import read_mpp_table as read_mpp_table
 from .mpp import resolve_mpp as resolve_mpp
-from .names import SLIDE_EXTENSIONS as SLIDE_EXTENSIONS
-from .names import slide_id_of as slide_id_of
 from .opening import open_slide as open_slide
 from .opening import probe_against_openslide as probe_against_openslide
 from .overview import Overview as Overview

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wsi_ncmi.core.errors import InputError, plain_reason
-from wsi_ncmi.slides.names import FLAT_EXTENSIONS, has_slide_extension, slide_id_of
+from wsi_ncmi.slides.identity import FLAT_EXTENSIONS, has_slide_extension, slide_id_of
 
 _HEADER_BYTES = 1 << 20
 _SERIES = (0x0020, 0x000E)

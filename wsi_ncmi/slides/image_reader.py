@@ -10,7 +10,6 @@ from PIL import Image, UnidentifiedImageError
 
 from wsi_ncmi.core.errors import SlideOpenError
 from wsi_ncmi.slides.base import Level, Slide
-from wsi_ncmi.slides.registry import Reader, import_reason, register_reader
 
 MAX_IMAGE_PX = 13376 * 13376
 """Largest flat image in pixels (just below Pillow's own refusal): it is decoded whole, 512 MiB as RGB."""
@@ -92,6 +91,3 @@ def _opened(path: Path) -> Image.Image:
             ) from None
         except UnidentifiedImageError:
             raise SlideOpenError("it is no PNG, JPEG or TIFF image") from None
-
-
-register_reader(Reader(name="image", order=30, open=FlatImageSlide, unavailable=lambda: import_reason("PIL")))

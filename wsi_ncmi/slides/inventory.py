@@ -15,9 +15,8 @@ from wsi_ncmi.core.errors import InputError, SlideError, plain_reason
 from wsi_ncmi.core.files import write_text
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
 from wsi_ncmi.slides.discovery import FoundSlide, find_slides
-from wsi_ncmi.slides.fingerprint import files_sha256, fingerprint
+from wsi_ncmi.slides.identity import assign_slide_ids, files_sha256, fingerprint, slide_id_of
 from wsi_ncmi.slides.mpp import COARSEST_MPP, FINEST_MPP, is_believable_mpp, read_mpp_table, resolve_mpp
-from wsi_ncmi.slides.names import assign_slide_ids, slide_id_of
 from wsi_ncmi.slides.opening import open_slide
 
 _LOG = logging.getLogger(__name__)

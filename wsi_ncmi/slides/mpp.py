@@ -14,7 +14,7 @@ from pathlib import Path
 
 from wsi_ncmi.core.errors import InputError, MissingMppError
 from wsi_ncmi.slides.base import Slide
-from wsi_ncmi.slides.names import slide_id_of
+from wsi_ncmi.slides.identity import slide_id_of
 
 FINEST_MPP = 0.02
 """At or below this many microns per pixel no value is believed (100× oil scans have about 0.05)."""

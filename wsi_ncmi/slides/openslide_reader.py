@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import SlideReadError
 from wsi_ncmi.slides.base import Level, Slide
-from wsi_ncmi.slides.registry import Reader, import_reason, register_reader
 
 
 class OpenSlideSlide(Slide):
@@ -71,8 +70,3 @@ class OpenSlideSlide(Slide):
     def _close(self) -> None:
         with self._lock:
             self._handle.close()
-
-
-register_reader(
-    Reader(name="openslide", order=10, open=OpenSlideSlide, unavailable=lambda: import_reason("openslide"))
-)

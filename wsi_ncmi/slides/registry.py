@@ -15,14 +15,12 @@ class Reader:
 
     Attributes:
         name: Its name for users, in ledgers and in feature files.
-        order: Lower is asked first.
         open: Opens a local file; raises whatever it likes.
         unavailable: Empty text where the reader works on this machine, else the reason.
         open_remote: Opens an fsspec address such as ``s3://bucket/slide.svs``, where the reader can.
     """
 
     name: str
-    order: int
     open: Callable[[Path], Slide]
     unavailable: Callable[[], str]
     open_remote: Callable[[str], Slide] | None = None
@@ -33,28 +31,19 @@ class Reader:
         return not self.unavailable()
 
 
-_READERS: dict[str, Reader] = {}
-_BUILT_IN = ("openslide_reader", "tiffslide_reader", "image_reader")
+def _open_with(module: str, name: str) -> Callable[[Path | str], Slide]:
+    """Opens with a class of a module of this package, which is imported at the first call."""
 
+    def opened(path: Path | str) -> Slide:
+        slide: Slide = getattr(importlib.import_module(f"wsi_ncmi.slides.{module}"), name)(path)
+        return slide
 
-def register_reader(reader: Reader) -> Reader:
-    """Adds a reader, or replaces the one of the same name.
-
-    Args:
-        reader: The reader.
-
-    Returns:
-        The same reader.
-    """
-    _READERS[reader.name] = reader
-    return reader
+    return opened
 
 
 def list_readers() -> tuple[Reader, ...]:
     """All readers in the order in which :func:`~wsi_ncmi.slides.opening.open_slide` asks them."""
-    for module in _BUILT_IN:
-        importlib.import_module(f"wsi_ncmi.slides.{module}")
-    return tuple(sorted(_READERS.values(), key=lambda reader: (reader.order, reader.name)))
+    return _READERS
 
 
 def get_reader(name: str) -> Reader:
@@ -76,3 +65,24 @@ def import_reason(module: str) -> str:
     except Exception as error:  # a broken shared library raises OSError, a half install anything
         return f"the package {module} can't be loaded ({error})"
     return ""
+
+
+_TIFFSLIDE = _open_with("tiffslide_reader", "TiffSlideSlide")
+_READERS = (
+    Reader(
+        name="openslide",
+        open=_open_with("openslide_reader", "OpenSlideSlide"),
+        unavailable=lambda: import_reason("openslide"),
+    ),
+    Reader(
+        name="tiffslide",
+        open=_TIFFSLIDE,
+        unavailable=lambda: import_reason("tiffslide"),
+        open_remote=_TIFFSLIDE,
+    ),
+    Reader(
+        name="image",
+        open=_open_with("image_reader", "FlatImageSlide"),
+        unavailable=lambda: import_reason("PIL"),
+    ),
+)

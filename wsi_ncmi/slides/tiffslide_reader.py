@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import SlideOpenError
 from wsi_ncmi.slides.base import Level, Slide
-from wsi_ncmi.slides.registry import Reader, import_reason, register_reader
 
 _OPENING = threading.Lock()
 # TIFF 6.0, PhotometricInterpretation: white-is-zero, CMYK, CIE L*a*b*; PlanarConfiguration: separate planes.
@@ -134,14 +133,3 @@ def _openslide_names(raw: Mapping[str, Any]) -> dict[str, str]:
         named.pop("openslide.mpp-x", None)
         named.pop("openslide.mpp-y", None)
     return named
-
-
-register_reader(
-    Reader(
-        name="tiffslide",
-        order=20,
-        open=TiffSlideSlide,
-        unavailable=lambda: import_reason("tiffslide"),
-        open_remote=TiffSlideSlide,
-    )
-)

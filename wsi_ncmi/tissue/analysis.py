@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from wsi_ncmi.slides import LevelReader, Mpp, OpenLevel, Overview, Slide
+from wsi_ncmi.tissue.artifacts import find_borders, find_ink
 from wsi_ncmi.tissue.colours import Colours
 from wsi_ncmi.tissue.config import ARTIFACT_KINDS, ArtifactConfig, TissueConfig
 from wsi_ncmi.tissue.fold_windows import FINE_UM
 from wsi_ncmi.tissue.folds import SHARE_STEPS, find_folds
 from wsi_ncmi.tissue.high_res_reader import HighResReader
-from wsi_ncmi.tissue.ink_and_borders import find_borders, find_ink
 from wsi_ncmi.tissue.mask import TissueMask, integral, shares_under
 from wsi_ncmi.tissue.segmentation import find_tissue, slide_overview
 
@@ -81,7 +81,7 @@ class ArtifactMap:
 
     def polygons(self) -> dict[str, list[shapely.Polygon]]:
         """Outlines in level-0 pixels per kind; kinds that were not found are left out."""
-        from wsi_ncmi.tissue.polygons import outline
+        from wsi_ncmi.tissue.mask import outline
 
         found = {kind: outline(self.where(kind), self.downsample_x, self.downsample_y) for kind in self.kinds}
         return {kind: polygons for kind, polygons in found.items() if polygons}

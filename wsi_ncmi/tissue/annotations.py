@@ -12,12 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import InputError, counted
-from wsi_ncmi.tissue.annotation import Annotation, Annotations
-from wsi_ncmi.tissue.asap import parse_asap
 from wsi_ncmi.tissue.config import AnnotationConfig
-from wsi_ncmi.tissue.geojson import parse_geojson
-from wsi_ncmi.tissue.mask import TissueMask
-from wsi_ncmi.tissue.polygons import raster
+from wsi_ncmi.tissue.geojson import Annotation, Annotations, parse_geojson
+from wsi_ncmi.tissue.mask import TissueMask, raster
 
 ANNOTATION_SUFFIXES = (".geojson", ".json", ".geojson.gz", ".json.gz", ".zip", ".xml")
 _MAX_BYTES = 1 << 29
@@ -66,6 +63,8 @@ def read_annotations(path: Path) -> Annotations:
         ) from error
     start = data.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
     if start == b"<" or data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        from wsi_ncmi.tissue.asap import parse_asap
+
         return parse_asap(data, path.name)
     if not start:
         raise InputError(

@@ -12,7 +12,7 @@ import shapely
 from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.tissue.annotation import Annotation, Annotations, areas_of
+from wsi_ncmi.tissue.geojson import Annotation, Annotations, areas_of
 
 _AREAS = {"polygon", "rectangle", "spline"}
 _SPLINE_STEPS = 8

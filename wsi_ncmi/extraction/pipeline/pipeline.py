@@ -23,8 +23,7 @@ from wsi_ncmi.core.errors import IdentityConflictError, JobStoppedError, WsiNcmi
 from wsi_ncmi.encoders import Encoder
 from wsi_ncmi.extraction.claims import claim_slide
 from wsi_ncmi.extraction.ledger import LedgerRow
-from wsi_ncmi.extraction.pipeline.batching import Batch, TileBatcher, TileChunk
-from wsi_ncmi.extraction.pipeline.encoding import begin_batch
+from wsi_ncmi.extraction.pipeline.batching import Batch, TileBatcher, TileChunk, begin_batch
 from wsi_ncmi.extraction.pipeline.reading import ClosedError, MemoryBudget, read_tiles_of
 from wsi_ncmi.extraction.pipeline.slide_work import SlideWork
 from wsi_ncmi.extraction.pipeline.utilisation import Utilisation, UtilisationMeter

@@ -9,7 +9,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.features.stain.model import StainFitError
+from wsi_ncmi.core.errors import SlideError
 
 WHITE = 240.0
 """Intensity of empty glass."""
@@ -27,6 +27,10 @@ _MIN_PIXELS = 500
 
 LOG_TABLE: NDArray[np.float32] = np.log(np.arange(256) + 1.0).astype(np.float32)
 """ln(I + 1) of every grey level, rounded once from double precision."""
+
+
+class StainFitError(SlideError):
+    """The stain of an image can't be measured: too little tissue, one stain only, no contrast."""
 
 
 def sample_pixels(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

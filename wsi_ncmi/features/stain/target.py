@@ -12,9 +12,8 @@ from PIL import Image
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import sha256_file
 from wsi_ncmi.features.stain.config import StainConfig
-from wsi_ncmi.features.stain.density import sample_pixels
-from wsi_ncmi.features.stain.methods import MacenkoModel, ReinhardModel
-from wsi_ncmi.features.stain.model import StainFitError, StainModel, StainNormaliser
+from wsi_ncmi.features.stain.density import StainFitError, sample_pixels
+from wsi_ncmi.features.stain.methods import MacenkoModel, ReinhardModel, StainModel, StainNormaliser
 
 _VERSION = 1
 _MAX_REFERENCE_PIXELS = 100_000_000
