@@ -36,6 +36,15 @@ def test_every_verb_has_help_with_an_example(verb: str) -> None:
     assert f"Example: wsi-ncmi {verb}" in " ".join(out.split())
 
 
+@pytest.mark.parametrize(
+    "verb", ["config", "encoders", "models", "extract", "train", "search", "predict", "run"]
+)
+def test_help_shows_nothing_of_typer_or_python(verb: str) -> None:
+    text = CliRunner().invoke(app, [verb, "--help"]).stdout
+    for each in ("completion", "─", "<str>", "<list", "Undefined", " ;"):
+        assert each not in text
+
+
 def test_help_does_not_import_torch() -> None:
     script = (
         "import sys\nfrom typer.testing import CliRunner\nfrom wsi_ncmi.cli.app import app\n"
@@ -76,7 +85,7 @@ def test_version() -> None:
         (("predict", "nowhere", "--model", "nomodel", "--out", "x", "--unlike", "panic"), "abstain or flag"),
         (
             ("predict", "nowhere", "--model", "m", "--out", "x", "--abstain-below", "7"),
-            "less than or equal to 1",
+            "it is at most 1",
         ),
         (("predict", "nowhere", "--model", "m", "--out", "x", "--watch"), "no folder"),
         (("export", "norun", "--out", "x"), "norun"),

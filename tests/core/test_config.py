@@ -63,6 +63,7 @@ class GardenConfig:
     hedge: float | None = None
     pond: Shape = Field(default_factory=SquareConfig)
     colours: tuple[Literal["red", "blue"], ...] = ()
+    depth: int | Literal["auto"] = "auto"
 
 
 ONE_OF = {"bed": "beds"}
@@ -175,6 +176,49 @@ def test_several_faults_are_counted() -> None:
 @pytest.mark.parametrize("override", ["hedge", "=3", "beds.7.name=round", "hedge.x=1", "colours=[1"])
 def test_a_malformed_override_is_told(override: str) -> None:
     assert "--set" in fault(override)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (("beds=null", "bed.radius=2"), "--set bed.radius=2: 'beds' is None, not a list"),
+        (("beds=square", "bed.side=2"), "'beds' is 'square', not a list"),
+        (("hedge=" + "9" * 5000,), "is no YAML"),
+        (("hedge=2020-13-45",), "is no YAML"),
+        (("beds=[3]",), "it is a name, or a mapping with a name, got 3"),
+        (("beds=[]",), "it needs at least 1 item(s), got []"),
+        (("hedge=[]",), "it is a number, got []"),
+        (("depth=x",), "'depth' (--set depth=x) is wrong: it is a whole number, got 'x'"),
+        (("colours=[rot]",), "one of red, blue, got 'rot'"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_one_sentence(overrides: tuple[str, ...], words: str) -> None:
+    message = fault(*overrides)
+    assert words in message
+    assert len(message) < 200
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("hedge: 1\npond: square\nhedge: 2", "'hedge' is written twice (garden.yaml, line 1, and again in line 3)"),
+        ("beds: &beds [*beds]", "'beds.0' (garden.yaml, line 1): the value contains itself"),
+        ("hedge: " + "9" * 5000, "can't be read"),
+        ("hedge: 2020-13-45", "can't be read"),
+    ],
+)  # fmt: skip
+def test_a_file_that_can_not_be_meant_is_one_sentence(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "garden.yaml"
+    path.write_text(text)
+    assert words in fault(file=path)
+
+
+def test_an_anchor_may_be_used_again(tmp_path: Path) -> None:
+    path = tmp_path / "garden.yaml"
+    path.write_text("beds: [&bed {name: square, side: 2}, *bed]\npond: {<<: *bed, side: 3}\n")
+    config = read(file=path)
+    assert config.beds == (SquareConfig(side=2),) * 2
+    assert config.pond == SquareConfig(side=3)
 
 
 def test_config_from_names_its_origin() -> None:

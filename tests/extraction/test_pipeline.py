@@ -12,8 +12,9 @@ import pytest
 
 from wsi_ncmi.core.errors import WsiNcmiError
 from wsi_ncmi.encoders import Encoder, EncoderConfig, load_encoder
+from wsi_ncmi.extraction.execution.plan import PipelineConfig
 from wsi_ncmi.extraction.ledger import LedgerRow
-from wsi_ncmi.extraction.pipeline import Pipeline, PipelineConfig, Utilisation
+from wsi_ncmi.extraction.pipeline import Pipeline, Utilisation
 from wsi_ncmi.extraction.pipeline.batching import Batch, begin_batch
 from wsi_ncmi.extraction.pipeline.pipeline import extract_slide
 from wsi_ncmi.extraction.pipeline.utilisation import UtilisationMeter

@@ -133,5 +133,5 @@ def test_options_reach_the_loss_and_wrong_ones_are_named():
     assert (criterion.form.balance, criterion.form.power, criterion.decision.ridge) == (0.5, 0.3, 3.0)
     with pytest.raises(InputError, match="samples of all 3 classes, got None"):
         NCMILoss(3, 8, balance=1.0)
-    with pytest.raises(InputError, match=r"'power' .*less than or equal to 1, got 2"):
+    with pytest.raises(InputError, match=r"'power' .*at most 1, got 2"):
         NCMILoss(3, 8, power=2.0)

@@ -59,7 +59,7 @@ def test_overrides_reach_into_lists_and_come_last() -> None:
 
 @pytest.mark.parametrize("override", ["seeds", "=3", "losses.7.name=ce", "seeds.x=1", "grid=[1"])
 def test_a_malformed_override_is_one_sentence(override: str) -> None:
-    with pytest.raises(InputError, match=r"--set|'grid'|valid"):
+    with pytest.raises(InputError, match="--set"):
         load_config("demo", [override])
 
 
@@ -96,7 +96,7 @@ def test_the_printed_configuration_reads_back_the_same(tmp_path: Path) -> None:
         ({"model.name": "dsmil"}, ["model.hidden=64"], "the model 'dsmil' has no setting 'hidden'; valid are "),
         ({"model.name": "vit"}, ["model.hidden=20"], "model: the heads of vit (8) must divide hidden (20) (--model vit)."),
         ({}, ["loss.preset=papre"], "did you mean 'paper'?"),
-        ({}, ["loss.power=3"], "less than or equal to 1"),
+        ({}, ["loss.power=3"], "at most 1"),
     ],
 )  # fmt: skip
 def test_losses_and_models_are_checked_when_the_configuration_is_read(flags, overrides, message):

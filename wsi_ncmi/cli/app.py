@@ -1,6 +1,7 @@
 """The command ``wsi-ncmi``: one file per verb, registered here."""
 
 import os
+import re
 from collections.abc import Iterable
 from enum import StrEnum
 from types import ModuleType
@@ -49,12 +50,15 @@ _PANELS: dict[str, tuple[ModuleType, ...]] = {
 }
 
 
+_TYPE = re.compile(r"^([A-Z]+) <[^>]*>$")  # Typer adds a positional argument's type to its name
+
+
 class PanelCommand(TyperCommand):
     """A verb whose help has a heading for each panel of options."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         rows = [
-            (getattr(param, "rich_help_panel", None) or "Options", record)
+            (getattr(param, "rich_help_panel", None) or "Options", (_TYPE.sub(r"\1", record[0]), record[1]))
             for param in self.get_params(ctx)
             if (record := param.get_help_record(ctx)) is not None
         ]
@@ -75,7 +79,10 @@ class VerbGroup(TyperGroup):
         if module is None:
             return None
         if hasattr(module, "app"):
-            return typer.main.get_command(module.app)
+            group = typer.Typer(add_completion=False, rich_markup_mode=None)
+            group.add_typer(module.app, name=cmd_name, context_settings=CONTEXT)
+            parent: Any = typer.main.get_command(group)
+            return parent.commands[cmd_name]
         verb = typer.Typer(add_completion=False, rich_markup_mode=None)
         function = module.FLAGS.command(module.command) if hasattr(module, "FLAGS") else module.command
         verb.command(cmd_name, cls=PanelCommand, context_settings=CONTEXT)(function)

@@ -31,7 +31,11 @@ def command(
     given: Given,
     against: Annotated[
         list[str] | None,
-        typer.Option("--against", help="Predictions of another run on the same slides; may be repeated."),
+        typer.Option(
+            "--against",
+            metavar="FILE",
+            help="Predictions of another run on the same slides; may be repeated.",
+        ),
     ] = None,
 ) -> None:
     """Evaluate any predictions table: metrics with intervals and a report.

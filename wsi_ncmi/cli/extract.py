@@ -27,7 +27,7 @@ FLAGS = ConfigFlags(
         "grid.mpp": Flag(
             panel="Tiles",
             rest="further_mpp",
-            help="Target µm per pixel ; given again, an additional set of features each.",
+            help="Target µm per pixel; given again, an additional set of features each.",
         ),
         "grid.tile_px": Flag(panel="Tiles"),
         "grid.overlap_px": Flag(panel="Tiles"),
@@ -59,7 +59,9 @@ def command(
     given: Given,
     magnification: Annotated[
         list[float] | None,
-        typer.Option(help="Another way to give --mpp: 10 / magnification.", rich_help_panel="Tiles"),
+        typer.Option(
+            metavar="NUMBER", help="Another way to give --mpp: 10 / magnification.", rich_help_panel="Tiles"
+        ),
     ] = None,
 ) -> None:
     """Find tissue, cut tiles and embed them; what is done already is skipped.

@@ -210,6 +210,8 @@ def with_keys(message: str, flags: Iterable[ConfigFlags], own: Collection[str]) 
 
 
 def _parameter(name: str, key: str, flag: Flag, config: type[Any]) -> inspect.Parameter:
+    from pydantic_core import PydanticUndefined
+
     from wsi_ncmi.core.config import field_help
 
     last = key.rpartition(".")[2]
@@ -220,8 +222,9 @@ def _parameter(name: str, key: str, flag: Flag, config: type[Any]) -> inspect.Pa
     defaults = {each.name: each.default for each in dataclasses.fields(owner)} if owner else {}
     default = flag.default or defaults.get(last)
     default = None if needed else getattr(default, "default", default)  # of a pydantic Field
-    if kind != "switch" and default not in (None, (), "", dataclasses.MISSING):
-        shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+    if kind != "switch" and default not in (None, (), "", dataclasses.MISSING, PydanticUndefined):
+        items = default if isinstance(default, tuple) else (default,)
+        shown = ",".join(str(getattr(item, "name", item)) for item in items)
         if len(shown) <= _MAX_DEFAULT_CHARS:
             text = f"{text.rstrip('.')} ({shown})."
     base: Any = list[str] if flag.rest else bool if kind == "switch" else str

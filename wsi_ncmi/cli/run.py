@@ -33,7 +33,7 @@ def command(
     ],
     variant: Annotated[
         list[str] | None,
-        typer.Option(help="Run only this variant; may be repeated.", rich_help_panel="Input"),
+        typer.Option(metavar="NAME", help="Run only this variant; may be repeated.", rich_help_panel="Input"),
     ] = None,
 ) -> None:
     """Run the whole job of a cohort, from slides and labels to the report.

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from wsi_ncmi.cohorts.cohort import Cohort, cohort_of_columns
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.features.hdf5_io import read_rows
-from wsi_ncmi.features.interchange.native import UNKNOWN
-from wsi_ncmi.features.interchange.packed import PackedSet
+from wsi_ncmi.features.schema import UNKNOWN
 
 
 @runtime_checkable
@@ -263,6 +262,8 @@ class PackedBags:
     """
 
     def __init__(self, path: Path) -> None:
+        from wsi_ncmi.features.interchange.packed import PackedSet
+
         self._set = PackedSet(path)
         self.path = path
         self.slide_ids = self._set.slide_ids

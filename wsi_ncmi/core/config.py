@@ -24,6 +24,26 @@ from wsi_ncmi.core.errors import InputError
 
 _T = TypeVar("_T")
 _Path = tuple[str | int, ...]
+_CLOSE = 0.75  # similarity from which a name is a likely slip of another
+# In place of pydantic's own words, which speak of Python.
+_MESSAGES = {
+    "dataclass_type": "it takes keys of its own",
+    "dict_type": "it takes keys of its own",
+    "model_attributes_type": "it is a name, or a mapping with a name",
+    "tuple_type": "it is a list",
+    "too_short": "it needs at least {min_length} item(s)",
+    "int_type": "it is a whole number",
+    "int_parsing": "it is a whole number",
+    "int_from_float": "it is a whole number",
+    "float_type": "it is a number",
+    "float_parsing": "it is a number",
+    "bool_type": "it is true or false",
+    "bool_parsing": "it is true or false",
+    "greater_than": "it is greater than {gt}",
+    "greater_than_equal": "it is at least {ge}",
+    "less_than": "it is less than {lt}",
+    "less_than_equal": "it is at most {le}",
+}
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
@@ -136,9 +156,9 @@ def read_config(
     for key, value in (flags or {}).items():
         if value is not None:
             name = (flag_names or {}).get(key, "--" + key.rpartition(".")[2].replace("_", "-"))
-            _set(content, key.split("."), value, name)
+            replaced = _set(content, key.split("."), value, name)
             written = name if isinstance(value, bool) else f"{name} {_short(value)}"
-            _written_at(origins, _path(key), written)
+            _written_at(origins, replaced, written)
     for override in overrides:
         _apply(cls, content, origins, override, single)
     try:
@@ -194,18 +214,18 @@ def explain(
     if kind == "value_error":
         message = str(context.get("error", fault["msg"]))
         return f"{key + ': ' if key else ''}{message.rstrip('.')} ({where(path)}).{more}"
-    message = fault["msg"][0].lower() + fault["msg"][1:]
+    message = _MESSAGES.get(kind, fault["msg"][0].lower() + fault["msg"][1:]).format(**context)
     if kind == "literal_error":
         expected = [name.strip(" '") for name in re.split(r", | or ", str(context["expected"]))]
         message = f"it is one of {', '.join(expected)}"
-        close = difflib.get_close_matches(str(fault["input"]), expected, n=1)
+        close = difflib.get_close_matches(str(fault["input"]), expected, n=1, cutoff=_CLOSE)
         message += f" (did you mean {close[0]!r}?)" if close else ""
     return f"{key!r} ({where(path)}) is wrong: {message}, got {fault['input']!r}.{more}"
 
 
 def nearest(name: str, valid: Sequence[str]) -> str:
     """``did you mean 'x'?`` where a valid name is close to the wrong one, else the list of valid names."""
-    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.75)
+    close = difflib.get_close_matches(name, valid, n=1, cutoff=_CLOSE)
     close = close or [key for key in valid if key.endswith(f".{name}")][:1]
     return f"did you mean {close[0]!r}?" if close else f"valid are {', '.join(valid)}."
 
@@ -240,7 +260,7 @@ def _parse(file: Path) -> tuple[dict[str, Any], dict[_Path, str]]:
         text = file.read_text(encoding="utf-8")
         content = yaml.safe_load(text)
         root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"The configuration {file} can't be read: {reason}.") from error
     if content is None or root is None:
@@ -248,16 +268,25 @@ def _parse(file: Path) -> tuple[dict[str, Any], dict[_Path, str]]:
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise InputError(f"The configuration {file} must be a mapping of keys to values.")
     origins: dict[_Path, str] = {}
+    parents: list[yaml.Node] = []
 
     def walk(node: yaml.Node, path: _Path) -> None:
         origins[path] = f"{file.name}, line {node.start_mark.line + 1}"
+        if node in parents:
+            raise InputError(f"{'.'.join(map(str, path))!r} ({origins[path]}): the value contains itself.")
+        parents.append(node)
         if isinstance(node, yaml.MappingNode):
             for key, value in node.value:
-                walk(value, (*path, key.value))
-                origins[*path, key.value] = f"{file.name}, line {key.start_mark.line + 1}"
+                below, line = (*path, key.value), f"{file.name}, line {key.start_mark.line + 1}"
+                if below in origins:
+                    written = f"{origins[below]}, and again in line {key.start_mark.line + 1}"
+                    raise InputError(f"{'.'.join(map(str, below))!r} is written twice ({written}).")
+                walk(value, below)
+                origins[below] = line
         elif isinstance(node, yaml.SequenceNode):
             for number, item in enumerate(node.value):
                 walk(item, (*path, number))
+        parents.pop()
 
     walk(root, ())
     del origins[()]
@@ -273,8 +302,8 @@ def _apply(
         raise InputError(f"--set takes a.b=value, got {override!r}.")
     try:
         value = yaml.safe_load(text) if text.strip() else None
-    except yaml.YAMLError as error:
-        raise InputError(f"The value of --set {override!r} is no YAML; quote it.") from error
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise InputError(f"The value of --set {_short(override)!r} is no YAML; quote it.") from error
     many = single.get(parts[0], parts[0])
     if many not in content:
         # A list that stands at its default is changed in place, not replaced by one that has only this key.
@@ -282,14 +311,17 @@ def _apply(
         if isinstance(default, tuple | list):
             content[many] = [_written(item) for item in default]
     if parts[0] in single:
-        if len(content.get(many, ())) != 1:
+        items = content.get(many, ())
+        if not isinstance(items, list | tuple):
+            raise InputError(f"--set {override}: {many!r} is {items!r}, not a list; write {many}=[…] first.")
+        if len(items) != 1:
             raise InputError(
                 f"--set {override}: {parts[0]!r} stands for a single item of {many!r}, and there are "
-                f"{len(content.get(many, ()))}; write {many}.0.{'.'.join(parts[1:]) or 'name'}."
+                f"{len(items)}; write {many}.0.{'.'.join(parts[1:]) or 'name'}."
             )
         parts = [many, "0", *parts[1:]]
-    _set(content, parts, value, f"--set {override}")
-    _written_at(origins, _path(".".join(parts)), f"--set {override}")
+    replaced = _set(content, parts, value, f"--set {override}")
+    _written_at(origins, replaced, f"--set {override}")
 
 
 def _written(item: Any) -> Any:
@@ -300,10 +332,12 @@ def _written(item: Any) -> Any:
     return {"name": item.name, **settings} if hasattr(item, "name") else settings
 
 
-def _set(content: dict[str, Any], parts: Sequence[str], value: Any, origin: str) -> None:
+def _set(content: dict[str, Any], parts: Sequence[str], value: Any, origin: str) -> _Path:
+    """Sets a value in place; gives the path of what it replaces, shorter where a key is set in a value."""
     node: Any = content
-    for part, following in zip(parts, [*parts[1:], None], strict=True):
-        last = following is None
+    replaced = len(parts)
+    for number, part in enumerate(parts, start=1):
+        last = number == len(parts)
         if isinstance(node, list | tuple):
             if not part.isdecimal() or int(part) >= len(node):
                 raise InputError(f"{origin}: {part!r} is no index of a list of {len(node)} items.")
@@ -311,18 +345,20 @@ def _set(content: dict[str, Any], parts: Sequence[str], value: Any, origin: str)
         elif isinstance(node, dict):
             index = part
             if not last and not isinstance(node.get(part), dict | list | str):
+                replaced = min(replaced, number) if node.get(part) is not None else replaced
                 node[part] = {}
         else:
             raise InputError(f"{origin}: {part!r} is inside a single value.")
         if last:
             node[index] = value
-            return
+            break
         if isinstance(node[index], str):  # a bare name, whose settings follow
             node[index] = {"name": node[index]}
         elif isinstance(node[index], tuple):
             node[index] = list(node[index])
         node[index] = copy.copy(node[index])
         node = node[index]
+    return _path(".".join(parts[:replaced]))
 
 
 def _path(key: str) -> _Path:
@@ -370,7 +406,9 @@ def _real_path(location: Sequence[str | int], content: Any) -> tuple[_Path, bool
         if inside:
             path.append(part)
             node = node[part]
-        elif last and not (isinstance(node, Mapping) and node.get("name") == part):
+        elif last and (
+            isinstance(node, list | tuple) or (isinstance(node, Mapping) and node.get("name") != part)
+        ):
             path.append(part)
         else:
             tagged = True

@@ -15,8 +15,6 @@ from wsi_ncmi.slides import SlideRecord, read_slides_csv, slide_id_of, take_inve
 from wsi_ncmi.slides.discovery import find_slides
 from wsi_ncmi.slides.identity import assign_slide_ids
 from wsi_ncmi.tiling import GridConfig
-from wsi_ncmi.tissue import find_annotations, read_annotations
-from wsi_ncmi.tissue.annotations import ANNOTATION_SUFFIXES
 
 
 def list_slides(config: ExtractConfig, progress: ProgressReporter) -> tuple[SlideRecord, ...]:
@@ -163,6 +161,8 @@ def _check_annotation_folder(folder: Path | None, records: Sequence[SlideRecord]
     """
     if folder is None:
         return
+    from wsi_ncmi.tissue.annotations import ANNOTATION_SUFFIXES
+
     if not folder.is_dir():
         raise InputError(f"The annotation folder {folder} isn't there; check --annotations.")
     present = {path.name for path in folder.iterdir()}
@@ -188,6 +188,8 @@ def _annotated(record: SlideRecord, folder: Path | None) -> tuple[SlideRecord, A
     """
     if folder is None:
         return record, None
+    from wsi_ncmi.tissue import find_annotations, read_annotations
+
     try:
         path = find_annotations(folder, record.slide_id)
         if path is None:

@@ -19,6 +19,7 @@ __all__ = [
     "READABLE_SCHEMAS",
     "FEATURES_SCHEMA",
     "TISSUE_FRACTION",
+    "UNKNOWN",
     "canonical_json",
     "difference",
     "identity_from_attrs",
@@ -41,6 +42,9 @@ ARTIFACTS = "artifacts"
 
 NONE = "none"
 """Of an identity's fields that name something a job may go without."""
+
+UNKNOWN = "unknown"
+"""Stands in an imported file for every unknown text; unknown numbers are 0."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -89,12 +89,12 @@ def stain_target_of(origin: Mapping[str, Any], where: str) -> StainTarget | None
     Raises:
         InputError: The origin has no such stain, or one that this version does not know.
     """
-    from wsi_ncmi.features.stain import StainTarget
-    from wsi_ncmi.features.stain.target import model_class
-
     identity = str(origin.get("stain") or "none")
     if identity == "none":
         return None
+    from wsi_ncmi.features.stain import StainTarget
+    from wsi_ncmi.features.stain.target import model_class
+
     try:
         facts, target = _json(identity, where), _json(str(origin["stain_target"]), where)
         numbers = {name: tuple(v) if isinstance(v, list) else v for name, v in target.items()}

@@ -13,7 +13,6 @@ import numpy as np
 from wsi_ncmi.core.errors import InputError, counted
 from wsi_ncmi.core.files import atomic_path, write_json
 from wsi_ncmi.core.provenance import collect_provenance, write_record
-from wsi_ncmi.metrics.staging import SLIDE_LABELS, patient_stage
 from wsi_ncmi.prediction.bundle import ModelBundle
 from wsi_ncmi.prediction.config import PredictConfig
 from wsi_ncmi.prediction.pages import write_prediction_page
@@ -204,6 +203,8 @@ def patient_table(
     """
     import pandas as pd
 
+    from wsi_ncmi.metrics.staging import SLIDE_LABELS
+
     by_patient: dict[str, list[SlidePrediction]] = {}
     for prediction in predictions:
         if prediction.case_id:
@@ -240,6 +241,8 @@ def _patient(
         reasons.append(f"{abstained} of {len(slides)} slides are abstained from")
     prediction, confidence = "", None
     if mean is not None and staged:
+        from wsi_ncmi.metrics.staging import patient_stage
+
         prediction = patient_stage(slide.prediction for slide in predicted)
         confidence = min(slide.confidence or 0.0 for slide in predicted)
     elif mean is not None:

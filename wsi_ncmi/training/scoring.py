@@ -1,7 +1,10 @@
 """Embeddings, probabilities and scores of whole bags, outside training."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,7 +14,9 @@ from torch import Tensor
 from wsi_ncmi.losses import functional
 from wsi_ncmi.losses.base import Criterion
 from wsi_ncmi.mil.base import Aggregator
-from wsi_ncmi.training.bags import BagCache
+
+if TYPE_CHECKING:
+    from wsi_ncmi.training.bags import BagCache
 
 
 @torch.no_grad()

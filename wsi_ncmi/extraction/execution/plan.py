@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from wsi_ncmi.encoders import EncoderConfig
-from wsi_ncmi.extraction.pipeline import PipelineConfig
 
 DESCRIPTOR = "descriptor"
 """The encoder that is no network."""
@@ -22,6 +21,28 @@ def can_use_gpu(encoder: EncoderConfig) -> bool:
     return (
         encoder.device != "cpu" and encoder.name != DESCRIPTOR and encoder.backend not in ("onnx", "openvino")
     )
+
+
+@dataclass(frozen=True)
+class PipelineConfig:
+    """Threads and memory of one pipeline; none of it changes the numbers of a feature file.
+
+    Attributes:
+        batch_size: Tiles of a batch where the encoder does not say itself.
+        encoder_threads: Threads that encode, each on one core (CPU); one is enough for a CUDA device.
+        readers: Slides read at a time.
+        decode_threads: Threads that decode the tiles of one slide.
+        buffer_bytes: Decoded pixels on their way to the encoder, all slides together.
+        slide_bytes: Masks and features of slides that are not published yet, all together; one slide is
+            always let in.
+    """
+
+    batch_size: int = 16
+    encoder_threads: int = 1
+    readers: int = 1
+    decode_threads: int = 1
+    buffer_bytes: int = 256 << 20
+    slide_bytes: int = 2 << 30
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,21 @@
-"""The worker of an extraction: an encoder, and the pipeline that feeds it."""
+"""The worker of an extraction: an encoder, and the pipeline that feeds it.
+
+The pipeline, with all that reads slides, is imported where it starts: a supervisor only sends workers out.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from wsi_ncmi.encoders import EncoderConfig, load_encoder
 from wsi_ncmi.extraction.execution.plan import DESCRIPTOR, ResourcePlan
-from wsi_ncmi.extraction.pipeline import Pipeline
 from wsi_ncmi.extraction.task import SlideTask
 from wsi_ncmi.parallel.limits import keep_large_buffers, limit_threads
 from wsi_ncmi.parallel.worker import Message
+
+if TYPE_CHECKING:
+    from wsi_ncmi.extraction.pipeline import Pipeline
 
 
 class SlideWorker:
@@ -38,6 +46,8 @@ class SlideWorker:
             config: Threads and memory.
             send: Told every message, from several threads.
         """
+        from wsi_ncmi.extraction.pipeline import Pipeline
+
         self._threads_before = limit_threads(config.threads)
         self._pipeline = Pipeline(self._encoder, send, config.pipeline)
         self._pipeline.__enter__()

@@ -15,13 +15,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 from wsi_ncmi.core.errors import IdentityConflictError, JobStoppedError, WsiNcmiError
 from wsi_ncmi.encoders import Encoder
 from wsi_ncmi.extraction.claims import claim_slide
+from wsi_ncmi.extraction.execution.plan import PipelineConfig
 from wsi_ncmi.extraction.ledger import LedgerRow
 from wsi_ncmi.extraction.pipeline.batching import Batch, TileBatcher, TileChunk, begin_batch
 from wsi_ncmi.extraction.pipeline.reading import ClosedError, MemoryBudget, read_tiles_of
@@ -33,29 +33,6 @@ from wsi_ncmi.extraction.task import SlideTask
 from wsi_ncmi.features.storage import check_same_mount
 from wsi_ncmi.parallel import Finished, Message, Paused, Progress, Resumed, SlotFree, Started, Stopped
 from wsi_ncmi.slides import open_slide
-
-
-@dataclass(frozen=True)
-class PipelineConfig:
-    """Threads and memory of one pipeline; none of it changes the numbers of a feature file.
-
-    Attributes:
-        batch_size: Tiles of a batch where the encoder does not say itself.
-        encoder_threads: Threads that encode, each on one core (CPU); one is enough for a CUDA device.
-        readers: Slides read at a time.
-        decode_threads: Threads that decode the tiles of one slide.
-        buffer_bytes: Decoded pixels on their way to the encoder, all slides together.
-        slide_bytes: Masks and features of slides that are not published yet, all together; one slide is
-            always let in.
-    """
-
-    batch_size: int = 16
-    encoder_threads: int = 1
-    readers: int = 1
-    decode_threads: int = 1
-    buffer_bytes: int = 256 << 20
-    slide_bytes: int = 2 << 30
-
 
 # An idle encoder thread polls for the tiles of an unfinished batch, and takes them when none has come for the
 # longest wait. An idle device loses nothing by computing a batch that is partly empty.

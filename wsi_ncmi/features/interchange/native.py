@@ -12,12 +12,9 @@ from wsi_ncmi.features.interchange.bag import ExternalFileError, TileBag, TileMe
 from wsi_ncmi.features.interchange.base import FolderSet, SetWriter, WriteResult, conflict
 from wsi_ncmi.features.paths import feature_path
 from wsi_ncmi.features.reader import FeatureFile, open_features_file, read_identity
-from wsi_ncmi.features.schema import FEATURES_SCHEMA, Identity
+from wsi_ncmi.features.schema import FEATURES_SCHEMA, UNKNOWN, Identity
 from wsi_ncmi.features.storage import remove_leftovers, translate_os_errors
 from wsi_ncmi.features.writer import SlideAttributes, content_sha256, write_features
-
-UNKNOWN = "unknown"
-"""Stands in an imported file for every unknown text; unknown numbers are 0."""
 
 
 class NativeSet(FolderSet):
