@@ -1,4 +1,4 @@
-"""Tissue masks, their outlines as polygons, and polygons as masks."""
+"""Tissue masks, their outlines as polygons that follow the pixel borders exactly, and polygons as masks."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
