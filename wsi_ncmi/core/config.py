@@ -214,7 +214,10 @@ def explain(
     if kind == "value_error":
         message = str(context.get("error", fault["msg"]))
         return f"{key + ': ' if key else ''}{message.rstrip('.')} ({where(path)}).{more}"
-    message = _MESSAGES.get(kind, fault["msg"][0].lower() + fault["msg"][1:]).format(**context)
+    limits = {k: int(v) if isinstance(v, float) and v.is_integer() else v for k, v in context.items()}
+    message = fault["msg"][0].lower() + fault["msg"][1:]
+    if kind in _MESSAGES:
+        message = _MESSAGES[kind].format(**limits)
     if kind == "literal_error":
         expected = [name.strip(" '") for name in re.split(r", | or ", str(context["expected"]))]
         message = f"it is one of {', '.join(expected)}"
