@@ -54,6 +54,24 @@ def test_ids_are_unique_safe_and_do_not_depend_on_the_order(parts):
     )
 
 
+@given(
+    st.lists(
+        st.lists(st.sampled_from(["a.svs", "x/a.svs", "y/a.svs", "a.tif", "b.svs", "x/b.svs"]), unique=True)
+    )
+)
+def test_ids_once_given_stay_whatever_comes_and_goes(rounds):
+    ever = {}
+    for paths in rounds:
+        ids = dict(zip(paths, assign_slide_ids(paths, ever), strict=True))
+        assert all(ever.get(path, slide_id) == slide_id for path, slide_id in ids.items())
+        ever |= ids
+        assert len(set(ever.values())) == len(ever)
+
+
+def test_a_name_that_no_path_would_get_is_not_taken_over():
+    assert assign_slide_ids(["x/a.svs"], {"x/a.svs": "../../etc"}) == ["a"]
+
+
 def test_long_paths_still_make_file_names():
     paths = [f"{'d' * 200}/{folder}/x.svs" for folder in "ab"]
     ids = assign_slide_ids(paths)

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -57,8 +58,9 @@ def rounds(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
     """Which slides were predicted in each round; the slides themselves are not looked at."""
     seen: list[set[str]] = []
 
-    def run(self: Predictor, progress: object = None, slide_ids: frozenset[str] | None = None) -> JobResult:
-        assert slide_ids is not None
+    def run(
+        self: Predictor, progress: object, slide_ids: frozenset[str], replaced: object, given: object
+    ) -> JobResult:
         seen.append(set(slide_ids))
         self.problems = {i: "it is bad" for i in sorted(slide_ids) if i.startswith("bad")}
         return JobResult({}, tuple(f"{i}: {text}" for i, text in self.problems.items()))
@@ -173,3 +175,129 @@ def test_real_slides_arrive(config: PredictConfig, small_slides: Path) -> None:
         "note.svs": "quarantined", "s0.svs": "done", "s1.svs": "done",
     }  # fmt: skip
     assert str(config.slides) not in json.dumps(state)
+
+
+@pytest.fixture
+def in_process(config: PredictConfig) -> PredictConfig:
+    """A limit would start another process for every round."""
+    return replace(
+        config,
+        extraction=ExecutionConfig(workers=1, timeout_per_slide=100),
+        watch=WatchConfig(settle_s=0, until_idle_s=0),
+    )
+
+
+def watched(config: PredictConfig) -> tuple[JobResult, dict[str, dict[str, str]]]:
+    """A watch until nothing comes any more, and ``predictions.csv`` by slide."""
+    clock = Clock()
+    result = watch(config, clock=clock.time, sleep=clock.sleep)
+    with (config.out / "predictions.csv").open(newline="") as handle:
+        return result, {row["slide_id"]: row for row in csv.DictReader(handle)}
+
+
+def test_ids_and_results_stay_when_slides_of_the_same_name_come_and_go(
+    in_process: PredictConfig, small_slides: Path
+) -> None:
+    inbox = in_process.slides
+    (inbox / "x").mkdir()
+    (inbox / "y").mkdir()
+    shutil.copy(small_slides / "s0.svs", inbox / "x" / "a.svs")
+    _, first = watched(in_process)
+    shutil.copy(small_slides / "s1.svs", inbox / "y" / "a.svs")
+    result, both = watched(in_process)
+    assert result.exit_code == 0
+    assert sorted(both) == ["a", "y__a"]
+    assert both["a"] == first["a"]
+    (inbox / "x" / "a.svs").unlink()
+    shutil.copy(small_slides / "s1.svs", inbox / "b.svs")
+    _, later = watched(in_process)
+    assert sorted(later) == ["a", "b", "y__a"]
+    assert later["a"] == first["a"]
+    with (in_process.out / "ledger.csv").open(newline="") as handle:
+        assert [row["slide_id"] for row in csv.DictReader(handle)] == ["a", "b", "y__a"]
+
+
+def test_a_replaced_slide_is_predicted_anew_and_its_earlier_result_kept(
+    in_process: PredictConfig, small_slides: Path
+) -> None:
+    config = replace(in_process, heatmaps=True)
+    for name in ("a", "b"):
+        shutil.copy(small_slides / "s0.svs", config.slides / f"{name}.svs")
+    _, first = watched(config)
+    shutil.copy(small_slides / "s1.svs", config.slides / "a.svs")
+    put(config.slides, "b.svs", "no slide any more")
+    result, second = watched(config)
+    assert result.exit_code == 1  # b
+    assert second["a"]["confidence"] not in ("", first["a"]["confidence"])
+    assert second["b"]["prediction"] == ""
+    old_a, old_b = sorted((config.out / "history").iterdir())
+    for old, slide_id in ((old_a, "a"), (old_b, "b")):
+        kept = json.loads((old / "slides" / f"{slide_id}.json").read_text())
+        assert f"{kept['answer']['confidence']}" == first[slide_id]["confidence"]
+        assert all((old / name).is_file() for name in kept["files"].values())
+    assert '"../../../report.html"' in (old_a / "slides" / "a.html").read_text()
+    again, third = watched(config)
+    assert (again.exit_code, third) == (1, second)
+    assert len(list((config.out / "history").iterdir())) == 2
+
+
+def test_features_of_another_slide_in_the_cache_cost_that_slide_alone(
+    in_process: PredictConfig, small_slides: Path, tmp_path: Path
+) -> None:
+    config = replace(in_process, cache=tmp_path / "cache")
+    for name in ("a", "only here"):
+        shutil.copy(small_slides / "s0.svs", config.slides / f"{name}.svs")
+    watched(config)
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(small_slides / "s1.svs", other / "a.svs")
+    shutil.copy(small_slides / "s1.svs", other / "b.svs")
+    result, table = watched(replace(config, slides=other, out=tmp_path / "out2"))
+    assert result.exit_code == 1
+    assert "a.h5 holds features of another kind: the slide's content is another" in table["a"]["reason"]
+    assert str(tmp_path) not in table["a"]["reason"]
+    assert table["b"]["decision"]
+    assert sorted(table) == ["a", "b"]
+
+
+def test_a_slide_that_goes_away_before_it_is_read_costs_nothing(
+    in_process: PredictConfig, small_slides: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slide = in_process.slides / "a.svs"
+    shutil.copy(small_slides / "s0.svs", slide)
+    run = Predictor.run
+
+    def late(self: Predictor, *args: Any) -> JobResult:
+        slide.unlink(missing_ok=True)
+        return run(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Predictor, "run", late)
+        result, table = watched(in_process)
+    assert (result.exit_code, table) == (0, {})
+    assert (
+        (in_process.out / "predictions.csv")
+        .read_text()
+        .startswith("slide_id,case_id,fold,seed,label,prediction,p_")
+    )
+    shutil.copy(small_slides / "s0.svs", slide)
+    _, table = watched(in_process)
+    assert table["a"]["decision"]
+
+
+def test_a_memory_of_0_1_0_and_of_another_model_keep_the_ids(
+    config: PredictConfig, rounds: list[set[str]], small_run: Path
+) -> None:
+    for folder in ("x", "y"):
+        (config.slides / folder).mkdir()
+        put(config.slides / folder, "a.svs")
+    clock = Clock()
+    watch(config, clock=clock.time, sleep=clock.sleep)
+    state = json.loads((config.out / "watch.json").read_text())
+    for seen in state["slides"].values():
+        assert seen.pop("slide_id") in ("x__a", "y__a")
+    (config.out / "watch.json").write_text(json.dumps(state))
+    (config.slides / "y" / "a.svs").unlink()
+    put(config.slides / "x", "a.svs", "replaced")
+    watch(replace(config, model=small_run), clock=clock.time, sleep=clock.sleep)
+    assert rounds == [{"x__a", "y__a"}, {"x__a"}]

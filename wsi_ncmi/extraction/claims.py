@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from wsi_ncmi.core.errors import IdentityConflictError, InputError, JobStoppedError
+from wsi_ncmi.core.errors import IdentityConflictError, InputError, JobStoppedError, counted
 from wsi_ncmi.encoders import EncoderInfo
 from wsi_ncmi.extraction.ledger import ALREADY_EXTRACTED, CLAIMED, LedgerRow
 from wsi_ncmi.extraction.task import SlideTask
@@ -168,8 +168,28 @@ def _host() -> str:
         return ""
 
 
+def conflicts(tasks: Sequence[SlideTask], encoder: EncoderInfo) -> dict[str, str]:
+    """Slides whose features would meet a file of another identity; only headers are read.
+
+    Args:
+        tasks: The job.
+        encoder: Its encoder.
+
+    Returns:
+        Slide id → one sentence that names the file and the difference.
+    """
+    found = {}
+    for task in tasks:
+        if task.config.overwrite or task.record.problem:
+            continue
+        path = task.feature_path(encoder.name)
+        if differs := _difference(task, encoder, path):
+            found[task.record.slide_id] = _conflict(path, differs)
+    return found
+
+
 def check_conflicts(tasks: Sequence[SlideTask], encoder: EncoderInfo) -> None:
-    """Refuses a job that would meet files of another identity; only their headers are read.
+    """Refuses a job that would meet files of another identity.
 
     Args:
         tasks: The job.
@@ -178,15 +198,9 @@ def check_conflicts(tasks: Sequence[SlideTask], encoder: EncoderInfo) -> None:
     Raises:
         IdentityConflictError: Names the first such file, the difference, and how many there are.
     """
-    conflicts = []
-    for task in tasks:
-        if task.config.overwrite or task.record.problem:
-            continue
-        path = task.feature_path(encoder.name)
-        if differs := _difference(task, encoder, path):
-            conflicts.append((path, differs))
-    if conflicts:
-        raise _conflict(*conflicts[0], len(conflicts))
+    if found := list(conflicts(tasks, encoder).values()):
+        others = f" {counted(len(found), 'file')} like it." if len(found) > 1 else ""
+        raise IdentityConflictError(f"{tasks[0].out}: {found[0]}{others}")
 
 
 def clean_up(task: SlideTask, encoder_name: str) -> None:
@@ -254,7 +268,7 @@ def _skip(task: SlideTask, encoder: EncoderInfo, path: Path, row: LedgerRow) -> 
     if differs := _difference(task, encoder, path):
         if task.config.overwrite:
             return None
-        raise _conflict(path, differs, 1)
+        raise IdentityConflictError(f"{task.out}: {_conflict(path, differs)}")
     try:
         file = open_features_file(path)
     except InputError as error:
@@ -271,9 +285,8 @@ def _skip(task: SlideTask, encoder: EncoderInfo, path: Path, row: LedgerRow) -> 
     )
 
 
-def _conflict(path: Path, differs: str, count: int) -> IdentityConflictError:
-    others = f" ({count} files like it)" if count > 1 else ""
-    return IdentityConflictError(
-        f"{path} holds features of another kind{others}: {differs}; choose another --out, or replace them "
-        "with --overwrite."
+def _conflict(path: Path, differs: str) -> str:
+    return (
+        f"{path.parent.name}/{path.name} holds features of another kind: {differs}; choose another --out, or "
+        "replace them with --overwrite."
     )

@@ -1,7 +1,7 @@
 """Tasks of an extraction, made of its configuration: slides, tile grids and annotations."""
 
 import csv
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,18 +11,21 @@ from wsi_ncmi.extraction.config import ExtractConfig
 from wsi_ncmi.extraction.task import AnnotationFile, SlideTask
 from wsi_ncmi.features.paths import set_name
 from wsi_ncmi.features.stain import StainTarget
-from wsi_ncmi.slides import SlideRecord, read_slides_csv, slide_id_of, take_inventory
+from wsi_ncmi.slides import SlideRecord, given_ids, read_slides_csv, slide_id_of, take_inventory
 from wsi_ncmi.slides.discovery import find_slides
 from wsi_ncmi.slides.identity import assign_slide_ids
 from wsi_ncmi.tiling import GridConfig
 
 
-def list_slides(config: ExtractConfig, progress: ProgressReporter) -> tuple[SlideRecord, ...]:
+def list_slides(
+    config: ExtractConfig, progress: ProgressReporter, given: Mapping[str, str] | None = None
+) -> tuple[SlideRecord, ...]:
     """All slides of a job: those of its inventory, or else those that are found below its folder.
 
     Args:
         config: The job.
         progress: Told about every slide that is opened.
+        given: Path → id that a slide has already, beside those that the job's folder tells.
 
     Raises:
         InputError: There are no slides, the inventory can't be read, or the job states resolutions that the
@@ -31,7 +34,11 @@ def list_slides(config: ExtractConfig, progress: ProgressReporter) -> tuple[Slid
     slides = slides_of(config)
     if config.inventory is None:
         return take_inventory(
-            slides, mpp_table=config.mpp_table, default_mpp=config.default_mpp, progress=progress
+            slides,
+            mpp_table=config.mpp_table,
+            default_mpp=config.default_mpp,
+            given=given_ids(config.out / "slides.csv", slides) | dict(given or {}),
+            progress=progress,
         )
     if config.mpp_table is not None or config.default_mpp is not None:
         raise InputError(
@@ -65,7 +72,9 @@ def slide_ids_of(config: ExtractConfig) -> tuple[str, ...]:
     if config.inventory is not None:
         ids: Sequence[str] = [record.slide_id for record in read_slides_csv(config.inventory)]
     else:
-        ids = assign_slide_ids([slide.relative for slide in find_slides(slides_of(config))])
+        slides = slides_of(config)
+        given = given_ids(config.out / "slides.csv", slides)
+        ids = assign_slide_ids([slide.relative for slide in find_slides(slides)], given)
     if config.only is None:
         return tuple(ids)
     requested = _listed(config.only)
@@ -102,7 +111,7 @@ def choose_slides(
     if config.shard is not None:
         number, count = config.shard
         chosen = chosen[number - 1 :: count]
-    if not chosen and config.shard is None:
+    if not chosen and config.shard is None and slide_ids is None:
         raise InputError(f"There is no slide below {slides}; give the folder that holds them.")
     if config.inventory is not None:
         _check_unchanged(chosen, slides, config.inventory)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _SCHEMA = "wsi-ncmi-predictions/1"
+_FIRST = ("slide_id", "case_id", "fold", "seed", "label", "prediction")
+_LAST = ("decision", "confidence", "agreement", "tiles", "ood", "ood_score", "reason")
 
 
 def write_predictions(
@@ -177,7 +179,8 @@ def slide_table(predictions: Iterable[SlidePrediction], classes: Sequence[str]) 
         }
         for prediction in sorted(predictions, key=lambda prediction: prediction.slide_id)
     ]
-    return pd.DataFrame(rows)
+    columns = (*_FIRST, *(f"p_{name}" for name in classes), *_LAST)
+    return pd.DataFrame(rows, columns=columns)  # a table without slides has its header too
 
 
 def patient_table(

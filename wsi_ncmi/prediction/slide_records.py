@@ -1,6 +1,8 @@
 """Predictions of slides and their explanations on disk; those of the same input are kept."""
 
+import contextlib
 import json
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -10,7 +12,7 @@ from typing import Any
 
 from wsi_ncmi.cohorts.bags import FeatureFolder
 from wsi_ncmi.core.errors import InputError, SlideError
-from wsi_ncmi.core.files import ensure_folder, write_json
+from wsi_ncmi.core.files import ensure_folder, write_json, write_text
 from wsi_ncmi.features import FeatureFile, open_features_file
 from wsi_ncmi.prediction.bundle import ModelBundle
 from wsi_ncmi.prediction.config import PredictConfig
@@ -21,6 +23,7 @@ from wsi_ncmi.reporting.heatmaps import TileValues, tile_values, write_heatmaps,
 from wsi_ncmi.slides import open_slide, read_slides_csv
 
 _SCHEMA = "wsi-ncmi-slide-answer/1"
+_REPORT = "../report.html"
 
 
 def rules(config: PredictConfig) -> dict[str, Any]:
@@ -79,13 +82,14 @@ class SlideRecords:
         try:
             file = open_features_file(self._features / f"{slide_id}.h5")
             if file.n_tiles == 0:
+                self.retire(slide_id)
                 return no_prediction(slide_id, NO_TILES), ""
             key = self._key(file, case_id)
             record = self._out / "slides" / f"{slide_id}.json"
             kept = self._kept(record, key)
             if kept is not None:
                 return kept, ""
-            record.unlink(missing_ok=True)
+            self.retire(slide_id, key)
             with self._timed("prediction"):
                 features = self._source.load(slide_id)
                 prediction, output = predict_slide(
@@ -111,6 +115,38 @@ class SlideRecords:
             write_json(record, content)
         return prediction, problem
 
+    def retire(self, slide_id: str, key: Mapping[str, Any] | None = None) -> None:
+        """Takes away an earlier prediction; that of another file, or by another model, goes to ``history/``.
+
+        Args:
+            slide_id: The slide.
+            key: What its new prediction is made of; None = it has none.
+        """
+        record = self._out / "slides" / f"{slide_id}.json"
+        try:
+            content = json.loads(record.read_text(encoding="utf-8"))
+            before, names = content["key"], list(content["files"].values())
+            same = key is not None and all(before[name] == key[name] for name in ("model", "slide"))
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # a record of nothing
+            record.unlink(missing_ok=True)
+            return
+        if not same:
+            # Named after the time of the prediction: a move that was cut off is finished by the next one.
+            predicted = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(record.stat().st_mtime))
+            kept = self._out / "history" / f"{slide_id}.{predicted}"
+            for name in names:
+                (kept / name).parent.mkdir(parents=True, exist_ok=True)
+                with contextlib.suppress(FileNotFoundError):
+                    (self._out / name).replace(kept / name)
+            page = kept / "slides" / f"{slide_id}.html"
+            if page.is_file():
+                text = page.read_text(encoding="utf-8").replace(f'"{_REPORT}"', f'"../../{_REPORT}"')
+                write_text(page, text)
+            write_json(ensure_folder(kept / "slides") / record.name, content)
+        record.unlink()
+
     def _explain(self, prediction: SlidePrediction, tiles: TileValues) -> dict[str, Path]:
         """Writes the tiles for QuPath, heatmaps and the page; what each shows → file."""
         config, slide_id = self._config, prediction.slide_id
@@ -129,7 +165,7 @@ class SlideRecords:
             files["page"] = self._out / "slides" / f"{slide_id}.html"
             titles = {n: n if n.startswith("top") else f"{n}, {config.scale} scale" for n in pictures}
             shown = {titles[name]: path for name, path in pictures.items()}
-            write_slide_page(files["page"], prediction, self._bundle, shown, back="../report.html")
+            write_slide_page(files["page"], prediction, self._bundle, shown, back=_REPORT)
             files |= pictures
         return files
 

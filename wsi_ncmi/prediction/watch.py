@@ -10,11 +10,12 @@ import json
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import write_json, write_text
+from wsi_ncmi.slides import given_ids
 from wsi_ncmi.slides.discovery import FoundSlide, find_slides
 from wsi_ncmi.slides.identity import assign_slide_ids
 
@@ -32,12 +33,14 @@ class WatchedSlide:
         status: ``done`` or ``quarantined``.
         reason: Why it is in quarantine.
         utc: When it was predicted.
+        slide_id: Its id, which stays; empty in files of 0.1.0.
     """
 
     signature: str
     status: str
     reason: str = ""
     utc: str = ""
+    slide_id: str = ""
 
 
 class WatchedFolder:
@@ -46,6 +49,7 @@ class WatchedFolder:
     Args:
         root: The folder.
         out: Output folder, with ``watch.json`` where it was watched before.
+        extracted: Output folder of the extraction, whose ``slides.csv`` knows ids too.
         digest: Digest of the model; slides that another one predicted are predicted again.
         settle_s: Seconds for which the files of a slide must not have changed before it is read.
 
@@ -57,8 +61,8 @@ class WatchedFolder:
         InputError: ``watch.json`` can't be read.
     """
 
-    def __init__(self, root: Path, out: Path, digest: str, settle_s: float) -> None:
-        self._root, self._digest, self._settle_s = root, digest, settle_s
+    def __init__(self, root: Path, out: Path, extracted: Path, digest: str, settle_s: float) -> None:
+        self._root, self._extracted, self._digest, self._settle_s = root, extracted, digest, settle_s
         self.file, self.quarantine = out / "watch.json", out / "quarantine.csv"
         self._seen = self._load()
         self._pending: dict[str, tuple[str, float]] = {}
@@ -73,6 +77,19 @@ class WatchedFolder:
         """Path below the folder → slide that was seen, sorted."""
         return dict(sorted(self._seen.items()))
 
+    def given(self) -> dict[str, str]:
+        """Path below the folder → id of the slides that have one, of those that are gone too."""
+        seen = {path: slide.slide_id for path, slide in self._seen.items() if slide.slide_id}
+        return given_ids(self._extracted / "slides.csv", self._root) | seen
+
+    def replaced(self, slides: Mapping[str, FoundSlide]) -> frozenset[str]:
+        """Those of the slides, by id, that were seen before with other files."""
+        return frozenset(
+            slide_id
+            for slide_id, slide in slides.items()
+            if slide.relative in self._seen and self._seen[slide.relative].signature
+        )
+
     def ready(self, now: float) -> dict[str, FoundSlide]:
         """New or changed slides whose files don't change any more, by id.
 
@@ -80,7 +97,7 @@ class WatchedFolder:
             now: Seconds since the epoch.
         """
         found = find_slides(self._root)
-        ids = assign_slide_ids([slide.relative for slide in found])
+        ids = assign_slide_ids([slide.relative for slide in found], self.given())
         ready: dict[str, FoundSlide] = {}
         pending: dict[str, tuple[str, float]] = {}
         for slide_id, slide in zip(ids, found, strict=True):
@@ -116,16 +133,15 @@ class WatchedFolder:
         for slide_id, slide in slides.items():
             status = "quarantined" if slide_id in problems else "done"
             reason = problems.get(slide_id, "")
-            self._seen[slide.relative] = WatchedSlide(signatures[slide_id], status, reason, utc)
+            self._seen[slide.relative] = WatchedSlide(signatures[slide_id], status, reason, utc, slide_id)
         content = {path: asdict(seen) for path, seen in self.slides.items()}
         write_json(self.file, {"schema": _SCHEMA, "model": self._digest, "slides": content})
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(_COLUMNS)
-        ids = assign_slide_ids(list(content))
-        for slide_id, (path, seen) in zip(ids, self.slides.items(), strict=True):
+        for path, seen in self.slides.items():
             if seen.status == "quarantined":
-                writer.writerow((slide_id, path, seen.reason, seen.utc))
+                writer.writerow((seen.slide_id, path, seen.reason, seen.utc))
         write_text(self.quarantine, text.getvalue())
 
     def _load(self) -> dict[str, WatchedSlide]:
@@ -135,10 +151,16 @@ class WatchedFolder:
             content = json.loads(self.file.read_text(encoding="utf-8"))
             if content["schema"] != _SCHEMA:
                 raise ValueError(f"schema {content['schema']!r}")
+            seen = {str(path): WatchedSlide(**values) for path, values in content["slides"].items()}
+            ids = assign_slide_ids(list(seen), {path: slide.slide_id for path, slide in seen.items()})
+            seen = {
+                path: replace(slide, slide_id=slide_id)
+                for slide_id, (path, slide) in zip(ids, seen.items(), strict=True)
+            }
             if content["model"] != self._digest:
                 _LOG.info("%s is of another model: all slides are predicted again", self.file.name)
-                return {}
-            return {str(path): WatchedSlide(**values) for path, values in content["slides"].items()}
+                return {path: replace(slide, signature="") for path, slide in seen.items()}
+            return seen
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 f"{self.file} can't be read ({error}); remove it or choose another --out."

@@ -6,6 +6,7 @@ from .base import Slide as Slide
 from .identity import SLIDE_EXTENSIONS as SLIDE_EXTENSIONS
 from .identity import slide_id_of as slide_id_of
 from .inventory import SlideRecord as SlideRecord
+from .inventory import given_ids as given_ids
 from .inventory import read_slides_csv as read_slides_csv
 from .inventory import take_inventory as take_inventory
 from .inventory import write_slides_csv as write_slides_csv

@@ -12,7 +12,7 @@ slides only pyramid tiles are sampled, so bytes of label and macro images do not
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -55,31 +55,33 @@ def slide_id_of(name: str) -> str:
     return name if name.strip(".") else "_" * max(len(name), 1)
 
 
-def assign_slide_ids(relative_paths: Sequence[str]) -> list[str]:
+def assign_slide_ids(relative_paths: Sequence[str], given: Mapping[str, str] | None = None) -> list[str]:
     """Gives every file of a job an id of its own.
 
     A name that only one file has is its id. Files that share a name get their path below the root with
     ``/`` as ``__`` (still without extension); where even that is shared (``a.svs`` beside ``a.tif``), the
     extension stays; in the last resort a hash of the path is added, as it is to paths too long for a file
-    name.
+    name. An id that was given once stays with its path, whatever else arrives.
 
     Args:
         relative_paths: Paths below the root with ``/``, each once.
+        given: Path → id of earlier jobs; ids of files that are gone aren't given again.
 
     Returns:
         One id a path, all different, independent of the order of the paths.
     """
-    ways = (
+    ways: tuple[Callable[[str], str], ...] = (
         lambda path: slide_id_of(path.rsplit("/", 1)[-1]),
         lambda path: _short(slide_id_of(path.replace("/", "__")), path),
         lambda path: _short(path.replace("/", "__"), path),
         lambda path: _short(f"{path.replace('/', '__')}.{_digest(path)}", path),
     )
-    step = dict.fromkeys(relative_paths, 0)
+    kept = {path: name for path, name in (given or {}).items() if any(name == way(path) for way in ways)}
+    step = {path: 0 for path in relative_paths if path not in kept}
     while True:
-        ids = {path: ways[step[path]](path) for path in relative_paths}
+        ids = kept | {path: ways[number](path) for path, number in step.items()}
         count = Counter(ids.values())
-        shared = [path for path in relative_paths if count[ids[path]] > 1 and step[path] < len(ways) - 1]
+        shared = [path for path in step if count[ids[path]] > 1 and step[path] < len(ways) - 1]
         if not shared:
             return [ids[path] for path in relative_paths]
         for path in shared:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from wsi_ncmi.core.errors import InputError, SlideError, plain_reason
+from wsi_ncmi.core.errors import InputError, SlideError, WsiNcmiError, plain_reason
 from wsi_ncmi.core.files import write_text
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
 from wsi_ncmi.slides.discovery import FoundSlide, find_slides
@@ -105,6 +105,31 @@ def read_slides_csv(path: Path) -> tuple[SlideRecord, ...]:
     return tuple(records)
 
 
+def given_ids(table: Path, root: Path) -> dict[str, str]:
+    """Path below a folder → id that an earlier job gave the slide, so that ids stay when slides arrive.
+
+    Args:
+        table: ``slides.csv`` of that job; none there, none given.
+        root: The slide folder. The table is of this folder if one of its slides is there unchanged.
+    """
+    try:
+        records = read_slides_csv(table) if table.is_file() else ()
+    except InputError as error:
+        _LOG.warning("%s Ids are given anew.", error)
+        return {}
+    base = root if root.is_dir() else root.parent
+
+    def is_there(record: SlideRecord) -> bool:
+        try:
+            (found,) = find_slides(base / record.path)
+            return fingerprint(found.path, found.companions) == record.fingerprint
+        except (OSError, WsiNcmiError):
+            return False
+
+    known = any(is_there(record) for record in records if record.fingerprint and not record.problem)
+    return {record.path: record.slide_id for record in records} if known else {}
+
+
 def _parse(name: str, text: str | None, where: str) -> Any:
     if text is None:
         raise InputError(f"{where}: the row ends before {name}; write the inventory again.")
@@ -126,6 +151,7 @@ def take_inventory(
     *,
     mpp_table: Path | None = None,
     default_mpp: float | None = None,
+    given: Mapping[str, str] | None = None,
     progress: ProgressReporter | None = None,
 ) -> tuple[SlideRecord, ...]:
     """Lists the slides of a folder from their headers; no pixel is decoded.
@@ -134,6 +160,7 @@ def take_inventory(
         root: A folder (searched through all its levels), or one slide file.
         mpp_table: CSV ``slide_id,mpp`` whose values override the slides' own.
         default_mpp: µm per pixel for slides without any of their own.
+        given: Path → id of earlier jobs, which stay (:func:`given_ids`).
         progress: Where to report; silent by default.
 
     Returns:
@@ -150,7 +177,7 @@ def take_inventory(
         )
     table = read_mpp_table(mpp_table) if mpp_table is not None else {}
     found = find_slides(root)
-    ids = assign_slide_ids([slide.relative for slide in found])
+    ids = assign_slide_ids([slide.relative for slide in found], given)
     own_mpp = _match_table(table, found, ids, mpp_table.name if mpp_table is not None else "")
     with (
         (progress or NullProgress()).task("inventory", len(found), "slides") as task,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from wsi_ncmi.workflows.result import JobResult
 if TYPE_CHECKING:
     from wsi_ncmi.encoders import EncoderInfo
     from wsi_ncmi.extraction.ledger import LedgerRow
+    from wsi_ncmi.extraction.task import SlideTask
     from wsi_ncmi.features.stain import StainTarget
 
 _LOG = logging.getLogger(__name__)
@@ -29,6 +30,8 @@ def extract(
     progress: ProgressReporter | None = None,
     *,
     slide_ids: Collection[str] | None = None,
+    replaced: Collection[str] = (),
+    given: Mapping[str, str] | None = None,
     stain: StainTarget | None = None,
     on_encoder: Callable[[EncoderInfo], None] | None = None,
 ) -> JobResult:
@@ -37,7 +40,10 @@ def extract(
     Args:
         config: What and how.
         progress: Told about every slide.
-        slide_ids: Only these slides, by the ids of the inventory; None = all.
+        slide_ids: A round on a growing folder: only these slides, by the ids of the inventory. Those that are
+            gone cost nothing, and one whose features meet a file of another identity fails alone. None = all.
+        replaced: Slides whose features of another identity are replaced.
+        given: Path → id of slides of earlier rounds; their rows stay in the ledger.
         stain: What colours are brought to where that is known already, in place of ``config.stain``.
         on_encoder: Called with the encoder before anything is made; may refuse it.
 
@@ -67,9 +73,17 @@ def extract(
         encoder = engine.encoder
         if on_encoder is not None:
             on_encoder(encoder)
-        records = list_slides(config, progress)
-        tasks = make_tasks(config, records, stain, slide_ids)
-        check_conflicts(tasks, encoder)
+        records = list_slides(config, progress, given)
+        tasks = [
+            replace(task, config=replace(task.config, overwrite=True))
+            if task.record.slide_id in replaced
+            else task
+            for task in make_tasks(config, records, stain, slide_ids)
+        ]
+        if slide_ids is None:
+            check_conflicts(tasks, encoder)
+        else:
+            tasks = _without_conflicts(tasks, encoder)
         check_space(tasks, encoder, refuse=settings.check_space)
         out = ensure_folder(config.out)
         write_slides_csv(records, out / "slides.csv")
@@ -82,7 +96,7 @@ def extract(
         for row, task in zip(ran, tasks, strict=True)
     ]
     files = {"slides": out / "slides.csv"}
-    present = {record.slide_id for record in records}
+    present = {record.slide_id for record in records}.union((given or {}).values())
     for name in grids:
         files |= _close(out, encoder.name, name, config.shard, rows, present)
     failures = tuple(
@@ -107,6 +121,19 @@ def extract(
             + ".",
         ),
     )
+
+
+def _without_conflicts(tasks: Sequence[SlideTask], encoder: EncoderInfo) -> list[SlideTask]:
+    """Tasks that meet features of another identity get that as their problem."""
+    from wsi_ncmi.extraction.claims import conflicts
+
+    found = conflicts(tasks, encoder)
+    return [
+        replace(task, record=replace(task.record, problem=found[task.record.slide_id]))
+        if task.record.slide_id in found
+        else task
+        for task in tasks
+    ]
 
 
 def _record(config: ExtractConfig, encoder: EncoderInfo, stain: StainTarget | None) -> None:
@@ -140,13 +167,15 @@ def _close(
     rows: Sequence[LedgerRow],
     present: set[str],
 ) -> dict[str, Path]:
-    """Writes the ledger and the contact sheet of one set of features; gives its files by name."""
+    """Writes the ledger and the contact sheet of one set of features; gives its files by name.
+
+    Rows of earlier jobs on slides that are ``present`` stay: a job on a part of them forgets nothing.
+    """
     from wsi_ncmi.extraction.contact_sheet import write_contact_sheet
     from wsi_ncmi.extraction.ledger import merge_rows, read_ledger, write_ledger
     from wsi_ncmi.features.paths import feature_folder, ledger_path
 
     ledger = ledger_path(out, features_set, shard)
-    # Rows of earlier jobs on slides that are still there stay: a job on a part of them forgets nothing.
     earlier = [row for row in read_ledger(ledger) if row.slide_id in present] if ledger.is_file() else []
     write_ledger(merge_rows(earlier, (row for row in rows if row.features_set == features_set)), ledger)
     suffix = f"@{features_set}" if features_set else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -67,13 +67,19 @@ class Predictor:
         self._cases = {} if config.cases is None else read_cases(config.cases)
 
     def run(
-        self, progress: ProgressReporter | None = None, slide_ids: frozenset[str] | None = None
+        self,
+        progress: ProgressReporter | None = None,
+        slide_ids: frozenset[str] | None = None,
+        replaced: frozenset[str] = frozenset(),
+        given: Mapping[str, str] | None = None,
     ) -> JobResult:
         """Extracts and predicts; tables and pages are about all slides of the ledger.
 
         Args:
             progress: Shows every slide.
-            slide_ids: Slides to extract; None = all.
+            slide_ids: Slides of a round on a growing folder; None = all that are there.
+            replaced: Slides whose files were replaced since they were predicted.
+            given: Path → id of slides that were given one in earlier rounds.
 
         Raises:
             InputError: As :func:`predict`.
@@ -86,6 +92,8 @@ class Predictor:
                 self._extraction,
                 progress,
                 slide_ids=slide_ids,
+                replaced=replaced,
+                given=given,
                 stain=self._stain,
                 on_encoder=self._check_encoder,
             )
@@ -103,6 +111,7 @@ class Predictor:
             for row in rows:
                 case_id = self._cases.get(row.slide_id, "")
                 if row.status == "failed":
+                    records.retire(row.slide_id)
                     prediction, problem = no_prediction(row.slide_id, row.reason), row.reason
                 else:
                     prediction, problem = records.predict(row.slide_id, case_id)
@@ -117,10 +126,14 @@ class Predictor:
             thumbnails=extracted.files["slides"].parent / "thumbnails",
             seconds=self._seconds,
         )
+        notes = prediction_notes(predictions, self.bundle, self._seconds)
+        history = self.config.out / "history"
+        if history.is_dir():
+            notes = (*notes, "Earlier predictions of slides that were replaced since are kept in history/.")
         return JobResult(
             {**extracted.files, **files},
             tuple(f"{slide_id}: {problem}" for slide_id, problem in self.problems.items()),
-            (*extracted.notes, *prediction_notes(predictions, self.bundle, self._seconds)),
+            (*extracted.notes, *notes),
         )
 
     def check_encoder(self) -> None:

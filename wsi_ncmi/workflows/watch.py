@@ -49,7 +49,9 @@ def watch(
     predictor = Predictor(config)
     predictor.check_encoder()
     times = config.watch
-    folder = WatchedFolder(config.slides, ensure_folder(config.out), predictor.bundle.digest, times.settle_s)
+    out = ensure_folder(config.out)
+    digest = predictor.bundle.digest
+    folder = WatchedFolder(config.slides, out, config.cache or out, digest, times.settle_s)
     last = clock()
     files: dict[str, Path] = {}
     while True:
@@ -57,8 +59,11 @@ def watch(
         if ready:
             _LOG.info("%s: %s", counted(len(ready), "new slide"), ", ".join(sorted(ready)[:5]))
             signatures = folder.signatures(ready)
-            files |= predictor.run(progress, frozenset(ready)).files
-            folder.record(ready, signatures, predictor.problems)
+            replaced = folder.replaced(ready)
+            files |= predictor.run(progress, frozenset(ready), replaced, folder.given()).files
+            # One that went away before it was read is taken when it comes again.
+            there = {slide_id: slide for slide_id, slide in ready.items() if slide.path.exists()}
+            folder.record(there, signatures, predictor.problems)
             last = clock()
         elif times.until_idle_s is not None and not folder.waiting and clock() - last >= times.until_idle_s:
             return _result(folder, files)
