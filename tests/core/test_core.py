@@ -7,16 +7,25 @@ import logging
 import os
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 
 import pydantic
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsi_ncmi.core.config import configclass
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.core.files import atomic_path, ensure_folder, path_safe, sha256_file, write_json
+from wsi_ncmi.core.files import (
+    atomic_path,
+    distinct_file_names,
+    ensure_folder,
+    path_safe,
+    sha256_file,
+    shortened,
+    write_json,
+)
 from wsi_ncmi.core.progress import progress_for
 from wsi_ncmi.core.provenance import collect_provenance
 
@@ -81,6 +90,47 @@ def test_ensure_folder_names_the_folder_and_the_reason(tmp_path: Path) -> None:
 def test_path_safe_never_leaves_a_separator(name: str) -> None:
     assert set(path_safe(name)) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
     assert path_safe("torchvision:squeezenet1_1") == "torchvision_squeezenet1_1"
+
+
+@pytest.mark.parametrize(
+    ("name", "safe"),
+    [("..", "__"), (".", "_"), ("", "_"), ("a.", "a_"), ("a.b", "a.b"), ("con", "_con"), ("Aux.x", "_Aux.x"), ("cons", "cons")],
+)  # fmt: skip
+def test_path_safe_is_a_name_on_every_system(name: str, safe: str) -> None:
+    assert path_safe(name) == safe
+
+
+@pytest.mark.parametrize(
+    ("names", "files"),
+    [
+        (("attention", "evidence tumour"), ("attention", "evidence_tumour")),  # as 0.1.0 named them
+        (("腺癌", "鱗状細胞癌", "größe", "опухоль"), ("腺癌", "鱗状細胞癌", "größe", "опухоль")),
+        (("T1+", "T1?", "T1"), ("T1-plus-sign", "T1-question-mark", "T1")),
+        (("a b", "a_b"), ("a_b-c8687a08", "a_b-648fa9b3")),
+        (("Tumour", "tumour"), ("Tumour-250dd337", "tumour-047090da")),
+        (("\u00e9", "e\u0301"), ("\u00e9-4a99557e", "\u00e9-bf12767b")),  # one letter, two forms
+        (("../x", "con"), (".._x", "con")),
+        ((), ()),
+    ],
+)
+def test_names_of_files_differ_where_names_do(names: tuple[str, ...], files: tuple[str, ...]) -> None:
+    assert tuple(distinct_file_names(names).values()) == files
+
+
+@settings(max_examples=100, derandomize=True, deadline=None)
+@given(st.lists(st.text(st.sampled_from("aAbß+?/.\\ _-\x00癌\u0301 "), min_size=1, max_size=4), unique=True))
+def test_no_two_names_share_a_file(names: list[str]) -> None:
+    files = distinct_file_names(names)
+    assert len({unicodedata.normalize("NFC", file).casefold() for file in files.values()}) == len(names)
+    assert not any(set(file) & set('/\\\x00:*?"<>| ') for file in files.values())
+
+
+def test_a_long_name_keeps_its_beginning_and_stays_unlike_others() -> None:
+    files = distinct_file_names(("癌" * 90 + "a", "癌" * 90 + "b"))
+    assert all(file.startswith("癌" * 30) and len(file.encode()) <= 100 for file in files.values())
+    assert len(set(files.values())) == 2
+    assert shortened("a" * 20, 20) == "a" * 20
+    assert shortened("a" * 21, 20).startswith("a" * 11 + "-")
 
 
 def test_sha256(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.core.provenance import read_record, relative_paths, write_record
+from wsi_ncmi.core.provenance import path_from, read_record, relative_paths, write_record
 
 
 def test_absolute_paths_are_cut_wherever_they_hide(tmp_path: Path) -> None:
@@ -47,3 +47,22 @@ def test_a_foreign_record_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("[")
     with pytest.raises(InputError, match="can't be read"):
         read_record(tmp_path / "run.json")
+
+
+@pytest.mark.parametrize(
+    ("path", "way"),
+    [
+        ("/data/job/out/features/uni", "../out/features/uni"),
+        ("/data/features", "../../features"),
+        ("/data/job/run/features.npz", "features.npz"),
+        ("/scratch/alice/features", None),  # through the root
+    ],
+)
+def test_a_way_between_folders_leads_past_no_one_elses(path: str, way: str | None) -> None:
+    assert path_from(Path("/data/job/run"), Path(path)) == way
+
+
+def test_a_way_past_the_home_folders_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/alice")
+    assert path_from(Path("/home/alice/run"), Path("/home/bob/features")) is None
+    assert path_from(Path("/home/alice/run"), Path("/home/alice/features")) == "../features"

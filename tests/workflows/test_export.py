@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,8 +17,8 @@ from tests.prediction.models import write_run
 from tests.workflows.conftest import WIDTH
 from wsi_ncmi.cohorts import open_bag_source
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.core.provenance import write_record
-from wsi_ncmi.prediction import load_bundle
+from wsi_ncmi.core.provenance import path_from, write_record
+from wsi_ncmi.prediction import load_bundle, load_model
 from wsi_ncmi.prediction.config import ExportConfig
 from wsi_ncmi.training.runs import read_run_predictions
 from wsi_ncmi.workflows.export import export
@@ -155,6 +156,79 @@ def test_features_that_are_missing_or_others_are_refused(run: Path, features: Pa
     with pytest.raises(InputError, match=r"lacks 24 slides .*'s00'"):
         export(ExportConfig(run=run, out=tmp_path / "m", features=tmp_path / "other.npz"))
     assert not (tmp_path / "m").exists()
+
+
+def trained_in(project: Path, run: Path, features: Path) -> None:
+    """Lays a run and its features into a project, with the record that a training there would have left."""
+    (project / "out" / "features").mkdir(parents=True)
+    shutil.copy(features, project / "out" / "features" / "bags.npz")
+    shutil.copytree(run.parent, project / "run")
+    write_record(
+        project / "run" / "run.json",
+        config={"features": Path("out/features/bags.npz")},
+        headline="ncmi",
+        features_from_here=path_from(project / "run", project / "out" / "features" / "bags.npz"),
+    )
+
+
+def moved_together(project: Path) -> Path:
+    return shutil.move(project, project.with_name("elsewhere")) / "run"
+
+
+def moved_run(project: Path) -> Path:
+    (project.parent / "far" / "away").mkdir(parents=True)
+    return Path(shutil.move(project / "run", project.parent / "far" / "away" / "run"))
+
+
+@pytest.mark.parametrize(
+    ("change", "cwd"),
+    [
+        (lambda project: Path("run"), "project"),
+        (lambda project: Path("../project/run/ncmi"), "project"),
+        (lambda project: project / "run", "."),
+        (lambda project: project / "run" / "ncmi" / "fold_0" / "seed_0", "."),
+        (moved_together, "."),
+        (moved_run, "project"),
+    ],
+    ids=["beside", "a loss", "from elsewhere", "one model", "project moved", "run moved"],
+)
+def test_features_of_the_training_are_found_again(
+    run: Path, features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[Path], Path], cwd: str,
+) -> None:  # fmt: skip
+    trained_in(tmp_path / "project", run, features)
+    target = change(tmp_path / "project")
+    monkeypatch.chdir(tmp_path / cwd)
+    result = export(ExportConfig(run=target, out=tmp_path / "m.zip"))
+    assert any("bags.npz" in note for note in result.notes)
+    ood = load_bundle(tmp_path / "m.zip").ood
+    assert ood is not None
+    assert ood.bounds.slides == (12 if target.name == "seed_0" else 24)
+
+
+def test_features_that_are_gone_are_named(run: Path, features: Path, tmp_path: Path) -> None:
+    trained_in(tmp_path / "project", run, features)
+    (tmp_path / "project" / "out" / "features" / "bags.npz").unlink()
+    with pytest.raises(InputError, match=r"\(out/features/bags.npz\) are neither .*--features"):
+        export(ExportConfig(run=tmp_path / "project" / "run", out=tmp_path / "m"))
+
+
+def test_a_run_of_several_losses_exports_its_headline_and_says_so(
+    run: Path, features: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trained_in(tmp_path / "project", run, features)
+    whole = tmp_path / "project" / "run"
+    write_run(whole / "ce", width=WIDTH, classes=CLASSES)  # first by name; the record says which is first
+    result = export(ExportConfig(run=whole, out=tmp_path / "m"))
+    assert "headline, ncmi" in result.notes[1]
+    bundle = load_bundle(tmp_path / "m")
+    assert bundle.name == "ncmi"
+    assert bundle.summary["metrics"]["macro_f1"]["value"] == 0.77
+    assert load_model(whole).name == "ncmi"
+    assert "headline, ncmi" in caplog.text
+    (whole / "run.json").unlink()
+    with pytest.raises(InputError, match=r"several losses \(ce, ncmi\)"):
+        export(ExportConfig(run=whole, out=tmp_path / "n"))
 
 
 def test_nothing_is_written_over_unasked(run: Path, features: Path, tmp_path: Path) -> None:

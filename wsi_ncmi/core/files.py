@@ -6,7 +6,9 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from wsi_ncmi.core.errors import InputError
 
 TEMPORARY_SUFFIX = ".partial"
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
+_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+_MAX_NAME_BYTES = 100
 
 
 @contextlib.contextmanager
@@ -126,5 +130,53 @@ def sha256_file(path: Path) -> str:
 
 
 def path_safe(name: str) -> str:
-    """Replaces every character outside ``[A-Za-z0-9._-]`` with ``_`` (the rule of the CLI contract)."""
-    return _UNSAFE.sub("_", name)
+    """Replaces every character outside ``[A-Za-z0-9._-]`` with ``_`` (the rule of the CLI contract).
+
+    Dots at the end become ``_`` too, and a device name of Windows gets one in front.
+    """
+    stem = name.rstrip(".")
+    safe = _UNSAFE.sub("_", stem) + "_" * (len(name) - len(stem))
+    return f"_{safe}" if _DEVICE.fullmatch(safe) or not safe else safe
+
+
+def shortened(name: str, most_bytes: int) -> str:
+    """The name, or its beginning and a hash where it is longer than so many bytes (UTF-8)."""
+    encoded = _encoded(name)
+    if len(encoded) <= most_bytes:
+        return name
+    return f"{encoded[: max(most_bytes - 9, 0)].decode('utf-8', 'ignore')}-{_hash(encoded)}"
+
+
+def distinct_file_names(names: Iterable[str]) -> dict[str, str]:
+    """Name → what stands for it in file names; no two are equal, upper and lower case counting as one.
+
+    Letters of all scripts stay, other characters become ``_``; in names that would be equal then (``T1+`` and
+    ``T1?``) they are spelled out, and what even so differs in case only ends in a hash.
+    """
+    found = {name: _readable(name, lambda _: "_") for name in names}
+    for spelled in (True, False):
+        taken = Counter(value.casefold() for value in found.values())
+        for name, value in list(found.items()):
+            if taken[value.casefold()] > 1:
+                found[name] = _readable(name, _spelled) if spelled else f"{value}-{_hash(_encoded(name))}"
+    return found
+
+
+def _readable(name: str, other: Callable[[str], str]) -> str:
+    name = unicodedata.normalize("NFC", name)
+    kept = (c if c in "._-" or unicodedata.category(c)[0] in "LMN" else other(c) for c in name)
+    return shortened("".join(kept), _MAX_NAME_BYTES)
+
+
+def _spelled(character: str) -> str:
+    if character == " ":
+        return "_"
+    return "-" + unicodedata.name(character, f"u{ord(character):x}").lower().replace(" ", "-")
+
+
+def _encoded(name: str) -> bytes:
+    return name.encode("utf-8", "surrogatepass")
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:8]

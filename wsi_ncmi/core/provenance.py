@@ -113,6 +113,22 @@ def relative_paths(value: Any) -> Any:
     return value
 
 
+def path_from(folder: Path, path: Path) -> str | None:
+    """The way from a folder to a path, for a record that is found again when both are moved together.
+
+    None where it would lead through the root or past the home folders: their names are of people and hosts.
+    """
+    start, end = os.path.normpath(folder.absolute()), os.path.normpath(path.absolute())
+    try:
+        common = Path(os.path.commonpath([start, end]))
+    except ValueError:  # other drives
+        return None
+    homes = Path("~").expanduser().parents if "HOME" in os.environ else ()
+    if common == Path(common.anchor) or common in homes:
+        return None
+    return Path(os.path.relpath(end, start)).as_posix()
+
+
 def _cpu() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -27,9 +28,11 @@ from wsi_ncmi.prediction.bundle_io import (
     sums_of,
 )
 from wsi_ncmi.prediction.calibration import Calibration
-from wsi_ncmi.prediction.ensemble import Ensemble, EnsembleOutput, load_ensemble
+from wsi_ncmi.prediction.ensemble import Ensemble, EnsembleOutput, headline_folder, load_ensemble
 from wsi_ncmi.prediction.ood import OodDetector
 from wsi_ncmi.training.checkpoint import MODEL_JSON, MODEL_WEIGHTS, trained_from_bytes
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)  # models have no one truth value to compare by
@@ -107,13 +110,19 @@ def load_model(path: Path) -> ModelBundle:
     """Loads a bundle, or the models of a run folder (uncalibrated, without OOD statistics and threshold).
 
     Args:
-        path: Bundle (folder or zip), ``RUN``, ``RUN/<loss>`` or ``RUN/fold_0/seed_0``.
+        path: Bundle (folder or zip), ``RUN`` (of several losses the headline's models, with a warning),
+            ``RUN/<loss>`` or ``RUN/fold_0/seed_0``.
 
     Raises:
         InputError: Nothing there that can be loaded.
     """
     path = Path(path)
-    return load_bundle(path) if is_bundle(path) else ModelBundle(load_ensemble(path))
+    if is_bundle(path):
+        return load_bundle(path)
+    run = headline_folder(path)
+    if run != path:
+        _LOG.warning("%s holds several losses; the models of the headline, %s, are taken.", path, run.name)
+    return ModelBundle(load_ensemble(run))
 
 
 def load_bundle(path: Path) -> ModelBundle:

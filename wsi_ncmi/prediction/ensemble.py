@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.training import TrainedModel, load_trained
+from wsi_ncmi.core.provenance import read_record
+from wsi_ncmi.training import RUN_JSON, TrainedModel, load_trained
 
 _MUST_AGREE = ("encoder", "encoder_weights_sha256", "transform", "mpp_target", "tile_px", "overlap_px")
 
@@ -136,13 +137,28 @@ def model_folders(run: Path) -> list[Path]:
     found = sorted(path.parent for path in run.glob("fold_*/seed_*/model.json"))
     if found:
         return found
-    losses = sorted({path.parents[2] for path in run.glob("*/fold_*/seed_*/model.json")})
+    losses = _loss_folders(run)
     if len(losses) == 1:
         return model_folders(losses[0])
     if losses:
         names = ", ".join(path.name for path in losses)
         raise InputError(f"{run} holds models of several losses ({names}); give one, such as {losses[0]}.")
     raise InputError(f"{run} holds no trained model; give the folder that 'wsi-ncmi train' wrote.")
+
+
+def headline_folder(run: Path) -> Path:
+    """The folder of a run's headline loss where it holds several; else the run itself.
+
+    Raises:
+        InputError: The run's record can't be read.
+    """
+    losses = _loss_folders(run)
+    headline = read_record(run / RUN_JSON).get("headline") if len(losses) > 1 else None
+    return next((folder for folder in losses if folder.name == headline), run)
+
+
+def _loss_folders(run: Path) -> list[Path]:
+    return sorted({path.parents[2] for path in run.glob("*/fold_*/seed_*/model.json")})
 
 
 def _features_of(model: TrainedModel) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Self
 
 from wsi_ncmi.cohorts import open_bag_source
 from wsi_ncmi.core.errors import SlideError
-from wsi_ncmi.core.files import path_safe
 from wsi_ncmi.features.interchange.detection import open_feature_set
 from wsi_ncmi.prediction.bundle import ModelBundle, load_model
 from wsi_ncmi.prediction.config import HeatmapConfig
@@ -16,6 +15,7 @@ from wsi_ncmi.prediction.ensemble import check_features
 from wsi_ncmi.prediction.tile_evidence import explained_tiles
 from wsi_ncmi.reporting.heatmaps import (
     TileValues,
+    heatmap_path,
     write_comparison,
     write_heatmaps,
     write_overlay,
@@ -91,7 +91,7 @@ def draw_slide(
     if config.overlay:
         for name in layers:
             for scale in scales:
-                path = out / f"{slide_id}_{path_safe(name)}_{scale}.overlay.tif"
+                path = heatmap_path(out, tiles, name, f"_{scale}.overlay.tif")
                 write_overlay(path, tiles, name, scale, mpp=mpp)
     if config.geojson:
         write_tiles_geojson(out / f"{slide_id}.geojson", tiles, coloured_by="attention", scale=scales[0])

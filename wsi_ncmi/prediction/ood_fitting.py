@@ -1,5 +1,6 @@
 """Fitting the OOD statistics on the training slides of a run."""
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,13 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.cohorts import BagSource, open_bag_source
+from wsi_ncmi.cohorts import BagSource
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.progress import ProgressReporter
+from wsi_ncmi.core.provenance import read_record
 from wsi_ncmi.encoders import encoder_folder_name
 from wsi_ncmi.features import open_features_file
 from wsi_ncmi.prediction import Ensemble, check_features
 from wsi_ncmi.prediction.ood import Bounds, GaussianModel, OodDetector, SlideProperties, slide_properties
+from wsi_ncmi.training import RUN_JSON
 
 _PARTS = 5
 _EXCEEDED_BY = 0.01
@@ -149,26 +152,40 @@ def _colour_ranges(samples: Sequence[SlideSample]) -> dict[str, tuple[float, flo
 
 
 def find_features(run: Path, features: Path | None, ensemble: Ensemble) -> Path:
-    """Finds the features that a run was trained on: those given, or those beside the run folder.
+    """Finds the features that a run was trained on: those given, remembered by the run, or beside it.
+
+    A remembered path is tried from the run folder, from the working directory and from the folders above the
+    run: one of the two may have been moved since.
 
     Args:
         run: Run folder.
-        features: From the user; None looks beside the run.
+        features: From the user; None looks for them.
         ensemble: The run's models.
 
     Raises:
-        InputError: None given and none beside the run.
+        InputError: None given and none found.
     """
     if features is not None:
         return features
+    here = Path(os.path.normpath(run.absolute()))
+    folders = [here, *here.parents]
+    trained = next((folder for folder in folders[:4] if (folder / "metrics.json").is_file()), folders[0])
+    record = read_record(trained / RUN_JSON)
+    typed = str((record.get("config") or {}).get("features") or "")
     encoder = str(ensemble.features.get("encoder") or "")
-    above = run.resolve().parents
-    for folder in (parent / "features" / encoder_folder_name(encoder) for parent in above[:3] if encoder):
-        if folder.is_dir():
-            return folder
+    places = [trained / way] if (way := record.get("features_from_here")) else []
+    if typed and not typed.startswith("…/"):  # an absolute path is cut to its last part
+        places += [folder / typed for folder in (Path(), *folders[:4])]
+    if encoder:
+        places += [folder / "features" / encoder_folder_name(encoder) for folder in folders[1:4]]
+    for place in places:
+        if place.exists():
+            return Path(os.path.normpath(place))
+    told = f" ({typed})" if typed else ""
     raise InputError(
-        f"The features that {run} was trained on are not beside it; give them with --features (the bundle "
-        "gets their statistics, to flag out-of-distribution slides), or pass --without-reference."
+        f"The features that {run} was trained on{told} are neither where they were nor beside it; give them "
+        "with --features (the bundle gets their statistics, to flag out-of-distribution slides), or pass "
+        "--without-reference."
     )
 
 
@@ -204,8 +221,3 @@ def training_samples(
                     properties = slide_properties(open_features_file(source.path / f"{slide_id}.h5"))
                 yield sample_slide(patient, source.load(slide_id), properties, tiles_a_slide(len(patients)))
             task.advance(1, slide_id)
-
-
-def training_features(run: Path, features: Path | None, ensemble: Ensemble) -> BagSource:
-    """Opens what :func:`find_features` finds."""
-    return open_bag_source(find_features(run, features, ensemble))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from wsi_ncmi.cohorts import PatientBags, compared_slides
 from wsi_ncmi.cohorts.leaks import LEAKING
 from wsi_ncmi.core.files import sha256_file, write_json
-from wsi_ncmi.core.provenance import relative_paths, write_record
+from wsi_ncmi.core.provenance import path_from, relative_paths, write_record
 from wsi_ncmi.metrics import Evaluation, PairedComparison, compare_paired, evaluate_predictions, fold_metrics
 from wsi_ncmi.reporting.exports import write_outputs, write_table
 from wsi_ncmi.reporting.report_input import ReportInput, cohort_flow
@@ -126,6 +126,7 @@ def _record(config: TrainConfig, data: TrainingData) -> dict[str, Any]:
         losses=list(config.named_losses),
         classes=list(data.cohort.classes),
         features=data.origin,
+        features_from_here=config.features and path_from(config.out, config.features),
         hashes=dict(data.hashes),
         leaks=[leak.detail for leak in data.leaks if leak.fatal],
     )

@@ -217,7 +217,7 @@ class SweepConfig(TrainConfig):
         """
         if not self.encoders:
             raise InputError("A sweep needs features of at least one encoder.")
-        if len({path_safe(name) for name in self.encoders}) < len(self.encoders):
+        if len({path_safe(name).casefold() for name in self.encoders}) < len(self.encoders):
             raise InputError("Two encoders of the sweep would share a folder; give them other names.")
         return {
             (encoder, model): replace(

@@ -183,7 +183,7 @@ def _loss(item: Any) -> Any:
 
 def _folders(value: dict[str, LossConfig]) -> dict[str, LossConfig]:
     for name in value:
-        if path_safe(name) != name or not name.strip("."):
+        if path_safe(name) != name:
             raise ValueError(f"{name!r} can't be the name of a loss's folder; use letters, digits, - and _")
     return value
 

@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 
+from wsi_ncmi.cohorts import open_bag_source
 from wsi_ncmi.core.errors import InputError, counted
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
 from wsi_ncmi.prediction.bundle import ModelBundle, bundle_files, load_bundle
 from wsi_ncmi.prediction.bundle_io import write_bundle
 from wsi_ncmi.prediction.calibration import selective_table
 from wsi_ncmi.prediction.config import ExportConfig
-from wsi_ncmi.prediction.ensemble import load_ensemble, model_folders
+from wsi_ncmi.prediction.ensemble import headline_folder, load_ensemble, model_folders
 from wsi_ncmi.prediction.export import (
     calibrate,
     member_name,
@@ -17,7 +18,7 @@ from wsi_ncmi.prediction.export import (
     render_card,
     summarise,
 )
-from wsi_ncmi.prediction.ood_fitting import fit_ood_detector, training_features, training_samples
+from wsi_ncmi.prediction.ood_fitting import find_features, fit_ood_detector, training_samples
 from wsi_ncmi.training.checkpoint import MODEL_JSON, MODEL_WEIGHTS
 from wsi_ncmi.training.runs import PREDICTIONS
 from wsi_ncmi.workflows.result import JobResult
@@ -39,14 +40,18 @@ def export(config: ExportConfig, progress: ProgressReporter | None = None) -> Jo
     progress = progress or NullProgress()
     if config.out.exists() and not config.overwrite:
         raise InputError(f"{config.out} exists already; choose another --out, or pass --overwrite.")
-    ensemble = load_ensemble(config.run)
-    folders = model_folders(config.run)
-    tables = read_tables(folders)
     notes: list[str] = []
+    run = headline_folder(config.run)
+    if run != config.run:
+        notes.append(f"{config.run} holds several losses; the headline, {run.name}, is exported ({run}).")
+        config = replace(config, run=run)
+    ensemble = load_ensemble(run)
+    folders = model_folders(run)
+    tables = read_tables(folders)
     bundle = ModelBundle(
         ensemble=replace(ensemble, name=config.name or ensemble.name),
         calibration=calibrate(config, ensemble, tables, notes),
-        summary=summarise(config.run, folders, ensemble, tables),
+        summary=summarise(run, folders, ensemble, tables),
         intended_use=config.intended_use,
         limits=config.limits,
     )
@@ -54,10 +59,11 @@ def export(config: ExportConfig, progress: ProgressReporter | None = None) -> Jo
     if config.reference:
         if test is None:
             raise InputError(
-                f"{config.run} has no {PREDICTIONS}, so it isn't known which slides it was trained on; pass "
+                f"{run} has no {PREDICTIONS}, so it isn't known which slides it was trained on; pass "
                 "--without-reference."
             )
-        source = training_features(config.run, config.features, ensemble)
+        source = open_bag_source(find_features(run, config.features, ensemble))
+        notes.append(f"The statistics of the training slides are of {source.path}.")
         patients = dict(zip(test["slide_id"], test["case_id"], strict=True))
         samples = training_samples(source, patients, ensemble, progress)
         bundle = replace(bundle, ood=fit_ood_detector(samples))

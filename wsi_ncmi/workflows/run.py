@@ -89,7 +89,7 @@ def run_variants(
         known = ", ".join(config.variants) or "none"
         raise InputError(f"The configuration has no variant {unknown[0]!r}; it has: {known}.")
     chosen = {name: variant_of(config, name) for name in config.variants if not only or name in only}
-    if len({path_safe(name) for name in chosen}) < len(chosen):
+    if len({path_safe(name).casefold() for name in chosen}) < len(chosen):
         raise InputError("Two variants would share a folder; give them other names.")
     files: dict[str, Path] = {}
     failures: list[str] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,16 @@ from PIL import Image
 
 from tests.reporting.heatmaps.tiles import values
 from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.files import atomic_path
 from wsi_ncmi.reporting.heatmaps import (
     TileValues,
     draw_comparison,
     draw_gallery,
     draw_heatmap,
+    heatmap_path,
     rasterise,
+    write_comparison,
+    write_heatmaps,
     write_overlay,
     write_tiles_geojson,
 )
@@ -42,6 +47,41 @@ def test_geojson_read_by_shapely_is_the_same_geometry_to_the_pixel(tiles: TileVa
     assert shapely.is_valid(shapes).all()
     np.testing.assert_allclose(shapely.area(shapes), 100.5 * 99.5)
     assert shapely.is_ccw(shapely.get_exterior_ring(shapes)).tolist() == [True] * len(tiles)
+
+
+@pytest.mark.parametrize(
+    "classes", [("腺癌", "鱗癌", "大細胞癌"), ("T1+", "T1?", "T1*"), ("Tumour", "tumour", "TUMOUR"), ("x" * 300, "x" * 299, "癌" * 99)]
+)  # fmt: skip
+@pytest.mark.parametrize("slide_id", ["s", "s" * 200])
+def test_every_class_has_files_of_its_own(classes: tuple[str, ...], slide_id: str, tmp_path: Path) -> None:
+    some = values()
+    layers = tuple(
+        replace(layer, name=f"evidence {name}") for layer, name in zip(some.layers[1:], classes, strict=True)
+    )
+    tiles = replace(some, slide_id=slide_id, layers=layers)
+    paths = [heatmap_path(tmp_path, tiles, layer.name, "_absolute.overlay.tif") for layer in layers]
+    assert len({path.name.casefold() for path in paths}) == 3
+    for path in paths:
+        assert path.name.startswith("s")
+        with atomic_path(path) as temporary:
+            temporary.touch()
+
+
+def test_classes_that_differ_in_a_sign_are_drawn_apart(tmp_path: Path) -> None:
+    some = values()
+    names = ["evidence T1+", "evidence T1?"]
+    layers = tuple(replace(layer, name=name) for layer, name in zip(some.layers, names, strict=False))
+    tiles = replace(some, layers=layers)
+    for name in names:  # one after the other, as two jobs of a class each would draw them
+        write_heatmaps(tmp_path, tiles, None, layers=[name], scales=["absolute"], top=0)
+    write_comparison(tmp_path, tiles, tiles, None, layers=names, scales=["absolute"], names=("a", "b"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "slide.compare.json",
+        "slide_evidence_T1-plus-sign_absolute.compare.png",
+        "slide_evidence_T1-plus-sign_absolute.png",
+        "slide_evidence_T1-question-mark_absolute.compare.png",
+        "slide_evidence_T1-question-mark_absolute.png",
+    ]
 
 
 def test_geojson_read_by_geopandas(tiles: TileValues, tmp_path: Path) -> None:

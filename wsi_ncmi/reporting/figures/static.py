@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import html
 import io
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from wsi_ncmi.reporting.figures.figure import Figure
+from wsi_ncmi.reporting.fonts import drawable, font_families
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,6 +36,7 @@ _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none", "svg.hashsalt": "wsi-ncmi", "font.size": 9, "axes.spines.top": False,
     "axes.spines.right": False, "axes.grid": True, "grid.color": "#e3e8ed", "axes.axisbelow": True,
     "legend.frameon": False, "legend.fontsize": _SMALL,
+    "text.parse_math": False,  # a class may be named $x
 }  # fmt: skip
 
 
@@ -46,14 +49,19 @@ def draw_figure(figure: Figure) -> dict[str, bytes]:
     Returns:
         Format (``FORMATS``) → content of the file; the same input gives the same bytes.
     """
-    with _styled() as mpl_figure:
-        canvas: Canvas = mpl_figure(figsize=_INCHES, layout="constrained")
-        places = _places(canvas, figure.layout)
-        for trace in figure.traces:
-            ax = places[str(trace.get("yaxis", "y"))]
-            _draw_trace(ax, trace)
-        _finish(places, figure.layout)
-        return _written(canvas)
+    names = [html.unescape(str(trace.get("name", ""))) for trace in figure.traces]  # escaped for Plotly
+    return _drawn(names, lambda names: _figure(figure, names))
+
+
+def _figure(figure: Figure, names: Sequence[str]) -> Canvas:
+    from matplotlib.figure import Figure as NewCanvas  # not pyplot, whose state all threads share
+
+    canvas = NewCanvas(figsize=_INCHES, layout="constrained")
+    places = _places(canvas, figure.layout)
+    for trace, name in zip(figure.traces, names, strict=True):
+        _draw_trace(places[str(trace.get("yaxis", "y"))], trace, name)
+    _finish(places, figure.layout)
+    return canvas
 
 
 def draw_confusion(classes: Sequence[str], counts: NDArray[np.float64]) -> dict[str, bytes]:
@@ -66,40 +74,43 @@ def draw_confusion(classes: Sequence[str], counts: NDArray[np.float64]) -> dict[
     Returns:
         Format → content of the file.
     """
+    return _drawn(classes, lambda names: _confusion(names, counts))
+
+
+def _confusion(classes: Sequence[str], counts: NDArray[np.float64]) -> Canvas:
+    from matplotlib.figure import Figure as NewCanvas
+
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
     n, whole = len(classes), bool(np.allclose(counts, np.round(counts)))
-    with _styled() as mpl_figure:
-        side = max(3.4, 0.42 * n + 1.6)
-        canvas: Canvas = mpl_figure(figsize=(side + 0.4, side), layout="constrained")
-        ax = canvas.add_subplot()
-        ax.grid(visible=False)
-        image = ax.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
-        canvas.colorbar(image, ax=ax, label="Share of the true class", shrink=0.8)
-        ax.set_xticks(range(n), classes, rotation=45, ha="right", rotation_mode="anchor")
-        ax.set_yticks(range(n), classes)
-        ax.set_xlabel("Predicted class")
-        ax.set_ylabel("True class")
-        for i, j in np.ndindex(n, n):
-            text = f"{counts[i, j]:,.0f}" if whole else f"{counts[i, j]:,.1f}"
-            colour = "white" if shares[i, j] > 0.55 else "black"
-            ax.text(j, i, text, ha="center", va="center", color=colour, fontsize=_SMALL if n <= 12 else 6)
-        return _written(canvas)
+    side = max(3.4, 0.42 * n + 1.6)
+    canvas = NewCanvas(figsize=(side + 0.4, side), layout="constrained")
+    ax = canvas.add_subplot()
+    ax.grid(visible=False)
+    image = ax.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
+    canvas.colorbar(image, ax=ax, label="Share of the true class", shrink=0.8)
+    ax.set_xticks(range(n), classes, rotation=45, ha="right", rotation_mode="anchor")
+    ax.set_yticks(range(n), classes)
+    ax.set_xlabel("Predicted class")
+    ax.set_ylabel("True class")
+    for i, j in np.ndindex(n, n):
+        text = f"{counts[i, j]:,.0f}" if whole else f"{counts[i, j]:,.1f}"
+        colour = "white" if shares[i, j] > 0.55 else "black"
+        ax.text(j, i, text, ha="center", va="center", color=colour, fontsize=_SMALL if n <= 12 else 6)
+    return canvas
 
 
-class _styled:  # noqa: N801 - used as a function
-    """The style, and matplotlib's figure class: not pyplot, whose state all threads share."""
+def _drawn(names: Sequence[str], draw: Callable[[Sequence[str]], Canvas]) -> dict[str, bytes]:
+    """Every format of a figure with names in it; SVG keeps those that no font here can draw."""
+    import matplotlib as mpl
 
-    def __enter__(self) -> type[Canvas]:
-        import matplotlib as mpl
-        from matplotlib.figure import Figure as Canvas
-
-        self._style = mpl.rc_context(_STYLE)
-        self._style.__enter__()
-        return Canvas
-
-    def __exit__(self, *error: object) -> None:
-        self._style.__exit__(None, None, None)
+    plain = [drawable(name) for name in names]
+    with mpl.rc_context({**_STYLE, "font.family": font_families(names)}):
+        if plain == list(names):
+            return _written(draw(names), FORMATS)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing")
+            return _written(draw(names), ("svg",)) | _written(draw(plain), ("png",))
 
 
 def _places(canvas: Canvas, layout: dict[str, Any]) -> dict[str, Axes]:
@@ -110,7 +121,7 @@ def _places(canvas: Canvas, layout: dict[str, Any]) -> dict[str, Axes]:
     return {"y": top, "y2": bottom}
 
 
-def _draw_trace(ax: Axes, trace: dict[str, Any]) -> None:
+def _draw_trace(ax: Axes, trace: dict[str, Any], name: str) -> None:
     meta = trace.get("meta", {})
     colour = _FAINT if meta.get("faint") else _PALETTE[meta.get("colour", 0) % len(_PALETTE)]
     x, y = (np.array([np.nan if v is None else v for v in trace[axis]], dtype=np.float64) for axis in "xy")
@@ -123,17 +134,11 @@ def _draw_trace(ax: Axes, trace: dict[str, Any]) -> None:
         ax.plot(
             x, y, color=colour, linewidth=0.75 * style.get("width", 2.0),
             linestyle=_DASHES[style.get("dash", "solid")], alpha=trace.get("opacity", 1.0),
-            label=_label(trace),
+            label=name if name and trace.get("showlegend", True) else None,
         )  # fmt: skip
         if "markers" in trace.get("mode", ""):
             size = trace.get("marker", {}).get("size", 6)
             ax.scatter(x, y, s=(0.75 * np.asarray(size, dtype=np.float64)) ** 2, color=colour, zorder=3)
-
-
-def _label(trace: dict[str, Any]) -> str | None:
-    # The names are escaped for Plotly, which would read them as HTML.
-    name = html.unescape(str(trace.get("name", "")))
-    return name if name and trace.get("showlegend", True) else None
 
 
 def _finish(places: dict[str, Axes], layout: dict[str, Any]) -> None:
@@ -159,11 +164,11 @@ def _percent(value: float, _: float) -> str:
     return f"{100 * value:.0f} %"
 
 
-def _written(canvas: Canvas) -> dict[str, bytes]:
+def _written(canvas: Canvas, formats: Sequence[str]) -> dict[str, bytes]:
     found = {}
     canvas.draw_without_rendering()  # lays everything out, once for all formats
     canvas.set_layout_engine("none")
-    for kind in FORMATS:
+    for kind in formats:
         stream = io.BytesIO()
         metadata = {"Software": None} if kind == "png" else {"Date": None, "Creator": None}
         canvas.savefig(stream, format=kind, dpi=_DPI, metadata=metadata)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from wsi_ncmi.core.errors import SlideReadError
+from wsi_ncmi.reporting.fonts import drawable, font_file
 from wsi_ncmi.reporting.heatmaps.values import (
     COLOUR_TABLE,
     TileLayer,
@@ -22,7 +23,7 @@ from wsi_ncmi.reporting.heatmaps.values import (
 from wsi_ncmi.slides import Slide
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from PIL import Image, ImageFont
 
 __all__ = ["rasterise", "blank_slide", "draw_comparison", "draw_heatmap", "draw_gallery", "top_tiles"]
 
@@ -187,11 +188,11 @@ def _blended(
 
 
 def _with_bar(pixels: NDArray[np.uint8], layer: TileLayer, scale: str, name: str) -> Image.Image:
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image, ImageDraw
 
-    font = ImageFont.load_default(_TEXT)
     picture = Image.fromarray(pixels)
-    lines = [line for line in (name, scale_title(layer, scale)) if line]
+    lines = [drawable(line) for line in (name, scale_title(layer, scale)) if line]
+    font = _font("".join(lines), _TEXT)
     needed = max(int(font.getlength(line)) for line in lines) + 2 * _MARGIN
     width = max(picture.width, _MIN_WIDTH, needed)
     bar_width = min(width - 6 * _MARGIN, 400)
@@ -211,6 +212,12 @@ def _with_bar(pixels: NDArray[np.uint8], layer: TileLayer, scale: str, name: str
         pen.line([(x, y + _BAR), (x, y + _BAR + 3)], fill=(20, 20, 20))
         pen.text((x - font.getlength(text) / 2, y + _BAR + 4), text, fill=(20, 20, 20), font=font)
     return whole
+
+
+def _font(text: str, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    from PIL import ImageFont
+
+    return ImageFont.load_default(size) if text.isascii() else ImageFont.truetype(font_file(text), size)
 
 
 def top_tiles(layer: TileLayer, count: int) -> NDArray[np.int64]:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.core.files import atomic_path, path_safe, write_json
+from wsi_ncmi.core.files import atomic_path, distinct_file_names, shortened, write_json
 from wsi_ncmi.reporting.heatmaps.drawing import (
     blank_slide,
     draw_comparison,
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 _PICTURE_PX = 1024  # longest side of the slide in a picture
 _TILE_PX = 256
 _MIN_LEVEL_PX = 256
+_MAX_FILE_NAME_BYTES = 215  # of 255, as a temporary name is longer
 _MAX_PX = 1 << 26
 _PIXELS_A_TILE = 16
 
@@ -52,6 +53,8 @@ def write_heatmaps(
     top: int,
 ) -> dict[str, Path]:
     """Writes ``<slide_id>_<layer>_<scale>.png`` for each layer and scale, and the gallery of the first layer.
+
+    Their names are those of :func:`heatmap_path`.
 
     Args:
         folder: Where to; it exists.
@@ -72,11 +75,11 @@ def write_heatmaps(
     files: dict[str, Path] = {}
     for name in layers:
         for scale in scales:
-            path = folder / f"{tiles.slide_id}_{path_safe(name)}_{scale}.png"
+            path = heatmap_path(folder, tiles, name, f"_{scale}.png")
             _save(draw_heatmap(picture, tiles, name, scale), path)
             files[name if len(scales) == 1 else f"{name} {scale}"] = path
     if slide is not None and top > 0:
-        path = folder / f"{tiles.slide_id}_top_{path_safe(layers[0])}.jpg"
+        path = heatmap_path(folder, tiles, layers[0], ".jpg", before="top_")
         _save(draw_gallery(slide, tiles, layers[0], top), path)
         files[f"top tiles by {layers[0]}"] = path
     return files
@@ -108,10 +111,25 @@ def write_comparison(
     for name in common:
         for scale in scales:
             drawn = draw_comparison(picture, first, second, name, scale, names)
-            _save(drawn, folder / f"{first.slide_id}_{path_safe(name)}_{scale}.compare.png")
+            _save(drawn, heatmap_path(folder, first, name, f"_{scale}.compare.png"))
     correlations = {name: rank_correlation(first, second, name) for name in common}
     content = {"models": names, "rank_correlation": correlations}
     write_json(folder / f"{first.slide_id}.compare.json", content)
+
+
+def heatmap_path(folder: Path, tiles: TileValues, layer_name: str, ending: str, *, before: str = "") -> Path:
+    """``<slide_id>_<before><layer><ending>`` in a folder: another for every layer of a slide, never too long.
+
+    Args:
+        folder: The folder.
+        tiles: All layers of the slide, whatever is drawn of them.
+        layer_name: Which one the file shows.
+        ending: Scale and kind of the file.
+        before: What stands between slide and layer.
+    """
+    layer = distinct_file_names(each.name for each in tiles.layers)[layer_name]
+    rest = f"_{before}{layer}{ending}"
+    return folder / f"{shortened(tiles.slide_id, _MAX_FILE_NAME_BYTES - len(rest.encode()))}{rest}"
 
 
 def _thumbnail(tiles: TileValues, slide: Slide | None) -> NDArray[np.uint8]:
