@@ -68,6 +68,11 @@ def test_scores_are_stored_whatever_the_rule(tasks, encoder: Encoder) -> None:
     np.testing.assert_allclose(file.artifacts[:, 0], shared / 64**2, atol=1e-3)
     assert not file.artifacts[:, 1:3].any()
     assert verify_file(file.path).ok
+    # Kept ink is told, by the first job and by one that finds the file there.
+    assert (row.artifacts_found, row.pen, row.fold, row.blur) == (6, 6, 0, 0)
+    assert row.reason == f"6 of {file.n_tiles} tiles show artefacts and were kept (pen 6)"
+    again = extract_slide(task, encoder)
+    assert (again.status, again.artifacts_found, again.pen) == ("skipped", 6, 6)
 
 
 @pytest.mark.usefixtures("inked")
@@ -88,7 +93,8 @@ def test_dropped_tiles_are_left_out_and_counted(tasks, encoder: Encoder) -> None
     assert part.n_artifact_tiles == 6
     assert '"pen":0.1' in part.attrs["artifacts_rule"]
     again = extract_slide(dropped, encoder)
-    assert (again.status, again.artifact_tiles) == ("skipped", 6)
+    assert (row.artifacts_found, row.pen) == (6, 6)
+    assert (again.status, again.artifact_tiles, again.artifacts_found) == ("skipped", 6, 6)
     with open_slide(dropped.slide_path) as slide:  # what the overview shows is not even read
         assert len(prepare_slide(dropped, slide).selection) == whole.n_tiles - 6
 

@@ -69,6 +69,23 @@ def test_every_slide_is_there_the_most_severe_first(tmp_path: Path) -> None:
         assert words in page.text
 
 
+def test_slides_with_kept_artefacts_are_not_fine(tmp_path: Path) -> None:
+    rows = tuple(
+        LedgerRow(kind, f"{kind}.svs", "done", "", 100, artifacts_found=found, **{kind: found})
+        for kind, found in (("pen", 3), ("fold", 1), ("border", 21), ("blur", 60))
+    )
+    page = sheet(tmp_path, (*rows, ROWS[0], ROWS[3]), ())
+    cards = {card["data-id"]: card for card in page.all("article")}
+    assert {name: cards[name]["data-severity"] for name in cards} == {
+        "pen": "1", "fold": "1", "border": "2", "blur": "2", "inked": "2", "fine": "0",
+    }  # fmt: skip
+    assert cards["inked"]["data-artefacts"] == "30"  # of an earlier version: dropped ones alone
+    assert cards["blur"]["data-kinds"] == "blur"
+    assert "Slides with artefacts, kept or dropped: pen 1, fold 1, border 1, blur 1." in page.text
+    assert "in 60 tiles: blur 60" in page.text
+    assert {"pen", "fold", "border", "blur"} < {option["value"] for option in page.all("option")}
+
+
 def test_pictures_are_linked_lazily_with_words_for_those_who_do_not_see(tmp_path: Path) -> None:
     page = sheet(tmp_path)
     images = page.all("img")

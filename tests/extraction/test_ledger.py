@@ -21,9 +21,10 @@ def test_the_ledger_is_sorted_and_reads_back(tmp_path: Path) -> None:
     write_ledger(ROWS, path)
     lines = path.read_text(encoding="utf-8").splitlines()
     assert lines[0] == (
-        "slide_id,path,status,reason,tiles,failed_reads,seconds,reader,mpp,mpp_source,artifact_tiles,features_set"
+        "slide_id,path,status,reason,tiles,failed_reads,seconds,reader,mpp,mpp_source,artifact_tiles,features_set,"
+        "artifacts_found,pen,fold,border,blur"
     )
-    assert lines[1] == "a,a.svs,done,,12,1,3.25,openslide,0.2525,vendor,7,"
+    assert lines[1] == "a,a.svs,done,,12,1,3.25,openslide,0.2525,vendor,7,,0,0,0,0,0"
     assert len(lines) == 3  # a line break in a reason makes no line
     first, second = read_ledger(path)
     assert first == ROWS[1]

@@ -1,7 +1,7 @@
 """Artefact scores of a slide's tiles, and the tiles that they drop."""
 
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,17 +90,33 @@ class ArtifactFilter:
         return len(self.left_out) + int(self.dropped.sum())
 
     @property
+    def all_scores(self) -> NDArray[np.float16]:
+        """float16 (N + M, 4), of all tiles with tissue: those that are read, and those dropped before."""
+        return np.concatenate((self.scores, self.left_out_scores))
+
+    @property
     def remark(self) -> str:
-        """For the ledger: how many tiles were dropped and what for; empty when none was."""
-        if not self.n_dropped:
+        """For the ledger: how many tiles show artefacts, and what became of them; empty without any."""
+        scores = self.all_scores
+        if not (found := int(self.config.bad(scores).sum())):
             return ""
-        scores = np.concatenate((self.left_out_scores, self.scores[self.dropped]))
-        counts = []
-        for column, kind in enumerate(ARTIFACT_KINDS):
-            only = np.zeros_like(scores)
-            only[:, column] = scores[:, column]
-            if count := int(self.config.bad(only).sum()):
-                counts.append(f"{kind} {count}")
-        total = len(self.left_out) + len(self.scores)
-        what = f"{self.n_dropped} of {total} tiles were dropped for artefacts ({', '.join(counts)})"
-        return f"all tiles are lost: {what}" if self.n_dropped == total else what
+        kinds = ", ".join(f"{kind} {n}" for kind, n in self.config.counts(scores).items() if n)
+        if self.config.rule == "keep":
+            return f"{found} of {len(scores)} tiles show artefacts and were kept ({kinds})"
+        what = f"{self.n_dropped} of {len(scores)} tiles were dropped for artefacts ({kinds})"
+        return f"all tiles are lost: {what}" if self.n_dropped == len(scores) else what
+
+
+def found_artifacts(
+    config: ArtifactConfig, scores: NDArray[np.float16], *, dropped: int = 0
+) -> dict[str, Any]:
+    """Tiles in which artefacts were found, by the ledger's fields: any (``artifacts_found``), and each kind.
+
+    Args:
+        config: The thresholds.
+        scores: float16 (N, 4); other columns, of other versions, say nothing.
+        dropped: Tiles that were dropped and have no scores any more.
+    """
+    if scores.shape[1] != len(ARTIFACT_KINDS):
+        return {}
+    return {"artifacts_found": int(config.bad(scores).sum()) + dropped, **config.counts(scores)}

@@ -20,6 +20,7 @@ from typing import Any
 
 from wsi_ncmi.core.errors import IdentityConflictError, InputError, JobStoppedError, counted
 from wsi_ncmi.encoders import EncoderInfo
+from wsi_ncmi.extraction.artifact_filter import found_artifacts
 from wsi_ncmi.extraction.ledger import ALREADY_EXTRACTED, CLAIMED, LedgerRow
 from wsi_ncmi.extraction.task import SlideTask
 from wsi_ncmi.features.reader import open_features_file, read_identity
@@ -271,6 +272,7 @@ def _skip(task: SlideTask, encoder: EncoderInfo, path: Path, row: LedgerRow) -> 
         raise IdentityConflictError(f"{task.out}: {_conflict(path, differs)}")
     try:
         file = open_features_file(path)
+        found = found_artifacts(task.config.artifacts, file.artifacts, dropped=file.n_artifact_tiles)
     except InputError as error:
         _LOG.warning("%s It is made anew.", error)
         return None
@@ -282,6 +284,7 @@ def _skip(task: SlideTask, encoder: EncoderInfo, path: Path, row: LedgerRow) -> 
         failed_reads=int(file.attrs["n_failed_reads"]),
         artifact_tiles=file.n_artifact_tiles,
         reader=str(file.attrs["reader"]),
+        **found,
     )
 
 

@@ -19,6 +19,7 @@ from wsi_ncmi.extraction.ledger import ALREADY_EXTRACTED, LedgerRow, merge_rows,
 from wsi_ncmi.features.paths import contact_sheet_path, thumbnail_path
 from wsi_ncmi.features.storage import translate_os_errors
 from wsi_ncmi.features.thumbnails import COLOURS
+from wsi_ncmi.tissue import ARTIFACT_KINDS
 
 _MANY_ARTIFACTS = 0.2
 _MANY_FAILED = 0.05
@@ -48,10 +49,20 @@ class ContactCard:
         if (
             not row.tiles
             or row.failed_reads > _MANY_FAILED * selected
-            or row.artifact_tiles > _MANY_ARTIFACTS * selected
+            or self.artifacts > _MANY_ARTIFACTS * selected
         ):
             return 2
-        return 1 if self.reason or row.failed_reads else 0
+        return 1 if self.reason or row.failed_reads or self.artifacts else 0
+
+    @property
+    def artifacts(self) -> int:
+        """Tiles in which artefacts were found, kept or dropped."""
+        return max(self.row.artifacts_found, self.row.artifact_tiles)
+
+    @property
+    def artifact_kinds(self) -> dict[str, int]:
+        """Kind → tiles that show it, of the kinds that were found."""
+        return {kind: count for kind in ARTIFACT_KINDS if (count := getattr(self.row, kind))}
 
     @property
     def status(self) -> str:
@@ -70,6 +81,8 @@ class ContactCard:
         """Alternative text of the thumbnail."""
         row = self.row
         parts = [f"{row.tiles} tiles kept"]
+        if kept := self.artifacts - row.artifact_tiles:
+            parts.append(f"{kept} of them with artefacts")
         if row.artifact_tiles:
             parts.append(f"{row.artifact_tiles} dropped for artefacts")
         if row.failed_reads:
@@ -98,7 +111,8 @@ def contact_cards(out: Path, features_set: str = "") -> tuple[ContactCard, ...]:
         made = journal.get(row.slide_id)
         if row.status == "skipped" and made is not None and made.tiles == row.tiles:
             # The remark of the extraction is of interest here, not that the features are there since.
-            row = replace(row, reason=made.reason, seconds=made.seconds)
+            kinds = {kind: getattr(made, kind) for kind in ("artifacts_found", *ARTIFACT_KINDS)}
+            row = replace(row, reason=made.reason, seconds=made.seconds, **kinds)
         address = quote(file.relative_to(out).as_posix()) if file.is_file() else ""
         cards.append(ContactCard(row, address))
     return tuple(sorted(cards, key=lambda card: (-card.severity, card.row.slide_id)))
@@ -132,6 +146,7 @@ def write_contact_sheet(
     html = environment.get_template("contact_sheet.html").render(
         cards=shown,
         counts=_counts(shown),
+        artifacts=[(kind, sum(kind in card.artifact_kinds for card in shown)) for kind in ARTIFACT_KINDS],
         tiles=sum(card.row.tiles for card in shown),
         features_set=features_set,
         colours=[(name, "#{:02x}{:02x}{:02x}".format(*rgb)) for name, rgb in COLOURS.items()],

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import write_text
+from wsi_ncmi.tissue import ARTIFACT_KINDS
 
 if TYPE_CHECKING:
     from wsi_ncmi.extraction.task import SlideTask
@@ -44,6 +45,8 @@ class LedgerRow:
         mpp_source: Link of the resolution chain that gave it, or empty.
         artifact_tiles: Tiles that the artefact rule dropped.
         features_set: Set of features that this row is about; empty for the main one.
+        artifacts_found: Tiles in which artefacts were found, whether they were kept or dropped.
+        pen, fold, border, blur: Those with each kind (of a slide that was extracted before: the kept ones).
     """
 
     slide_id: str
@@ -58,13 +61,19 @@ class LedgerRow:
     mpp_source: str = ""
     artifact_tiles: int = 0
     features_set: str = ""
+    artifacts_found: int = 0
+    pen: int = 0
+    fold: int = 0
+    border: int = 0
+    blur: int = 0
 
 
 _COLUMNS = tuple(field.name for field in fields(LedgerRow))
+_COUNTS = ("artifact_tiles", "artifacts_found", *ARTIFACT_KINDS)
 # Ledgers of earlier versions lack these; their slides had no such tiles and no further sets.
-_LATER: dict[str, Any] = {"artifact_tiles": 0, "features_set": ""}
+_LATER: dict[str, Any] = {**dict.fromkeys(_COUNTS, 0), "features_set": ""}
 _KINDS: dict[str, type] = {
-    "tiles": int, "failed_reads": int, "artifact_tiles": int, "seconds": float, "mpp": float,
+    "tiles": int, "failed_reads": int, "seconds": float, "mpp": float, **dict.fromkeys(_COUNTS, int),
 }  # fmt: skip
 
 

@@ -63,6 +63,7 @@ def done_row(row: LedgerRow, embedding: SlideEmbedding) -> LedgerRow:
         failed_reads=embedding.slide.n_failed_reads,
         artifact_tiles=embedding.slide.n_artifact_tiles,
         reader=embedding.slide.reader,
+        **embedding.artifacts_found,
     )
 
 

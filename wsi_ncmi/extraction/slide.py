@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import SlideError, SlideReadError
 from wsi_ncmi.encoders import EncoderInfo
-from wsi_ncmi.extraction.artifact_filter import ArtifactFilter
+from wsi_ncmi.extraction.artifact_filter import ArtifactFilter, found_artifacts
 from wsi_ncmi.extraction.slide_analysis import analyse_slide
 from wsi_ncmi.extraction.task import SlideTask
 from wsi_ncmi.features.writer import SlideAttributes
@@ -38,6 +39,7 @@ class SlideEmbedding:
         artifacts: float16 (N, 4), scores in the order of ``ARTIFACT_KINDS``.
         slide: Metadata of the slide for the file.
         remark: For the ledger; empty when there is nothing to say.
+        artifacts_found: For the ledger, from ``found_artifacts``.
         kept: bool, which tiles of the selection these are.
     """
 
@@ -47,6 +49,7 @@ class SlideEmbedding:
     artifacts: NDArray[np.float16]
     slide: SlideAttributes
     remark: str
+    artifacts_found: Mapping[str, Any]
     kept: NDArray[np.bool_]
 
 
@@ -136,6 +139,7 @@ class PreparedSlide:
             artifacts=self.artifact_filter.scores[kept],
             slide=metadata,
             remark=self._remark(reader_note, n_failed),
+            artifacts_found=found_artifacts(self.task.config.artifacts, self.artifact_filter.all_scores),
             kept=kept,
         )
 

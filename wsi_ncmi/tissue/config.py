@@ -87,6 +87,19 @@ class ArtifactConfig:
             reached: NDArray[np.bool_] = np.any(scores.astype(np.float16) >= limits, axis=1)
         return reached
 
+    def counts(self, scores: NDArray[np.floating]) -> dict[str, int]:
+        """Kind → tiles that show it, whatever the rule; a tile may show several.
+
+        Args:
+            scores: As for :meth:`bad`.
+        """
+        import numpy as np
+
+        only = np.eye(len(ARTIFACT_KINDS), dtype=scores.dtype)
+        return {
+            kind: int(self.bad(scores * row).sum()) for kind, row in zip(ARTIFACT_KINDS, only, strict=True)
+        }
+
 
 @configclass
 class AnnotationConfig:

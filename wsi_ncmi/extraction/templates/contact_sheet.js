@@ -22,7 +22,7 @@ function refresh() {
   const wanted = find.value.trim().toLowerCase();
   let seen = 0;
   for (const card of cards) {
-    const fits = show.value === "all" || show.value === card.dataset.severity;
+    const fits = ["all", card.dataset.severity, ...card.dataset.kinds.split(" ")].includes(show.value);
     card.hidden = !fits || !card.dataset.id.toLowerCase().includes(wanted);
     seen += !card.hidden;
   }
