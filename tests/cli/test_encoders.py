@@ -127,9 +127,15 @@ def test_a_verb_that_needs_the_weights_folder_says_how_to_name_it(verb, monkeypa
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--encoder", "unl_v1"], "did you mean uni_v1 or uni_v2? (--encoder unl_v1)"),
+        (
+            ["--encoder", "unl_v1"],
+            "'encoder.name' (--encoder unl_v1): there is no encoder 'unl_v1'; did you mean uni_v1 or uni_v2?",
+        ),
         (["--encoder", "resnet18"], "did you mean resnet50, torchvision:resnet18 or timm:resnet18?"),
-        (["--set", "encoder.mean=[0.5,0.5,0.5]"], "leave encoder.mean out"),
+        (
+            ["--set", "encoder.mean=[0.5,0.5,0.5]"],
+            "'encoder.mean' (--set encoder.mean=[0.5,0.5,0.5]) and 'encoder.name' (the default): descriptor brings its own",
+        ),
     ],
 )
 def test_a_wrong_encoder_is_told_before_anything_is_made(tmp_path, options, words):

@@ -78,7 +78,10 @@ def test_magnifications_are_resolutions(asked: list[ExtractConfig]) -> None:
         (("--artifacts", "burn"), "'artifacts.rule'"),
         (("--annotations", "nowhere"), "nowhere isn't there; check --annotations"),
         (("--stain", "purple"), "'stain.method'"),
-        (("--stain-reference", "r.png"), "no method; choose one with --stain"),
+        (
+            ("--stain-reference", "r.png"),
+            "(--stain-reference r.png) and 'stain.method' (the default): nothing is normalised",
+        ),
         (("--stain", "macenko", "--stain-reference", "none.png"), "none.png can't be read as an image"),
         (("--mpp", "0.5", "--mpp", "-2"), "'further_mpp.0'"),
     ],

@@ -48,19 +48,6 @@ def test_a_missing_extra_says_how_to_get_it(backend, module, monkeypatch) -> Non
         load_encoder(options(backend=backend))
 
 
-@pytest.mark.parametrize(
-    ("more", "words"),
-    [
-        ({"backend": "onnx", "precision": "bf16"}, "fp32, not bf16"),
-        ({"backend": "openvino", "precision": "fp16"}, "fp32 or bf16, not fp16"),
-        ({"backend": "onnx", "device": "cuda"}, "CPU only"),
-    ],
-)
-def test_combinations_that_do_not_exist_are_refused(more, words) -> None:
-    with pytest.raises(InputError, match=words):
-        load_encoder(options(**more))
-
-
 def test_memory_that_runs_out_halves_the_batch_for_good(tiles, monkeypatch, caplog) -> None:
     usual = load_encoder(options(batch_size=1)).encode(tiles)
     encoder = load_encoder(options(batch_size=8))

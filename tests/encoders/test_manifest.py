@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import sha256_file
-from wsi_ncmi.encoders.weights import find_weights, load_state
+from wsi_ncmi.encoders.encoder_files import find_weights
+from wsi_ncmi.encoders.weights import load_state
 from wsi_ncmi.encoders.weights_folder import (
     ManifestEntry,
     check_listed_file,

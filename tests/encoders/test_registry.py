@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.encoders import EncoderConfig, encoder_folder_name, list_encoders, load_encoder
-from wsi_ncmi.encoders.config import FAMILIES
+from wsi_ncmi.encoders.config import FAMILIES, networks_of
 
 
 def test_listing_holds_every_family():
@@ -57,6 +57,12 @@ def test_a_misspelt_preset_is_not_taken_for_another_packages_network():
     assert "timm:" not in str(caught.value)
 
 
+def test_a_name_like_none_gets_the_nearest_preset_and_no_network_that_is_not_there():
+    with pytest.raises(ValidationError, match=r"no encoder 'nosuch'; did you mean conch_v1\?") as caught:
+        EncoderConfig(name="nosuch")
+    assert "timm:" not in str(caught.value)
+
+
 def test_a_wrong_preset_is_refused_with_its_place_and_without_torch(tmp_path):
     code = (
         "import sys; from pathlib import Path; from wsi_ncmi.core.config import read_config; "
@@ -70,18 +76,33 @@ def test_a_wrong_preset_is_refused_with_its_place_and_without_torch(tmp_path):
         [sys.executable, "-c", code, str(tmp_path / "job.yaml")], capture_output=True, text=True, check=False
     )
     assert ran.returncode == 0, ran.stderr
-    assert "name: there is no encoder 'virchow_2'; did you mean virchow2" in ran.stdout
-    assert "(job.yaml, line 2)" in ran.stdout
+    assert "'name' (job.yaml, line 2): there is no encoder 'virchow_2'; did you mean virchow2" in ran.stdout
 
 
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"name": "timm:resnet18", "mean": (0.5, 0.5, 0.5)}, "leave encoder.mean out"),
-        ({"name": "uni_v1", "input_px": 448}, "leave encoder.input_px out"),
-        ({"name": "uni_v1", "interpolation": "bicubic"}, "leave encoder.interpolation out"),
-        ({"input_px": 224}, "leave encoder.input_px out"),
-        ({"weights": "w.pt"}, r"has no weights, but w\.pt was given"),
+        (
+            {"name": "timm:resnet18", "mean": (0.5, 0.5, 0.5)},
+            "'mean' and 'name': timm:resnet18 brings its own preprocessing",
+        ),
+        ({"name": "uni_v1", "input_px": 448}, "'input_px' and 'name'"),
+        ({"name": "uni_v1", "interpolation": "bicubic"}, "'interpolation' and 'name'"),
+        ({"input_px": 224}, "'input_px' and 'name'"),
+        ({"weights": "w.pt"}, "has no weights; leave them out"),
+        ({"backend": "torch"}, "'backend' and 'name': the descriptor is no network"),
+        ({"precision": "fp16"}, "'precision' and 'name': it computes in fp32"),
+        ({"device": "cuda"}, "'device' and 'name': it computes on the CPU"),
+        ({"name": "onnx:a.onnx", "precision": "bf16"}, "'precision' and 'name': it computes in fp32"),
+        ({"name": "onnx:a.onnx", "device": "cuda"}, "'device' and 'name'"),
+        ({"name": "onnx:a.onnx", "backend": "openvino"}, "run by ONNX Runtime"),
+        (
+            {"name": "uni_v1", "precision": "fp16", "device": "cpu"},
+            "'precision' and 'device': half precision is for a GPU",
+        ),
+        ({"name": "uni_v1", "backend": "onnx", "precision": "bf16"}, "computes in fp32, not bf16"),
+        ({"name": "uni_v1", "backend": "openvino", "precision": "fp16"}, "fp32 or bf16, not fp16"),
+        ({"name": "uni_v1", "backend": "onnx", "device": "cuda"}, "CPU only"),
     ],
 )
 def test_a_setting_without_an_effect_is_refused_when_the_config_is_made(settings, words):
@@ -96,13 +117,36 @@ def test_a_setting_without_an_effect_is_refused_when_the_config_is_made(settings
         ("plugin:absent", "no encoder"),
         ("timm:resnet_18", "timm:resnet18"),
         ("timm:hf-hub:MahmoodLab/UNI", "no encoder"),
-        ("timm:resnet18.no_such_tag", "no encoder"),
     ],
 )
 def test_a_name_that_its_package_does_not_know_gets_the_nearest(name, hint):
-    with pytest.raises(InputError, match="no encoder") as caught:
-        load_encoder(EncoderConfig(name=name))
+    with pytest.raises(ValidationError, match=r"no encoder") as caught:
+        EncoderConfig(name=name)
     assert hint in str(caught.value)
+
+
+def test_a_tag_that_timm_does_not_know_is_refused_when_it_is_loaded():
+    with pytest.raises(
+        InputError, match=r"no encoder 'timm:resnet18.no_such_tag'; did you mean .*timm:resnet18 "
+    ):
+        load_encoder(EncoderConfig(name="timm:resnet18.no_such_tag"))
+
+
+@pytest.mark.parametrize("family", ["timm", "torchvision"])
+def test_the_names_in_a_packages_source_are_those_that_it_builds(family):
+    assert networks_of(family) == {name.partition(":")[2] for name in list_encoders(family)}
+    assert networks_of("preset") == frozenset()
+
+
+@pytest.mark.parametrize("name", ["timm:nope", "torchvision:nope", "plugin:nope", "nosuch", "resnet34"])
+def test_a_wrong_name_is_told_without_torch(name):
+    code = (
+        "import sys; from pydantic import ValidationError; from wsi_ncmi.encoders.config import EncoderConfig\n"
+        "try: EncoderConfig(name=sys.argv[1])\n"
+        "except ValidationError: sys.exit(bool({'torch', 'timm', 'torchvision'} & set(sys.modules)))\n"
+        "sys.exit(3)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, name], check=False).returncode == 0
 
 
 def test_folder_names():

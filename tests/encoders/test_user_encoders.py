@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from wsi_ncmi.core.errors import InputError
@@ -125,8 +126,6 @@ def test_onnx_without_its_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(InputError, match=r"pip install 'wsi-ncmi\[onnx\]'"):
         load_encoder(_options(f"onnx:{REFERENCE / 'tiny.onnx'}"))
-    with pytest.raises(InputError, match="run on the CPU in fp32"):
-        load_encoder(_options(f"onnx:{REFERENCE / 'tiny.onnx'}", precision="bf16"))
 
 
 OWN = """
@@ -228,5 +227,5 @@ def test_an_installed_package_announces_its_encoder(tmp_path, monkeypatch):
     assert {"plugin:mine", "plugin:gone"} <= set(list_encoders("plugin"))
     with pytest.raises(InputError, match="plugin:gone can't be imported"):
         load_encoder(_options("plugin:gone"))
-    with pytest.raises(InputError, match="did you mean plugin:mine"):
-        load_encoder(_options("plugin:mime"))
+    with pytest.raises(ValidationError, match="did you mean plugin:mine"):
+        _options("plugin:mime")

@@ -8,7 +8,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.encoders.weights import find_weights, load_state, load_strictly, state_sha256
+from wsi_ncmi.encoders.encoder_files import find_weights
+from wsi_ncmi.encoders.weights import load_state, load_strictly, state_sha256
 
 
 @pytest.fixture

@@ -72,7 +72,6 @@ def test_the_folder_comes_from_the_environment(held, monkeypatch, tmp_path):
         ("timm:resnet18", True),
         ("torchscript:a.pt", True),
         ("descriptor", False),
-        ("plugin:x", False),
     ],
 )
 def test_extraction_looks_into_the_folder(held, name, looks):

@@ -215,7 +215,7 @@ def test_what_concerns_every_slide_stops_the_job(tasks, workers: int) -> None:
     with pytest.raises(IdentityConflictError, match="overwrite"):
         run_slides(tasks(mpp=1.0), OPTIONS, workers=workers)
     with pytest.raises(InputError, match="timm:resnet18"):
-        run_slides(tasks(), EncoderConfig(name="timm:resnet_18"), workers=workers)
+        run_slides(tasks(), EncoderConfig(name="timm:resnet18.no_such_tag"), workers=workers)
 
 
 def test_storage_that_fails_in_a_worker_stops_the_job(tasks, tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_cores_are_divided(options, more, processes, encoder_threads, threads) -
 
 
 def test_a_gpu_gets_a_process() -> None:
-    resources = plan(EncoderConfig(name="timm:vit"), cores=16, gpus=3)
+    resources = plan(EncoderConfig(name="timm:vit_tiny_patch16_224"), cores=16, gpus=3)
     assert resources.processes == 3
     assert (
         resources.pipeline.encoder_threads,
@@ -86,11 +86,11 @@ def test_short_memory_means_fewer_processes_and_smaller_buffers() -> None:
 
 @pytest.mark.parametrize("without", [{"device": "cpu"}, {"backend": "onnx"}, {"name": "descriptor"}])
 def test_an_encoder_of_the_cpu_gets_no_gpu(without: dict[str, str]) -> None:
-    assert can_use_gpu(EncoderConfig(name="timm:vit"))
-    assert not can_use_gpu(EncoderConfig(**{"name": "timm:vit", **without}))
+    assert can_use_gpu(EncoderConfig(name="timm:vit_tiny_patch16_224"))
+    assert not can_use_gpu(EncoderConfig(**{"name": "timm:vit_tiny_patch16_224", **without}))
 
 
-VIT = EncoderConfig(name="timm:vit")
+VIT = EncoderConfig(name="timm:vit_tiny_patch16_224")
 DESCRIPTOR = EncoderConfig()
 NODES = st.lists(
     st.builds(Node, st.uuids().map(str), st.integers(0, 200), st.integers(0, 8)),
@@ -106,7 +106,11 @@ NODES = st.lists(
         (VIT, [Node("a", 64, 0), Node("b", 2, 1)], [WorkerSlot("b", 0, 2, True, 1)]),
         (VIT, [Node("a", 20, 0)], [WorkerSlot("a", slot, 6, False, 3) for slot in range(3)]),
         (DESCRIPTOR, [Node("a", 2, 1)], [WorkerSlot("a", 0, 1, False, 2), WorkerSlot("a", 1, 1, False, 2)]),
-        (EncoderConfig(name="timm:vit", device="cpu"), [Node("a", 8, 4)], [WorkerSlot("a", 0, 8, False, 1)]),
+        (
+            EncoderConfig(name="timm:vit_tiny_patch16_224", device="cpu"),
+            [Node("a", 8, 4)],
+            [WorkerSlot("a", 0, 8, False, 1)],
+        ),
         (VIT, [Node("a", 0, 0)], []),
         (VIT, [Node("a", 0, 2)], [WorkerSlot("a", 0, 0, True, 2), WorkerSlot("a", 1, 0, True, 2)]),
     ],

@@ -66,7 +66,7 @@ def test_a_machine_that_can_not(
 
 def test_describe_gives_the_encoder_or_a_reason_and_what_was_logged() -> None:
     assert describe(OPTIONS) == [Ready(INFO)]
-    (answer,) = describe(EncoderConfig(name="torchvision:resnet5O"))
+    (answer,) = describe(EncoderConfig(name="timm:resnet50.no_such_tag"))
     assert isinstance(answer, Stopped)
     assert "resnet50" in str(answer.error)
     logged, ready = describe(EncoderConfig(name="torchvision:squeezenet1_1", device="cpu"))

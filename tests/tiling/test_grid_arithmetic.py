@@ -276,7 +276,7 @@ def test_a_magnification_is_ten_microns_over_it(magnification: float, mpp: float
 
 
 def test_two_target_resolutions_are_refused_also_inside_a_configuration() -> None:
-    with pytest.raises(ValidationError, match="mpp and magnification both give the target resolution"):
+    with pytest.raises(ValidationError, match="'mpp' and 'magnification': both give the target resolution"):
         GridConfig(mpp=0.5, magnification=20)
     adapter = TypeAdapter(GridConfig)
     assert adapter.validate_python({"magnification": 40}).mpp == 0.25

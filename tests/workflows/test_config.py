@@ -46,7 +46,10 @@ def test_a_key_like_no_other_lists_the_valid_ones() -> None:
 def test_a_wrong_value_names_key_and_value() -> None:
     with pytest.raises(InputError, match=r"'grid\.tile_px'.*'many'"):
         load_config(None, ["grid.tile_px=many"])
-    with pytest.raises(InputError, match=r"overlap_px \(300\) must be smaller"):
+    with pytest.raises(
+        InputError,
+        match=r"'grid.overlap_px' .* and 'grid.tile_px' \(the default\): the overlap \(300\) must be smaller",
+    ):
         load_config(None, ["grid.overlap_px=300"])
 
 
@@ -94,7 +97,7 @@ def test_the_printed_configuration_reads_back_the_same(tmp_path: Path) -> None:
         ({}, ["model.clam.k_sample=4"], "'model.clam' (--set model.clam.k_sample=4): the model 'abmil' has no setting 'clam'; valid are "),
         ({"model.name": "clam_sb"}, ["model.clam.k_samples=4"], "there is no key 'k_samples'; did you mean 'k_sample'?"),
         ({"model.name": "dsmil"}, ["model.hidden=64"], "the model 'dsmil' has no setting 'hidden'; valid are "),
-        ({"model.name": "vit"}, ["model.hidden=20"], "model: the heads of vit (8) must divide hidden (20) (--model vit)."),
+        ({"model.name": "vit"}, ["model.hidden=20"], "'model' (--model vit): the heads of vit (8) must divide hidden (20)."),
         ({}, ["loss.preset=papre"], "did you mean 'paper'?"),
         ({}, ["loss.power=3"], "at most 1"),
     ],
@@ -114,3 +117,71 @@ def test_a_setting_reaches_the_loss_and_the_model_it_belongs_to():
     )  # fmt: skip
     assert config.losses == (loss_config("ncmi", power=0.5),)
     assert config.model == model_config("clam_mb", clam={"k_sample": 4})
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "message"),
+    [
+        ("extraction: {ray_address: 'x:1'}", [], "'extraction.ray_address' (job.yaml, line 1: x:1) and 'extraction.engine' (the default)"),
+        ("extraction: {engine: local}", ["extraction.ray_address=x:1"], "'extraction.ray_address' (--set extraction.ray_address=x:1) and 'extraction.engine' (job.yaml, line 1: local)"),
+        ("encoder: uni_v1", ["encoder.precision=fp16", "encoder.device=cpu"], "'encoder.precision' (--set encoder.precision=fp16) and 'encoder.device' (--set encoder.device=cpu): half precision"),
+        ("encoder: descriptor", ["encoder.backend=onnx"], "'encoder.backend' (--set encoder.backend=onnx) and 'encoder.name' (job.yaml, line 1: descriptor)"),
+        ("inventory: a.csv\ndefault_mpp: 0.5", [], "'default_mpp' (job.yaml, line 2: 0.5) and 'inventory' (job.yaml, line 1: a.csv)"),
+        ("inventory: a.csv\nmpp_table: b.csv", [], "'mpp_table' (job.yaml, line 2: b.csv) and 'inventory'"),
+        ("stain: {reference: a.png}", [], "'stain.reference' (job.yaml, line 1: a.png) and 'stain.method' (the default)"),
+        ("tissue: {method: otsu, threshold: 0.2}", [], "'tissue.threshold' (job.yaml, line 1: 0.2) and 'tissue.method' (job.yaml, line 1: otsu): only the method 'threshold' has it"),
+        ("tissue: {method: threshold, min_density: 0.2}", [], "only the method 'hed' has it"),
+        ("grid: {mpp: 1, magnification: 20}", [], "'grid.mpp' (job.yaml, line 1: 1) and 'grid.magnification' (job.yaml, line 1: 20): both give"),
+        ("split: {test: 0.3}", [], "'split.test' (job.yaml, line 1: 0.3) and 'split.folds' (the default): only a hold-out"),
+        ("official_split: true", ["splits=a.json"], "'splits' (--set splits=a.json) and 'official_split' (job.yaml, line 1: true)"),
+        ("bag: patient\nsplit: {group: slide_id}", [], "'bag' (job.yaml, line 1: patient) and 'split.group' (job.yaml, line 2: slide_id)"),
+        ("losses: [ce, ncmi, ce]", [], "'losses.2' (job.yaml, line 1: ce) and 'losses.0' (job.yaml, line 1: ce): they are the same"),
+        ("loss: ce\nlosses: [ncmi]", [], "'loss' (job.yaml, line 1) and 'losses' (job.yaml, line 2) say the same"),
+        ("training: {precision: fp16, device: cpu}", [], "'training.precision' (job.yaml, line 1: fp16) and 'training.device'"),
+    ],
+)  # fmt: skip
+def test_values_that_contradict_each_other_are_one_sentence(
+    tmp_path: Path, text: str, overrides: list[str], message: str
+):
+    file = tmp_path / "job.yaml"
+    file.write_text(text)
+    with pytest.raises(InputError) as error:
+        load_config(file, overrides)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("encoder: uni_v9", "'encoder' (job.yaml, line 1): there is no encoder 'uni_v9'; did you mean uni_v2"),
+        ("artifacts: dropp", "'artifacts' (job.yaml, line 1) is wrong: it is one of keep, drop (did you mean 'drop'?), got 'dropp'"),
+        ("stain: mackenko", "(did you mean 'macenko'?)"),
+        ("tissue: otso", "(did you mean 'otsu'?)"),
+        ("grid: 0.5", "'grid' (job.yaml, line 1) is wrong: it takes keys of its own, got 0.5"),
+        ("encoder: [descriptor]", "'encoder' (job.yaml, line 1) is wrong: it takes keys of its own"),
+    ],
+)  # fmt: skip
+def test_a_bare_value_stands_for_the_key_that_chooses(tmp_path: Path, text: str, message: str):
+    file = tmp_path / "job.yaml"
+    file.write_text(text)
+    with pytest.raises(InputError) as error:
+        load_config(file)
+    assert message in str(error.value)
+    file.write_text("encoder: uni_v1\nartifacts: drop\nstain: macenko\ntissue: otsu\n")
+    config = load_config(file, ["artifacts.pen=0.2", "encoder.batch_size=4"])
+    assert (config.encoder.name, config.encoder.batch_size) == ("uni_v1", 4)
+    assert (config.artifacts.rule, config.artifacts.pen) == ("drop", 0.2)
+    assert (config.stain.method, config.tissue.method) == ("macenko", "otsu")
+
+
+PATHS = ("slides", "out", "mpp_table", "weights_dir", "annotations", "encoder.weights", "stain.reference", "only", "inventory", "features", "splits")  # fmt: skip
+
+
+@pytest.mark.parametrize("key", [*PATHS, "labels"])
+def test_a_text_that_no_file_can_be_named_with_is_refused(key: str):
+    for text, words in (("a\\0b", "a zero byte"), ("\\ud800", "half a character")):
+        with pytest.raises(InputError, match=rf"'{key}' \(--set .*\) is wrong: {words} stands in it"):
+            load_config(None, ["encoder=uni_v1", f'{key}="{text}"'])
+    if key in PATHS:
+        with pytest.raises(InputError, match=rf"'{key}' \(--set .*\) is wrong: it needs a name"):
+            load_config(None, ["encoder=uni_v1", f"{key}=''"])

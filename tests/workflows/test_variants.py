@@ -11,7 +11,7 @@ import pytest
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.workflows import JobConfig, JobResult, load_config, run_job
 from wsi_ncmi.workflows.config import shipped_configs
-from wsi_ncmi.workflows.run import run_variants, variant_of
+from wsi_ncmi.workflows.run import run_variants
 
 CLASSES = ("negative", "itc", "micro", "macro")
 
@@ -35,7 +35,7 @@ def camelyon(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_keys_of_a_variant_replace_those_of_the_whole() -> None:
     config = load_config("camelyon17")
-    published = variant_of(config, "vits16-as-published")
+    published = config.variant("vits16-as-published")
     assert published.encoder.name == "lunit-vits16"
     assert (published.split.group, published.split.validation, published.split.stratify) == (
         "slide_id",
@@ -51,13 +51,13 @@ def test_another_encoder_takes_nothing_from_the_first() -> None:
     config = JobConfig(
         encoder={"name": "timm:resnet18", "input_px": 96}, variants={"a": {"encoder": {"name": "descriptor"}}}
     )  # type: ignore[arg-type]
-    assert variant_of(config, "a").encoder.input_px is None
+    assert config.variant("a").encoder.input_px is None
 
 
 def test_every_shipped_variant_is_valid() -> None:
     for path in shipped_configs().values():
         config = load_config(path)
-        assert all(variant_of(config, name) for name in config.variants)
+        assert all(config.variant(name) for name in config.variants)
 
 
 def test_wrong_variants_are_told_before_anything_runs() -> None:
@@ -66,10 +66,41 @@ def test_wrong_variants_are_told_before_anything_runs() -> None:
 
     with pytest.raises(InputError, match=r"no variant 'x'; it has: a"):
         run_variants(JobConfig(variants={"a": {}}), ["x"], never)
-    with pytest.raises(InputError, match=r"'epochs' \(the variant 'a'\): there is no key 'epochs'"):
-        run_variants(JobConfig(variants={"a": {"epochs": 3}}), (), never)
-    with pytest.raises(InputError, match="share a folder"):
-        run_variants(JobConfig(variants={"a:b": {}, "a_b": {}}), (), never)
+
+
+@pytest.mark.parametrize(
+    ("variants", "words"),
+    [
+        ("  b: {loss: nmci}", "'variants.b.loss' (job.yaml, line 4): there is no loss named 'nmci'; did you mean 'ncmi'?"),
+        ("  b:\n    loss: {name: ce, power: 3}", "'variants.b.loss.power' (job.yaml, line 5): the loss 'ce' has no setting 'power'"),
+        ("  b: {loss: ce, losses: [ce]}", "'variants.b.loss' (job.yaml, line 4: ce) and 'variants.b.losses'"),
+        ("  b: {training: {epoch: 3}}", "'variants.b.training.epoch' (job.yaml, line 4): there is no key 'epoch'; did you mean 'epochs'?"),
+        ("  b: {encoder: uni_v9}", "'variants.b.encoder' (job.yaml, line 4): there is no encoder 'uni_v9'; did you mean uni_v2"),
+        ("  b: {split: {test: 0.4}}", "'variants.b.split.test' (job.yaml, line 4: 0.4) and 'split.folds' (job.yaml, line 1: 3): only a hold-out"),
+        ("  b: {epochs: 3}", "'variants.b.epochs' (job.yaml, line 4): there is no key 'epochs'; did you mean 'training.epochs'?"),
+        ("  b: {out: x}", "'variants.b.out' (job.yaml, line 4): all variants share the job's own"),
+        ("  b: {variants: {c: {}}}", "'variants.b.variants' (job.yaml, line 4): all variants share"),
+        ("  ..: {}", "'variants...' (job.yaml, line 4): a variant's name is that of its folder"),
+        ("  a/b: {}", "'variants.a/b' (job.yaml, line 4)"),
+        ("  '': {}", "'variants.' (job.yaml, line 4)"),
+        ("  'a:': {}\n  a_: {}", "'variants.a_' (job.yaml, line 5) and 'variants.a:' (job.yaml, line 4): they would share a folder"),
+        ("  b: 3", "'variants.b' (job.yaml, line 4) is wrong: it takes keys of its own, got 3"),
+    ],
+)  # fmt: skip
+def test_a_fault_of_a_variant_is_told_with_its_line_when_the_file_is_read(
+    tmp_path: Path, variants: str, words: str
+):
+    file = tmp_path / "job.yaml"
+    file.write_text(f"split: {{folds: 3}}\nvariants:\n  a: {{}}\n{variants}\n")
+    with pytest.raises(InputError) as caught:
+        load_config(file)
+    assert words in str(caught.value)
+
+
+def test_a_variant_may_name_one_loss_and_an_encoder_short() -> None:
+    variant = JobConfig(variants={"b": {"loss": {"power": 0.5}, "encoder": "uni_v1"}}).variant("b")
+    assert [loss.power for loss in variant.losses] == [0.5]
+    assert variant.encoder.name == "uni_v1"
 
 
 def test_a_variant_that_fails_costs_only_itself() -> None:

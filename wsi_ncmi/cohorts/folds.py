@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from wsi_ncmi.cohorts.cohort import Cohort
-from wsi_ncmi.core.config import configclass
+from wsi_ncmi.core.config import configclass, contradiction
 
 PARTS = ("train", "validation", "test")
 
@@ -36,6 +36,12 @@ class SplitConfig:
     group: Literal["case_id", "centre", "slide_id"] = "case_id"
     stratify: tuple[Literal["label", "centre"], ...] = ("label", "centre")
     seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _check_hold_out(self) -> Self:
+        if self.folds > 1 and self.test != 0.2:
+            raise contradiction("only a hold-out (1 fold) has a test share; leave it out", "test", "folds")
+        return self
 
 
 @dataclass(frozen=True)

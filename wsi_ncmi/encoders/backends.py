@@ -163,17 +163,12 @@ def build_backend(
         interpolation: Resize of tiles of another size.
 
     Raises:
-        InputError: The combination does not exist, or its packages or device are not available.
+        InputError: Its packages or device are not available.
     """
     exported = kind in ("onnx", "openvino")
-    if exported and device == "cuda":
-        raise InputError(f"The backend {kind} runs on the CPU only here; leave --device out or take cpu.")
     chosen = torch.device("cpu") if exported else choose_device(device)
     automatic = "fp16" if chosen.type == "cuda" else "fp32"
     resolved = automatic if precision == "auto" else precision
-    if (kind == "onnx" and resolved != "fp32") or (kind == "openvino" and resolved == "fp16"):
-        allowed = "fp32" if kind == "onnx" else "fp32 or bf16"
-        raise InputError(f"The backend {kind} computes in {allowed}, not {resolved}; change --precision.")
     if chosen.type == "cpu" and resolved != "fp32" and not _has_bf16():
         _warn_slow(resolved)
     shape = (batch_size, 3, edge, edge)

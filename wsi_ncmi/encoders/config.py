@@ -1,16 +1,21 @@
 """The config of an encoder, and the families of encoders by the form of their names; imports no torch."""
 
 import difflib
+import importlib.util
 import re
 from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from wsi_ncmi.core.config import configclass, nearest
+from wsi_ncmi.core.config import configclass, contradiction, nearest
 
-__all__ = ["FAMILIES", "EncoderConfig", "EncoderFamily", "check_name", "split_name"]
+__all__ = ["FAMILIES", "EncoderConfig", "EncoderFamily", "check_name", "plugin_names", "split_name"]
+
+ENTRY_POINTS = "wsi_ncmi.encoders"
 
 
 @dataclass(frozen=True)
@@ -55,11 +60,12 @@ FAMILIES = {
     ),
     "file": EncoderFamily("file:FILE.py:CALLABLE", "own_code:load_file", takes_preprocessing=True),
     "plugin": EncoderFamily(
-        "plugin:NAME", "own_code:load_plugin", "own_code:plugin_names", takes_preprocessing=True
+        "plugin:NAME", "own_code:load_plugin", "config:plugin_names", takes_preprocessing=True
     ),
 }  # fmt: skip
 """Every family by the name before the colon; presets and the descriptor are named without one."""
 
+_FP32_ON_CPU = ("descriptor", "onnx")
 _PREFIXES = tuple(name for name, family in FAMILIES.items() if ":" in family.form)
 
 
@@ -92,7 +98,41 @@ def check_name(name: str) -> str:
         raise ValueError(f"an encoder from a file is named {FAMILIES[family].form}, not {name!r}")
     if not family or (not model and family != "descriptor"):
         raise ValueError(f"there is no encoder {name!r}; {_hint(name)}")
+    known = plugin_names() if family == "plugin" else networks_of(family)
+    if (known or family == "plugin") and model.partition(".")[0] not in known:
+        near = difflib.get_close_matches(model, known, n=3, cutoff=0.5)
+        none = (
+            "no installed package announces one"
+            if family == "plugin"
+            else f"{family} has no network of such a name"
+        )
+        hint = f"did you mean {_either([f'{family}:{each}' for each in near])}?" if near else f"{none}."
+        raise ValueError(f"there is no encoder {name!r}; {hint}")
     return name
+
+
+def plugin_names() -> tuple[str, ...]:
+    """Names of the encoders that installed packages announce."""
+    return tuple(sorted(point.name for point in metadata.entry_points(group=ENTRY_POINTS)))
+
+
+@cache
+def networks_of(family: str) -> frozenset[str]:
+    """Names of the networks that timm or torchvision registers, read from its source.
+
+    Importing either takes seconds, as torch comes along; a wrong name is to be told at once.
+
+    Returns:
+        The names without tags; empty for other families, and where the source can't be read.
+    """
+    spec = importlib.util.find_spec(family) if family in ("timm", "torchvision") else None
+    if spec is None or spec.origin is None:
+        return frozenset()
+    files = (Path(spec.origin).parent / "models").glob("*.py")
+    return frozenset(name for file in files for name in _REGISTERED.findall(file.read_text("utf-8")))
+
+
+_REGISTERED = re.compile(r"^@register_model\b[^\n]*\n(?:[@ )][^\n]*\n)*def (\w+)\(", re.MULTILINE)
 
 
 def _hint(name: str) -> str:
@@ -102,12 +142,16 @@ def _hint(name: str) -> str:
     if colon and prefix not in _PREFIXES:
         return nearest(name, [f"{each}:{model or 'NAME'}" for each in _PREFIXES])
     near = difflib.get_close_matches(name, ["descriptor"], n=1) or near_presets(name)
-    if re.fullmatch(r"[a-z]\w*", name) and not near_presets(name, cutoff=0.8) and near != ["descriptor"]:
-        # The commonest slip after a misspelt preset: a model without its family.
-        near = [*near, f"torchvision:{name}", f"timm:{name}"]
+    # The commonest slip after a misspelt preset: a network without its family.
+    near += [f"{each}:{name}" for each in ("torchvision", "timm") if name in networks_of(each)]
+    near = near or near_presets(name, cutoff=0.4)
     if near:
-        return f"did you mean {', '.join([*near[:-2], ' or '.join(near[-2:])])}?"
+        return f"did you mean {_either(near)}?"
     return "use descriptor, a preset (wsi-ncmi encoders list), torchvision:NAME or timm:NAME"
+
+
+def _either(names: list[str]) -> str:
+    return ", ".join([*names[:-2], " or ".join(names[-2:])])
 
 
 Positive = Annotated[float, Field(gt=0)]
@@ -150,16 +194,37 @@ class EncoderConfig:
 
     @model_validator(mode="after")
     def _check_settings(self) -> Self:
-        """Refuses settings that would have no effect."""
+        """Refuses settings that would have no effect, and what no runtime can do."""
         family, _ = split_name(self.name)
-        if family == "descriptor" and self.weights is not None:
-            raise ValueError(
-                f"the descriptor has no weights, but {self.weights.name} was given; leave --weights out or "
-                "choose a torchvision: or timm: encoder"
-            )
+        halved = self.precision not in ("auto", "fp32")
+        faults = (
+            (family == "descriptor" and self.weights is not None, "weights", "name",
+             "the descriptor has no weights; leave them out, or choose a network"),
+            (family == "descriptor" and self.backend != "auto", "backend", "name",
+             "the descriptor is no network and has no backend; leave it out, or choose a network"),
+            (family == "onnx" and self.backend in ("compile", "openvino"), "backend", "name",
+             "ONNX files are run by ONNX Runtime; leave the backend out"),
+            (family in _FP32_ON_CPU and halved, "precision", "name",
+             "it computes in fp32; leave the precision out, or choose another encoder"),
+            (family in _FP32_ON_CPU and self.device == "cuda", "device", "name",
+             "it computes on the CPU; take device cpu or auto"),
+            (self.backend in ("onnx", "openvino") and self.device == "cuda", "backend", "device",
+             f"the backend {self.backend} runs on the CPU only here; take device cpu or auto"),
+            (self.backend == "onnx" and halved, "backend", "precision",
+             f"the backend onnx computes in fp32, not {self.precision}"),
+            (self.backend == "openvino" and self.precision == "fp16", "backend", "precision",
+             "the backend openvino computes in fp32 or bf16, not fp16"),
+            (self.precision == "fp16" and self.device == "cpu", "precision", "device",
+             "half precision is for a GPU; on the CPU take fp32, or bf16 where the processor has it"),
+        )  # fmt: skip
+        for wrong, key, other, message in faults:
+            if wrong:
+                raise contradiction(message, key, other)
         own = ["mean", "std", "interpolation"] if not FAMILIES[family].takes_preprocessing else []
         own += ["input_px"] if family in ("descriptor", "preset") else []
         for field in own:
             if getattr(self, field) is not None:
-                raise ValueError(f"{self.name} brings its own preprocessing; leave encoder.{field} out")
+                raise contradiction(
+                    f"{self.name} brings its own preprocessing; leave {field} out", field, "name"
+                )
         return self

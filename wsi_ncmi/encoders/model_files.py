@@ -15,38 +15,13 @@ from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import sha256_file
 from wsi_ncmi.encoders.base import Encoder
 from wsi_ncmi.encoders.config import EncoderConfig
+from wsi_ncmi.encoders.encoder_files import needed_file
 from wsi_ncmi.encoders.network import Headless, NetworkEncoder, Preprocessing
 from wsi_ncmi.encoders.weights_folder import check_listed_file
 
 _LOG = logging.getLogger(__name__)
 _INPUT_PX = 224
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-def find_model_file(model: str, config: EncoderConfig, what: str) -> Path:
-    """The file that a name after the colon means.
-
-    Args:
-        model: A path, or a file's name where ``config.weights`` gives its folder or the file itself.
-        config: The user's choice.
-        what: Kind of the file, for the error.
-
-    Returns:
-        The file.
-
-    Raises:
-        InputError: There is none.
-    """
-    candidates = [Path(model)]
-    if config.weights is not None:
-        given = Path(config.weights)
-        candidates = [given / Path(model).name if given.is_dir() else given, *candidates]
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
-    raise InputError(
-        f"There is no {what} {candidates[-1]}; give its path after the colon, or its folder with --weights."
-    )
 
 
 def _stated_preprocessing(config: EncoderConfig, note: str) -> Preprocessing:
@@ -89,9 +64,9 @@ def encoder_of_module(
         ) from error
 
 
-def load_torchscript(file: str, config: EncoderConfig) -> Encoder:
+def load_torchscript(_: str, config: EncoderConfig) -> Encoder:
     """Builds the encoder ``torchscript:FILE``; such a file is a program, run only when named as one."""
-    path = find_model_file(file, config, "TorchScript file")
+    path = needed_file(config)
     check_listed_file(path)
     name = f"torchscript:{path.name}"
     _LOG.warning("Encoder %s runs the program in its file; take such files only from people you trust.", name)
@@ -163,14 +138,9 @@ class OnnxModule(nn.Module):
         return torch.from_numpy(result[0])
 
 
-def load_onnx(file: str, config: EncoderConfig) -> Encoder:
+def load_onnx(_: str, config: EncoderConfig) -> Encoder:
     """Builds the encoder ``onnx:FILE``; see :func:`wsi_ncmi.encoders.load_encoder`."""
-    if config.device == "cuda" or config.precision not in ("auto", "fp32"):
-        raise InputError(
-            "ONNX files run on the CPU in fp32 here; take --device cpu and --precision fp32, or the network "
-            "itself by timm: or torchscript:."
-        )
-    path = find_model_file(file, config, "ONNX file")
+    path = needed_file(config)
     check_listed_file(path)
     digest = sha256_file(path)
     encoder = encoder_of_module(

@@ -18,8 +18,9 @@ from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.encoders.backends import build_backend
 from wsi_ncmi.encoders.base import Encoder, EncoderInfo, is_out_of_memory
 from wsi_ncmi.encoders.config import EncoderConfig
+from wsi_ncmi.encoders.encoder_files import find_weights
 from wsi_ncmi.encoders.torch_backend import Backend, FromPixels, Result
-from wsi_ncmi.encoders.weights import find_weights, load_state, load_strictly, state_sha256
+from wsi_ncmi.encoders.weights import load_state, load_strictly, state_sha256
 
 __all__ = [
     "Headless", "NetworkEncoder", "Preprocessing", "build_network_encoder", "build_seeded",

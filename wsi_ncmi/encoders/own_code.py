@@ -15,18 +15,17 @@ from torch import nn
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import sha256_file
 from wsi_ncmi.encoders.base import Encoder, EncoderInfo
-from wsi_ncmi.encoders.config import EncoderConfig
-from wsi_ncmi.encoders.model_files import encoder_of_module, find_model_file
+from wsi_ncmi.encoders.config import ENTRY_POINTS, EncoderConfig
+from wsi_ncmi.encoders.encoder_files import needed_file
+from wsi_ncmi.encoders.model_files import encoder_of_module
 
 _LOG = logging.getLogger(__name__)
-ENTRY_POINTS = "wsi_ncmi.encoders"
 
 
 def load_file(model: str, config: EncoderConfig) -> Encoder:
     """Builds ``file:PATH.py:CALLABLE``: the callable gives a module or an encoder; it may take the config."""
-    file, _, attribute = model.rpartition(":")
-    # config.weights is the callable's business here: only the path itself is looked for.
-    path = find_model_file(file, EncoderConfig(name=config.name), "Python file")
+    attribute = model.rpartition(":")[2]
+    path = needed_file(config)
     name = f"file:{path.name}:{attribute}"
     _LOG.warning("Encoder %s runs the program in its file; take such files only from people you trust.", name)
     digest = sha256_file(path)
@@ -34,11 +33,6 @@ def load_file(model: str, config: EncoderConfig) -> Encoder:
     if not callable(build):
         raise InputError(f"The file {path} has no callable {attribute!r}; name one that builds the encoder.")
     return _made(build, name, f"code sha256 {digest}", path.name, config)
-
-
-def plugin_names() -> tuple[str, ...]:
-    """Names of the encoders that installed packages announce."""
-    return tuple(sorted(point.name for point in metadata.entry_points(group=ENTRY_POINTS)))
 
 
 def load_plugin(model: str, config: EncoderConfig) -> Encoder:

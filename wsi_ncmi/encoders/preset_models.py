@@ -1,19 +1,18 @@
 """Presets as encoders: published networks with their own preprocessing, never without their weights."""
 
-from pathlib import Path
 from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
-from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.encoders.architectures import build_architecture
 from wsi_ncmi.encoders.base import Encoder
 from wsi_ncmi.encoders.config import EncoderConfig
+from wsi_ncmi.encoders.encoder_files import needed_file
 from wsi_ncmi.encoders.network import Headless, NetworkEncoder, Preprocessing
 from wsi_ncmi.encoders.presets import Preset, presets
 from wsi_ncmi.encoders.tensor_names import to_our_names
-from wsi_ncmi.encoders.weights import find_weights, load_state, load_strictly
+from wsi_ncmi.encoders.weights import load_state, load_strictly
 
 
 def preprocessing_of(preset: Preset) -> Preprocessing:
@@ -32,25 +31,12 @@ def preprocessing_of(preset: Preset) -> Preprocessing:
 def load_preset(key: str, config: EncoderConfig) -> Encoder:
     """Builds the encoder of a preset; see :func:`wsi_ncmi.encoders.load_encoder`."""
     preset = presets()[key]
-    path = _weights_file(preset, config.weights)
+    path = needed_file(config)
     network = build_architecture(preset.architecture)
     state = to_our_names(preset.architecture.names, load_state(path), network)
     load_strictly(network, state, head=preset.architecture.left_over, path=path, name=key)
     tile_network = TileNetwork(network, preset.recipe.crop_px, preset.pooling)
     return NetworkEncoder(Headless(tile_network, (), preprocessing_of(preset)), path.name, config)
-
-
-def _weights_file(preset: Preset, weights: Path | None) -> Path:
-    # A preset without its weights would give features of a random network under a trusted name.
-    if weights is None:
-        raise InputError(
-            f"The preset {preset.key} needs its weights: set WSI_NCMI_WEIGHTS or --weights, and get them by "
-            f"wsi-ncmi encoders fetch {preset.weights_key} or import; {preset.access}"
-        )
-    try:
-        return find_weights(Path(weights), preset.weights_key)
-    except InputError as error:
-        raise InputError(f"{error} {preset.access}") from error
 
 
 class TileNetwork(nn.Module):

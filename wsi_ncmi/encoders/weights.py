@@ -12,58 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.encoders.weights_folder import check_listed_file, find_entry
+from wsi_ncmi.encoders.encoder_files import some_of
+from wsi_ncmi.encoders.weights_folder import check_listed_file
 
-_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
-_HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # the layout of a downloaded hub repository
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "teacher")
 _PREFIXES = ("module.", "model.", "backbone.")
-
-
-def find_weights(path: Path, model: str) -> Path:
-    """Finds the weights file of a model.
-
-    Args:
-        path: The file itself, or a folder whose manifest names the model, or that holds ``MODEL.suffix``, one
-            ``MODEL_*``/``MODEL-*``/``MODEL.*`` file, or a hub download (``model.safetensors`` or
-            ``pytorch_model.bin``).
-        model: Name of the model without its family, for example ``squeezenet1_1``.
-
-    Returns:
-        The file.
-
-    Raises:
-        InputError: There is none or more than one; the sentence names what is there.
-    """
-    if path.is_file():
-        return path
-    if not path.is_dir():
-        raise InputError(
-            f"There is no weights file or folder {path}; give a file that exists with --weights."
-        )
-    if (entry := find_entry(path, model)) is not None:
-        return path / entry.file
-    files = sorted(each for each in path.iterdir() if each.is_file() and each.suffix in _SUFFIXES)
-    # A timm name may carry a tag (resnet18.a1_in1k); its file may be named with or without it.
-    for name in dict.fromkeys((model, model.partition(".")[0])):
-        exact = [each for each in files if each.stem == name]
-        near = [each for each in files if each.name.startswith(tuple(f"{name}{mark}" for mark in "_-."))]
-        found = exact or near
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise InputError(
-                f"The folder {path} holds {len(found)} weights files for {model} "
-                f"({_some([each.name for each in found])}); give one of them with --weights."
-            )
-    for hub_file in _HUB_FILES:
-        if (path / hub_file).is_file():
-            return path / hub_file
-    holds = f"it holds {_some([each.name for each in files])}" if files else "it holds no weights file"
-    raise InputError(
-        f"The folder {path} has no weights for {model} ({holds}); name the file {model}.safetensors "
-        "or give the file itself with --weights."
-    )
 
 
 def load_state(path: Path) -> dict[str, Tensor]:
@@ -91,7 +44,7 @@ def load_state(path: Path) -> dict[str, Tensor]:
     if len(state) != len(content):
         strange = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
         raise InputError(
-            f"The weights file {path} holds entries that are no tensors ({_some(strange)}); save the "
+            f"The weights file {path} holds entries that are no tensors ({some_of(strange)}); save the "
             "state dict alone."
         )
     stripped = True
@@ -174,7 +127,7 @@ def check_fit(
     extra = sorted(key for key in state if key not in expected and not key.startswith(tuple(head)))
     shapes = sorted(key for key in expected if key in state and state[key].shape != expected[key].shape)
     faults = [
-        f"{len(keys)} {what} ({_some(keys)})"
+        f"{len(keys)} {what} ({some_of(keys)})"
         for keys, what in ((missing, "missing"), (extra, "unexpected"), (shapes, "of another shape"))
         if keys
     ]
@@ -204,10 +157,6 @@ def state_sha256(model: nn.Module) -> str:
         digest.update(f"{key}|{tensor.dtype}|{tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-def _some(names: Sequence[str], limit: int = 3) -> str:
-    return ", ".join(names[:limit]) + (", …" if len(names) > limit else "")
 
 
 def _first_line(error: BaseException) -> str:

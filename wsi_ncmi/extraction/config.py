@@ -1,11 +1,11 @@
 """Configuration of the extraction: slides, tiles, encoder, and how the work is shared out."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
-from wsi_ncmi.core.config import configclass
+from wsi_ncmi.core.config import Short, configclass, contradiction
 from wsi_ncmi.encoders.config import EncoderConfig
 from wsi_ncmi.features.stain.config import StainConfig
 from wsi_ncmi.tiling.config import GridConfig
@@ -36,6 +36,15 @@ class ExecutionConfig:
     engine: Literal["local", "ray"] = "local"
     ray_address: str | None = None
     check_space: bool = True
+
+    @model_validator(mode="after")
+    def _check_cluster(self) -> Self:
+        if self.engine == "local" and self.ray_address is not None:
+            raise contradiction(
+                "this machine's own processes have no cluster; take engine ray, or leave the address out",
+                "ray_address", "engine",
+            )  # fmt: skip
+        return self
 
 
 def _shard(value: Any) -> Any:
@@ -80,15 +89,25 @@ class ExtractConfig:
     mpp_table: Path | None = None
     default_mpp: Annotated[float, Field(gt=0.02, lt=100)] | None = None
     weights_dir: Path | None = None
-    tissue: TissueConfig = Field(default_factory=TissueConfig)
-    artifacts: ArtifactConfig = Field(default_factory=ArtifactConfig)
+    tissue: Annotated[TissueConfig, Short("method")] = Field(default_factory=TissueConfig)
+    artifacts: Annotated[ArtifactConfig, Short("rule")] = Field(default_factory=ArtifactConfig)
     annotations: Path | None = None
     grid: GridConfig = Field(default_factory=GridConfig)
     further_mpp: tuple[_Mpp, ...] = ()
-    stain: StainConfig = Field(default_factory=StainConfig)
-    encoder: EncoderConfig = Field(default_factory=EncoderConfig)
+    stain: Annotated[StainConfig, Short("method")] = Field(default_factory=StainConfig)
+    encoder: Annotated[EncoderConfig, Short("name")] = Field(default_factory=EncoderConfig)
     extraction: ExecutionConfig = Field(default_factory=ExecutionConfig)
     only: Path | None = None
     shard: Annotated[tuple[int, int] | None, BeforeValidator(_shard)] = None
     inventory: Path | None = None
     overwrite: bool = False
+
+    @model_validator(mode="after")
+    def _check_inventory(self) -> Self:
+        for key in ("mpp_table", "default_mpp"):
+            if self.inventory is not None and getattr(self, key) is not None:
+                raise contradiction(
+                    "the inventory holds the resolution of every slide; state others to wsi-ncmi inventory",
+                    key, "inventory",
+                )  # fmt: skip
+        return self

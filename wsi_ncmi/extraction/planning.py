@@ -28,8 +28,7 @@ def list_slides(
         given: Path → id that a slide has already, beside those that the job's folder tells.
 
     Raises:
-        InputError: There are no slides, the inventory can't be read, or the job states resolutions that the
-            inventory has settled.
+        InputError: There are no slides, or the inventory can't be read.
     """
     slides = slides_of(config)
     if config.inventory is None:
@@ -39,11 +38,6 @@ def list_slides(
             default_mpp=config.default_mpp,
             given=given_ids(config.out / "slides.csv", slides) | dict(given or {}),
             progress=progress,
-        )
-    if config.mpp_table is not None or config.default_mpp is not None:
-        raise InputError(
-            "--inventory holds the resolution of every slide already; give --mpp-table or --default-mpp to "
-            "wsi-ncmi inventory instead."
         )
     if not slides.exists():
         raise InputError(f"There is no file or folder {slides}; give the folder that holds the slides.")

@@ -1,11 +1,11 @@
 """Configuration of predicting new slides, exporting models, drawing heatmaps and viewing slides."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from wsi_ncmi.core.config import configclass
+from wsi_ncmi.core.config import configclass, contradiction
 from wsi_ncmi.extraction.config import ExecutionConfig
 
 _Mpp = Annotated[float, Field(gt=0.02, lt=100)]
@@ -69,7 +69,7 @@ class PredictConfig:
     mpp_table: Path | None = None
     default_mpp: _Mpp | None = None
     extraction: ExecutionConfig = Field(default_factory=ExecutionConfig)
-    device: str = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     watch: WatchConfig = Field(default_factory=WatchConfig)
 
 
@@ -114,6 +114,14 @@ class ExportConfig:
     onnx: bool = False
     overwrite: bool = False
 
+    @model_validator(mode="after")
+    def _check_threshold(self) -> Self:
+        if self.abstain_below is not None and self.coverage != 0.9:
+            raise contradiction(
+                "both set the probability to decide from; leave one of them out", "abstain_below", "coverage"
+            )
+        return self
+
 
 @configclass
 class HeatmapConfig:
@@ -146,6 +154,12 @@ class HeatmapConfig:
     top: Annotated[int, Field(ge=0)] = 16
     overlay: bool = True
     geojson: bool = True
+
+    @model_validator(mode="after")
+    def _check_second(self) -> Self:
+        if self.compare_features is not None and self.compare is None:
+            raise contradiction("there is no second model to take them", "compare_features", "compare")
+        return self
 
     @property
     def scales(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.extraction.config import ExtractConfig
 from wsi_ncmi.prediction.bundle import ModelBundle
 from wsi_ncmi.prediction.config import PredictConfig
-from wsi_ncmi.tissue import ArtifactConfig
+from wsi_ncmi.tissue import ArtifactConfig, TissueConfig
 
 if TYPE_CHECKING:
     from wsi_ncmi.features.stain import StainTarget
@@ -43,6 +43,8 @@ def extract_config(bundle: ModelBundle, config: PredictConfig) -> ExtractConfig:
     encoder = {"name": known["encoder"], "weights": config.weights, "device": config.device}
     if known.get("precision") in ("fp32", "bf16", "fp16"):
         encoder["precision"] = known["precision"]
+    if encoder.get("precision") == "fp16" and config.device == "cpu":
+        encoder["precision"] = "fp32"  # features are float16 anyway, and the CPU only emulates fp16
     grid: dict[str, Any] = {"mpp": known["mpp_target"], "tile_px": known["tile_px"]}
     grid["overlap_px"] = known["overlap_px"]
     grid["scaled_decoding"] = known.get("decoding") == "scaled"
@@ -56,6 +58,9 @@ def extract_config(bundle: ModelBundle, config: PredictConfig) -> ExtractConfig:
         ) from error
     if known.get("tissue_method"):
         tissue["method"] = known["tissue_method"]
+        # Earlier versions recorded settings of the other methods too; they had no effect.
+        others = {key for key, method in TissueConfig.methods_of.items() if method != tissue["method"]}
+        tissue = {key: value for key, value in tissue.items() if key not in others}
     values = {
         "slides": config.slides,
         "out": config.cache or config.out,

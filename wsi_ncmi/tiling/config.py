@@ -5,7 +5,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from wsi_ncmi.core.config import configclass
+from wsi_ncmi.core.config import configclass, contradiction
 
 OBJECTIVE_UM = 10.0
 """µm per pixel times magnification: 40× is 0.25 µm per pixel, 20× is 0.5, the field's usual convention."""
@@ -41,7 +41,9 @@ class GridConfig:
     def _one_resolution(cls, given: Any) -> Any:
         named = given if isinstance(given, dict) else getattr(given, "kwargs", None) or {}
         if named.get("magnification") is not None and named.get("mpp") is not None:
-            raise ValueError("mpp and magnification both give the target resolution; leave one of them out")
+            raise contradiction(
+                "both give the target resolution; leave one of them out", "mpp", "magnification"
+            )
         return given
 
     def __post_init__(self, magnification: float | None) -> None:
@@ -51,5 +53,8 @@ class GridConfig:
     @model_validator(mode="after")
     def _overlap_is_less_than_a_tile(self) -> Self:
         if self.overlap_px >= self.tile_px:
-            raise ValueError(f"overlap_px ({self.overlap_px}) must be smaller than tile_px ({self.tile_px})")
+            raise contradiction(
+                f"the overlap ({self.overlap_px}) must be smaller than the tile ({self.tile_px})",
+                "overlap_px", "tile_px",
+            )  # fmt: skip
         return self

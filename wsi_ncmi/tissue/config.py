@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from wsi_ncmi.core.config import configclass
+from wsi_ncmi.core.config import configclass, contradiction
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,6 +37,16 @@ class TissueConfig:
     min_object_um2: Annotated[float, Field(ge=0)] = 20_000.0
     min_hole_um2: Annotated[float, Field(ge=0)] = 10_000.0
     smooth_um: Annotated[float, Field(ge=0, le=200)] = 8.0
+
+    methods_of: ClassVar[Mapping[str, str]] = {"threshold": "threshold", "min_density": "hed"}
+    """Setting → the only method that has it."""
+
+    @model_validator(mode="after")
+    def _check_method(self) -> Self:
+        for key, method in self.methods_of.items():
+            if self.method != method and getattr(self, key) != getattr(type(self), key):
+                raise contradiction(f"only the method {method!r} has it; leave it out", key, "method")
+        return self
 
 
 ARTIFACT_KINDS = ("pen", "fold", "border", "blur")

@@ -1,13 +1,13 @@
 """Configuration of training, sweeps and evaluation: data, folds, model, losses, optimisation, intervals."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from wsi_ncmi.cohorts import SplitConfig
-from wsi_ncmi.core.config import configclass
+from wsi_ncmi.core.config import configclass, contradiction
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import path_safe
 from wsi_ncmi.losses import AnyLoss, LossConfig, loss_config
@@ -79,6 +79,15 @@ class TrainingConfig:
     threads: Annotated[int, Field(ge=1)] = 1
     cache_mib: Annotated[int, Field(ge=0)] = 2048
     checkpoint_interval_s: Annotated[float, Field(ge=0)] = 10.0
+
+    @model_validator(mode="after")
+    def _check_precision(self) -> Self:
+        if self.precision == "fp16" and self.device == "cpu":
+            raise contradiction(
+                "half precision is for a GPU; on the CPU take fp32, or bf16 where the processor has it",
+                "precision", "device",
+            )  # fmt: skip
+        return self
 
     def identity(self) -> dict[str, Any]:
         """The fields that decide the weights, JSON-ready (all but ``PACE_FIELDS``)."""
@@ -176,6 +185,21 @@ class TrainConfig:
     overwrite: bool = False
     allow_leak: bool = False
 
+    @model_validator(mode="after")
+    def _check_folds_and_losses(self) -> Self:
+        if self.splits is not None and self.official_split:
+            raise contradiction(
+                "both say which folds to use; leave the file out, or set official_split to false",
+                "splits", "official_split",
+            )  # fmt: skip
+        if self.bag == "patient" and self.split.group == "slide_id":
+            raise contradiction(
+                "bags are of patients, and each slide is taken for a patient of its own; leave one out",
+                "bag", "split.group",
+            )  # fmt: skip
+        _refuse_twice("losses", self.losses)
+        return self
+
     @property
     def named_losses(self) -> dict[str, LossConfig]:
         """Name → loss: its own name, with a number where one name comes several times."""
@@ -184,6 +208,13 @@ class TrainConfig:
     def folder_of(self, loss: str) -> Path:
         """Folder of a loss: the run folder where it is the only one, else a folder of its own below."""
         return self.out if len(self.losses) == 1 else self.out / path_safe(loss)
+
+
+def _refuse_twice(key: str, configs: tuple[LossConfig, ...] | tuple[ModelConfig, ...]) -> None:
+    for number, config in enumerate(configs):
+        if config in configs[:number]:
+            first = f"{key}.{configs.index(config)}"
+            raise contradiction("they are the same; leave one out", f"{key}.{number}", first)
 
 
 def _numbered(configs: tuple[_T, ...]) -> dict[str, _T]:
@@ -209,6 +240,15 @@ class SweepConfig(TrainConfig):
     encoders: dict[str, tuple[Path, ...]] = Field(default_factory=dict)
     models: Annotated[tuple[AnyModel, ...], Field(min_length=1)] = (model_config(),)
 
+    @model_validator(mode="after")
+    def _check_cells(self) -> Self:
+        _refuse_twice("models", self.models)
+        of_cells = {"features": "encoders", "further_features": "encoders", "model": "models"}
+        for key, several in of_cells.items():
+            if getattr(self, key) != getattr(TrainConfig(), key):
+                raise contradiction(f"a sweep takes its {several}; leave {key} out", key, several)
+        return self
+
     def cells(self) -> dict[tuple[str, str], TrainConfig]:
         """(encoder, model) → training, in ``out/<encoder>/<model>``.
 
@@ -219,14 +259,17 @@ class SweepConfig(TrainConfig):
             raise InputError("A sweep needs features of at least one encoder.")
         if len({path_safe(name).casefold() for name in self.encoders}) < len(self.encoders):
             raise InputError("Two encoders of the sweep would share a folder; give them other names.")
+        shared = {field.name: getattr(self, field.name) for field in fields(TrainConfig)}
         return {
-            (encoder, model): replace(
-                self,
-                name=f"{self.name}: {encoder}, {model}",
-                features=paths[0],
-                further_features=paths[1:],
-                model=config,
-                out=self.out / path_safe(encoder) / path_safe(model),
+            (encoder, model): TrainConfig(
+                **shared
+                | {
+                    "name": f"{self.name}: {encoder}, {model}",
+                    "features": paths[0],
+                    "further_features": paths[1:],
+                    "model": config,
+                    "out": self.out / path_safe(encoder) / path_safe(model),
+                }
             )
             for encoder, paths in self.encoders.items()
             for model, config in _numbered(self.models).items()
@@ -251,7 +294,7 @@ class EvaluateConfig:
     predictions: Path
     out: Path
     labels: str | None = None
-    group: str | None = None
+    group: Literal["case_id", "slide_id"] | None = None
     classes: tuple[str, ...] | None = None
     against: tuple[Path, ...] = ()
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)

@@ -6,12 +6,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import yaml
-from pydantic import BeforeValidator, Field, TypeAdapter
+from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
 
-from wsi_ncmi.core.config import configclass, read_config
+from wsi_ncmi.core.config import configclass, contradiction, read_config
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.training.config import TrainConfig
 
@@ -36,6 +36,13 @@ class Dimension:
     high: int | float | None = None
     log: bool = False
     choices: Annotated[tuple[Any, ...], Field(max_length=1000)] = ()
+
+    @model_validator(mode="after")
+    def _check_form(self) -> Self:
+        for key in ("low", "high", "log"):
+            if self.choices and getattr(self, key):
+                raise contradiction("a dimension is a range or a choice; leave one out", key, "choices")
+        return self
 
     def ends(self) -> tuple[Any, ...]:
         """Values at which the configuration must be valid for all of the dimension to be."""
@@ -100,7 +107,7 @@ class SearchConfig(TrainConfig):
         dict[str, Annotated[Dimension, BeforeValidator(_dimension)]], BeforeValidator(_space)
     ] = Field(default_factory=lambda: dict(DEFAULT_SPACE))
     trials: Annotated[int, Field(ge=1)] = 30
-    minutes: float | None = None
+    minutes: Annotated[float, Field(ge=0)] | None = None
     trial_seeds: Annotated[int, Field(ge=1)] = 1
 
     def checked(self) -> SearchConfig:

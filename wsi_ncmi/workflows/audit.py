@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from wsi_ncmi.cohorts import (
     Evidence,
@@ -93,7 +93,7 @@ class AuditConfig:
     slides: Path | None = None
     features: Path | None = None
     thumbnails: Path | None = None
-    group: str | None = None
+    group: Literal["case_id", "slide_id"] | None = None
 
 
 def audit(config: AuditConfig, progress: ProgressReporter | None = None) -> AuditResult:

@@ -1,15 +1,19 @@
 """Configuration of a whole job: extraction and training in one YAML file, shipped or the user's own."""
 
+import copy
+import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
-from pydantic import Field, TypeAdapter
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
-from wsi_ncmi.core.config import configclass, read_config
+from wsi_ncmi.core.config import configclass, contradiction, is_written, read_config, within
 from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.files import path_safe
 from wsi_ncmi.core.provenance import relative_paths
 from wsi_ncmi.extraction.config import ExtractConfig
 from wsi_ncmi.training.config import TrainConfig
@@ -33,6 +37,57 @@ class JobConfig(TrainConfig, ExtractConfig):
 
     out: Path = Path("out")
     variants: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check_variants(self) -> Self:
+        folders: dict[str, str] = {}
+        for name, values in self.variants.items():
+            place = ("variants", name)
+            if not re.search(r"\w", name) or re.search(r"[/\\\x00-\x1f]", name):
+                raise contradiction("a variant's name is that of its folder; choose another", place)
+            for key in ("variants", "out"):
+                if key in values:
+                    raise contradiction("all variants share the job's own; leave it out", (*place, key))
+            other = folders.setdefault(path_safe(name).casefold(), name)
+            if other != name:
+                raise contradiction("they would share a folder; rename one", place, ("variants", other))
+            if {"loss", "losses"} <= set(values):
+                raise contradiction("both say it; leave one out", (*place, "loss"), (*place, "losses"))
+            try:
+                self.variant(name)
+            except ValidationError as error:
+                content = self._content_of(name)
+                raise within(error, JobConfig, content, partial(self._place, name)) from error
+        return self
+
+    def variant(self, name: str) -> "JobConfig":
+        """The configuration of one variant; its title is that of the whole with the name behind it."""
+        return config_adapter().validate_python(self._content_of(name))
+
+    def _content_of(self, name: str) -> dict[str, Any]:
+        content: dict[str, Any] = config_adapter().dump_python(self, mode="json", exclude={"variants"})
+        content["name"] = f"{self.name}: {name}"
+        own = dict(self.variants[name])
+        if "loss" in own:
+            own["losses"] = [own.pop("loss")]
+        _merge(content, own)
+        return content
+
+    def _place(self, name: str, path: tuple[str | int, ...]) -> tuple[str | int, ...]:
+        """The path of a fault in a variant where it is the variant's own, else that in the whole."""
+        own = self.variants[name]
+        if path[:2] == ("losses", 0) and "loss" in own:
+            path = ("loss", *path[2:])
+        return ("variants", name, *path) if path and is_written(own, path) else path
+
+
+def _merge(content: dict[str, Any], values: dict[str, Any]) -> None:
+    for key, value in values.items():
+        if isinstance(value, dict) and isinstance(content.get(key), dict) and "name" not in value:
+            _merge(content[key], value)
+        else:
+            # A mapping with a name is another encoder, model or loss: no setting of the first one stays.
+            content[key] = copy.deepcopy(value)
 
 
 def config_adapter() -> TypeAdapter[JobConfig]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from wsi_ncmi.core.files import check_folder, ensure_folder
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
 from wsi_ncmi.core.provenance import write_record
+from wsi_ncmi.encoders.encoder_files import encoder_file
 from wsi_ncmi.encoders.weights_folder import resolve_weights
 from wsi_ncmi.extraction.config import ExtractConfig
 from wsi_ncmi.slides import write_slides_csv
@@ -64,6 +65,7 @@ def extract(
     progress = progress or NullProgress()
     _warn_of_resolution(config)
     encoder_config = resolve_weights(config.encoder, config.weights_dir)
+    weights = encoder_file(encoder_config)
     grids = grids_of(config)
     stain = stain or stain_target(config.stain)
     settings = config.extraction
@@ -71,6 +73,8 @@ def extract(
     # A wrong name or file is told before any slide is opened.
     with open_engine(settings, encoder_config) as engine:
         encoder = engine.encoder
+        if weights is not None:
+            _LOG.info("Encoder %s: %s, SHA-256 %s.", encoder.name, weights, encoder.weights_sha256)
         if on_encoder is not None:
             on_encoder(encoder)
         records = list_slides(config, progress, given)

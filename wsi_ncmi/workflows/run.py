@@ -1,18 +1,15 @@
 """The whole job: slides and a labels table to the report; its variants; the demo."""
 
-import copy
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from wsi_ncmi.core.config import config_from
 from wsi_ncmi.core.errors import InputError, WsiNcmiError
 from wsi_ncmi.core.files import ensure_folder, path_safe, write_text
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
 from wsi_ncmi.synthesis import SynthesisConfig, make_cohort
 from wsi_ncmi.workflows.checks import check_job
-from wsi_ncmi.workflows.config import JobConfig, config_adapter, load_config, recorded, recorded_yaml
+from wsi_ncmi.workflows.config import JobConfig, load_config, recorded, recorded_yaml
 from wsi_ncmi.workflows.extraction import extract
 from wsi_ncmi.workflows.result import JobResult
 from wsi_ncmi.workflows.training import train
@@ -82,15 +79,13 @@ def run_variants(
         Files as ``<variant>.<name>``; failures and notes with the variant's name in front.
 
     Raises:
-        InputError: A name or a key of a variant is wrong (nothing was started), or no variant could be run.
+        InputError: There is no such variant (nothing was started), or none could be run.
     """
     unknown = [name for name in only if name not in config.variants]
     if unknown:
         known = ", ".join(config.variants) or "none"
         raise InputError(f"The configuration has no variant {unknown[0]!r}; it has: {known}.")
-    chosen = {name: variant_of(config, name) for name in config.variants if not only or name in only}
-    if len({path_safe(name).casefold() for name in chosen}) < len(chosen):
-        raise InputError("Two variants would share a folder; give them other names.")
+    chosen = {name: config.variant(name) for name in config.variants if not only or name in only}
     files: dict[str, Path] = {}
     failures: list[str] = []
     notes: list[str] = []
@@ -108,27 +103,6 @@ def run_variants(
     if len(errors) == len(chosen):
         raise errors[0]
     return JobResult(files, tuple(failures), tuple(notes))
-
-
-def variant_of(config: JobConfig, name: str) -> JobConfig:
-    """The configuration of one variant, validated; its title is that of the whole with the name behind it.
-
-    Raises:
-        InputError: A key or value of the variant is wrong.
-    """
-    content: dict[str, Any] = config_adapter().dump_python(config, mode="json", exclude={"variants"})
-    content["name"] = f"{config.name}: {name}"
-    _merge(content, config.variants[name])
-    return config_from(JobConfig, content, f"the variant {name!r}")
-
-
-def _merge(content: dict[str, Any], values: dict[str, Any]) -> None:
-    for key, value in values.items():
-        if isinstance(value, dict) and isinstance(content.get(key), dict) and "name" not in value:
-            _merge(content[key], value)
-        else:
-            # A mapping with a name is another encoder, model or loss: no setting of the first one stays.
-            content[key] = copy.deepcopy(value)
 
 
 def run_demo(

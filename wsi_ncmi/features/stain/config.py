@@ -1,11 +1,11 @@
 """Configuration of stain normalisation."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from wsi_ncmi.core.config import configclass
+from wsi_ncmi.core.config import configclass, contradiction
 
 
 @configclass
@@ -23,3 +23,9 @@ class StainConfig:
     method: Literal["none", "macenko", "reinhard"] = "none"
     reference: Path | None = None
     sample_tiles: Annotated[int, Field(ge=1, le=4096)] = 64
+
+    @model_validator(mode="after")
+    def _check_method(self) -> Self:
+        if self.method == "none" and self.reference is not None:
+            raise contradiction("nothing is normalised; take macenko or reinhard", "reference", "method")
+        return self

@@ -50,15 +50,9 @@ def stain_target(config: StainConfig) -> StainTarget | None:
     """The target of a job; None where no normalisation is wanted.
 
     Raises:
-        InputError: The reference is missing, no image, too large, or its stain can't be measured; or a
-            reference is given without a method.
+        InputError: The reference is missing, no image, too large, or its stain can't be measured.
     """
     if config.method == "none":
-        if config.reference is not None:
-            raise InputError(
-                f"A stain reference ({config.reference}) is given but no method; choose one with --stain "
-                "macenko or --stain reinhard."
-            )
         return None
     kind = model_class(config.method)
     model, origin = kind.builtin(), "builtin"

@@ -1,0 +1,11 @@
+from .classes import Named as Named
+from .classes import Short as Short
+from .classes import configclass as configclass
+from .faults import contradiction as contradiction
+from .faults import is_written as is_written
+from .faults import nearest as nearest
+from .faults import within as within
+from .reading import config_from as config_from
+from .reading import read_config as read_config
+from .writing import field_help as field_help
+from .writing import to_yaml as to_yaml
