@@ -95,6 +95,25 @@ class Level:
     downsample_x: float
     downsample_y: float
 
+    def __str__(self) -> str:
+        return f"{self.width_px} × {self.height_px} px"
+
+
+# Sides of levels are rounded to whole pixels, each up or down; beyond that, levels that are padded or cropped
+# by less than this do not displace what is read from them by more.
+_UNEVEN = 0.01
+
+
+def _is_uneven(first: Level, level: Level) -> bool:
+    """True if the downsamples of a level disagree by more than rounding: it shows another part of the glass."""
+    low, high = zip(
+        *((whole / (side + 1), whole / max(side - 1, 0.5)) for whole, side in (
+            (first.width_px, level.width_px), (first.height_px, level.height_px)
+        )), strict=True,
+    )  # fmt: skip
+    ratio = level.downsample_x / level.downsample_y
+    return max(low) > min(high) and max(ratio, 1 / ratio) > 1 + _UNEVEN
+
 
 class Slide(AbstractContextManager["Slide"]):
     """An open whole-slide image. Reading from several threads is safe; use it as a context manager.
@@ -103,9 +122,11 @@ class Slide(AbstractContextManager["Slide"]):
         path: The file (only its name appears in messages).
         reader: Name of the reader in the registry, for example ``openslide``.
         vendor: The scanner format as the reader names it, for example ``aperio``.
-        levels: Pyramid levels, finest first.
+        levels: Pyramid levels, finest first, without those that were left out.
+        reader_levels: All levels that the reader finds.
+        numbers: Place of each level among ``reader_levels``.
         properties: Metadata under OpenSlide's names (``openslide.mpp-x``, ``tiff.XResolution``…), read-only.
-        note: Empty, or one sentence about how this reader came to be used (it belongs in the ledger).
+        note: Empty, or sentences about the reader that is used and levels that are not (for the ledger).
     """
 
     def __init__(
@@ -130,12 +151,30 @@ class Slide(AbstractContextManager["Slide"]):
         self.path = path
         self.reader = reader
         self.vendor = vendor
-        self.levels: tuple[Level, ...] = tuple(levels)
+        self.reader_levels = tuple(levels)
+        self.levels, self.numbers = self.reader_levels, tuple(range(len(levels)))
         self.properties: Mapping[str, str] = MappingProxyType(dict(properties))
         self.note = note
         self._background = background_colour(self.properties)
         self._closed = False
         self._close_lock = threading.Lock()
+        for level in levels[1:]:
+            if _is_uneven(levels[0], level):
+                ratios = f"{level.downsample_x:.4g} × {level.downsample_y:.4g}"
+                self.leave_out(level, f"a pixel of it would be {ratios} of the first level, not a square")
+
+    def leave_out(self, level: Level, reason: str) -> None:
+        """Takes a level out of :attr:`levels`, with a remark in :attr:`note`; before anything is read.
+
+        Args:
+            level: One of them, not the first.
+            reason: Reason why its pixels are not those of the slide, as half a sentence.
+        """
+        place = self.levels.index(level)
+        remark = f"Level {self.numbers[place]} of {level} is not used: {reason}."
+        self.note = f"{self.note} {remark}".strip()
+        self.levels = self.levels[:place] + self.levels[place + 1 :]
+        self.numbers = self.numbers[:place] + self.numbers[place + 1 :]
 
     @property
     def width_px(self) -> int:
@@ -184,7 +223,7 @@ class Slide(AbstractContextManager["Slide"]):
         if self._closed:
             raise SlideReadError(f"{self._where(level, x, y, width, height)}: the slide is closed.")
         try:
-            pixels = self._read(x, y, level, width, height)
+            pixels = self._read(x, y, self.numbers[level], width, height)
         except Exception as error:
             # Decoders raise whatever they like (OSError, RuntimeError, struct.error…): all mean the same.
             reason = plain_reason(error, self.path)
@@ -206,7 +245,7 @@ class Slide(AbstractContextManager["Slide"]):
     def _read(
         self, x_level0: int, y_level0: int, level: int, width_px: int, height_px: int
     ) -> NDArray[np.uint8]:
-        """Reads a validated region: uint8 ``(height_px, width_px, 3)`` RGB or ``(…, 4)`` straight RGBA.
+        """Reads a validated region of a level of :attr:`reader_levels`: uint8 ``(height_px, width_px, 3)`` RGB or ``(…, 4)`` straight RGBA.
 
         Areas outside the slide have alpha 0. Any exception means that the region can't be read.
         """

@@ -235,7 +235,7 @@ def _inspect(
         size = sum(file.stat().st_size for file in (found.path, *found.companions))
         record = replace(record, size_bytes=size)
         record = replace(record, fingerprint=fingerprint(found.path, found.companions))
-        with open_slide(found.path) as slide:
+        with open_slide(found.path, compare_levels=False) as slide:
             record = replace(
                 record, reader=slide.reader, vendor=slide.vendor, width_px=slide.width_px,
                 height_px=slide.height_px, n_levels=len(slide.levels),

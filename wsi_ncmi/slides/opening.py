@@ -8,6 +8,7 @@ import numpy as np
 
 from wsi_ncmi.core.errors import SlideError, SlideOpenError, plain_reason
 from wsi_ncmi.slides.base import Slide
+from wsi_ncmi.slides.level_check import leave_out_wrong_levels
 from wsi_ncmi.slides.registry import Reader, get_reader, list_readers
 from wsi_ncmi.slides.tiff_layout import read_tiff_layout
 
@@ -69,7 +70,7 @@ def _places(slide: Slide, number: int, size: tuple[int, int]) -> list[tuple[int,
     return sorted(places)
 
 
-def open_slide(path: Path | str, reader: str = "auto") -> Slide:
+def open_slide(path: Path | str, reader: str = "auto", *, compare_levels: bool = True) -> Slide:
     """Opens a whole-slide image.
 
     A TIFF-based file whose stored tiles do not all lie inside it is refused whoever could open it: readers
@@ -79,6 +80,8 @@ def open_slide(path: Path | str, reader: str = "auto") -> Slide:
     Args:
         path: A local file, or an fsspec address (``s3://…``), which only tiffslide reads.
         reader: ``auto`` asks the readers in their order; otherwise the name of one.
+        compare_levels: Read some places of each level, and leave out levels that don't show the same as the
+            first; False reads no pixel.
 
     Returns:
         The open slide.
@@ -89,13 +92,16 @@ def open_slide(path: Path | str, reader: str = "auto") -> Slide:
     """
     readers = list_readers() if reader == "auto" else (get_reader(reader),)
     if isinstance(path, str) and "://" in path:
-        return _open_remote(path, readers)
-    path = Path(path)
-    _check_file(path)
-    slide = _first_that_opens(path, readers)
-    if slide.reader != "openslide" and reader != "auto":
-        return _prove(slide)
-    # In the automatic order OpenSlide has refused already, so there is nothing to compare with.
+        slide = _open_remote(path, readers)
+    else:
+        path = Path(path)
+        _check_file(path)
+        slide = _first_that_opens(path, readers)
+        # In the automatic order OpenSlide has refused already, so there is nothing to compare with.
+        if slide.reader != "openslide" and reader != "auto":
+            slide = _prove(slide)
+    if compare_levels:
+        leave_out_wrong_levels(slide)
     return slide
 
 
@@ -137,7 +143,7 @@ def _first_that_opens(path: Path, readers: tuple[Reader, ...]) -> Slide:
             else:
                 # Flat images are nobody else's; a slide that OpenSlide refuses belongs into the ledger.
                 if reasons and slide.vendor != "image":
-                    slide.note = _only_by(slide.reader, reasons[0])
+                    slide.note = f"{_only_by(slide.reader, reasons[0])} {slide.note}".strip()
                 return slide
         reasons.append(f"{reader.name}: {reason}")
     raise SlideOpenError(
@@ -185,6 +191,6 @@ def _prove(slide: Slide) -> Slide:
     name = slide.reader
     slide.close()
     replacement = _first_that_opens(slide.path, (reference,))
-    replacement.note = f"Read by openslide because {name} gave {verdict}."
+    replacement.note = f"Read by openslide because {name} gave {verdict}. {replacement.note}".strip()
     _LOG.warning("%s: %s", slide.path.name, replacement.note)
     return replacement

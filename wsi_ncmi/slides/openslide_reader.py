@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import SlideReadError
 from wsi_ncmi.slides.base import Level, Slide
+from wsi_ncmi.slides.jpeg2000 import Jpeg2000Guard
 
 
 class OpenSlideSlide(Slide):
@@ -17,6 +18,8 @@ class OpenSlideSlide(Slide):
     After a failed read an OpenSlide handle answers every further read with the same error. So that one bad
     tile does not cost the rest of the slide, a failed region is tried once more with a fresh handle, which
     also tells a bad region from a good one that another thread's failure has spoilt.
+
+    Damaged JPEG 2000 tiles of Aperio's slides, of which OpenSlide gives pixels, fail before it is asked.
     """
 
     def __init__(self, path: Path) -> None:
@@ -26,6 +29,7 @@ class OpenSlideSlide(Slide):
         self._open: Any = openslide.OpenSlide
         self._handle: Any = self._open(path)
         self._lock = threading.Lock()
+        self._guard: Jpeg2000Guard | None = None  # made when the first region is read
         try:
             width, height = self._handle.dimensions
             super().__init__(
@@ -50,6 +54,9 @@ class OpenSlideSlide(Slide):
     def _read(
         self, x_level0: int, y_level0: int, level: int, width_px: int, height_px: int
     ) -> NDArray[np.uint8]:
+        with self._lock:
+            self._guard = self._guard or Jpeg2000Guard(self)
+        self._guard.check(x_level0, y_level0, level, width_px, height_px)
         request = (x_level0, y_level0), level, (width_px, height_px)
         handle = self._handle
         try:

@@ -25,7 +25,7 @@ _MAX_DIRECTORIES = 5_000
 _MAX_ENTRIES = 4_096
 # OpenSlide takes memory for a tile of whatever size is claimed, and ends the process without it.
 _MAX_TILE_PX = 1 << 26
-_WIDTH, _HEIGHT, _BITS_PER_SAMPLE, _TILE_WIDTH, _TILE_HEIGHT = 256, 257, 258, 322, 323
+_WIDTH, _HEIGHT, _BITS_PER_SAMPLE, _COMPRESSION, _TILE_WIDTH, _TILE_HEIGHT = 256, 257, 258, 259, 322, 323
 _STRIP_OFFSETS, _STRIP_COUNTS, _TILE_OFFSETS, _TILE_COUNTS = 273, 279, 324, 325
 _SUB_DIRECTORIES, _NDPI_FORMAT_FLAG = 330, 65420
 _INTEGER_TYPES = {3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
@@ -45,6 +45,7 @@ class TiffDirectory:
         height_px: Its height.
         tile_width_px: Width of a tile.
         tile_height_px: Its height.
+        compression: Number of the compression; 0 when the tag is absent.
     """
 
     tiled: bool
@@ -56,6 +57,7 @@ class TiffDirectory:
     height_px: int
     tile_width_px: int
     tile_height_px: int
+    compression: int
 
 
 @dataclass(frozen=True)
@@ -218,7 +220,7 @@ class _Parser:
             offsets = np.array([self._wide(int(value), offset) for value in offsets], dtype=np.uint64)
         numbers = (
             int(self._values(tags.get(tag), offset).max(initial=0))
-            for tag in (_BITS_PER_SAMPLE, _WIDTH, _HEIGHT, _TILE_WIDTH, _TILE_HEIGHT)
+            for tag in (_BITS_PER_SAMPLE, _WIDTH, _HEIGHT, _TILE_WIDTH, _TILE_HEIGHT, _COMPRESSION)
         )
         self.directories.append(TiffDirectory(tiled, raw, offsets, counts, *numbers))
         if not nested:
@@ -281,22 +283,10 @@ def find_absent_tiles(slide: Slide, level: int) -> AbsentTiles | None:
         The absent tiles; None when there are none, or where it can't be proven that their places are
         background (another format, a directory that does not fit the level).
     """
-    if slide.vendor not in _VENDORS:
+    directories = level_directories(slide) if slide.vendor in _VENDORS else ()
+    if not directories or not _fits(directories[slide.numbers[level]], slide, level):
         return None
-    try:
-        layout = read_tiff_layout(slide.path)
-    except OSError:  # a remote slide
-        return None
-    if layout is None or layout.damage:
-        return None
-    # Finest first, as the levels are; a stable sort, so that equal sizes keep their order in the file.
-    directories = sorted(
-        (directory for directory in layout.directories if directory.tiled),
-        key=lambda directory: -directory.width_px * directory.height_px,
-    )
-    if len(directories) != len(slide.levels) or not _fits(directories[level], slide, level):
-        return None
-    chosen = directories[level]
+    chosen = directories[slide.numbers[level]]
     present = chosen.byte_counts > 0
     if present.all():
         return None
@@ -305,6 +295,22 @@ def find_absent_tiles(slide: Slide, level: int) -> AbsentTiles | None:
     table = np.zeros((down + 1, across + 1), dtype=np.int32)
     table[1:, 1:] = present.reshape(down, across).cumsum(axis=0, dtype=np.int32).cumsum(axis=1)
     return AbsentTiles(table, chosen.tile_width_px, chosen.tile_height_px)
+
+
+def level_directories(slide: Slide) -> tuple[TiffDirectory, ...]:
+    """The directory of each level that the slide's reader finds; empty where they can't be told apart."""
+    try:
+        layout = read_tiff_layout(slide.path)
+    except OSError:  # a remote slide
+        return ()
+    if layout is None or layout.damage:
+        return ()
+    # Finest first, as the levels are; a stable sort, so that equal sizes keep their order in the file.
+    directories = sorted(
+        (directory for directory in layout.directories if directory.tiled),
+        key=lambda directory: -directory.width_px * directory.height_px,
+    )
+    return tuple(directories) if len(directories) == len(slide.reader_levels) else ()
 
 
 def _fits(directory: TiffDirectory, slide: Slide, level: int) -> bool:

@@ -61,7 +61,7 @@ class TiffSlideSlide(Slide):
     def _read(
         self, x_level0: int, y_level0: int, level: int, width_px: int, height_px: int
     ) -> NDArray[np.uint8]:
-        target = self.levels[level]
+        target = self.reader_levels[level]
         # OpenSlide and tiffslide place a region by the mean of both downsamples.
         scale = (target.downsample_x + target.downsample_y) / 2
         left, top = math.floor(x_level0 / scale), math.floor(y_level0 / scale)

@@ -3,7 +3,7 @@
 Decoders chosen by measurement (256 px, q80, 4:2:0, one Zen 4 core): simplejpeg (libjpeg-turbo) 5,140 tiles/s
 into a given buffer, imagecodecs 3,920, Pillow 2,900, all with identical pixels. simplejpeg also refuses a
 stream that ends early, where imagecodecs fills the rest of the tile with grey and says nothing. JPEG 2000 is
-OpenJPEG through imagecodecs.
+OpenJPEG through imagecodecs, which makes pixels of any bytes: what it is given is examined first.
 """
 
 import functools
@@ -16,6 +16,8 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
+
+from wsi_ncmi.slides.jpeg2000 import jpeg2000_damage
 
 
 class Decoder(Protocol):
@@ -96,6 +98,8 @@ def _decode_jpeg2000(ycbcr: bool, data: bytes, out: NDArray[np.uint8]) -> None:
     # The decoder takes memory for whatever size the stream claims: that is looked at first.
     size, steps = _jpeg2000_frame(data)
     _check_shape(size, out.shape[:2])
+    if reason := jpeg2000_damage(data):
+        raise ValueError(reason)
     subsampled = any(step != (1, 1) for step in steps)
     if subsampled and not ycbcr:
         raise ValueError("the tile has components of different sizes that are no YCbCr")

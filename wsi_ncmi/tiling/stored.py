@@ -134,9 +134,9 @@ def open_stored_tiles(slide: Slide, level: int) -> StoredTiles:
         raise NotDirectError(f"{slide.vendor or 'this format'} is not one of {', '.join(_VENDORS)}")
     try:
         pages = _find_pages(slide)
-        page = _checked(pages[level], slide, level)
+        page = _checked(pages[slide.numbers[level]], slide, level)
         decoder = _decoder(page)
-        if slide.vendor == "aperio" and level > 0 and _has_holes(pages, level):
+        if slide.vendor == "aperio" and level > 0 and _has_holes(pages, slide.numbers[level]):
             # A hole at level 0 is background. In coarser levels OpenSlide renders its place, and all of the
             # tiles above it, from the finer level.
             raise NotDirectError("it has absent tiles, which OpenSlide renders from a finer level")
@@ -173,8 +173,8 @@ def _find_pages(slide: Slide) -> list[Any]:
     # What is wrong with a directory becomes the reason for the other way; the parser's own log would alarm.
     with _silent("tifffile"), tifffile.TiffFile(slide.path) as file:
         pages: list[Any] = [page for page in list[Any](file.pages) if page.is_tiled]
-    if len(pages) != len(slide.levels):
-        raise NotDirectError(f"it has {len(pages)} tiled images for {len(slide.levels)} levels")
+    if len(pages) != len(slide.reader_levels):
+        raise NotDirectError(f"it has {len(pages)} tiled images for {len(slide.reader_levels)} levels")
     # Finest first, as the levels are; a stable sort, so that equal sizes keep their order in the file.
     return sorted(pages, key=lambda page: -page.imagewidth * page.imagelength)
 

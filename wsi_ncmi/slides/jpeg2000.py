@@ -1,0 +1,160 @@
+"""Damage of JPEG 2000 codestreams that decoders pass over.
+
+An arithmetic decoder makes pixels of any bytes: OpenJPEG decodes a tile of which half was zeroed, with a warning
+at most. What compressed data can't look like tells most damage at 0.1 ms a tile (decoding takes 10): the chain of
+tile-parts must lead to the end marker; a byte 0xFF is never followed by more than 0x8F (ITU-T T.800, B.10.1 and
+C.2.1; resynchronisation markers excepted); and what is compressed can't be compressed again. A few changed bytes
+can't be seen this way, nor by a decoder: the format has no checksum.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import struct
+from typing import TYPE_CHECKING
+
+import imagecodecs
+
+from wsi_ncmi.core.errors import SlideReadError
+
+if TYPE_CHECKING:
+    from wsi_ncmi.slides.base import Slide
+
+_CODESTREAM = b"\xff\x4f\xff\x51"
+_END = b"\xff\xd9"
+_START_OF_PART, _START_OF_DATA, _CODING = 0xFF90, 0xFF93, 0xFF52
+# SOP and EPH (0xFF91, 0xFF92) may stand between packets.
+_IMPOSSIBLE = re.compile(rb"\xff[\x90\x93-\xff]")
+# Packets without content are a byte each; of 28 frames of a real slide, glass included, 90 bytes could be saved.
+_SAVED_BYTES, _SAVED_A_PACKET, _MORE_ZEROS = 256, 2, 16
+
+
+def jpeg2000_damage(stream: bytes) -> str:
+    """The reason why a codestream can't be whole, as half a sentence; empty where nothing tells.
+
+    Args:
+        stream: A codestream without a file format around it, as TIFF tiles hold it.
+    """
+    try:
+        packets, position = _main_header(stream)
+        while stream[position : position + 2] != _END:
+            position = _check_part(stream, position, packets)
+    except (struct.error, IndexError):
+        return "the JPEG 2000 tile ends early"
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _main_header(stream: bytes) -> tuple[int, int]:
+    """Packets of a tile, about, and the place of the first tile-part."""
+    if not stream.startswith(_CODESTREAM):
+        raise ValueError("the tile is no JPEG 2000 codestream")
+    components = struct.unpack_from(">H", stream, 40)[0]
+    position, packets = 2, 0
+    while True:
+        marker, length = struct.unpack_from(">HH", stream, position)
+        if marker == _START_OF_PART:
+            return packets, position
+        if marker == _CODING:
+            packets = components * _packets_of_a_component(stream, position + 4)
+        if not 0xFF50 <= marker <= 0xFF6F or length < 2:
+            raise ValueError("the header of the JPEG 2000 tile is damaged")
+        position += 2 + length
+
+
+def _packets_of_a_component(stream: bytes, coding: int) -> int:
+    """Layers times precincts of all resolutions, from the coding style (ITU-T T.800, A.6.1)."""
+    own_precincts, layers, decompositions = struct.unpack_from(">BxHxB", stream, coding)
+    width, height = struct.unpack_from(">II", stream, 8)
+    precincts = 0
+    for resolution in range(decompositions + 1):
+        sides = stream[coding + 10 + resolution] if own_precincts & 1 else 0xFF
+        step = 1 << (decompositions - resolution)
+        across, down = step << (sides & 15), step << (sides >> 4)
+        precincts += -(-width // across) * -(-height // down)
+    return int(layers * precincts)
+
+
+def _check_part(stream: bytes, start: int, packets: int) -> int:
+    """Checks a tile-part and gives the place of what follows it."""
+    marker, _, _, length = struct.unpack_from(">HHHI", stream, start)
+    if marker != _START_OF_PART:
+        raise ValueError("the JPEG 2000 tile has no end marker where its length says")
+    stop = start + length if length else stream.rfind(_END)
+    position = start + 12
+    while (found := struct.unpack_from(">HH", stream, position))[0] != _START_OF_DATA:
+        if not 0xFF50 <= found[0] <= 0xFF6F or found[1] < 2:
+            raise ValueError("the header of the JPEG 2000 tile is damaged")
+        position += 2 + found[1]
+    data = stream[position + 2 : stop]
+    if stop > len(stream) - len(_END) or stop < position + 2:
+        raise ValueError("the JPEG 2000 tile ends early")
+    if _IMPOSSIBLE.search(data):
+        raise ValueError("the JPEG 2000 tile holds bytes that no encoder writes")
+    if bytes(packets + _MORE_ZEROS) in data:
+        raise ValueError("parts of the JPEG 2000 tile are zeros")
+    saved = len(data) - len(imagecodecs.lz4_encode(data, header=False)) if data else 0
+    if saved > _SAVED_BYTES + _SAVED_A_PACKET * packets:
+        raise ValueError("parts of the JPEG 2000 tile were overwritten by something that repeats itself")
+    return stop
+
+
+# Aperio's compressions of its own: YCbCr and RGB.
+_COMPRESSIONS = (33003, 33005)
+
+
+class Jpeg2000Guard:
+    """Examines the stored tiles under what a reader is to read, for readers whose decoder passes damage over.
+
+    Args:
+        slide: An open slide; of other formats than Aperio's JPEG 2000 nothing is examined.
+    """
+
+    def __init__(self, slide: Slide) -> None:
+        from wsi_ncmi.slides.tiff_layout import level_directories
+
+        self._slide = slide
+        found = level_directories(slide) if slide.vendor == "aperio" else ()
+        self._directories = found if any(each.compression in _COMPRESSIONS for each in found) else ()
+        self._known: dict[tuple[int, int], str] = {}
+
+    def check(self, x_level0: int, y_level0: int, number: int, width_px: int, height_px: int) -> None:
+        """Examines a region.
+
+        Args:
+            x_level0: Left edge in level-0 pixels.
+            y_level0: Upper edge.
+            number: Index into ``slide.reader_levels``.
+            width_px: Width in pixels of that level.
+            height_px: Height.
+
+        Raises:
+            SlideReadError: A tile under it is damaged.
+        """
+        if not self._directories or self._directories[number].compression not in _COMPRESSIONS:
+            return
+        directory, level = self._directories[number], self._slide.reader_levels[number]
+        down = (level.downsample_x + level.downsample_y) / 2
+        left, top = max(x_level0 / down, 0.0), max(y_level0 / down, 0.0)
+        right = min(x_level0 / down + width_px, directory.width_px)
+        bottom = min(y_level0 / down + height_px, directory.height_px)
+        across = -(-directory.width_px // directory.tile_width_px)
+        for row in range(int(top // directory.tile_height_px), math.ceil(bottom / directory.tile_height_px)):
+            for column in range(int(left // directory.tile_width_px), math.ceil(right / directory.tile_width_px)):
+                index = row * across + column
+                if reason := self._damage(number, index):
+                    raise SlideReadError(f"stored tile {index}: {reason}")
+
+    def _damage(self, number: int, index: int) -> str:
+        key = number, index
+        if key not in self._known:
+            directory = self._directories[number]
+            offset, length = int(directory.offsets[index]), int(directory.byte_counts[index])
+            with self._slide.path.open("rb") as file:
+                stream = os.pread(file.fileno(), length, offset)
+            # A tile of no bytes is absent, not damaged.
+            self._known[key] = jpeg2000_damage(stream) if stream or length else ""
+        return self._known[key]

@@ -1,0 +1,160 @@
+"""Finds pyramid levels that do not show what the first level shows: a macro image, another crop, a blank level.
+
+Readers count every tiled image of a file as a level. Each level is compared with the next finer one at a few
+places with contrast, a few tiles each; a level is wrong where both pictures, averaged over blocks of its pixels, are
+not even related. Sharpening, other compression or a displacement by a pixel or two pass.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from wsi_ncmi.core.errors import SlideReadError
+from wsi_ncmi.slides.base import Level, Slide
+
+_PLACES = 6
+# Windows of a level in which places are looked for, along each side; their side where the level is not read whole.
+_WINDOWS, _WINDOW_PX = 8, 64
+_WHOLE_PX = 1 << 22
+_CELL_PX = 8
+_CONTRAST = 4.0
+"""Standard deviation in grey levels below which there is nothing to compare."""
+
+# Blocks of a compared window along each side; its side in pixels of the finer level, and of the coarser one.
+_BLOCKS, _FINE_PX, _LEAST_PX, _MOST_PX = 8, 256, 16, 32
+# Least correlation of all places together, and of a single one, which has to be farther off besides: the levels
+# of sound slides correlate by 0.99.
+_RELATED, _PLACE_RELATED, _PLACE_APART = 0.5, 0.2, 8.0
+_Grey = NDArray[np.float32]
+
+
+def leave_out_wrong_levels(slide: Slide) -> None:
+    """Leaves out the levels of a slide that show something else than its first one, with a remark each.
+
+    Args:
+        slide: A slide that was just opened. Nothing changes where its pixels can't be read, or all are alike.
+    """
+    while len(slide.levels) > 1:
+        places = _places(slide)
+        wrong = next(
+            (
+                (level, reason)
+                for number, level in enumerate(slide.levels)
+                if number and (reason := _difference(slide, number, places))
+            ),
+            None,
+        )
+        if wrong is None:
+            return
+        slide.leave_out(*wrong)
+
+
+def _places(slide: Slide) -> NDArray[np.float64]:
+    """Places with contrast on the coarsest level that has any: float64 (n, 2), x and y as shares of the sides."""
+    for number in reversed(range(len(slide.levels))):
+        found = _contrasts(slide, number)
+        if found:
+            # Of the better half, which are in raster order, some from everywhere.
+            middle = np.median([spread for spread, _ in found])
+            good = [place for spread, place in found if spread >= middle]
+            chosen = np.unique(np.linspace(0, len(good) - 1, _PLACES).round().astype(int))
+            return np.array([good[index] for index in chosen])
+    return np.empty((0, 2))
+
+
+def _contrasts(slide: Slide, number: int) -> list[tuple[float, tuple[float, float]]]:
+    """The cell of most contrast of each window of a level that has contrast, and its place."""
+    level = slide.levels[number]
+    whole = level.width_px * level.height_px <= _WHOLE_PX
+    picture = _read(slide, number, 0, 0, level.width_px, level.height_px) if whole else None
+    if whole and picture is None:
+        return []
+    found = []
+    columns, rows = (
+        np.linspace(0, side, max(1, min(_WINDOWS, side // (2 * _CELL_PX))) + 1).astype(int)
+        for side in (level.width_px, level.height_px)
+    )
+    for top, bottom in zip(rows[:-1], rows[1:], strict=True):
+        for left, right in zip(columns[:-1], columns[1:], strict=True):
+            if picture is not None:
+                x, y, window = left, top, picture[top:bottom, left:right]
+            else:
+                x, y = (left + right - _WINDOW_PX) // 2, (top + bottom - _WINDOW_PX) // 2
+                part = _read(slide, number, x, y, _WINDOW_PX, _WINDOW_PX)
+                if part is None:
+                    continue
+                window = part
+            spread, across, down = _most_contrast(window)
+            if spread >= _CONTRAST:
+                found.append((spread, ((x + across) / level.width_px, (y + down) / level.height_px)))
+    return found
+
+
+def _most_contrast(window: _Grey) -> tuple[float, float, float]:
+    """The largest standard deviation of a cell of a window, and the cell's middle (x, y)."""
+    high, wide = (min(_CELL_PX, side) for side in window.shape)
+    rows, columns = window.shape[0] // high, window.shape[1] // wide
+    cells = window[: rows * high, : columns * wide].reshape(rows, high, columns, wide)
+    spread = cells.std(axis=(1, 3))
+    row, column = np.unravel_index(spread.argmax(), spread.shape)
+    return float(spread[row, column]), (float(column) + 0.5) * wide, (float(row) + 0.5) * high
+
+
+def _difference(slide: Slide, number: int, places: NDArray[np.float64]) -> str:
+    """The reason why a level does not show the same as the next finer one; empty where it does."""
+    pairs = [_pair(slide, number, x, y) for x, y in places]
+    read = [pair for pair in pairs if pair is not None]
+    if not read:
+        return ""
+    expected, found = (np.stack(side) for side in zip(*read, strict=True))
+    # A hole in the finer level alone says nothing: files leave out tiles of background.
+    apart = any(
+        pair[0].std() >= _CONTRAST and _are_unrelated(*pair, _PLACE_RELATED, _PLACE_APART) for pair in read
+    )
+    if not apart and not _are_unrelated(expected, found, _RELATED, _CONTRAST):
+        return ""
+    what = "shows nothing" if found.std() < 1.0 else "shows something else"
+    return f"it {what} where the level of {slide.levels[number - 1]} has content"
+
+
+def _are_unrelated(expected: _Grey, found: _Grey, least: float, apart: float) -> bool:
+    """True if two pictures are ``apart`` grey levels away from each other, and correlate less than ``least``."""
+    spreads = float(expected.std()), float(found.std())
+    if max(spreads) < _CONTRAST or np.abs(expected - found).mean() < apart:
+        return False
+    return min(spreads) < 1.0 or float(np.corrcoef(expected.ravel(), found.ravel())[0, 1]) < least
+
+
+def _pair(slide: Slide, number: int, x: float, y: float) -> tuple[_Grey, _Grey] | None:
+    """A place on the next finer level and on a level, in blocks of the same area; None where it can't be read."""
+    fine, coarse = slide.levels[number - 1], slide.levels[number]
+    ratio_x, ratio_y = coarse.downsample_x / fine.downsample_x, coarse.downsample_y / fine.downsample_y
+    side = int(np.clip(_FINE_PX / max(ratio_x, ratio_y), _LEAST_PX, _MOST_PX))
+    width, height = min(side, coarse.width_px), min(side, coarse.height_px)
+    left = int(np.clip(x * coarse.width_px - width / 2, 0, coarse.width_px - width))
+    top = int(np.clip(y * coarse.height_px - height / 2, 0, coarse.height_px - height))
+    found = _read(slide, number, left, top, width, height)
+    expected = _read(
+        slide, number - 1, round(left * ratio_x), round(top * ratio_y),
+        max(1, round(width * ratio_x)), max(1, round(height * ratio_y)),
+    )  # fmt: skip
+    if found is None or expected is None:
+        return None
+    return _blocks(expected), _blocks(found)
+
+
+def _blocks(grey: _Grey) -> _Grey:
+    return np.asarray(Image.fromarray(grey).resize((_BLOCKS, _BLOCKS), Image.Resampling.BOX))
+
+
+def _read(slide: Slide, number: int, left: int, top: int, width: int, height: int) -> _Grey | None:
+    """A rectangle of a level in grey, or None where it can't be read."""
+    level: Level = slide.levels[number]
+    # Placed by the mean of both downsamples, as readers do.
+    down = (level.downsample_x + level.downsample_y) / 2
+    try:
+        pixels = slide.read_region(round(left * down), round(top * down), number, width, height)
+    except SlideReadError:
+        return None
+    grey: _Grey = pixels.mean(axis=2, dtype=np.float32)
+    return grey
