@@ -19,7 +19,9 @@ from wsi_ncmi.slides.level_check import leave_out_wrong_levels
 WIDTH, HEIGHT = 2048, 1536
 
 
-def scene(seed: int = 0, pieces: tuple[tuple[int, int, int, int], ...] = ((200, 150, 700, 600),)) -> np.ndarray:
+def scene(
+    seed: int = 0, pieces: tuple[tuple[int, int, int, int], ...] = ((200, 150, 700, 600),)
+) -> np.ndarray:
     """Glass with pieces of a texture that has contrast at every scale."""
     rng = np.random.default_rng(seed)
     picture = np.clip(rng.normal(243, 1, (HEIGHT, WIDTH, 3)), 0, 255)
@@ -69,9 +71,21 @@ def half_blank() -> tuple[np.ndarray, ...]:
 WRONG: dict[str, tuple[Callable[[], tuple[np.ndarray, ...]], set[int], str]] = {
     "macro of other sides": (lambda: (whole(), glass_slide(900, 300)), {1}, "not a square"),
     "level that lost an edge": (lambda: (whole(), smaller(whole(), 2)[:, :900]), {1}, "not a square"),
-    "macro of the same sides": (lambda: (whole(), smaller(whole(), 2), glass_slide(512, 384)), {2}, "something else"),
-    "macro between levels": (lambda: (whole(), glass_slide(1024, 768), smaller(whole(), 8)), {1}, "shows nothing"),
-    "two macros": (lambda: (whole(), glass_slide(1024, 768), glass_slide(512, 384)), {1, 2}, "something else"),
+    "macro of the same sides": (
+        lambda: (whole(), smaller(whole(), 2), glass_slide(512, 384)),
+        {2},
+        "something else",
+    ),
+    "macro between levels": (
+        lambda: (whole(), glass_slide(1024, 768), smaller(whole(), 8)),
+        {1},
+        "shows nothing",
+    ),
+    "two macros": (
+        lambda: (whole(), glass_slide(1024, 768), glass_slide(512, 384)),
+        {1, 2},
+        "something else",
+    ),
     "crop of the same sides": (lambda: (whole(), smaller(whole(), 2)[:576, :768]), {1}, "something else"),
     "displaced": (lambda: (whole(), np.roll(smaller(whole(), 8), (24, 36), (0, 1))), {1}, "something else"),
     "mirrored": (lambda: (whole(), smaller(whole(), 2), smaller(whole(), 8)[:, ::-1]), {2}, "something else"),

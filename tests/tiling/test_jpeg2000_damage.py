@@ -51,7 +51,9 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "no end": lambda s: s[:-2],
     "end of another tile": lambda s: s[: K // 2] + encoded(texture(256, 256, 7))[K // 2 :],
     "header overwritten": lambda s: s[:60] + bytes(40) + s[100:],
-    "length changed": lambda s: s.replace(struct.pack(">I", K - s.index(b"\xff\x90") - 2), struct.pack(">I", 999)),
+    "length changed": lambda s: s.replace(
+        struct.pack(">I", K - s.index(b"\xff\x90") - 2), struct.pack(">I", 999)
+    ),
 }
 SOUND: dict[str, Callable[[], bytes]] = {
     "tissue": lambda: STREAM,
@@ -128,7 +130,9 @@ def test_a_damaged_tile_is_a_failed_read_on_either_way(
         slide.read_region(-50, -50, 0, 300, 300)
 
 
-def test_a_damaged_tile_of_a_coarser_level_is_no_glass_in_the_overview(make_slide: Callable[..., Path]) -> None:
+def test_a_damaged_tile_of_a_coarser_level_is_no_glass_in_the_overview(
+    make_slide: Callable[..., Path],
+) -> None:
     path = make_slide(1024, 512, Kind("j2k-rgb", vendor="aperio", tile=(128, 128)))
     spoil(path, 1, 1)
     with open_slide(path) as slide:

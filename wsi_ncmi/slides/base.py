@@ -105,7 +105,7 @@ _UNEVEN = 0.01
 
 
 def _is_uneven(first: Level, level: Level) -> bool:
-    """True if the downsamples of a level disagree by more than rounding: it shows another part of the glass."""
+    """True if the downsamples of a level disagree by more than rounding: it is of another framing."""
     low, high = zip(
         *((whole / (side + 1), whole / max(side - 1, 0.5)) for whole, side in (
             (first.width_px, level.width_px), (first.height_px, level.height_px)
@@ -245,8 +245,9 @@ class Slide(AbstractContextManager["Slide"]):
     def _read(
         self, x_level0: int, y_level0: int, level: int, width_px: int, height_px: int
     ) -> NDArray[np.uint8]:
-        """Reads a validated region of a level of :attr:`reader_levels`: uint8 ``(height_px, width_px, 3)`` RGB or ``(…, 4)`` straight RGBA.
+        """Reads a validated region: uint8 ``(height_px, width_px, 3)`` RGB or ``(…, 4)`` straight RGBA.
 
+        ``level`` counts in :attr:`reader_levels`.
         Areas outside the slide have alpha 0. Any exception means that the region can't be read.
         """
 

@@ -1,10 +1,10 @@
 """Damage of JPEG 2000 codestreams that decoders pass over.
 
-An arithmetic decoder makes pixels of any bytes: OpenJPEG decodes a tile of which half was zeroed, with a warning
-at most. What compressed data can't look like tells most damage at 0.1 ms a tile (decoding takes 10): the chain of
-tile-parts must lead to the end marker; a byte 0xFF is never followed by more than 0x8F (ITU-T T.800, B.10.1 and
-C.2.1; resynchronisation markers excepted); and what is compressed can't be compressed again. A few changed bytes
-can't be seen this way, nor by a decoder: the format has no checksum.
+An arithmetic decoder makes pixels of any bytes: OpenJPEG decodes a tile of which half was zeroed, with a
+warning at most. What compressed data can't look like tells most damage in less than 0.1 ms (decoding takes
+10): the chain of tile-parts must lead to the end marker; a byte 0xFF is never followed by more than 0x8F
+(ITU-T T.800, B.10.1 and C.2.1; resynchronisation markers excepted); what is compressed can't be compressed
+again. A few changed bytes can't be seen this way, nor by a decoder: the format has no checksum.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _END = b"\xff\xd9"
 _START_OF_PART, _START_OF_DATA, _CODING = 0xFF90, 0xFF93, 0xFF52
 # SOP and EPH (0xFF91, 0xFF92) may stand between packets.
 _IMPOSSIBLE = re.compile(rb"\xff[\x90\x93-\xff]")
-# Packets without content are a byte each; of 28 frames of a real slide, glass included, 90 bytes could be saved.
+# Packets without content are a byte each; of 28 frames of a real slide, with glass, 90 bytes could be saved.
 _SAVED_BYTES, _SAVED_A_PACKET, _MORE_ZEROS = 256, 2, 16
 
 
@@ -107,7 +107,7 @@ _COMPRESSIONS = (33003, 33005)
 
 
 class Jpeg2000Guard:
-    """Examines the stored tiles under what a reader is to read, for readers whose decoder passes damage over.
+    """Examines stored tiles for a reader whose decoder passes damage over.
 
     Args:
         slide: An open slide; of other formats than Aperio's JPEG 2000 nothing is examined.
@@ -143,7 +143,9 @@ class Jpeg2000Guard:
         bottom = min(y_level0 / down + height_px, directory.height_px)
         across = -(-directory.width_px // directory.tile_width_px)
         for row in range(int(top // directory.tile_height_px), math.ceil(bottom / directory.tile_height_px)):
-            for column in range(int(left // directory.tile_width_px), math.ceil(right / directory.tile_width_px)):
+            for column in range(
+                int(left // directory.tile_width_px), math.ceil(right / directory.tile_width_px)
+            ):
                 index = row * across + column
                 if reason := self._damage(number, index):
                     raise SlideReadError(f"stored tile {index}: {reason}")

@@ -1,9 +1,11 @@
-"""Finds pyramid levels that do not show what the first level shows: a macro image, another crop, a blank level.
+"""Finds pyramid levels that do not show what the first level shows: macro images, other crops, blank levels.
 
 Readers count every tiled image of a file as a level. Each level is compared with the next finer one at a few
-places with contrast, a few tiles each; a level is wrong where both pictures, averaged over blocks of its pixels, are
-not even related. Sharpening, other compression or a displacement by a pixel or two pass.
+places with contrast, a few tiles each; it is wrong where both, averaged over blocks of pixels, are not even
+related. Sharpening, other compression or a displacement by a pixel or two pass.
 """
+
+import itertools
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,18 +15,20 @@ from wsi_ncmi.core.errors import SlideReadError
 from wsi_ncmi.slides.base import Level, Slide
 
 _PLACES = 6
-# Windows of a level in which places are looked for, along each side; their side where the level is not read whole.
+# Windows in which places are looked for along each side; their side where a level is not read whole.
 _WINDOWS, _WINDOW_PX = 8, 64
 _WHOLE_PX = 1 << 22
 _CELL_PX = 8
 _CONTRAST = 4.0
 """Standard deviation in grey levels below which there is nothing to compare."""
 
-# Blocks of a compared window along each side; its side in pixels of the finer level, and of the coarser one.
+# Blocks of a compared window along each side; its side on the finer level, and on the coarser one.
 _BLOCKS, _FINE_PX, _LEAST_PX, _MOST_PX = 8, 256, 16, 32
-# Least correlation of all places together, and of a single one, which has to be farther off besides: the levels
+# Least correlation of all places together, and of a single one, which has to be farther off besides. Levels
 # of sound slides correlate by 0.99.
 _RELATED, _PLACE_RELATED, _PLACE_APART = 0.5, 0.2, 8.0
+# Files leave out tiles of background, which readers give in white: the rest decides, if there is enough.
+_WHITE, _ENOUGH = 254.0, 0.25
 _Grey = NDArray[np.float32]
 
 
@@ -50,7 +54,7 @@ def leave_out_wrong_levels(slide: Slide) -> None:
 
 
 def _places(slide: Slide) -> NDArray[np.float64]:
-    """Places with contrast on the coarsest level that has any: float64 (n, 2), x and y as shares of the sides."""
+    """Places with contrast on the coarsest level that has any: float64 (n, 2), shares of the sides."""
     for number in reversed(range(len(slide.levels))):
         found = _contrasts(slide, number)
         if found:
@@ -74,8 +78,8 @@ def _contrasts(slide: Slide, number: int) -> list[tuple[float, tuple[float, floa
         np.linspace(0, side, max(1, min(_WINDOWS, side // (2 * _CELL_PX))) + 1).astype(int)
         for side in (level.width_px, level.height_px)
     )
-    for top, bottom in zip(rows[:-1], rows[1:], strict=True):
-        for left, right in zip(columns[:-1], columns[1:], strict=True):
+    for top, bottom in itertools.pairwise(rows.tolist()):
+        for left, right in itertools.pairwise(columns.tolist()):
             if picture is not None:
                 x, y, window = left, top, picture[top:bottom, left:right]
             else:
@@ -107,18 +111,30 @@ def _difference(slide: Slide, number: int, places: NDArray[np.float64]) -> str:
     if not read:
         return ""
     expected, found = (np.stack(side) for side in zip(*read, strict=True))
-    # A hole in the finer level alone says nothing: files leave out tiles of background.
-    apart = any(
-        pair[0].std() >= _CONTRAST and _are_unrelated(*pair, _PLACE_RELATED, _PLACE_APART) for pair in read
-    )
-    if not apart and not _are_unrelated(expected, found, _RELATED, _CONTRAST):
+    there = expected < _WHITE
+    if there.mean() < _ENOUGH:
+        there[:] = True
+    if not any(_lacks(*pair) for pair in read) and not _are_unrelated(
+        expected[there], found[there], _RELATED, _CONTRAST
+    ):
         return ""
     what = "shows nothing" if found.std() < 1.0 else "shows something else"
     return f"it {what} where the level of {slide.levels[number - 1]} has content"
 
 
+def _lacks(expected: _Grey, found: _Grey) -> bool:
+    """True if a level lacks what the finer one has at a place; tiles that the finer one lacks say nothing."""
+    there = expected < _WHITE
+    content = expected[there]
+    return (
+        content.size >= _BLOCKS
+        and float(content.std()) >= _CONTRAST
+        and _are_unrelated(content, found[there], _PLACE_RELATED, _PLACE_APART)
+    )
+
+
 def _are_unrelated(expected: _Grey, found: _Grey, least: float, apart: float) -> bool:
-    """True if two pictures are ``apart`` grey levels away from each other, and correlate less than ``least``."""
+    """True if pictures are ``apart`` grey levels away from each other, and correlate less than ``least``."""
     spreads = float(expected.std()), float(found.std())
     if max(spreads) < _CONTRAST or np.abs(expected - found).mean() < apart:
         return False
@@ -126,7 +142,7 @@ def _are_unrelated(expected: _Grey, found: _Grey, least: float, apart: float) ->
 
 
 def _pair(slide: Slide, number: int, x: float, y: float) -> tuple[_Grey, _Grey] | None:
-    """A place on the next finer level and on a level, in blocks of the same area; None where it can't be read."""
+    """A place on the next finer level and on a level, as blocks; None where it can't be read."""
     fine, coarse = slide.levels[number - 1], slide.levels[number]
     ratio_x, ratio_y = coarse.downsample_x / fine.downsample_x, coarse.downsample_y / fine.downsample_y
     side = int(np.clip(_FINE_PX / max(ratio_x, ratio_y), _LEAST_PX, _MOST_PX))
