@@ -48,7 +48,7 @@ def test_every_fault_has_a_row_of_its_own(table):
     # Training stops at the first of the fatal ones, in the same words.
     with pytest.raises(InputError) as error:
         read_labels(path, classes=("x", "y"))
-    assert str(error.value) == audit.findings[1].detail
+    assert str(error.value).startswith(audit.findings[1].detail)
 
 
 def test_a_sound_table_passes(table):

@@ -10,7 +10,7 @@ import pytest
 from openpyxl import Workbook
 
 from wsi_ncmi.cohorts import audit_labels, read_labels
-from wsi_ncmi.cohorts.tables import read_table
+from wsi_ncmi.core.tables import read_table
 from wsi_ncmi.core.errors import InputError
 
 HEADER = ("slide_id", "case_id", "label")
@@ -102,7 +102,7 @@ def test_what_is_no_workbook(save, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="is no workbook"):
         read_table(tmp_path / "plain.csv", "labels")
     path = save({"a": [HEADER, ("s1", "p1", "a")]})
-    monkeypatch.setattr("wsi_ncmi.cohorts.tables._MAX_BYTES", 100)
+    monkeypatch.setattr("wsi_ncmi.core.tables._MAX_BYTES", 100)
     with pytest.raises(InputError, match="unpacks to"):
         read_table(path)
     monkeypatch.setitem(sys.modules, "openpyxl", None)

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.values import SUSPECT, is_empty, suspects
 
 # Ordinal scales whose order carries meaning (quadratic kappa, confusion matrix) and isn't alphabetical.
 _KNOWN_SCALES = (
@@ -134,8 +135,8 @@ def cohort_of_columns(
             kept all the same, so that the leak audit can see what that does.
 
     Raises:
-        InputError: Labels without patients and without that word of the user, an empty label, or a single
-        class.
+        InputError: Labels without patients and without that word of the user, a label or patient that is empty
+            or says that there is no value, a single class, or classes spelled almost alike.
     """
     if labels is None:
         return None
@@ -148,10 +149,21 @@ def cohort_of_columns(
     patients = slide_ids if cases is None else cases
     for column, values in (("label", labels), ("case_id", patients)):
         for slide_id, value in zip(slide_ids, values, strict=True):
-            if not value:
-                raise InputError(f"{path}: slide {slide_id!r} has an empty {column!r}; fill it in.")
+            if is_empty(value):
+                said = f" ({value!r} means no value)" if value else ""
+                raise InputError(f"{path}: slide {slide_id!r} has an empty {column!r}{said}; fill it in.")
     classes = order_classes(labels)
     if len(classes) < 2:
         raise InputError(f"{path} holds only the class {classes[0]!r}; a task needs at least two.")
-    rows = zip(slide_ids, patients, labels, centres or ("",) * len(slide_ids), strict=True)
-    return Cohort(tuple(CohortRow(*row) for row in rows), classes, case_id_assumed=assumed)
+    for a, b, *_ in suspects(classes):
+        raise InputError(f"{path}: the classes {a!r} and {b!r} {SUSPECT}; write one class in one way.")
+    alike = [] if assumed else suspects(patients)
+    notes = [
+        f"{path.name}: the patients {a!r} and {b!r} {SUSPECT}; if they are one, write it in one way."
+        for a, b, *_ in alike[:1]
+    ]
+    where = ["" if is_empty(centre) else centre for centre in centres or ("",) * len(slide_ids)]
+    rows = zip(slide_ids, patients, labels, where, strict=True)
+    return Cohort(
+        tuple(CohortRow(*row) for row in rows), classes, case_id_assumed=assumed, notes=tuple(notes)
+    )

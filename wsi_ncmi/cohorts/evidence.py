@@ -43,6 +43,18 @@ class Evidence:
         return frozenset((*self.fingerprints, *self.features, *self.paths, *self.signatures))
 
 
+    def spelled_as(self, slide_ids: Collection[str]) -> "Evidence":
+        """The same with ids spelled as in ``slide_ids``, where they mean one of them."""
+        spelled = slides.SlideIndex(slide_ids).spelled
+        return Evidence(
+            {spelled(s): found for s, found in self.fingerprints.items()},
+            {spelled(s): found for s, found in self.features.items()},
+            {spelled(s): found for s, found in self.paths.items()},
+            {spelled(s): found for s, found in self.signatures.items()},
+            self.notes,
+        )
+
+
 def merge_evidence(*parts: Evidence) -> Evidence:
     """Everything that the parts know; of what two know, the first is taken."""
     merged = Evidence()

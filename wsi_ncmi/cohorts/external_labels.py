@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from wsi_ncmi.cohorts.label_table import LabelledRow, LabelTable
-from wsi_ncmi.cohorts.tables import Table, TableRow, read_table
 from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.tables import Table, TableRow, read_table
+from wsi_ncmi.core.values import SUSPECT, suspects_between
 
 _NOT_CLASSES = frozenset({"patient", "slide", "site", "dataset", "submitter_id", ""})
 
@@ -45,7 +46,6 @@ def _only_class_column(table: Table) -> str:
     )
 
 
-_NO_VALUE = frozenset({"", "nan", "NaN", "NA", "N/A", "None"})
 _FEATURE_FILES = (".h5", ".hdf5", ".pt")
 
 
@@ -80,12 +80,13 @@ def read_stamp(table: Table, settings: Mapping[str, str], slide_table: Path | No
     table.require((label, *((centre,) if centre else ())))
     patients = _patients(table, case, (label, *((centre,) if centre else ())))
     rows = []
-    strangers = without_value = 0
+    strangers: list[str] = []
+    without_value = 0
     for row in of_slides.rows:
         patient = patients.get(row[case_of_slide])
         if patient is None:
-            strangers += 1
-        elif patient[label] in _NO_VALUE:
+            strangers.append(row[case_of_slide])
+        elif not patient[label]:
             without_value += 1
         else:
             rows.append(
@@ -99,7 +100,11 @@ def read_stamp(table: Table, settings: Mapping[str, str], slide_table: Path | No
             )
     notes = []
     if strangers:
-        notes.append(f"{strangers} slides of {slide_table.name} belong to no patient of {table.path.name}.")
+        like = next(iter(suspects_between(strangers, patients).items()), None)
+        hint = f" ({like[0]!r} there and {like[1]!r} here {SUSPECT})" if like else ""
+        notes.append(
+            f"{len(strangers)} slides of {slide_table.name} belong to no patient of {table.path.name}{hint}."
+        )
     if without_value:
         notes.append(
             f"{without_value} slides have no value of {label!r} in {table.path.name} and are left out."
@@ -118,6 +123,8 @@ def _column(table: Table, chosen: str | None, usual: tuple[str, ...]) -> str:
 def _patients(table: Table, case: str, columns: tuple[str, ...]) -> dict[str, TableRow]:
     patients: dict[str, TableRow] = {}
     for row in table.rows:
+        if not row[case]:
+            continue
         first = patients.setdefault(row[case], row)
         for column in columns:
             if first[column] != row[column]:

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from wsi_ncmi.cohorts.cohort import Cohort
 from wsi_ncmi.core.config import configclass, contradiction
+from wsi_ncmi.slides import SlideIndex
 
 PARTS = ("train", "validation", "test")
 
@@ -56,6 +57,10 @@ class Fold:
         """The slides of ``train``, ``validation`` or ``test``."""
         return {"train": self.train, "validation": self.validation, "test": self.test}[name]
 
+    def spelled_as(self, index: SlideIndex) -> Fold:
+        """The fold with ids as another source spells them; unknown ones stay."""
+        return Fold(*(tuple(map(index.spelled, self.part(name))) for name in PARTS))
+
     def restricted_to(self, slide_ids: Collection[str]) -> Fold:
         """The fold without slides outside ``slide_ids`` (for example those without features)."""
         wanted = set(slide_ids)
@@ -76,9 +81,15 @@ class Splits:
     folds: tuple[Fold, ...]
     meta: Mapping[str, Any] = field(default_factory=dict)
 
+    def spelled_as(self, slide_ids: Collection[str]) -> Splits:
+        """The same folds with ids spelled as in ``slide_ids``, where they mean one of them."""
+        index = SlideIndex(slide_ids)
+        return replace(self, folds=tuple(fold.spelled_as(index) for fold in self.folds))
+
     def restricted_to(self, slide_ids: Collection[str]) -> Splits:
-        """The same folds without slides outside ``slide_ids``."""
-        return replace(self, folds=tuple(fold.restricted_to(slide_ids) for fold in self.folds))
+        """The same folds without slides outside ``slide_ids``, spelled as there."""
+        folds = self.spelled_as(slide_ids).folds
+        return replace(self, folds=tuple(fold.restricted_to(slide_ids) for fold in folds))
 
 
 def describe_splits(

@@ -9,8 +9,9 @@ from wsi_ncmi import slides
 from wsi_ncmi.cohorts.cohort import Cohort, order_classes
 from wsi_ncmi.cohorts.label_table import LabelledRow, LabelTable, RowFinding, examine_rows
 from wsi_ncmi.cohorts.labels import Adapter, LabelsSpec, adapter_of, exclusion_of, notes_of, parse_spec
-from wsi_ncmi.cohorts.tables import Table, read_table
 from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.tables import Table, read_table
+from wsi_ncmi.core.values import SUSPECT, suspects_between
 
 
 @dataclass(frozen=True)
@@ -97,17 +98,20 @@ def _every_row(adapter: Adapter, table: Table, spec: LabelsSpec) -> tuple[LabelT
 def _without_partner(
     path: Path, labelled: LabelTable, findings: Sequence[RowFinding], known_slides: Collection[str]
 ) -> list[RowFinding]:
-    short = {slides.slide_id_of(name) for name in known_slides}
+    short = {slides.slide_key(name) for name in known_slides}
     excluded = {finding.slide_id for finding in findings if finding.kind == "excluded"}
     found: list[RowFinding] = []
     labelled_ids: Counter[str] = Counter()
+    named = {slides.slide_key(row.slide_id) for row in labelled.rows}
+    alike = suspects_between(named - short, short - named)
     for row in labelled.rows:
-        slide_id = slides.slide_id_of(row.slide_id)
+        slide_id = slides.slide_key(row.slide_id)
         labelled_ids[slide_id] += 1
         if slide_id not in short and slide_id not in excluded and labelled_ids[slide_id] == 1:
-            detail = f"{path}, row {row.source.line}: there is no slide {row.slide_id!r}."
+            hint = f" ({alike[slide_id]!r}, which is there, and it {SUSPECT})" if slide_id in alike else ""
+            detail = f"{path}, row {row.source.line}: there is no slide {row.slide_id!r}{hint}."
             found.append(RowFinding("without_slide", row.source.line, slide_id, detail, fatal=False))
-    strangers = (name for name in sorted(known_slides) if slides.slide_id_of(name) not in labelled_ids)
+    strangers = (name for name in sorted(known_slides) if slides.slide_key(name) not in labelled_ids)
     found += [RowFinding("without_label", 0, s, f"Slide {s!r} has no label.", fatal=False) for s in strangers]
     return found
 

@@ -1,15 +1,18 @@
 """Rows of a labels table, those left out, and a finding for each row with a fault."""
 
+import csv
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from wsi_ncmi import slides
 from wsi_ncmi.cohorts.cohort import CohortRow
-from wsi_ncmi.cohorts.tables import TableRow
 from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.tables import TableRow, read_text
+from wsi_ncmi.core.values import SUSPECT, is_empty, suspects, suspects_between, tidy
 
 
 @dataclass(frozen=True)
@@ -50,46 +53,75 @@ class Exclusion:
 
     Attributes:
         name: Name of the list's file.
-        entries: Slide ids (without slide extension) and patient ids.
+        entries: Slide and patient ids, each with the readings that its line allows, the most literal first.
     """
 
     name: str
-    entries: frozenset[str]
+    entries: tuple[tuple[str, ...], ...]
 
-    def covers(self, slide_id: str, case_id: str) -> bool:
-        """Whether the slide, or its patient, is on the list."""
-        return not self.entries.isdisjoint((slides.slide_id_of(slide_id), case_id))
+    def among(self, known: Collection[str]) -> tuple[frozenset[str], tuple[str, ...]]:
+        """The entries that name something known, and those that name nothing: usually misspellings.
 
-    def unused(self, known: Iterable[str]) -> tuple[str, ...]:
-        """Entries that name nothing known, sorted: usually a misspelling."""
-        return tuple(sorted(self.entries - set(known)))
+        Args:
+            known: Slide ids, also without their extension, and patient ids.
+        """
+        found = [next((reading for reading in entry if reading in known), "") for entry in self.entries]
+        unused = {entry[-1] for entry, reading in zip(self.entries, found, strict=True) if not reading}
+        return frozenset(found) - {""}, tuple(sorted(unused))
+
+
+_REMARK = re.compile(r"\s#.*")
+_FIRST_CELL = re.compile(r"""\s*(?:"((?:[^"]|"")*)"|([^,;\t]*))""")
 
 
 def read_exclusion(path: Path) -> Exclusion:
-    """Reads a list: a slide or patient in each line (the first cell of a CSV), ``#`` begins a remark.
+    """Reads a list: a slide or patient in each line, or a table.
+
+    ``#`` begins a remark at the start of a line and after a blank: ``S12#7`` is an id. A table, told by a
+    header ``slide_id`` or ``case_id``, is separated as ``read_table`` takes it; of other lines with
+    separators the first cell counts, where the whole line is no id itself.
 
     Raises:
-        InputError: The file can't be read, is not UTF-8 or names nothing.
+        InputError: The file can't be read, is no text or names nothing.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"The exclusion list {path} can't be read ({error}); save it as UTF-8 text."
-        ) from error
-    cells = (line.partition("#")[0].partition(",")[0].strip().strip('"') for line in lines)
-    entries = frozenset(slides.slide_id_of(cell) for cell in cells if cell not in ("", "slide_id", "case_id"))
+        text = read_text(path)
+    except InputError as error:
+        raise InputError(f"The exclusion list: {error}") from error
+    lines = [tidy(line) for line in text.splitlines()]
+    lines = [line for line in lines if line and not line.startswith(("#", "sep="))]
+    header = [tidy(cell).strip('"').lower() for cell in re.split("[,;\t]", lines[0])] if lines else []
+    column = next((name for name in ("slide_id", "case_id") if name in header), None)
+    readings: list[tuple[str, ...]]
+    if column is not None and len(header) > 1:
+        place, separator = header.index(column), max(",;\t", key=lines[0].count)
+        rows = csv.reader(lines[1:], delimiter=separator)
+        readings = [(row[place], _REMARK.sub("", row[place])) for row in rows if len(row) > place]
+    else:
+        bare = [_REMARK.sub("", line) for line in lines[1 if column else 0 :]]
+        readings = list(zip(lines[1 if column else 0 :], bare, map(_first_cell, bare), strict=True))
+    entries = []
+    for reading in readings:
+        ids = [tidy(text) for text in reading]
+        entry = tuple(dict.fromkeys(name for text in ids for name in (text, slides.slide_id_of(text))))
+        if not is_empty(ids[-1]):
+            entries.append(entry)
     if not entries:
         raise InputError(f"The exclusion list {path} names no slide; write one id in each line.")
-    return Exclusion(path.name, entries)
+    return Exclusion(path.name, tuple(dict.fromkeys(entries)))
+
+
+def _first_cell(line: str) -> str:
+    match = _FIRST_CELL.match(line)
+    assert match is not None  # it may be empty, but it is there
+    return match[2] if match[1] is None else match[1].replace('""', '"')
 
 
 RowKind = Literal[
-    "format", "empty", "unknown_class", "conflict", "repeated", "suspect_id", "excluded", "without_slide",
-    "without_label",
+    "format", "empty", "unknown_class", "suspect_class", "conflict", "repeated", "suspect_id", "excluded",
+    "without_slide", "without_label",
 ]  # fmt: skip
 
-_BLANK = frozenset({"", "nan", "NaN"})
 # What a spreadsheet makes of a long number, and of a number with a gap in its column.
 _DAMAGED = re.compile(r"\d(\.\d+)?E\+\d+|\d+\.0")
 
@@ -100,8 +132,9 @@ class RowFinding:
 
     Attributes:
         kind: ``format`` (the adapter doesn't know the row), ``empty`` id or label, ``unknown_class``,
-            ``conflict`` (one slide, two contents), ``repeated`` row, ``suspect_id`` (an id that a spreadsheet
-            seems to have changed), ``excluded`` by the user's list, ``without_slide`` (no features or slide),
+            ``suspect_class`` (spelled almost like another), ``conflict`` (one slide, two contents),
+            ``repeated`` row, ``suspect_id`` (an id that a spreadsheet seems to have changed, or that is
+            spelled almost like another), ``excluded`` by the user's list, ``without_slide`` (no features or slide),
             ``without_label``.
         line: Line in the file, the header is 1; 0 where no row speaks of the slide.
         slide_id: The slide.
@@ -131,19 +164,13 @@ def examine_rows(
         The rows in table order, slide ids without slide extension unless two slides differ only in it; and
         the findings in the same order. Of a slide with two contents the first is taken.
     """
-    # ``a.svs`` beside ``a.tif`` are two slides and keep their extensions; ``a`` beside ``a.svs`` is one.
-    spellings: dict[str, set[str]] = {}
-    for raw in labelled.rows:
-        short = slides.slide_id_of(raw.slide_id)
-        if short != raw.slide_id:
-            spellings.setdefault(short, set()).add(raw.slide_id)
+    slide_ids = _slide_ids(labelled)
+    excluded = exclusion.among(known_ids(labelled))[0] if exclusion else frozenset()
     seen: dict[str, tuple[CohortRow, int]] = {}
     findings: list[RowFinding] = []
-    for raw in labelled.rows:
-        short = slides.slide_id_of(raw.slide_id)
-        slide_id = raw.slide_id if len(spellings.get(short, ())) > 1 else short
+    for raw, slide_id in zip(labelled.rows, slide_ids, strict=True):
         line = raw.source.line
-        if exclusion and exclusion.covers(slide_id, raw.case_id or ""):
+        if exclusion and excluded & {slide_id, slides.slide_id_of(slide_id), raw.case_id}:
             detail = f"{path}, row {line}: slide {slide_id!r} is left out by {exclusion.name}."
             findings.append(RowFinding("excluded", line, slide_id, detail, fatal=False))
             continue
@@ -158,15 +185,59 @@ def examine_rows(
             seen[slide_id] = (row, line)
         else:
             findings.append(_second(path, row, line, *seen[slide_id]))
+    findings += _suspects(path, list(seen.values()), classes_known=bool(allowed))
     return tuple(row for row, _ in seen.values()), tuple(findings)
+
+
+def _slide_ids(labelled: LabelTable) -> list[str]:
+    # ``a.svs`` beside ``a.tif`` are two slides and keep their extensions; ``a`` beside ``a.svs`` is one.
+    spellings: dict[str, set[str]] = {}
+    for raw in labelled.rows:
+        short = slides.slide_id_of(raw.slide_id)
+        if short != raw.slide_id:
+            spellings.setdefault(short, set()).add(raw.slide_id)
+    shorts = ((raw.slide_id, slides.slide_id_of(raw.slide_id)) for raw in labelled.rows)
+    return [given if len(spellings.get(short, ())) > 1 else short for given, short in shorts]
+
+
+def known_ids(labelled: LabelTable) -> set[str]:
+    """What an exclusion list may name: slides, with or without an extension that tells them apart, patients."""
+    slide_ids = _slide_ids(labelled)
+    cases = (row.case_id for row in labelled.rows if row.case_id)
+    return {*slide_ids, *map(slides.slide_id_of, slide_ids), *cases}
+
+
+def _suspects(path: Path, rows: Sequence[tuple[CohortRow, int]], *, classes_known: bool) -> list[RowFinding]:
+    found = []
+    for column in ("label", "case_id", "slide_id", "centre"):
+        if column == "label" and classes_known:
+            continue
+        counts = Counter(getattr(row, column) for row, _ in rows)
+        firsts = {getattr(row, column): (row, line) for row, line in reversed(rows)}
+        for group in suspects(counts):
+            usual = max(group, key=lambda name: counts[name])
+            for name in group:
+                if name == usual or (column == "case_id" and firsts[name][0].slide_id == name):
+                    continue
+                row, line = firsts[name]
+                detail = (
+                    f"{path}, row {line}: the {column} {name!r} and the {column} {usual!r} {SUSPECT}; "
+                    f"{'write one class in one way' if column == 'label' else 'if they are one, write it in one way'}."
+                )
+                kind: RowKind = "suspect_class" if column == "label" else "suspect_id"
+                found.append(RowFinding(kind, line, row.slide_id, detail, fatal=column == "label"))
+    return found
 
 
 def _fault(path: Path, raw: LabelledRow, allowed: Sequence[str]) -> RowFinding | None:
     line = raw.source.line
     required = {"slide_id": raw.slide_id, "label": raw.label, "case_id": raw.case_id}
     for column, value in required.items():
-        if value is not None and value in _BLANK:
-            detail = f"{path}, row {line}: the {column!r} is empty; fill it in."
+        if value is not None and not value:
+            detail = (
+                f"{path}, row {line}: the {column!r} is empty{raw.source.no_values}; fill it in, or leave the "
+                "row out (delete it, or list it with ?exclude=FILE)."
+            )
             return RowFinding("empty", line, raw.slide_id, detail, fatal=True)
     if allowed and raw.label not in allowed:
         detail = (

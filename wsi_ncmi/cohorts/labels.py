@@ -7,7 +7,14 @@ from pathlib import Path
 
 from wsi_ncmi.cohorts.cohort import Cohort, order_classes
 from wsi_ncmi.cohorts.external_labels import read_slideflow, read_stamp
-from wsi_ncmi.cohorts.label_table import Exclusion, LabelTable, RowFinding, examine_rows, read_exclusion
+from wsi_ncmi.cohorts.label_table import (
+    Exclusion,
+    LabelTable,
+    RowFinding,
+    examine_rows,
+    known_ids,
+    read_exclusion,
+)
 from wsi_ncmi.cohorts.public_labels import (
     read_bracs3,
     read_bracs7,
@@ -16,8 +23,9 @@ from wsi_ncmi.cohorts.public_labels import (
     read_plain,
     read_tcga,
 )
-from wsi_ncmi.cohorts.tables import Table, read_table
 from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.tables import Table, read_table
+from wsi_ncmi.core.values import SUSPECT, suspects_between
 
 COLUMN_SETTINGS = ("slide_id", "case_id", "label", "centre")
 """Settings that name a column of the table in place of the usual one."""
@@ -129,11 +137,13 @@ def read_labels(
     path = labelled.origin or spec.path
     exclusion = exclusion_of(spec)
     rows, findings = examine_rows(path, labelled, classes or labelled.classes, exclusion)
-    fatal = next((finding for finding in findings if finding.fatal), None)
-    if fatal is not None:
-        raise InputError(fatal.detail)
+    fatal = [finding for finding in findings if finding.fatal]
+    if fatal:
+        more = f" ({len(fatal) - 1} more like it; 'wsi-ncmi audit' lists all.)" if len(fatal) > 1 else ""
+        raise InputError(f"{fatal[0].detail}{more}")
     if not rows:
-        raise InputError(f"{path} holds no slides that the adapter {spec.adapter!r} could use.")
+        why = " ".join(labelled.notes)
+        raise InputError(f"{path} holds no slides that the adapter {spec.adapter!r} could use. {why}".rstrip())
     found = {row.label for row in rows}
     if len(found) < 2:
         raise InputError(
@@ -179,20 +189,25 @@ def exclusion_of(spec: LabelsSpec) -> Exclusion | None:
 def notes_of(
     path: Path, labelled: LabelTable, findings: Sequence[RowFinding], exclusion: Exclusion | None
 ) -> tuple[str, ...]:
-    """Sentences for the report about rows that were left out."""
+    """Sentences for the report about rows that were left out, and ids that look wrong."""
     repeated = sum(finding.kind == "repeated" for finding in findings)
     notes = [f"{repeated} rows of {path.name} repeated an earlier row and were left out."] if repeated else []
     if exclusion is not None:
         excluded = sum(finding.kind == "excluded" for finding in findings)
         notes.append(f"{excluded} slides were left out by {exclusion.name}.")
-        known = {row.case_id or "" for row in labelled.rows} | {
-            f.slide_id for f in findings if f.kind == "excluded"
-        }
-        unused = exclusion.unused(known)
+        known = known_ids(labelled)
+        _, unused = exclusion.among(known)
         if unused:
+            like = suspects_between(unused, known)
+            example = next(iter(like), unused[0])
+            hint = f" ({example!r} and {like[example]!r} {SUSPECT})" if like else ""
             notes.append(
-                f"{len(unused)} entries of {exclusion.name} name no slide here, for example {unused[0]!r}."
+                f"{len(unused)} entries of {exclusion.name} name no slide here, for example {example!r}{hint}."
             )
+    suspicious = [finding.detail for finding in findings if finding.kind == "suspect_id"]
+    if suspicious:
+        more = f" ({len(suspicious) - 1} more like it.)" if len(suspicious) > 1 else ""
+        notes.append(f"{suspicious[0]}{more}")
     return tuple(notes)
 
 

@@ -8,6 +8,7 @@ from wsi_ncmi.cohorts.cohort import Cohort
 from wsi_ncmi.cohorts.evidence import Evidence
 from wsi_ncmi.cohorts.folds import PARTS, Fold, Splits
 from wsi_ncmi.cohorts.near_duplicates import NearDuplicate, find_near_duplicates
+from wsi_ncmi.core.values import SUSPECT, suspects, suspects_between
 from wsi_ncmi.slides import slide_id_of
 
 LeakKind = Literal[
@@ -79,6 +80,7 @@ def find_leaks(
         if cohort is not None:
             leaks += _unknown(k, fold, cohort)
             leaks += _shared(k, fold, "patient", {row.slide_id: row.case_id for row in cohort.rows})
+            leaks += _spelled_alike(k, fold, cohort)
             leaks += _missing(k, fold, cohort, centres=not by_site)
             if by_site:
                 leaks += _shared_sites(k, fold, cohort)
@@ -116,6 +118,21 @@ def _shared(k: int, fold: Fold, kind: LeakKind, keys: Mapping[str, str]) -> Iter
                 if len(names) > 1:
                     detail = f"Fold {k}: Slide {key} is {len(names)} times in {part}."
                     yield Leak(kind, k, key, detail, fatal=True)
+
+
+def _spelled_alike(k: int, fold: Fold, cohort: Cohort) -> Iterator[Leak]:
+    parts: dict[str, set[str]] = {}
+    for slide_id, part in _part_of(fold).items():
+        if slide_id in cohort.by_slide:
+            parts.setdefault(cohort.by_slide[slide_id].case_id, set()).add(part)
+    apart = [group for group in suspects(sorted(parts)) if len({frozenset(parts[name]) for name in group}) > 1]
+    for a, b, *_ in [] if cohort.case_id_assumed else apart[:1]:
+        more = f" (and {len(apart) - 1} more such pairs)" if len(apart) > 1 else ""
+        detail = (
+            f"Fold {k}: Patients {a} ({', '.join(sorted(parts[a]))}) and {b} ({', '.join(sorted(parts[b]))}) "
+            f"{SUSPECT}{more}; are they one?"
+        )
+        yield Leak("patient", k, f"{a}, {b}", detail, fatal=False)
 
 
 def _shared_contents(
@@ -187,10 +204,13 @@ def _shared_sites(k: int, fold: Fold, cohort: Cohort) -> Iterator[Leak]:
 
 
 def _unknown(k: int, fold: Fold, cohort: Cohort) -> Iterator[Leak]:
+    strangers = {s: part for s, part in _part_of(fold).items() if s not in cohort.by_slide}
+    alike = suspects_between(strangers, cohort.slide_ids) if strangers else {}
     for part in PARTS:
         for slide_id in fold.part(part):
-            if slide_id not in cohort.by_slide:
-                detail = f"Fold {k}: Slide {slide_id} in {part} has no label."
+            if slide_id in strangers:
+                hint = f" (but {alike[slide_id]} has one, and these {SUSPECT})" if slide_id in alike else ""
+                detail = f"Fold {k}: Slide {slide_id} in {part} has no label{hint}."
                 yield Leak("unknown", k, slide_id, detail, fatal=True)
 
 

@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from wsi_ncmi import slides
 from wsi_ncmi.cohorts.bags import BagSource, empty_bags
 from wsi_ncmi.cohorts.cohort import Cohort, CohortRow
-from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.errors import InputError, counted
+from wsi_ncmi.core.values import SUSPECT, suspects_between
+from wsi_ncmi.slides import SlideIndex
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class MatchResult:
     """What labels and features have in common.
 
     Attributes:
-        cohort: LabelTable slides with at least one tile; ids as the source spells them.
+        cohort: Labelled slides with at least one tile; ids as the source spells them. Its notes name ids of the
+            labels that look misspelled.
         rows_without_features: Labels without a feature file.
         features_without_label: Features without a label.
         empty: LabelTable slides whose features hold no tile (no tissue).
@@ -37,24 +39,22 @@ class MatchResult:
 
 
 def match_features(cohort: Cohort, source: BagSource) -> MatchResult:
-    """Joins a cohort with a bag source; slide ids match with or without slide extension.
+    """Joins a cohort with a bag source; slide ids match with or without slide extension, and in any form of
+    Unicode. Those that differ in more (case, zeros in front) are no match; they are named.
 
     Raises:
         InputError: A label fits several slides that differ only in their extension, no slide has both label
             and features, or what is left is a single class.
     """
     unused = dict.fromkeys(source.slide_ids)
-    spelled: dict[str, list[str]] = {}
-    for name in source.slide_ids:
-        spelled.setdefault(slides.slide_id_of(name), []).append(name)
+    index = SlideIndex(source.slide_ids)
     without_tiles = set(empty_bags(source))
     usable: list[CohortRow] = []
     empty: list[CohortRow] = []
     missing: list[CohortRow] = []
     official: dict[str, str] = {}
     for row in cohort.rows:
-        candidates = [row.slide_id] if row.slide_id in unused else []
-        candidates = candidates or spelled.get(slides.slide_id_of(row.slide_id), [])
+        candidates = index.candidates(row.slide_id)
         if not candidates:
             missing.append(row)
             continue
@@ -72,10 +72,13 @@ def match_features(cohort: Cohort, source: BagSource) -> MatchResult:
             if row.slide_id in cohort.official_split:
                 official[name] = cohort.official_split[row.slide_id]
     unlabelled = tuple(unused)
+    alike = suspects_between((row.slide_id for row in missing), unlabelled)
+    example = next((f"{a!r} and {b!r} {SUSPECT}" for a, b in alike.items()), "")
     if not usable:
         raise InputError(
             f"None of the {len(cohort.rows)} labelled slides has features in {source.path} (labels have ids "
-            f"like {cohort.slide_ids[0]!r}, features like {source.slide_ids[0]!r}); check the slide ids."
+            f"like {cohort.slide_ids[0]!r}, features like {source.slide_ids[0]!r}); "
+            f"{f'{example}: write' if alike else 'check'} the slide ids{' in one way' if alike else ''}."
         )
     found = {row.label for row in usable}
     if len(found) < 2:
@@ -83,12 +86,24 @@ def match_features(cohort: Cohort, source: BagSource) -> MatchResult:
             f"All {len(usable)} labelled slides with features in {source.path} have the class "
             f"{next(iter(found))!r}; a task needs at least two."
         )
-    unmatched = [Unmatched(row.slide_id, "label without features") for row in missing]
+    unmatched = [
+        Unmatched(
+            row.slide_id,
+            "label without features"
+            + (f" (misspelled? There are features of {alike[row.slide_id]!r})" if row.slide_id in alike else ""),
+        )
+        for row in missing
+    ]
     unmatched += [Unmatched(row.slide_id, "no tissue: the features hold no tile") for row in empty]
     unmatched += [Unmatched(name, "features without label") for name in unlabelled]
+    notes = [f"{counted(len(alike), 'slide')} of the labels may be misspelled: {example}."] if alike else []
     return MatchResult(
         cohort=replace(
-            cohort, rows=tuple(usable), official_split=official, fingerprints=_fingerprints(source, usable)
+            cohort,
+            rows=tuple(usable),
+            official_split=official,
+            notes=(*cohort.notes, *notes),
+            fingerprints=_fingerprints(source, usable),
         ),
         rows_without_features=tuple(missing),
         features_without_label=unlabelled,

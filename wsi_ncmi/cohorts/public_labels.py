@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from wsi_ncmi.cohorts.label_table import LabelledRow, LabelTable
-from wsi_ncmi.cohorts.tables import Table
+from wsi_ncmi.core.tables import Table
 
 
 def read_plain(table: Table, settings: Mapping[str, str]) -> LabelTable:
@@ -192,7 +192,7 @@ def read_tcga(table: Table, settings: Mapping[str, str]) -> LabelTable:
         if match is None:
             raise table.problem(row, slide_column, "not a TCGA barcode like TCGA-83-5908-01Z-00-DX1")
         case_id, site = match[1], match[2]
-        if case_column and row[case_column] and row[case_column][:12] != case_id:
+        if case_column and row[case_column] and row[case_column][:12].upper() != case_id:
             raise table.problem(row, case_column, f"not the patient {case_id} of the slide's barcode")
         rows.append(
             LabelledRow(row, row[slide_column], case_id=case_id, label=row[label_column], centre=site)

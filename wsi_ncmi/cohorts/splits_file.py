@@ -8,7 +8,7 @@ from typing import Any
 from wsi_ncmi import __version__, slides
 from wsi_ncmi.cohorts.cohort import Cohort
 from wsi_ncmi.cohorts.folds import PARTS, Fold, Splits
-from wsi_ncmi.cohorts.tables import Table, read_table
+from wsi_ncmi.core.tables import Table, read_table
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import write_json
 
@@ -56,6 +56,8 @@ def read_splits(path: Path, cohort: Cohort | None = None) -> Splits:
     folds = tuple(_read_fold(path, k, fold) for k, fold in enumerate(_list(path, content, "folds")))
     if not folds:
         raise InputError(f"{path} holds no folds.")
+    if cohort is not None:
+        folds = Splits(folds).spelled_as(cohort.slide_ids).folds
     meta = {key: value for key, value in content.items() if key not in ("schema", "software", "folds")}
     if cohort is not None:
         _check_same_slides(path, folds, cohort)
@@ -113,7 +115,7 @@ def read_any_splits(path: Path, cohort: Cohort | None = None) -> Splits:
             ragged,
             or slide ids as index and True/False cells); a plain CSV with ``slide_id`` and ``part`` (or
             ``split``) and perhaps ``fold``; or a folder of CLAM's ``splits_0.csv``, ``splits_1.csv``, ….
-        cohort: Given for our own files only to check that they belong to it.
+        cohort: How ids are spelled; our own files must belong to it.
 
     Raises:
         InputError: None of these, or an unknown part.
@@ -128,7 +130,8 @@ def read_any_splits(path: Path, cohort: Cohort | None = None) -> Splits:
         return read_splits(path, cohort)
     else:
         folds = _read_csv(read_table(path))
-    return Splits(tuple(folds), {"kind": "table", "source": path.name, "warnings": []})
+    splits = Splits(tuple(folds), {"kind": "table", "source": path.name, "warnings": []})
+    return splits.spelled_as(cohort.slide_ids) if cohort is not None else splits
 
 
 def _read_csv(table: Table) -> list[Fold]:
@@ -164,6 +167,8 @@ def _plain(table: Table, column: str) -> list[Fold]:
         part = _PART_NAMES.get(row[column].lower())
         if part is None:
             raise table.problem(row, column, "not train, val or test")
+        if not row["slide_id"]:
+            raise table.problem(row, "slide_id", "not a slide")
         fold = folds.setdefault(row["fold"], {name: [] for name in PARTS})
         fold[part].append(slides.slide_id_of(row["slide_id"]))
     names = sorted(folds, key=lambda name: (len(name), name))

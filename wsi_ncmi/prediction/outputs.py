@@ -130,7 +130,7 @@ def read_cases(path: Path) -> Mapping[str, str]:
     Raises:
         InputError: A column or value is missing, or a slide belongs to two patients.
     """
-    from wsi_ncmi.cohorts.tables import read_table
+    from wsi_ncmi.core.tables import read_table
     from wsi_ncmi.slides import slide_id_of
 
     table = read_table(path)

@@ -4,7 +4,9 @@ from .base import LevelReader as LevelReader
 from .base import OpenLevel as OpenLevel
 from .base import Slide as Slide
 from .identity import SLIDE_EXTENSIONS as SLIDE_EXTENSIONS
+from .identity import SlideIndex as SlideIndex
 from .identity import slide_id_of as slide_id_of
+from .identity import slide_key as slide_key
 from .inventory import SlideRecord as SlideRecord
 from .inventory import given_ids as given_ids
 from .inventory import read_slides_csv as read_slides_csv

@@ -12,11 +12,12 @@ slides only pyramid tiles are sampled, so bytes of label and macro images do not
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from wsi_ncmi.core.values import tidy
 from wsi_ncmi.slides.tiff_layout import TiffLayout, read_tiff_layout
 
 FLAT_EXTENSIONS = (".png", ".jpg", ".jpeg")
@@ -53,6 +54,34 @@ def slide_id_of(name: str) -> str:
             name = name[: -len(extension)]
             break
     return name if name.strip(".") else "_" * max(len(name), 1)
+
+
+class SlideIndex:
+    """Slide ids that are found again with or without slide extension, and in either form of Unicode.
+
+    Args:
+        slide_ids: Ids as they are spelled where they come from.
+    """
+
+    def __init__(self, slide_ids: Iterable[str]) -> None:
+        self._ids = dict.fromkeys(slide_ids)
+        self._by_key: dict[str, list[str]] = {}
+        for slide_id in self._ids:
+            self._by_key.setdefault(slide_key(slide_id), []).append(slide_id)
+
+    def candidates(self, name: str) -> list[str]:
+        """The ids that a name of another source may mean: itself where it is there, else those of its key."""
+        return [name] if name in self._ids else self._by_key.get(slide_key(name), [])
+
+    def spelled(self, name: str) -> str:
+        """The one id that a name may mean, or the name as it is."""
+        found = self.candidates(name)
+        return found[0] if len(found) == 1 else name
+
+
+def slide_key(name: str) -> str:
+    """What ids of two sources are compared by: without slide extension, blanks around, and in NFC."""
+    return slide_id_of(tidy(name))
 
 
 def assign_slide_ids(relative_paths: Sequence[str], given: Mapping[str, str] | None = None) -> list[str]:

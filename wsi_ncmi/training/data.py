@@ -1,6 +1,7 @@
 """Labels, features and folds of a training, brought together and audited."""
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -33,6 +34,8 @@ from wsi_ncmi.cohorts import (
 from wsi_ncmi.cohorts.joined_bags import feature_origin
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.training.config import TrainConfig
+
+_LOG = logging.getLogger(__name__)
 
 # Hashing features of other tools means reading them once more than the training does.
 _MAX_BYTES_FOR_THE_AUDIT = 4 * 2**30
@@ -175,6 +178,8 @@ def prepare_data(config: TrainConfig) -> TrainingData:
         labelled = read_labels(config.labels, group=group)
     match = match_features(labelled, source)
     by_slide = match.cohort
+    for note in by_slide.notes:
+        _LOG.warning("%s", note)
     # Joined encoders have seen the same tiles: what the first one's files say holds for all.
     slides_source = source.parts[0] if isinstance(source, JoinedBags) else source
     evidence = evidence_of_source(
@@ -182,10 +187,10 @@ def prepare_data(config: TrainConfig) -> TrainingData:
     )
     folds = make_folds(config, labelled, by_slide)
     source = PatientBags(source, folds.slides) if folds.slides else source
-    warnings = [*labelled.notes, *(str(text) for text in folds.splits.meta.get("warnings", ()))]
+    warnings = [*by_slide.notes, *(str(text) for text in folds.splits.meta.get("warnings", ()))]
     if labelled.case_id_assumed or group:
         warnings.insert(
-            len(labelled.notes),
+            len(by_slide.notes),
             "Each slide was taken for a patient of its own (--group slide_id): if patients have several "
             "slides, training and test share patients and the results are too good.",
         )

@@ -106,7 +106,6 @@ def audit(config: AuditConfig, progress: ProgressReporter | None = None) -> Audi
     Raises:
         InputError: Something can't be read at all.
     """
-    read = read_any_splits(config.splits)
     evidence = merge_evidence(
         *((evidence_of_slides(config.slides, progress),) if config.slides else ()),
         *((evidence_of_features(config.features),) if config.features else ()),
@@ -115,6 +114,8 @@ def audit(config: AuditConfig, progress: ProgressReporter | None = None) -> Audi
     known = evidence.slide_ids if config.slides or config.features else None
     labelled = audit_labels(config.labels, group=config.group, known_slides=known)
     cohort = labelled.cohort
+    read = read_any_splits(config.splits).spelled_as(cohort.slide_ids)
+    evidence = evidence.spelled_as(cohort.slide_ids)
     in_splits = {s for fold in read.folds for part in (fold.train, fold.validation, fold.test) for s in part}
     compared = compared_slides(read, cohort, evidence)
     notes = [*cohort.notes, *evidence.notes, *_gaps(compared, len(in_splits), evidence)]

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from wsi_ncmi.cohorts import Cohort, find_leaks, read_labels
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import check_folder
+from wsi_ncmi.core.values import SUSPECT, suspects_between
 from wsi_ncmi.extraction.planning import slide_ids_of
-from wsi_ncmi.slides import slide_id_of
+from wsi_ncmi.slides import SlideIndex
 from wsi_ncmi.training.data import make_folds, refuse_leaks
 from wsi_ncmi.workflows.config import JobConfig
 
@@ -48,11 +49,12 @@ def check_job(config: JobConfig) -> None:
 
 
 def _present(labelled: Cohort, slide_ids: Sequence[str], config: JobConfig) -> Cohort:
-    """The labels of slides that are there, matched as the features will be: with or without extension."""
-    there = {*slide_ids, *map(slide_id_of, slide_ids)}
-    cohort = labelled.restricted_to(
-        [name for name in labelled.slide_ids if name in there or slide_id_of(name) in there]
-    )
+    """The labels of slides that are there, matched as the features will be."""
+    index = SlideIndex(slide_ids)
+    cohort = labelled.restricted_to([name for name in labelled.slide_ids if index.candidates(name)])
+    missing = set(labelled.slide_ids) - set(cohort.slide_ids)
+    for label, slide in suspects_between(sorted(missing), slide_ids).items():
+        _LOG.warning("The label of %r belongs to no slide, but there is %r: these %s.", label, slide, SUSPECT)
     if not slide_ids:
         raise InputError(f"There is no slide below {config.slides}; give the folder that holds them.")
     if not cohort.rows:

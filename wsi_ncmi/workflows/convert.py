@@ -77,7 +77,7 @@ def convert(config: ConvertConfig, progress: ProgressReporter | None = None) -> 
     """
     from wsi_ncmi.extraction.ledger import LedgerRow, write_ledger
     from wsi_ncmi.features.interchange.detection import open_feature_set, writer_for
-    from wsi_ncmi.slides import slide_id_of
+    from wsi_ncmi.slides import slide_key
     from wsi_ncmi.slides.mpp import read_mpp_table
 
     if config.labels is not None and config.to != "packed":
@@ -104,7 +104,7 @@ def convert(config: ConvertConfig, progress: ProgressReporter | None = None) -> 
                         bag = replace(
                             bag, metadata=replace(bag.metadata, encoder=source.encoder() or config.encoder)
                         )
-                    mpp = mpp_of.get(slide_id_of(slide_id), config.default_mpp)
+                    mpp = mpp_of.get(slide_key(slide_id), config.default_mpp)
                     if mpp is not None and bag.metadata.mpp_x is None:
                         bag = bag.at_resolution(mpp, mpp)
                     written = writer.write(bag)
@@ -232,17 +232,18 @@ def _pack(config: ConvertConfig, source: FeatureSet, progress: ProgressReporter 
 def _labels(config: ConvertConfig, source: FeatureSet) -> dict[str, dict[str, str]] | None:
     """Columns by slide, from the table given or from the source itself; None where neither has labels."""
     from wsi_ncmi.cohorts import read_labels
-    from wsi_ncmi.slides import slide_id_of
+    from wsi_ncmi.slides import SlideIndex
 
     if config.labels is None:
         own = source.labels()
         return {s: {"label": own[s]} for s in source.slide_ids if s in own} if own else None
     cohort = read_labels(config.labels, group=config.group)
-    by_id = {row.slide_id: row for row in cohort.rows}
+    index = SlideIndex(cohort.slide_ids)
     found: dict[str, dict[str, str]] = {}
     for slide_id in source.slide_ids:
-        row = by_id.get(slide_id) or by_id.get(slide_id_of(slide_id))
-        if row is not None:
+        candidates = index.candidates(slide_id)
+        if len(candidates) == 1:
+            row = cohort.by_slide[candidates[0]]
             found[slide_id] = {"label": row.label, "centre": row.centre}
             if not cohort.case_id_assumed:
                 found[slide_id]["case_id"] = row.case_id

@@ -8,6 +8,7 @@ import h5py
 from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.values import tidy
 from wsi_ncmi.features.hdf5_io import python_value
 from wsi_ncmi.features.interchange.bag import ExternalFileError, TileBag, TileMetadata
 from wsi_ncmi.features.interchange.base import FeatureSet
@@ -34,7 +35,7 @@ class AcmilSet(FeatureSet):
             with opened(path) as handle:
                 groups = {name: group for name, group in handle.items() if isinstance(group, h5py.Group)}
                 self._labels = {
-                    name: str(python_value(group.attrs["label"]))
+                    name: tidy(str(python_value(group.attrs["label"])))
                     for name, group in groups.items()
                     if "label" in group.attrs
                 }

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import atomic_path
+from wsi_ncmi.core.values import tidy
 from wsi_ncmi.features.interchange.bag import TileBag, TileMetadata
 from wsi_ncmi.features.interchange.base import FeatureSet
 from wsi_ncmi.features.storage import remove_leftovers, translate_os_errors
@@ -49,7 +50,7 @@ class PackedSet(FeatureSet):
             raise InputError(f"{path}: 'lengths' must be a list of tile counts, whole numbers from 0.")
         self.lengths: NDArray[np.int64] = lengths.astype(np.int64)
         self.texts = {
-            key: tuple(str(value).strip() for value in arrays[key]) for key in _TEXTS if key in arrays
+            key: tuple(tidy(str(value)) for value in arrays[key]) for key in _TEXTS if key in arrays
         }
         self._encoder = str(arrays["encoder"]) if "encoder" in arrays else ""
         self._check_counts()

@@ -3,6 +3,7 @@
 import csv
 import datetime
 import difflib
+import io
 import re
 import warnings
 import zipfile
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.values import is_empty, tidy
 
 SPREADSHEETS = (".xlsx", ".xlsm")
 _MAX_BYTES = 500 * 2**20  # unpacked; a table of labels is far below, a zip bomb far above
@@ -98,7 +100,7 @@ def _text(cell: Any) -> str:
         return text.zfill(len(zeros[0])) if zeros else text
     if isinstance(value, datetime.datetime | datetime.date | datetime.time):
         return value.isoformat()
-    return str(value).strip()
+    return str(value)
 
 
 _SEPARATORS = (",", ";", "\t")
@@ -113,15 +115,28 @@ _OTHER_NAMES = {
 
 @dataclass(frozen=True)
 class TableRow:
-    """One row: column → trimmed text, its line in the file (the header is 1), its first cell."""
+    """One row.
+
+    Attributes:
+        line: Its line in the file; the header is 1.
+        values: Column → text, tidy.
+        first: The first cell.
+    """
 
     line: int
     values: dict[str, str]
     first: str = ""
 
     def __getitem__(self, column: str) -> str:
-        """The text of a column, ``""`` where the row is short."""
-        return self.values.get(column, "")
+        """The text of a column, ``""`` where the row is short or says that there is no value (``NA``, ``-``)."""
+        value = self.values.get(column, "")
+        return "" if is_empty(value) else value
+
+    @property
+    def no_values(self) -> str:
+        """Texts of the row that mean "no value", for a complaint: `` ('NA' means no value)`` or nothing."""
+        found = sorted({value for value in self.values.values() if value and is_empty(value)})
+        return f" ({' and '.join(map(repr, found))} mean{'s' if len(found) == 1 else ''} no value)" if found else ""
 
 
 @dataclass(frozen=True)
@@ -147,7 +162,7 @@ class Table:
 
     def hint(self, column: str) -> str:
         """``; did you mean 'x'? Rename it to 'column'`` or the empty string."""
-        lowered = {name.lower(): name for name in self.columns}
+        lowered = {name.casefold(): name for name in self.columns}
         candidates = [
             lowered[name] for name in (column, *_OTHER_NAMES.get(column, ())) if name in lowered
         ] or [lowered[name] for name in difflib.get_close_matches(column, lowered, n=1)]
@@ -155,21 +170,23 @@ class Table:
 
     def problem(self, row: TableRow, column: str, what: str) -> InputError:
         """The error of one cell: file, row, column, value and what to do."""
-        return InputError(f"{self.path}, row {row.line}, column {column!r}, value {row[column]!r}: {what}.")
+        return InputError(
+            f"{self.path}, row {row.line}, column {column!r}, value {row.values.get(column, '')!r}: {what}."
+        )
 
 
 def read_table(path: Path, sheet: str | None = None) -> Table:
-    """Reads a table: a CSV in UTF-8 (with or without byte-order mark), or an Excel workbook.
+    """Reads a table: a CSV in UTF-8, or in UTF-16 with a byte-order mark (Excel's "Unicode text"), or a workbook.
 
-    A CSV is separated by commas, semicolons or tabs. Blank lines are skipped; nothing is converted, so
-    ``007`` stays ``007``.
+    A CSV is separated by commas, semicolons or tabs; Excel's first line ``sep=;`` is heeded. Blank lines are
+    skipped; texts are made tidy, but nothing is converted, so ``007`` stays ``007``.
 
     Args:
         path: The file.
         sheet: Of a workbook: the sheet; None takes the only one that holds anything.
 
     Raises:
-        InputError: No such file, not UTF-8 text, no header, a column name twice, a row with more cells than
+        InputError: No such file, not Unicode text, no header, a column name twice, a row with more cells than
             the header, or see ``sheet_rows``.
     """
     if path.suffix.lower() in SPREADSHEETS:
@@ -181,7 +198,7 @@ def read_table(path: Path, sheet: str | None = None) -> Table:
     columns: tuple[str, ...] = ()
     rows: list[TableRow] = []
     for line, cells in numbered:
-        cells = [cell.strip() for cell in cells]
+        cells = [tidy(cell) for cell in cells]
         if not any(cells):
             continue
         if not columns:
@@ -193,9 +210,15 @@ def read_table(path: Path, sheet: str | None = None) -> Table:
     return Table(path, columns, tuple(rows))
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+def read_text(path: Path) -> str:
+    """The text of a table or list, in UTF-8 or, with a byte-order mark, UTF-16.
+
+    Raises:
+        InputError: It can't be read, or is no such text.
+    """
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        data = path.read_bytes()
+        text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path} is not UTF-8 text (byte {error.start}); save the table as 'CSV UTF-8'."
@@ -204,14 +227,26 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         raise InputError(f"{path} can't be read ({error.strerror}).") from error
     if "\0" in text:
         raise InputError(f"{path} is a binary file, not a CSV; save the table as 'CSV UTF-8'.")
-    header_line = next((line for line in text.splitlines() if line.strip()), "")
-    if not header_line:
+    return text
+
+
+_SEPARATOR_LINE = re.compile(r"sep=(.)\s*?\r?\n")
+_QUOTED = re.compile(r'"[^"]*"')
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    text = read_text(path)
+    first = _SEPARATOR_LINE.match(text)
+    header = next((line for line in text[first.end() if first else 0 :].splitlines() if line.strip()), "")
+    if not header:
         raise InputError(f"{path} is empty; it needs a header and rows.")
-    separator = max(_SEPARATORS, key=header_line.count)
-    reader = csv.reader(text.splitlines(keepends=True), delimiter=separator, strict=True)
+    separator = first[1] if first else max(_SEPARATORS, key=_QUOTED.sub("", header).count)
+    # Not splitlines(): a cell may hold characters that it takes for ends of lines.
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
-        for cells in reader:
-            yield reader.line_num, cells
+        for number, cells in enumerate(reader):
+            if number or not first:
+                yield reader.line_num, cells
     except csv.Error as error:
         raise InputError(f"{path}, row {reader.line_num}: not a valid CSV ({error}).") from error
 
