@@ -44,7 +44,11 @@ def table(
 def packed(path: Path, ids: list[str] = IDS, **columns: list[str]) -> Path:
     texts = {key: np.array(values) for key, values in columns.items()}
     np.savez(
-        path, features=np.ones((len(ids), 4), np.float16), lengths=np.ones(len(ids), int), slide_id=ids, **texts
+        path,
+        features=np.ones((len(ids), 4), np.float16),
+        lengths=np.ones(len(ids), int),
+        slide_id=ids,
+        **texts,
     )
     return path
 
@@ -82,7 +86,9 @@ def test_no_value_in_the_tables_of_other_tools(tmp_path: Path) -> None:
     cohort = read_labels(f"stamp:{tmp_path}/clini.csv?slides=slide.csv&label=isMSIH")
     assert cohort.slide_ids == ("a", "d")
     assert len(cohort.notes) == 2
-    (tmp_path / "cam.csv").write_text("patient,stage\npatient_000_node_0.tif,N/A\npatient_001_node_0.tif,itc\n")
+    (tmp_path / "cam.csv").write_text(
+        "patient,stage\npatient_000_node_0.tif,N/A\npatient_001_node_0.tif,itc\n"
+    )
     with pytest.raises(InputError, match="'N/A' means no value"):
         read_labels(f"camelyon17:{tmp_path}/cam.csv")
     (tmp_path / "splits_0.csv").write_text(",train,val,test\n0,001,003,NA\n1,002,nan,004\n")
@@ -98,7 +104,7 @@ def test_classes_spelled_almost_alike_are_refused(tmp_path: Path, other: str) ->
     labels[4] = other
     source = open_bag_source(packed(tmp_path / "f.npz", label=labels, case_id=CASES))
     path = table(tmp_path / "l.csv", labels=labels)
-    with pytest.raises(InputError, match=r"row 6: the label .* and the label 'LUAD' differ only in case"):
+    with pytest.raises(InputError, match=r"row 6: the label .* and .LUAD. differ only in case"):
         read_labels(path)
     assert [f.kind for f in audit_labels(path).findings] == ["suspect_class"]
     with pytest.raises(InputError, match="write one class in one way"):
@@ -155,13 +161,17 @@ def test_forms_of_unicode_match_through_labels_features_splits_and_audit(tmp_pat
     assert match.cohort.slide_ids == source.slide_ids
     assert not match.unmatched
     # Splits of 0.1.0 have ids as the features spell them.
-    write_splits(Splits((Fold(*(tuple(map(nfd, part)) for part in (ids[:4], (), ids[4:]))),)), tmp_path / "s.json")
+    write_splits(
+        Splits((Fold(*(tuple(map(nfd, part)) for part in (ids[:4], (), ids[4:]))),)), tmp_path / "s.json"
+    )
     restricted = read_any_splits(tmp_path / "s.json", cohort).restricted_to(match.cohort.slide_ids)
     assert restricted.folds[0].train == source.slide_ids[:4]
     evidence = Evidence(features={nfd(ids[0]): "same", ids[7]: "same"}).spelled_as(cohort.slide_ids)
     assert [leak.kind for leak in find_leaks(read_any_splits(tmp_path / "s.json", cohort), cohort, evidence=evidence)
             if leak.fatal] == ["content"]  # fmt: skip
-    result = audit(AuditConfig(splits=tmp_path / "s.json", labels=str(tmp_path / "l.csv"), features=source.path))
+    result = audit(
+        AuditConfig(splits=tmp_path / "s.json", labels=str(tmp_path / "l.csv"), features=source.path)
+    )
     assert not result.rows
     assert not [leak for leak in result.leaks if leak.kind == "unknown"]
 
@@ -217,4 +227,7 @@ def test_an_entry_that_is_almost_a_slide_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.csv").write_text("3\nNA\n005\n")
     cohort = read_labels(f"{table(tmp_path / 'l.csv')}?exclude=bad.csv")
     assert cohort.notes[0] == "1 slides were left out by bad.csv."
-    assert "1 entries of bad.csv name no slide here, for example '3' ('3' and '003' differ only" in cohort.notes[1]
+    assert (
+        "1 entries of bad.csv name no slide here, for example '3' ('3' and '003' differ only"
+        in cohort.notes[1]
+    )

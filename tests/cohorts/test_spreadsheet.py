@@ -10,8 +10,8 @@ import pytest
 from openpyxl import Workbook
 
 from wsi_ncmi.cohorts import audit_labels, read_labels
-from wsi_ncmi.core.tables import read_table
 from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.tables import read_table
 
 HEADER = ("slide_id", "case_id", "label")
 

@@ -52,7 +52,8 @@ def test_spellings_of_one_thing(a: str, b: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("a", "b"), [("1-12", "11-2"), ("S1_1", "S11"), ("HER2+", "HER2-"), ("T1", "T10"), ("a", "b"), ("100", "1")]
+    ("a", "b"),
+    [("1-12", "11-2"), ("S1_1", "S11"), ("HER2+", "HER2-"), ("T1", "T10"), ("a", "b"), ("100", "1")],
 )
 def test_different_things(a: str, b: str) -> None:
     assert not suspects([a, b])

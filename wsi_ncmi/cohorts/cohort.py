@@ -135,8 +135,8 @@ def cohort_of_columns(
             kept all the same, so that the leak audit can see what that does.
 
     Raises:
-        InputError: Labels without patients and without that word of the user, a label or patient that is empty
-            or says that there is no value, a single class, or classes spelled almost alike.
+        InputError: Labels without patients and without that word of the user, a label or patient that is
+            empty or says that there is no value, a single class, or classes spelled almost alike.
     """
     if labels is None:
         return None
@@ -159,7 +159,7 @@ def cohort_of_columns(
         raise InputError(f"{path}: the classes {a!r} and {b!r} {SUSPECT}; write one class in one way.")
     alike = [] if assumed else suspects(patients)
     notes = [
-        f"{path.name}: the patients {a!r} and {b!r} {SUSPECT}; if they are one, write it in one way."
+        f"{path.name}: the patients {a!r} and {b!r} {SUSPECT}; if they are one, write it so."
         for a, b, *_ in alike[:1]
     ]
     where = ["" if is_empty(centre) else centre for centre in centres or ("",) * len(slide_ids)]

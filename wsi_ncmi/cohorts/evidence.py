@@ -42,7 +42,6 @@ class Evidence:
         """All slides of which anything is known."""
         return frozenset((*self.fingerprints, *self.features, *self.paths, *self.signatures))
 
-
     def spelled_as(self, slide_ids: Collection[str]) -> "Evidence":
         """The same with ids spelled as in ``slide_ids``, where they mean one of them."""
         spelled = slides.SlideIndex(slide_ids).spelled

@@ -12,7 +12,7 @@ from wsi_ncmi import slides
 from wsi_ncmi.cohorts.cohort import CohortRow
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.tables import TableRow, read_text
-from wsi_ncmi.core.values import SUSPECT, is_empty, suspects, suspects_between, tidy
+from wsi_ncmi.core.values import SUSPECT, is_empty, suspects, tidy
 
 
 @dataclass(frozen=True)
@@ -134,8 +134,8 @@ class RowFinding:
         kind: ``format`` (the adapter doesn't know the row), ``empty`` id or label, ``unknown_class``,
             ``suspect_class`` (spelled almost like another), ``conflict`` (one slide, two contents),
             ``repeated`` row, ``suspect_id`` (an id that a spreadsheet seems to have changed, or that is
-            spelled almost like another), ``excluded`` by the user's list, ``without_slide`` (no features or slide),
-            ``without_label``.
+            spelled almost like another), ``excluded`` by the user's list, ``without_slide`` (no features or
+            slide), ``without_label``.
         line: Line in the file, the header is 1; 0 where no row speaks of the slide.
         slide_id: The slide.
         detail: One sentence.
@@ -201,7 +201,7 @@ def _slide_ids(labelled: LabelTable) -> list[str]:
 
 
 def known_ids(labelled: LabelTable) -> set[str]:
-    """What an exclusion list may name: slides, with or without an extension that tells them apart, patients."""
+    """What an exclusion list may name: slides, with or without an extension, and patients."""
     slide_ids = _slide_ids(labelled)
     cases = (row.case_id for row in labelled.rows if row.case_id)
     return {*slide_ids, *map(slides.slide_id_of, slide_ids), *cases}
@@ -220,10 +220,8 @@ def _suspects(path: Path, rows: Sequence[tuple[CohortRow, int]], *, classes_know
                 if name == usual or (column == "case_id" and firsts[name][0].slide_id == name):
                     continue
                 row, line = firsts[name]
-                detail = (
-                    f"{path}, row {line}: the {column} {name!r} and the {column} {usual!r} {SUSPECT}; "
-                    f"{'write one class in one way' if column == 'label' else 'if they are one, write it in one way'}."
-                )
+                remedy = "write one class in one way" if column == "label" else "if they are one, write it so"
+                detail = f"{path}, row {line}: the {column} {name!r} and {usual!r} {SUSPECT}; {remedy}."
                 kind: RowKind = "suspect_class" if column == "label" else "suspect_id"
                 found.append(RowFinding(kind, line, row.slide_id, detail, fatal=column == "label"))
     return found
@@ -235,8 +233,8 @@ def _fault(path: Path, raw: LabelledRow, allowed: Sequence[str]) -> RowFinding |
     for column, value in required.items():
         if value is not None and not value:
             detail = (
-                f"{path}, row {line}: the {column!r} is empty{raw.source.no_values}; fill it in, or leave the "
-                "row out (delete it, or list it with ?exclude=FILE)."
+                f"{path}, row {line}: the {column!r} is empty{raw.source.no_values}; fill it in, or leave "
+                "the row out (delete it, or list it with ?exclude=FILE)."
             )
             return RowFinding("empty", line, raw.slide_id, detail, fatal=True)
     if allowed and raw.label not in allowed:

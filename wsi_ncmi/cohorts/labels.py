@@ -143,7 +143,9 @@ def read_labels(
         raise InputError(f"{fatal[0].detail}{more}")
     if not rows:
         why = " ".join(labelled.notes)
-        raise InputError(f"{path} holds no slides that the adapter {spec.adapter!r} could use. {why}".rstrip())
+        raise InputError(
+            f"{path} holds no slides that the adapter {spec.adapter!r} could use. {why}".rstrip()
+        )
     found = {row.label for row in rows}
     if len(found) < 2:
         raise InputError(
@@ -201,9 +203,8 @@ def notes_of(
             like = suspects_between(unused, known)
             example = next(iter(like), unused[0])
             hint = f" ({example!r} and {like[example]!r} {SUSPECT})" if like else ""
-            notes.append(
-                f"{len(unused)} entries of {exclusion.name} name no slide here, for example {example!r}{hint}."
-            )
+            named = f"{len(unused)} entries of {exclusion.name} name no slide here"
+            notes.append(f"{named}, for example {example!r}{hint}.")
     suspicious = [finding.detail for finding in findings if finding.kind == "suspect_id"]
     if suspicious:
         more = f" ({len(suspicious) - 1} more like it.)" if len(suspicious) > 1 else ""

@@ -125,7 +125,9 @@ def _spelled_alike(k: int, fold: Fold, cohort: Cohort) -> Iterator[Leak]:
     for slide_id, part in _part_of(fold).items():
         if slide_id in cohort.by_slide:
             parts.setdefault(cohort.by_slide[slide_id].case_id, set()).add(part)
-    apart = [group for group in suspects(sorted(parts)) if len({frozenset(parts[name]) for name in group}) > 1]
+    apart = [
+        group for group in suspects(sorted(parts)) if len({frozenset(parts[name]) for name in group}) > 1
+    ]
     for a, b, *_ in [] if cohort.case_id_assumed else apart[:1]:
         more = f" (and {len(apart) - 1} more such pairs)" if len(apart) > 1 else ""
         detail = (

@@ -23,8 +23,8 @@ class MatchResult:
     """What labels and features have in common.
 
     Attributes:
-        cohort: Labelled slides with at least one tile; ids as the source spells them. Its notes name ids of the
-            labels that look misspelled.
+        cohort: Labelled slides with at least one tile; ids as the source spells them. Its notes name ids
+            of the labels that look misspelled.
         rows_without_features: Labels without a feature file.
         features_without_label: Features without a label.
         empty: LabelTable slides whose features hold no tile (no tissue).
@@ -39,8 +39,10 @@ class MatchResult:
 
 
 def match_features(cohort: Cohort, source: BagSource) -> MatchResult:
-    """Joins a cohort with a bag source; slide ids match with or without slide extension, and in any form of
-    Unicode. Those that differ in more (case, zeros in front) are no match; they are named.
+    """Joins a cohort with a bag source.
+
+    Slide ids match with or without slide extension, and in any form of Unicode. Those that differ in more
+    (case, zeros in front) are no match; they are named.
 
     Raises:
         InputError: A label fits several slides that differ only in their extension, no slide has both label
@@ -90,7 +92,11 @@ def match_features(cohort: Cohort, source: BagSource) -> MatchResult:
         Unmatched(
             row.slide_id,
             "label without features"
-            + (f" (misspelled? There are features of {alike[row.slide_id]!r})" if row.slide_id in alike else ""),
+            + (
+                f" (misspelled? There are features of {alike[row.slide_id]!r})"
+                if row.slide_id in alike
+                else ""
+            ),
         )
         for row in missing
     ]

@@ -8,9 +8,9 @@ from typing import Any
 from wsi_ncmi import __version__, slides
 from wsi_ncmi.cohorts.cohort import Cohort
 from wsi_ncmi.cohorts.folds import PARTS, Fold, Splits
-from wsi_ncmi.core.tables import Table, read_table
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import write_json
+from wsi_ncmi.core.tables import Table, read_table
 
 SPLITS_SCHEMA = "wsi-ncmi/splits/1"
 

@@ -128,7 +128,7 @@ class TableRow:
     first: str = ""
 
     def __getitem__(self, column: str) -> str:
-        """The text of a column, ``""`` where the row is short or says that there is no value (``NA``, ``-``)."""
+        """The text of a column, ``""`` where the row is short or says "no value" (``NA``, ``-``, …)."""
         value = self.values.get(column, "")
         return "" if is_empty(value) else value
 
@@ -136,7 +136,11 @@ class TableRow:
     def no_values(self) -> str:
         """Texts of the row that mean "no value", for a complaint: `` ('NA' means no value)`` or nothing."""
         found = sorted({value for value in self.values.values() if value and is_empty(value)})
-        return f" ({' and '.join(map(repr, found))} mean{'s' if len(found) == 1 else ''} no value)" if found else ""
+        return (
+            f" ({' and '.join(map(repr, found))} mean{'s' if len(found) == 1 else ''} no value)"
+            if found
+            else ""
+        )
 
 
 @dataclass(frozen=True)
@@ -176,9 +180,9 @@ class Table:
 
 
 def read_table(path: Path, sheet: str | None = None) -> Table:
-    """Reads a table: a CSV in UTF-8, or in UTF-16 with a byte-order mark (Excel's "Unicode text"), or a workbook.
+    """Reads a table: a CSV, or an Excel workbook.
 
-    A CSV is separated by commas, semicolons or tabs; Excel's first line ``sep=;`` is heeded. Blank lines are
+    A CSV is in UTF-8, or in UTF-16 with a byte-order mark (Excel's "Unicode text"). It is separated by commas, semicolons or tabs; Excel's first line ``sep=;`` is heeded. Blank lines are
     skipped; texts are made tidy, but nothing is converted, so ``007`` stays ``007``.
 
     Args:

@@ -26,12 +26,12 @@ _NO_VALUE = re.compile(
 
 
 def tidy(text: str) -> str:
-    """The text in Unicode's composed form (NFC), without blanks and invisible characters around it.
+    r"""The text in Unicode's composed form (NFC), without blanks and invisible characters around it.
 
     macOS stores ``ö`` in file names as two characters (NFD); tables mostly hold one.
 
     Example:
-        >>> tidy(" Tumo\\u0308r-1\\u200b") == "Tum\\u00f6r-1"
+        >>> tidy(" Tumo\u0308r-1\u200b") == "Tum\u00f6r-1"
         True
     """
     if text.isascii():
@@ -51,8 +51,10 @@ def is_empty(text: str) -> bool:
 
 
 def spelling_key(text: str) -> str:
-    """The same for texts that differ only in case, blanks, ``_`` and ``-``, invisible characters, zeros before
-    numbers, or forms of characters (such as full-width digits): probably one thing, but not certainly.
+    """The same for texts that probably mean one thing, but not certainly.
+
+    They differ only in case, blanks, ``_`` and ``-``, invisible characters, zeros before numbers, or forms of
+    characters (such as full-width digits).
 
     Example:
         >>> spelling_key("Case_007") == spelling_key("case-7") == spelling_key("CASE 7.0")
