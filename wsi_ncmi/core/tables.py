@@ -182,8 +182,9 @@ class Table:
 def read_table(path: Path, sheet: str | None = None) -> Table:
     """Reads a table: a CSV, or an Excel workbook.
 
-    A CSV is in UTF-8, or in UTF-16 with a byte-order mark (Excel's "Unicode text"). It is separated by commas, semicolons or tabs; Excel's first line ``sep=;`` is heeded. Blank lines are
-    skipped; texts are made tidy, but nothing is converted, so ``007`` stays ``007``.
+    A CSV is in UTF-8, or in UTF-16 with a byte-order mark (Excel's "Unicode text"), and separated by commas,
+    semicolons or tabs; Excel's first line ``sep=;`` is heeded. Blank lines are skipped; texts are made tidy,
+    but nothing is converted, so ``007`` stays ``007``.
 
     Args:
         path: The file.
