@@ -65,7 +65,7 @@ def test_patients_are_not_assumed(predictions):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "not a CSV"),
+        ("", "is empty; it needs a header"),
         ("a,b\n1,2\n", "lacks the column 'slide_id'"),
         ("slide_id,case_id,p_x,p_y\na,p,1,0\n", "lacks the column 'label'"),
         ("slide_id,case_id,label,prediction\na,p,x,x\n", "p_<class>"),
@@ -103,3 +103,66 @@ def test_checking_copies(predictions):
     pd.testing.assert_frame_equal(df, before)
     with pytest.raises(InputError, match="lacks the column 'p_z'"):
         check_predictions(df, ("x", "y", "z"))
+
+
+def test_tables_as_excel_writes_them(predictions):
+    path = predictions("")
+    text = "slide_id;case_id;label;p_x;p_y\r\n007;p;x;0,93;0,07\r\nb;q;y;1e-1;0.9\r\n"
+    for encoding in ("utf-8-sig", "utf-16"):
+        path.write_bytes(text.encode(encoding))
+        df = read_predictions(path)
+        assert df["slide_id"].tolist() == ["007", "b"]
+        assert df["p_x"].tolist() == [0.93, 0.1]
+
+
+@pytest.mark.parametrize(
+    ("p", "accepted"),
+    [
+        ("0.33,0.33,0.33", True),
+        ("0.67,0.17,0.17", True),
+        ("0.333,0.333,0.333", True),
+        ("0.34,0.34,0.34", False),  # rounding explains 0.015, not 0.02
+        ("0.335,0.334,0.333", False),  # three decimals explain 0.0015, not 0.002
+        ("0.34,0.34,0.3401", False),
+        ("0.3,0.3,0.3", False),
+        ("0.98,0.01,-0.0", True),
+        ("1.01,0.0,-0.01", False),
+    ],
+)
+def test_rounded_probabilities_are_scaled_within_what_rounding_explains(predictions, p, accepted):
+    path = predictions(f"slide_id,case_id,label,p_x,p_y,p_z\na,p,x,{p}\nb,q,y,0.2,0.3,0.5\n")
+    if accepted:
+        df = read_predictions(path)
+        assert df[["p_x", "p_y", "p_z"]].to_numpy().sum(axis=1) == pytest.approx(1, abs=1e-3)
+        assert df.iloc[1]["p_y"] == 0.3
+    else:
+        with pytest.raises(InputError, match="must sum to 1"):
+            read_predictions(path)
+
+
+def test_scaling_is_told(predictions):
+    df = read_predictions(predictions("slide_id,case_id,label,p_x,p_y,p_z\na,p,x,0.33,0.33,0.33\n"))
+    assert df.attrs["notes"] == ["Rounded probabilities of 1 row were scaled to sum to 1."]
+    assert df["p_x"].tolist() == pytest.approx([1 / 3], abs=1e-15)
+
+
+@pytest.mark.parametrize("text", ["NA", "#N/A", "unknown", "-"])
+def test_no_value_is_no_class_unless_a_class_is_called_so(predictions, text):
+    with pytest.raises(InputError, match=f"'label' is empty .{text!r} means no value"):
+        read_predictions(predictions(f"slide_id,case_id,label,p_x,p_y\na,p,{text},0.2,0.8\n"))
+    df = read_predictions(predictions(f"slide_id,case_id,label,p_x,p_{text}\na,p,{text},0.2,0.8\n"))
+    assert df["prediction"].tolist() == [text]
+
+
+def test_labels_join_in_any_form_and_with_or_without_extension(predictions):
+    text = "slide_id,p_x,p_y\na.svs,0.2,0.8\nTumo\u0308r,0.2,0.8\n"
+    labels = [Row("a", "p", "y"), Row("Tum\u00f6r", "q", "x")]
+    assert read_predictions(predictions(text), labels=labels)["label"].tolist() == ["y", "x"]
+    two = [Row("a.svs", "p", "y"), Row("a.tif", "p", "x")]
+    assert read_predictions(predictions("slide_id,p_x,p_y\na.tif,1,0\n"), labels=two)["label"].tolist() == [
+        "x"
+    ]
+    with pytest.raises(InputError, match=r"could have the label of 'a\.svs' or 'a\.tif'"):
+        read_predictions(predictions("slide_id,p_x,p_y\na,1,0\n"), labels=two)
+    with pytest.raises(InputError, match="'A-1' and 'a_01' differ only"):
+        read_predictions(predictions("slide_id,p_x,p_y\nA-1,1,0\n"), labels=[Row("a_01", "p", "x")])

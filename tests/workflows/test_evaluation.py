@@ -150,3 +150,35 @@ def test_wrong_formats_of_figures(hand: Path, tmp_path: Path) -> None:
     code, _, err = call("evaluate", hand, "--out", tmp_path / "out", "--figures", "gif")
     assert code == 2
     assert "figures" in err
+
+
+def test_predict_s_own_table_with_labels(tmp_path: Path) -> None:
+    """External validation in two commands: new slides have no fold, seed, label and, here, no patient."""
+    from wsi_ncmi.prediction.outputs import slide_table
+    from wsi_ncmi.prediction.slide_prediction import SlidePrediction
+
+    rows = [line.split(",") for line in HAND.splitlines()[1:]]
+    given = [
+        SlidePrediction(
+            slide_id=f"{row[0]}.svs",
+            prediction=("malignant", "benign")[float(row[3]) > 0.5],
+            probabilities={"benign": float(row[3]), "malignant": float(row[4])},
+        )
+        for row in rows
+    ]
+    given.append(SlidePrediction(slide_id="glass", reason="no tissue found"))
+    table = tmp_path / "predictions.csv"
+    slide_table(given, ("benign", "malignant")).to_csv(table, index=False)
+    labels = tmp_path / "labels.csv"
+    labels.write_text(
+        "slide_id;case_id;label\n" + "".join(f"{r[0]};{r[1]};{r[2]}\n" for r in rows) + "idle;x;benign\n"
+    )
+    content = evaluated(table, tmp_path / "out", "--labels", labels)
+    assert content["confusion_matrix"]["counts"] == [[4.0, 1.0], [1.0, 4.0]]
+    assert (content["n_slides"], content["n_patients"], content["n_folds"]) == (10, 6, 1)
+    summary = (tmp_path / "out" / "summary.md").read_text()
+    assert "1 slide without a prediction left out, such as glass (no tissue found)." in summary
+    assert "1 labelled slide without a prediction, such as idle." in summary
+    code, _, err = call("evaluate", table, "--out", tmp_path / "none")
+    assert code == 2
+    assert "the 'case_id' is empty; fill it in or give --labels" in " ".join(err.split())

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.errors import InputError, counted
+from wsi_ncmi.core.tables import read_table
+from wsi_ncmi.core.values import SUSPECT, is_empty, parse_number, suspects_between, tidy
 from wsi_ncmi.metrics.confusion import SUM_TOLERANCE
 from wsi_ncmi.metrics.external_predictions import (
     class_number,
@@ -19,6 +21,7 @@ from wsi_ncmi.metrics.external_predictions import (
     is_stamp,
     prediction_files,
 )
+from wsi_ncmi.slides import SlideIndex
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,11 +67,10 @@ def names_by_labels(
     """
     if labels is None:
         return None
-    label_of = {row.slide_id: row.label for row in labels}
     seen: dict[int, set[str]] = {}
-    for slide_id, number in zip(frame["slide_id"], frame["Y"], strict=True):
-        if slide_id in label_of:
-            seen.setdefault(class_number(number, "Y", str(path)), set()).add(label_of[slide_id])
+    for row, number in zip(_rows_of(frame, labels, path), frame["Y"], strict=True):
+        if row is not None:
+            seen.setdefault(class_number(number, "Y", str(path)), set()).add(row.label)
     for number, found in sorted(seen.items()):
         if len(found) > 1:
             raise InputError(
@@ -81,6 +83,22 @@ def names_by_labels(
             f"{path}: the labels give one name to several of its classes; check that they belong."
         )
     return names
+
+
+def _rows_of(frame: pd.DataFrame, labels: Iterable[LabelRow], path: Path) -> list[LabelRow | None]:
+    """The label of each row, found with or without the slide's extension; None where there is none."""
+    by_slide = {row.slide_id: row for row in labels}
+    index = SlideIndex(by_slide)
+    found: list[LabelRow | None] = []
+    for slide_id in frame["slide_id"]:
+        names = index.candidates(slide_id)
+        if len(names) > 1:
+            raise InputError(
+                f"{path}: slide {slide_id!r} could have the label of {' or '.join(map(repr, names))}; write "
+                "the slide ids in one way."
+            )
+        found.append(by_slide[names[0]] if names else None)
+    return found
 
 
 def by_patient(labels: Iterable[LabelRow]) -> list[LabelRow]:
@@ -106,17 +124,21 @@ def join_truth(frame: pd.DataFrame, labels: Iterable[LabelRow], path: Path) -> p
     Raises:
         InputError: A slide has no label.
     """
-    rows = {row.slide_id: row for row in labels}
-    unknown = [s for s in frame["slide_id"] if s not in rows]
+    labels = list(labels)
+    found = _rows_of(frame, labels, path)
+    rows = [row for row in found if row is not None]
+    unknown = [slide_id for slide_id, row in zip(frame["slide_id"], found, strict=True) if row is None]
     if unknown:
+        like = suspects_between(unknown, (row.slide_id for row in labels))
+        hint = "".join(f" ({a!r} and {b!r} {SUSPECT})" for a, b in list(like.items())[:1])
         raise InputError(
-            f"{path}: slide {unknown[0]!r} and {len(unknown) - 1} others have no label; add them."
+            f"{path}: slide {unknown[0]!r} and {len(unknown) - 1} others have no label{hint}; add them."
         )
     joined = frame.copy()
-    joined["label"] = [rows[s].label for s in frame["slide_id"]]
-    joined["case_id"] = [rows[s].case_id for s in frame["slide_id"]]
-    if any(row.centre for row in rows.values()):
-        joined["centre"] = [rows[s].centre for s in frame["slide_id"]]
+    joined["label"] = [row.label for row in rows]
+    joined["case_id"] = [row.case_id for row in rows]
+    if any(row.centre for row in labels):
+        joined["centre"] = [row.centre for row in rows]
     return joined
 
 
@@ -138,10 +160,12 @@ def read_predictions(
     """Reads and checks a predictions table, ours or that of CLAM or STAMP.
 
     Args:
-        path: CSV in UTF-8; CLAM's ``fold_<k>.csv`` or the folder of them; STAMP's ``patient-preds.csv`` or
-            the folder with ``split-<k>``. Needed in a table of ours: ``slide_id``, a ``p_<class>`` for
-            every class, and ``label`` and ``case_id`` unless ``labels`` gives them. ``prediction`` defaults
-            to the most probable class, ``fold`` and ``seed`` to 0.
+        path: A table as ``read_table`` takes it; CLAM's ``fold_<k>.csv`` or the folder of them; STAMP's
+            ``patient-preds.csv`` or the folder with ``split-<k>``. Needed in a table of ours: ``slide_id``, a
+            ``p_<class>`` for every class, and ``label`` and ``case_id`` unless ``labels`` gives them.
+            ``prediction`` defaults to the most probable class, ``fold`` and ``seed`` to 0, also where their
+            columns are empty. Rows without probabilities whose ``reason`` says why, as ``predict`` writes
+            them, are left out.
         labels: Truth, patient and centre by slide; overrides the table's own.
         group: ``"slide_id"`` = the user says that each slide is a patient of its own.
         classes: CLAM only: names of its classes 0, 1, …; default: those that ``labels`` gives to the same
@@ -149,7 +173,7 @@ def read_predictions(
 
     Returns:
         Table with the contract's columns (and ``centre`` where known), text as ``str``, probabilities
-        float64.
+        float64; ``attrs["notes"]`` are sentences about what was left out or scaled.
 
     Raises:
         InputError: Names file, row and value.
@@ -165,6 +189,10 @@ def read_predictions(
         labels = None if labels is None else by_patient(labels)
     elif "slide_id" not in columns:
         raise InputError(f"{path} lacks the column 'slide_id' (it has: {', '.join(columns)}).")
+    frame = _without_unpredicted(frame, path)
+    for column in ("fold", "seed", "prediction", *(("case_id",) if group == "slide_id" else ())):
+        if column in frame.columns and frame[column].map(is_empty).all():
+            frame = frame.drop(columns=column)
     if labels is not None:
         frame = join_truth(frame, labels, path)
     if group == "slide_id" and "case_id" not in frame.columns:
@@ -188,7 +216,8 @@ def check_predictions(
 
     Raises:
         InputError: A column missing, no rows, a class outside the classes, an empty id, a slide twice in a
-            fold and seed, or probabilities that are NaN, outside 0–1 or don't sum to 1.
+            fold and seed, or probabilities that are NaN, outside 0–1 or don't sum to 1 (within 0.001, or what
+            rounding each to two or three decimals explains: such rows are scaled to sum to 1).
     """
     names = tuple(classes) if classes is not None else classes_of(frame)
     if len(names) < 2:
@@ -202,10 +231,14 @@ def check_predictions(
         raise InputError(f"{source} has no rows.")
     checked = frame.reset_index(drop=True).copy()
     for column in ("slide_id", "case_id", "label", "prediction"):
-        checked[column] = checked[column].astype(str).str.strip()
-        empty = np.flatnonzero(checked[column].isin(["", "nan"]).to_numpy())
-        if len(empty):
-            raise InputError(f"{source}, {_row(checked, int(empty[0]))}: the {column!r} is empty.")
+        checked[column] = [tidy(str(value)) for value in checked[column]]
+        # What the classes are called is a class, whatever it looks like.
+        empty = [i for i, value in enumerate(checked[column]) if is_empty(value) and value not in names]
+        if empty:
+            value = checked[column].iloc[empty[0]]
+            said = f" ({value!r} means no value)" if value else ""
+            remedy = "; fill it in or give --labels" if column in ("label", "case_id") else ""
+            raise InputError(f"{source}, {_row(checked, empty[0])}: the {column!r} is empty{said}{remedy}.")
     for column in ("fold", "seed"):
         numbers = _numbers(checked, column, source)
         broken = np.flatnonzero(numbers != np.round(numbers))
@@ -233,17 +266,32 @@ def _read_tables(path: Path) -> pd.DataFrame:
 
     tables = []
     for fold, file in prediction_files(path):
-        try:
-            table = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-        except OSError as error:
-            raise InputError(f"{file} can't be read ({error.strerror}).") from error
-        except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-            raise InputError(f"{file} is not a CSV in UTF-8 ({error}).") from error
-        table.columns = [str(name).strip() for name in table.columns]
+        read = read_table(file)
+        columns = [name for name in read.columns if name]
+        rows = [[row.values.get(name, "") for name in columns] for row in read.rows]
+        table = pd.DataFrame(rows, columns=columns, dtype=str)
         tables.append(table if fold is None else table.assign(fold=str(fold)))
         if set(tables[-1].columns) != set(tables[0].columns):
             raise InputError(f"{file} has other columns than the tables before it; evaluate them one by one.")
     return pd.concat(tables, ignore_index=True)
+
+
+def _without_unpredicted(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
+    columns = [f"{_PREFIX}{name}" for name in classes_of(frame)]
+    if "reason" not in frame.columns or not columns:
+        return frame
+    silent = frame[columns].map(is_empty).all(axis=1) & ~frame["reason"].map(is_empty)
+    if not silent.any():
+        return frame
+    first = frame[silent].iloc[0]
+    left = frame[~silent].reset_index(drop=True)
+    if not len(left):
+        raise InputError(f"{path}: no slide has a prediction (the first: {first['reason']}).")
+    left.attrs["notes"] = [
+        f"{counted(int(silent.sum()), 'slide')} without a prediction left out, such as {first['slide_id']} "
+        f"({first['reason']})."
+    ]
+    return left
 
 
 def _fill_in(frame: pd.DataFrame, path: Path) -> None:
@@ -266,7 +314,9 @@ def _fill_in(frame: pd.DataFrame, path: Path) -> None:
 def _numbers(frame: pd.DataFrame, column: str, source: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     import pandas as pd
 
-    values = pd.to_numeric(frame[column], errors="coerce").to_numpy(dtype=np.float64)
+    values = pd.to_numeric(frame[column], errors="coerce").to_numpy(dtype=np.float64, copy=True)
+    for k in np.flatnonzero(np.isnan(values)):  # perhaps a decimal comma
+        values[k] = parse_number(str(frame[column].iloc[k]))
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
         i = int(bad[0])
@@ -287,14 +337,26 @@ def _check_classes(frame: pd.DataFrame, classes: Sequence[str], source: str) -> 
 
 
 def _check_probabilities(frame: pd.DataFrame, columns: list[str], source: str) -> None:
-    p = frame[columns].to_numpy(dtype=np.float64)
-    bad = np.flatnonzero((np.abs(p.sum(axis=1) - 1.0) > SUM_TOLERANCE) | (p < 0).any(axis=1))
+    p = frame[columns].to_numpy(dtype=np.float64, copy=True)
+    sums = p.sum(axis=1)
+    off = np.abs(sums - 1.0)
+    allowed = np.full(len(p), SUM_TOLERANCE)
+    for decimals in (3, 2):
+        rounded = (np.abs(p - np.round(p, decimals)) < 1e-9).all(axis=1)
+        allowed[rounded & (off > allowed)] = max(SUM_TOLERANCE, 0.5 * 10.0**-decimals * len(columns) + 1e-9)
+    bad = np.flatnonzero((off > allowed) | (p < 0).any(axis=1))
     if len(bad):
         i = int(bad[0])
         raise InputError(
             f"{source}, {_row(frame, i)}: the probabilities are {p[i].tolist()} (sum {p[i].sum():.4g}); each "
             "must lie in 0–1 and they must sum to 1."
         )
+    scaled = off > SUM_TOLERANCE
+    if scaled.any():
+        p[scaled] /= sums[scaled, None]
+        frame[columns] = p
+        note = f"Rounded probabilities of {counted(int(scaled.sum()), 'row')} were scaled to sum to 1."
+        frame.attrs["notes"] = [*frame.attrs.get("notes", ()), note]
 
 
 def _row(frame: pd.DataFrame, i: int) -> str:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wsi_ncmi.cohorts import read_labels
+from wsi_ncmi.cohorts import Cohort, read_labels
 from wsi_ncmi.cohorts.labels import parse_spec
 from wsi_ncmi.cohorts.leaks import LEAKING
-from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.errors import InputError, counted
 from wsi_ncmi.core.files import ensure_folder, sha256_file, write_json
 from wsi_ncmi.core.provenance import read_record, write_record
 from wsi_ncmi.metrics import (
@@ -23,12 +23,14 @@ from wsi_ncmi.metrics import (
 from wsi_ncmi.metrics.external_predictions import prediction_files
 from wsi_ncmi.reporting import ReportInput, write_outputs
 from wsi_ncmi.reporting.run_report import compare_json
-from wsi_ncmi.slides import slide_id_of
+from wsi_ncmi.slides import SlideIndex
 from wsi_ncmi.training.config import EvaluateConfig, EvaluationConfig
 from wsi_ncmi.workflows.result import JobResult
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_LOG = logging.getLogger(__name__)
 
 
 def evaluate(config: EvaluateConfig) -> JobResult:
@@ -45,10 +47,8 @@ def evaluate(config: EvaluateConfig) -> JobResult:
         InputError: A table or the labels are wrong, or two runs tested other slides.
     """
     options, out = config.evaluation, config.out
-    rows = None
-    if config.labels is not None:
-        cohort = read_labels(config.labels, group=config.group)
-        rows = [replace(row, slide_id=slide_id_of(row.slide_id)) for row in cohort.rows]
+    cohort = None if config.labels is None else read_labels(config.labels, group=config.group)
+    rows = None if cohort is None else cohort.rows
 
     def read(path: Path) -> pd.DataFrame:
         return read_predictions(_table(path), labels=rows, group=config.group, classes=config.classes)
@@ -62,6 +62,9 @@ def evaluate(config: EvaluateConfig) -> JobResult:
     evaluation = evaluate_predictions(frame, names, resamples=options.resamples, seed=options.seed)
     warnings = [LEAKING] if _leaked(config.predictions) else []
     warnings += [f"{name}: {LEAKING}" for name, path in rest if _leaked(path)]
+    notes = [*frame.attrs.get("notes", ()), *(_label_notes(cohort, frame) if cohort else ())]
+    for note in notes:
+        _LOG.warning("%s", note)
     ensure_folder(out)
     files = {"metrics": out / "metrics.json"}
     write_json(files["metrics"], evaluation.to_json())
@@ -95,9 +98,20 @@ def evaluate(config: EvaluateConfig) -> JobResult:
         config=record["config"],
         provenance=record["provenance"],
         hashes=hashes,
-        warnings=warnings,
+        warnings=[*warnings, *notes],
     )
     return JobResult({**files, **write_outputs(report, out, options.figures)})
+
+
+def _label_notes(cohort: Cohort, frame: pd.DataFrame) -> list[str]:
+    """What the reader of the labels noted, and labels without a prediction."""
+    predicted = SlideIndex(frame["slide_id"])
+    names = {row.slide_id: row.case_id for row in cohort.rows}  # STAMP predicts patients
+    idle = [s for s, case in names.items() if not predicted.candidates(s) and not predicted.candidates(case)]
+    more = (
+        [f"{counted(len(idle), 'labelled slide')} without a prediction, such as {idle[0]}."] if idle else []
+    )
+    return [*cohort.notes, *more]
 
 
 def _table(path: Path) -> Path:
