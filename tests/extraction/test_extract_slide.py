@@ -123,6 +123,18 @@ def test_too_coarse_a_slide_fails_with_the_reason(tasks, encoder: Encoder) -> No
     assert "--allow-upsample" in row.reason
 
 
+def test_features_that_cannot_be_read_are_not_written_over(tasks, encoder: Encoder) -> None:
+    task = tasks()[1]
+    path = feature_path(task.out, "descriptor", "slide_0")
+    path.mkdir(parents=True)  # root may read whatever its permissions are; a folder is no file to anybody
+    check_conflicts([task], encoder.info)
+    row = extract_slide(task, encoder)
+    assert (row.status, row.reason) == (
+        "failed", "slide_0.h5 can't be read (Is a directory), so it is not written over; check its permissions.",
+    )  # fmt: skip
+    assert path.is_dir()
+
+
 def leftovers(out: Path) -> list[Path]:
     return [
         path

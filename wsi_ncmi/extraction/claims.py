@@ -184,8 +184,9 @@ def conflicts(tasks: Sequence[SlideTask], encoder: EncoderInfo) -> dict[str, str
         if task.config.overwrite or task.record.problem:
             continue
         path = task.feature_path(encoder.name)
-        if differs := _difference(task, encoder, path):
-            found[task.record.slide_id] = _conflict(path, differs)
+        with contextlib.suppress(InputError):  # one that can't be read fails alone
+            if differs := _difference(task, encoder, path):
+                found[task.record.slide_id] = _conflict(path, differs)
     return found
 
 
@@ -265,7 +266,9 @@ def _difference(task: SlideTask, encoder: EncoderInfo, path: Path) -> str:
 
 def _skip(task: SlideTask, encoder: EncoderInfo, path: Path, row: LedgerRow) -> LedgerRow | None:
     if read_identity(path) is None:
-        return None  # nothing there, or damaged and to be made anew
+        if path.exists():
+            _LOG.warning("%s is no whole feature file of ours; it is made anew.", path.name)
+        return None
     if differs := _difference(task, encoder, path):
         if task.config.overwrite:
             return None

@@ -159,10 +159,20 @@ def read_identity(path: Path) -> Identity | None:
 
     A file of another schema version has an identity too (with that version), a file that is not ours or is
     damaged in a visible way has none and may be written over.
+
+    Raises:
+        InputError: There is something that can't be read, and so can't be judged.
     """
     try:
         if not has_trailer(path):
             return None
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise InputError(
+            f"{path.name} can't be read ({error.strerror}), so it is not written over; check its permissions."
+        ) from error
+    try:
         with h5py.File(path, "r") as file:
             attrs = {name: python_value(value) for name, value in file.attrs.items()}
         return identity_from_attrs(attrs) if attrs.get("complete") else None
