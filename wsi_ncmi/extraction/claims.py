@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from wsi_ncmi.core.errors import IdentityConflictError, InputError, JobStoppedError, counted
+from wsi_ncmi.core.leftovers import remove_leftovers, start_ticks
 from wsi_ncmi.encoders import EncoderInfo
 from wsi_ncmi.extraction.artifact_filter import found_artifacts
 from wsi_ncmi.extraction.ledger import ALREADY_EXTRACTED, CLAIMED, LedgerRow
 from wsi_ncmi.extraction.task import SlideTask
 from wsi_ncmi.features.reader import open_features_file, read_identity
 from wsi_ncmi.features.schema import difference
-from wsi_ncmi.features.storage import check_same_mount, remove_leftovers, start_ticks, translate_os_errors
+from wsi_ncmi.features.storage import check_same_mount, translate_os_errors
 
 _LOG = logging.getLogger(__name__)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import TEMPORARY_SUFFIX, atomic_path
+from wsi_ncmi.core.leftovers import remove_leftovers
 
 BUNDLE_SCHEMA = "wsi-ncmi-bundle/1"
 """Name and version of the layout."""
@@ -166,6 +167,7 @@ def write_bundle(path: Path, files: Mapping[str, bytes], *, overwrite: bool = Fa
         raise InputError(f"{path} is a folder of other things and won't be replaced; choose another --out.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path)
         if path.suffix == ".zip":
             _write_zip(path, files)
         else:
@@ -192,9 +194,11 @@ def _write_folder(path: Path, files: Mapping[str, bytes]) -> None:
             file.parent.mkdir(parents=True, exist_ok=True)
             with atomic_path(file) as partial:
                 partial.write_bytes(content)
+        before = temporary.with_name(f"{temporary.stem}0{TEMPORARY_SUFFIX}")
         if path.exists():
-            shutil.rmtree(path)
+            os.replace(path, before)
         os.replace(temporary, path)
+        shutil.rmtree(before, ignore_errors=True)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise

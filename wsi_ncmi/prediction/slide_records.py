@@ -13,6 +13,7 @@ from typing import Any
 from wsi_ncmi.cohorts.bags import FeatureFolder
 from wsi_ncmi.core.errors import InputError, SlideError
 from wsi_ncmi.core.files import ensure_folder, write_json, write_text
+from wsi_ncmi.core.leftovers import clean_folder
 from wsi_ncmi.features import FeatureFile, open_features_file
 from wsi_ncmi.prediction.bundle import ModelBundle
 from wsi_ncmi.prediction.config import PredictConfig
@@ -64,8 +65,9 @@ class SlideRecords:
         self._out = config.out
         self._paths = {record.slide_id: record.path for record in read_slides_csv(slides)}
         self._digest = bundle.digest
+        clean_folder(self._out)
         for name in ("slides", "attention", "heatmaps"):
-            ensure_folder(self._out / name)
+            clean_folder(ensure_folder(self._out / name))
 
     @cached_property
     def _source(self) -> FeatureFolder:

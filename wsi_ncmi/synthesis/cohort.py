@@ -11,6 +11,7 @@ from pathlib import Path
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import ensure_folder, write_json, write_text
+from wsi_ncmi.core.leftovers import clean_folder
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
 from wsi_ncmi.synthesis.centres import CENTRES
 from wsi_ncmi.synthesis.config import SynthesisConfig
@@ -65,7 +66,7 @@ def make_cohort(
     ensure_folder(out)
     _check_stamp(out, paths, options)
     for folder in (paths.slides, paths.truth):
-        ensure_folder(folder)
+        clean_folder(ensure_folder(folder))
     write_json(out / STAMP_NAME, _stamp(options))
     write_text(paths.labels, _labels(plans, faults))
     missing = [plan for plan in plans if not _is_there(plan, paths)]

@@ -10,8 +10,9 @@ from typing import Any, ClassVar, Literal
 from numpy.typing import NDArray
 
 from wsi_ncmi.core.files import atomic_path
+from wsi_ncmi.core.leftovers import remove_leftovers
 from wsi_ncmi.features.interchange.bag import ExternalFileError, TileBag
-from wsi_ncmi.features.storage import remove_leftovers, translate_os_errors
+from wsi_ncmi.features.storage import translate_os_errors
 
 
 class FeatureSet(ABC):

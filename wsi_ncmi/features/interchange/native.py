@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.leftovers import remove_leftovers
 from wsi_ncmi.features.interchange.bag import ExternalFileError, TileBag, TileMetadata, grid_step, to_half
 from wsi_ncmi.features.interchange.base import FolderSet, SetWriter, WriteResult, conflict
 from wsi_ncmi.features.paths import feature_path
 from wsi_ncmi.features.reader import FeatureFile, open_features_file, read_identity
 from wsi_ncmi.features.schema import FEATURES_SCHEMA, UNKNOWN, Identity
-from wsi_ncmi.features.storage import remove_leftovers, translate_os_errors
+from wsi_ncmi.features.storage import translate_os_errors
 from wsi_ncmi.features.writer import SlideAttributes, content_sha256, write_features
 
 

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import atomic_path
+from wsi_ncmi.core.leftovers import remove_leftovers
 from wsi_ncmi.core.values import tidy
 from wsi_ncmi.features.interchange.bag import TileBag, TileMetadata
 from wsi_ncmi.features.interchange.base import FeatureSet
-from wsi_ncmi.features.storage import remove_leftovers, translate_os_errors
+from wsi_ncmi.features.storage import translate_os_errors
 
 _REQUIRED = ("features", "lengths", "slide_id")
 _TEXTS = ("label", "case_id", "centre")

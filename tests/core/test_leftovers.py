@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from wsi_ncmi.features.storage import is_leftover, lived_at, remove_leftovers, start_ticks
+from wsi_ncmi.core.leftovers import clean_folder, is_leftover, lived_at, remove_leftovers, start_ticks
 
 HOUR_S = 3600
 
@@ -79,3 +79,20 @@ def test_moments_are_told_apart() -> None:
     assert lived_at(os.getpid(), time.time())
     assert not lived_at(os.getpid(), time.time() - 100 * HOUR_S)
     assert not lived_at(999_999_999, time.time())
+
+
+def test_a_folder_is_cleaned_of_what_dead_processes_left(tmp_path: Path, living) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left = [temporary(tmp_path, dead.pid, age_s=0), temporary(tmp_path, living.pid, age_s=60)]
+    alive = tmp_path / f".b.h5.{living.pid}-0a1b.partial"
+    alive.touch()
+    others = [tmp_path / ".hidden", tmp_path / "whole.h5", tmp_path / ".odd.partial"]
+    for path in others:
+        path.touch()
+    folder = tmp_path / f".model.{dead.pid}-0a1b.partial"
+    (folder / "members").mkdir(parents=True)
+    clean_folder(tmp_path)
+    assert not any(path.exists() for path in (*left, folder))
+    assert all(path.exists() for path in (alive, *others))
+    clean_folder(tmp_path / "not there")
