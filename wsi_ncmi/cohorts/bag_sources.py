@@ -9,7 +9,7 @@ from wsi_ncmi.cohorts.bags import BagSource, FeatureFolder, PackedBags
 from wsi_ncmi.cohorts.cohort import Cohort, cohort_of_columns
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.features.interchange.bag import ExternalFileError, to_half
-from wsi_ncmi.features.interchange.base import FeatureSet
+from wsi_ncmi.features.interchange.base import FeatureSet, survey
 from wsi_ncmi.features.interchange.detection import open_feature_set
 
 _SHOWN = 5
@@ -22,7 +22,7 @@ class ExternalBags:
         features: The opened files.
 
     Raises:
-        InputError: A file can't be used, or files have embeddings of different dimensions.
+        InputError: A file can't be used, or files are of different encoders or tile grids.
     """
 
     def __init__(self, features: FeatureSet) -> None:
@@ -30,24 +30,11 @@ class ExternalBags:
         self.path = features.path
         self.slide_ids = features.slide_ids
         self.encoder = features.encoder()
-        shapes: dict[str, tuple[int, int]] = {}
-        unusable: list[str] = []
-        for slide_id in self.slide_ids:
-            try:
-                shapes[slide_id] = features.shape(slide_id)
-            except ExternalFileError as problem:
-                unusable.append(str(problem))
+        shapes, unusable = survey(features)
         if unusable:
             shown = " ".join(unusable[:_SHOWN]) + (" …" if len(unusable) > _SHOWN else "")
             raise InputError(f"{len(unusable)} feature files in {self.path} can't be used: {shown}")
-        widths = {width: slide_id for slide_id, (_, width) in reversed(shapes.items())}
-        if len(widths) > 1:
-            (a, slide_a), (b, slide_b) = sorted(widths.items())[:2]
-            raise InputError(
-                f"{self.path}: slide {slide_a!r} has embeddings of {a} dimensions and {slide_b!r} of {b}; "
-                "keep one encoder in a folder."
-            )
-        self.width = next(iter(widths))
+        self.width = next(iter(shapes.values()))[1]
         self.lengths: NDArray[np.int64] = np.array([n for n, _ in shapes.values()], dtype=np.int64)
 
     def __reduce__(self) -> tuple[object, tuple[Path]]:

@@ -76,6 +76,7 @@ def convert(config: ConvertConfig, progress: ProgressReporter | None = None) -> 
         done. JobStoppedError: The output can't be written to any more.
     """
     from wsi_ncmi.extraction.ledger import LedgerRow, write_ledger
+    from wsi_ncmi.features.interchange.base import survey
     from wsi_ncmi.features.interchange.detection import open_feature_set, writer_for
     from wsi_ncmi.slides import slide_key
     from wsi_ncmi.slides.mpp import read_mpp_table
@@ -85,7 +86,7 @@ def convert(config: ConvertConfig, progress: ProgressReporter | None = None) -> 
     source = open_feature_set(config.features)
     if source.kind == config.to:
         raise InputError(f"{source.path} is in the format {config.to} already; there is nothing to convert.")
-    _check_widths(source)
+    survey(source)  # files that can't be read are told when their turn comes
     mpp_of = read_mpp_table(config.mpp_table) if config.mpp_table else {}
     if config.to == "packed":
         return _pack(config, source, progress)
@@ -121,21 +122,6 @@ def convert(config: ConvertConfig, progress: ProgressReporter | None = None) -> 
             write_ledger(rows, out / LEDGER_NAME)
     failures = tuple(f"{row.slide_id}: {row.reason}" for row in rows if row.status == "failed")
     return JobResult({"features": out, "ledger": out / LEDGER_NAME}, failures, _notes(rows))
-
-
-def _check_widths(source: FeatureSet) -> None:
-    widths: dict[int, str] = {}
-    for slide_id in source.slide_ids:
-        try:
-            widths.setdefault(source.shape(slide_id)[1], slide_id)
-        except SlideError:  # told when its turn comes
-            continue
-    if len(widths) > 1:
-        (a, slide_a), (b, slide_b) = sorted(widths.items())[:2]
-        raise InputError(
-            f"{source.path} mixes encoders: slide {slide_a!r} has embeddings of {a} dimensions and "
-            f"{slide_b!r} of {b}; keep one encoder in a folder."
-        )
 
 
 def _notes(rows: Sequence[LedgerRow]) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """Base classes of the formats: reading slide by slide, writing whole files or none."""
 
+import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from numpy.typing import NDArray
 
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import atomic_path
 from wsi_ncmi.core.leftovers import remove_leftovers
 from wsi_ncmi.features.interchange.bag import ExternalFileError, TileBag
@@ -40,6 +42,14 @@ class FeatureSet(ABC):
             ExternalFileError: The file is damaged or is no such file.
         """
 
+    def header(self, slide_id: str) -> tuple[tuple[int, int], Mapping[str, Any]]:
+        """The shape, and what the file tells of encoder, resolution and tiles, under the file's own names.
+
+        Raises:
+            ExternalFileError: As ``shape``.
+        """
+        return self.shape(slide_id), {}
+
     @abstractmethod
     def features(self, slide_id: str) -> NDArray[Any]:
         """Features (N, D), floating point as stored.
@@ -63,6 +73,45 @@ class FeatureSet(ABC):
     def labels(self) -> Mapping[str, str]:
         """Classes by slide, for formats that carry them."""
         return {}
+
+
+def survey(source: FeatureSet) -> tuple[dict[str, tuple[int, int]], list[str]]:
+    """Makes sure that all files are of one encoder and one tile grid, as far as they tell.
+
+    Returns:
+        The shape of each slide whose file can be read, and what is wrong with the others.
+
+    Raises:
+        InputError: Two slides differ in dimensions, encoder, resolution or tile size.
+    """
+    shapes: dict[str, tuple[int, int]] = {}
+    problems: list[str] = []
+    firsts: dict[str, tuple[Any, str]] = {}
+    for slide_id in source.slide_ids:
+        try:
+            shapes[slide_id], told = source.header(slide_id)
+        except ExternalFileError as problem:
+            problems.append(str(problem))
+            continue
+        for key, value in told.items():
+            known, first = firsts.setdefault(key, (value, slide_id))
+            if value != known and not (
+                isinstance(value, float)
+                and isinstance(known, float)
+                and math.isclose(value, known, rel_tol=1e-3)
+            ):
+                raise InputError(
+                    f"{source.path} mixes features: {key} is {known!r} of slide {first!r} and {value!r} of "
+                    f"{slide_id!r}; keep one encoder and one tile grid in a folder."
+                )
+    widths = {width: slide_id for slide_id, (_, width) in reversed(shapes.items())}
+    if len(widths) > 1:
+        (a, slide_a), (b, slide_b) = sorted(widths.items())[:2]
+        raise InputError(
+            f"{source.path} mixes encoders: slide {slide_a!r} has embeddings of {a} dimensions and "
+            f"{slide_b!r} of {b}; keep one encoder in a folder."
+        )
+    return shapes, problems
 
 
 class FolderSet(FeatureSet):

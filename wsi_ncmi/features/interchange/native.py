@@ -1,5 +1,6 @@
 """Feature files of this program: read for conversion, and written from features of other tools."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,6 +18,8 @@ from wsi_ncmi.features.schema import FEATURES_SCHEMA, UNKNOWN, Identity
 from wsi_ncmi.features.storage import translate_os_errors
 from wsi_ncmi.features.writer import SlideAttributes, content_sha256, write_features
 
+_TOLD = ("encoder", "encoder_weights_sha256", "mpp_target", "tile_px", "overlap_px", "stain")
+
 
 class NativeSet(FolderSet):
     """A folder ``features/<encoder>`` of this program.
@@ -29,8 +32,12 @@ class NativeSet(FolderSet):
 
     def shape(self, slide_id: str) -> tuple[int, int]:
         """See the base class."""
+        return self.header(slide_id)[0]
+
+    def header(self, slide_id: str) -> tuple[tuple[int, int], Mapping[str, Any]]:
+        """See the base class."""
         file = self._open(slide_id)
-        return file.n_tiles, file.width
+        return (file.n_tiles, file.width), {name: getattr(file.identity, name) for name in _TOLD}
 
     def features(self, slide_id: str) -> NDArray[Any]:
         """See the base class."""

@@ -6,6 +6,7 @@ ones have coordinates in pixels of 256/224 µm, which their stride of 224 tells.
 in none.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,6 +21,7 @@ from wsi_ncmi.features.interchange.base import FolderSet, ImageWriter
 from wsi_ncmi.features.interchange.hdf5 import coords_of, image_of, opened, table_of
 
 _FEATURES = "feats"
+_TOLD = ("extractor", "unit", "tile_size_um", "tile_size", "tile_size_px")
 _OLD_STRIDE_PX, _OLD_TILE_UM = 224, 256.0
 # The layout with ``tile_size_um`` came with this version; older STAMP programs then refuse the file.
 _LAYOUT_VERSION = "2.1.0"
@@ -36,10 +38,15 @@ class StampSet(FolderSet):
 
     def shape(self, slide_id: str) -> tuple[int, int]:
         """See the base class."""
+        return self.header(slide_id)[0]
+
+    def header(self, slide_id: str) -> tuple[tuple[int, int], Mapping[str, Any]]:
+        """See the base class."""
         path = self.where(slide_id)
         with opened(path) as handle:
             rows, width = _table(handle, path).shape
-            return int(rows), int(width)
+            told = {name: python_value(handle.attrs[name]) for name in _TOLD if name in handle.attrs}
+        return (int(rows), int(width)), told
 
     def features(self, slide_id: str) -> NDArray[Any]:
         """See the base class."""

@@ -6,6 +6,7 @@ target magnification. Magnification stands for resolution there: 10 µm / mpp.
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,6 +24,7 @@ __all__ = ["JOB_FOLDER", "TridentSet", "TridentWriter"]
 
 JOB_FOLDER = re.compile(r"^[0-9.]+x_[0-9]+px_[0-9]+px_overlap$")
 _PREFIX = "features_"
+_TOLD = ("patch_size", "target_magnification", "overlap")
 
 
 class TridentSet(FolderSet):
@@ -36,10 +38,19 @@ class TridentSet(FolderSet):
 
     def shape(self, slide_id: str) -> tuple[int, int]:
         """See the base class."""
+        return self.header(slide_id)[0]
+
+    def header(self, slide_id: str) -> tuple[tuple[int, int], Mapping[str, Any]]:
+        """See the base class."""
         path = self.where(slide_id)
         with opened(path) as handle:
-            rows, width = table_of(handle, "features", path).shape
-            return int(rows), int(width)
+            table = table_of(handle, "features", path)
+            rows, width = table.shape
+            coords = handle["coords"].attrs if "coords" in handle else {}
+            told = {name: python_value(coords[name]) for name in _TOLD if name in coords}
+            if "encoder" in table.attrs:
+                told["encoder"] = python_value(table.attrs["encoder"])
+        return (int(rows), int(width)), told
 
     def features(self, slide_id: str) -> NDArray[Any]:
         """See the base class."""
