@@ -165,3 +165,8 @@ def test_the_demo_draws_no_slide_for_a_wrong_setting(tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert "(--set model=abmill)" in result.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("key", ["slides", "labels", "out", "splits"])
+def test_the_paths_of_a_record_are_to_be_given_anew(job: Path, key: str) -> None:
+    assert f"'{key}' is '…/there': the record of a run leaves the folders" in refused(f"{key}=…/there")

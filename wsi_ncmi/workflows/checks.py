@@ -6,6 +6,8 @@ here; then paths and permissions, disk space, and the work.
 
 import logging
 from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
 
 from wsi_ncmi.cohorts import Cohort, find_leaks, read_labels
 from wsi_ncmi.core.errors import InputError
@@ -29,6 +31,7 @@ def check_job(config: JobConfig) -> None:
         InputError: Slides or labels aren't named or aren't there, no label belongs to a slide, the splits
             don't fit the labels or leak, or there are too few patients for the folds.
     """
+    _check_recorded_paths(config)
     if config.features is not None:
         return
     if config.slides is None:
@@ -46,6 +49,17 @@ def check_job(config: JobConfig) -> None:
     cohort = _present(labelled, slide_ids_of(config), config)
     folds = make_folds(config, labelled, cohort, f"below {config.slides}")
     refuse_leaks(find_leaks(*(folds.of_slides or (folds.splits, cohort))), allowed=config.allow_leak)
+
+
+def _check_recorded_paths(config: JobConfig) -> None:
+    """Refuses the paths of a run's own ``config.yaml``, which records no folders."""
+    for name in (field.name for field in fields(config)):
+        value = getattr(config, name)
+        if isinstance(value, str | Path) and "…/" in str(value):
+            raise InputError(
+                f"{name!r} is {str(value)!r}: the record of a run leaves the folders of paths out; give the "
+                f"path with --set {name}=PATH."
+            )
 
 
 def _present(labelled: Cohort, slide_ids: Sequence[str], config: JobConfig) -> Cohort:
