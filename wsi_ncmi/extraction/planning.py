@@ -1,20 +1,25 @@
 """Tasks of an extraction, made of its configuration: slides, tile grids and annotations."""
 
-import csv
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from wsi_ncmi.core.errors import InputError, counted
 from wsi_ncmi.core.progress import ProgressReporter
+from wsi_ncmi.core.tables import read_table
+from wsi_ncmi.core.values import SUSPECT, suspects_between
 from wsi_ncmi.extraction.config import ExtractConfig
 from wsi_ncmi.extraction.task import AnnotationFile, SlideTask
 from wsi_ncmi.features.paths import set_name
 from wsi_ncmi.features.stain import StainTarget
-from wsi_ncmi.slides import SlideRecord, given_ids, read_slides_csv, slide_id_of, take_inventory
+from wsi_ncmi.slides import SlideRecord, given_ids, read_slides_csv, slide_key, take_inventory
 from wsi_ncmi.slides.discovery import find_slides
 from wsi_ncmi.slides.identity import assign_slide_ids
 from wsi_ncmi.tiling import GridConfig
+
+_LOG = logging.getLogger(__name__)
+_SHOWN = 5
 
 
 def list_slides(
@@ -72,7 +77,7 @@ def slide_ids_of(config: ExtractConfig) -> tuple[str, ...]:
     if config.only is None:
         return tuple(ids)
     requested = _listed(config.only)
-    return tuple(slide_id for slide_id in ids if slide_id_of(slide_id) in requested)
+    return tuple(slide_id for slide_id in ids if slide_key(slide_id) in requested)
 
 
 def choose_slides(
@@ -93,12 +98,15 @@ def choose_slides(
     chosen = list(records)
     if config.only is not None:
         requested = _listed(config.only)
-        chosen = [record for record in chosen if slide_id_of(record.slide_id) in requested]
-        unknown = sorted(requested - {slide_id_of(record.slide_id) for record in chosen})
+        chosen = [record for record in chosen if slide_key(record.slide_id) in requested]
+        there = {slide_key(record.slide_id) for record in records}
+        unknown = sorted(requested - there)
         if unknown:
+            alike = suspects_between(unknown[:1], there)
+            hint = "".join(f", but {name!r} is there, and these {SUSPECT}" for name in alike.values())
             raise InputError(
                 f"{config.only} lists {counted(len(unknown), 'slide')} not below {slides} (the first: "
-                f"{unknown[0]!r}); correct the list."
+                f"{unknown[0]!r}{hint}); correct the list."
             )
     if slide_ids is not None:
         chosen = [record for record in chosen if record.slide_id in slide_ids]
@@ -148,53 +156,62 @@ def make_tasks(
     """
     chosen = choose_slides(records, config, slide_ids)
     configs = {name: replace(config, grid=grid) for name, grid in grids_of(config).items()}
-    _check_annotation_folder(config.annotations, records)
+    drawn_on = _annotation_files(config.annotations, records)
     tasks = []
     for known in chosen:
-        record, drawn = _annotated(known, config.annotations)
+        record, drawn = _annotated(known, drawn_on)
         tasks += [SlideTask(record, each, drawn, stain, name, len(configs)) for name, each in configs.items()]
     return tasks
 
 
-def _check_annotation_folder(folder: Path | None, records: Sequence[SlideRecord]) -> None:
-    """Refuses a folder in which nothing belongs to any slide: it is the wrong one.
+def _annotation_files(folder: Path | None, records: Sequence[SlideRecord]) -> dict[str, list[Path]] | None:
+    """The annotation files of each slide; None where the job has no folder of them.
+
+    Files that belong to no slide are told; a folder in which nothing does is refused: it is the wrong one.
 
     Raises:
         InputError: There is no such folder, or no file in it is named after a slide.
     """
     if folder is None:
-        return
-    from wsi_ncmi.tissue.annotations import ANNOTATION_SUFFIXES
+        return None
+    from wsi_ncmi.tissue import match_annotations
 
-    if not folder.is_dir():
-        raise InputError(f"The annotation folder {folder} isn't there; check --annotations.")
-    present = {path.name for path in folder.iterdir()}
-    if not any(
-        f"{record.slide_id}{suffix}" in present for record in records for suffix in ANNOTATION_SUFFIXES
-    ):
+    names = {record.slide_id: record.path.rsplit("/", 1)[-1] for record in records}
+    found, left = match_annotations(folder, names)
+    alike = suspects_between((path.name.partition(".")[0] for path in left), names)
+    hint = "".join(f"; {a!r} and the slide {b!r} {SUSPECT}" for a, b in list(alike.items())[:1])
+    if not found:
         raise InputError(
             f"No file in {folder} is named after one of the {len(records)} slides, such as "
-            f"{records[0].slide_id if records else 'SLIDE'}.geojson; check --annotations."
+            f"{records[0].slide_id if records else 'SLIDE'}.geojson{hint}; check --annotations."
         )
+    if left:
+        shown = ", ".join(path.name for path in left[:_SHOWN]) + (", …" if len(left) > _SHOWN else "")
+        _LOG.warning(
+            "%s in %s not used, named after no slide: %s%s.", counted(len(left), "file"), folder, shown, hint
+        )
+    return found
 
 
-def _annotated(record: SlideRecord, folder: Path | None) -> tuple[SlideRecord, AnnotationFile | None]:
+def _annotated(
+    record: SlideRecord, found: Mapping[str, Sequence[Path]] | None
+) -> tuple[SlideRecord, AnnotationFile | None]:
     """A slide with what a person drew on it.
 
     Args:
         record: The slide.
-        folder: Folder of annotations; None where the job has none.
+        found: From ``_annotation_files``.
 
     Returns:
         The record, with a ``problem`` where its annotations can't be read, and its annotations (None without
         a folder).
     """
-    if folder is None:
+    if found is None:
         return record, None
-    from wsi_ncmi.tissue import find_annotations, read_annotations
+    from wsi_ncmi.tissue import only_annotation, read_annotations
 
     try:
-        path = find_annotations(folder, record.slide_id)
+        path = only_annotation(record.slide_id, found.get(record.slide_id, ()))
         if path is None:
             return record, AnnotationFile()
         return record, AnnotationFile(path, read_annotations(path).sha256)
@@ -235,14 +252,9 @@ def _check_unchanged(records: Sequence[SlideRecord], root: Path, inventory: Path
 
 
 def _listed(path: Path) -> set[str]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as handle:
-            rows = csv.DictReader(handle)
-            if "slide_id" not in (rows.fieldnames or ()):
-                raise InputError(f"{path} needs a column 'slide_id'; it has {rows.fieldnames}.")
-            return {slide_id_of(row["slide_id"].strip()) for row in rows if row["slide_id"]}
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"The list {path} can't be read ({error}).") from error
+    table = read_table(path)
+    table.require(("slide_id",))
+    return {slide_key(row["slide_id"]) for row in table.rows if row["slide_id"]}
 
 
 def _has_several(path: Path) -> bool:

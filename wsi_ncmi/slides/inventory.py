@@ -15,7 +15,7 @@ from wsi_ncmi.core.errors import InputError, SlideError, WsiNcmiError, plain_rea
 from wsi_ncmi.core.files import write_text
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
 from wsi_ncmi.slides.discovery import FoundSlide, find_slides
-from wsi_ncmi.slides.identity import assign_slide_ids, files_sha256, fingerprint, slide_id_of
+from wsi_ncmi.slides.identity import assign_slide_ids, files_sha256, fingerprint, slide_key
 from wsi_ncmi.slides.mpp import COARSEST_MPP, FINEST_MPP, is_believable_mpp, read_mpp_table, resolve_mpp
 from wsi_ncmi.slides.opening import open_slide
 
@@ -200,7 +200,8 @@ def _match_table(
     """The table's values by the ids of this job; a name that two slides share is refused, not guessed."""
     by_name: dict[str, list[str]] = defaultdict(list)
     for slide, slide_id in zip(found, ids, strict=True):
-        by_name[slide_id_of(slide.relative.rsplit("/", 1)[-1])].append(slide_id)
+        for name in {slide_key(slide.relative.rsplit("/", 1)[-1]), slide_key(slide_id)}:
+            by_name[name].append(slide_id)
     known = set(ids)
     values: dict[str, float] = {}
     unknown = []

@@ -6,15 +6,16 @@ order: the scanner vendor's own property, the TIFF resolution tags, the objectiv
 them the slide has no resolution and is reported.
 """
 
-import csv
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from wsi_ncmi.core.errors import InputError, MissingMppError
+from wsi_ncmi.core.tables import TableRow, read_table
+from wsi_ncmi.core.values import parse_number
 from wsi_ncmi.slides.base import Slide
-from wsi_ncmi.slides.identity import slide_id_of
+from wsi_ncmi.slides.identity import slide_key
 
 FINEST_MPP = 0.02
 """At or below this many microns per pixel no value is believed (100× oil scans have about 0.05)."""
@@ -161,7 +162,7 @@ def read_mpp_table(path: Path) -> dict[str, float]:
     """Reads microns per level-0 pixel by slide.
 
     Args:
-        path: CSV in UTF-8 with a header; further columns are ignored. Ids may carry the slide's extension.
+        path: As ``read_table`` takes it; further columns are ignored. Ids may carry the slide's extension.
 
     Returns:
         Slide id without extension → µm per pixel.
@@ -170,41 +171,24 @@ def read_mpp_table(path: Path) -> dict[str, float]:
         InputError: The file can't be read, a column is missing, a value is no believable resolution, or a
             slide is there twice with different values; the message names file, row and value.
     """
-    table: dict[str, float] = {}
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as handle:
-            rows = csv.DictReader(handle)
-            header = [name.strip() for name in rows.fieldnames or ()]
-            missing = [name for name in _COLUMNS if name not in header]
-            if missing:
-                raise InputError(
-                    f"The mpp table {path.name} has the columns {', '.join(header) or '(none)'} but needs "
-                    f"{' and '.join(_COLUMNS)}; add {' and '.join(missing)} (separated by commas)."
-                )
-            rows.fieldnames = header
-            for row in rows:
-                _add(table, row, f"{path.name}, line {rows.line_num}")
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise InputError(
-            f"The mpp table {path.name} can't be read ({reason}); give a UTF-8 CSV file."
-        ) from error
-    return table
+    table = read_table(path)
+    table.require(_COLUMNS)
+    found: dict[str, float] = {}
+    for row in table.rows:
+        _add(found, row, f"{path.name}, line {row.line}")
+    return found
 
 
-def _add(table: dict[str, float], row: dict[str, str | None], where: str) -> None:
-    name, text = (row["slide_id"] or "").strip(), (row["mpp"] or "").strip()
+def _add(table: dict[str, float], row: TableRow, where: str) -> None:
+    name, text = row["slide_id"], row.values.get("mpp", "")
     if not name:
         raise InputError(f"{where}: slide_id is empty; name the slide.")
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
+    value = parse_number(text)
     if not is_believable_mpp(value):
         raise InputError(
             f"{where}: mpp of {name} is {text!r}; "
             f"give microns per pixel above {FINEST_MPP} and at most {COARSEST_MPP:g}."
         )
-    slide_id = slide_id_of(name)
+    slide_id = slide_key(name)
     if table.setdefault(slide_id, value) != value:
         raise InputError(f"{where}: {name} has {text} here and {table[slide_id]:g} above; keep one of them.")

@@ -3,6 +3,8 @@ from .analysis import TissueAnalysis as TissueAnalysis
 from .analysis import analyse_tissue as analyse_tissue
 from .annotations import apply_annotations as apply_annotations
 from .annotations import find_annotations as find_annotations
+from .annotations import match_annotations as match_annotations
+from .annotations import only_annotation as only_annotation
 from .annotations import read_annotations as read_annotations
 from .artifacts import tile_blur as tile_blur
 from .config import ARTIFACT_KINDS as ARTIFACT_KINDS

@@ -4,42 +4,80 @@ import gzip
 import io
 import zipfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import InputError, counted
+from wsi_ncmi.core.values import tidy
+from wsi_ncmi.slides import SlideIndex, slide_id_of, slide_key
 from wsi_ncmi.tissue.config import AnnotationConfig
 from wsi_ncmi.tissue.geojson import Annotation, Annotations, parse_geojson
 from wsi_ncmi.tissue.mask import TissueMask, raster
 
-ANNOTATION_SUFFIXES = (".geojson", ".json", ".geojson.gz", ".json.gz", ".zip", ".xml")
+ANNOTATION_SUFFIXES = (".geojson.gz", ".geojson", ".json.gz", ".json", ".zip", ".xml")
 _MAX_BYTES = 1 << 29
 
 
-def find_annotations(folder: Path, slide_id: str) -> Path | None:
-    """The annotation file of a slide.
+def match_annotations(folder: Path, slides: Mapping[str, str]) -> tuple[dict[str, list[Path]], list[Path]]:
+    """The annotation files of slides, and the files that belong to none.
+
+    A file is named after the slide's id or its file, with or without the slide's own extension (QuPath
+    writes ``a.svs.geojson``), and ends with one of ``ANNOTATION_SUFFIXES``, in upper or lower case.
 
     Args:
-        folder: Folder of annotation files, each named after its slide.
-        slide_id: The slide.
-
-    Returns:
-        ``<slide_id>`` with one of ``ANNOTATION_SUFFIXES``, or None where there is none.
+        folder: Folder of annotation files.
+        slides: Slide id → name of its file, empty where it isn't known.
 
     Raises:
-        InputError: The folder isn't there, or two files are named after the slide.
+        InputError: The folder isn't there.
     """
     if not folder.is_dir():
         raise InputError(f"The annotation folder {folder} isn't there; check --annotations.")
-    found = [path for suffix in ANNOTATION_SUFFIXES if (path := folder / f"{slide_id}{suffix}").is_file()]
-    if len(found) > 1:
-        names = " and ".join(path.name for path in found)
-        raise InputError(f"Slide {slide_id} has two annotation files, {names}; keep one of them.")
-    return found[0] if found else None
+    index = SlideIndex(slides)
+    of_name: dict[str, list[str]] = {}
+    for slide_id, name in slides.items():
+        of_name.setdefault(slide_key(name), []).append(slide_id)
+    found: dict[str, list[Path]] = {}
+    left: list[Path] = []
+    for path in sorted(folder.iterdir()):
+        suffix = next((end for end in ANNOTATION_SUFFIXES if path.name.lower().endswith(end)), None)
+        if suffix is None or path.name.startswith(".") or not path.is_file():
+            continue
+        stem = tidy(path.name[: -len(suffix)])
+        candidates = index.candidates(stem) or of_name.get(slide_key(stem), [])
+        own = slides[candidates[0]] if len(candidates) == 1 else ""
+        extension = stem[len(slide_id_of(stem)) :].lower()
+        # ``a.tif.geojson`` was drawn on another file than ``a.svs``, perhaps in other pixels.
+        if len(candidates) == 1 and (
+            not (own and extension) or stem in slides or own.lower().endswith(extension)
+        ):
+            found.setdefault(candidates[0], []).append(path)
+        else:
+            left.append(path)
+    return found, left
+
+
+def only_annotation(slide_id: str, files: Sequence[Path]) -> Path | None:
+    """The one annotation file of a slide, None where there is none.
+
+    Raises:
+        InputError: There are several.
+    """
+    if len(files) > 1:
+        names = " and ".join(path.name for path in files)
+        count = "two" if len(files) == 2 else len(files)
+        raise InputError(f"Slide {slide_id} has {count} annotation files, {names}; keep one of them.")
+    return files[0] if files else None
+
+
+def find_annotations(folder: Path, slide_id: str, name: str = "") -> Path | None:
+    """The annotation file of a slide; see ``match_annotations`` and ``only_annotation``."""
+    return only_annotation(slide_id, match_annotations(folder, {slide_id: name})[0].get(slide_id, ()))
 
 
 def read_annotations(path: Path) -> Annotations:
@@ -147,6 +185,11 @@ def apply_annotations(
     ]
     if set(drawn) <= {"other"}:
         notes.append("no area of the annotations has a class that changes the tissue")
+    height, width = mask.mask.shape
+    slide = shapely.box(0, 0, width * mask.downsample_x, height * mask.downsample_y)
+    outside = sum(not slide.intersects(annotation.polygon) for annotation in annotations)
+    if outside:
+        notes.append(f"{counted(outside, 'area')} of the annotations outside of the slide")
     notes += getattr(annotations, "notes", ())
     identity = Annotations(annotations).sha256
     return replace(

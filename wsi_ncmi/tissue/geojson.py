@@ -167,9 +167,13 @@ def parse_geojson(text: str, name: str) -> Annotations:
         for feature in features:
             if not isinstance(feature, dict):
                 raise ValueError("a feature is no object")
-            kind = (feature.get("properties") or {}).get("objectType") or "annotation"
+            properties = feature.get("properties") or {}
+            kind = properties.get("objectType") or properties.get("object_type") or "annotation"  # QuPath 0.2
             if kind not in _DRAWN:
                 skipped[f"{kind} objects"] += 1
+                continue
+            if feature["geometry"] is None:  # valid: "an unlocated feature" (RFC 7946, 3.2)
+                skipped["features without a place"] += 1
                 continue
             with np.errstate(invalid="ignore"):  # coordinates that are no numbers are refused below
                 geometry = shapely.geometry.shape(feature["geometry"])

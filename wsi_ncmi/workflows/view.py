@@ -88,7 +88,7 @@ def _data(config: ViewConfig, slide: Slide) -> ViewerData:
         if (outline := _stored_outline(config.features, slide_id)) is not None:
             shapes = [outline, *(shape for shape in shapes if shape.name != "tissue")]
     if config.annotations is not None:
-        shapes += _annotated(config.annotations, slide_id)
+        shapes += _annotated(config.annotations, slide_id, config.slide.name)
     return ViewerData(slide_id, slide, mpp, tiles, tuple(shapes), facts, tuple(notes))
 
 
@@ -118,8 +118,8 @@ def _stored_outline(features: Path, slide_id: str) -> Shape | None:
     return None
 
 
-def _annotated(annotations: Path, slide_id: str) -> list[Shape]:
-    path = annotations if annotations.is_file() else find_annotations(annotations, slide_id)
+def _annotated(annotations: Path, slide_id: str, name: str) -> list[Shape]:
+    path = annotations if annotations.is_file() else find_annotations(annotations, slide_id, name)
     if path is None:
         raise InputError(f"{annotations} has no annotations of {slide_id}; check --annotations.")
     areas = read_annotations(path)
