@@ -182,3 +182,11 @@ def test_predict_s_own_table_with_labels(tmp_path: Path) -> None:
     code, _, err = call("evaluate", table, "--out", tmp_path / "none")
     assert code == 2
     assert "the 'case_id' is empty; fill it in or give --labels" in " ".join(err.split())
+
+
+def test_patients_spelled_almost_alike_are_told(hand: Path, tmp_path: Path) -> None:
+    hand.write_text(HAND.replace("s2,anna", "s2,Anna"))
+    assert evaluated(hand, tmp_path / "out")["n_patients"] == 7
+    assert (
+        "The patients 'anna' and 'Anna' differ only in case" in (tmp_path / "out" / "summary.md").read_text()
+    )

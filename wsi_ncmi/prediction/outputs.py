@@ -125,24 +125,50 @@ def prediction_notes(
 
 
 def read_cases(path: Path) -> Mapping[str, str]:
-    """Reads ``slide_id,case_id``.
+    """Reads ``slide_id,case_id``: ``slide_key`` of the slide → patient.
 
     Raises:
         InputError: A column or value is missing, or a slide belongs to two patients.
     """
     from wsi_ncmi.core.tables import read_table
-    from wsi_ncmi.slides import slide_id_of
+    from wsi_ncmi.slides import slide_key
 
     table = read_table(path)
     table.require(("slide_id", "case_id"))
     cases: dict[str, str] = {}
     for row in table.rows:
-        slide_id = slide_id_of(row["slide_id"])
-        if not slide_id or not row["case_id"]:
-            raise InputError(f"{path}, row {row.line}: slide_id and case_id must both be given.")
+        slide_id = slide_key(row["slide_id"])
+        if not row["slide_id"] or not row["case_id"]:
+            raise InputError(
+                f"{path}, row {row.line}: slide_id and case_id must both be given{row.no_values}."
+            )
         if cases.setdefault(slide_id, row["case_id"]) != row["case_id"]:
             raise InputError(f"{path}, row {row.line}: slide {slide_id!r} belongs to two patients; keep one.")
     return cases
+
+
+def case_notes(predictions: Iterable[SlidePrediction], cases: Mapping[str, str]) -> tuple[str, ...]:
+    """Sentences about slides without a patient, and patients spelled almost alike.
+
+    Args:
+        predictions: Of all slides.
+        cases: From ``read_cases``; empty where patients weren't given.
+    """
+    from wsi_ncmi.core.values import SUSPECT, suspects, suspects_between
+
+    stray = [prediction.slide_id for prediction in predictions if not prediction.case_id]
+    if not cases:
+        return ()
+    notes = [
+        f"The patients {a!r} and {b!r} {SUSPECT}; are they one?" for a, b, *_ in suspects(cases.values())
+    ]
+    if stray:
+        alike = suspects_between(stray[:1], cases)
+        hint = "".join(f", but {name!r} is, and these {SUSPECT}" for name in alike.values())
+        notes.append(
+            f"{counted(len(stray), 'slide')} not in the table of patients, such as {stray[0]!r}{hint}."
+        )
+    return tuple(notes)
 
 
 def slide_table(predictions: Iterable[SlidePrediction], classes: Sequence[str]) -> pd.DataFrame:

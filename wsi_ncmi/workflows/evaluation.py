@@ -13,6 +13,7 @@ from wsi_ncmi.cohorts.leaks import LEAKING
 from wsi_ncmi.core.errors import InputError, counted
 from wsi_ncmi.core.files import ensure_folder, sha256_file, write_json
 from wsi_ncmi.core.provenance import read_record, write_record
+from wsi_ncmi.core.values import SUSPECT, suspects
 from wsi_ncmi.metrics import (
     PairedComparison,
     classes_of,
@@ -62,7 +63,9 @@ def evaluate(config: EvaluateConfig) -> JobResult:
     evaluation = evaluate_predictions(frame, names, resamples=options.resamples, seed=options.seed)
     warnings = [LEAKING] if _leaked(config.predictions) else []
     warnings += [f"{name}: {LEAKING}" for name, path in rest if _leaked(path)]
+    alike = () if cohort else suspects(frame["case_id"])
     notes = [*frame.attrs.get("notes", ()), *(_label_notes(cohort, frame) if cohort else ())]
+    notes += [f"The patients {a!r} and {b!r} {SUSPECT}; are they one?" for a, b, *_ in alike]
     for note in notes:
         _LOG.warning("%s", note)
     ensure_folder(out)

@@ -15,9 +15,10 @@ from wsi_ncmi.prediction.bundle import ModelBundle, load_model
 from wsi_ncmi.prediction.config import PredictConfig
 from wsi_ncmi.prediction.ensemble import check_features
 from wsi_ncmi.prediction.extraction_settings import extract_config, stain_target_of
-from wsi_ncmi.prediction.outputs import prediction_notes, read_cases, write_predictions
+from wsi_ncmi.prediction.outputs import case_notes, prediction_notes, read_cases, write_predictions
 from wsi_ncmi.prediction.slide_prediction import SlidePrediction, no_prediction
 from wsi_ncmi.prediction.slide_records import SlideRecords
+from wsi_ncmi.slides import slide_key
 from wsi_ncmi.workflows.extraction import extract
 from wsi_ncmi.workflows.result import JobResult
 
@@ -109,7 +110,7 @@ class Predictor:
         self.problems = {}
         with progress.task("predicting", len(rows), "slides") as task:
             for row in rows:
-                case_id = self._cases.get(row.slide_id, "")
+                case_id = self._cases.get(slide_key(row.slide_id), "")
                 if row.status == "failed":
                     records.retire(row.slide_id)
                     prediction, problem = no_prediction(row.slide_id, row.reason), row.reason
@@ -127,6 +128,7 @@ class Predictor:
             seconds=self._seconds,
         )
         notes = prediction_notes(predictions, self.bundle, self._seconds)
+        notes = (*notes, *case_notes(predictions, self._cases))
         history = self.config.out / "history"
         if history.is_dir():
             notes = (*notes, "Earlier predictions of slides that were replaced since are kept in history/.")

@@ -46,7 +46,7 @@ PLACES = np.array([[0, 0], [512, 0], [0, 512]])
     ("tables", "message"),
     [
         ({"features": GOOD[0], "coords": PLACES}, r"shape \(4,\), not \(tiles, dimensions\)"),
-        ({"features": GOOD[None], "coords": PLACES}, r"shape \(1, 3, 4\)"),
+        ({"features": np.stack([GOOD, GOOD]), "coords": PLACES}, r"shape \(2, 3, 4\)"),
         ({"features": GOOD[:, :0], "coords": PLACES}, r"shape \(3, 0\)"),
         ({"features": GOOD.astype(int), "coords": PLACES}, "holds int64, not floating-point"),
         ({"features": GOOD * np.nan, "coords": PLACES}, "holds NaN or infinity"),

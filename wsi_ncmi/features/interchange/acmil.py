@@ -12,7 +12,7 @@ from wsi_ncmi.core.values import tidy
 from wsi_ncmi.features.hdf5_io import python_value
 from wsi_ncmi.features.interchange.bag import ExternalFileError, TileBag, TileMetadata
 from wsi_ncmi.features.interchange.base import FeatureSet
-from wsi_ncmi.features.interchange.hdf5 import coords_of, opened, table_of, whole_pixels
+from wsi_ncmi.features.interchange.hdf5 import coords_of, opened, rows_of, shape_of, table_of, whole_pixels
 
 _FEATURES = "feat"
 
@@ -52,20 +52,18 @@ class AcmilSet(FeatureSet):
     def shape(self, slide_id: str) -> tuple[int, int]:
         """See the base class."""
         with opened(self.path) as handle:
-            rows, width = table_of(handle[slide_id], _FEATURES, self.path / slide_id).shape
-            return int(rows), int(width)
+            return shape_of(table_of(handle[slide_id], _FEATURES, self.path / slide_id))
 
     def features(self, slide_id: str) -> NDArray[Any]:
         """See the base class."""
         with opened(self.path) as handle:
-            rows: NDArray[Any] = table_of(handle[slide_id], _FEATURES, self.path / slide_id)[()]
-            return rows
+            return rows_of(table_of(handle[slide_id], _FEATURES, self.path / slide_id))
 
     def bag(self, slide_id: str) -> TileBag:
         """See the base class."""
         place = self.path / slide_id
         with opened(self.path) as handle:
-            features: NDArray[Any] = table_of(handle[slide_id], _FEATURES, place)[()]
+            features = rows_of(table_of(handle[slide_id], _FEATURES, place))
             stored = coords_of(handle[slide_id], len(features), place)
         coords = None if stored is None else whole_pixels(stored, place)
         return TileBag(slide_id, features, TileMetadata(label=self._labels.get(slide_id, "")), coords)

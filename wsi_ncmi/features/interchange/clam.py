@@ -22,7 +22,15 @@ from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.features.hdf5_io import python_value
 from wsi_ncmi.features.interchange.bag import ExternalFileError, TileBag, TileMetadata, to_half
 from wsi_ncmi.features.interchange.base import FeatureSet, ImageWriter, bare_id
-from wsi_ncmi.features.interchange.hdf5 import coords_of, image_of, opened, table_of, whole_pixels
+from wsi_ncmi.features.interchange.hdf5 import (
+    coords_of,
+    image_of,
+    opened,
+    rows_of,
+    shape_of,
+    table_of,
+    whole_pixels,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -69,8 +77,7 @@ class ClamSet(FeatureSet):
             rows, width = _tensor(path, mapped=True).shape
             return int(rows), int(width)
         with opened(path) as handle:
-            rows, width = table_of(handle, _FEATURES, path).shape
-            return int(rows), int(width)
+            return shape_of(table_of(handle, _FEATURES, path))
 
     def features(self, slide_id: str) -> NDArray[Any]:
         """See the base class."""
@@ -79,8 +86,7 @@ class ClamSet(FeatureSet):
             values: NDArray[Any] = _tensor(path).numpy()
             return values
         with opened(path) as handle:
-            rows: NDArray[Any] = table_of(handle, _FEATURES, path)[()]
-            return rows
+            return rows_of(table_of(handle, _FEATURES, path))
 
     def bag(self, slide_id: str) -> TileBag:
         """See the base class."""
@@ -193,6 +199,8 @@ def _tensor(path: Path, *, mapped: bool = False) -> torch.Tensor:
         ) from error
     if not isinstance(loaded, torch.Tensor):
         raise ExternalFileError(f"{path} holds a {type(loaded).__name__}, not a tensor (tiles, dimensions).")
+    if loaded.ndim == 3 and loaded.shape[0] == 1:  # a batch of one
+        loaded = loaded[0]
     if loaded.ndim != 2 or loaded.shape[1] == 0:
         raise ExternalFileError(
             f"{path} holds a tensor of shape {tuple(loaded.shape)}, not (tiles, dimensions)."

@@ -32,7 +32,7 @@ def opened(path: Path) -> Iterator[h5py.File]:
 
 
 def table_of(group: h5py.Group, name: str, path: Path) -> h5py.Dataset:
-    """A dataset of features: floating point (N, D) with D > 0.
+    """A dataset of features: floating point (N, D) with D > 0, perhaps in a batch of one (1, N, D).
 
     Raises:
         ExternalFileError: It is missing, or of another shape or type.
@@ -41,7 +41,7 @@ def table_of(group: h5py.Group, name: str, path: Path) -> h5py.Dataset:
     if not isinstance(found, h5py.Dataset):
         have = ", ".join(sorted(group)) or "nothing"
         raise ExternalFileError(f"{path} has no table {name!r} (it has: {have}); it is no such feature file.")
-    if found.ndim != 2 or found.shape[1] == 0:
+    if found.ndim not in (2, 3) or found.shape[:-2] not in ((), (1,)) or found.shape[-1] == 0:
         raise ExternalFileError(
             f"{path}: {name!r} has the shape {found.shape}, not (tiles, dimensions): these are no tile "
             "features."
@@ -49,6 +49,18 @@ def table_of(group: h5py.Group, name: str, path: Path) -> h5py.Dataset:
     if found.dtype.kind != "f":
         raise ExternalFileError(f"{path}: {name!r} holds {found.dtype}, not floating-point numbers.")
     return found
+
+
+def shape_of(table: h5py.Dataset) -> tuple[int, int]:
+    """Tiles and dimensions of a dataset of features."""
+    rows, width = table.shape[-2:]
+    return int(rows), int(width)
+
+
+def rows_of(table: h5py.Dataset) -> NDArray[Any]:
+    """The features (N, D) of such a dataset."""
+    rows: NDArray[Any] = table[()]
+    return rows.reshape(table.shape[-2:])
 
 
 def coords_of(group: h5py.Group, n_tiles: int, path: Path) -> NDArray[Any] | None:
@@ -60,12 +72,20 @@ def coords_of(group: h5py.Group, n_tiles: int, path: Path) -> NDArray[Any] | Non
     found = group.get("coords")
     if found is None:
         return None
-    if not isinstance(found, h5py.Dataset) or found.dtype.kind not in "iuf" or found.shape != (n_tiles, 2):
+    if (
+        not isinstance(found, h5py.Dataset)
+        or found.dtype.kind not in "iuf"
+        or found.shape
+        not in (
+            (n_tiles, 2),
+            (1, n_tiles, 2),
+        )
+    ):
         shape = getattr(found, "shape", "no table")
         raise ExternalFileError(
             f"{path}: 'coords' is {shape}, not ({n_tiles}, 2): one (x, y) for each feature row."
         )
-    values: NDArray[Any] = found[()]
+    values: NDArray[Any] = found[()].reshape(n_tiles, 2)
     if not np.isfinite(values).all():
         raise ExternalFileError(f"{path}: 'coords' holds numbers that are not finite.")
     return values

@@ -18,7 +18,7 @@ from wsi_ncmi.encoders import encoder_folder_name
 from wsi_ncmi.features.hdf5_io import python_value
 from wsi_ncmi.features.interchange.bag import ExternalFileError, TileBag, TileMetadata, grid_step, to_half
 from wsi_ncmi.features.interchange.base import FolderSet, ImageWriter
-from wsi_ncmi.features.interchange.hdf5 import coords_of, image_of, opened, table_of
+from wsi_ncmi.features.interchange.hdf5 import coords_of, image_of, opened, rows_of, shape_of, table_of
 
 _FEATURES = "feats"
 _TOLD = ("extractor", "unit", "tile_size_um", "tile_size", "tile_size_px")
@@ -44,22 +44,21 @@ class StampSet(FolderSet):
         """See the base class."""
         path = self.where(slide_id)
         with opened(path) as handle:
-            rows, width = _table(handle, path).shape
+            shape = shape_of(_table(handle, path))
             told = {name: python_value(handle.attrs[name]) for name in _TOLD if name in handle.attrs}
-        return (int(rows), int(width)), told
+        return shape, told
 
     def features(self, slide_id: str) -> NDArray[Any]:
         """See the base class."""
         path = self.where(slide_id)
         with opened(path) as handle:
-            rows: NDArray[Any] = _table(handle, path)[()]
-            return rows
+            return rows_of(_table(handle, path))
 
     def bag(self, slide_id: str) -> TileBag:
         """See the base class."""
         path = self.where(slide_id)
         with opened(path) as handle:
-            features: NDArray[Any] = _table(handle, path)[()]
+            features = rows_of(_table(handle, path))
             stored = coords_of(handle, len(features), path)
             attrs = {name: python_value(value) for name, value in handle.attrs.items()}
         metadata = TileMetadata(encoder=str(attrs.get("extractor", "")))

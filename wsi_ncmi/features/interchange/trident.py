@@ -18,7 +18,15 @@ from wsi_ncmi.encoders import encoder_folder_name
 from wsi_ncmi.features.hdf5_io import python_value
 from wsi_ncmi.features.interchange.bag import ExternalFileError, TileBag, TileMetadata
 from wsi_ncmi.features.interchange.base import FolderSet, ImageWriter
-from wsi_ncmi.features.interchange.hdf5 import coords_of, image_of, opened, table_of, whole_pixels
+from wsi_ncmi.features.interchange.hdf5 import (
+    coords_of,
+    image_of,
+    opened,
+    rows_of,
+    shape_of,
+    table_of,
+    whole_pixels,
+)
 
 __all__ = ["JOB_FOLDER", "TridentSet", "TridentWriter"]
 
@@ -45,19 +53,17 @@ class TridentSet(FolderSet):
         path = self.where(slide_id)
         with opened(path) as handle:
             table = table_of(handle, "features", path)
-            rows, width = table.shape
             coords = handle["coords"].attrs if "coords" in handle else {}
             told = {name: python_value(coords[name]) for name in _TOLD if name in coords}
             if "encoder" in table.attrs:
                 told["encoder"] = python_value(table.attrs["encoder"])
-        return (int(rows), int(width)), told
+        return shape_of(table), told
 
     def features(self, slide_id: str) -> NDArray[Any]:
         """See the base class."""
         path = self.where(slide_id)
         with opened(path) as handle:
-            rows: NDArray[Any] = table_of(handle, "features", path)[()]
-            return rows
+            return rows_of(table_of(handle, "features", path))
 
     def encoder(self) -> str:
         """See the base class."""
@@ -68,7 +74,7 @@ class TridentSet(FolderSet):
         path = self.where(slide_id)
         with opened(path) as handle:
             table = table_of(handle, "features", path)
-            features: NDArray[Any] = table[()]
+            features = rows_of(table)
             stored = coords_of(handle, len(features), path)
             encoder = str(python_value(table.attrs.get("encoder", ""))) or self.encoder()
             attrs = {} if stored is None else {k: python_value(v) for k, v in handle["coords"].attrs.items()}
