@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 
 import pytest
@@ -11,6 +10,7 @@ from PIL import Image
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.slides import take_inventory
+from wsi_ncmi.slides.identity import fingerprint
 
 
 @pytest.fixture(scope="module")
@@ -80,12 +80,19 @@ def test_copies_and_links_are_duplicates_but_equal_names_are_not(cohort):
     }
 
 
-def test_equal_fingerprints_alone_are_no_duplicates(cohort, monkeypatch):
-    from wsi_ncmi.slides import inventory
-
-    monkeypatch.setattr(inventory, "fingerprint", lambda path, companions=(): "0" * 32)
-    records = take_inventory(cohort)
-    assert {record.slide_id for record in records if record.duplicate_of} == {"copy of first", "link"}
+def test_equal_fingerprints_alone_are_no_duplicates(tmp_path, svs):
+    """A byte between the samples of the fingerprint: what says "duplicate" is the comparison of all bytes."""
+    content = bytearray(svs.read_bytes())
+    (tmp_path / "a.svs").write_bytes(content)
+    for place in range(20_000, len(content), 997):
+        content[place] ^= 1
+        (tmp_path / "b.svs").write_bytes(content)
+        if fingerprint(tmp_path / "b.svs") == fingerprint(tmp_path / "a.svs"):
+            break
+        content[place] ^= 1
+    first, second = take_inventory(tmp_path)
+    assert first.fingerprint == second.fingerprint
+    assert (first.duplicate_of, second.duplicate_of) == ("", "")
 
 
 def test_two_takes_are_equal(cohort):
@@ -126,26 +133,6 @@ def test_one_file_is_an_inventory_of_one(svs):
     assert (record.slide_id, record.path, record.problem) == ("aperio", "aperio.svs", "")
 
 
-def test_an_unreadable_file_is_a_row(tmp_path, svs, monkeypatch):
-    shutil.copy(svs, tmp_path / "locked.svs")
-    shutil.copy(svs, tmp_path / "open.svs")
-    (tmp_path / "locked.svs").chmod(0)
-    if os.geteuid() == 0:  # root may read anything, so the system's answer to others is given by hand
-        import pathlib
-
-        honest = pathlib.Path.open
-
-        def refuse(self, *arguments, **more):
-            if self.name == "locked.svs":
-                raise PermissionError(13, "Permission denied", str(self))
-            return honest(self, *arguments, **more)
-
-        monkeypatch.setattr(pathlib.Path, "open", refuse)
-    locked, readable = take_inventory(tmp_path)
-    assert locked.problem == "locked.svs can't be read (Permission denied); check its permissions."
-    assert (readable.problem, readable.duplicate_of) == ("", "")
-
-
 def test_progress_hears_of_every_slide(cohort):
     heard = []
 
@@ -159,4 +146,5 @@ def test_progress_hears_of_every_slide(cohort):
             heard.append(note)
 
     records = take_inventory(cohort, progress=Reporter())
-    assert heard == [len(records), *(record.slide_id for record in records)]
+    assert heard[0] == len(records)
+    assert sorted(heard[1:]) == sorted(record.slide_id for record in records)

@@ -21,8 +21,8 @@ RECORD = SlideRecord(
 def test_golden_file(tmp_path):
     write_slides_csv([RECORD], tmp_path / "slides.csv")
     assert (tmp_path / "slides.csv").read_text() == (
-        "slide_id,path,reader,vendor,width_px,height_px,n_levels,mpp_x,mpp_y,mpp_source,fingerprint,size_bytes,problem,duplicate_of\n"
-        '007,a/007.svs,openslide,aperio,10,20,3,0.30000000000000004,,vendor,00ff,1099511627776,"one, ""two""",\n'
+        "slide_id,path,reader,vendor,width_px,height_px,n_levels,mpp_x,mpp_y,mpp_source,fingerprint,size_bytes,problem,duplicate_of,remark\n"
+        '007,a/007.svs,openslide,aperio,10,20,3,0.30000000000000004,,vendor,00ff,1099511627776,"one, ""two""",,\n'
     )
 
 
@@ -42,7 +42,7 @@ def test_what_is_written_comes_back(tmp_path, records):
     [
         ("width_px", "width", "lacks the column width_px"),
         (",10,", ",ten,", r"slides\.csv, line 2: width_px is 'ten'"),
-        (",\n", "\n", "the row ends before duplicate_of"),
+        (",\n", "\n", "the row ends before remark"),
     ],
 )
 def test_a_spoilt_table_is_named(tmp_path, old, new, message):
@@ -56,3 +56,10 @@ def test_a_spoilt_table_is_named(tmp_path, old, new, message):
 def test_a_missing_table_is_named(tmp_path):
     with pytest.raises(InputError, match=r"none\.csv can't be read \(No such file"):
         read_slides_csv(tmp_path / "none.csv")
+
+
+def test_a_table_of_0_1_without_remarks_is_read(tmp_path):
+    write_slides_csv([RECORD], tmp_path / "slides.csv")
+    text = (tmp_path / "slides.csv").read_text()
+    (tmp_path / "slides.csv").write_text(text.replace(",remark", "").replace(",,\n", ",\n"))
+    assert read_slides_csv(tmp_path / "slides.csv") == (RECORD,)

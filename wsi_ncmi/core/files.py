@@ -6,6 +6,7 @@ import json
 import os
 import re
 import secrets
+import stat
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,6 +16,9 @@ from typing import Any
 from wsi_ncmi.core.errors import InputError
 
 TEMPORARY_SUFFIX = ".partial"
+OUTPUT_MARKER = ".wsi-ncmi-output"
+"""Name of a file that says that a job made its folder; no verb searches such a folder for slides."""
+
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
 _DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 _MAX_NAME_BYTES = 100
@@ -114,6 +118,34 @@ def ensure_folder(path: Path) -> Path:
     except OSError as error:
         raise _not_writable(path, error.strerror or str(error)) from error
     return path
+
+
+def output_folder(path: Path) -> Path:
+    """As :func:`ensure_folder`, with :data:`OUTPUT_MARKER` where the folder was not there or empty.
+
+    A folder that holds other files may be the user's, with slides in it.
+    """
+    is_new = not path.is_dir() or not any(path.iterdir())
+    ensure_folder(path)
+    if is_new:
+        (path / OUTPUT_MARKER).write_text("wsi-ncmi made this folder; it is not searched for slides.\n")
+    return path
+
+
+def irregular_kind(path: Path) -> str:
+    """What something is that is neither a file nor a folder, in words; empty for those, links followed.
+
+    Opening a named pipe waits until somebody writes to it, which may be for ever.
+
+    Raises:
+        OSError: There is nothing.
+    """
+    mode = path.stat().st_mode
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        return ""
+    if stat.S_ISFIFO(mode):
+        return "a named pipe"
+    return "a socket" if stat.S_ISSOCK(mode) else "a device"
 
 
 def _not_writable(path: Path, reason: str) -> InputError:

@@ -2,8 +2,10 @@ from .gpus import visible_gpus as visible_gpus
 from .limits import affordable_workers as affordable_workers
 from .limits import available_cores as available_cores
 from .limits import keep_large_buffers as keep_large_buffers
+from .limits import limit_memory as limit_memory
 from .limits import limit_threads as limit_threads
 from .limits import memory_limit as memory_limit
+from .limits import peak_memory as peak_memory
 from .limits import shared_memory as shared_memory
 from .pool import Job as Job
 from .pool import WorkerPool as WorkerPool

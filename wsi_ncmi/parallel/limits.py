@@ -100,6 +100,25 @@ def keep_large_buffers() -> bool:
     return all(library.mallopt(parameter, value) == 1 for parameter, value in settings)
 
 
+def limit_memory(size: int) -> None:
+    """Lets this process take no more than so many bytes of data, for the rest of its life, where that can be."""
+    try:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_DATA, (size, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+    except (ImportError, ValueError, OSError):  # no such limit here, or a tighter one is set
+        return
+
+
+def peak_memory() -> int:
+    """The most bytes that this process has held in memory so far; 0 where the system does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
 def _quota_v2(folder: Path) -> float | None:
     quota, _, period = _text(folder / "cpu.max").partition(" ")
     return _ratio(quota, period)

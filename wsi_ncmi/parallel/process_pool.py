@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from logging.handlers import QueueHandler
 from multiprocessing.connection import Connection, wait
@@ -58,6 +59,8 @@ class ProcessPool(WorkerPool["ProcessWorker"]):
             its own alone. Empty leaves what is visible as it is.
         config: What every worker is told before its first item.
         timeout_s: Seconds that an item may take of its own; None: for ever.
+        needs_main: Whether the processes run the main module first, as what is defined there may be needed.
+            Without it they start sooner, and a script needs no ``if __name__ == "__main__"``.
 
     Attributes:
         size: Processes.
@@ -73,9 +76,10 @@ class ProcessPool(WorkerPool["ProcessWorker"]):
         gpus: Sequence[str] = (),
         config: Any = None,
         timeout_s: float | None = None,
+        needs_main: bool = True,
     ) -> None:
         super().__init__(timeout_s)
-        self._make, self._threads, self._gpus = make, threads, gpus
+        self._make, self._threads, self._gpus, self._needs_main = make, threads, gpus, needs_main
         self.size, self.config = size, config
 
     def _slots(self) -> Iterable[int]:
@@ -87,7 +91,7 @@ class ProcessPool(WorkerPool["ProcessWorker"]):
         variables = dict.fromkeys(_THREAD_VARIABLES, str(self._threads))
         if self._gpus:
             variables["CUDA_VISIBLE_DEVICES"] = self._gpus[number % len(self._gpus)]
-        return ProcessWorker(number, self._make, variables)
+        return ProcessWorker(number, self._make, variables, needs_main=self._needs_main)
 
     def _poll(self, timeout_s: float | None) -> Sequence[ProcessWorker]:
         ready = wait([worker.connection for worker in self._workers], timeout_s)
@@ -104,12 +108,15 @@ class ProcessWorker(WorkerHandle):
         number: Number of its slot.
         make: As in :class:`ProcessPool`.
         variables: Environment variables that it starts with, beside those of this process.
+        needs_main: As in :class:`ProcessPool`.
 
     Attributes:
         connection: The supervisor's end of the pipe.
     """
 
-    def __init__(self, number: int, make: Callable[[], Worker], variables: Mapping[str, str]) -> None:
+    def __init__(
+        self, number: int, make: Callable[[], Worker], variables: Mapping[str, str], *, needs_main: bool = True
+    ) -> None:
         super().__init__(number)
         context = multiprocessing.get_context("spawn")
         self.connection: Connection
@@ -117,7 +124,7 @@ class ProcessWorker(WorkerHandle):
         self.process: BaseProcess = context.Process(
             target=serve, args=(theirs, make, os.getpid()), daemon=True
         )
-        with _environment(variables):
+        with _environment(variables), contextlib.nullcontext() if needs_main else _without_main():
             self.process.start()
         # The supervisor's copy must go, or the end of the child would never read as the end of the pipe.
         theirs.close()
@@ -162,6 +169,17 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Hides the main module from multiprocessing, which tells spawned processes to run it."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def serve(connection: Connection, make: Callable[[], Worker], parent: int) -> None:

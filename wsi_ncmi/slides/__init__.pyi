@@ -7,11 +7,8 @@ from .identity import SLIDE_EXTENSIONS as SLIDE_EXTENSIONS
 from .identity import SlideIndex as SlideIndex
 from .identity import slide_id_of as slide_id_of
 from .identity import slide_key as slide_key
-from .inventory import SlideRecord as SlideRecord
 from .inventory import given_ids as given_ids
-from .inventory import read_slides_csv as read_slides_csv
 from .inventory import take_inventory as take_inventory
-from .inventory import write_slides_csv as write_slides_csv
 from .mpp import Mpp as Mpp
 from .mpp import read_mpp_table as read_mpp_table
 from .mpp import resolve_mpp as resolve_mpp
@@ -20,4 +17,7 @@ from .opening import probe_against_openslide as probe_against_openslide
 from .overview import Overview as Overview
 from .overview import read_overview as read_overview
 from .overview import thumbnail as thumbnail
+from .record import SlideRecord as SlideRecord
+from .record import read_slides_csv as read_slides_csv
+from .record import write_slides_csv as write_slides_csv
 from .registry import list_readers as list_readers

@@ -1,104 +1,47 @@
-"""Finds the slides of a folder: nested folders, links without loops, several files of one slide as one.
+"""Finds the slides of a folder: nested folders, links without loops, several files of one slide as one."""
 
-A whole-slide series is one slide in several files (a level or a part of one each). Source: DICOM PS3.5,
-sections 7.1 (data elements) and 7.5 (nested sequences). Only the element (0020,000E) is looked for; patient
-elements are skipped by their length and label images are never decoded.
-"""
-
+import logging
 import os
 import re
-import struct
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from wsi_ncmi.core.errors import InputError, plain_reason
-from wsi_ncmi.slides.identity import FLAT_EXTENSIONS, has_slide_extension, slide_id_of
+from wsi_ncmi.core.errors import InputError, counted, plain_reason
+from wsi_ncmi.core.files import OUTPUT_MARKER, irregular_kind
+from wsi_ncmi.slides.dicom_header import SERIES, holds_no_image, read_dicom_header, shows_label
+from wsi_ncmi.slides.identity import (
+    FLAT_EXTENSIONS,
+    has_slide_extension,
+    shown_path,
+    slide_id_of,
+    unread_format,
+)
+from wsi_ncmi.slides.side_pictures import TIFF_EXTENSIONS, is_side_picture
 
-_HEADER_BYTES = 1 << 20
-_SERIES = (0x0020, 0x000E)
-_TRANSFER_SYNTAX = (0x0002, 0x0010)
-_IMPLICIT = "1.2.840.10008.1.2"
-_LONG_VALUES = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
-_UNDEFINED = 0xFFFFFFFF
-_ITEM_END, _SEQUENCE_END = (0xFFFE, 0xE00D), (0xFFFE, 0xE0DD)
-_MAX_DEPTH = 16
-
-
-def series_uid(path: Path) -> str:
-    """The SeriesInstanceUID of a little-endian DICOM file.
-
-    Args:
-        path: Any file.
-
-    Returns:
-        The UID, or an empty string when the file is no DICOM file or names no series in its first MiB.
-
-    Raises:
-        OSError: The file can't be read.
-    """
-    with path.open("rb") as handle:
-        data = handle.read(_HEADER_BYTES)
-    if data[128:132] != b"DICM":
-        return ""
-    try:
-        return _find_series(data)
-    except (struct.error, _MalformedError):
-        return ""
-
-
-class _MalformedError(Exception):
-    """The header does not follow the standard."""
-
-
-def _find_series(data: bytes) -> str:
-    position, implicit = 132, False
-    while position + 8 <= len(data):
-        # The file meta group is always explicit; the transfer syntax in it rules what follows.
-        group = struct.unpack_from("<H", data, position)[0]
-        tag, start, length = _element(data, position, implicit=implicit and group != 2)
-        if tag > _SERIES:
-            return ""
-        value = b"" if length == _UNDEFINED else data[start : start + length]
-        if tag == _SERIES:
-            return _text(value)
-        if tag == _TRANSFER_SYNTAX:
-            implicit = _text(value) == _IMPLICIT
-        position = start + length if length != _UNDEFINED else _skip_sequence(data, start, implicit, 0)
-    return ""
-
-
-def _element(data: bytes, position: int, *, implicit: bool) -> tuple[tuple[int, int], int, int]:
-    tag = struct.unpack_from("<HH", data, position)
-    if implicit or tag[0] == 0xFFFE:
-        return tag, position + 8, struct.unpack_from("<I", data, position + 4)[0]
-    kind = data[position + 4 : position + 6]
-    if kind in _LONG_VALUES:
-        return tag, position + 12, struct.unpack_from("<I", data, position + 8)[0]
-    return tag, position + 8, struct.unpack_from("<H", data, position + 6)[0]
-
-
-def _skip_sequence(data: bytes, position: int, implicit: bool, depth: int) -> int:
-    """The position behind a sequence or an item of undefined length."""
-    if depth > _MAX_DEPTH:
-        raise _MalformedError
-    while position + 8 <= len(data):
-        tag, start, length = _element(data, position, implicit=implicit)
-        if tag in (_SEQUENCE_END, _ITEM_END):
-            return start
-        position = start + length
-        if length == _UNDEFINED:
-            position = _skip_sequence(data, start, implicit, depth + 1)
-    raise _MalformedError
-
-
-def _text(value: bytes) -> str:
-    return value.decode("ascii", "replace").strip("\0 ")
-
+_LOG = logging.getLogger(__name__)
 
 _COMPANION_IMAGE = re.compile(rb"=\s*([^\r\n=]+\.(?:jpg|jpeg|opt))\s*$", re.IGNORECASE | re.MULTILINE)
-_PICTURE_OF_SLIDE = re.compile(r"[-_. ]?(?:label|macro|thumb|thumbnail|overview|preview)$", re.IGNORECASE)
 _INDEX_FILE_BYTES = 1 << 20
+# Names that an archive gives its DICOM files: without extension, or their UID.
+_MAYBE_DICOM = re.compile(r"[^.]+|[0-9.]+")
+# What stands in a folder that a tool wrote into, and how its folders of pictures and features are called there.
+_RESULTS = (
+    (r"ledger\.(csv|jsonl)", r"features|tissue|(thumbnails|heatmaps)(@.*)?"),  # wsi-ncmi 0.1
+    (r"process_list_autogen\.csv|stitches|heatmap_(raw|production)_results",
+     r"masks|patches|stitches|heatmap_(raw|production)_results"),  # CLAM
+    (r"_(config|logs)_segmentation\..*|contours(_geojson)?",
+     r"thumbnails|contours(_geojson)?|.*x_\d+px_\d+px_overlap"),  # TRIDENT
+    (r".*\.qpproj", r"data|classifiers"),  # QuPath
+)  # fmt: skip
+# Remarks on what is left out.
+_OUTPUT = "of results left out of the search ({}); name one as the folder of slides to search it."
+_PICTURE = "of a slide's label, glass or overview left out ({}); list their ids in --only to read them."
+_NO_IMAGE = "without an image (annotations, reports, segmentations) left out ({})."
+_CONVERTED = "that no reader opens left out ({}): files of the same name stand beside them."
+_NOUNS = {_OUTPUT: "folder", _PICTURE: "picture", _NO_IMAGE: "DICOM object", _CONVERTED: "slide"}
+_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -107,7 +50,7 @@ class FoundSlide:
 
     Attributes:
         path: Its main file.
-        relative: The path below the root with ``/``; never absolute.
+        relative: The path below the root with ``/``; never absolute, and fit to be shown.
         companions: Further files of the same slide.
         problem: Empty, or the reason why it can't be listed.
     """
@@ -118,17 +61,21 @@ class FoundSlide:
     problem: str = ""
 
 
-def find_slides(root: Path) -> tuple[FoundSlide, ...]:
+def find_slides(
+    root: Path, *, listed: Collection[str] = (), remark: Callable[[str], None] = _LOG.warning
+) -> tuple[FoundSlide, ...]:
     """Lists the slides of a folder in the order of their paths.
 
     Multi-file slides count once: MRXS with its data folder, VMS/VMU with their JPEG files, a DICOM series
-    (represented by its largest file). Hidden files, and flat pictures of a slide beside it (``x.jpg`` or
-    ``x_label.png`` beside ``x.svs``: patient data as a rule), are not slides. Folders that can't be listed,
-    links that lead nowhere and MIRAX data without its ``.mrxs`` are listed with a problem, so that nothing
-    is lost unseen.
+    (represented by its largest file). Not searched are hidden files, folders that a job or another tool wrote
+    into, and pictures of a slide's label or glass beside it (patient data as a rule). What can't be read
+    whatever it holds is listed with a problem, so that nothing is lost unseen: folders that can't be listed,
+    links that lead nowhere, pipes and devices, formats without a reader, names that results can't bear.
 
     Args:
         root: A folder, or a single slide file.
+        listed: Ids that the user asks for; their files are slides whatever they look like.
+        remark: Told in one sentence of each kind of files that was left out.
 
     Returns:
         The slides, sorted by their relative path.
@@ -138,9 +85,9 @@ def find_slides(root: Path) -> tuple[FoundSlide, ...]:
     """
     if not root.exists():
         raise InputError(f"There is no file or folder {root}; give the folder that holds the slides.")
-    if not root.is_dir():
-        return (_single(root),)
-    found: list[FoundSlide] = []
+    if not root.is_dir() or unread_format(root.name):
+        return (_shown(_single(root), ""),)
+    search = _Search(frozenset(listed))
     seen: set[tuple[int, int]] = set()
     # Linked folders wait until all real ones are walked, so that a folder is listed under its real name.
     queue: list[tuple[Path, str]] = [(root, "")]
@@ -157,90 +104,186 @@ def find_slides(root: Path) -> tuple[FoundSlide, ...]:
         except OSError as error:
             if not prefix:
                 raise InputError(f"The folder {root} can't be listed ({error.strerror}).") from error
-            problem = f"The folder {folder.name} can't be listed ({plain_reason(error, folder)}); "
-            found.append(FoundSlide(folder, prefix.rstrip("/"), problem=problem + "check its permissions."))
+            name = shown_path(folder.name)[0]
+            problem = f"The folder {name} can't be listed ({plain_reason(error, folder)}); "
+            search.add(FoundSlide(folder, prefix[:-1], problem=problem + "check its permissions."), "")
             continue
-        folders, files = _split(entries)
-        slides, used = _slides_of(folder, files, set(folders))
-        found += [replace(slide, relative=prefix + slide.relative) for slide in slides]
-        for name, is_link in folders.items():
-            if name not in used:
-                (linked if is_link else queue).append((folder / name, f"{prefix}{name}/"))
+        if prefix and any(entry.name == OUTPUT_MARKER for entry in entries):
+            search.leave_out(_OUTPUT, prefix[:-1])
+            continue
+        for name, is_link in search.look_at(folder, prefix, entries).items():
+            (linked if is_link else queue).append((folder / name, f"{prefix}{name}/"))
         linked.sort(key=lambda pair: pair[1])
-    return tuple(sorted(found, key=lambda slide: slide.relative))
+    search.tell(remark)
+    return tuple(sorted(search.found, key=lambda slide: slide.relative))
 
 
-def _single(path: Path) -> FoundSlide:
+def _single(root: Path) -> FoundSlide:
     """One named file, as the same slide that its folder's listing would give."""
-    if path.name.lower().endswith(".dcm"):
-        siblings = sorted(file.name for file in path.parent.iterdir() if file.is_file())
-        for slide in _slides_of(path.parent, siblings, set())[0]:
-            if path in (slide.path, *slide.companions):
+    if root.is_file() and _dicom_header(root) is not None:
+        search = _Search(frozenset())
+        with os.scandir(root.parent) as scan:
+            search.look_at(root.parent, "", sorted(scan, key=lambda entry: entry.name))
+        for slide in search.found:
+            if root in (slide.path, *slide.companions):
                 return slide
-    return _found(path, _companions_of(path))
+    problem = _unread(root.name) or ("" if root.is_file() else _irregular(root))
+    return FoundSlide(root, root.name, () if problem else _companions_of(root), problem)
 
 
-def _split(entries: list[os.DirEntry[str]]) -> tuple[dict[str, bool], list[str]]:
-    """Folder names (True for links) and file names, hidden ones left out."""
+def _shown(slide: FoundSlide, prefix: str) -> FoundSlide:
+    """The slide below a folder, with a problem where its path is one that tables or results can't bear."""
+    shown, fault = shown_path(prefix + slide.relative)
+    problem = slide.problem or (f"The name {shown} {fault}; rename it." if fault else "")
+    return replace(slide, relative=shown, problem=problem)
+
+
+@dataclass
+class _Search:
+    """What a search has found so far.
+
+    Attributes:
+        listed: Ids that the user asks for.
+        found: The slides.
+        left_out: Remark → paths that it is about.
+    """
+
+    listed: frozenset[str]
+    found: list[FoundSlide] = field(default_factory=list)
+    left_out: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, slide: FoundSlide, prefix: str) -> None:
+        self.found.append(_shown(slide, prefix))
+
+    def leave_out(self, why: str, relative: str) -> None:
+        self.left_out[why].append(shown_path(relative)[0])
+
+    def tell(self, remark: Callable[[str], None]) -> None:
+        for why, paths in self.left_out.items():
+            named = ", ".join(sorted(paths)[:_NAMED]) + (", …" if len(paths) > _NAMED else "")
+            remark(f"{counted(len(paths), _NOUNS[why])} {why.format(named)}")
+
+    def look_at(self, folder: Path, prefix: str, entries: Sequence[os.DirEntry[str]]) -> dict[str, bool]:
+        """Takes the slides of one folder; gives the subfolders to search, True for links."""
+        entries = [entry for entry in entries if not entry.name.startswith(".")]
+        folders = _folders(entries)
+        files = {}
+        for entry in entries:
+            if entry.name not in folders:
+                problem = "" if _is_regular(entry) else _irregular(folder / entry.name)
+                if not problem or has_slide_extension(entry.name) or unread_format(entry.name):
+                    files[entry.name] = problem
+        for slide in self._slides_of(folder, prefix, files, set(folders)):
+            self.add(slide, prefix)
+        for name in [name for name in folders if unread_format(name)]:
+            self._unread_slide(folder / name, prefix, files)
+            del folders[name]
+        names = {entry.name for entry in entries}
+        for signs, results in _RESULTS:
+            if any(re.fullmatch(signs, name) for name in names):
+                for name in [name for name in folders if re.fullmatch(results, name)]:
+                    self.leave_out(_OUTPUT, prefix + name)
+                    del folders[name]
+        mirax = {slide_id_of(name) for name in files if name.lower().endswith(".mrxs")}
+        return {name: is_link for name, is_link in folders.items() if name not in mirax}
+
+    def _slides_of(
+        self, folder: Path, prefix: str, files: Mapping[str, str], folders: set[str]
+    ) -> list[FoundSlide]:
+        slides: list[FoundSlide] = []
+        if "Slidedat.ini" in files:  # else its parent's .mrxs would have claimed this folder
+            name = shown_path(folder.name)[0]
+            problem = f"{name} holds MIRAX data without its file {name}.mrxs; put that beside the folder."
+            slides.append(FoundSlide(folder / "Slidedat.ini", "Slidedat.ini", problem=problem))
+        names = [name for name in files if has_slide_extension(name)]
+        ids = {slide_id_of(name) for name in names if not name.lower().endswith(FLAT_EXTENSIONS)}
+        plain = (*FLAT_EXTENSIONS, *TIFF_EXTENSIONS)
+        scanned = {slide_id_of(name) for name in names if not name.lower().endswith(plain)}
+        series: dict[str, list[str]] = defaultdict(list)
+        dicom: dict[str, dict[tuple[int, int], str]] = {}
+        hidden: set[str] = set()
+        for name, problem in files.items():
+            if problem:
+                slides.append(FoundSlide(folder / name, name, problem=problem))
+            elif unread_format(name):
+                self._unread_slide(folder / name, prefix, files)
+            elif name.lower().endswith((".vms", ".vmu")):
+                hidden |= _named_in_index(folder / name)
+            elif (header := _dicom_header(folder / name)) is not None:
+                dicom[name] = header
+        for name in (*names, *(name for name in dicom if name not in names)):
+            path, header = folder / name, dicom.get(name, {})
+            if name in hidden or files[name]:
+                continue
+            if holds_no_image(header):
+                self.leave_out(_NO_IMAGE, prefix + name)
+            elif SERIES in header:
+                series[header[SERIES]].append(name)
+            elif slide_id_of(name) not in self.listed and is_side_picture(path, ids, scanned):
+                self.leave_out(_PICTURE, prefix + name)
+            else:
+                slides.append(FoundSlide(path, name, _companions_of(path)))
+        for members in series.values():
+            if all(shows_label(dicom[name]) for name in members):
+                for name in members:
+                    self.leave_out(_PICTURE, prefix + name)
+                continue
+            # The largest file holds the finest level; the first of equals keeps the choice stable.
+            main = max(sorted(members), key=lambda name: (folder / name).stat().st_size)
+            others = tuple(folder / name for name in sorted(members) if name != main)
+            slides.append(FoundSlide(folder / main, main, others))
+        return slides
+
+    def _unread_slide(self, path: Path, prefix: str, files: Mapping[str, str]) -> None:
+        stem = path.name[: path.name.rindex(".")]
+        if any(has_slide_extension(name) and slide_id_of(name) in (stem, slide_id_of(stem)) for name in files):
+            self.leave_out(_CONVERTED, prefix + path.name)
+        else:
+            self.add(FoundSlide(path, path.name, problem=_unread(path.name)), prefix)
+
+
+def _folders(entries: Sequence[os.DirEntry[str]]) -> dict[str, bool]:
+    """Folder names, True for links."""
     folders: dict[str, bool] = {}
-    files = []
     for entry in entries:
-        if entry.name.startswith("."):
-            continue
         try:
-            is_folder = entry.is_dir()
+            if entry.is_dir():
+                folders[entry.name] = entry.is_symlink()
         except OSError:  # a link to itself; it is listed as a file with that problem
-            is_folder = False
-        if is_folder:
-            folders[entry.name] = entry.is_symlink()
-        else:
-            files.append(entry.name)
-    return folders, files
-
-
-def _slides_of(folder: Path, files: list[str], folders: set[str]) -> tuple[list[FoundSlide], set[str]]:
-    """The slides among one folder's files, and the subfolders that belong to them."""
-    used: set[str] = set()
-    hidden: set[str] = set()
-    slides: list[FoundSlide] = []
-    series: dict[str, list[str]] = defaultdict(list)
-    if "Slidedat.ini" in files:  # else its parent's .mrxs would have claimed this folder
-        problem = (
-            f"{folder.name} holds MIRAX data without its file {folder.name}.mrxs; put that beside the folder."
-        )
-        slides.append(FoundSlide(folder / "Slidedat.ini", "Slidedat.ini", problem=problem))
-    names = [name for name in files if has_slide_extension(name)]
-    stems = {slide_id_of(name) for name in names if not name.lower().endswith(FLAT_EXTENSIONS)}
-    for name in names:
-        if name.lower().endswith((".vms", ".vmu")):
-            hidden |= _named_in_index(folder / name)
-    for name in names:
-        path, lower = folder / name, name.lower()
-        if name in hidden or (lower.endswith(FLAT_EXTENSIONS) and _is_picture_of(slide_id_of(name), stems)):
             continue
-        if lower.endswith(".mrxs"):
-            used |= {slide_id_of(name)} & folders
-        uid = _series_or_empty(path) if lower.endswith(".dcm") else ""
-        if uid:
-            series[uid].append(name)
-        else:
-            slides.append(_found(path, _companions_of(path)))
-    for members in series.values():
-        # The largest file holds the finest level; the first of equals keeps the choice stable.
-        main = max(sorted(members), key=lambda name: (folder / name).stat().st_size)
-        slides.append(_found(folder / main, tuple(folder / name for name in sorted(members) if name != main)))
-    return slides, used
+    return folders
 
 
-def _found(path: Path, companions: tuple[Path, ...]) -> FoundSlide:
+def _is_regular(entry: os.DirEntry[str]) -> bool:
     try:
-        path.name.encode("utf-8")
-    except UnicodeEncodeError:
-        shown = os.fsencode(path.name).decode("utf-8", "backslashreplace")
-        problem = f"The file name {shown} is not valid UTF-8; rename the file."
-        return FoundSlide(path, shown, companions, problem)
-    problem = "" if path.exists() else f"{path.name} is a link that leads nowhere; repair or remove it."
-    return FoundSlide(path, path.name, companions, problem)
+        return entry.is_file()
+    except OSError:
+        return False
+
+
+def _irregular(path: Path) -> str:
+    """Why something that is neither file nor folder can't be opened; opening a pipe would wait for ever."""
+    name = shown_path(path.name)[0]
+    if not path.exists():
+        return f"{name} is a link that leads nowhere; repair or remove it."
+    return f"{name} is {irregular_kind(path)}, not a file; remove it."
+
+
+def _unread(name: str) -> str:
+    kind = unread_format(name)
+    if not kind:
+        return ""
+    remedy = "unpack it" if " packed " in kind else "export it as SVS, DICOM or OME-TIFF"
+    return f"{shown_path(name)[0]} is {kind}, which no reader here opens; {remedy}."
+
+
+def _dicom_header(path: Path) -> dict[tuple[int, int], str] | None:
+    if not (path.name.lower().endswith(".dcm") or _MAYBE_DICOM.fullmatch(path.name)):
+        return None
+    try:
+        return read_dicom_header(path)
+    except OSError:  # listed on its own, with the problem when it is opened
+        return None
 
 
 def _companions_of(path: Path) -> tuple[Path, ...]:
@@ -261,14 +304,3 @@ def _named_in_index(path: Path) -> set[str]:
     except OSError:  # the slide itself will be listed with this problem
         return set()
     return {match.decode("utf-8", "replace").strip() for match in _COMPANION_IMAGE.findall(text)}
-
-
-def _series_or_empty(path: Path) -> str:
-    try:
-        return series_uid(path)
-    except OSError:  # listed on its own, with the problem when it is opened
-        return ""
-
-
-def _is_picture_of(stem: str, slide_stems: set[str]) -> bool:
-    return stem in slide_stems or _PICTURE_OF_SLIDE.sub("", stem) in slide_stems

@@ -11,6 +11,7 @@ slides only pyramid tiles are sampled, so bytes of label and macro images do not
 
 import hashlib
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -29,12 +30,70 @@ SLIDE_EXTENSIONS = (
 )  # fmt: skip
 """Lower-case extensions of the files that an inventory lists, longer ones first where one ends another."""
 
+UNREAD_FORMATS = {
+    ".isyntax": "Philips iSyntax", ".i2syntax": "Philips iSyntax", ".vsi": "Olympus VSI", ".oir": "Olympus OIR",
+    ".sdpc": "Sqray SDPC", ".dyqx": "Sqray DYQX", ".kfb": "KFBIO KFB", ".kfbf": "KFBIO KFB", ".tmap": "UNIC TMAP",
+    ".tron": "InteMedic TRON", ".mds": "Motic MDS", ".mdsx": "Motic MDSX", ".zarr": "OME-Zarr", ".zvi": "Zeiss ZVI",
+    ".lif": "Leica LIF", ".nd2": "Nikon ND2", ".afi": "Aperio AFI (fluorescence)", ".jp2": "bare JPEG 2000",
+    ".jpx": "bare JPEG 2000", ".j2k": "bare JPEG 2000", ".hdp": "JPEG XR", ".jxr": "JPEG XR",
+}  # fmt: skip
+"""Lower-case extensions of slides that no reader opens, and what each is called."""
+
+# Control characters, and those that end a line or paragraph.
+_UNSHOWN = ("Cc", "Zl", "Zp")
+_PACKED = (".gz", ".zip", ".bz2", ".xz", ".zst", ".7z")
 _MAX_ID_BYTES = 180
+# With the longest suffix that is written (.geojson) and that of a temporary file: the most that file systems take.
+_MAX_NAME_BYTES = 220
 
 
 def has_slide_extension(name: str) -> bool:
     """True if a file name ends like a slide's (upper or lower case)."""
     return name.lower().endswith(SLIDE_EXTENSIONS)
+
+
+def unread_format(name: str) -> str:
+    """What a file name says that no reader opens, such as ``a KFBIO KFB file``; empty for all other names."""
+    stem, extension = os.path.splitext(name.lower())
+    if extension in _PACKED and has_slide_extension(stem):
+        return f"a slide packed as {extension}"
+    return f"a slide of the format {UNREAD_FORMATS[extension]}" if extension in UNREAD_FORMATS and stem else ""
+
+
+def shown_path(relative: str) -> tuple[str, str]:
+    """A path as tables and terminals can hold it, and why its slide can't be worked on.
+
+    Args:
+        relative: A path below the root with ``/``, as the file system gives it.
+
+    Returns:
+        The path, with escapes (``\\x0d``) in place of what can't be shown; and empty text, or half a sentence
+        about its name. Names of files become ids and names of further files.
+    """
+    name = relative.rsplit("/", 1)[-1]
+    try:
+        relative.encode("utf-8")
+    except UnicodeEncodeError:
+        return _escaped(relative), "is not valid UTF-8"
+    if any(unicodedata.category(character) in _UNSHOWN for character in relative):
+        return _escaped(relative), "holds a control character"
+    if "\\" in name:
+        return _escaped(relative), "holds a backslash"
+    length = len(slide_id_of(name).encode("utf-8"))
+    if length > _MAX_NAME_BYTES:
+        return relative, f"has {length} bytes, where {_MAX_NAME_BYTES} are the most that leaves room for results"
+    return relative, ""
+
+
+def _escaped(text: str) -> str:
+    # Backslashes are doubled, so that no two names look alike.
+    shown = os.fsencode(text).replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
+    return "".join(
+        character.encode("unicode_escape").decode("ascii")
+        if unicodedata.category(character) in _UNSHOWN
+        else character
+        for character in shown
+    )
 
 
 def slide_id_of(name: str) -> str:
@@ -89,8 +148,8 @@ def assign_slide_ids(relative_paths: Sequence[str], given: Mapping[str, str] | N
 
     A name that only one file has is its id. Files that share a name get their path below the root with
     ``/`` as ``__`` (still without extension); where even that is shared (``a.svs`` beside ``a.tif``), the
-    extension stays; in the last resort a hash of the path is added, as it is to paths too long for a file
-    name. An id that was given once stays with its path, whatever else arrives.
+    extension stays; in the last resort a hash of the path is added, as it is to names and paths too long for
+    a file name. An id that was given once stays with its path, whatever else arrives.
 
     Args:
         relative_paths: Paths below the root with ``/``, each once.
@@ -100,7 +159,7 @@ def assign_slide_ids(relative_paths: Sequence[str], given: Mapping[str, str] | N
         One id a path, all different, independent of the order of the paths.
     """
     ways: tuple[Callable[[str], str], ...] = (
-        lambda path: slide_id_of(path.rsplit("/", 1)[-1]),
+        lambda path: _short(slide_id_of(path.rsplit("/", 1)[-1]), path, _MAX_NAME_BYTES),
         lambda path: _short(slide_id_of(path.replace("/", "__")), path),
         lambda path: _short(path.replace("/", "__"), path),
         lambda path: _short(f"{path.replace('/', '__')}.{_digest(path)}", path),
@@ -117,8 +176,9 @@ def assign_slide_ids(relative_paths: Sequence[str], given: Mapping[str, str] | N
             step[path] += 1
 
 
-def _short(name: str, path: str) -> str:
-    if len(name.encode("utf-8", "surrogateescape")) <= _MAX_ID_BYTES:
+def _short(name: str, path: str, most: int = _MAX_ID_BYTES) -> str:
+    name = name.replace("\\", "_")  # of names that are not worked on (shown_path); ids are file names
+    if len(name.encode("utf-8", "surrogateescape")) <= most:
         return name
     return f"{name[: _MAX_ID_BYTES // 4]}.{_digest(path)}"
 

@@ -28,6 +28,13 @@ _MAX_TILE_PX = 1 << 26
 _WIDTH, _HEIGHT, _BITS_PER_SAMPLE, _COMPRESSION, _TILE_WIDTH, _TILE_HEIGHT = 256, 257, 258, 259, 322, 323
 _STRIP_OFFSETS, _STRIP_COUNTS, _TILE_OFFSETS, _TILE_COUNTS = 273, 279, 324, 325
 _SUB_DIRECTORIES, _NDPI_FORMAT_FLAG = 330, 65420
+_SAMPLES, _RESOLUTION, _RESOLUTION_UNIT = 277, 282, 296
+_INCH, _CM_PER_UNIT = 2, {2: 2.54, 3: 1.0}
+# All values of all directories: six times those of the largest slide (ten centimetres at 0.1 µm, tiles of 512 px).
+_MAX_VALUES = 1 << 25
+_RATIONAL = 5
+# Of small values that directories may share.
+_SPARE_BYTES = 1 << 16
 _INTEGER_TYPES = {3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
 
 
@@ -46,6 +53,8 @@ class TiffDirectory:
         tile_width_px: Width of a tile.
         tile_height_px: Its height.
         compression: Number of the compression; 0 when the tag is absent.
+        samples: Channels of a pixel.
+        px_per_cm: Pixels in a centimetre along x; 0 where none is said.
     """
 
     tiled: bool
@@ -58,6 +67,8 @@ class TiffDirectory:
     tile_width_px: int
     tile_height_px: int
     compression: int
+    samples: int = 0
+    px_per_cm: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -160,6 +171,7 @@ class _Parser:
         self.ndpi = False
         self.directories: list[TiffDirectory] = []
         self._seen: set[int] = set()
+        self._listed = self._read = 0
 
     def walk(self, header: bytes) -> None:
         if self._big:
@@ -184,6 +196,10 @@ class _Parser:
     def _bytes(self, offset: int, length: int, what: str) -> bytes:
         if offset + length > self._size:
             raise _DamagedError(f"its {what} at byte {offset} lies beyond its end at byte {self._size}")
+        self._read += length
+        if self._read > self._size + _SPARE_BYTES:
+            # Directories that share one table cost memory for each of them, whatever the size of the file.
+            raise _DamagedError(f"its image directories overlap: they take more than the {self._size} bytes it has")
         self._handle.seek(offset)
         data = self._handle.read(length)
         if len(data) != length:
@@ -222,7 +238,10 @@ class _Parser:
             int(self._values(tags.get(tag), offset).max(initial=0))
             for tag in (_BITS_PER_SAMPLE, _WIDTH, _HEIGHT, _TILE_WIDTH, _TILE_HEIGHT, _COMPRESSION)
         )
-        self.directories.append(TiffDirectory(tiled, raw, offsets, counts, *numbers))
+        samples = self._small(tags, _SAMPLES, 1)
+        self.directories.append(
+            TiffDirectory(tiled, raw, offsets, counts, *numbers, samples, self._px_per_cm(tags))
+        )
         if not nested:
             for child in self._values(tags.get(_SUB_DIRECTORIES), offset):
                 self._directory(int(child), nested=True)
@@ -236,10 +255,30 @@ class _Parser:
             raise _DamagedError(f"its image directory at byte {directory} has a tag of the wrong type {kind}")
         dtype = np.dtype(self._order + _INTEGER_TYPES[kind])
         length = count * dtype.itemsize
+        self._listed += count
+        if self._listed > _MAX_VALUES and length <= self._size:
+            raise _DamagedError(f"its image directories list more than {_MAX_VALUES} tiles")
         if length > len(value):
             start = struct.unpack(self._order + ("Q" if self._big else "I"), value)[0]
             value = self._bytes(self._wide(start, directory) if self.ndpi else start, length, "tile table")
         return np.frombuffer(value, dtype=dtype, count=count).astype(np.uint64)
+
+    def _small(self, tags: dict[int, tuple[int, int, bytes]], tag: int, default: int) -> int:
+        kind, count, value = tags.get(tag, (0, 0, b""))
+        return int(struct.unpack(self._order + "H", value[:2])[0]) if (kind, count) == (3, 1) else default
+
+    def _px_per_cm(self, tags: dict[int, tuple[int, int, bytes]]) -> float:
+        kind, count, value = tags.get(_RESOLUTION, (0, 0, b""))
+        unit = _CM_PER_UNIT.get(self._small(tags, _RESOLUTION_UNIT, _INCH), 0.0)
+        if (kind, count) != (_RATIONAL, 1) or not unit:
+            return 0.0
+        if not self._big:
+            start = struct.unpack(self._order + "I", value)[0]
+            if self.ndpi or start + 8 > self._size:
+                return 0.0
+            value = self._bytes(start, 8, "resolution")
+        over, under = struct.unpack(self._order + "II", value)
+        return float(over / under / unit) if under else 0.0
 
     def _wide(self, low: int, directory: int) -> int:
         # NDPI stores 32 bits of an offset; the data lie in front of the directory that names them.

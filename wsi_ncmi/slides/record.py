@@ -1,0 +1,111 @@
+"""One slide of an inventory, and the table ``slides.csv``."""
+
+import csv
+import io
+from collections.abc import Callable, Iterable
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.files import write_text
+
+
+@dataclass(frozen=True)
+class SlideRecord:
+    """One slide of an inventory.
+
+    Attributes:
+        slide_id: The slide's id in this job, unique.
+        path: Path below the inventory's root, with ``/``.
+        reader: Name of the reader that opens it; empty when none does.
+        vendor: The format as the reader names it, for example ``aperio``.
+        width_px: Width of level 0 in pixels; 0 when unknown.
+        height_px: Height of level 0 in pixels; 0 when unknown.
+        n_levels: Number of pyramid levels.
+        mpp_x: Microns per level-0 pixel along x, or None.
+        mpp_y: The same along y.
+        mpp_source: The link of the resolution chain that gave it; empty when none did.
+        fingerprint: Content fingerprint in hex; empty when the file can't be read.
+        size_bytes: Size of all its files.
+        problem: Empty when the slide is usable, else one sentence.
+        duplicate_of: The id of the first slide with the same content, or empty.
+        remark: What the file holds that is not read, and the like, in sentences; or empty.
+    """
+
+    slide_id: str
+    path: str
+    reader: str
+    vendor: str
+    width_px: int
+    height_px: int
+    n_levels: int
+    mpp_x: float | None
+    mpp_y: float | None
+    mpp_source: str
+    fingerprint: str
+    size_bytes: int
+    problem: str = ""
+    duplicate_of: str = ""
+    remark: str = ""
+
+
+_COLUMNS = tuple(field.name for field in fields(SlideRecord))
+_INTEGERS = ("width_px", "height_px", "n_levels", "size_bytes")
+_NUMBERS = ("mpp_x", "mpp_y")
+# Columns that inventories of 0.1 lack.
+_LATER = ("remark",)
+
+
+def write_slides_csv(records: Iterable[SlideRecord], path: Path) -> None:
+    """Writes an inventory atomically: UTF-8, one row a slide, the record's fields as columns.
+
+    Numbers keep full precision; unknown ones are empty.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    for record in records:
+        writer.writerow("" if value is None else value for value in astuple(record))
+    write_text(path, text.getvalue())
+
+
+def read_slides_csv(path: Path) -> tuple[SlideRecord, ...]:
+    """Reads what :func:`write_slides_csv` wrote.
+
+    Raises:
+        InputError: The file can't be read, lacks a column or holds a wrong value; the message names it.
+    """
+    records = []
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as handle:
+            rows = csv.DictReader(handle)
+            missing = [name for name in _COLUMNS if name not in (*(rows.fieldnames or ()), *_LATER)]
+            if missing:
+                raise InputError(
+                    f"{path.name} is no slide inventory: it lacks the column {missing[0]}; "
+                    "write one with wsi-ncmi inventory."
+                )
+            for row in rows:
+                where = f"{path.name}, line {rows.line_num}"
+                present = [name for name in _COLUMNS if name in row]
+                records.append(SlideRecord(**{name: _parse(name, row[name], where) for name in present}))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise InputError(
+            f"The slide inventory {path.name} can't be read ({reason}); "
+            "write a new one with wsi-ncmi inventory."
+        ) from error
+    return tuple(records)
+
+
+def _parse(name: str, text: str | None, where: str) -> Any:
+    if text is None:
+        raise InputError(f"{where}: the row ends before {name}; write the inventory again.")
+    if name in _NUMBERS and not text:
+        return None
+    kind: Callable[[str], Any] = int if name in _INTEGERS else float if name in _NUMBERS else str
+    try:
+        return kind(text)
+    except ValueError:
+        raise InputError(f"{where}: {name} is {text!r}, not a number; write the inventory again.") from None
