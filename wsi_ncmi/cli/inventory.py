@@ -29,6 +29,7 @@ def command(
 
     Example: wsi-ncmi inventory slides/ --out slides.csv
     """
+    from wsi_ncmi.core.errors import InputError
     from wsi_ncmi.core.files import ensure_folder
     from wsi_ncmi.slides import take_inventory, write_slides_csv
 
@@ -37,6 +38,11 @@ def command(
         records = take_inventory(
             config.slides, mpp_table=config.mpp_table, default_mpp=config.default_mpp, progress=progress
         )
+        if not records:
+            raise InputError(
+                f"There is no slide in {config.slides}, only files of other kinds or none; give the folder that "
+                "holds the slides."
+            )
         ensure_folder(out.parent)
         write_slides_csv(records, out)
         return records
@@ -55,7 +61,8 @@ def _line(record: SlideRecord) -> str:
     if record.problem:
         return f"{record.slide_id}: PROBLEM {record.problem}"
     copy = f", same content as {record.duplicate_of}" if record.duplicate_of else ""
+    remark = f"; {record.remark}" if record.remark else ""
     return (
         f"{record.slide_id}: {record.vendor} by {record.reader}, {record.width_px} × {record.height_px} px, "
-        f"{record.n_levels} levels, {record.mpp_x:g} µm/px ({record.mpp_source}){copy}"
+        f"{record.n_levels} levels, {record.mpp_x:g} µm/px ({record.mpp_source}){copy}{remark}"
     )

@@ -137,7 +137,7 @@ def evidence_of_source(
         if (out / "slides.csv").is_file():
             beside.append(evidence_of_slides(out / "slides.csv"))
         thumbnails = out / (f"thumbnails@{features_set}" if features_set else "thumbnails")
-        if thumbnails.is_dir() and any(thumbnails.iterdir()):
+        if any(thumbnails.glob("*.jpg")):
             beside.append(evidence_of_thumbnails(thumbnails, slide_ids=wanted, drawn=True))
         return merge_evidence(*beside)
     size = 2 * source.width * int(source.lengths.sum())  # float16

@@ -128,8 +128,26 @@ def output_folder(path: Path) -> Path:
     is_new = not path.is_dir() or not any(path.iterdir())
     ensure_folder(path)
     if is_new:
-        (path / OUTPUT_MARKER).write_text("wsi-ncmi made this folder; it is not searched for slides.\n")
+        try:
+            _mark(path)
+        except OSError as error:
+            raise _not_writable(path, error.strerror or str(error)) from error
     return path
+
+
+def product_folder(path: Path) -> None:
+    """Makes a folder for a job's files inside its output folder, with :data:`OUTPUT_MARKER`.
+
+    Raises:
+        OSError: It can't be made.
+    """
+    if not path.is_dir():
+        path.mkdir(parents=True, exist_ok=True)
+        _mark(path)
+
+
+def _mark(folder: Path) -> None:
+    (folder / OUTPUT_MARKER).write_text("wsi-ncmi made this folder; it is not searched for slides.\n")
 
 
 def irregular_kind(path: Path) -> str:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from wsi_ncmi.core.errors import IdentityConflictError, InputError, JobStoppedError, counted
+from wsi_ncmi.core.files import product_folder
 from wsi_ncmi.core.leftovers import remove_leftovers, start_ticks
 from wsi_ncmi.encoders import EncoderInfo
 from wsi_ncmi.extraction.artifact_filter import found_artifacts
@@ -246,8 +247,9 @@ def claim_slide(
         return skipped
     check_same_mount(task.out)
     with translate_os_errors(path):
-        for file in (*files, claimed):
-            file.parent.mkdir(parents=True, exist_ok=True)
+        for file in files:
+            product_folder(file.parent)
+        claimed.parent.mkdir(exist_ok=True)
     check_same_mount(task.out)
     if not held.enter_context(claim(claimed)):
         return replace(row, status="skipped", reason=CLAIMED)

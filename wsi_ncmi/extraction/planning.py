@@ -42,6 +42,7 @@ def list_slides(
             mpp_table=config.mpp_table,
             default_mpp=config.default_mpp,
             given=given_ids(config.out / "slides.csv", slides) | dict(given or {}),
+            listed=_listed(config.only) if config.only is not None else (),
             progress=progress,
         )
     if not slides.exists():
@@ -68,16 +69,16 @@ def slide_ids_of(config: ExtractConfig) -> tuple[str, ...]:
     Raises:
         InputError: There is no such folder, inventory or list.
     """
+    requested = None if config.only is None else _listed(config.only)
     if config.inventory is not None:
         ids: Sequence[str] = [record.slide_id for record in read_slides_csv(config.inventory)]
     else:
         slides = slides_of(config)
         given = given_ids(config.out / "slides.csv", slides)
-        ids = assign_slide_ids([slide.relative for slide in find_slides(slides)], given)
-    if config.only is None:
-        return tuple(ids)
-    requested = _listed(config.only)
-    return tuple(slide_id for slide_id in ids if slide_key(slide_id) in requested)
+        # What is left out is told when the slides are opened.
+        found = find_slides(slides, listed=requested or (), remark=lambda _: None)
+        ids = assign_slide_ids([slide.relative for slide in found], given)
+    return tuple(slide_id for slide_id in ids if requested is None or slide_key(slide_id) in requested)
 
 
 def choose_slides(

@@ -66,6 +66,7 @@ class WatchedFolder:
         self.file, self.quarantine = out / "watch.json", out / "quarantine.csv"
         self._seen = self._load()
         self._pending: dict[str, tuple[str, float]] = {}
+        self._said: set[str] = set()
 
     @property
     def waiting(self) -> bool:
@@ -96,7 +97,7 @@ class WatchedFolder:
         Args:
             now: Seconds since the epoch.
         """
-        found = find_slides(self._root)
+        found = find_slides(self._root, remark=self._remark)
         ids = assign_slide_ids([slide.relative for slide in found], self.given())
         ready: dict[str, FoundSlide] = {}
         pending: dict[str, tuple[str, float]] = {}
@@ -113,6 +114,11 @@ class WatchedFolder:
                 pending[slide.relative] = (signature, since)
         self._pending = pending
         return ready
+
+    def _remark(self, text: str) -> None:
+        if text not in self._said:  # the folder is searched again and again
+            self._said.add(text)
+            _LOG.warning(text)
 
     @staticmethod
     def signatures(slides: Mapping[str, FoundSlide]) -> dict[str, str]:

@@ -16,6 +16,7 @@ from wsi_ncmi.slides.identity import (
     has_slide_extension,
     shown_path,
     slide_id_of,
+    slide_key,
     unread_format,
 )
 from wsi_ncmi.slides.side_pictures import TIFF_EXTENSIONS, is_side_picture
@@ -87,7 +88,7 @@ def find_slides(
         raise InputError(f"There is no file or folder {root}; give the folder that holds the slides.")
     if not root.is_dir() or unread_format(root.name):
         return (_shown(_single(root), ""),)
-    search = _Search(frozenset(listed))
+    search = _Search(frozenset(map(slide_key, listed)))
     seen: set[tuple[int, int]] = set()
     # Linked folders wait until all real ones are walked, so that a folder is listed under its real name.
     queue: list[tuple[Path, str]] = [(root, "")]
@@ -219,7 +220,7 @@ class _Search:
                 self.leave_out(_NO_IMAGE, prefix + name)
             elif SERIES in header:
                 series[header[SERIES]].append(name)
-            elif slide_id_of(name) not in self.listed and is_side_picture(path, ids, scanned):
+            elif not self._is_listed(prefix + name) and is_side_picture(path, ids, scanned):
                 self.leave_out(_PICTURE, prefix + name)
             else:
                 slides.append(FoundSlide(path, name, _companions_of(path)))
@@ -233,6 +234,10 @@ class _Search:
             others = tuple(folder / name for name in sorted(members) if name != main)
             slides.append(FoundSlide(folder / main, main, others))
         return slides
+
+    def _is_listed(self, relative: str) -> bool:
+        names = relative.rsplit("/", 1)[-1], relative.replace("/", "__")
+        return any(slide_key(name) in self.listed for name in names)
 
     def _unread_slide(self, path: Path, prefix: str, files: Mapping[str, str]) -> None:
         stem = path.name[: path.name.rindex(".")]

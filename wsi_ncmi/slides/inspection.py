@@ -17,6 +17,7 @@ from wsi_ncmi.slides.discovery import FoundSlide
 from wsi_ncmi.slides.identity import fingerprint
 from wsi_ncmi.slides.mpp import resolve_mpp
 from wsi_ncmi.slides.opening import open_slide
+from wsi_ncmi.slides.registry import list_readers
 from wsi_ncmi.slides.record import SlideRecord
 
 TIMEOUT_S = 120.0
@@ -93,6 +94,7 @@ class _Inspector:
     def __init__(self) -> None:
         self._bytes = min(_MEMORY_BYTES, memory_limit() // 2)
         limit_memory(self._bytes)
+        list_readers()[0].unavailable()  # its library is loaded before any slide's time runs
         self._threads = ThreadPoolExecutor(_THREADS)
         self._lock, self._open = threading.Lock(), 0
 
@@ -145,6 +147,8 @@ def inspect_slide(
         return replace(record, mpp_x=mpp.x, mpp_y=mpp.y, mpp_source=mpp.source)
     except SlideError as error:
         return replace(record, problem=str(error))
+    except MemoryError:
+        return replace(record, problem=f"{found.path.name} takes more memory than a slide may; it is damaged.")
     except Exception as error:  # readers raise whatever their parsers stumble over
         reason = plain_reason(error, found.path)
         return replace(record, problem=f"{found.path.name} can't be read ({reason}); check its permissions.")

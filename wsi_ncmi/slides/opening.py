@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from wsi_ncmi.core.errors import SlideError, SlideOpenError, plain_reason
+from wsi_ncmi.core.files import irregular_kind
 from wsi_ncmi.slides.base import Slide
 from wsi_ncmi.slides.level_check import leave_out_wrong_levels
 from wsi_ncmi.slides.registry import Reader, get_reader, list_readers
@@ -110,6 +111,8 @@ def _check_file(path: Path) -> None:
     try:
         if path.is_dir():
             raise SlideOpenError(f"{name} is a folder, not a slide; give one of the files in it.")
+        if kind := irregular_kind(path):
+            raise SlideOpenError(f"{name} is {kind}, not a file; remove it.")
         with path.open("rb") as handle:
             size = os.fstat(handle.fileno()).st_size
         layout = read_tiff_layout(path) if size else None
