@@ -15,6 +15,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from wsi_ncmi.core.files import OUTPUT_MARKER
 from wsi_ncmi.core.errors import IdentityConflictError, JobStoppedError
 from wsi_ncmi.encoders import Encoder
 from wsi_ncmi.extraction.claims import check_conflicts
@@ -139,7 +140,7 @@ def leftovers(out: Path) -> list[Path]:
     return [
         path
         for path in out.rglob("*")
-        if path.is_file() and path.suffix != ".geojson" and path.suffix != ".jpg"
+        if path.is_file() and path.suffix not in (".geojson", ".jpg") and path.name != OUTPUT_MARKER
     ]
 
 
