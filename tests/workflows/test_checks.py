@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -22,10 +23,10 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / "slides" / f"{name}.svs").write_bytes(b"II*\0")
     write_labels(tmp_path, {name: "ab"[int(name[1]) % 2] for name in SLIDES})
 
-    def opened(path: Path) -> None:
-        pytest.fail(f"{path} was opened")
+    def opened(slides: Sequence[object], *_: object) -> None:
+        pytest.fail(f"{slides[0]} was opened")
 
-    monkeypatch.setattr(inventory, "open_slide", opened)
+    monkeypatch.setattr(inventory, "inspect_slides", opened)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -247,9 +247,9 @@ def claim_slide(
         return skipped
     check_same_mount(task.out)
     with translate_os_errors(path):
-        for file in files:
-            product_folder(file.parent)
-        claimed.parent.mkdir(exist_ok=True)
+        product_folder(task.thumbnail_path.parent)  # pictures, which a search would take for slides
+        for file in (*files, claimed):
+            file.parent.mkdir(parents=True, exist_ok=True)
     check_same_mount(task.out)
     if not held.enter_context(claim(claimed)):
         return replace(row, status="skipped", reason=CLAIMED)
