@@ -18,8 +18,8 @@ PACKAGE = Path(wsi_ncmi.__file__).parent
 LAYERS = {
     "core": 0,
     "losses": 1, "mil": 1, "encoders": 1, "parallel": 1,
-    "slides": 2, "metrics": 2,
-    "tissue": 3,
+    "slides": 2,
+    "tissue": 3, "metrics": 3,
     "tiling": 4,
     "features": 5,
     "extraction": 6, "cohorts": 6,
