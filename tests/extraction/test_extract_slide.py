@@ -15,8 +15,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from wsi_ncmi.core.files import OUTPUT_MARKER
 from wsi_ncmi.core.errors import IdentityConflictError, JobStoppedError
+from wsi_ncmi.core.files import OUTPUT_MARKER
 from wsi_ncmi.encoders import Encoder
 from wsi_ncmi.extraction.claims import check_conflicts
 from wsi_ncmi.extraction.pipeline.pipeline import extract_slide

@@ -34,7 +34,9 @@ def test_a_crash_a_hang_and_a_bomb_cost_one_row_each(tmp_path, svs):
     for name in names:
         shutil.copy(svs, tmp_path / name)
     (tmp_path / "hang.svs").unlink()
-    os.mkfifo(tmp_path / "hang.svs")  # the search would refuse it; here it stands for a disk that does not answer
+    os.mkfifo(
+        tmp_path / "hang.svs"
+    )  # the search would refuse it; here it stands for a disk that does not answer
     kinds = {"bomb.svs": Bomb, "deadly.svs": Deadly}
     found = [(FoundSlide(kinds.get(name, PosixPath)(tmp_path / name), name), name, None) for name in names]
     with NullProgress().task("", len(found)) as task:

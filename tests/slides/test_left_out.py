@@ -142,7 +142,9 @@ def test_dicom_files_without_extension_are_found_by_their_content(tmp_path):
     assert find_slides(tmp_path / "IM000001")[0].problem == ""
 
 
-@pytest.mark.parametrize("name", [*(f"a{extension}" for extension in UNREAD_FORMATS), "A.VSI", "a.svs.gz", "a.tif.zip"])
+@pytest.mark.parametrize(
+    "name", [*(f"a{extension}" for extension in UNREAD_FORMATS), "A.VSI", "a.svs.gz", "a.tif.zip"]
+)
 def test_slides_that_no_reader_opens_are_named(tmp_path, name):
     _touch(tmp_path, name)
     (slide,) = find_slides(tmp_path)

@@ -116,7 +116,14 @@ def shared_table(directories: int, tiles: int) -> bytes:
     """A TIFF whose directories all point at one table of tiles: each costs memory, the file is small."""
     table = struct.pack("<I", 8) * tiles
     start = 8 + len(table)
-    tags = (256, 4, 1, 64), (257, 4, 1, 64), (322, 4, 1, 64), (323, 4, 1, 64), (324, 4, tiles, 8), (325, 4, tiles, 8)
+    tags = (
+        (256, 4, 1, 64),
+        (257, 4, 1, 64),
+        (322, 4, 1, 64),
+        (323, 4, 1, 64),
+        (324, 4, tiles, 8),
+        (325, 4, tiles, 8),
+    )
     size = 2 + 12 * len(tags) + 4
     data = b"II*\0" + struct.pack("<I", start) + table
     for number in range(directories):
@@ -136,7 +143,9 @@ def overlapping(count: int) -> bytes:
     return bytes(data)
 
 
-@pytest.mark.parametrize("data", [shared_table(2000, 100_000), overlapping(2000)], ids=["tables", "directories"])
+@pytest.mark.parametrize(
+    "data", [shared_table(2000, 100_000), overlapping(2000)], ids=["tables", "directories"]
+)
 def test_directories_that_share_bytes_are_damage_and_cost_no_memory(tmp_path, data):
     import tracemalloc
 

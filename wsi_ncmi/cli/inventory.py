@@ -40,8 +40,8 @@ def command(
         )
         if not records:
             raise InputError(
-                f"There is no slide in {config.slides}, only files of other kinds or none; give the folder that "
-                "holds the slides."
+                f"There is no slide in {config.slides}, only files of other kinds or none; give the folder "
+                "that holds the slides."
             )
         ensure_folder(out.parent)
         write_slides_csv(records, out)

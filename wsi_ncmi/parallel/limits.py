@@ -101,7 +101,7 @@ def keep_large_buffers() -> bool:
 
 
 def limit_memory(size: int) -> None:
-    """Lets this process take no more than so many bytes of data, for the rest of its life, where that can be."""
+    """Lets this process take no more than so many bytes of data from now on, where the system can."""
     try:
         import resource
 

@@ -115,7 +115,12 @@ class ProcessWorker(WorkerHandle):
     """
 
     def __init__(
-        self, number: int, make: Callable[[], Worker], variables: Mapping[str, str], *, needs_main: bool = True
+        self,
+        number: int,
+        make: Callable[[], Worker],
+        variables: Mapping[str, str],
+        *,
+        needs_main: bool = True,
     ) -> None:
         super().__init__(number)
         context = multiprocessing.get_context("spawn")

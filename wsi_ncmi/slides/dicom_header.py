@@ -9,7 +9,7 @@ import struct
 from pathlib import Path
 
 CLASS, IMAGE_TYPE, SERIES = (0x0008, 0x0016), (0x0008, 0x0008), (0x0020, 0x000E)
-"""What kind of object it is (SOPClassUID), what it shows (ImageType), what it belongs to (SeriesInstanceUID)."""
+"""Kind of the object (SOPClassUID), what it shows (ImageType), and its series (SeriesInstanceUID)."""
 
 _HEADER_BYTES = 1 << 20
 _TRANSFER_SYNTAX = (0x0002, 0x0010)
@@ -20,7 +20,10 @@ _ITEM_END, _SEQUENCE_END = (0xFFFE, 0xE00D), (0xFFFE, 0xE0DD)
 _MAX_DEPTH = 16
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 # Annotations, reports, segmentations, parametric maps, presentations, documents, and the index DICOMDIR.
-_NO_IMAGES = (*(_STORAGE + part for part in ("91", "88", "66", "30", "11", "104", "67")), "1.2.840.10008.1.3.10")
+_NO_IMAGES = (
+    *(_STORAGE + part for part in ("91", "88", "66", "30", "11", "104", "67")),
+    "1.2.840.10008.1.3.10",
+)
 
 
 def read_dicom_header(path: Path) -> dict[tuple[int, int], str] | None:

@@ -27,7 +27,7 @@ _COMPANION_IMAGE = re.compile(rb"=\s*([^\r\n=]+\.(?:jpg|jpeg|opt))\s*$", re.IGNO
 _INDEX_FILE_BYTES = 1 << 20
 # Names that an archive gives its DICOM files: without extension, or their UID.
 _MAYBE_DICOM = re.compile(r"[^.]+|[0-9.]+")
-# What stands in a folder that a tool wrote into, and how its folders of pictures and features are called there.
+# What stands in a folder that a tool wrote into, and the names of its folders of pictures and features.
 _RESULTS = (
     (r"ledger\.(csv|jsonl)", r"features|tissue|(thumbnails|heatmaps)(@.*)?"),  # wsi-ncmi 0.1
     (r"process_list_autogen\.csv|stitches|heatmap_(raw|production)_results",
@@ -241,7 +241,9 @@ class _Search:
 
     def _unread_slide(self, path: Path, prefix: str, files: Mapping[str, str]) -> None:
         stem = path.name[: path.name.rindex(".")]
-        if any(has_slide_extension(name) and slide_id_of(name) in (stem, slide_id_of(stem)) for name in files):
+        if any(
+            has_slide_extension(name) and slide_id_of(name) in (stem, slide_id_of(stem)) for name in files
+        ):
             self.leave_out(_CONVERTED, prefix + path.name)
         else:
             self.add(FoundSlide(path, path.name, problem=_unread(path.name)), prefix)

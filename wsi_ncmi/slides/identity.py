@@ -31,11 +31,12 @@ SLIDE_EXTENSIONS = (
 """Lower-case extensions of the files that an inventory lists, longer ones first where one ends another."""
 
 UNREAD_FORMATS = {
-    ".isyntax": "Philips iSyntax", ".i2syntax": "Philips iSyntax", ".vsi": "Olympus VSI", ".oir": "Olympus OIR",
-    ".sdpc": "Sqray SDPC", ".dyqx": "Sqray DYQX", ".kfb": "KFBIO KFB", ".kfbf": "KFBIO KFB", ".tmap": "UNIC TMAP",
-    ".tron": "InteMedic TRON", ".mds": "Motic MDS", ".mdsx": "Motic MDSX", ".zarr": "OME-Zarr", ".zvi": "Zeiss ZVI",
-    ".lif": "Leica LIF", ".nd2": "Nikon ND2", ".afi": "Aperio AFI (fluorescence)", ".jp2": "bare JPEG 2000",
-    ".jpx": "bare JPEG 2000", ".j2k": "bare JPEG 2000", ".hdp": "JPEG XR", ".jxr": "JPEG XR",
+    ".isyntax": "Philips iSyntax", ".i2syntax": "Philips iSyntax", ".vsi": "Olympus VSI",
+    ".oir": "Olympus OIR", ".sdpc": "Sqray SDPC", ".dyqx": "Sqray DYQX", ".kfb": "KFBIO KFB",
+    ".kfbf": "KFBIO KFB", ".tmap": "UNIC TMAP", ".tron": "TRON", ".mds": "Motic MDS", ".mdsx": "Motic MDSX",
+    ".zarr": "OME-Zarr", ".zvi": "Zeiss ZVI", ".lif": "Leica LIF", ".nd2": "Nikon ND2",
+    ".afi": "Aperio AFI (fluorescence)", ".jp2": "bare JPEG 2000", ".jpx": "bare JPEG 2000",
+    ".j2k": "bare JPEG 2000", ".hdp": "JPEG XR", ".jxr": "JPEG XR",
 }  # fmt: skip
 """Lower-case extensions of slides that no reader opens, and what each is called."""
 
@@ -43,7 +44,7 @@ UNREAD_FORMATS = {
 _UNSHOWN = ("Cc", "Zl", "Zp")
 _PACKED = (".gz", ".zip", ".bz2", ".xz", ".zst", ".7z")
 _MAX_ID_BYTES = 180
-# With the longest suffix that is written (.geojson) and that of a temporary file: the most that file systems take.
+# With the longest suffix that is written (.geojson) and that of a temporary file it makes 255.
 _MAX_NAME_BYTES = 220
 
 
@@ -54,20 +55,23 @@ def has_slide_extension(name: str) -> bool:
 
 def unread_format(name: str) -> str:
     """What a file name says that no reader opens, such as ``a KFBIO KFB file``; empty for all other names."""
-    stem, extension = os.path.splitext(name.lower())
+    stem, dot, extension = name.lower().rpartition(".")
+    extension = dot + extension
     if extension in _PACKED and has_slide_extension(stem):
         return f"a slide packed as {extension}"
-    return f"a slide of the format {UNREAD_FORMATS[extension]}" if extension in UNREAD_FORMATS and stem else ""
+    return (
+        f"a slide of the format {UNREAD_FORMATS[extension]}" if extension in UNREAD_FORMATS and stem else ""
+    )
 
 
 def shown_path(relative: str) -> tuple[str, str]:
-    """A path as tables and terminals can hold it, and why its slide can't be worked on.
+    r"""A path as tables and terminals can hold it, and why its slide can't be worked on.
 
     Args:
         relative: A path below the root with ``/``, as the file system gives it.
 
     Returns:
-        The path, with escapes (``\\x0d``) in place of what can't be shown; and empty text, or half a sentence
+        The path, with escapes (``\x0d``) in place of what can't be shown; and empty text, or half a sentence
         about its name. Names of files become ids and names of further files.
     """
     name = relative.rsplit("/", 1)[-1]
@@ -81,7 +85,10 @@ def shown_path(relative: str) -> tuple[str, str]:
         return _escaped(relative), "holds a backslash"
     length = len(slide_id_of(name).encode("utf-8"))
     if length > _MAX_NAME_BYTES:
-        return relative, f"has {length} bytes, where {_MAX_NAME_BYTES} are the most that leaves room for results"
+        return (
+            relative,
+            f"has {length} bytes, where {_MAX_NAME_BYTES} are the most that leaves room for results",
+        )
     return relative, ""
 
 

@@ -1,4 +1,4 @@
-"""Opens the files of a folder in a process of its own, where a crash, a hang or a bomb costs that file alone."""
+"""Opens files in a process of its own, where a crash, a hang or a bomb costs that file alone."""
 
 import os
 import threading
@@ -17,8 +17,8 @@ from wsi_ncmi.slides.discovery import FoundSlide
 from wsi_ncmi.slides.identity import fingerprint
 from wsi_ncmi.slides.mpp import resolve_mpp
 from wsi_ncmi.slides.opening import open_slide
-from wsi_ncmi.slides.registry import list_readers
 from wsi_ncmi.slides.record import SlideRecord
+from wsi_ncmi.slides.registry import list_readers
 
 TIMEOUT_S = 120.0
 """Seconds that opening one slide, which is reading its headers, may take."""
@@ -148,7 +148,9 @@ def inspect_slide(
     except SlideError as error:
         return replace(record, problem=str(error))
     except MemoryError:
-        return replace(record, problem=f"{found.path.name} takes more memory than a slide may; it is damaged.")
+        return replace(
+            record, problem=f"{found.path.name} takes more memory than a slide may; it is damaged."
+        )
     except Exception as error:  # readers raise whatever their parsers stumble over
         reason = plain_reason(error, found.path)
         return replace(record, problem=f"{found.path.name} can't be read ({reason}); check its permissions.")

@@ -13,7 +13,8 @@ from wsi_ncmi.slides.tiff_layout import read_tiff_layout
 
 _WORD = r"(?:slide[-_. ]?)?(?:label|macro|thumb(?:nail)?|overview|preview|barcode)"
 _WORDS = re.compile(
-    rf"[-_. (]*{_WORD}(?:[-_. ]?(?:image|img|photo|picture))?[-_. )]*\d{{0,2}}$|^{_WORD}[-_. ]+", re.IGNORECASE
+    rf"[-_. (]*{_WORD}(?:[-_. ]?(?:image|img|photo|picture))?[-_. )]*\d{{0,2}}$|^{_WORD}[-_. ]+",
+    re.IGNORECASE,
 )
 TIFF_EXTENSIONS = (".tif", ".tiff")
 """Files that may be slides, and that pictures are saved as too."""

@@ -30,7 +30,7 @@ _STRIP_OFFSETS, _STRIP_COUNTS, _TILE_OFFSETS, _TILE_COUNTS = 273, 279, 324, 325
 _SUB_DIRECTORIES, _NDPI_FORMAT_FLAG = 330, 65420
 _SAMPLES, _RESOLUTION, _RESOLUTION_UNIT = 277, 282, 296
 _INCH, _CM_PER_UNIT = 2, {2: 2.54, 3: 1.0}
-# All values of all directories: six times those of the largest slide (ten centimetres at 0.1 µm, tiles of 512 px).
+# Values of all directories: three times those of the largest slide (ten centimetres at 0.1 µm).
 _MAX_VALUES = 1 << 25
 _RATIONAL = 5
 # Of small values that directories may share.
@@ -199,7 +199,9 @@ class _Parser:
         self._read += length
         if self._read > self._size + _SPARE_BYTES:
             # Directories that share one table cost memory for each of them, whatever the size of the file.
-            raise _DamagedError(f"its image directories overlap: they take more than the {self._size} bytes it has")
+            raise _DamagedError(
+                f"its image directories overlap: they take more than the {self._size} bytes it has"
+            )
         self._handle.seek(offset)
         data = self._handle.read(length)
         if len(data) != length:
@@ -240,7 +242,9 @@ class _Parser:
         )
         samples = self._small(tags, _SAMPLES, 1)
         self.directories.append(
-            TiffDirectory(tiled, raw, offsets, counts, *numbers, samples, self._px_per_cm(tags))
+            TiffDirectory(
+                tiled, raw, offsets, counts, *numbers, samples=samples, px_per_cm=self._px_per_cm(tags)
+            )
         )
         if not nested:
             for child in self._values(tags.get(_SUB_DIRECTORIES), offset):
