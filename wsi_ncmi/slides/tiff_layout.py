@@ -47,28 +47,28 @@ class TiffDirectory:
         entries: The directory's raw entries: dimensions, compression, tile size and the like.
         offsets: uint64 (N,) byte offset of each stored tile or strip.
         byte_counts: uint64 (N,) its stored size; 0 means that it is absent (background).
+        px_per_cm: Pixels in a centimetre along x; 0 where none is said.
+        samples: Channels of a pixel.
         bits_per_sample: The widest channel's bits; 0 when the tag is absent.
         width_px: Width of the image; 0 when the tag is absent, as the next three.
         height_px: Its height.
         tile_width_px: Width of a tile.
         tile_height_px: Its height.
         compression: Number of the compression; 0 when the tag is absent.
-        samples: Channels of a pixel.
-        px_per_cm: Pixels in a centimetre along x; 0 where none is said.
     """
 
     tiled: bool
     entries: bytes
     offsets: NDArray[np.uint64]
     byte_counts: NDArray[np.uint64]
+    px_per_cm: float
+    samples: int
     bits_per_sample: int
     width_px: int
     height_px: int
     tile_width_px: int
     tile_height_px: int
     compression: int
-    samples: int = 0
-    px_per_cm: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -240,12 +240,8 @@ class _Parser:
             int(self._values(tags.get(tag), offset).max(initial=0))
             for tag in (_BITS_PER_SAMPLE, _WIDTH, _HEIGHT, _TILE_WIDTH, _TILE_HEIGHT, _COMPRESSION)
         )
-        samples = self._small(tags, _SAMPLES, 1)
-        self.directories.append(
-            TiffDirectory(
-                tiled, raw, offsets, counts, *numbers, samples=samples, px_per_cm=self._px_per_cm(tags)
-            )
-        )
+        resolution, samples = self._px_per_cm(tags), self._small(tags, _SAMPLES, 1)
+        self.directories.append(TiffDirectory(tiled, raw, offsets, counts, resolution, samples, *numbers))
         if not nested:
             for child in self._values(tags.get(_SUB_DIRECTORIES), offset):
                 self._directory(int(child), nested=True)
