@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests.slides.test_discovery import _dicom, _touch
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.core.files import OUTPUT_MARKER, output_folder, product_folder
+from wsi_ncmi.core.files import OUTPUT_MARKER, job_folder, product_folder
 from wsi_ncmi.slides.discovery import find_slides
 from wsi_ncmi.slides.identity import UNREAD_FORMATS
 
@@ -22,7 +22,7 @@ def search(root, **more):
 def test_a_folder_that_a_job_made_is_searched_only_when_named(tmp_path):
     _touch(tmp_path, "a.svs")
     for folder in ("results", "b/deep/again"):
-        output_folder(tmp_path / folder)
+        job_folder(tmp_path / folder)
         _touch(tmp_path, f"{folder}/thumbnails/a.jpg", f"{folder}/c.tif")
     found, said = search(tmp_path)
     assert found == ["a.svs"]
@@ -35,7 +35,7 @@ def test_a_folder_that_a_job_made_is_searched_only_when_named(tmp_path):
 
 def test_the_folder_of_slides_as_output_folder_stays_one_of_slides(tmp_path):
     _touch(tmp_path, "a.svs", "sub/b.svs")
-    output_folder(tmp_path)
+    job_folder(tmp_path)
     product_folder(tmp_path / "thumbnails")
     product_folder(tmp_path / "sub")
     _touch(tmp_path, "thumbnails/a.jpg")

@@ -120,7 +120,7 @@ def ensure_folder(path: Path) -> Path:
     return path
 
 
-def output_folder(path: Path) -> Path:
+def job_folder(path: Path) -> Path:
     """As :func:`ensure_folder`, with :data:`OUTPUT_MARKER` where the folder was not there or empty.
 
     A folder that holds other files may be the user's, with slides in it.

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from wsi_ncmi.core.files import output_folder, write_json, write_text
+from wsi_ncmi.core.files import job_folder, write_json, write_text
 from wsi_ncmi.metrics import fold_metrics
 from wsi_ncmi.reporting.exports import write_table
 from wsi_ncmi.training import MODEL_JSON, SweepConfig, TrainConfig
@@ -39,7 +39,7 @@ def report_sweep(config: SweepConfig) -> dict[str, Path]:
             if found is not None:
                 summary.append({"encoder": encoder, "model": model, "loss": loss, **_figures(found)})
     names = {"table": "grid.csv", "summary": "grid.json", "overview": "grid.md"}
-    files = {name: output_folder(config.out) / file for name, file in names.items()}
+    files = {name: job_folder(config.out) / file for name, file in names.items()}
     write_table(pd.concat(rows, ignore_index=True), files["table"])
     write_json(files["summary"], {"schema": SWEEP_SCHEMA, "cells": summary})
     write_text(files["overview"], _markdown(summary))

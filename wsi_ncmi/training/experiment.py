@@ -14,7 +14,7 @@ import pandas as pd
 
 from wsi_ncmi.cohorts import BagSource, write_splits
 from wsi_ncmi.core.errors import InputError, TrainingError
-from wsi_ncmi.core.files import atomic_path, output_folder
+from wsi_ncmi.core.files import atomic_path, job_folder
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
 from wsi_ncmi.parallel import affordable_workers, keep_large_buffers, run_items, visible_gpus
 from wsi_ncmi.parallel import process_group as distributed
@@ -117,10 +117,10 @@ def run_experiments(
     plans = [_plan(experiment, workers) for experiment in experiments]
     if distributed.rank() == 0:
         for experiment in experiments:
-            write_splits(experiment.data.splits, output_folder(experiment.config.out) / "splits.json")
+            write_splits(experiment.data.splits, job_folder(experiment.config.out) / "splits.json")
     todo = [(number, run) for number, plan in enumerate(plans) for run in plan.todo]
     for _, run in todo:
-        output_folder(run.folder)
+        job_folder(run.folder)
     shown = progress if progress is not None and distributed.rank() == 0 else NullProgress()
     failures = list(
         _run_all(todo, [each.data for each in experiments], workers=workers, gpus=gpus, progress=shown)

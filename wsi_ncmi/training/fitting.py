@@ -10,7 +10,7 @@ import torch
 
 from wsi_ncmi.cohorts import BagSource, Cohort, Fold
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.core.files import output_folder
+from wsi_ncmi.core.files import job_folder
 from wsi_ncmi.core.provenance import collect_provenance
 from wsi_ncmi.losses import build_loss
 from wsi_ncmi.losses.base import Criterion
@@ -101,7 +101,7 @@ def fit(
     cache.lengths(validation.slide_ids)
     identity = run_identity(cache.source, split, cohort, config)
     check_tensorboard(training.tensorboard)
-    output_folder(out)
+    job_folder(out)
     # The first process reads for all: another one might still see the file of an earlier step.
     resumed = distributed.from_first(read_resume(out) if distributed.rank() == 0 else None)
     if resumed is not None and (difference := first_difference(resumed[0], identity)):

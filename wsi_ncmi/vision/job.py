@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wsi_ncmi.core.errors import InputError, TrainingError
-from wsi_ncmi.core.files import output_folder
+from wsi_ncmi.core.files import job_folder
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
 from wsi_ncmi.losses import LossConfig
 from wsi_ncmi.parallel import process_group as distributed
@@ -74,7 +74,7 @@ def run_images(
     with distributed.process_group(config.recipe.device):
         reporter = progress if progress is not None and distributed.rank() == 0 else NullProgress()
         if distributed.rank() == 0:
-            output_folder(config.out)
+            job_folder(config.out)
         with reporter.task(config.name, len(runs) * config.recipe.epochs, "epochs") as task:
 
             def on_epoch(index: int, row: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from wsi_ncmi.core.config import configclass
 from wsi_ncmi.core.errors import InputError, SlideError, counted
-from wsi_ncmi.core.files import ensure_folder, output_folder
+from wsi_ncmi.core.files import ensure_folder, job_folder
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
 from wsi_ncmi.workflows.result import JobResult
 
@@ -90,7 +90,7 @@ def convert(config: ConvertConfig, progress: ProgressReporter | None = None) -> 
     mpp_of = read_mpp_table(config.mpp_table) if config.mpp_table else {}
     if config.to == "packed":
         return _pack(config, source, progress)
-    out = output_folder(config.out)
+    out = job_folder(config.out)
     writer = writer_for(config.to, out, overwrite=config.overwrite, origin=source.kind)
     rows: list[LedgerRow] = []
     try:

@@ -11,7 +11,7 @@ from wsi_ncmi.cohorts import Cohort, read_labels
 from wsi_ncmi.cohorts.labels import parse_spec
 from wsi_ncmi.cohorts.leaks import LEAKING
 from wsi_ncmi.core.errors import InputError, counted
-from wsi_ncmi.core.files import output_folder, sha256_file, write_json
+from wsi_ncmi.core.files import job_folder, sha256_file, write_json
 from wsi_ncmi.core.provenance import read_record, write_record
 from wsi_ncmi.core.values import SUSPECT, suspects
 from wsi_ncmi.metrics import (
@@ -68,7 +68,7 @@ def evaluate(config: EvaluateConfig) -> JobResult:
     notes += [f"The patients {a!r} and {b!r} {SUSPECT}; are they one?" for a, b, *_ in alike]
     for note in notes:
         _LOG.warning("%s", note)
-    output_folder(out)
+    job_folder(out)
     files = {"metrics": out / "metrics.json"}
     write_json(files["metrics"], evaluation.to_json())
     if comparisons:

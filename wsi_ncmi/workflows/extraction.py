@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wsi_ncmi.core.files import check_folder, output_folder
+from wsi_ncmi.core.files import check_folder, job_folder
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
 from wsi_ncmi.core.provenance import write_record
 from wsi_ncmi.encoders.encoder_files import encoder_file
@@ -89,7 +89,7 @@ def extract(
         else:
             tasks = _without_conflicts(tasks, encoder)
         check_space(tasks, encoder, refuse=settings.check_space)
-        out = output_folder(config.out)
+        out = job_folder(config.out)
         write_slides_csv(records, out / "slides.csv")
         _record(replace(config, encoder=encoder_config), encoder, stain)
         utilisations: list[Utilisation] = []

@@ -1,7 +1,7 @@
 """Heatmaps of cached features and a model: pictures, overlays, GeoJSON and galleries."""
 
 from wsi_ncmi.core.errors import InputError, WsiNcmiError, counted
-from wsi_ncmi.core.files import output_folder
+from wsi_ncmi.core.files import job_folder
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
 from wsi_ncmi.core.provenance import write_record
 from wsi_ncmi.prediction.config import HeatmapConfig
@@ -43,7 +43,7 @@ def make_heatmaps(config: HeatmapConfig, progress: ProgressReporter | None = Non
                 f"No slide below {config.slides} is named like a feature file (such as {ids[0]}); give the "
                 "folder that the features were made from."
             )
-    out = output_folder(config.out)
+    out = job_folder(config.out)
     write_record(
         out / "heatmaps.json",
         config={

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.core.files import output_folder, sha256_file
+from wsi_ncmi.core.files import job_folder, sha256_file
 from wsi_ncmi.core.provenance import collect_provenance
 from wsi_ncmi.losses import build_loss, loss_config
 from wsi_ncmi.losses.base import LogitCriterion
@@ -44,7 +44,7 @@ def import_model(checkpoint: Path, class_names: Sequence[str], out: Path) -> Job
     criterion = build_loss(loss, len(names), imported.aggregator.embedding_width, counts)
     assert isinstance(criterion, LogitCriterion)
     criterion.head.load_state_dict(imported.head.state_dict())
-    output_folder(out)
+    job_folder(out)
     write_trained(
         out, imported.aggregator, criterion, classes=names, model=imported.config, loss=loss,
         class_counts=counts,

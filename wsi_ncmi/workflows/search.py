@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from wsi_ncmi.core.files import output_folder
+from wsi_ncmi.core.files import job_folder
 from wsi_ncmi.core.progress import ProgressReporter
 from wsi_ncmi.workflows.result import JobResult
 from wsi_ncmi.workflows.training import published
@@ -39,7 +39,7 @@ def search(config: SearchConfig, progress: ProgressReporter | None = None) -> Jo
     require_optuna()
     config = config.checked()
     data = prepare_data(config)
-    output_folder(config.out)
+    job_folder(config.out)
     same_search(config)
     rows, failures = search_folds(config, data, progress)
     files = search_tables(config, rows)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from wsi_ncmi.core.errors import InputError, counted
-from wsi_ncmi.core.files import output_folder
+from wsi_ncmi.core.files import job_folder
 from wsi_ncmi.core.progress import ProgressReporter
 from wsi_ncmi.prediction.config import PredictConfig
 from wsi_ncmi.prediction.watch import WatchedFolder
@@ -49,7 +49,7 @@ def watch(
     predictor = Predictor(config)
     predictor.check_encoder()
     times = config.watch
-    out = output_folder(config.out)
+    out = job_folder(config.out)
     digest = predictor.bundle.digest
     folder = WatchedFolder(config.slides, out, config.cache or out, digest, times.settle_s)
     last = clock()
