@@ -107,7 +107,7 @@ def test_classes_spelled_almost_alike_are_refused(tmp_path: Path, other: str) ->
     with pytest.raises(InputError, match=r"row 6: the label .* and .LUAD. differ only in case"):
         read_labels(path)
     assert [f.kind for f in audit_labels(path).findings] == ["suspect_class"]
-    with pytest.raises(InputError, match="write one class in one way"):
+    with pytest.raises(InputError, match="zeros in front or invisible characters; spell them alike"):
         source.embedded_cohort()
 
 

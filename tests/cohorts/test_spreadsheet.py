@@ -108,3 +108,14 @@ def test_what_is_no_workbook(save, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "openpyxl", None)
     with pytest.raises(InputError, match=r"install openpyxl.*wsi-ncmi\[excel\]"):
         read_table(path)
+
+
+@pytest.mark.parametrize("error", ["#N/A", "#REF!", "#DIV/0!", "#VALUE!", "#NAME?", "#NULL!", "#NUM!"])
+def test_error_cells_are_no_values(save, error):
+    rows = [(f"s{i}", f"p{i}", "ab"[i % 2], "c1") for i in range(4)]
+    rows[2] = ("s2", "p2", error, "c1")
+    path = save({"labels": [(*HEADER, "centre"), *rows]})
+    with pytest.raises(InputError, match="row 4: the 'label' is empty"):
+        read_labels(path)
+    rows[2] = ("s2", "p2", "a", error)
+    assert [row.centre for row in read_labels(save({"labels": [(*HEADER, "centre"), *rows]})).rows][2] == ""

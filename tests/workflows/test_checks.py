@@ -10,7 +10,10 @@ import pytest
 from typer.testing import CliRunner
 
 from wsi_ncmi.cli.app import app
+from wsi_ncmi.cohorts import Cohort, CohortRow
 from wsi_ncmi.slides import inventory
+from wsi_ncmi.workflows.checks import _present
+from wsi_ncmi.workflows.config import JobConfig
 
 SLIDES = [f"p{patient}_{number}" for patient in range(6) for number in range(2)]
 
@@ -171,3 +174,20 @@ def test_the_demo_draws_no_slide_for_a_wrong_setting(tmp_path: Path) -> None:
 @pytest.mark.parametrize("key", ["slides", "labels", "out", "splits"])
 def test_the_paths_of_a_record_are_to_be_given_anew(job: Path, key: str) -> None:
     assert f"'{key}' is '…/there': the record of a run leaves the folders" in refused(f"{key}=…/there")
+
+
+def test_labels_match_slides_as_features_do_and_near_misses_are_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    labelled = Cohort(
+        tuple(CohortRow(name, f"p{i}", "ab"[i % 2]) for i, name in enumerate(("Tum\u00f6r", "b.svs", "S_1"))),
+        ("a", "b"),
+    )
+    found = _present(
+        labelled, ("Tumo\u0308r", "b", "s-01"), JobConfig(slides=Path("slides"), out=Path("out"))
+    )
+    assert found.slide_ids == ("Tum\u00f6r", "b.svs")
+    assert (
+        "The label of 'S_1' belongs to no slide, but there is 's-01': these differ only in case"
+        in caplog.text
+    )

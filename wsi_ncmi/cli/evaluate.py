@@ -16,7 +16,8 @@ FLAGS = ConfigFlags(
     "wsi_ncmi.training.config.EvaluateConfig",
     {
         "predictions": Flag(
-            argument=True, help="CSV with slide_id, p_<class>… and truth; or CLAM's or STAMP's predictions."
+            argument=True,
+            help="CSV with slide_id, p_<class>… and truth (predict's with --labels); or CLAM's or STAMP's.",
         ),
         "out": Flag(required=True),
         "labels": Flag(metavar="CSV|ADAPTER:FILE"),

@@ -156,10 +156,10 @@ def cohort_of_columns(
     if len(classes) < 2:
         raise InputError(f"{path} holds only the class {classes[0]!r}; a task needs at least two.")
     for a, b, *_ in suspects(classes):
-        raise InputError(f"{path}: the classes {a!r} and {b!r} {SUSPECT}; write one class in one way.")
+        raise InputError(f"{path}: the classes {a!r} and {b!r} {SUSPECT}; spell them alike.")
     alike = [] if assumed else suspects(patients)
     notes = [
-        f"{path.name}: the patients {a!r} and {b!r} {SUSPECT}; if they are one, write it so."
+        f"{path.name}: the patients {a!r} and {b!r} {SUSPECT}; if they are the same, spell them alike."
         for a, b, *_ in alike[:1]
     ]
     where = ["" if is_empty(centre) else centre for centre in centres or ("",) * len(slide_ids)]

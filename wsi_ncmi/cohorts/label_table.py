@@ -220,8 +220,9 @@ def _suspects(path: Path, rows: Sequence[tuple[CohortRow, int]], *, classes_know
                 if name == usual or (column == "case_id" and firsts[name][0].slide_id == name):
                     continue
                 row, line = firsts[name]
-                remedy = "write one class in one way" if column == "label" else "if they are one, write it so"
-                detail = f"{path}, row {line}: the {column} {name!r} and {usual!r} {SUSPECT}; {remedy}."
+                doubt = "" if column == "label" else "if they are the same, "
+                what = f"the {column} {name!r} and {usual!r}"
+                detail = f"{path}, row {line}: {what} {SUSPECT}; {doubt}spell them alike."
                 kind: RowKind = "suspect_class" if column == "label" else "suspect_id"
                 found.append(RowFinding(kind, line, row.slide_id, detail, fatal=column == "label"))
     return found

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import h5py
 import pytest
+import torch
 
 from tests.features.interchange import makers
 from wsi_ncmi.cohorts import open_bag_source
@@ -70,3 +71,9 @@ def test_our_own_files_are_held_to_the_same(tmp_path: Path) -> None:
     change(tmp_path / "features" / "e" / "b.h5", "/", mpp_target=1.0)
     with pytest.raises(InputError, match="mixes features: mpp_target"):
         convert(ConvertConfig(features=tmp_path / "features", to="clam", out=tmp_path / "clam"))
+
+
+def test_a_checkpoint_beside_the_folders_of_clam_is_no_slide(tmp_path: Path) -> None:
+    makers.clam(tmp_path, "a", 5, h5=False)
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "s_0_checkpoint.pt")
+    assert open_bag_source(tmp_path).slide_ids == ("a",)

@@ -55,7 +55,9 @@ class ClamSet(FeatureSet):
         root = path.parent if path.name in ("h5_files", "pt_files") else path
         self._patches = root / "patches"
         self._files: dict[str, Path] = {}
-        folders = [path] if root != path else [root / "pt_files", root / "h5_files", root]
+        # Beside the folders of features lie checkpoints; without these folders the root holds the features.
+        inside = [folder for name in ("pt_files", "h5_files") if (folder := root / name).is_dir()]
+        folders = [path] if root != path else inside or [root]
         for folder in folders:
             for suffix in (".pt", ".h5"):
                 found = sorted(folder.glob(f"*{suffix}")) if folder.is_dir() else []
