@@ -215,7 +215,7 @@ def _annotated(
         path = only_annotation(record.slide_id, found.get(record.slide_id, ()))
         if path is None:
             return record, AnnotationFile()
-        return record, AnnotationFile(path, read_annotations(path).sha256)
+        return record, AnnotationFile(path, read_annotations(path, record.scanned).sha256)
     except InputError as error:
         return replace(record, problem=record.problem or str(error)), AnnotationFile()
 

@@ -82,7 +82,7 @@ def _write_images(prepared: PreparedSlide, kept: NDArray[np.bool_]) -> None:
     outline = task.tissue_path
     if outline is not None:
         with translate_os_errors(outline):
-            write_geojson(outline, polygons, "tissue")
+            write_geojson(outline, polygons, "tissue", prepared.origin)
     states, blurred = _cells(prepared, kept)
     artifacts = {kind: prepared.artifact_map.where(kind) for kind in prepared.artifact_map.kinds}
     picture = draw_thumbnail(

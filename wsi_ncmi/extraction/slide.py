@@ -61,6 +61,7 @@ class PreparedSlide:
         task: What to do with the slide.
         grid: Its grid.
         mask: Its tissue.
+        origin: Level-0 pixel from which QuPath counts (``Slide.origin``).
         artifact_map: Its pen marks, folds and borders.
         selection: The tiles to read.
         notes: Sentences for the ledger that are known before any tile is read.
@@ -72,6 +73,7 @@ class PreparedSlide:
     task: SlideTask
     grid: TileGrid
     mask: TissueMask
+    origin: tuple[int, int]
     artifact_map: ArtifactMap
     selection: TileSelection
     notes: tuple[str, ...]
@@ -181,6 +183,7 @@ def prepare_slide(task: SlideTask, slide: Slide) -> PreparedSlide:
         task=task,
         grid=grid,
         mask=found.mask,
+        origin=slide.origin,
         artifact_map=found.artifacts,
         selection=selection,
         notes=(slide.note, found.mask.note, found.remark),

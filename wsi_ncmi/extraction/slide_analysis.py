@@ -64,7 +64,12 @@ def _analyse(task: SlideTask, slide: Slide) -> SlideAnalysis:
         if task.annotations.path is None:
             remark = "it has no annotation file; its tissue is what was found automatically"
         else:
-            drawn = read_annotations(task.annotations.path)
+            if any(slide.origin) and task.record.scanned != slide.bounds:
+                raise SlideError(
+                    f"The inventory does not say where the scanned area of {task.record.path} begins, from "
+                    "which QuPath counts its annotations; write it again with wsi-ncmi inventory."
+                )
+            drawn = read_annotations(task.annotations.path, slide.bounds)
             if drawn.sha256 != task.annotations.sha256:
                 raise SlideError(
                     f"{task.annotations.path.name} was changed while the job ran; start the job again."

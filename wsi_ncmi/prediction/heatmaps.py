@@ -75,7 +75,7 @@ def draw_slide(
         if record is None:
             raise SlideError(f"{slide_id}: there is no such slide below {config.slides}.")
         slide = _open(record, config.slides, tiles)
-    out, scales = config.out, config.scales
+    out, scales, origin = config.out, config.scales, (0, 0) if slide is None else slide.origin
     try:
         write_heatmaps(out, tiles, slide, layers=layers, scales=scales, top=config.top)
         if second is not None:
@@ -94,7 +94,9 @@ def draw_slide(
                 path = heatmap_path(out, tiles, name, f"_{scale}.overlay.tif")
                 write_overlay(path, tiles, name, scale, mpp=mpp)
     if config.geojson:
-        write_tiles_geojson(out / f"{slide_id}.geojson", tiles, coloured_by="attention", scale=scales[0])
+        write_tiles_geojson(
+            out / f"{slide_id}.geojson", tiles, coloured_by="attention", scale=scales[0], origin=origin
+        )
 
 
 def _names(config: HeatmapConfig, first: ModelBundle, second: ModelBundle) -> tuple[str, str]:

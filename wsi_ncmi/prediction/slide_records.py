@@ -153,12 +153,17 @@ class SlideRecords:
         """Writes the tiles for QuPath, heatmaps and the page; what each shows → file."""
         config, slide_id = self._config, prediction.slide_id
         files: dict[str, Path] = {}
+        root = config.slides
+        path = root if root.is_file() else root / self._paths[slide_id]
         if config.geojson:
             files["geojson"] = self._out / "attention" / f"{slide_id}.geojson"
-            write_tiles_geojson(files["geojson"], tiles, coloured_by="attention", scale=config.scale)
+            with open_slide(path, compare_levels=False) as slide:
+                origin = slide.origin
+            write_tiles_geojson(
+                files["geojson"], tiles, coloured_by="attention", scale=config.scale, origin=origin
+            )
         if config.heatmaps:
-            root = config.slides
-            with open_slide(root if root.is_file() else root / self._paths[slide_id]) as slide:
+            with open_slide(path) as slide:
                 pictures = write_heatmaps(
                     self._out / "heatmaps", tiles, slide,
                     layers=("attention", f"evidence {prediction.prediction}"), scales=(config.scale,),

@@ -177,6 +177,26 @@ class Slide(AbstractContextManager["Slide"]):
         self.numbers = self.numbers[:place] + self.numbers[place + 1 :]
 
     @property
+    def bounds(self) -> tuple[int, int, int, int] | None:
+        """Left, top, width and height of the scanned area in level-0 pixels, where stated (MIRAX, SCN).
+
+        QuPath shows this area alone and counts pixels from its corner, if all four are whole numbers.
+        """
+        texts = [
+            self.properties.get(f"openslide.bounds-{name}", "") for name in ("x", "y", "width", "height")
+        ]
+        try:
+            left, top, width, height = map(int, texts)
+        except ValueError:
+            return None
+        return left, top, width, height
+
+    @property
+    def origin(self) -> tuple[int, int]:
+        """Level-0 pixel from which QuPath counts: the corner of the scanned area."""
+        return (0, 0) if self.bounds is None else self.bounds[:2]
+
+    @property
     def width_px(self) -> int:
         """Width of level 0 in pixels."""
         return self.levels[0].width_px

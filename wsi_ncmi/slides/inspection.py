@@ -142,6 +142,7 @@ def inspect_slide(
             record = replace(
                 record, reader=slide.reader, vendor=slide.vendor, width_px=slide.width_px,
                 height_px=slide.height_px, n_levels=len(slide.levels), remark=slide.note,
+                bounds=" ".join(map(str, slide.bounds or ())) if any(slide.origin) else "",
             )  # fmt: skip
             mpp = resolve_mpp(slide, table_mpp=table_mpp, default_mpp=default_mpp)
         return replace(record, mpp_x=mpp.x, mpp_y=mpp.y, mpp_source=mpp.source)

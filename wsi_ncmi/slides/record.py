@@ -31,6 +31,8 @@ class SlideRecord:
         problem: Empty when the slide is usable, else one sentence.
         duplicate_of: The id of the first slide with the same content, or empty.
         remark: What the file holds that is not read, and the like, in sentences; or empty.
+        bounds: Left, top, width and height of the scanned area in level-0 pixels where it does not begin at
+            0, 0 (MIRAX, SCN), separated by blanks; else empty.
     """
 
     slide_id: str
@@ -48,13 +50,20 @@ class SlideRecord:
     problem: str = ""
     duplicate_of: str = ""
     remark: str = ""
+    bounds: str = ""
+
+    @property
+    def scanned(self) -> tuple[int, int, int, int] | None:
+        """``bounds`` as numbers, or None."""
+        numbers = [int(text) for text in self.bounds.split()]
+        return (numbers[0], numbers[1], numbers[2], numbers[3]) if len(numbers) == 4 else None
 
 
 _COLUMNS = tuple(field.name for field in fields(SlideRecord))
 _INTEGERS = ("width_px", "height_px", "n_levels", "size_bytes")
 _NUMBERS = ("mpp_x", "mpp_y")
 # Columns that inventories of 0.1 lack.
-_LATER = ("remark",)
+_LATER = ("remark", "bounds")
 
 
 def write_slides_csv(records: Iterable[SlideRecord], path: Path) -> None:
@@ -106,6 +115,9 @@ def _parse(name: str, text: str | None, where: str) -> Any:
         return None
     kind: Callable[[str], Any] = int if name in _INTEGERS else float if name in _NUMBERS else str
     try:
+        if name == "bounds" and len([int(part) for part in text.split()]) not in (0, 4):
+            raise ValueError
         return kind(text)
     except ValueError:
-        raise InputError(f"{where}: {name} is {text!r}, not a number; write the inventory again.") from None
+        what = "four numbers" if name == "bounds" else "a number"
+        raise InputError(f"{where}: {name} is {text!r}, not {what}; write the inventory again.") from None

@@ -80,11 +80,13 @@ def find_annotations(folder: Path, slide_id: str, name: str = "") -> Path | None
     return only_annotation(slide_id, match_annotations(folder, {slide_id: name})[0].get(slide_id, ()))
 
 
-def read_annotations(path: Path) -> Annotations:
+def read_annotations(path: Path, bounds: tuple[int, int, int, int] | None = None) -> Annotations:
     """Reads QuPath's GeoJSON (also gzipped or zipped) or ASAP's XML, told apart by their content.
 
     Args:
         path: The file.
+        bounds: The slide's scanned area (``Slide.bounds``), from whose corner QuPath counts; ASAP counts from
+            the slide's own.
 
     Returns:
         Its areas in level-0 pixels, each valid, with notes on what was repaired or left out.
@@ -108,7 +110,7 @@ def read_annotations(path: Path) -> Annotations:
         raise InputError(
             f"{path.name} can't be read as annotations (it is empty); export them from QuPath or ASAP again."
         )
-    areas = parse_geojson(data.decode("utf-8-sig", errors="replace"), path.name)
+    areas = parse_geojson(data.decode("utf-8-sig", errors="replace"), path.name, bounds)
     if not len(areas):
         raise InputError(
             f"{path.name} holds no annotation; draw one and export it again, or remove the file to use "

@@ -10,6 +10,7 @@ from typing import Any, overload
 
 import numpy as np
 import shapely
+import shapely.affinity
 import shapely.geometry
 
 from wsi_ncmi.core.errors import InputError
@@ -96,28 +97,48 @@ _DRAWN = {"annotation", "tma_core", "unknown"}
 _LINES = (shapely.Point, shapely.MultiPoint, shapely.LineString, shapely.MultiLineString)
 
 
-def write_geojson(path: Path, polygons: Sequence[shapely.Polygon], name: str) -> None:
+_OWN_MEMBER, _ORIGIN = "wsi_ncmi", "origin_level0"
+# Areas drawn along the edge of the picture may reach beyond it by a share of its sides.
+_BEYOND = 0.01
+
+
+def collection_head(origin: tuple[int, int]) -> dict[str, Any]:
+    """Members of a collection besides its features, with the place pixels are counted from if not 0, 0.
+
+    Args:
+        origin: Level-0 pixel at which coordinates are 0: that from which QuPath counts (``Slide.origin``).
+    """
+    return {"type": "FeatureCollection"} | ({_OWN_MEMBER: {_ORIGIN: list(origin)}} if any(origin) else {})
+
+
+def write_geojson(
+    path: Path, polygons: Sequence[shapely.Polygon], name: str, origin: tuple[int, int] = (0, 0)
+) -> None:
     """Writes polygons of one class as a GeoJSON FeatureCollection of QuPath annotations, atomically.
 
     Args:
         path: Where to.
-        polygons: In level-0 pixels, the coordinates QuPath uses.
+        polygons: In level-0 pixels.
         name: Class name of all of them.
+        origin: Level-0 pixel from which QuPath counts (``Slide.origin``).
     """
-    write_annotations(path, {name: polygons})
+    write_annotations(path, {name: polygons}, origin)
 
 
-def write_annotations(path: Path, polygons: Mapping[str, Sequence[shapely.Polygon]]) -> None:
+def write_annotations(
+    path: Path, polygons: Mapping[str, Sequence[shapely.Polygon]], origin: tuple[int, int] = (0, 0)
+) -> None:
     """Writes polygons of several classes as a GeoJSON FeatureCollection of QuPath annotations, atomically.
 
     Args:
         path: Where to.
         polygons: Class name to its polygons in level-0 pixels; each class gets its colour.
+        origin: Level-0 pixel from which QuPath counts (``Slide.origin``).
     """
     features = [
         {
             "type": "Feature",
-            "geometry": shapely.geometry.mapping(polygon),
+            "geometry": shapely.geometry.mapping(_moved(polygon, -origin[0], -origin[1])),
             "properties": {
                 "objectType": "annotation",
                 "classification": {"name": name, "color": _COLOURS.get(name, _OTHER_COLOUR)},
@@ -126,14 +147,19 @@ def write_annotations(path: Path, polygons: Mapping[str, Sequence[shapely.Polygo
         for name, members in polygons.items()
         for polygon in members
     ]
-    write_text(path, json.dumps({"type": "FeatureCollection", "features": features}) + "\n")
+    write_text(path, json.dumps({**collection_head(origin), "features": features}) + "\n")
 
 
-def read_geojson(path: Path) -> list[Annotation]:
+def _moved(polygon: shapely.Polygon, x: float, y: float) -> shapely.Polygon:
+    return shapely.affinity.translate(polygon, x, y) if x or y else polygon
+
+
+def read_geojson(path: Path, bounds: tuple[int, int, int, int] | None = None) -> list[Annotation]:
     """Reads polygons from GeoJSON: a FeatureCollection, a Feature, a list of features or a geometry.
 
     Args:
         path: The file.
+        bounds: As :func:`parse_geojson` takes them.
 
     Returns:
         The areas in the file's order, each valid: multi-polygons and self-crossing outlines come in parts.
@@ -145,10 +171,10 @@ def read_geojson(path: Path) -> list[Annotation]:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise _unreadable(path.name, error) from error
-    return list(parse_geojson(text, path.name))
+    return list(parse_geojson(text, path.name, bounds))
 
 
-def parse_geojson(text: str, name: str) -> Annotations:
+def parse_geojson(text: str, name: str, bounds: tuple[int, int, int, int] | None = None) -> Annotations:
     """Reads the areas of a GeoJSON text.
 
     Points and lines beside areas, and detections of QuPath, are left out with a note.
@@ -156,12 +182,15 @@ def parse_geojson(text: str, name: str) -> Annotations:
     Args:
         text: The content.
         name: The file's name, for messages.
+        bounds: The slide's scanned area (``Slide.bounds``), from whose corner QuPath counts; coordinates that
+            leave it and fit the whole slide are taken as the whole slide's.
 
     Raises:
         InputError: The text is no GeoJSON, or holds features and none of them is an area.
     """
     try:
-        features = _features(json.loads(text))
+        content = json.loads(text)
+        features = _features(content)
         areas: list[Annotation] = []
         mended, skipped = 0, Counter[str]()
         for feature in features:
@@ -185,6 +214,7 @@ def parse_geojson(text: str, name: str) -> Annotations:
             areas += [Annotation(polygon, _class_name(feature)) for polygon in polygons]
         if features and not areas:
             raise ValueError("it holds no area")
+        areas, placed = _placed(areas, content, bounds)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise _unreadable(name, error) from error
     except shapely.errors.ShapelyError as error:
@@ -192,7 +222,30 @@ def parse_geojson(text: str, name: str) -> Annotations:
     notes = [f"{count} {what} are no areas and were left out" for what, count in skipped.items()]
     if mended:
         notes.append(f"{mended} outlines that cross themselves were mended")
-    return Annotations(areas, notes)
+    return Annotations(areas, [*notes, placed] if placed else notes)
+
+
+def _placed(
+    areas: list[Annotation], content: Any, bounds: tuple[int, int, int, int] | None
+) -> tuple[list[Annotation], str]:
+    """Areas in level-0 pixels of the whole slide, and how they were placed, for slides that QuPath crops."""
+    if isinstance(content, dict) and _OWN_MEMBER in content:
+        (x, y), note = content[_OWN_MEMBER][_ORIGIN], ""
+    elif areas and bounds is not None and any(bounds[:2]):
+        x, y, width, height = bounds
+        drawn = shapely.total_bounds([area.polygon for area in areas]) / (width, height, width, height)
+        in_area = bool((drawn[:2] >= -_BEYOND).all() and (drawn[2:] <= 1 + _BEYOND).all())
+        drawn -= np.array((x / width, y / height) * 2)
+        in_slide = bool((drawn[:2] >= -_BEYOND).all() and (drawn[2:] <= 1 + _BEYOND).all())
+        if in_slide and not in_area:
+            return (
+                areas,
+                "annotations are counted from the slide's own corner, not from that of its scanned area",
+            )
+        note = f"annotations are counted from the scanned area's corner at {x}, {y}, as QuPath does"
+    else:
+        return areas, ""
+    return [Annotation(_moved(area.polygon, x, y), area.name) for area in areas], note
 
 
 def _unreadable(name: str, error: Exception) -> InputError:

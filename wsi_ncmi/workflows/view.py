@@ -67,6 +67,8 @@ def _data(config: ViewConfig, slide: Slide) -> ViewerData:
         "levels": str(len(slide.levels)),
         "reader": slide.reader,
     }
+    if any(slide.origin):
+        facts["QuPath counts from"] = "{}, {} px".format(*slide.origin)
     notes: list[str] = []
     shapes: list[Shape] = []
     mpp = None
@@ -85,10 +87,10 @@ def _data(config: ViewConfig, slide: Slide) -> ViewerData:
     if config.features is not None:
         tiles, about = _tiles(config, slide, slide_id)
         facts |= about
-        if (outline := _stored_outline(config.features, slide_id)) is not None:
+        if (outline := _stored_outline(config.features, slide_id, slide)) is not None:
             shapes = [outline, *(shape for shape in shapes if shape.name != "tissue")]
     if config.annotations is not None:
-        shapes += _annotated(config.annotations, slide_id, config.slide.name)
+        shapes += _annotated(config.annotations, slide_id, slide)
     return ViewerData(slide_id, slide, mpp, tiles, tuple(shapes), facts, tuple(notes))
 
 
@@ -109,20 +111,20 @@ def _tiles(config: ViewConfig, slide: Slide, slide_id: str) -> tuple[TileValues,
     return tiles, about if bundle is None else {**about, "model": bundle.name, "most probable": predicted}
 
 
-def _stored_outline(features: Path, slide_id: str) -> Shape | None:
+def _stored_outline(features: Path, slide_id: str, slide: Slide) -> Shape | None:
     """The outline that the extraction of these features kept."""
     for folder in (features, *features.resolve().parents[:3]):
         path = folder / "tissue" / f"{slide_id}.geojson"
         if path.is_file():
-            return Shape("tissue", [area.polygon for area in read_geojson(path)])
+            return Shape("tissue", [area.polygon for area in read_geojson(path, slide.bounds)])
     return None
 
 
-def _annotated(annotations: Path, slide_id: str, name: str) -> list[Shape]:
-    path = annotations if annotations.is_file() else find_annotations(annotations, slide_id, name)
+def _annotated(annotations: Path, slide_id: str, slide: Slide) -> list[Shape]:
+    path = annotations if annotations.is_file() else find_annotations(annotations, slide_id, slide.path.name)
     if path is None:
         raise InputError(f"{annotations} has no annotations of {slide_id}; check --annotations.")
-    areas = read_annotations(path)
+    areas = read_annotations(path, slide.bounds)
     names = sorted({area.name for area in areas})
     return [
         Shape(f"annotation {name}" if name else "annotations", [a.polygon for a in areas if a.name == name])

@@ -31,6 +31,7 @@ from wsi_ncmi.reporting.heatmaps.drawing import (
 )
 from wsi_ncmi.reporting.heatmaps.values import TileValues, colours_of, scale_title, scaled
 from wsi_ncmi.slides import Slide, thumbnail
+from wsi_ncmi.tissue.geojson import collection_head
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -220,7 +221,12 @@ def _picture(tiles: TileValues, positions: NDArray[np.float32], downsample: int)
 
 
 def write_tiles_geojson(
-    path: Path, tiles: TileValues, *, coloured_by: str, scale: str = "percentile"
+    path: Path,
+    tiles: TileValues,
+    *,
+    coloured_by: str,
+    scale: str = "percentile",
+    origin: tuple[int, int] = (0, 0),
 ) -> None:
     """Writes a FeatureCollection with one polygon a tile, atomically and line by line.
 
@@ -231,6 +237,7 @@ def write_tiles_geojson(
         tiles: Tiles and values.
         coloured_by: Name of the layer that gives the colours.
         scale: Scale of the colours.
+        origin: Level-0 pixel from which QuPath counts (``Slide.origin``).
 
     Raises:
         InputError: No such layer or scale.
@@ -241,8 +248,8 @@ def write_tiles_geojson(
     columns = [layer.values.astype(np.float64).tolist() for layer in tiles.layers]
     ranks = scaled(leading, "percentile").astype(np.float64).tolist()
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as handle:
-        handle.write('{"type": "FeatureCollection", "features": [')
-        for row, (left, top, right, bottom) in enumerate(tiles.boxes.tolist()):
+        handle.write(json.dumps(collection_head(origin))[:-1] + ', "features": [')
+        for row, (left, top, right, bottom) in enumerate((tiles.boxes - origin * 2).tolist()):
             ring = [[left, top], [right, top], [right, bottom], [left, bottom], [left, top]]
             feature = {
                 "type": "Feature",
