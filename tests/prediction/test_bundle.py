@@ -15,11 +15,14 @@ import numpy as np
 import pytest
 import torch
 
-from tests.prediction.models import export, make_bundle, sample, write_run
+from tests.prediction.models import COLOUR, abstaining, export, make_bundle, sample, write_run
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.prediction import ModelBundle, load_bundle, load_model
 from wsi_ncmi.prediction.bundle_io import sums_of
 from wsi_ncmi.prediction.ood import SlideProperties
+from wsi_ncmi.prediction.outputs import prediction_notes
+from wsi_ncmi.prediction.pages import write_prediction_page, write_slide_page
+from wsi_ncmi.prediction.slide_prediction import predict_slide
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +99,37 @@ def test_a_run_folder_is_a_model_without_calibration(run: Path) -> None:
     assert found.calibration.temperature == 1.0
     assert found.calibration.abstain_below == 0.0
     assert found.ood is None
+
+
+def test_a_bundle_of_0_1_0_at_a_limit_is_read_and_named(
+    folder: Path, bundle: ModelBundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = {"temperature": 0.0500003, "abstain_below": 0.9999987, "fitted_on": "3 folds", "slides": 15}
+    edit_manifest(folder, calibration=old)
+    found = load_bundle(folder)
+    assert found.calibration.to_json() == old  # and with it the digest, by which predictions are kept
+    assert "temperature 0.050 is a limit" in caplog.text
+    assert "export the model again" in prediction_notes([], found, {})[1 + 1]
+    slide, _ = predict_slide(found, "s", sample(3).tiles, SlideProperties(0.5, COLOUR), abstaining())
+    write_slide_page(folder.parent / "s.html", slide, found, {}, back="x.html")
+    write_prediction_page(
+        folder.parent / "all.html", [slide], found, thumbnails=folder, patients=None,
+        provenance={"software": "", "python": "", "platform": "", "utc": ""},
+    )  # fmt: skip
+    for page in ("s.html", "all.html"):
+        words = (folder.parent / page).read_text()
+        assert "100.0 %" not in words
+        assert "15 validation slides" in words
+    assert "is a limit of the search" in words
+    assert "0.999998700" in words
+
+
+def test_the_spread_is_of_calibrated_probabilities(bundle: ModelBundle) -> None:
+    each = np.stack([member.predict(sample(3).tiles)[0] for member in bundle.ensemble.members])
+    powers = each ** (1 / bundle.calibration.temperature)
+    expected = (powers / powers.sum(axis=1, keepdims=True)).std(axis=0)
+    np.testing.assert_allclose(bundle.predict(sample(3).tiles).spread, expected, rtol=1e-6)
+    assert not np.allclose(expected, each.std(axis=0))
 
 
 def test_a_changed_byte_anywhere_is_refused(folder: Path) -> None:

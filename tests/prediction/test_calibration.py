@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.optimize import minimize_scalar
+from scipy.stats import beta, norm
 from sklearn.metrics import log_loss
 
 from wsi_ncmi.core.errors import InputError
@@ -37,25 +38,31 @@ def test_overconfidence_is_taken_back() -> None:
 
     def loss(t: float) -> float:
         q = p ** (1 / t)
-        return log_loss(one["label"], q / q.sum(axis=1, keepdims=True), labels=list(CLASSES))
+        told = log_loss(one["label"], q / q.sum(axis=1, keepdims=True), labels=list(CLASSES), normalize=False)
+        return told - norm.logpdf(np.log(t), scale=0.5)
 
     best = minimize_scalar(loss, bounds=(0.5, 5), method="bounded").x
     assert found.temperature == pytest.approx(best, rel=1e-3)
     assert found.temperature == pytest.approx(2.5, rel=0.15)
     assert found.abstain_below == 0.0
+    assert found.slides == 600
+    wrong = one["label"].to_numpy() != np.array(CLASSES)[p.argmax(axis=1)]
+    assert found.errors == wrong.sum()
+    called = one.assign(called=np.array(CLASSES)[p.argmax(axis=1)]).groupby("called")["case_id"].nunique()
+    assert found.patients == called.to_dict()
     fresh = selective_table(table(600, sharp=2.5, seed=1), CLASSES, found)
     assert fresh["ece"] < fresh["ece_before"] / 2
 
 
 def test_a_temperature_that_does_not_prove_itself_is_not_taken() -> None:
     taken = [fit_calibration(table(12, sharp=1.0, seed=s), CLASSES).temperature != 1 for s in range(30)]
-    assert 0 < sum(taken) < 20  # by chance alone it would often look better on so few
+    assert sum(taken) < 10  # by chance alone it would look better on half of them
 
 
 def test_one_fold_is_parted_by_patients() -> None:
     found = fit_calibration(table(600, sharp=2.5, folds=1), CLASSES)
     assert found.temperature == pytest.approx(2.5, rel=0.15)
-    assert "1 folds" in found.fitted_on
+    assert "1 fold, " in found.fitted_on
 
 
 @pytest.mark.parametrize("coverage", [0.5, 0.8, 0.95, 1.0])
@@ -92,7 +99,87 @@ def test_wrong_input_is_told() -> None:
         fit_calibration(frame, (*CLASSES, "d"))
 
 
+def without_errors(slides: int, p: float, seeds: int = 1) -> pd.DataFrame:
+    rest = (1 - p) / 2
+    return pd.DataFrame(
+        {"slide_id": f"s{i}", "case_id": f"p{i}", "fold": i % 3, "seed": s, "label": CLASSES[i % 3],
+         **{f"p_{name}": p if k == i % 3 else rest for k, name in enumerate(CLASSES)}}
+        for i in range(slides) for s in range(seeds)
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("slides", "p"), [(2, 0.5), (15, 0.7), (15, 0.95), (15, 0.999999), (200, 0.6)])
+def test_slides_without_an_error_bear_no_temperature(slides: int, p: float) -> None:
+    frame = without_errors(slides, p)
+    found = fit_calibration(frame, CLASSES)
+    assert (found.temperature, found.slides, found.errors) == (1.0, slides, 0)
+    # As many hits as there were errors: nor does a part without a single hit.
+    turned = frame.assign(label=[CLASSES[(i + 1) % 3] for i in range(slides)])
+    assert fit_calibration(turned, CLASSES).temperature == 1.0
+
+
+def test_a_temperature_lies_between_one_and_what_the_model_needs() -> None:
+    for slides, sharp in [(15, 0.05), (15, 1.0), (15, 20.0), (60, 0.02), (60, 40.0)]:
+        for seed in range(5):
+            found = fit_calibration(table(slides, sharp=sharp, folds=1, seeds=1, seed=seed), CLASSES)
+            assert min(1.0, sharp / 3) < found.temperature < max(1.0, 3 * sharp) or found.temperature == 1
+
+
+def test_a_handful_of_slides_can_not_overrun_the_prior() -> None:
+    # One unsure error among fifteen: the likelihood alone would go far below 1/2.
+    frame = without_errors(15, 0.8)
+    frame.loc[0, "label"] = "b"
+    found = fit_calibration(frame, CLASSES)
+    assert 0.5 < found.temperature < 2
+    assert found.errors == 1
+
+
+def test_what_is_shown_is_what_the_validation_supports() -> None:
+    found = fit_calibration(without_errors(18, 0.9), CLASSES)
+    assert found.patients == {"a": 6, "b": 6, "c": 6}
+    for name in CLASSES:  # Laplace: the mean of the posterior of 6 hits of 6 under a flat prior
+        assert found.supported(name) == pytest.approx(beta.mean(6 + 1, 1)) == 7 / 8
+    assert found.shown(0.9999987, "a") == "> 87.5 %"
+    assert found.shown(0.0000013, "a") == "< 12.5 %"
+    assert found.shown(0.87, "a") == "87.0 %"
+    assert Calibration(slides=15).shown(1.0, "x") == "> 94.1 %"  # 0.1.0 told slides alone
+    assert Calibration().shown(0.9951, "x") == "> 99.0 %"
+    never = Calibration(slides=10, errors=0, patients={"a": 10, "b": 0})
+    assert never.shown(0.8, "b") == "> 50.0 %"
+    many = Calibration(slides=10**6, errors=5, patients={"a": 10**6})
+    assert many.shown(1.0, "a") == "> 99.9 %"
+    assert many.shown(0.9989, "a") == "99.9 %"
+    assert many.shown(0.0, "a") == "< 0.1 %"
+
+
+def test_a_patient_counts_once_however_many_slides_and_folds() -> None:
+    frame = without_errors(6, 0.9)
+    again = pd.concat([frame, frame.assign(fold=frame["fold"] + 3)]).assign(case_id="one")
+    found = fit_calibration(again, CLASSES)
+    assert (found.slides, found.patients) == (6, {"a": 1, "b": 1, "c": 1})
+
+
+def test_words_say_what_it_rests_on() -> None:
+    words = fit_calibration(without_errors(15, 0.9), CLASSES).basis
+    assert "15 validation slides, none of them wrong (patients predicted as a 5, b 5, c 5)" in words
+    assert "No validation slides" in Calibration().basis
+    assert Calibration(0.05, 0.9999987, "x", 15).threshold == "0.999998700"
+    assert Calibration(1.0, 0.9, "x", 15).threshold == "0.900"
+
+
+@pytest.mark.parametrize(
+    ("temperature", "told"), [(0.05000037, True), (19.99998, True), (0.06, False), (1, False)]
+)
+def test_a_temperature_at_a_limit_of_0_1_0_is_named(temperature: float, told: bool) -> None:
+    assert ("export the model again" in Calibration(temperature, 0.5, "x", 15).at_limit) == told
+    assert not Calibration(temperature, 0.5, "x", 15, 3).at_limit  # this version knows no limits
+
+
 def test_calibration_goes_through_json() -> None:
-    found = Calibration(1.7, 0.4, "some slides", 9)
+    found = Calibration(1.7, 0.4, "some slides", 9, 2, {"a": 4, "b": 5})
     assert Calibration.from_json(found.to_json(), "x") == found
+    # A bundle of 0.1.0 keeps its form, of which the digest is made.
+    old = {"temperature": 1.7, "abstain_below": 0.4, "fitted_on": "some slides", "slides": 9}
+    assert Calibration.from_json(old, "x").to_json() == old
+    assert Calibration.from_json({**old, "errors": 0, "patients": {}}, "x").errors == 0
     np.testing.assert_array_equal(Calibration().apply(np.array([0.2, 0.8])), [0.2, 0.8])

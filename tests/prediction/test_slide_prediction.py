@@ -104,13 +104,16 @@ def made(
 
 def test_the_slide_table_follows_the_contract(bundle: ModelBundle) -> None:
     answer, _ = predict_slide(bundle, "z", sample(3).tiles, PROPERTIES, abstaining())
-    table = slide_table([answer, no_prediction("broken", "text.svs is no slide")], bundle.classes)
+    validated = Calibration(slides=3, errors=0, patients={"a": 0, "b": 0})
+    table = slide_table([answer, no_prediction("broken", "text.svs is no slide")], bundle.classes, validated)
     assert list(table)[:8] == ["slide_id", "case_id", "fold", "seed", "label", "prediction", "p_a", "p_b"]
     assert table["slide_id"].tolist() == ["broken", "z"]
     rows = table.set_index("slide_id")
     assert rows.loc["broken", ["p_a", "p_b"]].isna().all()
     assert rows.loc["broken", "reason"] == "text.svs is no slide"
     assert rows.loc["z", ["p_a", "p_b"]].sum() == pytest.approx(1)
+    assert list(table)[-1] == "shown"
+    assert rows["shown"].to_dict() == {"broken": "", "z": "> 50.0 %"}
 
 
 def test_a_patient_is_the_mean_of_its_slides() -> None:
@@ -121,12 +124,12 @@ def test_a_patient_is_the_mean_of_its_slides() -> None:
         made("s3", "p2", (0.45, 0.55)),
         made("s4", "", (1, 0)),
     ]
-    table = patient_table(slides, classes, abstain_below=0.5).set_index("case_id")
+    table = patient_table(slides, classes, Calibration(abstain_below=0.5)).set_index("case_id")
     assert list(table.index) == ["p1", "p2"]
     assert table.loc["p1", "p_negative"] == pytest.approx(0.55)
     assert table.loc["p1", "decision"] == "negative"
     assert table.loc["p2", "decision"] == "itc"
-    unsure = patient_table(slides, classes, abstain_below=0.6).set_index("case_id")
+    unsure = patient_table(slides, classes, Calibration(abstain_below=0.6)).set_index("case_id")
     assert unsure.loc["p1", "decision"] == ABSTAIN
     assert unsure.loc["p1", "prediction"] == "negative"
 
@@ -136,7 +139,9 @@ def test_a_patient_whose_slide_has_no_prediction_has_none() -> None:
     slides = [made("s1", "p1", (0.9, 0.1)), made("s2", "p1", (0.9, 0.1), decision=ABSTAIN)]
     lost = replace(no_prediction("s4", "broken"), case_id="p2")
     table = patient_table(
-        [*slides, made("s3", "p2", (0.9, 0.1)), lost, replace(lost, case_id="p3")], classes, abstain_below=0
+        [*slides, made("s3", "p2", (0.9, 0.1)), lost, replace(lost, case_id="p3")],
+        classes,
+        Calibration(),
     )
     rows = table.set_index("case_id")
     assert rows["decision"].tolist() == [ABSTAIN, ABSTAIN, ""]
@@ -155,16 +160,20 @@ def test_camelyon_patients_are_staged(labels: str, stage: str) -> None:
         made(f"s{i}", "p", tuple(0.97 if k == place[c] else 0.01 for k in range(4)))
         for i, c in enumerate(labels)
     ]
-    (row,) = patient_table(slides, classes, abstain_below=0).to_dict("records")
+    (row,) = patient_table(slides, classes, Calibration()).to_dict("records")
     assert row["decision"] == row["prediction"] == stage
     assert row["confidence"] == 0.97
+    # The stage is no class: it is shown as what its least supported slide supports.
+    few = Calibration(slides=9, errors=0, patients={"negative": 8, "itc": 1, "micro": 1, "macro": 1})
+    (shown,) = patient_table(slides, classes, few)["shown"]
+    assert shown == ("> 90.0 %" if labels == "nnnnn" else "> 66.6 %")
     held = [replace(slides[0], decision=ABSTAIN), *slides[1:]]
-    (row,) = patient_table(held, classes, abstain_below=0).to_dict("records")
+    (row,) = patient_table(held, classes, Calibration()).to_dict("records")
     assert (row["prediction"], row["decision"]) == (stage, ABSTAIN)
     assert row["reason"] == "1 of 5 slides are abstained from"
 
 
 def test_without_patients_there_is_an_empty_table(tmp_path: Path) -> None:
-    table = patient_table([made("s", "", (0.9, 0.1))], ("negative", "itc"), abstain_below=0)
+    table = patient_table([made("s", "", (0.9, 0.1))], ("negative", "itc"), Calibration())
     assert len(table) == 0
     assert "case_id" in table.columns

@@ -149,7 +149,8 @@ class Evaluation:
             selective                     {aurc, points: [{coverage, threshold, slides, accuracy, macro_f1}]}
             operating_points.<class>      [{target_sensitivity, threshold, sensitivity, specificity, ppv, npv,
                                           chosen_on}]
-            recalibration                 {fitted_on, temperature, ece, nll, brier} or null
+            recalibration                 {fitted_on, temperature, ece, nll, brier, slides, errors, runs,
+                                          proven} or null
             staging                       {stages, n_patients, kappa_quadratic: {…}, accuracy: {…},
                                           confusion_matrix} or null
             warnings                      list of sentences
@@ -301,8 +302,8 @@ class OperatingPoint(_Strict):
     )
 
 
-class TemperatureEntry(_Strict):
-    """Temperatures of all folds and seeds."""
+class OverRunsEntry(_Strict):
+    """A number of all folds and seeds."""
 
     mean: float = Field(description="Their mean.")
     min: float = Field(description="The lowest.")
@@ -313,10 +314,14 @@ class RecalibrationEntry(_Strict):
     """Calibration after temperature scaling; the metrics are without it."""
 
     fitted_on: Literal["validation", "other folds"] = Field(description="Never the tested slides.")
-    temperature: TemperatureEntry = Field(description="Above 1 softens.")
+    temperature: OverRunsEntry = Field(description="Above 1 softens; 1 where none proved itself.")
     ece: float = Field(description="Calibration error with it.")
     nll: float = Field(description="Log loss with it.")
     brier: float = Field(description="Brier score with it.")
+    slides: OverRunsEntry | None = Field(default=None, description="Slides that a run's fit rests on.")
+    errors: OverRunsEntry | None = Field(default=None, description="Those of them that the run got wrong.")
+    runs: _Count | None = Field(default=None, description="Folds times seeds.")
+    proven: _Count | None = Field(default=None, description="Runs whose temperature proved itself.")
 
 
 class StagingEntry(_Strict):

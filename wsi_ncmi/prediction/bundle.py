@@ -86,7 +86,7 @@ class ModelBundle:
     def predict(
         self, features: NDArray[np.floating[Any]], coords: NDArray[np.integer[Any]] | None = None
     ) -> EnsembleOutput:
-        """Predicts one slide from its tile embeddings (N, D), with calibrated probabilities.
+        """Predicts one slide from its tile embeddings (N, D), with calibrated probabilities and spread.
 
         ``coords`` are the tiles' level-0 corners (N, 2); models with distance biases need them.
 
@@ -94,7 +94,8 @@ class ModelBundle:
             InputError: Embeddings that the models don't take.
         """
         output = self.ensemble.predict(features, coords)
-        return replace(output, probabilities=self.calibration.apply(output.probabilities))
+        apply = self.calibration.apply
+        return replace(output, probabilities=apply(output.probabilities), members=apply(output.members))
 
 
 _REMEDY = "export the model again"
@@ -148,6 +149,8 @@ def load_bundle(path: Path) -> ModelBundle:
         raise InputError(f"{MANIFEST} of {path} lacks or garbles {error}; {_REMEDY}.") from error
     if not names:
         raise InputError(f"{path} lists no model; {_REMEDY}.")
+    if calibration.at_limit:
+        _LOG.warning("%s: %s", path, calibration.at_limit)
     members = []
     for name in names:
         description, weights = (files.get(f"{MEMBERS}/{name}/{file}") for file in (MODEL_JSON, MODEL_WEIGHTS))

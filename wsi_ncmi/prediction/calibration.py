@@ -8,19 +8,19 @@ ensemble, which averages the folds too, is a little less confident than what the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.errors import InputError, counted
 from wsi_ncmi.metrics.calibration import (
     apply_temperature,
     expected_calibration_error,
-    fit_temperature,
-    nll_terms,
+    proven_temperature,
 )
 from wsi_ncmi.metrics.confusion import class_positions
 from wsi_ncmi.metrics.selective import area_under_risk_coverage, risk_coverage
@@ -28,7 +28,9 @@ from wsi_ncmi.metrics.selective import area_under_risk_coverage, risk_coverage
 if TYPE_CHECKING:
     import pandas as pd
 
-_GROUPS = 5
+_MOST_SHOWN = 0.999  # the last bound that one decimal of a percentage can tell from certainty
+_UNVALIDATED = 0.99  # shown at most of a model that has no validation slides
+_OLD_LIMITS = (0.05, 20.0)  # of the search of 0.1.0
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,75 @@ class Calibration:
         temperature: The mean probabilities are softened by it (1 = as they are).
         abstain_below: No decision below this largest calibrated probability; 0 = always decide.
         fitted_on: Slides that both were fitted on, in words.
-        slides: Slides that it was fitted on.
+        slides: How many those are.
+        errors: How many of them a fold's models got wrong; None where a bundle of 0.1.0 doesn't say.
+        patients: Class → patients of whom a validation slide was predicted as it; empty in a bundle of 0.1.0.
     """
 
     temperature: float = 1.0
     abstain_below: float = 0.0
     fitted_on: str = "nothing: as the models say"
     slides: int = 0
+    errors: int | None = None
+    patients: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def at_limit(self) -> str:
+        """A sentence where 0.1.0 left the temperature at a limit of its search; else empty."""
+        if self.errors is not None or not any(
+            abs(self.temperature / limit - 1) < 1e-3 for limit in _OLD_LIMITS
+        ):
+            return ""
+        return (
+            f"The temperature {self.temperature:.3f} is a limit of the search of wsi-ncmi 0.1.0, where "
+            "too few slides or errors told where to stop: don't trust its probabilities; export the model "
+            "again from its run."
+        )
+
+    @property
+    def basis(self) -> str:
+        """What the probabilities rest on and how far they are shown, in words."""
+        if not self.slides:
+            most = f"{_UNVALIDATED:.0%}".replace("%", " %")
+            return f"No validation slides stand behind the probabilities; none is shown above {most}."
+        wrong = "" if self.errors is None else f", {self.errors or 'none'} of them wrong"
+        called = ", ".join(f"{name} {n}" for name, n in self.patients.items())
+        of = f" (patients predicted as {called})" if called else ""
+        return (
+            f"The probabilities rest on {counted(self.slides, 'validation slide')}{wrong}{of}: beyond "
+            "(n + 1)/(n + 2) for n predicted so, a bound is shown in their place."
+        )
+
+    @property
+    def threshold(self) -> str:
+        """``abstain_below`` with the digits that tell it from 1."""
+        return f"{self.abstain_below:.{3 if self.abstain_below < 0.9995 else 9}f}"
+
+    def supported(self, name: str) -> float:
+        """The largest probability of a class that the validation slides bear out.
+
+        Laplace's rule of succession: after n patients so predicted, all of them rightly, the next is right
+        with probability (n + 1)/(n + 2).
+        """
+        if not self.slides:
+            return _UNVALIDATED
+        # 0.1.0 counted slides alone, of all classes together.
+        n = self.patients.get(name, 0) if self.patients else self.slides
+        return (n + 1) / (n + 2)
+
+    def shown(self, probability: float, prediction: str) -> str:
+        """A probability of a slide as percentage, ``> 94.1 %`` or ``< 5.9 %`` beyond what can be supported.
+
+        Args:
+            probability: Calibrated, of any class.
+            prediction: The class predicted for the slide, whose validation slides count.
+        """
+        bound = min(math.floor(1000 * self.supported(prediction)) / 1000, _MOST_SHOWN)
+        if probability > bound:
+            return f"> {100 * bound:.1f} %"
+        if probability < 1 - bound:
+            return f"< {100 * (1 - bound):.1f} %"
+        return f"{100 * probability:.1f} %"
 
     def apply(self, probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
         """Calibrated probabilities of the same shape, (C,) or (N, C)."""
@@ -55,8 +119,11 @@ class Calibration:
         return apply_temperature(flat, self.temperature).reshape(probabilities.shape)
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return asdict(self)
+        """JSON-ready; a bundle of 0.1.0 keeps its form, which is part of the model's digest."""
+        content = asdict(self)
+        if self.errors is None:
+            del content["errors"], content["patients"]
+        return content
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], where: str) -> Calibration:
@@ -71,6 +138,8 @@ class Calibration:
                 float(values["abstain_below"]),
                 str(values["fitted_on"]),
                 int(values["slides"]),
+                None if values.get("errors") is None else int(values["errors"]),
+                {str(name): int(n) for name, n in dict(values.get("patients") or {}).items()},
             )
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
@@ -90,9 +159,8 @@ def fit_calibration(
 ) -> Calibration:
     """Fits the temperature, and the threshold that decides this share of the validation slides.
 
-    A temperature is taken only where it has proven itself: fitted on the validation slides of the other folds
-    (of other patients, where there is one fold) it must lower the negative log-likelihood of those of a fold,
-    all folds together. A few dozen slides often do not bear even one number.
+    A temperature is taken only where it has proven itself on other patients: a few dozen slides often do not
+    bear even one number (:func:`wsi_ncmi.metrics.calibration.proven_temperature`).
 
     Args:
         validation: ``slide_id, case_id, fold, seed, label, p_<class>…`` of the validation slides of every
@@ -107,9 +175,11 @@ def fit_calibration(
         raise InputError(f"The coverage must be above 0 and at most 1, got {coverage}.")
     if len(validation) == 0:
         raise InputError("There are no validation slides to calibrate on.")
-    truth, mean, groups = _mean_of_seeds(validation, classes)
-    temperature = fit_temperature(truth, mean) if _helps(truth, mean, groups) else 1.0
-    confidence = apply_temperature(mean, temperature).max(axis=1)
+    truth, mean, slides = _mean_of_seeds(validation, classes)
+    temperature = proven_temperature(truth, mean, slides["case_id"].to_numpy(dtype=str))
+    confidence = Calibration(temperature).apply(mean).max(axis=1)
+    predicted = mean.argmax(axis=1)
+    called = slides["case_id"].groupby(predicted).nunique()
     threshold = 0.0
     if coverage < 1:
         kept = max(1, int(np.ceil(round(coverage * len(confidence), 9))))
@@ -117,10 +187,12 @@ def fit_calibration(
     return Calibration(
         temperature,
         threshold,
-        f"validation slides of {validation['fold'].nunique()} folds, mean of the seeds"
+        f"validation slides of {counted(validation['fold'].nunique(), 'fold')}, mean of the seeds"
         + ("" if temperature != 1 else ", on which no temperature proved itself")
         + f"; the threshold answers {coverage:.0%} of them",
-        len(truth),
+        slides["slide_id"].nunique(),
+        slides.loc[predicted != truth, "slide_id"].nunique(),
+        {name: int(called.get(i, 0)) for i, name in enumerate(classes)},
     )
 
 
@@ -155,33 +227,16 @@ def selective_table(
     }
 
 
-def _helps(truth: NDArray[np.int64], mean: NDArray[np.float64], groups: NDArray[np.int64]) -> bool:
-    """Whether a temperature fitted on other groups lowers the negative log-likelihood of a group."""
-    gain = 0.0
-    for group in sorted(set(groups.tolist())):
-        inside = groups == group
-        if inside.all():
-            return False
-        temperature = fit_temperature(truth[~inside], mean[~inside])
-        before = nll_terms(truth[inside], mean[inside])
-        gain += float((before - nll_terms(truth[inside], apply_temperature(mean[inside], temperature))).sum())
-    return gain > 0
-
-
 def _mean_of_seeds(
     frame: pd.DataFrame, classes: Sequence[str]
-) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
-    """Truth, mean probabilities and group (fold, or a fifth of the patients) of each slide of each fold."""
+) -> tuple[NDArray[np.int64], NDArray[np.float64], pd.DataFrame]:
+    """Truth, mean probabilities, and ``slide_id`` and ``case_id`` of each slide of each fold."""
     columns = [f"p_{name}" for name in classes]
     missing = [name for name in columns if name not in frame.columns]
     if missing:
         raise InputError(f"The predictions of the run lack the column {missing[0]!r}; train it again.")
-    slides = frame.groupby(["fold", "slide_id"], sort=True)
-    mean = slides[columns].mean().to_numpy(dtype=np.float64)
-    first = slides[["label", "case_id"]].first().reset_index()
+    groups = frame.groupby(["fold", "slide_id"], sort=True)
+    mean = groups[columns].mean().to_numpy(dtype=np.float64)
+    first = groups[["label", "case_id"]].first().reset_index()
     truth = class_positions(first["label"].astype(str).tolist(), classes)
-    groups = first["fold"]
-    if groups.nunique() < 2:
-        patients = {patient: i % _GROUPS for i, patient in enumerate(sorted(set(first["case_id"])))}
-        groups = first["case_id"].map(patients)
-    return truth, mean / mean.sum(axis=1, keepdims=True), groups.to_numpy(dtype=np.int64)
+    return truth, mean / mean.sum(axis=1, keepdims=True), first

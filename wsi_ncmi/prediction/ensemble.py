@@ -21,15 +21,20 @@ class EnsembleOutput:
 
     Attributes:
         probabilities: Mean over members, float64 (C,).
-        spread: Standard deviation over members, float64 (C,).
+        members: Of each member, float64 (M, C).
         agreement: Share of members that predict the same class.
         attention: Mean attention of each tile, float32 (N,), summing to 1.
     """
 
     probabilities: NDArray[np.float64]
-    spread: NDArray[np.float64]
+    members: NDArray[np.float64]
     agreement: float
     attention: NDArray[np.float32]
+
+    @property
+    def spread(self) -> NDArray[np.float64]:
+        """Standard deviation over members, float64 (C,)."""
+        return np.asarray(self.members.std(axis=0), dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,7 @@ class Ensemble:
         mean = each.mean(axis=0)
         return EnsembleOutput(
             probabilities=mean,
-            spread=each.std(axis=0),
+            members=each,
             agreement=float((each.argmax(axis=1) == mean.argmax()).mean()),
             attention=np.mean([attention for _, attention in outputs], axis=0, dtype=np.float32),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,10 @@ from wsi_ncmi.core.errors import InputError, counted
 from wsi_ncmi.core.files import atomic_path, write_json
 from wsi_ncmi.core.provenance import collect_provenance, write_record
 from wsi_ncmi.prediction.bundle import ModelBundle
+from wsi_ncmi.prediction.calibration import Calibration
 from wsi_ncmi.prediction.config import PredictConfig
 from wsi_ncmi.prediction.pages import write_prediction_page
-from wsi_ncmi.prediction.slide_prediction import ABSTAIN, SlidePrediction
+from wsi_ncmi.prediction.slide_prediction import ABSTAIN, SlidePrediction, below
 from wsi_ncmi.prediction.slide_records import explanation_settings, rules
 
 if TYPE_CHECKING:
@@ -55,10 +57,11 @@ def write_predictions(
         "answers": out / "predictions.json",
         "attention": out / "attention",
     }
-    _write_csv(slide_table(predictions, bundle.classes), files["predictions"])
+    _write_csv(slide_table(predictions, bundle.classes, bundle.calibration), files["predictions"])
     patients = None
     if config.cases is not None:
-        patients = patient_table(predictions, bundle.classes, abstain_below=threshold)
+        calibration = replace(bundle.calibration, abstain_below=threshold)
+        patients = patient_table(predictions, bundle.classes, calibration)
         files["patients"] = out / "patients.csv"
         _write_csv(patients, files["patients"])
     provenance = collect_provenance()
@@ -116,6 +119,8 @@ def prediction_notes(
     ]
     if bundle.features.get("bag") == "patient":
         notes.append("The model was trained on bags of patients; each slide was predicted on its own.")
+    if bundle.calibration.at_limit:
+        notes.append(bundle.calibration.at_limit)
     if bundle.ood is None:
         notes.append(
             "The model carries no statistics of its training slides, so no slide is flagged as out of "
@@ -171,17 +176,21 @@ def case_notes(predictions: Iterable[SlidePrediction], cases: Mapping[str, str])
     return tuple(notes)
 
 
-def slide_table(predictions: Iterable[SlidePrediction], classes: Sequence[str]) -> pd.DataFrame:
+def slide_table(
+    predictions: Iterable[SlidePrediction], classes: Sequence[str], calibration: Calibration
+) -> pd.DataFrame:
     """One row a slide, sorted.
 
     Args:
         predictions: The prediction for each slide.
         classes: All classes, in order.
+        calibration: What the model's probabilities rest on.
 
     Returns:
         ``slide_id, case_id, fold, seed, label, prediction, p_<class>…`` (fold, seed and label are empty: a
         new slide has none), then ``decision`` (the class, or ``abstain``), ``confidence``, ``agreement``,
-        ``tiles``, ``ood`` (names of the OOD flags, with ``;``), ``ood_score`` and ``reason``.
+        ``tiles``, ``ood`` (names of the OOD flags, with ``;``), ``ood_score``, ``reason`` and ``shown`` (the
+        confidence as it may be read out, a bound where the validation slides support no more).
         Prediction, decision and probabilities are empty where ``reason`` says why.
     """
     import pandas as pd
@@ -202,6 +211,9 @@ def slide_table(predictions: Iterable[SlidePrediction], classes: Sequence[str]) 
             "ood": ";".join(flag.name for flag in prediction.flags),
             "ood_score": prediction.ood_score,
             "reason": prediction.reason,
+            "shown": ""
+            if prediction.confidence is None
+            else calibration.shown(prediction.confidence, prediction.prediction),
         }
         for prediction in sorted(predictions, key=lambda prediction: prediction.slide_id)
     ]
@@ -210,7 +222,7 @@ def slide_table(predictions: Iterable[SlidePrediction], classes: Sequence[str]) 
 
 
 def patient_table(
-    predictions: Iterable[SlidePrediction], classes: Sequence[str], *, abstain_below: float
+    predictions: Iterable[SlidePrediction], classes: Sequence[str], calibration: Calibration
 ) -> pd.DataFrame:
     """One row a patient: the mean of the calibrated probabilities of its slides.
 
@@ -224,11 +236,11 @@ def patient_table(
     Args:
         predictions: Slides with their patients; those without are left out.
         classes: All classes, in order.
-        abstain_below: The threshold.
+        calibration: The threshold, and what the probabilities rest on.
 
     Returns:
         ``case_id, slides, answered, prediction, p_<class>…`` (means), ``decision, confidence, ood`` (slides
-        with flags) and ``reason``, sorted by patient.
+        with flags), ``reason`` and ``shown`` (the confidence as it may be read out), sorted by patient.
     """
     import pandas as pd
 
@@ -240,12 +252,11 @@ def patient_table(
             by_patient.setdefault(prediction.case_id, []).append(prediction)
     staged = set(classes) == set(SLIDE_LABELS)
     rows = [
-        _patient(case_id, by_patient[case_id], classes, abstain_below, staged)
-        for case_id in sorted(by_patient)
+        _patient(case_id, by_patient[case_id], classes, calibration, staged) for case_id in sorted(by_patient)
     ]
     columns = [
         "case_id", "slides", "answered", "prediction", *(f"p_{name}" for name in classes), "decision",
-        "confidence", "ood", "reason",
+        "confidence", "ood", "reason", "shown",
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=columns)
 
@@ -254,7 +265,7 @@ def _patient(
     case_id: str,
     slides: Sequence[SlidePrediction],
     classes: Sequence[str],
-    abstain_below: float,
+    calibration: Calibration,
     staged: bool,
 ) -> Mapping[str, object]:
     predicted = [slide for slide in slides if slide.prediction]
@@ -276,8 +287,8 @@ def _patient(
         confidence = min(slide.confidence or 0.0 for slide in predicted)
     elif mean is not None:
         prediction, confidence = classes[int(mean.argmax())], float(mean.max())
-        if confidence < abstain_below:
-            reasons.append(f"its largest probability {confidence:.3f} is below {abstain_below:.3f}")
+        if confidence < calibration.abstain_below:
+            reasons.append(below(confidence, calibration.abstain_below))
     return {
         "case_id": case_id,
         "slides": len(slides),
@@ -288,6 +299,10 @@ def _patient(
         "confidence": confidence,
         "ood": sum(bool(slide.flags) for slide in slides),
         "reason": "; ".join(reasons),
+        # No more than its least supported slide.
+        "shown": ""
+        if confidence is None
+        else calibration.shown(confidence, min((s.prediction for s in predicted), key=calibration.supported)),
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,6 +112,9 @@ def write_prediction_page(
         }
         for number, prediction in enumerate(ordered)
     ]
+    calibration = bundle.calibration
+    if abstain_below is not None:
+        calibration = replace(calibration, abstain_below=abstain_below)
     decisions = Counter(prediction.decision for prediction in predictions)
     html = _render(
         "predictions.html.j2",
@@ -119,7 +123,7 @@ def write_prediction_page(
         abstained=decisions.get(ABSTAIN, 0),
         unpredicted=decisions.get("", 0),
         flagged=sum(bool(prediction.flags) for prediction in predictions),
-        threshold=bundle.calibration.abstain_below if abstain_below is None else abstain_below,
+        calibration=calibration,
         slides=slides,
         patients=[] if patients is None else patients.to_dict("records"),
         provenance=provenance,

@@ -20,6 +20,12 @@ ABSTAIN = "abstain"
 NO_TILES = "no tissue: there is nothing to predict from"
 
 
+def below(confidence: float, threshold: float) -> str:
+    """Why there is no decision, with as many digits as tell the two numbers apart."""
+    digits = next((n for n in range(3, 17) if f"{confidence:.{n}f}" != f"{threshold:.{n}f}"), 17)
+    return f"its largest probability {confidence:.{digits}f} is below {threshold:.{digits}f}"
+
+
 @dataclass(frozen=True)
 class SlidePrediction:
     """The prediction for a slide.
@@ -30,7 +36,7 @@ class SlidePrediction:
         decision: That class, ``abstain``, or empty where nothing could be predicted.
         probabilities: Class → calibrated probability; empty where nothing could be predicted.
         confidence: The largest of them.
-        spread: Class → standard deviation over the members, before calibration.
+        spread: Class → standard deviation over the members, calibrated as the probabilities are.
         agreement: Share of members that predict the same class.
         tiles: Number of tiles behind it.
         flags: Findings out of the training's distribution.
@@ -118,7 +124,7 @@ def predict_slide(
         threshold = bundle.calibration.abstain_below
     reasons = []
     if confidence < threshold:
-        reasons.append(f"its largest probability {confidence:.3f} is below {threshold:.3f}")
+        reasons.append(below(confidence, threshold))
     if any(flag.score >= config.ood_threshold for flag in flags):
         # The words are those of 0.1: a column of predictions.csv.
         reasons.append("it is unlike the training: " + "; ".join(flag.words for flag in flags))

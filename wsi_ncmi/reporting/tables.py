@@ -7,7 +7,15 @@ from typing import Any
 import numpy as np
 
 from wsi_ncmi.metrics import Estimate, Evaluation
-from wsi_ncmi.reporting.formatting import METRIC_WORDS, MetricWords, interval, number, percent, words_of
+from wsi_ncmi.reporting.formatting import (
+    METRIC_WORDS,
+    MetricWords,
+    count,
+    interval,
+    number,
+    percent,
+    words_of,
+)
 from wsi_ncmi.reporting.report_input import ReportInput
 
 
@@ -309,11 +317,22 @@ def recalibration_rows(evaluation: Evaluation) -> list[RecalibrationRow]:
 
 
 def recalibration_source(evaluation: Evaluation) -> str:
-    """The temperature and what it was fitted on, in a clause."""
+    """The temperature, what it was fitted on and on how many slides and errors it rests, in a clause."""
     found = evaluation.recalibration
     if found is None:
         return ""
     fitted, where = found["temperature"], found["fitted_on"]
     span = f"{number(fitted['min'], 2)}–{number(fitted['max'], 2)}"
     on = "the validation part of each run" if where == "validation" else "the predictions of the other folds"
-    return f"temperature {number(fitted['mean'], 2)} (range {span}), fitted on {on}"
+    told = f"temperature {number(fitted['mean'], 2)} (range {span}), fitted on {on}"
+    if found.get("runs") is None:
+        return told
+    slides, errors = (_span(found[key]) for key in ("slides", "errors"))
+    return (
+        f"{told}: {slides} slides with {errors} errors a run; it proved itself in {found['proven']} of "
+        f"{count(found['runs'], 'run')} and is 1 in the others"
+    )
+
+
+def _span(found: Mapping[str, Any]) -> str:
+    return f"{found['min']:,}" if found["min"] == found["max"] else f"{found['min']:,}–{found['max']:,}"
