@@ -6,7 +6,7 @@
 
 The protocol is in docs/calibration.md. ``predict`` deals patients into thirds, trains on each and keeps the
 probabilities of all slides; cohorts are ``rcc`` and ``nsclc`` (packed bags below ``--data``) and
-``synthetic`` (WORK/drawn with labels.csv and out/features/descriptor, as benchmarks/synthetic_camelyon.py makes it).
+``synthetic`` (bags drawn here, for regression alone).
 ``score`` draws validation slides and judges the rules; ``table`` prints the result as Markdown.
 """
 
@@ -23,10 +23,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from wsi_ncmi.cohorts import BagSource, Cohort, match_features, open_bag_source, read_labels
+from wsi_ncmi.cohorts import BagSource, Cohort, CohortRow, open_bag_source
 from wsi_ncmi.losses import loss_config
 from wsi_ncmi.metrics import calibration
 from wsi_ncmi.metrics.calibration import apply_temperature, nll_terms, proven_temperature
+from wsi_ncmi.metrics.staging import SLIDE_LABELS
 from wsi_ncmi.training import BagCache, RunConfig, TrainingConfig, fit_in_memory
 from wsi_ncmi.training.fitting import labelled_part
 from wsi_ncmi.training.scoring import embed, probabilities_of
@@ -41,11 +42,31 @@ Floats = NDArray[np.float64]
 Rule = Callable[[NDArray[np.int64], Floats, NDArray[np.str_]], float]
 
 
-def read_cohort(name: str, work: Path, data: Path) -> tuple[BagSource, Cohort]:
+class DrawnBags:
+    """Bags like CAMELYON-17's: five slides a patient, tumour in a small share of the tiles."""
+
+    def __init__(self, patients: int = 180) -> None:
+        rng = np.random.default_rng(17)
+        self.bags: dict[str, Floats] = {}
+        rows = []
+        for i in range(5 * patients):
+            label = int(rng.choice(4, p=[0.646, 0.07, 0.114, 0.17]))
+            tumour = rng.random(200) < rng.gamma(2.0, (0.0, 0.005, 0.025, 0.15)[label])
+            tiles = rng.normal(size=(200, 16)) + 0.5 * rng.normal(size=16)
+            self.bags[f"s{i:03d}"] = tiles + 1.5 * tumour[:, None]
+            rows.append(CohortRow(f"s{i:03d}", f"p{i // 5:03d}", SLIDE_LABELS[label]))
+        self.cohort = Cohort(tuple(rows), SLIDE_LABELS)
+
+    def load(self, slide_id: str) -> Floats:
+        """The tiles of a slide."""
+        return self.bags[slide_id]
+
+
+def read_cohort(name: str, data: Path) -> tuple[BagSource | DrawnBags, Cohort]:
     """Bags and labels of a cohort."""
     if name == "synthetic":
-        source = open_bag_source(work / "drawn" / "out" / "features" / "descriptor")
-        return source, match_features(read_labels(work / "drawn" / "labels.csv"), source).cohort
+        drawn = DrawnBags()
+        return drawn, drawn.cohort
     source = open_bag_source(data / "tcga_bags" / f"tcga_{name}.npz")
     cohort = source.embedded_cohort(None)
     assert cohort is not None
@@ -54,7 +75,7 @@ def read_cohort(name: str, work: Path, data: Path) -> tuple[BagSource, Cohort]:
 
 def predict(name: str, model: str, work: Path, data: Path) -> None:
     """Writes ``WORK/<cohort>_<model>.csv``: the probabilities of each third's model for the other slides."""
-    source, cohort = read_cohort(name, work, data)
+    source, cohort = read_cohort(name, data)
     ids = np.asarray(cohort.slide_ids)
     truth = np.asarray([cohort.class_index[row.label] for row in cohort.rows])
     patients = np.asarray([row.case_id for row in cohort.rows])
@@ -67,6 +88,7 @@ def predict(name: str, model: str, work: Path, data: Path) -> None:
             if key in STRENGTHS:
                 p = _regression(source, ids, truth, training, others, STRENGTHS[key])
             else:
+                assert not isinstance(source, DrawnBags)
                 p = _abmil(source, cohort, ids, patients, training, others, LOSSES[key])
             table = pd.DataFrame(p, columns=[f"p_{i}" for i in range(p.shape[1])])
             about = {"trained": k, "third": third[others], "slide_id": ids[others]}
@@ -75,7 +97,7 @@ def predict(name: str, model: str, work: Path, data: Path) -> None:
 
 
 def _regression(
-    source: BagSource,
+    source: BagSource | DrawnBags,
     ids: NDArray[np.str_],
     truth: NDArray[np.int64],
     training: NDArray[np.bool_],
