@@ -160,14 +160,14 @@ def test_round_trip_and_belonging(tmp_path):
     assert again.folds == splits.folds
     assert again.meta["labels_sha256"] == cohort.sha256
     assert again.meta["options"]["folds"] == 3
-    assert again.meta["warnings"] == []
+    assert again.meta["warnings"] == splits.meta["warnings"]
     first, *others = cohort.rows
     with pytest.raises(InputError, match="names slide 'p000_s0', unknown to the labels"):
         read_splits(path, replace(cohort, rows=tuple(others)))
     with pytest.raises(InputError, match="'new' of the labels is in no part"):
         read_splits(path, replace(cohort, rows=(*cohort.rows, replace(first, slide_id="new"))))
     changed = read_splits(path, replace(cohort, rows=(replace(first, label="b"), *others)))
-    assert "labels have changed" in changed.meta["warnings"][0]
+    assert any("labels have changed" in warning for warning in changed.meta["warnings"])
 
 
 @pytest.mark.parametrize(
@@ -289,3 +289,24 @@ def test_site_preserved_splits_that_can_not_be():
     nowhere = tuple(CohortRow(row.slide_id, row.case_id, row.label) for row in rows)
     with pytest.raises(InputError, match="No centre is known"):
         make_splits(Cohort(nowhere, ("x", "y")), SplitConfig(folds=2, group="centre"))
+
+
+@pytest.mark.parametrize(
+    ("patients", "folds", "words"),
+    [
+        (30, 3, ["fold 0 (3 slides, 1 of a, 1 of b, 1 of c)", "fold 2"]),
+        (60, 6, ["fold 2", "and 3 more"]),
+        (300, 2, []),
+    ],
+)
+def test_few_validation_slides_are_told(patients, folds, words):
+    splits = make_splits(cohort_of([[i % 3] for i in range(patients)]), SplitConfig(folds=folds))
+    told = [text for text in splits.meta["warnings"] if "few validation slides" in text]
+    assert len(told) == bool(words)
+    assert all(word in told[0] for word in words)
+
+
+def test_a_rare_class_in_a_large_validation_part_is_told():
+    cohort = cohort_of([[i % 2 if i % 40 else 2] for i in range(400)])
+    (told,) = make_splits(cohort, SplitConfig(folds=2)).meta["warnings"]
+    assert "slides, 1 of c)" in told

@@ -47,7 +47,10 @@ def _same(found, expected):
 def test_equals_scikit_learn(case):
     truth, p, predicted, classes = case
     labels = list(range(len(classes)))
-    found = classification_metrics(_names(truth, classes), p, _names(predicted, classes), classes)
+    order = classes[1:] + classes[:1]  # any but that of the columns
+    found = classification_metrics(_names(truth, classes), p, _names(predicted, classes), classes, order)
+    ranked = [[order.index(classes[i]) for i in part] for part in (truth, predicted)]
+    unordered = classification_metrics(_names(truth, classes), p, _names(predicted, classes), classes)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for average in ("macro", "weighted", "micro"):
@@ -57,13 +60,13 @@ def test_equals_scikit_learn(case):
         _same(found["balanced_accuracy"], sk.balanced_accuracy_score(truth, predicted))
         _same(found["mcc"], sk.matthews_corrcoef(truth, predicted))
         one_class_only = len(set(truth) | set(predicted)) == 1
-        for weights in ("linear", "quadratic"):
+        for weights in ("linear", "quadratic", None):
             expected = (
-                math.nan
-                if one_class_only
-                else sk.cohen_kappa_score(truth, predicted, labels=labels, weights=weights)
+                math.nan if one_class_only else sk.cohen_kappa_score(*ranked, labels=labels, weights=weights)
             )
-            _same(found[f"kappa_{weights}"], expected)
+            name = f"kappa_{weights}" if weights else "kappa"
+            _same(found[name], expected)
+            _same(unordered[name], math.nan if weights else expected)
         _same(found["nll"], sk.log_loss(truth, p, labels=labels))
         _same(found["brier"], float(np.mean(np.sum((p - np.eye(len(classes))[truth]) ** 2, axis=1))))
         _same(found["auroc_macro_ovr"], _mean_over_classes(sk.roc_auc_score, truth, p, need_negatives=True))

@@ -13,9 +13,10 @@ from sklearn.metrics import f1_score
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.metrics import METRICS, classification_metrics, evaluate_predictions
 from wsi_ncmi.metrics.bootstrap import draw_multiplicities, percentile_interval
-from wsi_ncmi.metrics.evaluation import PooledSeeds
+from wsi_ncmi.metrics.pooled_seeds import PooledSeeds
 
 CLASSES = ("a", "b", "c")
+ORDER = ("b", "a", "c")
 
 
 def table(patients=30, slides=2, seeds=2, folds=3, seed=0, sharpness=2.0, classes=CLASSES):
@@ -55,11 +56,12 @@ def test_headline_is_the_mean_over_seeds_of_pooled_macro_f1():
 
 def test_every_metric_is_the_mean_over_seeds_of_classification_metrics():
     df = table()
-    found = evaluate_predictions(df, CLASSES, resamples=10)
+    found = evaluate_predictions(df, CLASSES, resamples=10, order=ORDER)
+    assert found.order == ORDER
     columns = [f"p_{c}" for c in CLASSES]
     by_seed = [
         classification_metrics(
-            part["label"].tolist(), part[columns].to_numpy(), part["prediction"].tolist(), CLASSES
+            part["label"].tolist(), part[columns].to_numpy(), part["prediction"].tolist(), CLASSES, ORDER
         )
         for _, part in df.groupby("seed")
     ]
@@ -147,7 +149,7 @@ def test_a_class_without_slides_and_a_constant_model():
 
 
 def test_json_holds_every_metric_and_is_strict():
-    found = evaluate_predictions(table(seeds=1), CLASSES, resamples=50)
+    found = evaluate_predictions(table(seeds=1), CLASSES, resamples=50, order=ORDER)
     content = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert content["schema"] == "wsi-ncmi/metrics/1"
     for name in METRICS:

@@ -122,13 +122,13 @@ def test_learning_figures_name_losses_and_best_epoch(make):
 
 
 def test_information_path(make):
-    figure = information_figure(make.curves(epochs=3), ["ncmi"])
+    figure = information_figure(make.curves(epochs=3), ["ncmi"], {})
     (path,) = figure.traces
     np.testing.assert_allclose(path["x"], [0.5, 0.75, 0.8333], atol=1e-4)
     np.testing.assert_allclose(path["y"], [0.3, 0.15, 0.1], atol=1e-4)
     assert path["text"] == ["epoch 1", "epoch 2", "epoch 3"]
     assert "NCMI 0.120" in figure.alt
-    assert information_figure(None, ["ncmi"]) is None
+    assert information_figure(None, ["ncmi"], {}) is None
 
 
 @settings(max_examples=40, deadline=None)

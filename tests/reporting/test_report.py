@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import binomtest
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.provenance import collect_provenance
@@ -189,8 +190,14 @@ def test_decisions_are_those_of_the_evaluation(full):
     words = Page(text).words
     for points in data.headline.operating_points.values():
         for point in points:
-            row = ("threshold", "sensitivity", "specificity", "ppv", "npv")
-            assert " ".join("–" if point[key] is None else f"{point[key]:.3f}" for key in row) in words
+            told = [f"{point['threshold']:.3f}"]
+            for share in ("sensitivity", "specificity", "ppv", "npv"):
+                value, n = point[share], point[f"{share}_patients"]
+                told.append("–" if value is None else f"{value:.3f}")
+                if value in (0, 1):  # an exact bound in place of certainty
+                    exact = binomtest(int(value * n), n).proportion_ci(method="exact")
+                    told.append(f"(≥ {exact.low:.3f})" if value else f"(≤ {exact.high:.3f})")
+            assert " ".join(told) in words
     for point in data.headline.selective["points"]:
         row = (
             f"{point['threshold']:.3f} {point['slides']:,.0f} {point['accuracy']:.3f} {point['macro_f1']:.3f}"

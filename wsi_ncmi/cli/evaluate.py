@@ -23,6 +23,7 @@ FLAGS = ConfigFlags(
         "labels": Flag(metavar="CSV|ADAPTER:FILE"),
         "group": Flag(),
         "classes": Flag(metavar="A,B,…"),
+        "order": Flag(metavar="A,B,…"),
         "evaluation.*": Flag(panel="Expert"),
     },
 )

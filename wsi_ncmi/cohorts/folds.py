@@ -11,9 +11,14 @@ from pydantic import Field, model_validator
 
 from wsi_ncmi.cohorts.cohort import Cohort
 from wsi_ncmi.core.config import configclass, contradiction
+from wsi_ncmi.core.errors import counted
 from wsi_ncmi.slides import SlideIndex
 
 PARTS = ("train", "validation", "test")
+FEW_SLIDES = 30
+"""Below so many validation slides the choice of an epoch is largely chance."""
+
+FEW_OF_A_CLASS = 5
 
 
 @configclass
@@ -154,10 +159,27 @@ def _warnings(counts: Sequence[dict[str, Any]], cohort: Cohort, *, by_centre: bo
             missing = [name for name, n in count[part]["classes"].items() if n == 0]
             if missing:
                 found.append(f"Fold {k}: class {', '.join(missing)} has no slide in the {part} part.")
+    found += _few_validation_slides(counts)
     absent = [name for name in cohort.centres if _could_be_everywhere_but_is_not(name, counts, cohort)]
     if absent and not by_centre:
         found.append(f"Centre {', '.join(absent)} has no slide in the training or test part of some fold.")
     return found
+
+
+def _few_validation_slides(counts: Sequence[dict[str, Any]]) -> list[str]:
+    folds = []
+    for k, count in enumerate(counts):
+        slides, classes = count["validation"]["slides"], count["validation"]["classes"]
+        few = [f"{n} of {name}" for name, n in classes.items() if 0 < n < FEW_OF_A_CLASS]
+        if 0 < slides < FEW_SLIDES or (slides and few):
+            folds.append(f"fold {k} ({', '.join([counted(slides, 'slide'), *few])})")
+    if not folds:
+        return []
+    more = f" and {len(folds) - 3} more" if len(folds) > 3 else ""
+    return [
+        f"The epoch is chosen on few validation slides in {', '.join(folds[:3])}{more}: that choice, and a "
+        "temperature fitted on them, are largely chance."
+    ]
 
 
 def _could_be_everywhere_but_is_not(centre: str, counts: Sequence[dict[str, Any]], cohort: Cohort) -> bool:

@@ -60,6 +60,18 @@ def percentile_interval(values: _Floats, confidence: float = 0.95) -> tuple[floa
     return float(low), float(high), defined
 
 
+def exact_interval(share: float, units: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Clopper and Pearson's interval of a share of 0 or 1, where resampling gives the same value each time.
+
+    Args:
+        share: 0 or 1: none or all of the units.
+        units: How many independent units (patients) there are, at least 1.
+        confidence: Share of the truth that it is to cover.
+    """
+    reach = ((1.0 - confidence) / 2.0) ** (1.0 / units)
+    return (reach, 1.0) if share else (0.0, 1.0 - reach)
+
+
 def leave_one_out(patients: int) -> _Floats:
     """Weights of the jackknife, (patients, patients): row i is everybody but patient i."""
     return np.ones((patients, patients)) - np.eye(patients)
@@ -80,15 +92,14 @@ def bca_interval(
         confidence: Share of the truth that it is to cover.
 
     Returns:
-        ``(low, high)``; NaN where the metric is undefined in most resamples or all of them lie on one side.
+        ``(low, high)``; NaN where the metric is undefined in most resamples, the same in all, or all of them
+        lie on one side.
     """
     from scipy.special import ndtr, ndtri
 
     finite, left_out = values[np.isfinite(values)], jackknife[np.isfinite(jackknife)]
-    if len(finite) < 0.5 * len(values) or not len(finite) or not len(left_out):
+    if len(finite) < 0.5 * len(values) or not len(finite) or not len(left_out) or np.ptp(finite) == 0:
         return float("nan"), float("nan")
-    if np.ptp(finite) == 0 and finite[0] == estimate:
-        return float(estimate), float(estimate)
     below = (np.sum(finite < estimate) + 0.5 * np.sum(finite == estimate)) / len(finite)
     if not 0.0 < below < 1.0:
         return float("nan"), float("nan")

@@ -15,6 +15,7 @@ from wsi_ncmi.metrics.confusion import (
     CONFUSION_METRICS,
     check_probabilities,
     class_positions,
+    class_ranks,
     confusion_matrix,
     confusion_metrics,
     per_class_metrics,
@@ -116,6 +117,7 @@ def classification_metrics(
     probabilities: NDArray[np.floating],
     predictions: Sequence[str] | NDArray[np.str_],
     classes: Sequence[str],
+    order: Sequence[str] = (),
 ) -> dict[str, float]:
     """Computes every metric of ``METRICS``.
 
@@ -124,12 +126,13 @@ def classification_metrics(
         probabilities: (N, C) in the order of ``classes``; rows sum to 1 within 0.001. They are
             taken as they are: renormalising would break ties, and with them AUROC, by rounding.
         predictions: (N,) predicted class names; need not be the argmax (a calibrated decision may differ).
-        classes: All classes of the task, in order (the order matters for the weighted kappas).
+        classes: All classes of the task, in the order of ``probabilities``.
+        order: The classes from the least to the most, for the weighted kappas; CAMELYON-17's are known.
 
     Returns:
         Name → value. NaN where undefined: AUROC and AUPRC average over the classes with slides in and out of
         the class (every class of the task must qualify, else the macro average is NaN), kappa when truth and
-        prediction are one and the same class.
+        prediction are one and the same class, weighted kappa where the classes have no order.
 
     Raises:
         InputError: A class name outside ``classes``, a probability that is NaN, negative or doesn't sum to 1,
@@ -142,7 +145,9 @@ def classification_metrics(
             f"{len(truth)} labels, {len(predicted)} predictions and {len(p)} probability rows don't match."
         )
     matrix = confusion_matrix(truth, predicted, len(classes))
-    values = {name: float(value) for name, value in confusion_metrics(matrix).items()}
+    values = {
+        name: float(value) for name, value in confusion_metrics(matrix, class_ranks(classes, order)).items()
+    }
     values["auroc_macro_ovr"] = float(one_vs_rest_auroc(truth, p).mean())
     values["auprc_macro"] = float(one_vs_rest_average_precision(truth, p).mean())
     values["brier"] = float(brier_terms(truth, p).mean())

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.metrics.bootstrap import percentile_interval
-from wsi_ncmi.metrics.evaluation import PooledSeeds, fold_metrics
+from wsi_ncmi.metrics.evaluation import fold_metrics
+from wsi_ncmi.metrics.pooled_seeds import PooledSeeds
 from wsi_ncmi.metrics.predictions import check_predictions, classes_of
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ class PairedComparison:
 
     Attributes:
         difference: Of the pooled out-of-fold values, averaged over seeds.
-        ci_low: Lower bound of the 95 % interval from drawing patients, the same for both runs.
+        ci_low: Lower bound of the 95 % interval from drawing patients, the same for both runs; NaN where
+            every resample gives the same difference.
         ci_high: Its upper bound.
         t: Corrected resampled t statistic over the fold × seed differences; NaN where undefined.
         p_value: Its two-sided p; NaN where undefined.
@@ -98,6 +100,8 @@ def compare_paired(
     drawn_a = pooled_a.bootstrap(resamples, seed, ranking=False)[0]["macro_f1"]
     drawn_b = pooled_b.bootstrap(resamples, seed, ranking=False)[0]["macro_f1"]
     low, high, _ = percentile_interval(drawn_a - drawn_b)
+    if low == high:  # two runs that never differ say nothing of how much others would
+        low = high = math.nan
     runs_a, runs_b = fold_metrics(a, names), fold_metrics(b, names)
     per_run = np.asarray([runs_a[k]["macro_f1"] - runs_b[k]["macro_f1"] for k in runs_a if same_runs])
     t, p_value = corrected_resampled_t_test(per_run, _test_to_train(a))

@@ -20,7 +20,12 @@ CONFUSION_METRICS = (
     "kappa_linear",
     "kappa_quadratic",
     "mcc",
+    "kappa",
 )
+ORDERED_CLASSES = ("negative", "itc", "micro", "macro")
+"""CAMELYON-17's classes, the only ones whose order is known without being told."""
+
+UNORDERED = "undefined: the classes have no order (key 'order', flag --order)"
 SUM_TOLERANCE = 1e-3
 
 _Floats = NDArray[np.float64]
@@ -39,6 +44,27 @@ def class_positions(names: Sequence[str] | NDArray[np.str_], classes: Sequence[s
     if len(names) == 0:
         raise InputError("There are no predictions to evaluate.")
     return np.asarray([index[str(name)] for name in names], dtype=np.int64)
+
+
+def class_ranks(classes: Sequence[str], order: Sequence[str] = ()) -> NDArray[np.int64] | None:
+    """Rank of each class for the weighted kappas, int64 (C,); None where the classes have no order.
+
+    Args:
+        classes: All classes of the task.
+        order: The same classes from the least to the most; empty = CAMELYON-17's have theirs, others none.
+
+    Raises:
+        InputError: ``order`` lacks a class, or names another or one twice.
+    """
+    if not order:
+        if not set(classes) <= set(ORDERED_CLASSES):
+            return None
+        order = [name for name in ORDERED_CLASSES if name in classes]
+    if sorted(order) != sorted(classes):
+        raise InputError(
+            f"The order {', '.join(order)} must name each class of the task once ({', '.join(classes)})."
+        )
+    return np.asarray([list(order).index(name) for name in classes], dtype=np.int64)
 
 
 def check_probabilities(probabilities: NDArray[np.floating], num_classes: int) -> NDArray[np.float64]:
@@ -92,15 +118,17 @@ def per_class_metrics(matrices: _Floats) -> dict[str, _Floats]:
     }
 
 
-def confusion_metrics(matrices: _Floats) -> dict[str, _Floats]:
+def confusion_metrics(matrices: _Floats, ranks: NDArray[np.int64] | None = None) -> dict[str, _Floats]:
     """The metrics of ``CONFUSION_METRICS`` of each matrix.
 
     Args:
         matrices: (..., C, C) counts ``[true, predicted]``.
+        ranks: Of the classes (:func:`class_ranks`); None = they have no order.
 
     Returns:
         Name → (...) values. NaN where the metric is undefined: Cohen's kappa when truth and prediction are
-        the same single class, everything when the matrix is empty. ``macro_f1`` averages over all C classes,
+        the same single class, the weighted kappas of classes without order, everything when the matrix is
+        empty. ``macro_f1`` averages over all C classes,
         also those without a slide (``zero_division=0``); ``balanced_accuracy`` over the classes that have
         slides, as scikit-learn does.
     """
@@ -109,23 +137,26 @@ def confusion_metrics(matrices: _Floats) -> dict[str, _Floats]:
     empty = total == 0
     accuracy = _ratio(np.trace(matrices, axis1=-2, axis2=-1), total)
     present = table["support"] > 0
+    different = 1.0 - np.eye(matrices.shape[-1])
+    apart = (
+        np.full_like(different, np.nan) if ranks is None else np.abs(np.subtract.outer(ranks, ranks)) * 1.0
+    )
     values = {
         "macro_f1": table["f1"].mean(axis=-1),
         "weighted_f1": _ratio((table["f1"] * table["support"]).sum(axis=-1), total),
         "micro_f1": accuracy,
         "balanced_accuracy": _ratio((table["recall"] * present).sum(axis=-1), present.sum(axis=-1)),
         "accuracy": accuracy,
-        "kappa_linear": _kappa(matrices, power=1),
-        "kappa_quadratic": _kappa(matrices, power=2),
+        "kappa_linear": _kappa(matrices, apart),
+        "kappa_quadratic": _kappa(matrices, apart**2),
         "mcc": _mcc(matrices),
+        "kappa": _kappa(matrices, different),
     }
     return {name: np.where(empty, np.nan, value) for name, value in values.items()}
 
 
-def _kappa(matrices: _Floats, power: int) -> _Floats:
-    # Cohen 1968: 1 − Σ w·observed / Σ w·expected with disagreement weights |i − j|^power.
-    classes = np.arange(matrices.shape[-1])
-    weights = (np.abs(classes[:, None] - classes[None, :]) ** power).astype(np.float64)
+def _kappa(matrices: _Floats, weights: _Floats) -> _Floats:
+    # Cohen 1968: 1 − Σ w·observed / Σ w·expected with disagreement weights w.
     support, predicted = matrices.sum(axis=-1), matrices.sum(axis=-2)
     observed = np.einsum("...ij,ij->...", matrices, weights) * matrices.sum(axis=(-2, -1))
     expected = np.einsum("...i,ij,...j->...", support, weights, predicted)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from wsi_ncmi.metrics.bootstrap import bca_interval, percentile_interval
+from wsi_ncmi.metrics.bootstrap import bca_interval, exact_interval, percentile_interval
 
 __all__ = [
     "CONFIDENCE", "Estimate", "Evaluation", "METRICS_SCHEMA", "MetricsFile", "Spread", "estimate",
@@ -18,6 +18,7 @@ __all__ = [
 
 
 METRICS_SCHEMA = "wsi-ncmi/metrics/1"
+NOT_INFORMATIVE = "interval not informative"
 CONFIDENCE = 0.95
 
 
@@ -29,7 +30,7 @@ class Estimate:
         value: The metric.
         ci_low: Lower bound of the percentile interval.
         ci_high: Its upper bound.
-        reason: Why something is undefined.
+        reason: Why something is undefined, or that the interval is exact.
         bca_low: Lower bound of the bias-corrected and accelerated interval.
         bca_high: Its upper bound.
     """
@@ -49,7 +50,11 @@ class Estimate:
 
 
 def estimate(
-    value: float, drawn: NDArray[np.float64], left_out: NDArray[np.float64], undefined: str
+    value: float,
+    drawn: NDArray[np.float64],
+    left_out: NDArray[np.float64],
+    undefined: str,
+    units: int | None = None,
 ) -> Estimate:
     """A metric with its intervals.
 
@@ -58,10 +63,16 @@ def estimate(
         drawn: Those of the bootstrap resamples, (R,); NaN = undefined.
         left_out: Those without one patient each, (P,).
         undefined: Reason to give where the value is not finite.
+        units: Patients that a share is of, for its exact interval at 0 and 1; None = it is no share.
     """
     if not math.isfinite(value):
         return Estimate(math.nan, reason=undefined)
     low, high, defined = percentile_interval(drawn, CONFIDENCE)
+    if low == high:  # what every resample gives is no interval
+        if not units or value not in (0.0, 1.0):
+            return Estimate(float(value), reason=f"{NOT_INFORMATIVE}: the same in every resample")
+        low, high = exact_interval(value, units, CONFIDENCE)
+        return Estimate(float(value), low, high, f"exact interval (Clopper-Pearson) of {units} patients")
     reason = "" if defined >= 0.5 else "no interval: undefined in most resamples"
     return Estimate(float(value), low, high, reason, *bca_interval(drawn, float(value), left_out, CONFIDENCE))
 
@@ -107,6 +118,7 @@ class Evaluation:
         recalibration: What a temperature changes (``wsi_ncmi.metrics.calibration``), JSON-ready; None where
             there is nothing to fit it on.
         staging: CAMELYON-17's patient stages (``wsi_ncmi.metrics.staging``); None for other tasks.
+        order: The classes from the least to the most; empty where they have no order.
     """
 
     classes: tuple[str, ...]
@@ -130,6 +142,7 @@ class Evaluation:
     operating_points: Mapping[str, Any] = field(default_factory=dict)
     recalibration: Mapping[str, Any] | None = None
     staging: Mapping[str, Any] | None = None
+    order: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The content of ``metrics.json``.
@@ -148,11 +161,12 @@ class Evaluation:
             per_centre.<centre>           n_slides, n_patients, <metric>: {…}
             selective                     {aurc, points: [{coverage, threshold, slides, accuracy, macro_f1}]}
             operating_points.<class>      [{target_sensitivity, threshold, sensitivity, specificity, ppv, npv,
-                                          chosen_on}]
+                                          sensitivity_patients, …, chosen_on}]
             recalibration                 {fitted_on, temperature, ece, nll, brier, slides, errors, runs,
                                           proven} or null
             staging                       {stages, n_patients, kappa_quadratic: {…}, accuracy: {…},
                                           confusion_matrix} or null
+            order                         the classes from the least to the most; empty = without order
             warnings                      list of sentences
         """
         per_class = {
@@ -200,6 +214,7 @@ class Evaluation:
             "operating_points": dict(self.operating_points),
             "recalibration": self.recalibration,
             "staging": self.staging,
+            "order": list(self.order),
             "warnings": list(self.warnings),
         }
 
@@ -226,7 +241,7 @@ class EstimateEntry(_Strict):
     ci_high: float | None = Field(description="Its upper bound.")
     bca_low: float | None = Field(description="Lower bound of the BCa interval.")
     bca_high: float | None = Field(description="Its upper bound.")
-    reason: str = Field(default="", description="Why something is undefined.")
+    reason: str = Field(default="", description="Why something is undefined, or that the interval is exact.")
 
 
 class SpreadEntry(_Strict):
@@ -297,6 +312,10 @@ class OperatingPoint(_Strict):
     specificity: _Share | None = Field(description="Reached.")
     ppv: _Share | None = Field(description="At the class shares of this cohort.")
     npv: _Share | None = Field(description="At the class shares of this cohort.")
+    sensitivity_patients: _Count | None = Field(default=None, description="Patients that it is a share of.")
+    specificity_patients: _Count | None = Field(default=None, description="Likewise.")
+    ppv_patients: _Count | None = Field(default=None, description="Likewise.")
+    npv_patients: _Count | None = Field(default=None, description="Likewise.")
     chosen_on: Literal["other folds", "validation", "the same slides"] = Field(
         description="Where the threshold is from."
     )
@@ -359,14 +378,19 @@ class EvaluationEntry(_Strict):
     micro_f1: EstimateEntry = Field(description="Equal to the accuracy.")
     balanced_accuracy: EstimateEntry = Field(description="Mean recall.")
     accuracy: EstimateEntry = Field(description="Share of slides classified correctly.")
-    kappa_linear: EstimateEntry = Field(description="Cohen's kappa, linear weights.")
-    kappa_quadratic: EstimateEntry = Field(description="Cohen's kappa, quadratic weights.")
+    kappa_linear: EstimateEntry = Field(description="Cohen's kappa, linear weights; for ordered classes.")
+    kappa_quadratic: EstimateEntry = Field(
+        description="Cohen's kappa, quadratic weights; for ordered classes."
+    )
     mcc: EstimateEntry = Field(description="Matthews correlation, multiclass.")
+    kappa: EstimateEntry | None = Field(default=None, description="Cohen's kappa, without weights.")
     auroc_macro_ovr: EstimateEntry = Field(description="AUROC, one against the rest, mean over classes.")
     auprc_macro: EstimateEntry = Field(description="Average precision, mean over classes.")
     brier: EstimateEntry = Field(description="Squared distance to the one-hot truth, 0–2.")
     nll: EstimateEntry = Field(description="Log loss, nats.")
-    ece: EstimateEntry = Field(description="Calibration error, 15 equal-width bins.")
+    ece: EstimateEntry = Field(
+        description="Calibration error, 15 equal-width bins; interval corrected for the bias of resampling."
+    )
     cmi: EstimateEntry = Field(description="Concentration of the outputs within classes, nats.")
     gamma: EstimateEntry = Field(description="Separation of the outputs between classes, nats.")
     ncmi: EstimateEntry = Field(description="Their ratio; low is good.")
@@ -379,6 +403,7 @@ class EvaluationEntry(_Strict):
     operating_points: dict[str, list[OperatingPoint]] = Field(description="Class → its operating points.")
     recalibration: RecalibrationEntry | None = Field(description="Null where there is nothing to fit on.")
     staging: StagingEntry | None = Field(description="Null for tasks other than CAMELYON-17's.")
+    order: list[str] = Field(default=[], description="Classes from the least to the most; empty = no order.")
     warnings: list[str] = Field(description="What a reader must know before believing the numbers.")
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TARGET_SENSITIVITIES = (0.9, 0.95)
+SHARES = ("sensitivity", "specificity", "ppv", "npv")
 
 
 def threshold_for_sensitivity(
@@ -48,7 +49,8 @@ def operating_points(
     Returns:
         Class → a row for each of ``TARGET_SENSITIVITIES``, JSON-ready (undefined = None):
         ``target_sensitivity``, ``threshold`` (mean over folds and seeds), ``sensitivity``, ``specificity``,
-        ``ppv``, ``npv`` (pooled over all folds and seeds) and ``chosen_on`` (``other folds``; with one fold
+        ``ppv``, ``npv`` (pooled over all folds and seeds), the patients that each is a share of
+        (``sensitivity_patients``…) and ``chosen_on`` (``other folds``; with one fold
         ``validation``, or ``the same slides`` where there is no validation part).
     """
     if frame["fold"].nunique() > 1:
@@ -82,6 +84,7 @@ def _choosing(
 def _point(runs: Sequence[tuple[pd.DataFrame, pd.DataFrame]], name: str, target: float) -> dict[str, Any]:
     thresholds: list[float] = []
     counts = np.zeros(4)
+    patients: dict[str, set[str]] = {share: set() for share in SHARES}
     for judged, choosing in runs:
         positive, scores = _binary(choosing, name)
         threshold = threshold_for_sensitivity(positive, scores, target)
@@ -91,6 +94,8 @@ def _point(runs: Sequence[tuple[pd.DataFrame, pd.DataFrame]], name: str, target:
             called = scores >= threshold
             counts += [(called & truth).sum(), (called & ~truth).sum(), (~called & ~truth).sum(),
                        (~called & truth).sum()]  # fmt: skip
+            for share, inside in zip(SHARES, (truth, ~truth, called, ~called), strict=True):
+                patients[share] |= set(judged.loc[inside, "case_id"])
     tp, fp, tn, fn = counts
     return {
         "target_sensitivity": target,
@@ -99,6 +104,7 @@ def _point(runs: Sequence[tuple[pd.DataFrame, pd.DataFrame]], name: str, target:
         "specificity": _share(tn, tn + fp),
         "ppv": _share(tp, tp + fp),
         "npv": _share(tn, tn + fn),
+        **{f"{share}_patients": len(found) for share, found in patients.items()},
     }
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.metrics.bootstrap import draw_multiplicities, leave_one_out
-from wsi_ncmi.metrics.confusion import confusion_matrix, confusion_metrics
+from wsi_ncmi.metrics.confusion import ORDERED_CLASSES, confusion_matrix, confusion_metrics
 from wsi_ncmi.metrics.results import estimate
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 STAGES = ("pN0", "pN0(i+)", "pN1mi", "pN1", "pN2")
-SLIDE_LABELS = ("negative", "itc", "micro", "macro")
+SLIDE_LABELS = ORDERED_CLASSES
 
 
 def patient_stage(slide_labels: Iterable[str]) -> str:
@@ -84,10 +84,10 @@ def stage_kappa(
     patients = sorted(truth)
     a = np.asarray([index[truth[p]] for p in patients], dtype=np.int64)
     b = np.asarray([index[predicted[p]] for p in patients], dtype=np.int64)
-    return float(confusion_metrics(confusion_matrix(a, b, len(stages)))["kappa_quadratic"])
+    matrix = confusion_matrix(a, b, len(stages))
+    return float(confusion_metrics(matrix, np.arange(len(stages)))["kappa_quadratic"])
 
 
-_METRICS = ("kappa_quadratic", "accuracy")
 _UNDEFINED = "undefined: true and predicted stages are one and the same"
 
 
@@ -129,8 +129,8 @@ def evaluate_stages(
         "n_patients": len(patients),
         "slides_per_patient": {"min": int(slides.min()), "max": int(slides.max())},
         **{
-            name: estimate(float(value[name][0]), drawn[name], left_out[name], _UNDEFINED).to_json()
-            for name in _METRICS
+            name: estimate(float(value[name][0]), drawn[name], left_out[name], _UNDEFINED, units).to_json()
+            for name, units in {"kappa_quadratic": None, "accuracy": len(patients)}.items()
         },
         "confusion_matrix": np.mean([c.sum(axis=0).reshape(5, 5) for c in cells], axis=0).tolist(),
     }
@@ -139,5 +139,9 @@ def evaluate_stages(
 def _values(
     cells: Sequence[NDArray[np.float64]], weights: NDArray[np.float64]
 ) -> dict[str, NDArray[np.float64]]:
-    by_seed = [confusion_metrics((weights @ cell).reshape(-1, len(STAGES), len(STAGES))) for cell in cells]
-    return {name: np.mean([values[name] for values in by_seed], axis=0) for name in _METRICS}
+    c = len(STAGES)
+    by_seed = [confusion_metrics((weights @ cell).reshape(-1, c, c), np.arange(c)) for cell in cells]
+    return {
+        name: np.mean([values[name] for values in by_seed], axis=0)
+        for name in ("kappa_quadratic", "accuracy")
+    }

@@ -18,6 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from wsi_ncmi import __version__
 from wsi_ncmi.cohorts.leaks import LEAKING
 from wsi_ncmi.core.provenance import read_record
+from wsi_ncmi.metrics.confusion import class_ranks
 from wsi_ncmi.prediction.bundle import ModelBundle
 from wsi_ncmi.prediction.calibration import Calibration, fit_calibration
 from wsi_ncmi.prediction.config import ExportConfig
@@ -28,7 +29,9 @@ from wsi_ncmi.training.runs import PREDICTIONS, VALIDATION, read_run_predictions
 if TYPE_CHECKING:
     import pandas as pd
 
-_METRICS = ("macro_f1", "balanced_accuracy", "accuracy", "auroc_macro_ovr", "kappa_quadratic", "ece", "ncmi")
+_METRICS = (
+    "macro_f1", "balanced_accuracy", "accuracy", "auroc_macro_ovr", "kappa", "kappa_quadratic", "ece", "ncmi",
+)  # fmt: skip
 
 
 def member_name(folder: Path) -> str:
@@ -99,10 +102,12 @@ def summarise(
         metrics = json.loads((above / "metrics.json").read_text(encoding="utf-8"))
         if metrics.get("loss") != run.name and run.name in metrics.get("losses", {}):
             metrics = metrics["losses"][run.name]
+        ordered = metrics.get("order") or class_ranks(ensemble.classes) is not None
         summary["metrics"] = {
             name: {key: metrics[name].get(key) for key in ("value", "ci_low", "ci_high")}
             for name in _METRICS
-            if name in metrics
+            # 0.1.0 took the alphabet for the order of any classes.
+            if name in metrics and (name != "kappa_quadratic" or ordered)
         }
         record = read_record(above / "run.json")
         if record.get("leaks"):

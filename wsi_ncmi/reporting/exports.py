@@ -174,7 +174,7 @@ def write_outputs(
         ``report``, ``summary``, ``tables`` and, where any were drawn, ``figures``.
     """
     figures = report_figures(
-        data.predictions_of(data.headline_name), data.headline, data.curves, list(data.evaluations)
+        data.predictions_of(data.headline_name), data.headline, data.curves, data.evaluations
     )
     files = {"report": folder / "report.html", "summary": folder / "summary.md"}
     write_report(data, files["report"], figures)

@@ -8,6 +8,7 @@ from pathlib import PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from wsi_ncmi.metrics import Estimate
+from wsi_ncmi.metrics.results import NOT_INFORMATIVE
 
 # An absolute path of at least two names inside a sentence: /data/slides/a.svs, C:\slides\a.svs.
 _POSIX = re.compile(r"(?<![\w.…/])/(?!/)(?:[^\s/'\"():;,]+/)+(?P<name>[^\s/'\"():;,]*)")
@@ -60,6 +61,7 @@ METRIC_WORDS = {
     "balanced_accuracy": MetricWords("Balanced accuracy", "mean recall over the classes"),
     "auroc_macro_ovr": MetricWords("AUROC, macro", "one class against the rest, unweighted mean"),
     "auprc_macro": MetricWords("AUPRC, macro", "average precision, unweighted mean over classes"),
+    "kappa": MetricWords("Cohen's kappa", "agreement beyond chance, each error alike"),
     "kappa_quadratic": MetricWords(
         "Cohen's kappa, quadratic", "agreement beyond chance, order of classes counts"
     ),
@@ -89,17 +91,36 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:.{digits}f}".replace("-", "−")
 
 
+def probability(value: float | None) -> str:
+    """A probability with three digits, never rounded to 0 or 1, which are certainties."""
+    if value is not None and 0.9995 <= value < 1:
+        return "> 0.999"
+    return "< 0.001" if value is not None and 0 < value < 0.0005 else number(value)
+
+
 def percent(share: float | None) -> str:
     """A share as whole percent."""
     return "–" if share is None or not math.isfinite(share) else f"{100 * share:.0f} %"
 
 
 def interval(estimate: Estimate, digits: int = 3) -> str:
-    """``low–high`` of an estimate, empty where there is none."""
+    """``low–high`` of an estimate, ``interval not informative``, or empty where there is none."""
     if not (math.isfinite(estimate.ci_low) and math.isfinite(estimate.ci_high)):
-        return ""
+        return NOT_INFORMATIVE if estimate.reason.startswith(NOT_INFORMATIVE) else ""
     separator = " to " if estimate.ci_low < 0 else "–"
     return f"{number(estimate.ci_low, digits)}{separator}{number(estimate.ci_high, digits)}"
+
+
+def with_interval(estimate: Estimate, digits: int = 3) -> str:
+    """``0.812 (0.75–0.87)``, without empty brackets."""
+    bounds = interval(estimate, digits)
+    return number(estimate.value, digits) + (f" ({bounds})" if bounds else "")
+
+
+def confidence_interval(estimate: Estimate) -> str:
+    """``95 % CI 0.75–0.87``, ``95 % interval not informative``, or empty."""
+    bounds = interval(estimate)
+    return f"95 % {bounds}" if bounds == NOT_INFORMATIVE else bounds and f"95 % CI {bounds}"
 
 
 def count(amount: float, one: str, many: str | None = None) -> str:

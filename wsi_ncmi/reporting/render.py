@@ -32,6 +32,7 @@ def _environment() -> Environment:
     environment.filters |= {
         "number": formatting.number,
         "percent": formatting.percent,
+        "probability": formatting.probability,
         "count": formatting.count,
     }
     return environment
@@ -63,14 +64,15 @@ def render_report(data: ReportInput, figures: FigureGroups | None = None) -> str
     evaluation = data.headline
     predictions = data.predictions_of(data.headline_name)
     if figures is None:
-        figures = report_figures(predictions, evaluation, data.curves, list(data.evaluations))
+        figures = report_figures(predictions, evaluation, data.curves, data.evaluations)
     worst, best, n_wrong = best_and_worst(predictions, evaluation, ledger=data.ledger)
-    beside = [name for name in tables.headline_companions() if name in evaluation.metrics]
+    beside = tables.headline_companions(evaluation)
     page = _environment().get_template("report.html.j2")
     return page.render(
         data=data,
         evaluation=evaluation,
         headline=tables.cell(evaluation.metrics["macro_f1"]),
+        headline_interval=formatting.confidence_interval(evaluation.metrics["macro_f1"]),
         headline_bca=formatting.interval(_bca(evaluation.metrics["macro_f1"])),
         spread=tables.spread_rows(evaluation),
         operating=tables.operating_rows(evaluation),

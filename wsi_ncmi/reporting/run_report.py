@@ -52,7 +52,7 @@ def report_run(
     }
     evaluations = {
         name: evaluate_predictions(
-            table, classes, resamples=options.resamples, seed=options.seed,
+            table, classes, resamples=options.resamples, seed=options.seed, order=config.order,
             validation=_validation(config.folder_of(name), table),
         )
         for name, table in tables.items()
@@ -65,7 +65,7 @@ def report_run(
     if len(names) > 1:
         comparisons = _comparisons(tables, classes, options.resamples, options.seed)
         files["compare"] = out / "compare.csv"
-        write_table(_rows(tables, classes), files["compare"])
+        write_table(_rows(tables, classes, config.order), files["compare"])
         files["differences"] = out / "compare.json"
         write_json(files["differences"], compare_json(headline, comparisons, evaluations))
     extracted = read_ledger_table(ledger)
@@ -117,6 +117,7 @@ def _record(config: TrainConfig, data: TrainingData) -> dict[str, Any]:
         "further_features": list(config.further_features),
         "bag": config.bag,
         "labels": config.labels,
+        "order": list(config.order),
         "allow_leak": config.allow_leak,
     }
     return write_record(
@@ -214,12 +215,12 @@ def _validation(folder: Path, table: pd.DataFrame) -> pd.DataFrame | None:
     return pd.concat([read_run_predictions(file) for file in files], ignore_index=True)
 
 
-def _rows(tables: Mapping[str, pd.DataFrame], classes: Sequence[str]) -> pd.DataFrame:
+def _rows(tables: Mapping[str, pd.DataFrame], classes: Sequence[str], order: Sequence[str]) -> pd.DataFrame:
     import pandas as pd
 
     rows = [
         {"loss": name, "fold": fold, "seed": seed, **metrics}
         for name, table in tables.items()
-        for (seed, fold), metrics in fold_metrics(table, classes).items()
+        for (seed, fold), metrics in fold_metrics(table, classes, order).items()
     ]
     return pd.DataFrame(rows)

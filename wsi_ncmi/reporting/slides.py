@@ -33,7 +33,7 @@ class SlideRow:
         case_id: Patient.
         centre: Hospital or ``""``.
         label: Truth.
-        prediction: What most of the runs predict.
+        prediction: What most of the runs predict; where most are wrong, their most frequent error.
         p_prediction: Mean probability of that class.
         p_label: Mean probability of the true class.
         wrong: Runs that got it wrong.
@@ -78,7 +78,7 @@ def best_and_worst(
         runs.
     """
     rows = all_slides(predictions, evaluation, ledger=ledger)
-    wrong = sorted((row for row in rows if row.prediction != row.label), key=lambda row: -row.p_prediction)
+    wrong = sorted((row for row in rows if 2 * row.wrong > row.runs), key=lambda row: -row.p_prediction)
     right = sorted((row for row in rows if row.wrong == 0), key=lambda row: -row.p_label)
     return wrong[:limit_worst], _of_each_class(right, evaluation.classes)[:limit_best], len(wrong)
 
@@ -114,6 +114,9 @@ def all_slides(
         mean = part[columns].to_numpy(dtype=np.float64).mean(axis=0)
         label = str(part["label"].iloc[0])
         votes = part["prediction"].astype(str).value_counts()
+        wrong = int((part["prediction"].astype(str) != label).sum())
+        if 2 * wrong > len(part):  # few right ones may still be more than any one error
+            votes = votes.drop(label, errors="ignore")
         # Equal votes: the class that the mean probability prefers.
         tied = [name for name in classes if votes.get(name, 0) == votes.max()]
         prediction = max(tied, key=lambda name: mean[classes.index(name)])
@@ -126,7 +129,7 @@ def all_slides(
                 prediction=prediction,
                 p_prediction=float(mean[classes.index(prediction)]),
                 p_label=float(mean[classes.index(label)]),
-                wrong=int((part["prediction"].astype(str) != label).sum()),
+                wrong=wrong,
                 runs=len(part),
                 folds=", ".join(str(fold) for fold in sorted(set(part["fold"]))),
                 tiles=tiles.get(str(slide_id), ""),

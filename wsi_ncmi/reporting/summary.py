@@ -17,7 +17,14 @@ import yaml
 from wsi_ncmi.core.files import write_text
 from wsi_ncmi.metrics import Evaluation
 from wsi_ncmi.reporting import tables
-from wsi_ncmi.reporting.formatting import count, interval, number, percent, without_folders
+from wsi_ncmi.reporting.formatting import (
+    confidence_interval,
+    count,
+    number,
+    percent,
+    with_interval,
+    without_folders,
+)
 from wsi_ncmi.reporting.report_input import ReportInput
 
 
@@ -33,12 +40,12 @@ def render_summary(data: ReportInput) -> str:
     """
     evaluation = data.headline
     headline = evaluation.metrics["macro_f1"]
-    bounds = interval(headline)
+    bounds = confidence_interval(headline)
     name = f" ({_text(data.headline_name)})" if data.headline_name else ""
     lines = [
         f"# {_text(data.title)}",
         "",
-        f"**Macro-F1{name}: {number(headline.value)}**" + (f" (95 % CI {bounds})" if bounds else "")
+        f"**Macro-F1{name}: {number(headline.value)}**" + (f" ({bounds})" if bounds else "")
         + f", {count(evaluation.n_slides, 'slide')} of {count(evaluation.n_patients, 'patient')}, "
         f"{len(evaluation.classes)} classes, {count(evaluation.n_folds, 'fold')}, "
         f"{count(len(evaluation.seeds), 'seed')}.",
@@ -75,11 +82,15 @@ def render_summary(data: ReportInput) -> str:
                 f"| {_text(group.name)} | {group.slides} | {group.patients} | " + " | ".join(cells) + " |"
             )
     for other, pair in data.comparisons.items():
-        p = f", p {number(pair.p_value)}" if pair.runs else ""
+        told = (
+            [f"95 % CI {number(pair.ci_low)} to {number(pair.ci_high)}"] if pair.ci_low == pair.ci_low else []
+        )
+        told += [f"p {number(pair.p_value)}"] if pair.p_value == pair.p_value else []
+        brackets = f" ({', '.join(told)})" if told else ", the same in every resample"
         lines += [
             "",
             f"Macro-F1 of {_text(data.headline_name) or 'this run'} minus {_text(other)}: "
-            f"{number(pair.difference)} (95 % CI {number(pair.ci_low)} to {number(pair.ci_high)}{p}).",
+            f"{number(pair.difference)}{brackets}.",
         ]
     if data.flow:
         steps = [f"{step.slides} {_text(step.name)}" for step in data.flow]
@@ -202,14 +213,12 @@ def _about_methods(data: ReportInput) -> dict[str, str]:
 
 def _about_results(data: ReportInput) -> dict[str, str]:
     evaluation = data.headline
-    headline = evaluation.metrics["macro_f1"]
-    bounds = interval(headline)
     return {
         "21": _parts(data),
         "22": "model.safetensors and model.json of every fold and seed" if _has_model(data) else "",
-        "23a": f"Macro-F1 {number(headline.value)}" + (f" ({bounds})" if bounds else "") + "; tables above",
+        "23a": f"Macro-F1 {with_interval(evaluation.metrics['macro_f1'])}; tables above",
         "23b": "; ".join(
-            f"{name}: accuracy {number(found['accuracy'].value)} ({interval(found['accuracy'])})"
+            f"{name}: accuracy {with_interval(found['accuracy'])}"
             for name, found in evaluation.per_centre.items()
         ),
         "24": "; ".join(f"{r.name} {r.before} → {r.after}" for r in tables.recalibration_rows(evaluation)),

@@ -58,7 +58,7 @@ def _runs(cell: TrainConfig) -> pd.DataFrame:
         classes = json.loads(first.read_text(encoding="utf-8"))["classes"]
         rows += [
             {"loss": loss, "fold": fold, "seed": seed, **metrics}
-            for (seed, fold), metrics in fold_metrics(table, classes).items()
+            for (seed, fold), metrics in fold_metrics(table, classes, cell.order).items()
         ]
     return pd.DataFrame(rows)
 

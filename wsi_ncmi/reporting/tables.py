@@ -5,8 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wsi_ncmi.metrics import Estimate, Evaluation
+from wsi_ncmi.metrics.bootstrap import exact_interval
+from wsi_ncmi.metrics.selective import SHARES
 from wsi_ncmi.reporting.formatting import (
     METRIC_WORDS,
     MetricWords,
@@ -14,9 +17,12 @@ from wsi_ncmi.reporting.formatting import (
     interval,
     number,
     percent,
+    probability,
     words_of,
 )
 from wsi_ncmi.reporting.report_input import ReportInput
+
+_MOST_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,7 @@ class ConfusionTable:
 def confusion_tables(evaluations: Mapping[str, Evaluation]) -> list[ConfusionTable]:
     """One table a loss."""
     return [
-        _confusion(name, evaluation.classes, evaluation.confusion, "slides")
+        _confusion(name, evaluation.classes, evaluation.confusion, "slides", evaluation.order)
         for name, evaluation in evaluations.items()
     ]
 
@@ -55,10 +61,13 @@ def stage_table(evaluation: Evaluation) -> ConfusionTable | None:
     found = evaluation.staging
     if found is None:
         return None
-    return _confusion("Patient stage", tuple(found["stages"]), found["confusion_matrix"], "patients")
+    stages = tuple(found["stages"])
+    return _confusion("Patient stage", stages, found["confusion_matrix"], "patients", stages)
 
 
-def _confusion(name: str, classes: tuple[str, ...], counts: Any, unit: str) -> ConfusionTable:
+def _confusion(
+    name: str, classes: tuple[str, ...], counts: Any, unit: str, order: tuple[str, ...]
+) -> ConfusionTable:
     matrix = np.asarray(counts, dtype=np.float64)
     whole = bool(np.allclose(matrix, np.round(matrix)))
 
@@ -67,14 +76,19 @@ def _confusion(name: str, classes: tuple[str, ...], counts: Any, unit: str) -> C
 
     sums = matrix.sum(axis=1, keepdims=True)
     shares = np.divide(matrix, sums, out=np.zeros_like(matrix), where=sums > 0)
-    wrong = matrix - np.diag(np.diag(matrix))
     sentence = f"{text(np.trace(matrix))} of {text(matrix.sum())} {unit} are on the diagonal."
-    if wrong.max() > 0:
-        i, j = np.unravel_index(int(wrong.argmax()), wrong.shape)
+    worst = _most_frequent(matrix, [order.index(name) for name in classes] if order else None)
+    if worst:
+        often = matrix[worst[0]]
+        errors = [
+            f"{classes[i]} taken for {classes[j]} ({percent(shares[i, j])} of {classes[i]})" for i, j in worst
+        ]
+        if len(errors) > _MOST_NAMED:
+            errors[_MOST_NAMED:] = [f"{len(errors) - _MOST_NAMED} more"]
+        verb, each = ("errors are", " each") if errors[1:] else ("error is", "")
         sentence += (
-            f" The most frequent error is {classes[i]} taken for {classes[j]}: "
-            f"{text(wrong[i, j])} {unit[:-1] if wrong[i, j] == 1 else unit}, "
-            f"{100 * shares[i, j]:.0f} % of {classes[i]}."
+            f" The most frequent {verb} {'; '.join(errors)}: "
+            f"{text(often)} {unit[:-1] if often == 1 else unit}{each}."
         )
     return ConfusionTable(
         name=name,
@@ -85,6 +99,26 @@ def _confusion(name: str, classes: tuple[str, ...], counts: Any, unit: str) -> C
         predicted=[text(value) for value in matrix.sum(axis=0)],
         sentence=sentence,
     )
+
+
+def _most_frequent(matrix: NDArray[np.float64], ranks: Sequence[int] | None) -> list[tuple[int, int]]:
+    """The errors that no other is more frequent than, the gravest first.
+
+    Graver is what is farther off in the order of the classes, then what takes the later class for the earlier
+    (a missed finding, where known scales are listed), then what is the larger share of its class.
+    """
+    errors = matrix - np.diag(np.diag(matrix))
+    if errors.max() <= 0:
+        return []
+    found = [(int(i), int(j)) for i, j in np.argwhere(np.isclose(errors, errors.max()))]
+    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1e-12)
+    rank = ranks or range(len(matrix))
+
+    def grave(error: tuple[int, int]) -> tuple[float, ...]:
+        missed = rank[error[0]] - rank[error[1]]
+        return abs(missed) if ranks else 0.0, float(missed > 0), share[error]
+
+    return sorted(found, key=grave, reverse=True)
 
 
 @dataclass(frozen=True)
@@ -125,6 +159,8 @@ class MetricRow:
 def metric_rows(evaluations: Mapping[str, Evaluation]) -> list[MetricRow]:
     """Every metric that any evaluation has, the headline first."""
     present = {name for evaluation in evaluations.values() for name in evaluation.metrics}
+    if not any(evaluation.order for evaluation in evaluations.values()):
+        present -= {"kappa_linear", "kappa_quadratic"}
     ordered = [name for name in METRIC_WORDS if name in present]
     ordered += sorted(present - set(ordered))
     rows = []
@@ -151,7 +187,7 @@ class SpreadRow:
     seeds_sd: str
 
 
-_SPREAD_METRICS = ("macro_f1", "balanced_accuracy", "accuracy", "auroc_macro_ovr", "kappa_quadratic", "mcc")
+_SPREAD_METRICS = ("macro_f1", "balanced_accuracy", "accuracy", "auroc_macro_ovr")
 
 
 def spread_rows(evaluation: Evaluation) -> list[SpreadRow]:
@@ -159,7 +195,7 @@ def spread_rows(evaluation: Evaluation) -> list[SpreadRow]:
     if evaluation.n_folds < 2 and len(evaluation.seeds) < 2:
         return []
     rows = []
-    for name in _SPREAD_METRICS:
+    for name in (*_SPREAD_METRICS, _kappa(evaluation), "mcc"):
         cells = []
         for spread in (evaluation.over_folds.get(name), evaluation.over_seeds.get(name)):
             several = spread is not None and spread.n > 1
@@ -169,9 +205,14 @@ def spread_rows(evaluation: Evaluation) -> list[SpreadRow]:
     return rows
 
 
-def headline_companions() -> tuple[str, ...]:
+def headline_companions(evaluation: Evaluation) -> tuple[str, ...]:
     """Metrics that stand beside the headline, as far as the evaluation has them."""
-    return ("balanced_accuracy", "auroc_macro_ovr", "accuracy", "kappa_quadratic", "ece", "ncmi")
+    names = ("balanced_accuracy", "auroc_macro_ovr", "accuracy", _kappa(evaluation), "ece", "ncmi")
+    return tuple(name for name in names if name in evaluation.metrics)
+
+
+def _kappa(evaluation: Evaluation) -> str:
+    return "kappa_quadratic" if evaluation.order else "kappa"
 
 
 _CLASS_METRICS = ("f1", "precision", "recall", "auroc", "auprc")
@@ -254,11 +295,20 @@ def operating_rows(evaluation: Evaluation) -> list[OperatingRow]:
         OperatingRow(
             name,
             percent(point["target_sensitivity"]),
-            *(number(point[key]) for key in ("threshold", "sensitivity", "specificity", "ppv", "npv")),
+            probability(point["threshold"]),
+            *(_bounded(point[share], point.get(f"{share}_patients")) for share in SHARES),
         )
         for name, points in evaluation.operating_points.items()
         for point in points
     ]
+
+
+def _bounded(share: float | None, patients: int | None) -> str:
+    """``1.000 (≥ 0.815)``: a share of 0 or 1 with its exact bound, any other alone."""
+    if share not in (0.0, 1.0) or not patients:
+        return number(share)
+    low, high = exact_interval(share, patients)
+    return f"{number(share)} (≥ {number(low)})" if share else f"{number(share)} (≤ {number(high)})"
 
 
 def thresholds_chosen_on(evaluation: Evaluation) -> str:
@@ -283,7 +333,7 @@ def abstention_rows(evaluation: Evaluation) -> list[AbstentionRow]:
     return [
         AbstentionRow(
             percent(point["coverage"]),
-            number(point["threshold"]),
+            probability(point["threshold"]),
             f"{point['slides']:,.0f}",
             number(point["accuracy"]),
             number(point["macro_f1"]),

@@ -153,6 +153,8 @@ class TrainConfig:
         bag: What a bag is: the tiles of a ``slide``, or of all slides of a ``patient``.
         labels: CSV, or ``adapter:FILE`` such as ``camelyon17:stage_labels.csv``; None takes the labels inside
             a packed features file.
+        order: The classes from the least to the most, where they have an order: the weighted kappas need it.
+            That of CAMELYON-17's is known.
         splits: Splits file to use instead of making one.
         official_split: Use the split that the cohort ships (CAMELYON-17: centres 0–2 / 3–4; BRACS).
         split: How folds are made otherwise.
@@ -172,6 +174,7 @@ class TrainConfig:
     further_features: tuple[Path, ...] = ()
     bag: Literal["slide", "patient"] = "slide"
     labels: str | None = None
+    order: tuple[str, ...] = ()
     splits: Path | None = None
     official_split: bool = False
     split: SplitConfig = Field(default_factory=SplitConfig)
@@ -287,6 +290,7 @@ class EvaluateConfig:
         labels: Labels table that gives truth, patient and centre.
         group: ``slide_id`` = each slide is a patient of its own.
         classes: Names of CLAM's classes 0, 1, ….
+        order: The classes from the least to the most, where they have an order: the weighted kappas need it.
         against: Predictions of other runs on the same slides, to compare with in pairs.
         evaluation: Intervals.
     """
@@ -296,5 +300,6 @@ class EvaluateConfig:
     labels: str | None = None
     group: Literal["case_id", "slide_id"] | None = None
     classes: tuple[str, ...] | None = None
+    order: tuple[str, ...] = ()
     against: tuple[Path, ...] = ()
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)

@@ -33,6 +33,7 @@ from wsi_ncmi.cohorts import (
 )
 from wsi_ncmi.cohorts.joined_bags import feature_origin
 from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.metrics.confusion import class_ranks
 from wsi_ncmi.training.config import TrainConfig
 
 _LOG = logging.getLogger(__name__)
@@ -105,8 +106,10 @@ def make_folds(config: TrainConfig, labelled: Cohort, cohort: Cohort, where: str
         where: Where that is, for messages.
 
     Raises:
-        InputError: The splits file doesn't fit the labels, there are too few patients, or a part is empty.
+        InputError: The splits file or ``order`` doesn't fit the labels, there are too few patients, or a part
+            is empty.
     """
+    class_ranks(labelled.classes, config.order)  # an order of other classes is told before any work
     bags, slides = patient_cohort(cohort) if config.bag == "patient" else (cohort, {})
     if config.splits is not None:
         splits = read_any_splits(config.splits, labelled).restricted_to(cohort.slide_ids)

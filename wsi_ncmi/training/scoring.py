@@ -80,7 +80,7 @@ def validation_scores(criterion: Criterion, z: Tensor, y: Tensor) -> dict[str, f
 
     Returns:
         Scores by the names of the columns of ``curves.csv``; a score that the part doesn't define (Γ of one
-        class) is NaN.
+        class, CMI of a slide a class) is NaN.
     """
     training = criterion.training
     criterion.eval()
@@ -105,7 +105,8 @@ def _information(
     """Concentration, pairwise separation and their ratio on class probabilities, the same for all losses."""
     log_p, target = functional.safe_log(torch.from_numpy(probabilities)), torch.from_numpy(y)
     log_s, counts = functional.class_means(log_p, target, num_classes)
-    cmi = float(functional.cmi(log_p, target, log_s))
+    # A class mean of one slide is that slide: a part with a slide a class has no spread to measure.
+    cmi = float(functional.cmi(log_p, target, log_s)) if int(counts.max()) > 1 else math.nan
     if int((counts > 0).sum()) < 2:
         return {"val_cmi": cmi, "val_gamma": math.nan, "val_ncmi": math.nan}
     gamma = float(functional.separation(log_p, target, log_s))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,7 +61,14 @@ def evaluate(config: EvaluateConfig) -> JobResult:
     own, *rest = _named(all_paths).items()
     others = {name: read(path) for name, path in rest}
     comparisons = {name: _compared(frame, other, names, name, options) for name, other in others.items()}
-    evaluation = evaluate_predictions(frame, names, resamples=options.resamples, seed=options.seed)
+    evaluated = partial(
+        evaluate_predictions,
+        classes=names,
+        resamples=options.resamples,
+        seed=options.seed,
+        order=config.order,
+    )
+    evaluation = evaluated(frame)
     warnings = [LEAKING] if _leaked(config.predictions) else []
     warnings += [f"{name}: {LEAKING}" for name, path in rest if _leaked(path)]
     alike = () if cohort else suspects(frame["case_id"])
@@ -73,10 +81,7 @@ def evaluate(config: EvaluateConfig) -> JobResult:
     write_json(files["metrics"], evaluation.to_json())
     if comparisons:
         files["differences"] = out / "compare.json"
-        found = {
-            name: evaluate_predictions(other, names, resamples=options.resamples, seed=options.seed)
-            for name, other in others.items()
-        }
+        found = {name: evaluated(other) for name, other in others.items()}
         content = compare_json(own[0], comparisons, {own[0]: evaluation, **found})
         write_json(files["differences"], content)
     hashes = {path.name: sha256_file(path) for path in _files(all_paths, config.labels)}
@@ -87,6 +92,7 @@ def evaluate(config: EvaluateConfig) -> JobResult:
             "labels": config.labels,
             "against": list(config.against),
             "evaluation": vars(options),
+            "order": list(config.order),
         },
         classes=list(names),
         hashes=hashes,

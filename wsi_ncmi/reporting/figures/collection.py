@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from wsi_ncmi.metrics import Evaluation
@@ -18,7 +18,10 @@ FigureGroups = dict[str, list[Figure]]
 
 
 def report_figures(
-    predictions: pd.DataFrame, evaluation: Evaluation, curves: pd.DataFrame | None, names: Sequence[str]
+    predictions: pd.DataFrame,
+    evaluation: Evaluation,
+    curves: pd.DataFrame | None,
+    evaluations: Mapping[str, Evaluation],
 ) -> FigureGroups:
     """Makes the figures.
 
@@ -26,13 +29,17 @@ def report_figures(
         predictions: Rows of the headline loss.
         evaluation: Its evaluation.
         curves: Learning curves of all losses, or None.
-        names: The losses, the headline first.
+        evaluations: Those of all losses, the headline first.
 
     Returns:
         ``ranking`` (ROC, PR), ``calibration``, ``selective`` (coverage–risk) and ``learning`` (curves, then
         concentration against separation); a group may be empty.
     """
-    information = information_figure(curves, names)
+    names = list(evaluations)
+    tested = {
+        name: each.metrics["ncmi"].value for name, each in evaluations.items() if "ncmi" in each.metrics
+    }
+    information = information_figure(curves, names, tested)
     return {
         "ranking": ranking_figures(predictions, evaluation),
         "calibration": [calibration_figure(predictions, evaluation)],

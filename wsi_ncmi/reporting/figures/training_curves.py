@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -157,12 +158,16 @@ def _thin(runs: Sequence[pd.DataFrame], column: str, colour: int) -> list[dict[s
     ]  # fmt: skip
 
 
-def information_figure(curves: pd.DataFrame | None, names: Sequence[str]) -> Figure | None:
+def information_figure(
+    curves: pd.DataFrame | None, names: Sequence[str], tested: Mapping[str, float]
+) -> Figure | None:
     """The way of CMI and Γ over the epochs on the validation part.
 
     Args:
-        curves: With ``val_cmi`` and ``val_gamma``; None or without them → no figure.
+        curves: With ``val_cmi`` and ``val_gamma``; None or without them → no figure. Nor is there one where
+            every CMI is 0: with a slide a class each class mean is its slide.
         names: The losses.
+        tested: Loss → NCMI of the test predictions, as the table has it.
 
     Returns:
         The figure, or None.
@@ -170,7 +175,9 @@ def information_figure(curves: pd.DataFrame | None, names: Sequence[str]) -> Fig
     if not has_values(curves, "val_cmi", "val_gamma"):
         return None
     assert curves is not None
-    traces, sentences = [], []
+    if not curves["val_cmi"].fillna(0.0).any():
+        return None
+    traces, sentences, last = [], [], {}
     for i, (name, runs) in enumerate(runs_by_loss(curves, names).items()):
         epochs, concentration = mean_over_runs(runs, "val_cmi")
         other, separation = mean_over_runs(runs, "val_gamma")
@@ -185,13 +192,24 @@ def information_figure(curves: pd.DataFrame | None, names: Sequence[str]) -> Fig
         path["text"] = [f"epoch {epoch:.0f}" for epoch in both]
         path["hovertemplate"] = "%{text}<br>Γ %{x:.3f}<br>CMI %{y:.3f}<extra></extra>"
         traces.append(path)
-        ratio = y[-1] / x[-1] if x[-1] > 0 else float("nan")
+        ratio = last[name] = y[-1] / x[-1] if x[-1] > 0 else float("nan")
         sentences.append(
             f"{name + ': ' if name else ''}from CMI {number(y[0])}, Γ {number(x[0])} to CMI {number(y[-1])}, "
             f"Γ {number(x[-1])} (NCMI {number(ratio)})"
         )
     if not traces:
         return None
+    turned = [
+        f"{a} and {b}"
+        for a, b in combinations([name for name in last if name in tested], 2)
+        if (last[a] - last[b]) * (tested[a] - tested[b]) < 0
+    ]
+    order = (
+        f" It orders {'; '.join(turned)} the other way round than the table does: few validation slides, or "
+        "epochs that were not kept, can do that; the table counts."
+        if turned
+        else ""
+    )
     return Figure(
         "information",
         "Concentration and separation",
@@ -199,7 +217,8 @@ def information_figure(curves: pd.DataFrame | None, names: Sequence[str]) -> Fig
         "distance to "
         "other classes; high is good) on the validation part, one dot an epoch, mean over folds and seeds; "
         "the large "
-        "dot is the last epoch. NCMI is their ratio: good models move to the lower right.",
+        "dot is the last epoch. NCMI is their ratio: good models move to the lower right. The table of "
+        f"metrics has CMI, Γ and NCMI of the test predictions at the epoch that was kept.{order}",
         f"Path of concentration and separation over the epochs: {'; '.join(sentences)}.",
         traces,
         {

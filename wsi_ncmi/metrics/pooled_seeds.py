@@ -1,0 +1,147 @@
+"""Pooled predictions of all seeds as sums per patient, so that resampling is a matrix product."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_ncmi.metrics.bootstrap import draw_multiplicities, leave_one_out, sum_by_patient
+from wsi_ncmi.metrics.calibration import brier_terms, nll_terms
+from wsi_ncmi.metrics.classification import one_vs_rest_auroc, one_vs_rest_average_precision
+from wsi_ncmi.metrics.confusion import (
+    check_probabilities,
+    class_positions,
+    class_ranks,
+    confusion_metrics,
+    per_class_metrics,
+)
+from wsi_ncmi.metrics.information import information_of_sums, information_terms
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_Floats = NDArray[np.float64]
+_Values = dict[str, _Floats]
+_ECE_BINS = 15
+
+
+class PooledSeeds:
+    """Predictions of one or more seeds, prepared for resampling by patient.
+
+    A value is the mean over seeds of the metric pooled over all folds of that seed; a resample of patients is
+    shared by all seeds.
+
+    Attributes:
+        patients: Distinct patients, sorted.
+        seeds: Distinct seeds, sorted.
+        confusion: (S, C, C) pooled confusion matrices.
+    """
+
+    def __init__(self, frame: pd.DataFrame, classes: Sequence[str], order: Sequence[str] = ()) -> None:
+        self.classes = tuple(classes)
+        ranks = class_ranks(self.classes, order)
+        self.patients: list[str] = sorted(set(frame["case_id"]))
+        self.seeds: list[int] = sorted(set(frame["seed"].tolist()))
+        position = {case: i for i, case in enumerate(self.patients)}
+        self._seeds = [
+            _Seed(
+                part, ranks, self.classes, np.asarray([position[c] for c in part["case_id"]]), len(position)
+            )
+            for _, part in frame.groupby("seed", sort=True)
+        ]
+        self.confusion: _Floats = np.stack([seed.confusion for seed in self._seeds])
+
+    def values(self, weights: _Floats | None = None, *, ranking: bool = True) -> tuple[_Values, _Values]:
+        """Metrics for patient weights.
+
+        Args:
+            weights: (R, P) multiplicity of each patient; default each once, R = 1.
+            ranking: Whether to compute AUROC and AUPRC, which cost a pass over all slides per resample.
+
+        Returns:
+            ``(overall, per_class)``: name → (R,) and name → (R, C), means over seeds; NaN where undefined for
+            one of the seeds.
+        """
+        if weights is None:
+            weights = np.ones((1, len(self.patients)))
+        overall: dict[str, list[_Floats]] = {}
+        per_class: dict[str, list[_Floats]] = {}
+        for seed in self._seeds:
+            seed_overall, seed_per_class = seed.values(weights, ranking=ranking)
+            for name, value in seed_overall.items():
+                overall.setdefault(name, []).append(value)
+            for name, value in seed_per_class.items():
+                per_class.setdefault(name, []).append(value)
+        return (
+            {name: np.mean(values, axis=0) for name, values in overall.items()},
+            {name: np.mean(values, axis=0) for name, values in per_class.items()},
+        )
+
+    def bootstrap(self, resamples: int, seed: int, *, ranking: bool = True) -> tuple[_Values, _Values]:
+        """As ``values`` for ``resamples`` draws of patients: (resamples,) and (resamples, C)."""
+        width = max(len(s.truth) for s in self._seeds) if ranking else 3 * len(self.classes) ** 2
+        parts = [
+            self.values(weights, ranking=ranking)
+            for weights in draw_multiplicities(len(self.patients), resamples, seed, width)
+        ]
+        return (
+            {name: np.concatenate([part[0][name] for part in parts]) for name in parts[0][0]},
+            {name: np.concatenate([part[1][name] for part in parts]) for name in parts[0][1]},
+        )
+
+    def jackknife(self, *, ranking: bool = True) -> tuple[_Values, _Values]:
+        """As ``values`` without one patient each: (patients,) and (patients, C)."""
+        return self.values(leave_one_out(len(self.patients)), ranking=ranking)
+
+
+class _Seed:
+    """One seed's predictions as sums per patient."""
+
+    def __init__(
+        self,
+        frame: pd.DataFrame,
+        ranks: NDArray[np.int64] | None,
+        classes: tuple[str, ...],
+        patient: NDArray[np.int64],
+        patients: int,
+    ) -> None:
+        c = len(classes)
+        self.ranks = ranks
+        self.patient = patient
+        self.truth = class_positions(frame["label"].tolist(), classes)
+        predicted = class_positions(frame["prediction"].tolist(), classes)
+        self.p = check_probabilities(frame[[f"p_{name}" for name in classes]].to_numpy(), c)
+        cells = np.eye(c * c)[self.truth * c + predicted]
+        confidence = self.p.max(axis=1)
+        gap = confidence - (self.p.argmax(axis=1) == self.truth)
+        which = np.clip(np.ceil(confidence * _ECE_BINS).astype(np.int64) - 1, 0, _ECE_BINS - 1)
+        gaps = np.eye(_ECE_BINS)[which] * gap[:, None]
+        terms = np.stack([brier_terms(self.truth, self.p), nll_terms(self.truth, self.p)], axis=1)
+        information = information_terms(self.p, self.truth)
+        columns = np.concatenate([cells, terms, gaps, information], axis=1)
+        self._sums = sum_by_patient(columns, patient, patients)
+        self.confusion: _Floats = self._sums[:, : c * c].sum(axis=0).reshape(c, c)
+
+    def values(self, weights: _Floats, *, ranking: bool) -> tuple[_Values, _Values]:
+        c = self.p.shape[1]
+        sums = weights @ self._sums
+        matrices = sums[:, : c * c].reshape(-1, c, c)
+        total = matrices.sum(axis=(1, 2))
+        overall = confusion_metrics(matrices, self.ranks)
+        per_class = per_class_metrics(matrices)
+        if ranking:
+            slide_weights = weights[:, self.patient]
+            per_class["auroc"] = one_vs_rest_auroc(self.truth, self.p, slide_weights)
+            per_class["auprc"] = one_vs_rest_average_precision(self.truth, self.p, slide_weights)
+            overall["auroc_macro_ovr"] = per_class["auroc"].mean(axis=1)
+            overall["auprc_macro"] = per_class["auprc"].mean(axis=1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            overall["brier"] = sums[:, c * c] / total
+            overall["nll"] = sums[:, c * c + 1] / total
+            gaps = sums[:, c * c + 2 : c * c + 2 + _ECE_BINS]
+            overall["ece"] = np.abs(gaps).sum(axis=1) / total
+        overall |= information_of_sums(sums[:, c * c + 2 + _ECE_BINS :], c)
+        return overall, per_class
