@@ -11,7 +11,7 @@ probabilities of all slides; cohorts are ``rcc`` and ``nsclc`` (packed bags belo
 """
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +25,9 @@ from sklearn.preprocessing import StandardScaler
 
 from wsi_ncmi.cohorts import BagSource, Cohort, CohortRow, open_bag_source
 from wsi_ncmi.losses import loss_config
-from wsi_ncmi.metrics import calibration
 from wsi_ncmi.metrics.calibration import apply_temperature, nll_terms, proven_temperature
 from wsi_ncmi.metrics.staging import SLIDE_LABELS
+from wsi_ncmi.prediction.calibration import supported
 from wsi_ncmi.training import BagCache, RunConfig, TrainingConfig, fit_in_memory
 from wsi_ncmi.training.fitting import labelled_part
 from wsi_ncmi.training.scoring import embed, probabilities_of
@@ -35,8 +35,8 @@ from wsi_ncmi.training.scoring import embed, probabilities_of
 STRENGTHS = {"lr-unsure": 0.001, "lr": 0.1, "lr-sure": 10.0}
 LOSSES = {"abmil-ce": "ce", "abmil-ncmi": "ncmi"}
 SIZES = (10, 30, 100)
-DRAWS = 100
-PRIORS = (0.25, 0.5, 1.0)
+DEALING = 1  # 0 was the first round's, as draws 0–99 were
+DRAWS = range(100, 200)
 THIRDS = 3
 Floats = NDArray[np.float64]
 Rule = Callable[[NDArray[np.int64], Floats, NDArray[np.str_]], float]
@@ -79,7 +79,7 @@ def predict(name: str, model: str, work: Path, data: Path) -> None:
     ids = np.asarray(cohort.slide_ids)
     truth = np.asarray([cohort.class_index[row.label] for row in cohort.rows])
     patients = np.asarray([row.case_id for row in cohort.rows])
-    dealt = np.random.default_rng(0).permutation(np.unique(patients))
+    dealt = np.random.default_rng(DEALING).permutation(np.unique(patients))
     third = pd.Series(np.arange(len(dealt)) % THIRDS, index=dealt)[patients].to_numpy()
     for key in STRENGTHS if model == "lr" else LOSSES if model == "abmil" else (model,):
         tables = []
@@ -147,14 +147,7 @@ def earlier_temperature(truth: NDArray[np.int64], p: Floats, patients: NDArray[n
     return fit(truth, p) if gain > 0 else 1.0
 
 
-def rules() -> Iterator[tuple[str, Rule]]:
-    """Each rule by its name; the prior of the library is the shipped one's."""
-    yield "0.1.0", earlier_temperature
-    shipped = calibration.PRIOR_SD
-    for prior in PRIORS:
-        calibration.PRIOR_SD = prior
-        yield "shipped" if prior == shipped else f"prior {prior:g}", proven_temperature
-    calibration.PRIOR_SD = shipped
+RULES: dict[str, Rule] = {"0.1.0": earlier_temperature, "shipped": proven_temperature}
 
 
 def _standard_error(terms: Floats, patients: NDArray[np.str_]) -> float:
@@ -179,23 +172,27 @@ def score(work: Path, out: Path) -> None:
             who = test["case_id"].to_numpy(dtype=str)
             before = nll_terms(y, p)
             plain, right = _standard_error(before, who), p.argmax(axis=1) == y
-            for name, rule in rules():
+            for name, rule in RULES.items():
                 for size in SIZES:
-                    for draw in range(DRAWS):
+                    for draw in DRAWS:
                         chosen = np.random.default_rng([size, draw]).permutation(len(pool))[:size]
                         known = pool.iloc[chosen]
                         q, of = known[columns].to_numpy(), known["case_id"].to_numpy(dtype=str)
                         temperature = rule(known["truth"].to_numpy(), q, of)
                         calibrated = apply_temperature(p, temperature)
                         change = nll_terms(y, calibrated) - before
-                        called = pd.Series(of).groupby(q.argmax(axis=1)).nunique()
-                        n = called.reindex(range(len(columns)), fill_value=0).to_numpy()
-                        bound = ((n + 1) / (n + 2))[p.argmax(axis=1)]
+                        sure = apply_temperature(q, temperature).max(axis=1)
+                        called, wrong = q.argmax(axis=1), q.argmax(axis=1) != known["truth"].to_numpy()
+                        bounds = [
+                            supported(of[called == i], sure[called == i], wrong[called == i])
+                            for i in range(len(columns))
+                        ]
+                        bound = np.asarray(bounds)[p.argmax(axis=1)]
                         beyond = calibrated.max(axis=1) > bound
                         rows.append(
                             {
                                 "cohort": cohort, "model": model, "third": k, "slides": size, "rule": name,
-                                "draw": draw, "errors": int((q.argmax(axis=1) != known["truth"]).sum()),
+                                "draw": draw, "errors": int(wrong.sum()),
                                 "temperature": temperature, "nll": before.mean(), "nll_se": plain,
                                 "change": change.mean(), "change_se": _standard_error(change, who),
                                 "p_max": calibrated.max(), "beyond": int(beyond.sum()),

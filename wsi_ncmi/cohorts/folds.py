@@ -12,12 +12,10 @@ from pydantic import Field, model_validator
 from wsi_ncmi.cohorts.cohort import Cohort
 from wsi_ncmi.core.config import configclass, contradiction
 from wsi_ncmi.core.errors import counted
+from wsi_ncmi.metrics.calibration import MIN_SLIDES
 from wsi_ncmi.slides import SlideIndex
 
 PARTS = ("train", "validation", "test")
-FEW_SLIDES = 30
-"""Below so many validation slides the choice of an epoch is largely chance."""
-
 FEW_OF_A_CLASS = 5
 
 
@@ -171,7 +169,7 @@ def _few_validation_slides(counts: Sequence[dict[str, Any]]) -> list[str]:
     for k, count in enumerate(counts):
         slides, classes = count["validation"]["slides"], count["validation"]["classes"]
         few = [f"{n} of {name}" for name, n in classes.items() if 0 < n < FEW_OF_A_CLASS]
-        if 0 < slides < FEW_SLIDES or (slides and few):
+        if 0 < slides < MIN_SLIDES or (slides and few):
             folds.append(f"fold {k} ({', '.join([counted(slides, 'slide'), *few])})")
     if not folds:
         return []

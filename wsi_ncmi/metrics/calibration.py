@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 _Floats = NDArray[np.float64]
 # scikit-learn's log_loss clips at the same place: the machine epsilon of float64.
 _SMALLEST = float(np.finfo(np.float64).eps)
-PRIOR_SD = 0.5
-"""Standard deviation of ln T a priori: 95 % of models are at most 2.7 times too sure or too unsure."""
+PRIOR_SD = 0.25
+"""Standard deviation of ln T a priori: 95 % of models are at most 1.6 times too sure or too unsure."""
+
+MIN_SLIDES = 30
+"""Fewer validation slides bear no choice: of a temperature, or of an epoch."""
 
 _PARTS = 10
 
@@ -103,8 +106,8 @@ def proven_temperature(
     """The temperature where it proves itself on patients that had no part in fitting it, else 1.
 
     Fitted on nine tenths of the patients each time, it must lower the negative log-likelihood of the last
-    tenths by more than the standard error of that gain over patients. Slides without an error (or without a
-    hit) say nothing of how sure to be, since the likelihood then grows without end: the temperature stays 1.
+    tenths by more than the standard error of that gain over patients. Fewer than ``MIN_SLIDES`` slides prove
+    nothing; nor do slides without an error (or without a hit), since the likelihood then grows without end.
 
     Args:
         y_true: (N,) class positions of the validation slides.
@@ -113,7 +116,7 @@ def proven_temperature(
     """
     wrong = probabilities.argmax(axis=1) != y_true
     names, patient = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
-    if len(names) < 2 or wrong.all() or not wrong.any():
+    if len(y_true) < MIN_SLIDES or len(names) < 2 or wrong.all() or not wrong.any():
         return 1.0
     gain = np.zeros(len(y_true))
     for part in range(min(_PARTS, len(names))):

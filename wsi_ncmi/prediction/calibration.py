@@ -33,6 +33,29 @@ _UNVALIDATED = 0.99  # shown at most of a model that has no validation slides
 _OLD_LIMITS = (0.05, 20.0)  # of the search of 0.1.0
 
 
+def succession(n: int, wrong: int) -> float:
+    """Laplace's rule of succession: probability that the next is right after ``n``, so many of them wrong."""
+    return (n - wrong + 1) / (n + 2)
+
+
+def supported(patients: NDArray[np.str_], confidence: NDArray[np.float64], wrong: NDArray[np.bool_]) -> float:
+    """The largest probability of a class that patients predicted as it bear out, at least 1/3.
+
+    Args:
+        patients: (N,) of the slides predicted as the class.
+        confidence: (N,) probability of the class.
+        wrong: (N,) whether the class is another.
+    """
+    names, patient = np.unique(patients, return_inverse=True)
+    surest = np.full(len(names), -np.inf)
+    np.maximum.at(surest, patient, confidence)
+    failed = (np.bincount(patient, weights=wrong, minlength=len(names)) > 0)[np.argsort(-surest)]
+    n = len(names)
+    until = int(failed.argmax()) + 1 if failed.any() else n
+    # Of all, and of the surest down to the first error.
+    return max(succession(n, int(failed.sum())), succession(until, int(failed.any())))
+
+
 @dataclass(frozen=True)
 class Calibration:
     """Temperature and threshold of a model.
@@ -43,7 +66,7 @@ class Calibration:
         fitted_on: Slides that both were fitted on, in words.
         slides: How many those are.
         errors: How many of them a fold's models got wrong; None where a bundle of 0.1.0 doesn't say.
-        patients: Class → patients of whom a validation slide was predicted as it; empty in a bundle of 0.1.0.
+        supported: Class → largest probability that those slides bear out; empty in a bundle of 0.1.0.
     """
 
     temperature: float = 1.0
@@ -51,7 +74,7 @@ class Calibration:
     fitted_on: str = "nothing: as the models say"
     slides: int = 0
     errors: int | None = None
-    patients: Mapping[str, int] = field(default_factory=dict)
+    supported: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def at_limit(self) -> str:
@@ -73,11 +96,11 @@ class Calibration:
             most = f"{_UNVALIDATED:.0%}".replace("%", " %")
             return f"No validation slides stand behind the probabilities; none is shown above {most}."
         wrong = "" if self.errors is None else f", {self.errors or 'none'} of them wrong"
-        called = ", ".join(f"{name} {n}" for name, n in self.patients.items())
-        of = f" (patients predicted as {called})" if called else ""
+        most = ", ".join(f"{name} {100 * p:.1f} %" for name, p in self.supported.items())
+        of = f", after Laplace's rule of succession ({most})" if most else ""
         return (
-            f"The probabilities rest on {counted(self.slides, 'validation slide')}{wrong}{of}: beyond "
-            "(n + 1)/(n + 2) for n predicted so, a bound is shown in their place."
+            f"The probabilities rest on {counted(self.slides, 'validation slide')}{wrong}; beyond what those "
+            f"bear out{of}, a bound is shown in their place."
         )
 
     @property
@@ -85,17 +108,12 @@ class Calibration:
         """``abstain_below`` with the digits that tell it from 1."""
         return f"{self.abstain_below:.{3 if self.abstain_below < 0.9995 else 9}f}"
 
-    def supported(self, name: str) -> float:
-        """The largest probability of a class that the validation slides bear out.
-
-        Laplace's rule of succession: after n patients so predicted, all of them rightly, the next is right
-        with probability (n + 1)/(n + 2).
-        """
+    def most(self, name: str) -> float:
+        """The largest probability of a class that the validation slides bear out."""
         if not self.slides:
             return _UNVALIDATED
         # 0.1.0 counted slides alone, of all classes together.
-        n = self.patients.get(name, 0) if self.patients else self.slides
-        return (n + 1) / (n + 2)
+        return self.supported.get(name, 0.5) if self.supported else succession(self.slides, 0)
 
     def shown(self, probability: float, prediction: str) -> str:
         """A probability of a slide as percentage, ``> 94.1 %`` or ``< 5.9 %`` beyond what can be supported.
@@ -104,7 +122,7 @@ class Calibration:
             probability: Calibrated, of any class.
             prediction: The class predicted for the slide, whose validation slides count.
         """
-        bound = min(math.floor(1000 * self.supported(prediction)) / 1000, _MOST_SHOWN)
+        bound = min(math.floor(1000 * self.most(prediction)) / 1000, _MOST_SHOWN)
         if probability > bound:
             return f"> {100 * bound:.1f} %"
         if probability < 1 - bound:
@@ -122,7 +140,7 @@ class Calibration:
         """JSON-ready; a bundle of 0.1.0 keeps its form, which is part of the model's digest."""
         content = asdict(self)
         if self.errors is None:
-            del content["errors"], content["patients"]
+            del content["errors"], content["supported"]
         return content
 
     @classmethod
@@ -139,7 +157,7 @@ class Calibration:
                 str(values["fitted_on"]),
                 int(values["slides"]),
                 None if values.get("errors") is None else int(values["errors"]),
-                {str(name): int(n) for name, n in dict(values.get("patients") or {}).items()},
+                {str(name): float(p) for name, p in dict(values.get("supported") or {}).items()},
             )
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
@@ -179,7 +197,7 @@ def fit_calibration(
     temperature = proven_temperature(truth, mean, slides["case_id"].to_numpy(dtype=str))
     confidence = Calibration(temperature).apply(mean).max(axis=1)
     predicted = mean.argmax(axis=1)
-    called = slides["case_id"].groupby(predicted).nunique()
+    wrong = predicted != truth
     threshold = 0.0
     if coverage < 1:
         kept = max(1, int(np.ceil(round(coverage * len(confidence), 9))))
@@ -191,8 +209,11 @@ def fit_calibration(
         + ("" if temperature != 1 else ", on which no temperature proved itself")
         + f"; the threshold answers {coverage:.0%} of them",
         slides["slide_id"].nunique(),
-        slides.loc[predicted != truth, "slide_id"].nunique(),
-        {name: int(called.get(i, 0)) for i, name in enumerate(classes)},
+        slides.loc[wrong, "slide_id"].nunique(),
+        {
+            name: supported(slides["case_id"].to_numpy(dtype=str)[of], confidence[of], wrong[of])
+            for name, of in zip(classes, (predicted == i for i in range(len(classes))), strict=True)
+        },
     )
 
 

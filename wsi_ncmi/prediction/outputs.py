@@ -302,7 +302,7 @@ def _patient(
         # No more than its least supported slide.
         "shown": ""
         if confidence is None
-        else calibration.shown(confidence, min((s.prediction for s in predicted), key=calibration.supported)),
+        else calibration.shown(confidence, min((s.prediction for s in predicted), key=calibration.most)),
     }
 
 
