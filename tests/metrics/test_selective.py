@@ -125,7 +125,7 @@ def test_a_temperature_repairs_overconfidence_without_seeing_the_test():
     before = expected_calibration_error(truth, sharp[columns].to_numpy())
     found = recalibrate(sharp, CLASSES)
     assert found["fitted_on"] == "other folds"
-    assert found["ece"] < before / 2
+    assert found["ece"] < 0.6 * before  # the prior keeps some of it
     assert recalibrate(sharp.assign(fold=0), CLASSES) is None
     validation = sharp.assign(slide_id="v" + sharp["slide_id"])
     by_validation = recalibrate(sharp, CLASSES, validation)

@@ -10,7 +10,7 @@ from scipy.stats import beta, norm
 from sklearn.metrics import log_loss
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.prediction.calibration import Calibration, fit_calibration, selective_table
+from wsi_ncmi.prediction.calibration import Calibration, fit_calibration, selective_table, supported
 
 CLASSES = ("a", "b", "c")
 
@@ -39,7 +39,7 @@ def test_overconfidence_is_taken_back() -> None:
     def loss(t: float) -> float:
         q = p ** (1 / t)
         told = log_loss(one["label"], q / q.sum(axis=1, keepdims=True), labels=list(CLASSES), normalize=False)
-        return told - norm.logpdf(np.log(t), scale=0.5)
+        return told - norm.logpdf(np.log(t), scale=0.25)
 
     best = minimize_scalar(loss, bounds=(0.5, 5), method="bounded").x
     assert found.temperature == pytest.approx(best, rel=1e-3)
@@ -48,14 +48,14 @@ def test_overconfidence_is_taken_back() -> None:
     assert found.slides == 600
     wrong = one["label"].to_numpy() != np.array(CLASSES)[p.argmax(axis=1)]
     assert found.errors == wrong.sum()
-    called = one.assign(called=np.array(CLASSES)[p.argmax(axis=1)]).groupby("called")["case_id"].nunique()
-    assert found.patients == called.to_dict()
     fresh = selective_table(table(600, sharp=2.5, seed=1), CLASSES, found)
     assert fresh["ece"] < fresh["ece_before"] / 2
 
 
 def test_a_temperature_that_does_not_prove_itself_is_not_taken() -> None:
     taken = [fit_calibration(table(12, sharp=1.0, seed=s), CLASSES).temperature != 1 for s in range(30)]
+    assert not any(taken)
+    taken = [fit_calibration(table(40, sharp=1.0, seed=s), CLASSES).temperature != 1 for s in range(30)]
     assert sum(taken) < 10  # by chance alone it would look better on half of them
 
 
@@ -118,16 +118,24 @@ def test_slides_without_an_error_bear_no_temperature(slides: int, p: float) -> N
     assert fit_calibration(turned, CLASSES).temperature == 1.0
 
 
+@pytest.mark.parametrize("slides", [2, 15, 29])
+def test_fewer_than_thirty_slides_bear_no_temperature(slides: int) -> None:
+    for seed in range(5):
+        frame = table(slides, sharp=20.0, folds=1, seeds=1, seed=seed)
+        assert fit_calibration(frame, CLASSES).temperature == 1
+    assert fit_calibration(table(60, sharp=20.0, folds=1, seeds=1), CLASSES).temperature > 2
+
+
 def test_a_temperature_lies_between_one_and_what_the_model_needs() -> None:
-    for slides, sharp in [(15, 0.05), (15, 1.0), (15, 20.0), (60, 0.02), (60, 40.0)]:
+    for slides, sharp in [(30, 0.05), (30, 1.0), (30, 20.0), (90, 0.1), (90, 10.0)]:
         for seed in range(5):
             found = fit_calibration(table(slides, sharp=sharp, folds=1, seeds=1, seed=seed), CLASSES)
-            assert min(1.0, sharp / 3) < found.temperature < max(1.0, 3 * sharp) or found.temperature == 1
+            assert min(1.0, sharp) / 2 < found.temperature < max(1.0, sharp) * 2
 
 
-def test_a_handful_of_slides_can_not_overrun_the_prior() -> None:
-    # One unsure error among fifteen: the likelihood alone would go far below 1/2.
-    frame = without_errors(15, 0.8)
+def test_a_handful_of_errors_can_not_overrun_the_prior() -> None:
+    # One unsure error among thirty: the likelihood alone would go far below 1/2.
+    frame = without_errors(30, 0.8)
     frame.loc[0, "label"] = "b"
     found = fit_calibration(frame, CLASSES)
     assert 0.5 < found.temperature < 2
@@ -136,32 +144,55 @@ def test_a_handful_of_slides_can_not_overrun_the_prior() -> None:
 
 def test_what_is_shown_is_what_the_validation_supports() -> None:
     found = fit_calibration(without_errors(18, 0.9), CLASSES)
-    assert found.patients == {"a": 6, "b": 6, "c": 6}
-    for name in CLASSES:  # Laplace: the mean of the posterior of 6 hits of 6 under a flat prior
-        assert found.supported(name) == pytest.approx(beta.mean(6 + 1, 1)) == 7 / 8
+    # Laplace: the mean of the posterior of 6 hits of 6 under a flat prior.
+    assert found.supported == {name: pytest.approx(beta.mean(6 + 1, 1)) for name in CLASSES}
     assert found.shown(0.9999987, "a") == "> 87.5 %"
     assert found.shown(0.0000013, "a") == "< 12.5 %"
     assert found.shown(0.87, "a") == "87.0 %"
     assert Calibration(slides=15).shown(1.0, "x") == "> 94.1 %"  # 0.1.0 told slides alone
     assert Calibration().shown(0.9951, "x") == "> 99.0 %"
-    never = Calibration(slides=10, errors=0, patients={"a": 10, "b": 0})
+    never = Calibration(slides=10, errors=0, supported={"a": 0.9, "b": 0.5})
     assert never.shown(0.8, "b") == "> 50.0 %"
-    many = Calibration(slides=10**6, errors=5, patients={"a": 10**6})
+    many = Calibration(slides=10**6, errors=5, supported={"a": 0.999999})
     assert many.shown(1.0, "a") == "> 99.9 %"
     assert many.shown(0.9989, "a") == "99.9 %"
     assert many.shown(0.0, "a") == "< 0.1 %"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "hits", "tries"),
+    [
+        ([0] * 20, 20, 20),
+        ([0] * 19 + [1], 19, 20),  # all of them; down to the first error is the same
+        ([0] * 10 + [1] + [0] * 9, 19, 20),
+        ([1] + [0] * 19, 19, 20),  # the surest is wrong: all of them say more
+        ([0] * 10 + [1] * 10, 10, 11),  # down to the first error
+        ([1] * 20, 0, 1),
+        ([], 0, 0),
+    ],
+)
+def test_errors_lower_what_is_supported(wrong: list[int], hits: int, tries: int) -> None:
+    n = len(wrong)
+    order = np.random.default_rng(0).permutation(n)
+    confidence = np.linspace(0.99, 0.6, n)[order]
+    found = supported(np.arange(n).astype(str)[order], confidence, np.array(wrong, dtype=bool)[order])
+    assert found >= beta.mean(hits + 1, tries - hits + 1) - 1e-12
+    assert found == pytest.approx(
+        max(beta.mean(n - sum(wrong) + 1, sum(wrong) + 1), beta.mean(hits + 1, tries - hits + 1))
+    )
 
 
 def test_a_patient_counts_once_however_many_slides_and_folds() -> None:
     frame = without_errors(6, 0.9)
     again = pd.concat([frame, frame.assign(fold=frame["fold"] + 3)]).assign(case_id="one")
     found = fit_calibration(again, CLASSES)
-    assert (found.slides, found.patients) == (6, {"a": 1, "b": 1, "c": 1})
+    assert (found.slides, found.supported) == (6, dict.fromkeys(CLASSES, 2 / 3))
 
 
 def test_words_say_what_it_rests_on() -> None:
     words = fit_calibration(without_errors(15, 0.9), CLASSES).basis
-    assert "15 validation slides, none of them wrong (patients predicted as a 5, b 5, c 5)" in words
+    assert "15 validation slides, none of them wrong" in words
+    assert "(a 85.7 %, b 85.7 %, c 85.7 %)" in words
     assert "No validation slides" in Calibration().basis
     assert Calibration(0.05, 0.9999987, "x", 15).threshold == "0.999998700"
     assert Calibration(1.0, 0.9, "x", 15).threshold == "0.900"
@@ -176,10 +207,10 @@ def test_a_temperature_at_a_limit_of_0_1_0_is_named(temperature: float, told: bo
 
 
 def test_calibration_goes_through_json() -> None:
-    found = Calibration(1.7, 0.4, "some slides", 9, 2, {"a": 4, "b": 5})
+    found = Calibration(1.7, 0.4, "some slides", 9, 2, {"a": 0.75, "b": 0.8})
     assert Calibration.from_json(found.to_json(), "x") == found
     # A bundle of 0.1.0 keeps its form, of which the digest is made.
     old = {"temperature": 1.7, "abstain_below": 0.4, "fitted_on": "some slides", "slides": 9}
     assert Calibration.from_json(old, "x").to_json() == old
-    assert Calibration.from_json({**old, "errors": 0, "patients": {}}, "x").errors == 0
+    assert Calibration.from_json({**old, "errors": 0, "supported": {}}, "x").errors == 0
     np.testing.assert_array_equal(Calibration().apply(np.array([0.2, 0.8])), [0.2, 0.8])

@@ -104,7 +104,7 @@ def made(
 
 def test_the_slide_table_follows_the_contract(bundle: ModelBundle) -> None:
     answer, _ = predict_slide(bundle, "z", sample(3).tiles, PROPERTIES, abstaining())
-    validated = Calibration(slides=3, errors=0, patients={"a": 0, "b": 0})
+    validated = Calibration(slides=3, errors=0, supported={"a": 0.5, "b": 0.5})
     table = slide_table([answer, no_prediction("broken", "text.svs is no slide")], bundle.classes, validated)
     assert list(table)[:8] == ["slide_id", "case_id", "fold", "seed", "label", "prediction", "p_a", "p_b"]
     assert table["slide_id"].tolist() == ["broken", "z"]
@@ -164,7 +164,9 @@ def test_camelyon_patients_are_staged(labels: str, stage: str) -> None:
     assert row["decision"] == row["prediction"] == stage
     assert row["confidence"] == 0.97
     # The stage is no class: it is shown as what its least supported slide supports.
-    few = Calibration(slides=9, errors=0, patients={"negative": 8, "itc": 1, "micro": 1, "macro": 1})
+    few = Calibration(
+        slides=9, errors=0, supported={"negative": 0.9, "itc": 2 / 3, "micro": 2 / 3, "macro": 2 / 3}
+    )
     (shown,) = patient_table(slides, classes, few)["shown"]
     assert shown == ("> 90.0 %" if labels == "nnnnn" else "> 66.6 %")
     held = [replace(slides[0], decision=ABSTAIN), *slides[1:]]

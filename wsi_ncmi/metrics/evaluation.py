@@ -249,8 +249,8 @@ def _warnings(
         reach = f"{min(100, 300 / n_patients):.0f} %"
         found.append(
             f"No error among {counted(n_patients, 'patient')}: up to {reach} of further patients may have "
-            f"one (rule of three, 3/{n_patients}, 95 %); the interval of what is no share, such as macro-F1, is "
-            "not informative."
+            f"one (rule of three, 3/{n_patients}, 95 %); the interval of what is no share, such as macro-F1, "
+            "is not informative."
         )
     for name, patients in patients_of.items():
         if support[name] == 0:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _SCHEMA = "wsi-ncmi-predictions/1"
 _FIRST = ("slide_id", "case_id", "fold", "seed", "label", "prediction")
-_LAST = ("decision", "confidence", "agreement", "tiles", "ood", "ood_score", "reason")
+_LAST = ("decision", "confidence", "agreement", "tiles", "ood", "ood_score", "reason", "shown")
 
 
 def write_predictions(
