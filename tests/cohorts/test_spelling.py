@@ -193,6 +193,14 @@ def test_ids_that_differ_in_more_are_no_match_but_named(tmp_path: Path) -> None:
     assert "there is no slide '6' ('006', which is there, and it differ" in rows[0].detail
 
 
+@pytest.mark.parametrize("folder", ["LUAD/", "D:\\slides\\"])
+def test_paths_in_the_labels_are_named(tmp_path: Path, folder: str) -> None:
+    source = open_bag_source(packed(tmp_path / "f.npz"))
+    labelled = read_labels(table(tmp_path / "l.csv", [f"{folder}{i}.svs" for i in IDS]))
+    with pytest.raises(InputError, match="keep the files' names alone in the labels"):
+        match_features(labelled, source)
+
+
 HASHED = ["S12#7", "S12#8", "b;1", "c,2", "d e", "f.svs", "f.tif", "g"]
 
 

@@ -119,8 +119,12 @@ def test_a_slide_without_tiles_and_another_slide_are_failures(config: HeatmapCon
     assert result.failures == ("empty: it has no tiles, so there is nothing to draw.",)
     (tmp_path / "slides").mkdir()
     write_pyramid(tmp_path / "slides" / "s0.svs", tissue(0, 704, 512), 0.5)
-    result = make_heatmaps(replace(config, slides=tmp_path / "slides", out=tmp_path / "other"))
+    result = make_heatmaps(
+        replace(config, slides=tmp_path / "slides", out=tmp_path / "other", only=("s0", "s1"))
+    )
     assert "704 × 512 px, its features are of one of 640 × 512" in result.failures[0]
+    assert "not below" in result.notes[-1]
+    assert "drawn on white: s1" in result.notes[-1]
 
 
 @pytest.mark.parametrize(

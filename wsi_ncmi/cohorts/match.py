@@ -77,10 +77,12 @@ def match_features(cohort: Cohort, source: BagSource) -> MatchResult:
     alike = suspects_between((row.slide_id for row in missing), unlabelled)
     example = next((f"{a!r} and {b!r} {SUSPECT}" for a, b in alike.items()), "")
     if not usable:
+        paths = any(sign in cohort.slide_ids[0] for sign in "/\\")
+        remedy = "keep the files' names alone in the labels" if paths else "check the slide ids"
         raise InputError(
             f"None of the {len(cohort.rows)} labelled slides has features in {source.path} (labels have ids "
             f"like {cohort.slide_ids[0]!r}, features like {source.slide_ids[0]!r}); "
-            f"{f'{example}: write' if alike else 'check'} the slide ids{' in one way' if alike else ''}."
+            f"{f'{example}: write the slide ids in one way' if alike else remedy}."
         )
     found = {row.label for row in usable}
     if len(found) < 2:

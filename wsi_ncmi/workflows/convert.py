@@ -121,7 +121,11 @@ def convert(config: ConvertConfig, progress: ProgressReporter | None = None) -> 
         if rows:
             write_ledger(rows, out / LEDGER_NAME)
     failures = tuple(f"{row.slide_id}: {row.reason}" for row in rows if row.status == "failed")
-    return JobResult({"features": out, "ledger": out / LEDGER_NAME}, failures, _notes(rows))
+    notes = _notes(rows)
+    if config.mpp_table and (strange := sorted(mpp_of.keys() - set(map(slide_key, source.slide_ids)))):
+        named = f"{counted(len(strange), 'slide')} of {config.mpp_table.name} not here"
+        notes = (*notes, f"{named}, such as {strange[0]!r}.")
+    return JobResult({"features": out, "ledger": out / LEDGER_NAME}, failures, notes)
 
 
 def _notes(rows: Sequence[LedgerRow]) -> tuple[str, ...]:

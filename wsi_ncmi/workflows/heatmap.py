@@ -6,7 +6,7 @@ from wsi_ncmi.core.progress import NullProgress, ProgressReporter
 from wsi_ncmi.core.provenance import write_record
 from wsi_ncmi.prediction.config import HeatmapConfig
 from wsi_ncmi.prediction.heatmaps import ModelFeatures, draw_slide
-from wsi_ncmi.slides import SlideRecord, take_inventory
+from wsi_ncmi.slides import SlideIndex, SlideRecord, take_inventory
 from wsi_ncmi.workflows.result import JobResult
 
 
@@ -38,7 +38,9 @@ def make_heatmaps(config: HeatmapConfig, progress: ProgressReporter | None = Non
     records: dict[str, SlideRecord] = {}
     if config.slides is not None:
         records = {record.slide_id: record for record in take_inventory(config.slides, progress=progress)}
-        if not set(records) & set(ids):
+        named = SlideIndex(records)
+        records = {name: records[own] for name in ids if (own := named.spelled(name)) in records}
+        if not records:
             raise InputError(
                 f"No slide below {config.slides} is named like a feature file (such as {ids[0]}); give the "
                 "folder that the features were made from."
@@ -67,6 +69,8 @@ def make_heatmaps(config: HeatmapConfig, progress: ProgressReporter | None = Non
     notes = [f"{counted(len(ids) - len(failures), 'slide')} drawn, {len(failures)} failed."]
     if config.slides is None:
         notes.append("Without --slides the maps are drawn on white and there is no gallery of tiles.")
+    elif bare := [name for name in ids if name not in records]:
+        notes.append(f"{counted(len(bare), 'slide')} not below {config.slides}, drawn on white: {bare[0]}, …")
     return JobResult({"heatmaps": out}, tuple(failures), tuple(notes))
 
 

@@ -273,8 +273,8 @@ def test_an_mpp_table_goes_before_the_default(tmp_path):
     makers.clam(tmp_path / "c", "a", patches=True)
     makers.clam(tmp_path / "c", "b.1", patches=True)
     table = tmp_path / "mpp.csv"
-    table.write_text("slide_id,mpp\na.svs,0.5\n")
-    convert(
+    table.write_text("slide_id;mpp\na.svs;0,5\nB.1;0,5\n")
+    result = convert(
         ConvertConfig(
             features=tmp_path / "c", to="wsi-ncmi", out=tmp_path / "o", default_mpp=0.25, mpp_table=table
         )
@@ -284,6 +284,7 @@ def test_an_mpp_table_goes_before_the_default(tmp_path):
         "a": (0.5, 1.0),
         "b.1": (0.25, 0.5),
     }
+    assert "1 slide of mpp.csv not here, such as 'B.1'." in result.notes
 
 
 def test_several_folders_must_be_chosen_from(tmp_path):
