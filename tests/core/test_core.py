@@ -9,12 +9,14 @@ import subprocess
 import sys
 import unicodedata
 from pathlib import Path
+from types import SimpleNamespace
 
 import pydantic
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wsi_ncmi.core import progress
 from wsi_ncmi.core.config import configclass
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import (
@@ -154,6 +156,35 @@ def test_progress_off_the_terminal_logs_rate_and_time_left(caplog: pytest.LogCap
         task.advance()
     assert "2/2 slides" in caplog.text
     assert "s left" in caplog.text
+
+
+def test_time_left_is_starting_until_a_rate_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now))
+    pace = progress._Pace(600)
+    assert pace.left == "starting"
+    now = 30.0  # what has to be loaded first
+    for _ in range(5):
+        now += 0.5
+        pace.add(1, done_before=False)
+        assert pace.left == "starting"
+    now += 0.5
+    pace.add(1, done_before=False)
+    assert pace.left == "297 s left"  # at two a second, whatever the start took
+    pace.add(594, done_before=True)
+    assert pace.left == "0 s left"
+
+
+def test_time_left_of_a_few_long_units_is_known_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now))
+    pace = progress._Pace(5)
+    told = []
+    for _ in range(5):
+        now += 60
+        pace.add(1, done_before=False)
+        told.append(pace.left)
+    assert told == ["starting", "180 s left", "120 s left", "60 s left", "0 s left"]
 
 
 def test_quiet_progress_says_nothing(caplog: pytest.LogCaptureFixture) -> None:

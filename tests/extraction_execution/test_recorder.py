@@ -22,7 +22,7 @@ from wsi_ncmi.extraction.pipeline import Utilisation
 from wsi_ncmi.parallel import Progress
 
 OPTIONS = EncoderConfig(batch_size=16)
-LINE = re.compile(r"(\d+)/(\d+) slides, ([\d.]+)/s, (?:(\d+) s left|time left unknown) \((.*)\)$")
+LINE = re.compile(r"(\d+)/(\d+) slides, ([\d.]+)/s, (?:(\d+) s left|starting) \((.*)\)$")
 
 
 @dataclass

@@ -88,12 +88,16 @@ def _trace() -> None:
 
 
 def finish(result: JobResult, *, quiet: bool, as_json: bool) -> NoReturn:
-    """Prints what a job left and ends the process with its exit code."""
+    """Prints what a job left, its headline last, and ends the process with its exit code."""
+    from wsi_ncmi.workflows.result import headlines
+
+    numbers, lines = headlines(result.files)
     if as_json:
         content = {
             "files": {name: str(path) for name, path in result.files.items()},
             "failures": list(result.failures),
             "notes": list(result.notes),
+            **({"result": numbers} if numbers else {}),
         }
         typer.echo(json.dumps(content, ensure_ascii=False))
     else:
@@ -101,6 +105,8 @@ def finish(result: JobResult, *, quiet: bool, as_json: bool) -> NoReturn:
             _some(result.notes, "", err=False)
         _some(result.failures, "failed: ", err=True)
         _files(result.files)
+        for line in lines:
+            typer.echo(line)
     raise typer.Exit(result.exit_code)
 
 

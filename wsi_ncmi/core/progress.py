@@ -38,6 +38,12 @@ class ProgressReporter(Protocol):
         """Opens a task of ``total`` units (for example slides, epochs, runs)."""
 
 
+_KNOWN_AFTER_S = 2.0  # of own work after the first report, which waits for all that has to be loaded
+_KNOWN_REPORTS = 5  # after the first: parallel workers report together
+_KNOWN_SHARE = 0.05  # of the work, where its units are few
+_KNOWN_AT_ONCE = 0.25  # of the work: then the start weighs little
+
+
 @dataclass
 class _Pace:
     """Rate of a task, and its time left."""
@@ -45,28 +51,46 @@ class _Pace:
     total: float
     done: float = 0.0
     done_before: float = 0.0
+    reports: int = 0
+    first: tuple[float, float] = (0.0, 0.0)
     started: float = field(default_factory=lambda: time.monotonic())
 
     def add(self, amount: float, done_before: bool) -> None:
         self.done += amount
-        self.done_before += amount if done_before else 0.0
+        if done_before:
+            self.done_before += amount
+            return
+        self.reports += 1
+        if self.reports == 1:
+            self.first = (time.monotonic(), amount)
+
+    @property
+    def own(self) -> float:
+        """Units of this call's own work."""
+        return self.done - self.done_before
 
     @property
     def rate(self) -> float:
-        """Units a second of this call's own work."""
-        return (self.done - self.done_before) / max(time.monotonic() - self.started, 1e-9)
+        """Those a second."""
+        return self.own / max(time.monotonic() - self.started, 1e-9)
 
     @property
     def left_s(self) -> float | None:
         """Seconds until all is done; None: not known yet."""
         left = max(0.0, self.total - self.done)
-        return left / self.rate if left and self.rate > 0 else None if left else 0.0
+        if not left:
+            return 0.0
+        if self.own >= _KNOWN_AT_ONCE * (self.own + left):
+            return left / self.rate
+        seconds, units = time.monotonic() - self.first[0], self.own - self.first[1]
+        enough = self.reports > _KNOWN_REPORTS or units >= _KNOWN_SHARE * (self.own + left)
+        return left * seconds / units if units > 0 and seconds >= _KNOWN_AFTER_S and enough else None
 
     @property
     def left(self) -> str:
         """The same in words."""
         seconds = self.left_s
-        return "time left unknown" if seconds is None else f"{seconds:.0f} s left"
+        return "starting" if seconds is None else f"{seconds:.0f} s left"
 
 
 class _NullTask:
