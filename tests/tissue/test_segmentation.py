@@ -204,6 +204,15 @@ def test_specks_and_holes_are_judged_by_their_area(segment: Callable[..., Tissue
     assert not at(350, 350), "a hole of 80,000 µm² stays"
 
 
+def test_a_slide_of_specks_alone_says_so(segment: Callable[..., TissueMask]) -> None:
+    picture, where = glass(), discs((200, 200, 12))
+    stain(picture, where)
+    mask = segment(picture, min_object_um2=1_000_000)
+    assert not mask.mask.any()
+    assert "specks below 1e+06 µm² (tissue.min_object_um2)" in mask.note
+    assert segment(glass(), min_object_um2=1_000_000).note == ""
+
+
 def test_anisotropic_slides_are_masked_in_microns(segment: Callable[..., TissueMask]) -> None:
     picture = glass()
     stain(picture, PIECES)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from wsi_ncmi.cohorts.cohort import Cohort, cohort_of_columns
 from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.files import check_regular
 from wsi_ncmi.features.hdf5_io import read_rows
 from wsi_ncmi.features.schema import UNKNOWN
 
@@ -206,6 +207,7 @@ class _UnusableFileError(Exception):
 
 def _read_header(file: Path) -> tuple[dict[str, Any], tuple[int, int], int | None]:
     try:
+        check_regular(file)
         with h5py.File(file, "r") as handle:
             # Only what is needed: a cohort has thousands of files, each with some forty attributes.
             attrs = _attributes(handle.attrs)

@@ -1,6 +1,7 @@
 """Files that exist only when they are whole: temporary name in the same folder, fsync, rename."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -164,6 +165,16 @@ def irregular_kind(path: Path) -> str:
     if stat.S_ISFIFO(mode):
         return "a named pipe"
     return "a socket" if stat.S_ISSOCK(mode) else "a device"
+
+
+def check_regular(path: Path) -> None:
+    """Makes sure that opening a file does not wait for somebody at the other end of a pipe.
+
+    Raises:
+        OSError: It is no regular file, or nothing is there.
+    """
+    if kind := irregular_kind(path):
+        raise OSError(errno.EINVAL, f"it is {kind}, not a file")
 
 
 def _not_writable(path: Path, reason: str) -> InputError:

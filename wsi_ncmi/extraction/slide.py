@@ -152,7 +152,11 @@ class PreparedSlide:
         elif not len(self.grid):
             remarks.append("no tissue found in a whole tile: the slide is smaller than one tile")
         elif not len(self.selection) and not self.artifact_filter.n_dropped:
-            remarks.append(f"no tissue found in {self.task.config.grid.min_tissue:.0%} of any tile")
+            remarks.append(
+                f"no tissue found in {self.task.config.grid.min_tissue:.0%} of any tile: all "
+                f"{self.mask.area_mm2(self.task.mpp):.2g} mm² of it lie in pieces smaller than a tile "
+                "(grid.min_tissue sets the share)"
+            )
         remarks.append(self.artifact_filter.remark)
         if n_failed:
             remarks.append(f"{n_failed} of {len(self.selection)} tiles can't be read and have no row")

@@ -10,6 +10,8 @@ import mmap
 import re
 from pathlib import Path
 
+from wsi_ncmi.core.files import check_regular
+
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _FORM = re.compile(rb"\nwsi-ncmi seal sha256 ([0-9a-f]{64})\n")
 TRAILER_BYTES = len("\nwsi-ncmi seal sha256 ") + 64 + 1
@@ -26,6 +28,7 @@ def has_trailer(path: Path) -> bool:
     Raises:
         OSError: The file can't be read.
     """
+    check_regular(path)
     with path.open("rb") as handle:
         handle.seek(0, 2)
         handle.seek(max(0, handle.tell() - TRAILER_BYTES))

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.files import check_regular
 from wsi_ncmi.features.checksum_trailer import has_trailer
 from wsi_ncmi.features.hdf5_io import python_value
 from wsi_ncmi.features.schema import (
@@ -117,6 +118,7 @@ def open_features_file(path: Path) -> FeatureFile:
     """
     remedy = "check it with 'wsi-ncmi verify' and extract the slide again"
     try:
+        check_regular(path)
         with h5py.File(path, "r") as file:
             attrs = {name: python_value(value) for name, value in file.attrs.items()}
             if attrs.get("schema") not in READABLE_SCHEMAS:

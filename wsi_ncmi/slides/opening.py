@@ -9,9 +9,10 @@ import numpy as np
 from wsi_ncmi.core.errors import SlideError, SlideOpenError, plain_reason
 from wsi_ncmi.core.files import irregular_kind
 from wsi_ncmi.slides.base import Slide
+from wsi_ncmi.slides.contents import describe_contents
 from wsi_ncmi.slides.level_check import leave_out_wrong_levels
 from wsi_ncmi.slides.registry import Reader, get_reader, list_readers
-from wsi_ncmi.slides.tiff_layout import read_tiff_layout
+from wsi_ncmi.slides.tiff_layout import TiffLayout, read_tiff_layout
 
 _LOG = logging.getLogger(__name__)
 
@@ -96,17 +97,19 @@ def open_slide(path: Path | str, reader: str = "auto", *, compare_levels: bool =
         slide = _open_remote(path, readers)
     else:
         path = Path(path)
-        _check_file(path)
+        layout = _check_file(path)
         slide = _first_that_opens(path, readers)
         # In the automatic order OpenSlide has refused already, so there is nothing to compare with.
         if slide.reader != "openslide" and reader != "auto":
             slide = _prove(slide)
+        if layout is not None:
+            slide.note = f"{slide.note} {describe_contents(slide, layout)}".strip()
     if compare_levels:
         leave_out_wrong_levels(slide)
     return slide
 
 
-def _check_file(path: Path) -> None:
+def _check_file(path: Path) -> TiffLayout | None:
     name = path.name
     try:
         if path.is_dir():
@@ -132,6 +135,7 @@ def _check_file(path: Path) -> None:
     if bits > 8:
         # OpenSlide opens such files and leaves parts of their edge tiles black.
         raise SlideOpenError(f"{name} has {bits} bits per channel, not 8; convert it to 8-bit RGB.")
+    return layout
 
 
 def _first_that_opens(path: Path, readers: tuple[Reader, ...]) -> Slide:

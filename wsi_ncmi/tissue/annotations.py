@@ -13,6 +13,7 @@ import shapely
 from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import InputError, counted
+from wsi_ncmi.core.files import check_regular
 from wsi_ncmi.core.values import tidy
 from wsi_ncmi.slides import SlideIndex, slide_id_of, slide_key
 from wsi_ncmi.tissue.config import AnnotationConfig
@@ -121,6 +122,7 @@ def read_annotations(path: Path, bounds: tuple[int, int, int, int] | None = None
 
 def _unpacked(path: Path) -> bytes:
     """The bytes of a file, or of the one file in an archive, up to a limit."""
+    check_regular(path)
     with path.open("rb") as handle:
         data = handle.read(_MAX_BYTES + 1)
     if data[:2] == b"\x1f\x8b":

@@ -4,7 +4,7 @@ Both are taken relative to the slide's own glass, so that a tinted or dim scan i
 """
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,6 +77,8 @@ def _saturation(
 # Less than this share of the slide counts as "next to nothing" and gets a second, looser try.
 _NEXT_TO_NOTHING = 0.0005
 _LOOSER = 0.6
+# Pieces above this share of the limit for objects are worth a word where nothing else is found.
+_SPECK = 0.1
 _BINS = 1024
 
 
@@ -136,6 +138,11 @@ def find_tissue(overview: Overview, mpp: Mpp, options: TissueConfig) -> tuple[Ti
         if np.count_nonzero(looser) > np.count_nonzero(mask):
             threshold, mask, loosened = threshold * _LOOSER, looser, True
             notes.append("next to no tissue was found, the threshold was loosened")
+    if not mask.any():
+        specks = replace(options, min_object_um2=options.min_object_um2 * _SPECK)
+        if _clean(signal, threshold, eligible, pixel_um, specks).any():
+            limit = f"{options.min_object_um2:g} µm²"
+            notes.append(f"what was found are specks below {limit} (tissue.min_object_um2)")
     if not overview.readable.all():
         share = 100.0 * float(1.0 - overview.readable.mean())
         notes.append(f"{share:.2g} % of the slide can't be read and counts as tissue")

@@ -6,6 +6,7 @@ from pathlib import Path
 import h5py
 
 from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.files import check_regular
 from wsi_ncmi.features.interchange.acmil import AcmilSet
 from wsi_ncmi.features.interchange.base import FeatureSet, ImageWriter, SetWriter
 from wsi_ncmi.features.interchange.clam import ClamSet, ClamWriter
@@ -94,6 +95,7 @@ def kind_of_folder(folder: Path) -> str:
     files = sorted(file for file in folder.glob("*.h5") if not file.name.startswith("."))
     for file in files[:_PROBED]:  # the first readable one decides for all
         try:
+            check_regular(file)
             with h5py.File(file, "r") as handle:
                 if "schema" in handle.attrs:
                     return "wsi-ncmi"

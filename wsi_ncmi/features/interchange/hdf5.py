@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_ncmi.core.files import check_regular
 from wsi_ncmi.features.interchange.bag import ExternalFileError
 
 
@@ -21,6 +22,7 @@ def opened(path: Path) -> Iterator[h5py.File]:
         ExternalFileError: It is truncated, damaged or no HDF5.
     """
     try:
+        check_regular(path)
         with h5py.File(path, "r") as handle:
             yield handle
     # What the parser raises over damaged bytes is not documented; all of it means the same here.
