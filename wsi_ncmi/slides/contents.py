@@ -1,4 +1,4 @@
-"""What a file holds beside the one image that is read: scenes, focal planes, channels; and grey images.
+"""Contents of a file beside the one image that is read: scenes, focal planes, channels; and grey images.
 
 Source: OME-TIFF 6 and the OME schema 2016-06 (``Image``, ``Pixels`` with ``SizeZ``, ``SizeC``, ``SizeT``).
 """
