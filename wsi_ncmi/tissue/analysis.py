@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +17,7 @@ from wsi_ncmi.tissue.fold_windows import FINE_UM
 from wsi_ncmi.tissue.folds import SHARE_STEPS, find_folds
 from wsi_ncmi.tissue.high_res_reader import HighResReader
 from wsi_ncmi.tissue.mask import TissueMask, integral, shares_under
-from wsi_ncmi.tissue.segmentation import find_tissue, slide_overview
+from wsi_ncmi.tissue.segmentation import find_tissue, other_colours_note, slide_overview
 
 if TYPE_CHECKING:
     import shapely
@@ -168,4 +168,9 @@ def analyse_tissue(
     mask, colours = find_tissue(overview, mpp, tissue_options)
     pixel_um = (overview.downsample_x * mpp.x, overview.downsample_y * mpp.y)
     artifacts = find_artifacts(slide, overview, colours, mask, pixel_um, open_level)
+    if tissue_options.method == "hed":
+        eligible = overview.readable & ~artifacts.where("border")
+        smallest = tissue_options.min_object_um2 / (pixel_um[0] * pixel_um[1])
+        note = other_colours_note(colours, eligible, mask.mask, smallest)
+        mask = replace(mask, note="; ".join(text for text in (mask.note, note) if text))
     return TissueAnalysis(mask, artifacts, overview.pixels)

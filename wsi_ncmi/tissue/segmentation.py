@@ -60,6 +60,44 @@ def stain_signal(
     return signal, eligible
 
 
+# What absorbs less than this in every channel may be dust or a tint of the glass.
+_DENSE = 0.1
+# Other colours are told where they are so much of all that is dense.
+_TOLD_SHARE = 1 / 3
+
+
+def other_colours_note(
+    colours: Colours, eligible: NDArray[np.bool_], tissue: NDArray[np.bool_], smallest_px: float
+) -> str:
+    """Half a sentence for the ledger where much that is dense has no colour of H&E; else empty.
+
+    The colour alone does not tell ink from a special stain: which it is, a person has to see.
+
+    Args:
+        colours: Smoothed densities.
+        eligible: bool (h, w), False on borders of the scan and where nothing can be read.
+        tissue: bool (h, w), what was found.
+        smallest_px: Smaller pieces are specks.
+    """
+    other = np.empty(tissue.shape, np.bool_)
+    for rows, _, _ in strips(tissue.shape):
+        red, blue = colours.red_ratio[rows], colours.blue_ratio[rows]
+        strongest = np.maximum(np.maximum(red, blue), round(1 / RATIO_STEP)) * np.float32(RATIO_STEP)
+        strongest *= colours.green[rows]
+        foreign = (red > round(_MAX_RED / RATIO_STEP)) | (blue > round(_MAX_BLUE / RATIO_STEP))
+        other[rows] = (strongest > _DENSE) & foreign & (colours.brightest[rows] >= _DARKEST_TISSUE)
+    other &= eligible & ~tissue
+    without_small(other, smallest_px)
+    found, missed = np.count_nonzero(tissue & eligible), np.count_nonzero(other)
+    if missed <= _TOLD_SHARE * (found + missed):
+        return ""
+    return (
+        f"{missed / (found + missed):.0%} of what is dense has no colour of H&E and was left out: where it "
+        "is a special stain and not ink, --set tissue.method=otsu finds it if it is coloured; draw outlines "
+        "(--annotations) if it is grey"
+    )
+
+
 def _saturation(
     pixels: NDArray[np.uint8], readable: NDArray[np.bool_], white: NDArray[np.float32]
 ) -> NDArray[np.float32]:
