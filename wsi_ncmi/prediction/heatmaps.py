@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -67,8 +67,10 @@ def draw_slide(
         InputError: A model doesn't take the features.
         SlideError: The slide or its features can't be read, or don't belong together.
     """
-    tiles, predicted = explained_tiles(first.bundle, first.features, slide_id)
-    classes = first.bundle.classes if config.classes == ("all",) else config.classes or (predicted,)
+    tiles, prediction = explained_tiles(first.bundle, first.features, slide_id)
+    if tiles.mpp is None and record is not None and record.mpp_x is not None and record.mpp_y is not None:
+        tiles = replace(tiles, mpp=(record.mpp_x, record.mpp_y))
+    classes = first.bundle.classes if config.classes == ("all",) else config.classes or (prediction.prediction,)
     layers = ["attention", *(f"evidence {name}" for name in classes)]
     slide = None
     if config.slides is not None:
@@ -85,14 +87,11 @@ def draw_slide(
     finally:
         if slide is not None:
             slide.close()
-    mpp = None
-    if record is not None and record.mpp_x is not None and record.mpp_y is not None:
-        mpp = (record.mpp_x, record.mpp_y)
     if config.overlay:
         for name in layers:
             for scale in scales:
                 path = heatmap_path(out, tiles, name, f"_{scale}.overlay.tif")
-                write_overlay(path, tiles, name, scale, mpp=mpp)
+                write_overlay(path, tiles, name, scale)
     if config.geojson:
         write_tiles_geojson(
             out / f"{slide_id}.geojson", tiles, coloured_by="attention", scale=scales[0], origin=origin

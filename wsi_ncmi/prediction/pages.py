@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,8 @@ def _environment() -> Environment:
 
 def _render(template: str, **values: Any) -> str:
     """Renders a template of this package."""
-    return _environment().get_template(template).render(**values)
+    style = resources.files("wsi_ncmi.reporting") / "templates" / "style.css"  # that of the training's report
+    return _environment().get_template(template).render(style=style.read_text("utf-8"), **values)
 
 
 def _data_uri(path: Path) -> str:

@@ -11,15 +11,23 @@ from wsi_ncmi.core.errors import InputError, SlideError
 from wsi_ncmi.features import open_features_file
 from wsi_ncmi.features.interchange.detection import open_feature_set
 from wsi_ncmi.prediction.bundle import ModelBundle
+from wsi_ncmi.prediction.config import PredictConfig
 from wsi_ncmi.prediction.ensemble import check_features
+from wsi_ncmi.prediction.ood import SlideProperties, slide_properties
+from wsi_ncmi.prediction.slide_prediction import SlidePrediction, predict_slide
 from wsi_ncmi.reporting.heatmaps import TileLayer, TileValues, model_layers, tile_values
 
 if TYPE_CHECKING:
     from wsi_ncmi.features.interchange.base import FeatureSet
 
 
-def explained_tiles(bundle: ModelBundle, features: FeatureSet, slide_id: str) -> tuple[TileValues, str]:
-    """The tiles of a slide with the model's attention and evidence, and its most probable class.
+_RULES = PredictConfig(slides=Path(), model=Path(), out=Path())  # when to abstain: as the bundle says
+
+
+def explained_tiles(
+    bundle: ModelBundle, features: FeatureSet, slide_id: str
+) -> tuple[TileValues, SlidePrediction]:
+    """The tiles of a slide with the model's attention and evidence, and its prediction by the bundle's rules.
 
     Args:
         bundle: The model.
@@ -46,18 +54,23 @@ def explained_tiles(bundle: ModelBundle, features: FeatureSet, slide_id: str) ->
             raise SlideError(
                 f"{slide_id}: its features have {name} {here!r}, the model {bundle.name} takes {expected!r}."
             )
-    output = bundle.predict(bag.features, bag.coords)
+    properties = SlideProperties()
+    if features.kind == "wsi-ncmi":
+        properties = slide_properties(open_features_file(features.where(slide_id)))
+    prediction, output = predict_slide(bundle, slide_id, bag.features, properties, _RULES, bag.coords)
     evidence = bundle.ensemble.tile_probabilities(bag.features)
     tile = (float(metadata.tile_width), float(metadata.tile_height or metadata.tile_width))
     far = bag.coords.max(axis=0) + tile
     size = metadata.level0_size or (int(far[0]), int(far[1]))
     layers = model_layers(output.attention, evidence, bundle.classes)
-    values = TileValues(slide_id, bag.coords, tile, size, layers)
-    return values, bundle.classes[int(output.probabilities.argmax())]
+    mpp = None if metadata.mpp_x is None or metadata.mpp_y is None else (metadata.mpp_x, metadata.mpp_y)
+    return TileValues(slide_id, bag.coords, tile, size, layers, mpp), prediction
 
 
-def viewed_tiles(features: Path, slide_id: str, bundle: ModelBundle | None) -> tuple[TileValues, str]:
-    """The tiles of a slide for the viewer, and the model's most probable class.
+def viewed_tiles(
+    features: Path, slide_id: str, bundle: ModelBundle | None
+) -> tuple[TileValues, SlidePrediction | None]:
+    """The tiles of a slide for the viewer, and the model's prediction.
 
     Args:
         features: Feature file of the slide, or folder of features of any format that is read.
@@ -84,13 +97,13 @@ def viewed_tiles(features: Path, slide_id: str, bundle: ModelBundle | None) -> t
             TileLayer("tissue fraction", file.tissue_fraction.astype(np.float32)),
             *(TileLayer(kind, scores[:, i].copy()) for i, kind in enumerate(file.artifact_kinds)),
         )
-        return TileValues(tiles.slide_id, tiles.coords, tiles.tile_level0, tiles.size_level0, layers), ""
+        return TileValues(tiles.slide_id, tiles.coords, tiles.tile_level0, tiles.size_level0, layers), None
     bag = known.bag(slide_id)
     if bag.coords is None or bag.metadata.tile_width is None or bag.metadata.level0_size is None:
         raise _no_coords(slide_id)
     tile = (bag.metadata.tile_width, bag.metadata.tile_height or bag.metadata.tile_width)
     covered = TileLayer("tiles", np.ones(len(bag.coords), np.float32))
-    return TileValues(slide_id, bag.coords, tile, bag.metadata.level0_size, (covered,)), ""
+    return TileValues(slide_id, bag.coords, tile, bag.metadata.level0_size, (covered,)), None
 
 
 def _no_coords(slide_id: str) -> SlideError:

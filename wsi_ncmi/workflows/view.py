@@ -84,21 +84,22 @@ def _data(config: ViewConfig, slide: Slide) -> ViewerData:
     except SlideError as error:
         notes.append(f"Tissue and artefacts can't be shown: {error}")
     tiles = None
+    predicted: dict[str, str] = {}
     if config.features is not None:
-        tiles, about = _tiles(config, slide, slide_id)
-        facts |= about
+        tiles, predicted = _tiles(config, slide, slide_id)
+        facts["tiles"] = str(len(tiles))
         if (outline := _stored_outline(config.features, slide_id, slide)) is not None:
             shapes = [outline, *(shape for shape in shapes if shape.name != "tissue")]
     if config.annotations is not None:
         shapes += _annotated(config.annotations, slide_id, slide)
-    return ViewerData(slide_id, slide, mpp, tiles, tuple(shapes), facts, tuple(notes))
+    return ViewerData(slide_id, slide, mpp, tiles, tuple(shapes), facts, tuple(notes), predicted)
 
 
 def _tiles(config: ViewConfig, slide: Slide, slide_id: str) -> tuple[TileValues, dict[str, str]]:
     assert config.features is not None
     bundle = None if config.model is None else load_model(config.model)
     try:
-        tiles, predicted = viewed_tiles(config.features, slide_id, bundle)
+        tiles, prediction = viewed_tiles(config.features, slide_id, bundle)
     except SlideError as error:
         raise InputError(str(error)) from error
     width, height = tiles.size_level0
@@ -107,8 +108,18 @@ def _tiles(config: ViewConfig, slide: Slide, slide_id: str) -> tuple[TileValues,
             f"The features of {slide_id} are of a slide of {width} × {height} px, this one has "
             f"{slide.width_px} × {slide.height_px}; give the features of this slide."
         )
-    about = {"tiles": str(len(tiles))}
-    return tiles, about if bundle is None else {**about, "model": bundle.name, "most probable": predicted}
+    if bundle is None or prediction is None:
+        return tiles, {}
+    shown = {name: f"{100 * p:.1f} %" for name, p in prediction.probabilities.items()}
+    return tiles, {
+        "decision": prediction.decision,
+        "most probable": f"{prediction.prediction}, {shown[prediction.prediction]}",
+        **{f"p({name})": text for name, text in shown.items()},
+        "members agreeing": f"{100 * (prediction.agreement or 0):.0f} %",
+        "flags": "; ".join(f"{flag.name.replace('_', ' ')}: {flag.words}" for flag in prediction.flags)
+        or ("none" if bundle.ood else "none possible: the model has no statistics of its training slides"),
+        "model": bundle.name,
+    } | ({"why no decision": prediction.reason} if prediction.reason else {})
 
 
 def _stored_outline(features: Path, slide_id: str, slide: Slide) -> Shape | None:

@@ -28,7 +28,7 @@ from wsi_ncmi.reporting.heatmaps import (
     write_overlay,
     write_tiles_geojson,
 )
-from wsi_ncmi.reporting.heatmaps.drawing import blank_slide, rank_correlation, top_tiles
+from wsi_ncmi.reporting.heatmaps.drawing import blank_slide, rank_correlation, scale_bar, top_tiles
 from wsi_ncmi.reporting.heatmaps.values import COLOUR_TABLE, colours_of, scaled
 from wsi_ncmi.slides import open_slide
 
@@ -121,7 +121,7 @@ def test_geojson_of_no_tiles_is_valid(tmp_path: Path) -> None:
 
 def test_the_overlay_lies_over_the_slide_at_every_level(tmp_path: Path) -> None:
     tiles = values(40, 30, (256.0, 256.0))
-    downsample = write_overlay(tmp_path / "o.tif", tiles, "attention", "percentile", mpp=(0.25, 0.25))
+    downsample = write_overlay(tmp_path / "o.tif", replace(tiles, mpp=(0.25, 0.25)), "attention", "percentile")
     assert downsample == 16
     with tifffile.TiffFile(tmp_path / "o.tif") as file:
         assert all(page.is_tiled for page in file.pages)
@@ -145,7 +145,7 @@ def test_the_overlay_lies_over_the_slide_at_every_level(tmp_path: Path) -> None:
 
 def test_openslide_opens_the_overlay_with_its_resolution(tmp_path: Path) -> None:
     tiles = values(40, 30, (256.0, 256.0))
-    write_overlay(tmp_path / "o.tif", tiles, "attention", "absolute", mpp=(0.25, 0.5))
+    write_overlay(tmp_path / "o.tif", replace(tiles, mpp=(0.25, 0.5)), "attention", "absolute")
     with openslide.OpenSlide(tmp_path / "o.tif") as slide:
         assert slide.level_count >= 2
         assert float(slide.properties["openslide.mpp-x"]) == pytest.approx(0.25 * 16, rel=1e-4)
@@ -188,6 +188,38 @@ def test_the_gallery_shows_the_largest_first(tmp_path: Path, tiles: TileValues) 
     Image.fromarray(pixels).save(tmp_path / "s.png")
     with open_slide(tmp_path / "s.png") as slide:
         gallery = np.asarray(draw_gallery(slide, tiles, "attention", 5))
+    heading = len(gallery) - 2 * 238
+    assert heading > 12
     for position, row in enumerate(rows):
-        cell = gallery[(position // 4) * 222 + 100, (position % 4) * 204 + 100]
+        cell = gallery[heading + (position // 4) * 238 + 100, (position % 4) * 204 + 100]
         np.testing.assert_allclose(cell, 10 + 6 * row, atol=1)
+
+
+@pytest.mark.parametrize(
+    ("um_per_px", "longest", "length", "words"),
+    [(1.0, 256, 200, "200 µm"), (0.25, 100, 80, "20 µm"), (40, 256, 250, "10 mm"), (10, 100, 100, "1 mm"), (0.02, 60, 50, "1 µm")],
+)  # fmt: skip
+def test_a_scale_bar_is_a_round_length(um_per_px: float, longest: float, length: float, words: str) -> None:
+    assert scale_bar(um_per_px, longest) == (pytest.approx(length), words)
+
+
+def test_a_heatmap_has_a_scale_bar_of_its_length(tiles: TileValues) -> None:
+    picture = blank_slide(tiles.size_level0)
+    plain = draw_heatmap(picture, tiles, "attention", "absolute")
+    drawn = draw_heatmap(picture, replace(tiles, mpp=(0.5, 0.5)), "attention", "absolute")
+    assert drawn.height > plain.height
+    below = np.asarray(drawn.convert("L"))[picture.shape[0] :, : picture.shape[1] // 3] < 128
+    longest = max(np.diff(np.flatnonzero(np.diff(np.pad(row.astype(int), 1)))).max() for row in below[:20] if row.any())
+    um_per_px = 0.5 * tiles.size_level0[0] / picture.shape[1]
+    length, words = scale_bar(um_per_px, picture.shape[1] / 4)
+    assert words == "50 µm"
+    assert abs(longest - length) <= 3
+
+
+def test_no_title_makes_a_picture_wider_or_is_cut(tiles: TileValues) -> None:
+    layer = replace(tiles.layer("evidence a"), name="evidence " + "adenocarcinoma with lepidic growth " * 9)
+    picture = blank_slide(tiles.size_level0)
+    drawn = draw_heatmap(picture, replace(tiles, layers=(layer,)), layer.name, "absolute")
+    assert drawn.width == picture.shape[1]
+    assert drawn.height > draw_heatmap(picture, tiles, "evidence a", "absolute").height + 19
+    assert (np.asarray(drawn)[picture.shape[0] :, -4:] == 255).all()

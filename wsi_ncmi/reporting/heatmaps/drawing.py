@@ -31,11 +31,12 @@ _OPACITY = 0.55
 _TEXT, _BAR, _MARGIN = 13, 14, 8
 _MIN_WIDTH = 420
 _GAP = 12
+_INK = (20, 20, 20)
 _BLANK_PX = 1024
 # Of the gallery.
 _SHOWN_PX = 192
 _COLUMNS = 4
-_FRAME, _CAPTION, _CAPTION_TEXT = 4, 18, 12
+_FRAME, _CAPTION, _CAPTION_TEXT = 4, 34, 12
 
 
 def rasterise(
@@ -116,7 +117,7 @@ def draw_heatmap(
         InputError: No such layer or scale.
     """
     layer = tiles.layer(layer_name)
-    return _with_bar(_blended(picture, tiles, layer, scale, opacity), layer, scale, "")
+    return _with_bar(_blended(picture, tiles, layer, scale, opacity), tiles, layer, scale, "")
 
 
 def draw_comparison(
@@ -153,7 +154,7 @@ def draw_comparison(
         text = name
         if tiles is second and (rho := rank_correlation(first, second, layer_name)) is not None:
             text = f"{name} (rank correlation {rho:.2f})"
-        parts.append(_with_bar(_blended(picture, tiles, layer, scale, opacity), layer, scale, text))
+        parts.append(_with_bar(_blended(picture, tiles, layer, scale, opacity), tiles, layer, scale, text))
     height = max(part.height for part in parts)
     whole = Image.new("RGB", (sum(part.width for part in parts) + _GAP, height), "white")
     left = 0
@@ -187,31 +188,63 @@ def _blended(
     return blended
 
 
-def _with_bar(pixels: NDArray[np.uint8], layer: TileLayer, scale: str, name: str) -> Image.Image:
+def _with_bar(
+    pixels: NDArray[np.uint8], tiles: TileValues, layer: TileLayer, scale: str, name: str
+) -> Image.Image:
+    """The slide with, below it, what is drawn, the colour bar, and the scale bar where the resolution is known."""
     from PIL import Image, ImageDraw
 
     picture = Image.fromarray(pixels)
-    lines = [drawable(line) for line in (name, scale_title(layer, scale)) if line]
-    font = _font("".join(lines), _TEXT)
-    needed = max(int(font.getlength(line)) for line in lines) + 2 * _MARGIN
-    width = max(picture.width, _MIN_WIDTH, needed)
+    width = max(picture.width, _MIN_WIDTH)
+    text = drawable("\n".join(line for line in (name, scale_title(layer, scale)) if line))
+    font = _font(text, _TEXT)
+    lines = [part for line in text.splitlines() for part in _wrapped(line, font, width - 2 * _MARGIN)]
     bar_width = min(width - 6 * _MARGIN, 400)
-    height = picture.height + (_TEXT + 6) * len(lines) + _BAR + _TEXT + 4 * _MARGIN
+    length = None if tiles.mpp is None else scale_bar(tiles.mpp[0] * tiles.size_level0[0] / picture.width, picture.width / 4)
+    row = _TEXT + 6
+    height = picture.height + row * len(lines) + _BAR + _TEXT + 4 * _MARGIN + (0 if length is None else row)
     whole = Image.new("RGB", (width, height), "white")
     whole.paste(picture)
     pen = ImageDraw.Draw(whole)
     y = picture.height + _MARGIN
+    if length is not None:
+        across, words = length
+        middle = y + _TEXT // 2
+        pen.line([(_MARGIN, middle), (_MARGIN + across, middle)], fill=_INK, width=2)
+        for x in (_MARGIN, _MARGIN + across):
+            pen.line([(x, middle - 4), (x, middle + 4)], fill=_INK, width=2)
+        pen.text((_MARGIN + across + 6, y), words, fill=_INK, font=_font(words, _TEXT))
+        y += row
     for line in lines:
-        pen.text((_MARGIN, y), line, fill=(20, 20, 20), font=font)
-        y += _TEXT + 6
+        pen.text((_MARGIN, y), line, fill=_INK, font=font)
+        y += row
     left = 3 * _MARGIN
     bar = np.repeat(COLOUR_TABLE[np.linspace(0, 255, bar_width).round().astype(int)][None], _BAR, axis=0)
     whole.paste(Image.fromarray(np.ascontiguousarray(bar)), (left, y))
-    for position, text in scale_ticks(layer, scale):
+    for position, tick in scale_ticks(layer, scale):
         x = left + position * (bar_width - 1)
-        pen.line([(x, y + _BAR), (x, y + _BAR + 3)], fill=(20, 20, 20))
-        pen.text((x - font.getlength(text) / 2, y + _BAR + 4), text, fill=(20, 20, 20), font=font)
+        pen.line([(x, y + _BAR), (x, y + _BAR + 3)], fill=_INK)
+        pen.text((x - font.getlength(tick) / 2, y + _BAR + 4), tick, fill=_INK, font=font)
     return whole
+
+
+def scale_bar(um_per_px: float, longest_px: float) -> tuple[float, str]:
+    """Length in pixels and label of the longest bar of 1, 2 or 5 × 10ⁿ µm that is not longer than that."""
+    power = 10.0 ** math.floor(math.log10(um_per_px * longest_px))
+    um = max(n * power for n in (1, 2, 5) if n * power <= um_per_px * longest_px * (1 + 1e-9))
+    return um / um_per_px, f"{um / 1000:g} mm" if um >= 1000 else f"{um:g} µm"
+
+
+def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
+    """The text in lines that fit: broken between words, or within one that is too long."""
+    lines, rest = [], text
+    while rest:
+        fits = next(n for n in range(len(rest), 0, -1) if n == 1 or font.getlength(rest[:n]) <= width)
+        blank = rest.rfind(" ", 1, fits + 1)
+        end = fits if fits == len(rest) or blank < 0 else blank
+        lines.append(rest[:end])
+        rest = rest[end:].lstrip()
+    return lines
 
 
 def _font(text: str, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
@@ -227,7 +260,7 @@ def top_tiles(layer: TileLayer, count: int) -> NDArray[np.int64]:
 
 
 def draw_gallery(slide: Slide, tiles: TileValues, layer_name: str, count: int = 16) -> Image.Image:
-    """Draws the tiles with the largest values, framed in their colour, with value and place.
+    """Draws the tiles with the largest values, framed in their colour, with rank, value and place.
 
     Args:
         slide: The open slide.
@@ -241,30 +274,47 @@ def draw_gallery(slide: Slide, tiles: TileValues, layer_name: str, count: int = 
     Raises:
         InputError: No such layer.
     """
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image, ImageDraw
 
     layer = tiles.layer(layer_name)
     rows = top_tiles(layer, count)
     colours = colours_of(scaled(layer, "percentile"))
-    font = ImageFont.load_default(_CAPTION_TEXT)
     cell_w, cell_h = _SHOWN_PX + 2 * _FRAME + 4, _SHOWN_PX + 2 * _FRAME + _CAPTION + 4
     columns = min(_COLUMNS, max(1, len(rows)))
-    whole = Image.new("RGB", (columns * cell_w, max(1, -(-len(rows) // columns)) * cell_h), "white")
+    width = columns * cell_w
+    heading = f"The {len(rows)} tiles of {len(tiles)} with the highest {scale_title(layer, 'absolute')}"
+    if tiles.mpp is not None:
+        heading += f"; each is {tiles.mpp[0] * tiles.tile_level0[0]:.4g} µm wide"
+    heading = drawable(heading + ". Place: the tile's corner, in level-0 pixels.")
+    font = _font(heading, _CAPTION_TEXT)
+    lines = _wrapped(heading, font, width - 2 * _FRAME)
+    head = (_CAPTION_TEXT + 4) * len(lines) + _FRAME
+    whole = Image.new("RGB", (width, head + max(1, -(-len(rows) // columns)) * cell_h), "white")
     pen = ImageDraw.Draw(whole)
+    for number, line in enumerate(lines):
+        pen.text((_FRAME, (_CAPTION_TEXT + 4) * number + 2), line, fill=_INK, font=font)
+    font = _font("", _CAPTION_TEXT)
     for position, row in enumerate(rows):
-        left, top = position % columns * cell_w, position // columns * cell_h
+        left, top = position % columns * cell_w, head + position // columns * cell_h
         frame = (left, top, left + _SHOWN_PX + 2 * _FRAME - 1, top + _SHOWN_PX + 2 * _FRAME - 1)
         pen.rectangle(frame, fill=tuple(int(v) for v in colours[row]))
         x, y = (int(v) for v in tiles.coords[row])
-        caption = f"{layer.values[row]:.3g} at {x}, {y}"
+        caption = f"{position + 1}. {_score(layer, int(row))}\nat {x}, {y}"
         try:
             whole.paste(_tile(slide, tiles, x, y), (left + _FRAME, top + _FRAME))
         except SlideReadError:
             inner = (left + _FRAME, top + _FRAME, left + _FRAME + _SHOWN_PX - 1, top + _FRAME + _SHOWN_PX - 1)
             pen.rectangle(inner, fill=(128, 128, 128))
-            caption = "can't be read"
-        pen.text((left + _FRAME, frame[3] + 3), caption, fill=(20, 20, 20), font=font)
+            caption += ": can't be read"
+        pen.text((left + _FRAME, frame[3] + 3), caption, fill=_INK, font=font)
     return whole
+
+
+def _score(layer: TileLayer, row: int) -> str:
+    value = float(layer.values[row])
+    if layer.kind == "attention":
+        return f"attention {value * len(layer.values):.3g} x even"
+    return f"probability {value:.3f}" if layer.kind == "evidence" else f"{value:.3g}"
 
 
 def _tile(slide: Slide, tiles: TileValues, x: int, y: int) -> Image.Image:

@@ -156,7 +156,7 @@ def overlay_downsample(tiles: TileValues) -> int:
 
 
 def write_overlay(
-    path: Path, tiles: TileValues, layer_name: str, scale: str, *, mpp: tuple[float, float] | None = None
+    path: Path, tiles: TileValues, layer_name: str, scale: str
 ) -> int:
     """Writes the overlay, atomically.
 
@@ -165,7 +165,6 @@ def write_overlay(
         tiles: Tiles and values.
         layer_name: Which values.
         scale: ``percentile`` or ``absolute``.
-        mpp: µm per level-0 pixel along x and y, for the resolution tags.
 
     Returns:
         Level-0 pixels for one of the finest level's pixels.
@@ -184,7 +183,9 @@ def write_overlay(
     with atomic_path(path) as temporary, tifffile.TiffWriter(temporary, bigtiff=False) as file:
         for number, downsample in enumerate(downsamples):
             options: dict[str, Any] = (
-                {} if mpp is None else {"resolution": tuple(1e4 / (m * downsample) for m in mpp)}
+                {}
+                if tiles.mpp is None
+                else {"resolution": tuple(1e4 / (m * downsample) for m in tiles.mpp)}
             )
             file.write(
                 _picture(tiles, positions, downsample),
@@ -198,7 +199,7 @@ def write_overlay(
                 if not number
                 else None,
                 metadata=None,
-                resolutionunit="CENTIMETER" if mpp else None,
+                resolutionunit="CENTIMETER" if tiles.mpp else None,
                 software="wsi-ncmi",
                 **options,
             )

@@ -55,6 +55,7 @@ class TileValues:
         tile_level0: Width and height of a tile in level-0 pixels, exact.
         size_level0: Width and height of the slide in level-0 pixels.
         layers: Values of the tiles.
+        mpp: µm per level-0 pixel along x and y; None where unknown.
 
     Raises:
         InputError: The numbers of a layer are not those of the tiles.
@@ -65,6 +66,7 @@ class TileValues:
     tile_level0: tuple[float, float]
     size_level0: tuple[int, int]
     layers: tuple[TileLayer, ...] = ()
+    mpp: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         for layer in self.layers:
@@ -125,12 +127,14 @@ def tile_values(
 ) -> TileValues:
     """The tiles of a feature file with the numbers of a model (none where attention is None)."""
     about = file.coords_attrs
+    mpp = float(file.attrs["mpp_level0_x"]), float(file.attrs["mpp_level0_y"])
     return TileValues(
         slide_id=file.slide_id,
         coords=file.coords,
         tile_level0=(float(file.attrs["tile_size_level0_x"]), float(file.attrs["tile_size_level0_y"])),
         size_level0=(int(about["level0_width"]), int(about["level0_height"])),
         layers=() if attention is None else model_layers(attention, evidence, classes),
+        mpp=mpp if min(mpp) > 0 else None,  # an imported file may not know it
     )
 
 

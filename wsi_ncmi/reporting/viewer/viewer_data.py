@@ -57,6 +57,7 @@ class ViewerData:
         shapes: Outlines.
         facts: Facts beside the picture: name → value.
         notes: Sentences about missing overlays.
+        prediction: What a model says of the slide: name → value; empty without one.
     """
 
     slide_id: str
@@ -66,6 +67,7 @@ class ViewerData:
     shapes: tuple[Shape, ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    prediction: Mapping[str, str] = field(default_factory=dict)
 
     def info(self, tile_px: int) -> dict[str, Any]:
         """Size, layers and outlines, for the start of the page, JSON-ready."""
@@ -102,6 +104,7 @@ class ViewerData:
             ],
             "facts": dict(self.facts),
             "notes": list(self.notes),
+            "prediction": dict(self.prediction),
         }
 
     def tile_json(self) -> dict[str, Any]:

@@ -153,6 +153,9 @@ async function start() {
   document.title = info.slide_id;
   byId("title").textContent = info.slide_id;
   addPairs(byId("facts"), Object.entries(info.facts));
+  const predicted = Object.entries(info.prediction);
+  addPairs(byId("predicted"), predicted);
+  byId("prediction").hidden = predicted.length === 0;
   byId("notes").replaceChildren(
     ...info.notes.map((note) => Object.assign(document.createElement("li"), { textContent: note })),
   );
