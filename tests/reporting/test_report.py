@@ -250,7 +250,8 @@ def test_pictures_stand_by_the_slides_that_have_them(make):
     images = page.all("img")
     assert [image["alt"] for image in images] == ["the slide", "its attention"] * 2
     assert {image["src"] for image in images} == {picture.slide, picture.attention}
-    assert f"{worst[0].label} taken for {worst[0].prediction}" in page.words
+    assert f"{worst[0].label} taken for {worst[0].prediction}, p " in page.words
+    assert f"Most confidently wrong, 1 of {len(worst)}." in page.words
     assert "rank of attention (1/N)" in page.words
     assert Page(render_report(make.report_input(frame))).all("img") == []
 

@@ -188,6 +188,20 @@ def told(config: ViewConfig, name: str) -> object:
             return json.load(answer)
 
 
+def test_the_viewer_shows_the_prediction(view: ViewConfig, tmp_path: Path) -> None:
+    shown = told(view, "info.json")["prediction"]
+    bundle = load_model(view.model)
+    file = open_features_file(view.features / "features" / "descriptor" / "s0.h5")
+    p = bundle.predict(file.features).probabilities
+    best = bundle.classes[int(p.argmax())]
+    assert shown["most probable"].startswith(f"{best}, ")
+    assert shown["decision"] == ("abstain" if p.max() < bundle.calibration.abstain_below else best)
+    assert ("why no decision" in shown) == (shown["decision"] == "abstain")
+    assert {"p(negative)", "p(tumour)", "members agreeing"} < set(shown)
+    assert "no statistics" in shown["flags"]
+    assert told(replace(view, model=None), "info.json")["prediction"] == {}
+
+
 def test_the_viewer_shows_model_tissue_and_annotations(view: ViewConfig) -> None:
     info = told(view, "info.json")
     assert info["slide_id"] == "s0"

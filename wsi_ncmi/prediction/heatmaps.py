@@ -70,7 +70,9 @@ def draw_slide(
     tiles, prediction = explained_tiles(first.bundle, first.features, slide_id)
     if tiles.mpp is None and record is not None and record.mpp_x is not None and record.mpp_y is not None:
         tiles = replace(tiles, mpp=(record.mpp_x, record.mpp_y))
-    classes = first.bundle.classes if config.classes == ("all",) else config.classes or (prediction.prediction,)
+    classes = (
+        first.bundle.classes if config.classes == ("all",) else config.classes or (prediction.prediction,)
+    )
     layers = ["attention", *(f"evidence {name}" for name in classes)]
     slide = None
     if config.slides is not None:

@@ -121,7 +121,9 @@ def test_geojson_of_no_tiles_is_valid(tmp_path: Path) -> None:
 
 def test_the_overlay_lies_over_the_slide_at_every_level(tmp_path: Path) -> None:
     tiles = values(40, 30, (256.0, 256.0))
-    downsample = write_overlay(tmp_path / "o.tif", replace(tiles, mpp=(0.25, 0.25)), "attention", "percentile")
+    downsample = write_overlay(
+        tmp_path / "o.tif", replace(tiles, mpp=(0.25, 0.25)), "attention", "percentile"
+    )
     assert downsample == 16
     with tifffile.TiffFile(tmp_path / "o.tif") as file:
         assert all(page.is_tiled for page in file.pages)
@@ -209,7 +211,9 @@ def test_a_heatmap_has_a_scale_bar_of_its_length(tiles: TileValues) -> None:
     drawn = draw_heatmap(picture, replace(tiles, mpp=(0.5, 0.5)), "attention", "absolute")
     assert drawn.height > plain.height
     below = np.asarray(drawn.convert("L"))[picture.shape[0] :, : picture.shape[1] // 3] < 128
-    longest = max(np.diff(np.flatnonzero(np.diff(np.pad(row.astype(int), 1)))).max() for row in below[:20] if row.any())
+    longest = max(
+        np.diff(np.flatnonzero(np.diff(np.pad(row.astype(int), 1)))).max() for row in below[:20] if row.any()
+    )
     um_per_px = 0.5 * tiles.size_level0[0] / picture.shape[1]
     length, words = scale_bar(um_per_px, picture.shape[1] / 4)
     assert words == "50 µm"

@@ -191,7 +191,7 @@ def _blended(
 def _with_bar(
     pixels: NDArray[np.uint8], tiles: TileValues, layer: TileLayer, scale: str, name: str
 ) -> Image.Image:
-    """The slide with, below it, what is drawn, the colour bar, and the scale bar where the resolution is known."""
+    """The slide; below it the scale bar (where the resolution is known), what is drawn, and the colours."""
     from PIL import Image, ImageDraw
 
     picture = Image.fromarray(pixels)
@@ -200,7 +200,11 @@ def _with_bar(
     font = _font(text, _TEXT)
     lines = [part for line in text.splitlines() for part in _wrapped(line, font, width - 2 * _MARGIN)]
     bar_width = min(width - 6 * _MARGIN, 400)
-    length = None if tiles.mpp is None else scale_bar(tiles.mpp[0] * tiles.size_level0[0] / picture.width, picture.width / 4)
+    length = (
+        None
+        if tiles.mpp is None
+        else scale_bar(tiles.mpp[0] * tiles.size_level0[0] / picture.width, picture.width / 4)
+    )
     row = _TEXT + 6
     height = picture.height + row * len(lines) + _BAR + _TEXT + 4 * _MARGIN + (0 if length is None else row)
     whole = Image.new("RGB", (width, height), "white")
@@ -282,10 +286,12 @@ def draw_gallery(slide: Slide, tiles: TileValues, layer_name: str, count: int = 
     cell_w, cell_h = _SHOWN_PX + 2 * _FRAME + 4, _SHOWN_PX + 2 * _FRAME + _CAPTION + 4
     columns = min(_COLUMNS, max(1, len(rows)))
     width = columns * cell_w
-    heading = f"The {len(rows)} tiles of {len(tiles)} with the highest {scale_title(layer, 'absolute')}"
+    of = "multiple of even attention" if layer.kind == "attention" else "probability of the tile alone"
+    heading = f"The {len(rows)} tiles of {len(tiles)} with the highest {layer.name}"
+    heading += "" if layer.kind == "share" else f" ({of})"
     if tiles.mpp is not None:
         heading += f"; each is {tiles.mpp[0] * tiles.tile_level0[0]:.4g} µm wide"
-    heading = drawable(heading + ". Place: the tile's corner, in level-0 pixels.")
+    heading = drawable(heading + ". Frame: its percentile. Place: its corner, in level-0 pixels.")
     font = _font(heading, _CAPTION_TEXT)
     lines = _wrapped(heading, font, width - 2 * _FRAME)
     head = (_CAPTION_TEXT + 4) * len(lines) + _FRAME

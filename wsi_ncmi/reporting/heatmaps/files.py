@@ -155,9 +155,7 @@ def overlay_downsample(tiles: TileValues) -> int:
     return downsample
 
 
-def write_overlay(
-    path: Path, tiles: TileValues, layer_name: str, scale: str
-) -> int:
+def write_overlay(path: Path, tiles: TileValues, layer_name: str, scale: str) -> int:
     """Writes the overlay, atomically.
 
     Args:
@@ -183,9 +181,7 @@ def write_overlay(
     with atomic_path(path) as temporary, tifffile.TiffWriter(temporary, bigtiff=False) as file:
         for number, downsample in enumerate(downsamples):
             options: dict[str, Any] = (
-                {}
-                if tiles.mpp is None
-                else {"resolution": tuple(1e4 / (m * downsample) for m in tiles.mpp)}
+                {} if tiles.mpp is None else {"resolution": tuple(1e4 / (m * downsample) for m in tiles.mpp)}
             )
             file.write(
                 _picture(tiles, positions, downsample),
