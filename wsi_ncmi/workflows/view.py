@@ -110,10 +110,11 @@ def _tiles(config: ViewConfig, slide: Slide, slide_id: str) -> tuple[TileValues,
         )
     if bundle is None or prediction is None:
         return tiles, {}
-    shown = {name: f"{100 * p:.1f} %" for name, p in prediction.probabilities.items()}
+    top, say = prediction.prediction, bundle.calibration.shown
+    shown = {name: say(p, top) for name, p in prediction.probabilities.items()}
     return tiles, {
         "decision": prediction.decision,
-        "most probable": f"{prediction.prediction}, {shown[prediction.prediction]}",
+        "most probable": f"{top}, {shown[top]}",
         **{f"p({name})": text for name, text in shown.items()},
         "members agreeing": f"{100 * (prediction.agreement or 0):.0f} %",
         "flags": "; ".join(f"{flag.name.replace('_', ' ')}: {flag.words}" for flag in prediction.flags)
