@@ -173,3 +173,42 @@ def test_earlier_rows_stay_on_ledger_and_sheet(config_of, slides: Path, tmp_path
     rows = read_ledger(tmp_path / "out/ledger.csv")
     assert [(row.slide_id, row.status) for row in rows] == [("s0", "done"), ("s1", "skipped")]
     assert (tmp_path / "out/contact_sheet.html").read_text().count("<article") == 2
+
+
+def test_known_failures_stay_in_the_ledger_and_do_not_count(config_of, slides: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "slides"
+    folder.mkdir()
+    (folder / "good.tif").write_bytes((slides / "s0.tif").read_bytes())
+    for name in ("bad", "worse"):
+        (folder / f"{name}.svs").write_bytes(name.encode() * 400)
+    assert len(extract(config_of(slides=folder)).failures) == 2
+    listed = tmp_path / "known.csv"
+    listed.write_text("slide_id,reason\nbad.svs,\ngood,\nworse,another fault\nabsent,\n")
+    result = extract(config_of(slides=folder, known_failures=listed))
+    assert [failure.split(":")[0] for failure in result.failures] == ["worse"]
+    rows = {row.slide_id: row for row in read_ledger(tmp_path / "out" / "ledger.csv")}
+    assert rows["bad"].status == "failed"
+    assert rows["bad"].reason.startswith("known failure: ")
+    assert not rows["worse"].reason.startswith("known")
+    told = "\n".join(result.notes)
+    assert "1 failed as known" in told
+    assert "absent is listed as a known failure and isn't among the slides" in told
+    assert "good is listed as a known failure and was done" in told
+    assert "worse failed otherwise than the list says (another fault)" in told
+    # The ledger itself is such a list: its failed rows, for the reasons that it names.
+    listed.write_bytes((tmp_path / "out" / "ledger.csv").read_bytes())
+    again = extract(config_of(slides=folder, known_failures=listed))
+    assert (again.failures, again.exit_code) == ((), 0)
+    assert len(extract(config_of(slides=folder)).failures) == 2
+
+
+@pytest.mark.parametrize("text", [None, "name\nbad\n"])
+def test_a_list_of_known_failures_that_is_none_stops_the_job_first(
+    config_of, tmp_path: Path, text: str | None
+) -> None:
+    listed = tmp_path / "known.csv"
+    if text is not None:
+        listed.write_text(text)
+    with pytest.raises(InputError, match=r"known\.csv"):
+        extract(config_of(known_failures=listed))
+    assert not (tmp_path / "out").exists()

@@ -23,6 +23,7 @@ FLAGS = ConfigFlags(
         "mpp_table": Flag(metavar="CSV"),
         "default_mpp": Flag(),
         "annotations": Flag(metavar="DIR"),
+        "known_failures": Flag(metavar="CSV"),
         "overwrite": Flag(),
         "grid.mpp": Flag(
             panel="Tiles",

@@ -25,6 +25,7 @@ FLAGS = ConfigFlags(
         "cases": Flag(metavar="CSV"),
         "mpp_table": Flag(metavar="CSV"),
         "default_mpp": Flag(),
+        "known_failures": Flag(metavar="CSV"),
         "abstain_below": Flag(
             panel="Decision", metavar="P", help="No decision below this probability (the bundle's own)."
         ),

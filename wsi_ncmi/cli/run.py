@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 FLAGS = ConfigFlags(
     "wsi_ncmi.workflows.config.JobConfig",
-    {"overwrite": Flag(), "allow_leak": Flag()},
+    {"overwrite": Flag(), "allow_leak": Flag(), "known_failures": Flag(metavar="CSV")},
     one_of={"loss": "losses"},
 )
 

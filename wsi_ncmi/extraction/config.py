@@ -81,6 +81,8 @@ class ExtractConfig:
         only: CSV with a column ``slide_id``: only these slides.
         shard: ``I/N``: every N-th slide from the I-th, for job arrays.
         inventory: Table that ``wsi-ncmi inventory`` wrote of the slides; None looks at them anew.
+        known_failures: CSV with ``slide_id`` and perhaps ``reason``, or a ledger; slides that fail as listed
+            there don't count for the exit code.
         overwrite: Replace features of another identity.
     """
 
@@ -100,6 +102,7 @@ class ExtractConfig:
     only: Path | None = None
     shard: Annotated[tuple[int, int] | None, BeforeValidator(_shard)] = None
     inventory: Path | None = None
+    known_failures: Path | None = None
     overwrite: bool = False
 
     @model_validator(mode="after")

@@ -48,6 +48,8 @@ class PredictConfig:
         geojson: Tiles with attention and evidence for QuPath.
         mpp_table: CSV with slide_id,mpp for slides whose own resolution is missing or wrong.
         default_mpp: µm per pixel where nothing else gives it.
+        known_failures: CSV with ``slide_id`` and perhaps ``reason``, or a ledger; slides that fail as listed
+            there don't count for the exit code.
         extraction: Processes and time limit.
         device: Where the encoder runs: ``auto``, ``cpu`` or ``cuda``.
         watch: Times of ``--watch``.
@@ -68,6 +70,7 @@ class PredictConfig:
     geojson: bool = True
     mpp_table: Path | None = None
     default_mpp: _Mpp | None = None
+    known_failures: Path | None = None
     extraction: ExecutionConfig = Field(default_factory=ExecutionConfig)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     watch: WatchConfig = Field(default_factory=WatchConfig)

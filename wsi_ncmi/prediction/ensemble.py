@@ -127,7 +127,7 @@ def check_features(ensemble: Ensemble, found: Mapping[str, Any]) -> None:
         if expected is not None and expected != got:
             raise InputError(
                 f"The model {ensemble.name} was trained on features with {key} {expected!r}, these have "
-                f"{got!r}; extract the slides with the same encoder, weights and grid."
+                f"{got!r}; extract the slides with the same encoder, weights (--weights) and grid."
             )
 
 

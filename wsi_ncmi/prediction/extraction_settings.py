@@ -72,6 +72,7 @@ def extract_config(bundle: ModelBundle, config: PredictConfig) -> ExtractConfig:
         "mpp_table": config.mpp_table,
         "default_mpp": config.default_mpp,
         "weights_dir": config.weights_dir,
+        "known_failures": config.known_failures,
     }
     return config_from(ExtractConfig, values, where)
 

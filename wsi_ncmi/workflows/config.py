@@ -19,7 +19,7 @@ from wsi_ncmi.extraction.config import ExtractConfig
 from wsi_ncmi.training.config import TrainConfig
 
 # They say what one call does, not what the job is.
-_RUN_TIME_KEYS = frozenset({"only", "shard", "inventory", "overwrite", "allow_leak"})
+_RUN_TIME_KEYS = frozenset({"only", "shard", "inventory", "known_failures", "overwrite", "allow_leak"})
 
 
 @configclass

@@ -58,6 +58,7 @@ def extract(
     from wsi_ncmi.extraction.claims import check_conflicts
     from wsi_ncmi.extraction.disk_space import check_space
     from wsi_ncmi.extraction.execution.local import open_engine
+    from wsi_ncmi.extraction.known_failures import is_known, read_known_failures, settle
     from wsi_ncmi.extraction.pipeline import Utilisation
     from wsi_ncmi.extraction.planning import grids_of, list_slides, make_tasks
     from wsi_ncmi.features.stain import stain_target
@@ -69,6 +70,7 @@ def extract(
     grids = grids_of(config)
     stain = stain or stain_target(config.stain)
     settings = config.extraction
+    known = read_known_failures(config.known_failures) if config.known_failures is not None else {}
     check_folder(config.out)
     # A wrong name or file is told before any slide is opened.
     with open_engine(settings, encoder_config) as engine:
@@ -99,6 +101,7 @@ def extract(
         replace(_with_copy(row, copies.get(row.slide_id, "")), features_set=task.features_set)
         for row, task in zip(ran, tasks, strict=True)
     ]
+    rows, remarks = settle(rows, known, [record.slide_id for record in records])
     files = {"slides": out / "slides.csv"}
     present = {record.slide_id for record in records}.union((given or {}).values())
     for name in grids:
@@ -106,8 +109,9 @@ def extract(
     failures = tuple(
         f"{row.slide_id}{f' ({row.features_set})' if row.features_set else ''}: {row.reason}"
         for row in rows
-        if row.status == "failed"
+        if row.status == "failed" and not is_known(row)
     )
+    known_here = sum(map(is_known, rows))
     dropped = sum(row.artifact_tiles for row in rows)
     return JobResult(
         files=files,
@@ -116,6 +120,7 @@ def extract(
             f"{sum(row.status == 'done' for row in rows)} slides done, "
             f"{sum(row.status == 'skipped' for row in rows)} done before, {len(failures)} failed, "
             f"{sum(row.tiles for row in rows)} tiles"
+            + (f", {known_here} failed as known" if known_here else "")
             + (f", {dropped} dropped for artefacts" if dropped else "")
             + "".join(
                 f"; the encoder was idle {utilisation.idle_share:.0%} of the time"
@@ -123,6 +128,7 @@ def extract(
                 if utilisation.tiles
             )
             + ".",
+            *remarks,
         ),
     )
 

@@ -85,6 +85,7 @@ class Predictor:
         Raises:
             InputError: As :func:`predict`.
         """
+        from wsi_ncmi.extraction.known_failures import is_known
         from wsi_ncmi.extraction.ledger import read_ledger
 
         progress = progress or NullProgress()
@@ -117,7 +118,7 @@ class Predictor:
                 else:
                     prediction, problem = records.predict(row.slide_id, case_id)
                 predictions.append(replace(prediction, case_id=case_id))
-                if problem and (slide_ids is None or row.slide_id in slide_ids):
+                if problem and not is_known(row) and (slide_ids is None or row.slide_id in slide_ids):
                     self.problems[row.slide_id] = problem
                 task.advance(1, row.slide_id)
         files = write_predictions(
