@@ -16,7 +16,6 @@ import tifffile
 from PIL import Image
 
 from wsi_ncmi.core.errors import IdentityConflictError, JobStoppedError
-from wsi_ncmi.core.files import OUTPUT_MARKER
 from wsi_ncmi.encoders import Encoder
 from wsi_ncmi.extraction.claims import check_conflicts
 from wsi_ncmi.extraction.pipeline.pipeline import extract_slide
@@ -137,11 +136,7 @@ def test_features_that_cannot_be_read_are_not_written_over(tasks, encoder: Encod
 
 
 def leftovers(out: Path) -> list[Path]:
-    return [
-        path
-        for path in out.rglob("*")
-        if path.is_file() and path.suffix not in (".geojson", ".jpg") and path.name != OUTPUT_MARKER
-    ]
+    return [path for path in out.rglob("*") if path.is_file() and path.suffix not in (".geojson", ".jpg")]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests.slides.test_discovery import _dicom, _touch
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.core.files import OUTPUT_MARKER, job_folder, product_folder
+from wsi_ncmi.core.files import OUTPUT_MARKER, job_folder
 from wsi_ncmi.slides.discovery import find_slides
 from wsi_ncmi.slides.identity import UNREAD_FORMATS
 
@@ -36,9 +36,7 @@ def test_a_folder_that_a_job_made_is_searched_only_when_named(tmp_path):
 def test_the_folder_of_slides_as_output_folder_stays_one_of_slides(tmp_path):
     _touch(tmp_path, "a.svs", "sub/b.svs")
     job_folder(tmp_path)
-    product_folder(tmp_path / "thumbnails")
-    product_folder(tmp_path / "sub")
-    _touch(tmp_path, "thumbnails/a.jpg")
+    _touch(tmp_path, "ledger.jsonl", "thumbnails/a.jpg", "heatmaps/a_b.png")
     assert not (tmp_path / OUTPUT_MARKER).exists()
     assert search(tmp_path)[0] == ["a.svs", "sub/b.svs"]
 

@@ -130,25 +130,10 @@ def job_folder(path: Path) -> Path:
     ensure_folder(path)
     if is_new:
         try:
-            _mark(path)
+            (path / OUTPUT_MARKER).write_text("wsi-ncmi made this folder; it is not searched for slides.\n")
         except OSError as error:
             raise _not_writable(path, error.strerror or str(error)) from error
     return path
-
-
-def product_folder(path: Path) -> None:
-    """Makes a folder for a job's files inside its output folder, with :data:`OUTPUT_MARKER`.
-
-    Raises:
-        OSError: It can't be made.
-    """
-    if not path.is_dir():
-        path.mkdir(parents=True, exist_ok=True)
-        _mark(path)
-
-
-def _mark(folder: Path) -> None:
-    (folder / OUTPUT_MARKER).write_text("wsi-ncmi made this folder; it is not searched for slides.\n")
 
 
 def irregular_kind(path: Path) -> str:

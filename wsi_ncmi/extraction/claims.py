@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from wsi_ncmi.core.errors import IdentityConflictError, InputError, JobStoppedError, counted
-from wsi_ncmi.core.files import product_folder
 from wsi_ncmi.core.leftovers import remove_leftovers, start_ticks
 from wsi_ncmi.encoders import EncoderInfo
 from wsi_ncmi.extraction.artifact_filter import found_artifacts
@@ -247,7 +246,6 @@ def claim_slide(
         return skipped
     check_same_mount(task.out)
     with translate_os_errors(path):
-        product_folder(task.thumbnail_path.parent)  # pictures, which a search would take for slides
         for file in (*files, claimed):
             file.parent.mkdir(parents=True, exist_ok=True)
     check_same_mount(task.out)

@@ -12,7 +12,7 @@ from typing import Any
 
 from wsi_ncmi.cohorts.bags import FeatureFolder
 from wsi_ncmi.core.errors import InputError, SlideError
-from wsi_ncmi.core.files import job_folder, write_json, write_text
+from wsi_ncmi.core.files import ensure_folder, write_json, write_text
 from wsi_ncmi.core.leftovers import clean_folder
 from wsi_ncmi.features import FeatureFile, open_features_file
 from wsi_ncmi.prediction.bundle import ModelBundle
@@ -67,7 +67,7 @@ class SlideRecords:
         self._digest = bundle.digest
         clean_folder(self._out)
         for name in ("slides", "attention", "heatmaps"):
-            clean_folder(job_folder(self._out / name))
+            clean_folder(ensure_folder(self._out / name))
 
     @cached_property
     def _source(self) -> FeatureFolder:
@@ -146,7 +146,7 @@ class SlideRecords:
             if page.is_file():
                 text = page.read_text(encoding="utf-8").replace(f'"{_REPORT}"', f'"../../{_REPORT}"')
                 write_text(page, text)
-            write_json(job_folder(kept / "slides") / record.name, content)
+            write_json(ensure_folder(kept / "slides") / record.name, content)
         record.unlink()
 
     def _explain(self, prediction: SlidePrediction, tiles: TileValues) -> dict[str, Path]:

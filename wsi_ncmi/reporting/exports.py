@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsi_ncmi.core.files import atomic_path, job_folder
+from wsi_ncmi.core.files import atomic_path, ensure_folder
 from wsi_ncmi.metrics import Estimate
 from wsi_ncmi.reporting.figures import FigureGroups, report_figures
 from wsi_ncmi.reporting.render import write_report
@@ -39,7 +39,7 @@ def write_exports(
     """
     import pandas as pd
 
-    files = {"tables": job_folder(folder / "tables")}
+    files = {"tables": ensure_folder(folder / "tables")}
     for name, rows in _tables(data).items():
         if rows:
             write_table(pd.DataFrame(rows), files["tables"] / f"{name}.csv")
@@ -51,7 +51,7 @@ def write_exports(
         return files
     from wsi_ncmi.reporting.figures.static import draw_confusion, draw_figure
 
-    files["figures"] = job_folder(folder / "figures")
+    files["figures"] = ensure_folder(folder / "figures")
     drawn = {figure.key: draw_figure(figure) for figures in groups.values() for figure in figures}
     drawn["confusion"] = draw_confusion(data.headline.classes, data.headline.confusion)
     for key, by_format in drawn.items():

@@ -29,7 +29,7 @@ _INDEX_FILE_BYTES = 1 << 20
 _MAYBE_DICOM = re.compile(r"[^.]+|[0-9.]+")
 # What stands in a folder that a tool wrote into, and the names of its folders of pictures and features.
 _RESULTS = (
-    (r"ledger\.(csv|jsonl)", r"features|tissue|(thumbnails|heatmaps)(@.*)?"),  # wsi-ncmi 0.1
+    (r"ledger\.(csv|jsonl)|predictions\.csv", r"features|tissue|(thumbnails|heatmaps)(@.*)?"),  # wsi-ncmi
     (r"process_list_autogen\.csv|stitches|heatmap_(raw|production)_results",
      r"masks|patches|stitches|heatmap_(raw|production)_results"),  # CLAM
     (r"_(config|logs)_segmentation\..*|contours(_geojson)?",
