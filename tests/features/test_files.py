@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
+import resource
 import shutil
+import traceback
 from pathlib import Path
 
 import h5py
@@ -12,7 +15,7 @@ import numpy as np
 import pytest
 
 from wsi_ncmi.cohorts.bags import FeatureFolder
-from wsi_ncmi.core.errors import InputError, SlideError
+from wsi_ncmi.core.errors import InputError, JobStoppedError, SlideError
 from wsi_ncmi.encoders import EncoderConfig, load_encoder
 from wsi_ncmi.features import (
     SlideAttributes,
@@ -99,6 +102,27 @@ def test_the_layout_is_the_golden_one(tmp_path: Path, identity: Identity) -> Non
 def test_the_same_content_gives_the_same_bytes(tmp_path: Path, identity: Identity) -> None:
     first = write(tmp_path / "x" / "a.1.h5", identity).read_bytes()
     assert write(tmp_path / "y" / "a.1.h5", identity).read_bytes() == first
+
+
+def test_a_failed_write_leaves_nothing_that_can_not_be_freed(tmp_path: Path, identity: Identity) -> None:
+    """A view of the image that outlives the write crashes the collector of Python 3.12 (gh-111049)."""
+    write(tmp_path / "whole.h5", identity)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, limits[1]))  # a file system that is full after 5 kB
+    try:
+        with pytest.raises(JobStoppedError, match="no space left") as caught:
+            write(tmp_path / "a.1.h5", identity)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in tmp_path.iterdir()] == ["whole.h5"]
+    error, images = caught.value, []
+    while error is not None:
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        images += [each for frame in frames for each in frame.f_locals.values() if isinstance(each, io.BytesIO)]
+        error = error.__cause__
+    assert images
+    for image in images:
+        image.close()  # refused while a view of it is there
 
 
 @pytest.mark.parametrize("n", [0, 1, 20])

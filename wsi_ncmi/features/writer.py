@@ -129,8 +129,14 @@ def write_features(
             scores.attrs["names"] = list(artifact_kinds)
         file.attrs.update(_file_attrs(identity, slide, stored, coords))
         file.attrs["complete"] = True
-    content = image.getbuffer()
-    with translate_os_errors(path), atomic_path(path) as temporary, temporary.open("wb") as handle:
+    # The view is released before the image whatever happens: a failed write leaves both in its traceback's
+    # cycle of references, and a collection that meets the image first can't free it (3.12: it crashes).
+    with (
+        image.getbuffer() as content,
+        translate_os_errors(path),
+        atomic_path(path) as temporary,
+        temporary.open("wb") as handle,
+    ):
         handle.write(content)
         handle.write(make_trailer(content))
 
