@@ -6,11 +6,14 @@ STAMP := $(VENV)/.installed
 UV_VERSION := 0.13.9
 DEMO_OUT ?= demo
 PYTEST_FLAGS ?=
+# Rounds of "make search", each with other examples.
+ROUNDS ?= 20
+PYTHONS ?= 3.11 3.12 3.13
 # One process a core, one thread a process: small tensors only lose by splitting them over threads.
 TEST_PROCESSES ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lock wheel images sbom audit wheelhouse clean
+.PHONY: help setup demo test test-all search check format lock wheel images sbom audit wheelhouse clean
 
 # Tools that look at the project from outside; they need no place in its environment.
 CYCLONEDX := cyclonedx-bom==7.5.0
@@ -21,7 +24,7 @@ VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' wsi_ncmi/__init__.py)
 REVISION = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 
 help:  ## Lists the targets
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## Makes the virtual environment .venv with the locked versions
 
@@ -41,6 +44,17 @@ demo: $(STAMP)  ## Runs the main job on a synthetic cohort, offline, and ends wi
 
 test: $(STAMP)  ## Runs the test suite
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile -q $(PYTEST_FLAGS)
+
+test-all:  ## Runs the test suite on Python 3.11, 3.12 and 3.13 (python3.11 … on the PATH, or pyenv), each in a .venv-VERSION
+	for version in $(PYTHONS); do \
+	  PYENV_VERSION=$$version $(MAKE) test VENV=.venv-$$version PYTHON=python$$version || exit 1; \
+	done
+
+search: $(STAMP)  ## Searches for examples that fail: the property tests with new random seeds, ROUNDS times
+	for round in $$(seq $(ROUNDS)); do \
+	  OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) -q -m hypothesis \
+	    --hypothesis-profile search $(PYTEST_FLAGS) || exit 1; \
+	done
 
 check: $(STAMP)  ## Checks format, lint, types and architecture
 	$(BIN)/ruff format --check .
@@ -94,4 +108,4 @@ wheelhouse: $(STAMP) wheel  ## Gathers all wheels for an offline install into di
 	cd dist/wheelhouse && sha256sum * > SHA256SUMS
 
 clean:  ## Removes everything that the other targets made
-	rm -rf $(VENV) $(DEMO_OUT) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(PYTHONS:%=.venv-%) $(DEMO_OUT) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
