@@ -56,7 +56,8 @@ def test_flags_reach_the_job(asked: list[ExtractConfig], tmp_path: Path) -> None
 def test_without_flags_the_defaults_hold(asked: list[ExtractConfig]) -> None:
     assert call("s", "--out", "o")[0] == 0
     (config,) = asked
-    assert (config.grid.mpp, config.further_mpp, config.annotations) == (0.5, (), None)
+    assert (config.grid.mpp, config.grid.tile_px) == ("auto", "auto")
+    assert (config.further_mpp, config.annotations) == ((), None)
     assert (config.artifacts.rule, config.stain.method, config.grid.scaled_decoding) == (
         "keep",
         "none",
@@ -84,6 +85,9 @@ def test_magnifications_are_resolutions(asked: list[ExtractConfig]) -> None:
         ),
         (("--stain", "macenko", "--stain-reference", "none.png"), "none.png can't be read as an image"),
         (("--mpp", "0.5", "--mpp", "-2"), "'further_mpp.0'"),
+        (("--mpp", "fine"), "'grid.mpp' (--mpp fine) is wrong: it is a number, or auto, got 'fine'.\n"),
+        (("--tile-px", "1"), "'grid.tile_px' (--tile-px 1) is wrong"),
+        (("--encoder", "hoptimus0", "--tile-px", "256"), "leave --mpp and --tile-px out, or pass --allow-other-grid"),
     ],
 )
 def test_wrong_flags_are_one_sentence_and_start_nothing(

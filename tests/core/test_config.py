@@ -188,7 +188,7 @@ def test_a_malformed_override_is_told(override: str) -> None:
         (("beds=[3]",), "it is a name, or a mapping with a name, got 3"),
         (("beds=[]",), "it needs at least 1 item(s), got []"),
         (("hedge=[]",), "it is a number, got []"),
-        (("depth=x",), "'depth' (--set depth=x) is wrong: it is a whole number, got 'x'"),
+        (("depth=x",), "'depth' (--set depth=x) is wrong: it is a whole number, or auto, got 'x'"),
         (("colours=[rot]",), "one of red, blue, got 'rot'"),
     ],
 )

@@ -286,4 +286,4 @@ def test_two_target_resolutions_are_refused_also_inside_a_configuration() -> Non
         with pytest.raises(ValidationError):
             GridConfig(magnification=wrong)
     # What is written out can be read again.
-    assert adapter.validate_python(adapter.dump_python(GridConfig(magnification=20))) == GridConfig()
+    assert adapter.validate_python(adapter.dump_python(GridConfig(magnification=20))) == GridConfig(mpp=0.5)

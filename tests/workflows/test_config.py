@@ -67,7 +67,7 @@ def test_a_malformed_override_is_one_sentence(override: str) -> None:
 
 
 def test_flags_that_were_not_given_leave_the_file_alone() -> None:
-    assert load_config("demo", (), {"grid.mpp": None, "seeds": None}).grid.mpp == 0.5
+    assert load_config("demo", (), {"grid.min_tissue": None, "seeds": None}).grid.min_tissue == 0.25
 
 
 def test_files_that_are_no_configuration(tmp_path: Path) -> None:

@@ -185,7 +185,8 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         "pooling": facts["pooling"],
         "width": facts["width"],
         "parameters": f"{facts['parameters']:,}{published}",
-        "native": f"{facts['tile_px']} px at {' / '.join(f'{mpp:g}' for mpp in facts['mpp'])} µm per pixel",
+        "native": f"{facts['tile_px']} px at {' / '.join(f'{mpp:g}' for mpp in facts['mpp'])} µm per pixel"
+        + (" (the card takes no other)" if facts["fixed_grid"] else ""),
         "citation": facts["citation"],
     }
     return [

@@ -28,12 +28,13 @@ FLAGS = ConfigFlags(
         "grid.mpp": Flag(
             panel="Tiles",
             rest="further_mpp",
-            help="Target µm per pixel; given again, an additional set of features each.",
+            help="Target µm per pixel, auto: the encoder's own; given again, an additional set of features each.",
         ),
         "grid.tile_px": Flag(panel="Tiles"),
         "grid.overlap_px": Flag(panel="Tiles"),
         "grid.min_tissue": Flag(panel="Tiles"),
         "grid.allow_upsample": Flag(panel="Tiles"),
+        "grid.allow_other_grid": Flag(panel="Tiles"),
         "grid.scaled_decoding": Flag(panel="Tiles"),
         "artifacts.rule": Flag(
             name="--artifacts", panel="Tiles", help="Tiles with pen, folds, borders or blur."

@@ -97,6 +97,7 @@ class Preset:
         published_by: Source of that number, or what else the number was compared with.
         mpp: Native resolution in µm per pixel; several where the model was trained on several.
         tile_px: Native tile edge at that resolution.
+        fixed_grid: The publisher's card takes no other resolution or tile edge.
         hub: The published weights; None where they can only be downloaded by hand.
         licence: Of the weights.
         commercial: The licence permits commercial use by itself.
@@ -127,6 +128,7 @@ class Preset:
     gated: bool
     access: Text
     citation: Text
+    fixed_grid: bool = False
     unused: Annotated[int, Field(ge=0)] = 0
     sha256: tuple[str, ...] = ()
     verified: tuple[str, ...]

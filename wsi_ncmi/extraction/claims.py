@@ -261,8 +261,13 @@ def claim_slide(
 
 def _difference(task: SlideTask, encoder: EncoderInfo, path: Path) -> str:
     """Difference of a usable file at ``path`` from what this task would write; empty without one."""
-    found = read_identity(path)
-    return "" if found is None else difference(found, task.identity(encoder))
+    found, wanted = read_identity(path), task.identity(encoder)
+    if found is None or found == wanted:
+        return ""
+    differs = difference(found, wanted)
+    if (found.mpp_target, found.tile_px) == (wanted.mpp_target, wanted.tile_px):
+        return differs
+    return f"{differs} (--mpp {found.mpp_target:g} --tile-px {found.tile_px} goes on with those)"
 
 
 def _skip(task: SlideTask, encoder: EncoderInfo, path: Path, row: LedgerRow) -> LedgerRow | None:

@@ -1,5 +1,6 @@
 """Configuration of the extraction: slides, tiles, encoder, and how the work is shared out."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -7,6 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from wsi_ncmi.core.config import Short, configclass, contradiction
 from wsi_ncmi.encoders.config import EncoderConfig
+from wsi_ncmi.extraction.encoder_grid import check_encoder_grid
 from wsi_ncmi.features.stain.config import StainConfig
 from wsi_ncmi.tiling.config import GridConfig
 from wsi_ncmi.tissue.config import ArtifactConfig, TissueConfig
@@ -113,4 +115,10 @@ class ExtractConfig:
                     "the inventory holds the resolution of every slide; state others to wsi-ncmi inventory",
                     key, "inventory",
                 )  # fmt: skip
+        return self
+
+    @model_validator(mode="after")
+    def _grid_suits_the_encoder(self) -> Self:
+        for grid in (self.grid, *(replace(self.grid, mpp=mpp) for mpp in self.further_mpp)):
+            check_encoder_grid(grid, self.encoder.name)
         return self

@@ -53,7 +53,7 @@ def forecast(tasks: Iterable[SlideTask], encoder: EncoderInfo) -> Forecast:
             continue
         if task.feature_path(encoder.name).exists() and not task.config.overwrite:
             continue
-        stride_um = (grid.tile_px - grid.overlap_px) * grid.mpp
+        stride_um = (grid.edge_px - grid.overlap_px) * grid.target_mpp
         area_um2 = record.width_px * record.mpp_x * record.height_px * record.mpp_y
         tiles = area_um2 / stride_um**2
         each = encoder.embed_dim * 2 + _BYTES_OF_TILE

@@ -10,6 +10,7 @@ from wsi_ncmi.core.progress import ProgressReporter
 from wsi_ncmi.core.tables import read_table
 from wsi_ncmi.core.values import SUSPECT, suspects_between
 from wsi_ncmi.extraction.config import ExtractConfig
+from wsi_ncmi.extraction.encoder_grid import encoder_grid
 from wsi_ncmi.extraction.task import AnnotationFile, SlideTask
 from wsi_ncmi.features.paths import set_name
 from wsi_ncmi.features.stain import StainTarget
@@ -122,19 +123,20 @@ def choose_slides(
 
 
 def grids_of(config: ExtractConfig) -> dict[str, GridConfig]:
-    """The grids of a job by the name of their set of features; the main set's name is empty.
+    """The grids of a job, in numbers, by the name of their set of features; the main set's name is empty.
 
     Raises:
         InputError: The same resolution is asked for twice.
     """
-    grids = {"": config.grid}
+    main = encoder_grid(config.grid, config.encoder.name)
+    grids = {"": main}
     for mpp in config.further_mpp:
         name = set_name(mpp)
-        if name in grids or name == set_name(config.grid.mpp):
+        if name in grids or name == set_name(main.target_mpp):
             raise InputError(
                 f"The resolution of {mpp:g} µm per pixel is asked for twice; name each --mpp once."
             )
-        grids[name] = replace(config.grid, mpp=mpp)
+        grids[name] = replace(main, mpp=mpp)
     return grids
 
 

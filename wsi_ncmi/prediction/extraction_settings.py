@@ -46,6 +46,8 @@ def extract_config(bundle: ModelBundle, config: PredictConfig) -> ExtractConfig:
     if encoder.get("precision") == "fp16" and config.device == "cpu":
         encoder["precision"] = "fp32"  # features are float16 anyway, and the CPU only emulates fp16
     grid: dict[str, Any] = {"mpp": known["mpp_target"], "tile_px": known["tile_px"]}
+    # The model learned from this grid, whatever its encoder was trained at.
+    grid["allow_other_grid"] = True
     grid["overlap_px"] = known["overlap_px"]
     grid["scaled_decoding"] = known.get("decoding") == "scaled"
     if known.get("min_tissue") is not None:

@@ -67,11 +67,11 @@ class TileGrid:
             UpsampleError: The target is finer than level 0 and ``allow_upsample`` is off.
             SlideError: One tile covers more pixels of the read level than are read at once.
         """
-        scale_x, scale_y = options.mpp / mpp.x, options.mpp / mpp.y
+        scale_x, scale_y = options.target_mpp / mpp.x, options.target_mpp / mpp.y
         if not _reaches(scale_x, scale_y, levels[0]) and not options.allow_upsample:
             raise UpsampleError(
                 f"The slide has {mpp.x:g} × {mpp.y:g} µm per pixel, coarser than the target of "
-                f"{options.mpp:g}; give --mpp {max(mpp.x, mpp.y):g} or more, or pass --allow-upsample."
+                f"{options.target_mpp:g}; give --mpp {max(mpp.x, mpp.y):g} or more, or pass --allow-upsample."
             )
         index = max(
             (number for number, level in enumerate(levels) if _reaches(scale_x, scale_y, level)),
@@ -84,8 +84,8 @@ class TileGrid:
             width_px=levels[0].width_px,
             height_px=levels[0].height_px,
             mpp=mpp,
-            target_mpp=options.mpp,
-            tile_px=options.tile_px,
+            target_mpp=options.target_mpp,
+            tile_px=options.edge_px,
             overlap_px=options.overlap_px,
             read_level=index,
             level=level,
@@ -176,11 +176,11 @@ def _reaches(scale_x: float, scale_y: float, level: Level) -> bool:
 
 def _check_region(level: Level, options: GridConfig, scale_x: float, scale_y: float) -> None:
     # One pixel more on each side: a box may cut the pixels at its borders.
-    width = math.ceil(options.tile_px * scale_x / level.downsample_x) + 2
-    height = math.ceil(options.tile_px * scale_y / level.downsample_y) + 2
+    width = math.ceil(options.edge_px * scale_x / level.downsample_x) + 2
+    height = math.ceil(options.edge_px * scale_y / level.downsample_y) + 2
     if min(width, level.width_px) * min(height, level.height_px) > MAX_REGION_PX:
         raise SlideError(
-            f"A tile of {options.tile_px} px at {options.mpp:g} µm per pixel covers {width} × {height} px of "
+            f"A tile of {options.edge_px} px at {options.target_mpp:g} µm per pixel covers {width} × {height} px of "
             "the nearest level, more than are read at once; choose a smaller --tile-px or a finer --mpp."
         )
 

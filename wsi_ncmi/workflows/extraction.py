@@ -14,6 +14,7 @@ from wsi_ncmi.core.provenance import write_record
 from wsi_ncmi.encoders.encoder_files import encoder_file
 from wsi_ncmi.encoders.weights_folder import resolve_weights
 from wsi_ncmi.extraction.config import ExtractConfig
+from wsi_ncmi.extraction.encoder_grid import other_grid
 from wsi_ncmi.slides import write_slides_csv
 from wsi_ncmi.workflows.result import JobResult
 
@@ -64,10 +65,12 @@ def extract(
     from wsi_ncmi.features.stain import stain_target
 
     progress = progress or NullProgress()
-    _warn_of_resolution(config)
     encoder_config = resolve_weights(config.encoder, config.weights_dir)
     weights = encoder_file(encoder_config)
     grids = grids_of(config)
+    remarks = {name: other_grid(grid, config.encoder.name) for name, grid in grids.items()}
+    for remark in filter(None, remarks.values()):
+        _LOG.warning("extract: %s.", remark)
     stain = stain or stain_target(config.stain)
     settings = config.extraction
     known = read_known_failures(config.known_failures) if config.known_failures is not None else {}
@@ -93,12 +96,15 @@ def extract(
         check_space(tasks, encoder, refuse=settings.check_space)
         out = job_folder(config.out)
         write_slides_csv(records, out / "slides.csv")
-        _record(replace(config, encoder=encoder_config), encoder, stain)
+        _record(replace(config, encoder=encoder_config, grid=grids[""]), encoder, stain, remarks)
         utilisations: list[Utilisation] = []
         ran = engine.run(tasks, progress=progress, on_utilisation=utilisations.append)
     copies = {record.slide_id: record.duplicate_of for record in records if record.duplicate_of}
     rows = [
-        replace(_with_copy(row, copies.get(row.slide_id, "")), features_set=task.features_set)
+        replace(
+            _with_remarks(row, copies.get(row.slide_id, ""), remarks[task.features_set]),
+            features_set=task.features_set,
+        )
         for row, task in zip(ran, tasks, strict=True)
     ]
     rows, remarks = settle(rows, known, [record.slide_id for record in records])
@@ -146,7 +152,9 @@ def _without_conflicts(tasks: Sequence[SlideTask], encoder: EncoderInfo) -> list
     ]
 
 
-def _record(config: ExtractConfig, encoder: EncoderInfo, stain: StainTarget | None) -> None:
+def _record(
+    config: ExtractConfig, encoder: EncoderInfo, stain: StainTarget | None, remarks: Mapping[str, str]
+) -> None:
     """Writes ``run.json``."""
     write_record(
         config.out / "run.json",
@@ -166,6 +174,7 @@ def _record(config: ExtractConfig, encoder: EncoderInfo, stain: StainTarget | No
         },
         encoder=encoder.to_json(),
         workers=config.extraction.workers,
+        warnings=list(filter(None, remarks.values())),
     )
 
 
@@ -196,20 +205,10 @@ def _close(
     }
 
 
-def _with_copy(row: LedgerRow, original: str) -> LedgerRow:
-    if not original:
-        return row
-    same = f"same content as {original}"
-    return replace(row, reason=f"{row.reason}; {same}" if row.reason else same)
-
-
-def _warn_of_resolution(config: ExtractConfig) -> None:
-    """Warns of tiles whose resolution is far from the ones that the encoder was trained at."""
-    from wsi_ncmi.encoders.presets import presets
-
-    preset = presets().get(config.encoder.name)
-    if preset is not None and not any(0.8 <= config.grid.mpp / mpp <= 1.25 for mpp in preset.mpp):
-        trained = " and ".join(f"{mpp:g}" for mpp in preset.mpp)
-        _LOG.warning(
-            "Tiles have %g µm per pixel, and %s was trained at %s.", config.grid.mpp, preset.title, trained
-        )
+def _with_remarks(row: LedgerRow, original: str, grid_remark: str) -> LedgerRow:
+    remarks = (
+        row.reason,
+        f"same content as {original}" if original else "",
+        grid_remark if row.status != "failed" else "",
+    )
+    return replace(row, reason="; ".join(filter(None, remarks)))

@@ -83,7 +83,9 @@ def fault_of(error: ValidationError, cls: Any, content: Any) -> tuple[Sequence[C
     faults = [each for each in found if each["type"] != "too_short"] or found
     fault = faults[0]
     path, tags = _real_path(fault["loc"], content)
-    count = len(faults) - 1
+    # A value of several kinds has a fault of each.
+    same = [each for each in faults if _real_path(each["loc"], content)[0] == path]
+    count = len(faults) - len(same)
     more = f" ({count} more fault{'s' if count > 1 else ''})" if count else ""
     kind, context = fault["type"], fault.get("ctx", {})
     if kind == "fault":
@@ -117,6 +119,8 @@ def fault_of(error: ValidationError, cls: Any, content: Any) -> tuple[Sequence[C
         message = f"it is one of {', '.join(expected)}"
         close = difflib.get_close_matches(str(fault["input"]), expected, n=1, cutoff=_CLOSE)
         message += f" (did you mean {close[0]!r}?)" if close else ""
+    elif words := [each for each in same if each["type"] == "literal_error"]:
+        message += f", or {words[0]['ctx']['expected'].replace(chr(39), '')}"
     return named, f" is wrong: {message}, got {fault['input']!r}.{more}"
 
 
