@@ -87,7 +87,10 @@ def test_magnifications_are_resolutions(asked: list[ExtractConfig]) -> None:
         (("--mpp", "0.5", "--mpp", "-2"), "'further_mpp.0'"),
         (("--mpp", "fine"), "'grid.mpp' (--mpp fine) is wrong: it is a number, or auto, got 'fine'.\n"),
         (("--tile-px", "1"), "'grid.tile_px' (--tile-px 1) is wrong"),
-        (("--encoder", "hoptimus0", "--tile-px", "256"), "leave --mpp and --tile-px out, or pass --allow-other-grid"),
+        (
+            ("--encoder", "hoptimus0", "--tile-px", "256"),
+            "leave --mpp and --tile-px out, or pass --allow-other-grid",
+        ),
     ],
 )
 def test_wrong_flags_are_one_sentence_and_start_nothing(

@@ -50,7 +50,9 @@ def test_another_grid_is_named_or_refused_for_every_preset(key: str, what: str) 
     preset = presets()[key]
     other = {"mpp": 0.7, "tile_px": preset.tile_px + 32, "magnification": 14}[what]
     if preset.fixed_grid:
-        with pytest.raises(InputError, match=r"trained on .* px at .*leave --mpp and --tile-px out, or pass --allow"):
+        with pytest.raises(
+            InputError, match=r"trained on .* px at .*leave --mpp and --tile-px out, or pass --allow"
+        ):
             configured(key, **{what: other})
     config = configured(key, **{what: other, "allow_other_grid": True})
     text = other_grid(config.grid, key)
@@ -75,7 +77,9 @@ def test_an_encoder_without_a_grid_of_its_own_keeps_half_a_micron_and_256(name: 
 
 
 def test_an_overlap_is_held_against_the_tile_of_the_encoder() -> None:
-    with pytest.raises(InputError, match=r"overlap_px \(230\) must be smaller than Virchow2's tiles \(224 px\)"):
+    with pytest.raises(
+        InputError, match=r"overlap_px \(230\) must be smaller than Virchow2's tiles \(224 px\)"
+    ):
         configured("virchow2", overlap_px=230)
     assert configured("gigapath", overlap_px=230).grid.overlap_px == 230
     with pytest.raises(InputError, match=r"must be smaller than tile_px \(256\)"):
@@ -126,7 +130,9 @@ def test_another_grid_is_in_log_ledger_and_run_record(job, caplog: pytest.LogCap
         reason, record = job(tile_px=96)
     assert reason == told
     assert record["warnings"] == [told]
-    assert [each.getMessage() for each in caplog.records if "trained" in each.getMessage()] == [f"extract: {told}."]
+    assert [each.getMessage() for each in caplog.records if "trained" in each.getMessage()] == [
+        f"extract: {told}."
+    ]
     assert job(tile_px=96)[0] == f"already extracted; {told}"
     # Features of before, when every encoder had the same default, are gone on with as they are.
     with pytest.raises(IdentityConflictError, match=r"96 there, 64 here \(--mpp 0\.5 --tile-px 96 goes on"):

@@ -118,7 +118,9 @@ def test_a_failed_write_leaves_nothing_that_can_not_be_freed(tmp_path: Path, ide
     error, images = caught.value, []
     while error is not None:
         frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-        images += [each for frame in frames for each in frame.f_locals.values() if isinstance(each, io.BytesIO)]
+        images += [
+            each for frame in frames for each in frame.f_locals.values() if isinstance(each, io.BytesIO)
+        ]
         error = error.__cause__
     assert images
     for image in images:

@@ -28,7 +28,7 @@ FLAGS = ConfigFlags(
         "grid.mpp": Flag(
             panel="Tiles",
             rest="further_mpp",
-            help="Target µm per pixel, auto: the encoder's own; given again, an additional set of features each.",
+            help="Target µm per pixel, auto: the encoder's own; given again, a further set of features each.",
         ),
         "grid.tile_px": Flag(panel="Tiles"),
         "grid.overlap_px": Flag(panel="Tiles"),

@@ -48,8 +48,8 @@ def other_grid(grid: GridConfig, encoder: str) -> str:
         return ""
     trained = " or ".join(f"{mpp:g}" for mpp in preset.mpp)
     return (
-        f"tiles have {grid.edge_px} px at {grid.target_mpp:g} µm per pixel, and {preset.title} was trained on "
-        f"{preset.tile_px} px at {trained}"
+        f"tiles have {grid.edge_px} px at {grid.target_mpp:g} µm per pixel, and {preset.title} was trained "
+        f"on {preset.tile_px} px at {trained}"
     )
 
 
@@ -62,7 +62,8 @@ def check_encoder_grid(grid: GridConfig, encoder: str) -> None:
     preset = _preset(encoder)
     if preset is not None and grid.tile_px == "auto" and grid.overlap_px >= preset.tile_px:
         raise ValueError(
-            f"grid.overlap_px ({grid.overlap_px}) must be smaller than {preset.title}'s tiles ({preset.tile_px} px)"
+            f"grid.overlap_px ({grid.overlap_px}) must be smaller than {preset.title}'s tiles "
+            f"({preset.tile_px} px)"
         )
     differs = other_grid(grid, encoder)
     if preset is not None and preset.fixed_grid and differs and not grid.allow_other_grid:
