@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from wsi_ncmi.core.config import contradiction
 from wsi_ncmi.encoders.config import split_name
 from wsi_ncmi.tiling.config import GridConfig
 
@@ -57,18 +58,21 @@ def check_encoder_grid(grid: GridConfig, encoder: str) -> None:
     """Refuses a grid that the encoder's card forbids, unless the job accepts it.
 
     Raises:
-        ValueError: It does, or the tiles overlap by as much as the encoder's own are large.
+        PydanticCustomError: It does, or the tiles overlap by as much as the encoder's own are large.
     """
     preset = _preset(encoder)
     if preset is not None and grid.tile_px == "auto" and grid.overlap_px >= preset.tile_px:
-        raise ValueError(
-            f"grid.overlap_px ({grid.overlap_px}) must be smaller than {preset.title}'s tiles "
-            f"({preset.tile_px} px)"
+        raise contradiction(
+            f"the overlap ({grid.overlap_px}) must be smaller than {preset.title}'s tiles "
+            f"({preset.tile_px} px)",
+            "grid.overlap_px",
         )
     differs = other_grid(grid, encoder)
     if preset is not None and preset.fixed_grid and differs and not grid.allow_other_grid:
-        raise ValueError(
-            f"{differs}; its card takes no other: leave --mpp and --tile-px out, or pass --allow-other-grid"
+        raise contradiction(
+            f"{differs}; its card takes no other: leave --mpp and --tile-px out, or pass --allow-other-grid",
+            "grid.mpp",
+            "grid.tile_px",
         )
 
 

@@ -180,8 +180,9 @@ def _check_region(level: Level, options: GridConfig, scale_x: float, scale_y: fl
     height = math.ceil(options.edge_px * scale_y / level.downsample_y) + 2
     if min(width, level.width_px) * min(height, level.height_px) > MAX_REGION_PX:
         raise SlideError(
-            f"A tile of {options.edge_px} px at {options.target_mpp:g} µm per pixel covers {width} × {height} px "
-            "of the nearest level, more than are read at once; choose a smaller --tile-px or a finer --mpp."
+            f"A tile of {options.edge_px} px at {options.target_mpp:g} µm per pixel covers {width} × "
+            f"{height} px of the nearest level, more than are read at once; choose a smaller --tile-px or a "
+            "finer --mpp."
         )
 
 
