@@ -68,8 +68,8 @@ def extract(
     encoder_config = resolve_weights(config.encoder, config.weights_dir)
     weights = encoder_file(encoder_config)
     grids = grids_of(config)
-    remarks = {name: other_grid(grid, config.encoder.name) for name, grid in grids.items()}
-    for remark in filter(None, remarks.values()):
+    of_grids = {name: other_grid(grid, config.encoder.name) for name, grid in grids.items()}
+    for remark in filter(None, of_grids.values()):
         _LOG.warning("extract: %s.", remark)
     stain = stain or stain_target(config.stain)
     settings = config.extraction
@@ -96,13 +96,13 @@ def extract(
         check_space(tasks, encoder, refuse=settings.check_space)
         out = job_folder(config.out)
         write_slides_csv(records, out / "slides.csv")
-        _record(replace(config, encoder=encoder_config, grid=grids[""]), encoder, stain, remarks)
+        _record(replace(config, encoder=encoder_config, grid=grids[""]), encoder, stain, of_grids)
         utilisations: list[Utilisation] = []
         ran = engine.run(tasks, progress=progress, on_utilisation=utilisations.append)
     copies = {record.slide_id: record.duplicate_of for record in records if record.duplicate_of}
     rows = [
         replace(
-            _with_remarks(row, copies.get(row.slide_id, ""), remarks[task.features_set]),
+            _with_remarks(row, copies.get(row.slide_id, ""), of_grids[task.features_set]),
             features_set=task.features_set,
         )
         for row, task in zip(ran, tasks, strict=True)
@@ -153,7 +153,7 @@ def _without_conflicts(tasks: Sequence[SlideTask], encoder: EncoderInfo) -> list
 
 
 def _record(
-    config: ExtractConfig, encoder: EncoderInfo, stain: StainTarget | None, remarks: Mapping[str, str]
+    config: ExtractConfig, encoder: EncoderInfo, stain: StainTarget | None, of_grids: Mapping[str, str]
 ) -> None:
     """Writes ``run.json``."""
     write_record(
@@ -174,7 +174,7 @@ def _record(
         },
         encoder=encoder.to_json(),
         workers=config.extraction.workers,
-        warnings=list(filter(None, remarks.values())),
+        warnings=list(filter(None, of_grids.values())),
     )
 
 
