@@ -205,7 +205,7 @@ def test_specks_and_holes_are_judged_by_their_area(segment: Callable[..., Tissue
 
 
 def test_a_slide_of_specks_alone_says_so(segment: Callable[..., TissueMask]) -> None:
-    picture, where = glass(), discs((200, 200, 12))
+    picture, where = glass(), discs((200, 200, 60))
     stain(picture, where)
     mask = segment(picture, min_object_um2=1_000_000)
     assert not mask.mask.any()
