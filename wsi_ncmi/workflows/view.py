@@ -117,7 +117,7 @@ def _tiles(config: ViewConfig, slide: Slide, slide_id: str) -> tuple[TileValues,
         "most probable": f"{top}, {shown[top]}",
         **{f"p({name})": text for name, text in shown.items()},
         "members agreeing": f"{100 * (prediction.agreement or 0):.0f} %",
-        "flags": "; ".join(f"{flag.name.replace('_', ' ')}: {flag.words}" for flag in prediction.flags)
+        "flags": ", ".join(flag.name.replace("_", " ") for flag in prediction.flags)
         or ("none" if bundle.ood else "none possible: the model has no statistics of its training slides"),
         "model": bundle.name,
     } | ({"why no decision": prediction.reason} if prediction.reason else {})
