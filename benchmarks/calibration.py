@@ -205,26 +205,23 @@ def score(work: Path, out: Path) -> None:
 def markdown(path: Path) -> str:
     """The table of docs/calibration.md."""
     lines = [
-        "| cohort, model (NLL) | slides | rule | T kept | T | mean change of NLL | worst, in SE of NLL | "
-        "worse by > 1 SE | shown as bound: right (bound) |",
+        "| cohort, model (NLL) | slides | T kept | T | mean change of NLL | worst, in SE | "
+        "draws worse by > 1 SE | 0.1.0: mean, worst, draws | right beyond the bound (bound) |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    frame = pd.read_csv(path, dtype={"rule": str})
-    for (cohort, model, size, rule), part in frame.groupby(["cohort", "model", "slides", "rule"]):
-        ratio = part["change"] / part["nll_se"]
-        of_thirds = part.groupby("third")[["change", "change_se"]].mean()
+    frame = pd.read_csv(path, dtype={"rule": str}).assign(ratio=lambda rows: rows["change"] / rows["nll_se"])
+    for (cohort, model, size), part in frame.groupby(["cohort", "model", "slides"]):
+        earlier, shipped = (part[part["rule"] == name] for name in RULES)
+        of_thirds = shipped.groupby("third")[["change", "change_se"]].mean()
         error = float(np.sqrt((of_thirds["change_se"] ** 2).sum()) / THIRDS)
-        beyond = part["beyond"].sum()
-        shown = (
-            f"{part['right_beyond'].sum() / beyond:.3f} ({part['bound'].sum() / beyond:.3f})"
-            if beyond
-            else "–"
-        )
-        t = part["temperature"]
+        t, right, bound = shipped["temperature"], shipped["right_beyond"].sum(), shipped["bound"].sum()
+        beyond = max(int(shipped["beyond"].sum()), 1)
         lines.append(
-            f"| {cohort}, {model} ({part['nll'].mean():.3f}) | {size} | {rule} | {(t != 1).mean():.0%} | "
-            f"{t.min():.2f}–{t.max():.2f} | {part['change'].mean():+.4f} ± {error:.4f} | "
-            f"{ratio.max():+.2f} | {(ratio > 1).mean():.1%} | {shown} |"
+            f"| {cohort}, {model} ({part['nll'].mean():.3f}) | {size} | {(t != 1).mean():.0%} | "
+            f"{t.min():.2f}–{t.max():.2f} | {shipped['change'].mean():+.4f} ± {error:.4f} | "
+            f"{shipped['ratio'].max():+.2f} | {(shipped['ratio'] > 1).sum()} | "
+            f"{earlier['change'].mean():+.3f}, {earlier['ratio'].max():+.1f}, {(earlier['ratio'] > 1).sum()} | "
+            f"{right / beyond:.3f} ({bound / beyond:.3f}) |"
         )
     return "\n".join(lines)
 

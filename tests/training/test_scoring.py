@@ -52,6 +52,13 @@ def test_validation_information_equals_a_slow_loop():
     assert scores["val_loss"] == pytest.approx(criterion(z, y).item(), rel=1e-6)
 
 
+def test_a_slide_a_class_has_no_concentration():
+    """A class mean of one slide is that slide: 0 would be no finding."""
+    scores = validation_scores(build_loss(loss_config(name="ce"), 3, 4), torch.randn(3, 4), torch.arange(3))
+    assert np.isnan(scores["val_cmi"])
+    assert np.isfinite(scores["val_gamma"])
+
+
 def test_information_of_one_class_leaves_the_ratio_undefined():
     scores = validation_scores(
         build_loss(loss_config(name="ce"), 3, 4), torch.randn(5, 4), torch.ones(5).long()

@@ -109,7 +109,7 @@ def test_two_runs_are_compared_in_pairs(hand: Path, tmp_path: Path) -> None:
     assert (better["a"], better["b"], same["b"]) == ("hand.csv", "better.csv", "run")
     assert better["difference"] == pytest.approx(content["macro_f1"]["value"] - 1.0)
     assert found["macro_f1"]["better.csv"]["value"] == 1.0
-    assert same["difference"] == same["ci_low"] == same["ci_high"] == 0.0
+    assert (same["difference"], same["ci_low"], same["ci_high"]) == (0.0, None, None)
     assert "minus better.csv" in (tmp_path / "out" / "summary.md").read_text()
     assert "Paired comparison" in (tmp_path / "out" / "report.html").read_text()
 
@@ -152,8 +152,22 @@ def test_wrong_formats_of_figures(hand: Path, tmp_path: Path) -> None:
     assert "figures" in err
 
 
+def test_weighted_kappa_needs_an_order(hand: Path, tmp_path: Path) -> None:
+    plain = evaluated(hand, tmp_path / "plain")
+    assert plain["kappa_quadratic"]["value"] is None
+    assert "no order" in plain["kappa_quadratic"]["reason"]
+    ordered = evaluated(hand, tmp_path / "ordered", "--order", "benign,malignant")
+    assert ordered["order"] == ["benign", "malignant"]
+    # Of two classes any disagreement is one step: weighted or not is the same.
+    assert ordered["kappa_quadratic"]["value"] == pytest.approx(plain["kappa"]["value"])
+    code, _, err = call("evaluate", hand, "--out", tmp_path / "x", "--order", "benign,malign")
+    assert code == 2
+    assert "must name each class of the task once (benign, malignant)" in err
+
+
 def test_predict_s_own_table_with_labels(tmp_path: Path) -> None:
     """External validation in two commands: new slides have no fold, seed, label and, here, no patient."""
+    from wsi_ncmi.prediction import Calibration
     from wsi_ncmi.prediction.outputs import slide_table
     from wsi_ncmi.prediction.slide_prediction import SlidePrediction
 
@@ -168,7 +182,7 @@ def test_predict_s_own_table_with_labels(tmp_path: Path) -> None:
     ]
     given.append(SlidePrediction(slide_id="glass", reason="no tissue found"))
     table = tmp_path / "predictions.csv"
-    slide_table(given, ("benign", "malignant")).to_csv(table, index=False)
+    slide_table(given, ("benign", "malignant"), Calibration()).to_csv(table, index=False)
     labels = tmp_path / "labels.csv"
     labels.write_text(
         "slide_id;case_id;label\n" + "".join(f"{r[0]};{r[1]};{r[2]}\n" for r in rows) + "idle;x;benign\n"

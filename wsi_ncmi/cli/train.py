@@ -21,6 +21,7 @@ MODEL = Flag(name="--model", panel="Training", help="Aggregator (abmil = gated a
 LOSS = Flag(name="--loss", panel="Training", single=True, help="Loss, such as ncmi or ce.")
 SHARED = {
     "labels": Flag(metavar="CSV|ADAPTER:FILE", help="Labels; not needed where FEATURES carries them."),
+    "order": Flag(metavar="A,B,…", panel="Expert"),
     "out": Flag(required=True),
     "splits": Flag(metavar="FILE", help="Splits file; else folds are made."),
     "official_split": Flag(),
