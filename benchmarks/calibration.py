@@ -220,8 +220,8 @@ def markdown(path: Path) -> str:
             f"| {cohort}, {model} ({part['nll'].mean():.3f}) | {size} | {(t != 1).mean():.0%} | "
             f"{t.min():.2f}–{t.max():.2f} | {shipped['change'].mean():+.4f} ± {error:.4f} | "
             f"{shipped['ratio'].max():+.2f} | {(shipped['ratio'] > 1).sum()} | "
-            f"{earlier['change'].mean():+.3f}, {earlier['ratio'].max():+.1f}, {(earlier['ratio'] > 1).sum()} | "
-            f"{right / beyond:.3f} ({bound / beyond:.3f}) |"
+            f"{earlier['change'].mean():+.3f}, {earlier['ratio'].max():+.1f}, "
+            f"{(earlier['ratio'] > 1).sum()} | {right / beyond:.3f} ({bound / beyond:.3f}) |"
         )
     return "\n".join(lines)
 
