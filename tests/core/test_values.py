@@ -16,7 +16,7 @@ NO_VALUES = [
     "unknown", "Unknown", "Not Reported", "not reported", "Not Available", "[Not Available]", "[Not Applicable]",
     "(blank)", "\\N", "\u00a0NA\u200b", "ＮＡ", "not allowed to collect",
 ]  # fmt: skip
-VALUES = ["0", "1", "N", "A", "nano", "LUAD", "+", "0/1", "pN0(i+)", "other", "normal", "negative", "Nan Ying", "#7", "S12#7",
+VALUES = ["0", "1", "N", "A", "nano", "LUAD", "+", "0/1", "pN0(i+)", "other", "empty", "blank", "normal", "negative", "Nan Ying", "#7", "S12#7",
           "no", "n", "-1", "unknown primary", "nat-1", "T1?", "C-", "#1"]  # fmt: skip
 
 

@@ -11,11 +11,12 @@ _UNSEEN = r"\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u20
 _AROUND = re.compile(rf"^[\s{_UNSEEN}]+|[\s{_UNSEEN}]+$")
 _DASHES = r"\-\u2010-\u2015\u2212"
 
+# Bare "empty" and "blank" are names that slides have; in brackets they are a spreadsheet's.
 # pandas, R, SAS, SQL; Excel's error cells in several languages; GDC, cBioPortal and TCGA's clinical tables.
 _NO_VALUE = re.compile(
-    rf"""[\[(<'"]*(
+    rf"""[\[(<](blank|empty)[\])>] | [\[(<'"]*(
         | [{_DASHES}_.…?]+
-        | n/?a | n\.a\.? | nan | nat | none | null | \\n | blank | empty | missing | undefined | unknown
+        | n/?a | n\.a\.? | nan | nat | none | null | \\n | missing | undefined | unknown
         | un(known|specified)[ ]value
         | not[ ](reported|available|applicable|evaluated|specified|known|provided|recorded|stated
             |collected|allowed[ ]to[ ]collect)
