@@ -88,6 +88,13 @@ def test_version() -> None:
             "it is at most 1",
         ),
         (("predict", "nowhere", "--model", "m", "--out", "x", "--watch"), "no folder"),
+        (
+            ("predict", "s", "--model", "m", "--out", "x", "--interval", "5"),
+            "--interval is for a watched folder",
+        ),
+        (("extract", "nowhere", "--out", "x" * 300), "File name too long"),
+        (("extract", "nowhere", "--out", ""), "it needs a name"),
+        (("extract", "nowhere", "--out", "x", "--encoder", "onnx:nope"), "There is no ONNX file nope"),
         (("export", "norun", "--out", "x"), "norun"),
         (("heatmap", "nowhere", "--model", "nomodel", "--out", "x"), "nomodel"),
         (("view", "nowhere.svs"), "nowhere.svs"),

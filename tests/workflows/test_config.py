@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from wsi_ncmi.core.config import read_config, to_yaml
+from wsi_ncmi.core.config import commented_yaml, field_help, read_config, to_yaml
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.losses import loss_config
 from wsi_ncmi.mil import model_config
@@ -185,3 +185,37 @@ def test_a_text_that_no_file_can_be_named_with_is_refused(key: str):
     if key in PATHS:
         with pytest.raises(InputError, match=rf"'{key}' \(--set .*\) is wrong: it needs a name"):
             load_config(None, ["encoder=uni_v1", f"{key}=''"])
+
+
+OVERRIDES = (
+    "model=clam_sb",
+    "model.clam.k_sample=4",
+    "losses=[ce,{name: ncmi, power: 0.5}]",
+    "encoder.batch_size=4",
+    "slides=a",
+)
+
+
+@pytest.mark.parametrize("name", [None, "camelyon17", "demo", "bracs"])
+@pytest.mark.parametrize("overrides", [(), OVERRIDES])
+def test_what_is_shown_and_what_init_writes_read_back_the_same(
+    tmp_path: Path, name: str | None, overrides: tuple[str, ...]
+):
+    config = load_config(name, overrides)
+    path = tmp_path / "again.yaml"
+    for text in (to_yaml(config, changed_only=True), commented_yaml(config)):
+        path.write_text(text)
+        assert load_config(path) == config
+
+
+def test_defaults_are_hidden_and_each_key_is_explained():
+    assert to_yaml(load_config(None), changed_only=True) == "# Everything is at its default.\n"
+    shown = to_yaml(load_config("demo", OVERRIDES), changed_only=True)
+    assert "min_tissue" not in shown
+    assert "losses:\n- ce\n- name: ncmi\n  power: 0.5\n" in shown
+    lines = commented_yaml(load_config("demo")).splitlines()
+    assert "#  mpp: 0.5" in lines
+    assert "seeds: 2" in lines
+    assert "#bag: slide" in lines
+    for key in field_help(JobConfig):
+        assert any(line.lstrip("#").startswith(f"{key}:") for line in lines), key

@@ -22,13 +22,13 @@ def init(
     base: Annotated[str | None, typer.Option("--from", help="Shipped configuration to start from.")] = None,
     debug: Debug = False,
 ) -> None:
-    """Write a configuration with every key and its default.
+    """Write a configuration that explains each key; those at their defaults are comments.
 
     Example: wsi-ncmi config init --from camelyon17 --out job.yaml
     """
 
     def act(_: ProgressReporter) -> None:
-        from wsi_ncmi.core.config import to_yaml
+        from wsi_ncmi.core.config import commented_yaml
         from wsi_ncmi.core.errors import InputError
         from wsi_ncmi.core.files import ensure_folder, write_text
         from wsi_ncmi.workflows.config import load_config
@@ -36,7 +36,7 @@ def init(
         if out.exists():
             raise InputError(f"{out} exists; remove it or choose another name with --out.")
         ensure_folder(out.parent)
-        write_text(out, to_yaml(load_config(base)))
+        write_text(out, commented_yaml(load_config(base)))
 
     guarded(act, quiet=False, debug=debug)
     typer.echo(f"config: {out}")
@@ -47,10 +47,11 @@ def show(
     config: Annotated[
         str | None, typer.Argument(help="YAML file or shipped name; none = the defaults.")
     ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Show what is at its default too.")] = False,
     setting: Settings = None,
     debug: Debug = False,
 ) -> None:
-    """Print a configuration as it would be used, defaults and --set applied.
+    """Print what a configuration changes, --set applied.
 
     Example: wsi-ncmi config show demo --set training.epochs=5
     """
@@ -59,7 +60,7 @@ def show(
         from wsi_ncmi.core.config import to_yaml
         from wsi_ncmi.workflows.config import load_config
 
-        return to_yaml(load_config(config, setting or ()))
+        return to_yaml(load_config(config, setting or ()), changed_only=not everything)
 
     typer.echo(guarded(act, quiet=False, debug=debug), nl=False)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
+from wsi_ncmi.core.errors import InputError
 
 if TYPE_CHECKING:
     from wsi_ncmi.core.progress import ProgressReporter
@@ -68,6 +69,9 @@ def command(
             from wsi_ncmi.workflows.watch import watch as watch_folder
 
             return watch_folder(config, progress)
+        idle = [flag.name for key, flag in FLAGS.table.items() if key[:6] == "watch." and key in given.values]
+        if idle:
+            raise InputError(f"{idle[0]} is for a watched folder; add --watch, or leave it out.")
         from wsi_ncmi.workflows.predict import predict
 
         return predict(config, progress)
@@ -77,8 +81,6 @@ def command(
 
 def _threshold(unlike: str | None) -> float | None:
     """The value of ``--ood-threshold`` that ``--unlike`` stood for in 0.1."""
-    from wsi_ncmi.core.errors import InputError
-
     if unlike is None:
         return None
     values = {"abstain": 1.0, "flag": float("inf")}

@@ -92,7 +92,10 @@ def check_folder(path: Path) -> None:
     Raises:
         InputError: It couldn't, with the reason.
     """
-    parent = existing_folder(path)
+    try:
+        parent = existing_folder(path)
+    except OSError as error:  # a name that is too long
+        raise _not_writable(path, error.strerror or str(error)) from error
     if not parent.is_dir():
         raise _not_writable(path, f"{parent.name} is a file")
     if not os.access(parent, os.W_OK | os.X_OK):

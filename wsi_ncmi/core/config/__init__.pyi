@@ -7,5 +7,6 @@ from .faults import nearest as nearest
 from .faults import within as within
 from .reading import config_from as config_from
 from .reading import read_config as read_config
+from .writing import commented_yaml as commented_yaml
 from .writing import field_help as field_help
 from .writing import to_yaml as to_yaml
