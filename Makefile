@@ -43,7 +43,7 @@ demo: $(STAMP)  ## Runs the main job on a synthetic cohort, offline, and ends wi
 	$(BIN)/wsi-ncmi demo --out $(DEMO_OUT)
 
 test: $(STAMP)  ## Runs the test suite
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile -q $(PYTEST_FLAGS)
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder -q $(PYTEST_FLAGS)
 
 test-all:  ## Runs the test suite on Python 3.11, 3.12 and 3.13 (python3.11 … on the PATH, or pyenv), each in a .venv-VERSION
 	for version in $(PYTHONS); do \

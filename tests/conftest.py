@@ -15,6 +15,26 @@ settings.load_profile("suite")
 
 REAL_DATA_VARIABLE = "WSI_NCMI_TEST_DATA"
 
+# Files of few long tests. "make test" deals files to processes in this order, so that none of them ends alone.
+LONG = (
+    "test_extension.py",
+    "end_to_end",
+    "extraction_execution",
+    "research",
+    "compatibility",
+    "parallel",
+    "docker",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first; all others stay in their order."""
+
+    def place(item: pytest.Item) -> int:
+        return next((number for number, name in enumerate(LONG) if name in item.path.parts), len(LONG))
+
+    items.sort(key=place)
+
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
