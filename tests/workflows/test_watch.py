@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from tests.workflows.conftest import GRID, WIDTH
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.extraction.config import ExecutionConfig
 from wsi_ncmi.prediction.config import PredictConfig, WatchConfig
+from wsi_ncmi.slides import SlideRecord, inventory, read_slides_csv
+from wsi_ncmi.slides.discovery import FoundSlide
 from wsi_ncmi.workflows.predict import Predictor
 from wsi_ncmi.workflows.result import JobResult
 from wsi_ncmi.workflows.watch import watch
@@ -301,3 +303,24 @@ def test_a_memory_of_0_1_0_and_of_another_model_keep_the_ids(
     put(config.slides / "x", "a.svs", "replaced")
     watch(replace(config, model=small_run), clock=clock.time, sleep=clock.sleep)
     assert rounds == [{"x__a", "y__a"}, {"x__a"}]
+
+
+def test_a_round_opens_the_slides_that_came_and_no_others(
+    in_process: PredictConfig, small_slides: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[list[str]] = []
+    inspect = inventory.inspect_slides
+
+    def spy(slides: Sequence[tuple[FoundSlide, str, float | None]], *others: Any) -> list[SlideRecord]:
+        opened.append([slide_id for _, slide_id, _ in slides])
+        return inspect(slides, *others)
+
+    monkeypatch.setattr(inventory, "inspect_slides", spy)
+    put(in_process.slides, "bad.svs")
+    shutil.copy(small_slides / "s0.svs", in_process.slides / "a.svs")
+    watched(in_process)
+    shutil.copy(small_slides / "s1.svs", in_process.slides / "b.svs")
+    _, table = watched(in_process)
+    assert opened == [["a", "bad"], ["b"]]
+    assert sorted(table) == ["a", "b", "bad"]
+    assert [record.slide_id for record in read_slides_csv(in_process.out / "slides.csv")] == ["a", "b", "bad"]

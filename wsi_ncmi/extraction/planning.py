@@ -14,7 +14,7 @@ from wsi_ncmi.extraction.encoder_grid import encoder_grid
 from wsi_ncmi.extraction.task import AnnotationFile, SlideTask
 from wsi_ncmi.features.paths import set_name
 from wsi_ncmi.features.stain import StainTarget
-from wsi_ncmi.slides import SlideRecord, given_ids, read_slides_csv, slide_key, take_inventory
+from wsi_ncmi.slides import SlideRecord, earlier_records, read_slides_csv, slide_key, take_inventory
 from wsi_ncmi.slides.discovery import find_slides
 from wsi_ncmi.slides.identity import assign_slide_ids
 from wsi_ncmi.tiling import GridConfig
@@ -24,7 +24,10 @@ _SHOWN = 5
 
 
 def list_slides(
-    config: ExtractConfig, progress: ProgressReporter, given: Mapping[str, str] | None = None
+    config: ExtractConfig,
+    progress: ProgressReporter,
+    given: Mapping[str, str] | None = None,
+    opened: Collection[str] | None = None,
 ) -> tuple[SlideRecord, ...]:
     """All slides of a job: those of its inventory, or else those that are found below its folder.
 
@@ -32,19 +35,23 @@ def list_slides(
         config: The job.
         progress: Told about every slide that is opened.
         given: Path → id that a slide has already, beside those that the job's folder tells.
+        opened: Only these slides are opened, and others stand as the job's folder tells; None = all.
 
     Raises:
         InputError: There are no slides, or the inventory can't be read.
     """
     slides = slides_of(config)
     if config.inventory is None:
+        earlier = earlier_records(config.out / "slides.csv", slides)
         return take_inventory(
             slides,
             mpp_table=config.mpp_table,
             default_mpp=config.default_mpp,
-            given=given_ids(config.out / "slides.csv", slides) | dict(given or {}),
+            given={path: record.slide_id for path, record in earlier.items()} | dict(given or {}),
             listed=_listed(config.only) if config.only is not None else (),
             progress=progress,
+            opened=opened,
+            earlier=earlier,
         )
     if not slides.exists():
         raise InputError(f"There is no file or folder {slides}; give the folder that holds the slides.")
@@ -75,7 +82,7 @@ def slide_ids_of(config: ExtractConfig) -> tuple[str, ...]:
         ids: Sequence[str] = [record.slide_id for record in read_slides_csv(config.inventory)]
     else:
         slides = slides_of(config)
-        given = given_ids(config.out / "slides.csv", slides)
+        given = {path: r.slide_id for path, r in earlier_records(config.out / "slides.csv", slides).items()}
         # What is left out is told when the slides are opened.
         found = find_slides(slides, listed=requested or (), remark=lambda _: None)
         ids = assign_slide_ids([slide.relative for slide in found], given)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import write_json, write_text
-from wsi_ncmi.slides import given_ids
+from wsi_ncmi.slides import earlier_records
 from wsi_ncmi.slides.discovery import FoundSlide, find_slides
 from wsi_ncmi.slides.identity import assign_slide_ids
 
@@ -81,7 +81,8 @@ class WatchedFolder:
     def given(self) -> dict[str, str]:
         """Path below the folder → id of the slides that have one, of those that are gone too."""
         seen = {path: slide.slide_id for path, slide in self._seen.items() if slide.slide_id}
-        return given_ids(self._extracted / "slides.csv", self._root) | seen
+        extracted = earlier_records(self._extracted / "slides.csv", self._root)
+        return {path: record.slide_id for path, record in extracted.items()} | seen
 
     def replaced(self, slides: Mapping[str, FoundSlide]) -> frozenset[str]:
         """Those of the slides, by id, that were seen before with other files."""

@@ -7,7 +7,7 @@ from .identity import SLIDE_EXTENSIONS as SLIDE_EXTENSIONS
 from .identity import SlideIndex as SlideIndex
 from .identity import slide_id_of as slide_id_of
 from .identity import slide_key as slide_key
-from .inventory import given_ids as given_ids
+from .inventory import earlier_records as earlier_records
 from .inventory import take_inventory as take_inventory
 from .mpp import Mpp as Mpp
 from .mpp import read_mpp_table as read_mpp_table

@@ -21,11 +21,11 @@ _LOG = logging.getLogger(__name__)
 _THREADS = 8
 
 
-def given_ids(table: Path, root: Path) -> dict[str, str]:
-    """Path below a folder → id that an earlier job gave the slide, so that ids stay when slides arrive.
+def earlier_records(table: Path, root: Path) -> dict[str, SlideRecord]:
+    """Path below a folder → what an earlier job found there; ids that it gave stay when slides arrive.
 
     Args:
-        table: ``slides.csv`` of that job; none there, none given.
+        table: ``slides.csv`` of that job; none there, nothing known.
         root: The slide folder. The table is of this folder if one of its slides is there unchanged.
     """
     try:
@@ -43,7 +43,7 @@ def given_ids(table: Path, root: Path) -> dict[str, str]:
             return False
 
     known = any(is_there(record) for record in records if record.fingerprint and not record.problem)
-    return {record.path: record.slide_id for record in records} if known else {}
+    return {record.path: record for record in records} if known else {}
 
 
 def take_inventory(
@@ -54,6 +54,8 @@ def take_inventory(
     given: Mapping[str, str] | None = None,
     progress: ProgressReporter | None = None,
     listed: Collection[str] = (),
+    opened: Collection[str] | None = None,
+    earlier: Mapping[str, SlideRecord] | None = None,
 ) -> tuple[SlideRecord, ...]:
     """Lists the slides of a folder from their headers; no pixel is decoded.
 
@@ -63,9 +65,11 @@ def take_inventory(
         root: A folder (searched through all its levels), or one slide file.
         mpp_table: CSV ``slide_id,mpp`` whose values override the slides' own.
         default_mpp: µm per pixel for slides without any of their own.
-        given: Path → id of earlier jobs, which stay (:func:`given_ids`).
+        given: Path → id of earlier jobs, which stay (:func:`earlier_records`).
         progress: Where to report; silent by default.
         listed: Ids that the user asks for (:func:`~wsi_ncmi.slides.discovery.find_slides`).
+        opened: Ids of the only slides that are opened; None = all.
+        earlier: Path → record of slides that aren't opened; one without is left out.
 
     Returns:
         One record a slide in the order of the paths. Unusable slides carry a ``problem``, copies a
@@ -83,11 +87,19 @@ def take_inventory(
     found = find_slides(root, listed=listed)
     ids = assign_slide_ids([slide.relative for slide in found], given)
     own_mpp = _match_table(table, found, ids, mpp_table.name if mpp_table is not None else "")
-    with (progress or NullProgress()).task("inventory", len(found), "slides") as task:
-        asked = [(slide, slide_id, own_mpp.get(slide_id)) for slide, slide_id in zip(found, ids, strict=True)]
-        records = inspect_slides(asked, default_mpp, task)
+    asked = [(slide, slide_id, own_mpp.get(slide_id)) for slide, slide_id in zip(found, ids, strict=True)]
+    kept: dict[str, SlideRecord] = {}
+    if opened is not None:
+        of_others = earlier or {}
+        kept = {i: of_others[s.relative] for s, i, _ in asked if i not in opened and s.relative in of_others}
+        asked = [each for each in asked if each[1] in opened]
+    with (progress or NullProgress()).task("inventory", len(asked), "slides") as task:
+        records = {record.slide_id: record for record in inspect_slides(asked, default_mpp, task)} | kept
+    listing = [
+        (slide, records[slide_id]) for slide, slide_id in zip(found, ids, strict=True) if slide_id in records
+    ]
     with ThreadPoolExecutor(_THREADS) as pool:
-        return _mark_duplicates(records, found, pool)
+        return _mark_duplicates([record for _, record in listing], [slide for slide, _ in listing], pool)
 
 
 def _match_table(

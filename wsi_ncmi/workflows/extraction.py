@@ -82,7 +82,7 @@ def extract(
             _LOG.info("Encoder %s: %s, SHA-256 %s.", encoder.name, weights, encoder.weights_sha256)
         if on_encoder is not None:
             on_encoder(encoder)
-        records = list_slides(config, progress, given)
+        records = list_slides(config, progress, given, slide_ids)
         tasks = [
             replace(task, config=replace(task.config, overwrite=True))
             if task.record.slide_id in replaced
