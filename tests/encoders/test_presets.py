@@ -116,7 +116,7 @@ def test_facts_are_whole_and_honest():
 
 def test_the_docs_name_the_presets_whose_card_takes_no_other_grid():
     fixed = [f"`{key}`" for key, preset in presets().items() if preset.fixed_grid]
-    assert f"{' and '.join(fixed)}, whose cards take no other" in " ".join(DOCS.read_text("utf-8").split())
+    assert f"{' and '.join(fixed)}, whose card takes no other" in " ".join(DOCS.read_text("utf-8").split())
 
 
 def test_variants_share_weights_and_network():

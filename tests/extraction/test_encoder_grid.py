@@ -25,7 +25,7 @@ from wsi_ncmi.features import open_features_file
 from wsi_ncmi.tiling import GridConfig
 from wsi_ncmi.workflows import extract
 
-FIXED = ("hoptimus0", "hoptimus1")
+FIXED = ("hoptimus0",)
 
 
 def configured(key: str, further_mpp: tuple[float, ...] = (), **grid: object) -> ExtractConfig:
