@@ -23,6 +23,7 @@ from wsi_ncmi.core.files import (
     atomic_path,
     distinct_file_names,
     ensure_folder,
+    parse_json,
     path_safe,
     sha256_file,
     shortened,
@@ -46,6 +47,29 @@ def test_options_refuse_unknown_keys_and_stay_frozen() -> None:
         Example(size="many")  # type: ignore[arg-type]
     with pytest.raises(Exception, match=r"frozen|assign"):
         Example().size = 4  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[" * 100_000, "nested too deeply"),
+        ('{"a":' * 100_000, "nested too deeply"),
+        ("1e400", "too large"),
+        ("-1" + "0" * 30, "too large"),
+        ("9" * 5000, "too large"),
+        (str(2**63), "too large"),
+        (b"\xff\xfe\x00", "decode"),
+        ("", "Expecting value"),
+    ],
+)
+def test_json_without_bounds_is_no_json(text: str | bytes, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        parse_json(text)
+
+
+def test_json_within_bounds_is_read_as_ever() -> None:
+    text = json.dumps({"a": [1, -2.5e300, 2**63 - 1, -(2**63) + 1, None, True, float("nan"), "µ"], "b": {}})
+    assert repr(parse_json(text)) == repr(json.loads(text))
 
 
 def test_atomic_path_leaves_nothing_behind_when_the_block_raises(tmp_path: Path) -> None:

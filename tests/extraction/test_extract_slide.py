@@ -9,6 +9,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import openslide
 import pytest
@@ -88,6 +89,22 @@ def test_the_same_command_twice_skips_and_changes_nothing(tasks, encoder: Encode
     assert (again.status, again.reason) == ("skipped", "already extracted")
     assert (again.tiles, again.reader, again.mpp) == (first.tiles, first.reader, first.mpp)
     assert (path.stat().st_ino, path.stat().st_mtime_ns) == before
+
+
+def test_a_file_with_one_flipped_bit_is_made_anew(
+    tasks, encoder: Encoder, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = tasks()[1]
+    extract_slide(task, encoder)
+    path = feature_path(task.out, "descriptor", "slide_0")
+    sound = path.read_bytes()
+    with h5py.File(path, "r") as file:
+        place = file["features"].id.get_offset() + 100
+    path.write_bytes(sound[:place] + bytes([sound[place] ^ 1]) + sound[place + 1 :])
+    assert extract_slide(task, encoder).status == "done"
+    assert path.read_bytes() == sound
+    assert "is damaged" in caplog.text
+    assert "made anew" in caplog.text
 
 
 def test_batch_size_changes_no_byte(tasks, encoder: Encoder, tmp_path: Path) -> None:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.extraction.ledger import Journal, LedgerRow, merge_rows, read_journal, read_ledger, write_ledger
+from wsi_ncmi.extraction.ledger import (
+    Journal,
+    LedgerRow,
+    merge_rows,
+    read_journal,
+    read_ledger,
+    read_or_rebuild,
+    write_ledger,
+)
 
 ROWS = (
     LedgerRow("b", "x/b.svs", "failed", 'it said "no", and\nmore; µ'),
@@ -43,6 +52,37 @@ def test_ledgers_and_journals_of_the_first_version_are_read(tmp_path: Path) -> N
             "seconds": 0.0, "reader": "", "mpp": None, "mpp_source": ""}  # fmt: skip
     (tmp_path / "ledger.jsonl").write_text(json.dumps(line) + "\n")
     assert read_journal(tmp_path / "ledger.jsonl") == (LedgerRow("a", "a.svs", "failed", "x"),)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: b"",
+        lambda text: text[: len(text) // 2],
+        lambda text: text[:-40],
+        lambda text: text.replace(b"openslide", b"open\rslide"),
+        lambda text: text.replace(b"done", b"d\x00ne"),
+        lambda text: text.replace(b"a.svs", b"\xff\xfe"),
+        lambda text: text.replace(b",12,", b",twelve,"),
+        lambda text: text.replace(b",12,", b",1e400,"),
+        lambda text: text.replace(b",12,", b",12,,,,,,,,,"),
+        lambda text: text.replace(b",done,", b",,"),
+    ],
+)
+def test_a_damaged_ledger_is_rebuilt_with_a_remark(
+    tmp_path: Path, damage: Callable[[bytes], bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "ledger.csv"
+    write_ledger(ROWS, path)
+    path.write_bytes(damage(path.read_bytes()))
+    with Journal(tmp_path / "ledger.jsonl") as journal:
+        journal.append(LedgerRow("a", "a.svs", "failed", "an earlier attempt"))
+        for row in ROWS:
+            journal.append(row)
+        journal.append(LedgerRow("c", "c.svs", "done", features_set="1um"))
+    assert read_or_rebuild(path, tmp_path / "ledger.jsonl") == (ROWS[1], ROWS[0])
+    (record,) = caplog.records
+    assert "rebuilt from ledger.jsonl, which has 2 slides" in record.getMessage()
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from wsi_ncmi.cohorts.cohort import Cohort, cohort_of_columns
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import check_regular
-from wsi_ncmi.features.hdf5_io import read_rows
+from wsi_ncmi.features.hdf5_io import own_table, read_rows
+from wsi_ncmi.features.checksum_trailer import check_trailer
 from wsi_ncmi.features.schema import UNKNOWN
 
 
@@ -153,18 +154,28 @@ class FeatureFolder:
     def load(self, slide_id: str) -> NDArray[np.float16]:
         """Embeddings of one slide, float16 (N, D), in memory of its own.
 
-        Files in one piece are read without HDF5, at the speed of a plain read.
+        Files in one piece are read without HDF5, at the speed of a plain read; a file is compared with its
+        checksum once for each change of it.
+
+        Raises:
+            InputError: The slide is not known, or its file was damaged.
         """
         file = self._files.get(slide_id)
         if file is None:
             raise InputError(f"{self.path} has no features of slide {slide_id!r}.")
         offset = self._offsets[slide_id]
         try:
+            check_trailer(file)
             if offset is not None:
                 return read_rows(file, offset, (self._rows[slide_id], self.width))
             with h5py.File(file, "r") as handle:
-                bag = handle["features"][()]
-        except (OSError, KeyError, EOFError, ValueError) as error:
+                table = own_table(handle, "features")
+                if table is None:
+                    raise KeyError("it has no table 'features'")
+                bag = table[()]
+        except InputError:
+            raise
+        except Exception as error:  # what a parser raises over damaged bytes is not documented
             raise InputError(f"{file} can't be read ({error}); extract the slide again.") from error
         return checked_bag(bag, slide_id, file)
 
@@ -211,18 +222,20 @@ def _read_header(file: Path) -> tuple[dict[str, Any], tuple[int, int], int | Non
         with h5py.File(file, "r") as handle:
             # Only what is needed: a cohort has thousands of files, each with some forty attributes.
             attrs = _attributes(handle.attrs)
-            dataset = handle.get("features")
-            shape = getattr(dataset, "shape", None)
-            plain = shape is not None and dataset.chunks is None and dataset.dtype == np.dtype("<f2")
+            dataset = own_table(handle, "features")
+            shape, kind = (None, "") if dataset is None else (dataset.shape, dataset.dtype.kind)
+            plain = dataset is not None and dataset.chunks is None and dataset.dtype == np.dtype("<f2")
             # None also where there are no tiles: HDF5 has allocated nothing then.
-            offset = dataset.id.get_offset() if plain else None
-    except OSError as error:
+            offset = dataset.id.get_offset() if dataset is not None and plain else None
+    except ValueError as error:
+        raise _UnusableFileError(" ".join(str(error).split())) from error
+    except Exception as error:  # what a parser raises over damaged bytes is not documented
         raise _UnusableFileError("truncated or not HDF5") from error
-    if "schema" not in attrs or "slide_id" not in attrs:
+    if "schema" not in attrs or not isinstance(attrs.get("slide_id"), str):
         raise _UnusableFileError("not written by wsi-ncmi")
     if not attrs.get("complete"):
         raise _UnusableFileError("not complete")
-    if shape is None or len(shape) != 2:
+    if shape is None or len(shape) != 2 or kind != "f":
         raise _UnusableFileError("no table 'features'")
     if attrs.get("n_tiles") != shape[0]:
         raise _UnusableFileError(f"{shape[0]} rows where n_tiles says {attrs.get('n_tiles')}")
@@ -256,26 +269,26 @@ def _check_same_identity(file: Path, found: dict[str, Any], first: Path, expecte
 class PackedBags:
     """Bag source over a packed ``.npz``; see ``BagSource``.
 
-    Features stored without compression (``np.savez``) are memory-mapped inside the archive, so opening costs
-    nothing and processes share the pages; compressed ones are inflated once, when the file is opened.
+    Features stored without compression (``np.savez``) are compared with the archive's checksum and then
+    memory-mapped, so that processes share the pages; compressed ones are inflated when the file is opened.
 
     Raises:
         InputError: Not an archive, a key missing, or arrays that don't fit each other.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, compared: bool = False) -> None:
         from wsi_ncmi.features.interchange.packed import PackedSet
 
-        self._set = PackedSet(path)
+        self._set = PackedSet(path, compared=compared)
         self.path = path
         self.slide_ids = self._set.slide_ids
         self.lengths: NDArray[np.int64] = self._set.lengths
         self.width = int(self._set.table.shape[1])
         self.encoder = self._set.encoder()
 
-    def __reduce__(self) -> tuple[type[PackedBags], tuple[Path]]:
+    def __reduce__(self) -> tuple[type[PackedBags], tuple[Path, bool]]:
         # Another process opens the file itself; a pickled memory map would carry all features along.
-        return PackedBags, (self.path,)
+        return PackedBags, (self.path, True)
 
     def load(self, slide_id: str) -> NDArray[np.float16]:
         """Embeddings of one slide, float16 (N, D), a copy in memory."""

@@ -1,6 +1,5 @@
 """Splits files: splits.json, CLAM's splits_<i>.csv in both forms, and a plain CSV."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from wsi_ncmi import __version__, slides
 from wsi_ncmi.cohorts.cohort import Cohort
 from wsi_ncmi.cohorts.folds import PARTS, Fold, Splits
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.core.files import write_json
+from wsi_ncmi.core.files import parse_json, write_json
 from wsi_ncmi.core.tables import Table, read_table
 
 SPLITS_SCHEMA = "wsi-ncmi/splits/1"
@@ -45,7 +44,7 @@ def read_splits(path: Path, cohort: Cohort | None = None) -> Splits:
         InputError: Not such a file, a slide that the cohort doesn't know, or one of its slides in no part.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = parse_json(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"{path} can't be read ({error.strerror}).") from error
     except ValueError as error:

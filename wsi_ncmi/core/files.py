@@ -4,11 +4,13 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import secrets
 import stat
 import unicodedata
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -20,6 +22,9 @@ TEMPORARY_SUFFIX = ".partial"
 OUTPUT_MARKER = ".wsi-ncmi-output"
 """Name of a file that says that a job made its folder; no verb searches such a folder for slides."""
 
+_MAX_DIGITS = 20
+_SMALL_BYTES = 64 << 20
+_MAX_INFLATION = 100
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
 _DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 _MAX_NAME_BYTES = 100
@@ -170,6 +175,46 @@ def _not_writable(path: Path, reason: str) -> InputError:
         f"The output folder {path} can't be written to ({reason}); "
         "choose another folder with --out or change its permissions."
     )
+
+
+def parse_json(text: str | bytes) -> Any:
+    """JSON of others: nested too deeply or with a number beyond all bounds it is no JSON either.
+
+    Raises:
+        ValueError: The text is no JSON, or no UTF-8.
+    """
+    try:
+        return json.loads(text, parse_float=_bounded_float, parse_int=_bounded_int)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _bounded_float(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"the number {text[:20]} is too large")
+    return number
+
+
+def _bounded_int(text: str) -> int:
+    if len(text) > _MAX_DIGITS or abs(int(text)) >= 2**63:
+        raise ValueError(f"the number {text[:20]} is too large")
+    return int(text)
+
+
+def check_inflation(path: Path) -> None:
+    """Refuses a zip file whose members would inflate beyond measure; what is no zip file passes.
+
+    Raises:
+        ValueError: It is one.
+        OSError, zipfile.BadZipFile: It can't be read.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        total = sum(entry.file_size for entry in archive.infolist())
+    if total > max(_SMALL_BYTES, _MAX_INFLATION * path.stat().st_size):
+        raise ValueError(f"its {path.stat().st_size:,} bytes claim to inflate to {total:,}")
 
 
 def sha256_file(path: Path) -> str:

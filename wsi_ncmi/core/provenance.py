@@ -1,7 +1,6 @@
 """Record of a run, ``run.json``: configuration, versions, hardware and hashes, without any absolute path."""
 
 import importlib.metadata
-import json
 import os
 import platform
 import re
@@ -13,7 +12,7 @@ from typing import Any
 
 from wsi_ncmi import __version__
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.core.files import write_json
+from wsi_ncmi.core.files import parse_json, write_json
 
 _SCHEMA = "wsi-ncmi-run/1"
 _PACKAGES = (
@@ -86,7 +85,7 @@ def read_record(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = parse_json(path.read_text(encoding="utf-8"))
         if record["schema"] != _SCHEMA:
             raise InputError(f"{path} has the schema {record['schema']!r}; this version reads {_SCHEMA!r}.")
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -12,7 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.core.files import sha256_file, write_json
+from wsi_ncmi.core.files import parse_json, sha256_file, write_json
 from wsi_ncmi.encoders.config import FAMILIES, EncoderConfig, split_name
 from wsi_ncmi.encoders.presets import find_preset, presets
 
@@ -85,7 +84,7 @@ def read_manifest(folder: Path) -> tuple[ManifestEntry, ...]:
     if not path.is_file():
         return ()
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
         if content.get("schema") != _SCHEMA:
             raise ValueError(f"its schema is {content.get('schema')!r}, not {_SCHEMA}")
         entries = TypeAdapter(tuple[ManifestEntry, ...]).validate_python(content["files"])

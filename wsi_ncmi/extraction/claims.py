@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from wsi_ncmi.core.errors import IdentityConflictError, InputError, JobStoppedError, counted
+from wsi_ncmi.core.files import parse_json, product_folder
 from wsi_ncmi.core.leftovers import remove_leftovers, start_ticks
 from wsi_ncmi.encoders import EncoderInfo
 from wsi_ncmi.extraction.artifact_filter import found_artifacts
 from wsi_ncmi.extraction.ledger import ALREADY_EXTRACTED, CLAIMED, LedgerRow
 from wsi_ncmi.extraction.task import SlideTask
+from wsi_ncmi.features.checksum_trailer import check_trailer
 from wsi_ncmi.features.reader import open_features_file, read_identity
 from wsi_ncmi.features.schema import difference
 from wsi_ncmi.features.storage import check_same_mount, translate_os_errors
@@ -143,7 +145,7 @@ def _folder_time(folder: Path) -> float:
 def _read(path: Path) -> dict[str, Any]:
     """Content of a claim; empty while its writer has not finished."""
     try:
-        content = json.loads(path.read_bytes())
+        content = parse_json(path.read_bytes())
     except ValueError:
         return {}
     return content if isinstance(content, dict) else {}
@@ -281,6 +283,7 @@ def _skip(task: SlideTask, encoder: EncoderInfo, path: Path, row: LedgerRow) -> 
         raise IdentityConflictError(f"{task.out}: {_conflict(path, differs)}")
     try:
         file = open_features_file(path)
+        check_trailer(path)
         found = found_artifacts(task.config.artifacts, file.artifacts, dropped=file.n_artifact_tiles)
     except InputError as error:
         _LOG.warning("%s It is made anew.", error)

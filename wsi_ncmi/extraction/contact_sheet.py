@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from wsi_ncmi.core.files import write_text
-from wsi_ncmi.extraction.ledger import ALREADY_EXTRACTED, LedgerRow, merge_rows, read_journal, read_ledger
+from wsi_ncmi.extraction.ledger import ALREADY_EXTRACTED, LedgerRow, merge_rows, read_journal, read_or_rebuild
 from wsi_ncmi.features.paths import contact_sheet_path, thumbnail_path
 from wsi_ncmi.features.storage import translate_os_errors
 from wsi_ncmi.features.thumbnails import COLOURS
@@ -103,7 +103,7 @@ def contact_cards(out: Path, features_set: str = "") -> tuple[ContactCard, ...]:
     ledgers = sorted(out.glob(f"{_stem(features_set)}.csv")) + sorted(
         out.glob(f"{_stem(features_set)}_*_of_*.csv"), key=lambda path: path.stat().st_mtime
     )
-    rows = merge_rows(*(read_ledger(path) for path in ledgers))
+    rows = merge_rows(*(read_or_rebuild(path, out / "ledger.jsonl", features_set) for path in ledgers))
     journal = _as_made(read_journal(out / "ledger.jsonl"), features_set)
     cards = []
     for row in rows:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import os
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
@@ -13,11 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.core.files import write_text
+from wsi_ncmi.core.files import parse_json, write_text
 from wsi_ncmi.tissue import ARTIFACT_KINDS
 
 if TYPE_CHECKING:
     from wsi_ncmi.extraction.task import SlideTask
+
+_LOG = logging.getLogger(__name__)
 
 ALREADY_EXTRACTED = "already extracted"
 """Reason of a row whose file was there; more may follow after a semicolon."""
@@ -118,13 +121,37 @@ def read_ledger(path: Path) -> tuple[LedgerRow, ...]:
     """
     try:
         with path.open(encoding="utf-8", newline="") as handle:
-            table = csv.DictReader(handle)
+            text = handle.read()
+            if text[-1:] not in ("\n", "\r"):
+                raise InputError(f"The ledger {path} can't be read (its end is missing).")
+            table = csv.DictReader(io.StringIO(text, newline=""))
             missing = [name for name in _COLUMNS if name not in {*(table.fieldnames or ()), *_LATER}]
             if missing:
                 raise InputError(f"{path} is no ledger: the column {missing[0]!r} is missing.")
             return tuple(_row(values, f"{path}, line {table.line_num}") for values in table)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"The ledger {path} can't be read ({error}).") from error
+
+
+def read_or_rebuild(path: Path, journal: Path, features_set: str = "") -> tuple[LedgerRow, ...]:
+    """Rows of a ledger; of one that is damaged, those that the journal kept, with a warning.
+
+    Args:
+        path: ``ledger.csv``.
+        journal: ``ledger.jsonl`` of the same folder.
+        features_set: Set of features that the ledger is of.
+
+    Raises:
+        InputError: It is damaged, and the journal has no row of it.
+    """
+    try:
+        return read_ledger(path)
+    except InputError as error:
+        rows = merge_rows(row for row in read_journal(journal) if row.features_set == features_set)
+        if not rows:
+            raise
+        _LOG.warning("%s It is rebuilt from %s, which has %d slides.", error, journal.name, len(rows))
+        return rows
 
 
 def merge_rows(*groups: Iterable[LedgerRow]) -> tuple[LedgerRow, ...]:
@@ -179,7 +206,7 @@ def read_journal(path: Path) -> tuple[LedgerRow, ...]:
     rows = []
     for line in lines:
         try:
-            rows.append(_row(json.loads(line), str(path)))
+            rows.append(_row(parse_json(line), str(path)))
         except (ValueError, InputError, AttributeError):  # a kill in the middle of a write
             continue
     return tuple(rows)
@@ -187,12 +214,16 @@ def read_journal(path: Path) -> tuple[LedgerRow, ...]:
 
 def _row(values: dict[str, Any], where: str) -> LedgerRow:
     found: dict[str, Any] = {}
+    if None in values:  # csv's key for what follows the last column
+        raise InputError(f"{where} is too long.")
     for name in _COLUMNS:
         value = values.get(name, _LATER.get(name))
         kind = _KINDS.get(name, str)
         try:
             found[name] = None if name == "mpp" and value in (None, "") else kind(value)
-        except (TypeError, ValueError):
+            if value is None and name != "mpp":
+                raise ValueError("the line is too short")
+        except (TypeError, ValueError, OverflowError):
             raise InputError(f"{where}: {name} is {value!r}, which is no {kind.__name__}.") from None
     if found["status"] not in _STATUSES:
         raise InputError(f"{where}: status is {found['status']!r}, not one of {', '.join(_STATUSES)}.")

@@ -3,6 +3,8 @@ r"""Checksum trailer of a feature file: its last line, over all bytes before it.
 ``sha256`` in the file's attributes covers features and coordinates; the trailer covers the attributes and
 HDF5's own tables as well, and its absence shows a truncated file before HDF5 parses a damaged one. HDF5
 ignores what follows its end of file, so every reader opens such a file.
+
+A file is compared with its trailer before its numbers are used, once in a process for each change of it.
 """
 
 import hashlib
@@ -11,10 +13,13 @@ import re
 from pathlib import Path
 
 from wsi_ncmi.core.files import check_regular
+from wsi_ncmi.core.errors import InputError
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _FORM = re.compile(rb"\nwsi-ncmi seal sha256 ([0-9a-f]{64})\n")
 TRAILER_BYTES = len("\nwsi-ncmi seal sha256 ") + 64 + 1
+
+_COMPARED: dict[Path, tuple[int, int, int]] = {}
 
 
 def make_trailer(content: bytes | memoryview) -> bytes:
@@ -54,3 +59,25 @@ def trailer_error(path: Path) -> str:
             digest, expected = hashlib.sha256(view[:-TRAILER_BYTES]).hexdigest(), match[1].decode("ascii")
             del match  # it holds the view, which would then refuse to close
     return "" if digest == expected else "its bytes are not those that were written (checksum differs)"
+
+
+def check_trailer(path: Path) -> None:
+    """Compares a file with its trailer, unless this process has since the file last changed.
+
+    A file without a trailer was rewritten by another program: there is nothing to compare it with.
+
+    Raises:
+        InputError: The bytes differ.
+        OSError: The file can't be read.
+    """
+    status = path.stat()
+    # Who restores the time of the last change can't restore that of the entry.
+    state = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    if _COMPARED.get(path) == state or not has_trailer(path):
+        return
+    if problem := trailer_error(path):
+        raise InputError(
+            f"{path} is damaged: {problem}; run 'wsi-ncmi verify {path.parent} --repair' and extract the "
+            "slide again."
+        )
+    _COMPARED[path] = state

@@ -1,8 +1,10 @@
-"""Fast reading of stored embeddings, the check that they are finite, and HDF5 attributes as Python values."""
+"""Reads HDF5: tables that lie in the file itself and no larger than it, embeddings fast, plain attributes."""
 
+import math
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,6 +18,75 @@ def python_value(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     return value.item() if isinstance(value, np.generic) else value
+
+
+_SMALL_BYTES = 64 << 20
+_MAX_INFLATION = 100
+_MAX_LINKS = 32
+
+
+def own_member(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset | None:
+    """A group or dataset of this very file; None where there is none of that name.
+
+    Args:
+        group: Where it is.
+        name: Its name; soft links within the file are followed.
+
+    Raises:
+        ValueError: It is a link to another file, or one without an end.
+    """
+    at: Any = group
+    path = _parts(name)
+    for _ in range(_MAX_LINKS):
+        if not path:
+            return at if isinstance(at, h5py.Group | h5py.Dataset) else None
+        part = path.pop(0).encode()
+        # h5py's own questions (``in``, ``get``, ``items``) open what a link leads to.
+        links = at.id.links if isinstance(at, h5py.Group) else None
+        if links is None or not links.exists(part):
+            return None
+        kind = links.get_info(part).type
+        if kind == h5py.h5l.TYPE_SOFT:
+            target = links.get_val(part).decode("utf-8", "surrogateescape")
+            at = at.file if target.startswith("/") else at
+            path = _parts(target) + path
+        elif kind == h5py.h5l.TYPE_HARD:
+            at = at[part]
+        else:
+            raise ValueError(f"{name!r} is a link to another file")
+    raise ValueError(f"{name!r} is a link without an end")
+
+
+def own_table(group: h5py.Group, name: str) -> h5py.Dataset | None:
+    """A dataset whose numbers are in this very file; None where there is no dataset of that name.
+
+    HDF5 follows links, external storage and virtual datasets into any file that the user may read, and gives
+    zeros for what is missing there or was never written.
+
+    Args:
+        group: Where it is.
+        name: Its name.
+
+    Raises:
+        ValueError: It leads to another file, holds less than it claims, or would inflate beyond measure.
+    """
+    table = own_member(group, name)
+    if not isinstance(table, h5py.Dataset):
+        return None
+    if table.external or table.is_virtual:
+        raise ValueError(f"{name!r} takes its numbers from another file")
+    claimed = math.prod(table.shape or ()) * table.dtype.itemsize
+    stored = int(table.id.get_storage_size())
+    unpacked = max(claimed, math.prod(table.chunks or (0,)) * table.dtype.itemsize)
+    if claimed and not stored:
+        raise ValueError(f"{name!r} was never written")
+    if (table.chunks is None and claimed > stored) or unpacked > max(_SMALL_BYTES, _MAX_INFLATION * stored):
+        raise ValueError(f"{name!r} claims {unpacked:,} bytes and holds {stored:,}")
+    return table
+
+
+def _parts(path: str) -> list[str]:
+    return [part for part in path.split("/") if part not in ("", ".")]
 
 
 def is_finite(values: NDArray[np.float16]) -> bool:

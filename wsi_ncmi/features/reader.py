@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import check_regular
-from wsi_ncmi.features.checksum_trailer import has_trailer
-from wsi_ncmi.features.hdf5_io import python_value
+from wsi_ncmi.features.checksum_trailer import check_trailer, has_trailer
+from wsi_ncmi.features.hdf5_io import own_table, python_value
 from wsi_ncmi.features.schema import (
     ARTIFACTS,
     COORDS,
@@ -30,6 +30,9 @@ from wsi_ncmi.features.schema import (
 @dataclass(frozen=True)
 class FeatureFile:
     """One feature file. The arrays are read on first use and kept; nothing stays open.
+
+    Before an array is given out the file is compared with its checksum, see ``check_trailer``; one that was
+    damaged raises ``InputError``.
 
     Attributes:
         path: The file.
@@ -64,6 +67,7 @@ class FeatureFile:
         """float16 (N, D); a read-only memory map where the file allows, so that rows come as needed."""
         if self.offset is None:
             return self._dataset(FEATURES)
+        check_trailer(self.path)
         return np.memmap(self.path, "<f2", mode="r", offset=self.offset, shape=(self.n_tiles, self.width))
 
     @cached_property
@@ -98,9 +102,12 @@ class FeatureFile:
 
     def _dataset(self, name: str) -> NDArray[Any]:
         try:
+            check_trailer(self.path)
             with h5py.File(self.path, "r") as file:
-                values: NDArray[Any] = file[name][()]
-        except (OSError, KeyError) as error:
+                values: NDArray[Any] = _table(file, name)[()]
+        except InputError:
+            raise
+        except Exception as error:  # as in open_features_file
             raise InputError(
                 f"{name} of {self.path} can't be read ({error}); extract the slide again."
             ) from error
@@ -129,7 +136,13 @@ def open_features_file(path: Path) -> FeatureFile:
                 )
             if not attrs.get("complete"):
                 raise InputError(f"{path} was not finished; {remedy}.")
-            features, coords = file[FEATURES], file[COORDS]
+            if not isinstance(attrs.get("slide_id"), str):
+                raise ValueError("it has no slide id")
+            features, coords = _table(file, FEATURES), _table(file, COORDS)
+            if features.ndim != 2 or coords.shape[1:] != (2,):
+                raise ValueError(f"its tables are {features.shape} and {coords.shape}")
+            if features.dtype.kind != "f" or coords.dtype.kind not in "iu":
+                raise ValueError(f"its tables hold {features.dtype} and {coords.dtype}")
             n_tiles, width = features.shape
             if not n_tiles == len(coords) == attrs.get("n_tiles"):
                 raise InputError(
@@ -147,12 +160,14 @@ def open_features_file(path: Path) -> FeatureFile:
                 width=int(width),
                 # None also for a file of no tiles, where HDF5 has allocated nothing.
                 offset=features.id.get_offset() if in_one_piece else None,
-                artifact_kinds=_names(file[ARTIFACTS]) if ARTIFACTS in file else (),
+                artifact_kinds=_artifact_kinds(file, int(n_tiles)),
             )
     except FileNotFoundError as error:
         raise InputError(f"There is no feature file {path}; run 'wsi-ncmi extract' first.") from error
+    except InputError:
+        raise
     # What the parser raises over damaged bytes is not documented; all of it means the same here.
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+    except Exception as error:
         raise InputError(f"{path} can't be read as features ({_one_line(error)}); {remedy}.") from error
 
 
@@ -178,12 +193,25 @@ def read_identity(path: Path) -> Identity | None:
         with h5py.File(path, "r") as file:
             attrs = {name: python_value(value) for name, value in file.attrs.items()}
         return identity_from_attrs(attrs) if attrs.get("complete") else None
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError):
+    except Exception:  # as in open_features_file
         return None
 
 
-def _names(scores: h5py.Dataset) -> tuple[str, ...]:
-    return tuple(python_value(name) for name in scores.attrs["names"])
+def _table(file: h5py.File, name: str) -> h5py.Dataset:
+    table = own_table(file, name)
+    if table is None:
+        raise KeyError(f"it has no table {name!r}")
+    return table
+
+
+def _artifact_kinds(file: h5py.File, n_tiles: int) -> tuple[str, ...]:
+    scores = own_table(file, ARTIFACTS)
+    if scores is None:
+        return ()
+    names = tuple(str(python_value(name)) for name in scores.attrs["names"])
+    if scores.shape != (n_tiles, len(names)):
+        raise ValueError(f"its artefact scores are {scores.shape}, not ({n_tiles}, {len(names)})")
+    return names
 
 
 def _one_line(error: Exception) -> str:

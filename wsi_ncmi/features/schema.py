@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, get_type_hints
 
+from wsi_ncmi.core.files import parse_json
 from wsi_ncmi.encoders import EncoderInfo
 from wsi_ncmi.slides import SlideRecord
 from wsi_ncmi.tiling import GridConfig
@@ -229,7 +230,7 @@ def _in_words(name: str, found: Any, wanted: Any) -> str:
 
 def _settings(name: str, value: Any) -> dict[str, Any]:
     """The settings in a field that holds canonical JSON; none in all others."""
-    return dict(json.loads(value)) if name in _PARAMETERS and str(value).startswith("{") else {}
+    return dict(parse_json(value)) if name in _PARAMETERS and str(value).startswith("{") else {}
 
 
 def _named(settings: Mapping[str, Any], value: Any) -> Any:

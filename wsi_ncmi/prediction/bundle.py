@@ -17,6 +17,7 @@ from safetensors.numpy import save as save_arrays
 
 from wsi_ncmi import __version__
 from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.files import parse_json
 from wsi_ncmi.prediction.bundle_io import (
     BUNDLE_SCHEMA,
     CARD,
@@ -177,7 +178,7 @@ def load_bundle(path: Path) -> ModelBundle:
 
 def _manifest(files: Mapping[str, bytes], path: Path) -> dict[str, Any]:
     try:
-        manifest = dict(json.loads(files[MANIFEST]))
+        manifest = dict(parse_json(files[MANIFEST]))
         schema = str(manifest["schema"])
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{MANIFEST} of {path} can't be read ({error}); {_REMEDY}.") from error

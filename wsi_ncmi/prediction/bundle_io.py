@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.core.files import TEMPORARY_SUFFIX, atomic_path
+from wsi_ncmi.core.files import TEMPORARY_SUFFIX, atomic_path, check_inflation
 from wsi_ncmi.core.leftovers import remove_leftovers
 
 BUNDLE_SCHEMA = "wsi-ncmi-bundle/1"
@@ -61,7 +61,9 @@ def read_files(path: Path) -> dict[str, bytes]:
     """
     try:
         found = _read_zip(path) if path.is_file() else _read_folder(path)
-    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # an unzipper on someone else's bytes can fail in any way
         reason = " ".join(str(error).split())
         raise InputError(f"The bundle {path} can't be read ({reason}); {_REMEDY}.") from error
     if MANIFEST not in found:
@@ -101,6 +103,7 @@ def _read_folder(path: Path) -> dict[str, bytes]:
 def _read_zip(path: Path) -> dict[str, bytes]:
     if not zipfile.is_zipfile(path):
         raise InputError(f"{path} is no zip file, so no model bundle; {_REMEDY}.")
+    check_inflation(path)
     with zipfile.ZipFile(path) as archive:
         entries = [entry for entry in archive.infolist() if not entry.is_dir()]
         names = [entry.filename for entry in entries]

@@ -5,7 +5,6 @@ The card follows Mitchell et al., "Model Cards for Model Reporting", FAT* 2019 (
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -17,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from wsi_ncmi import __version__
 from wsi_ncmi.cohorts.leaks import LEAKING
+from wsi_ncmi.core.files import parse_json
 from wsi_ncmi.core.provenance import read_record
 from wsi_ncmi.metrics.confusion import class_ranks
 from wsi_ncmi.prediction.bundle import ModelBundle
@@ -99,7 +99,7 @@ def summarise(
             summary["cohort"]["centres"] = int(slides["centre"].nunique())
     summary["cohort"]["folds_and_seeds"] = len(folders)
     if above is not None:
-        metrics = json.loads((above / "metrics.json").read_text(encoding="utf-8"))
+        metrics = parse_json((above / "metrics.json").read_text(encoding="utf-8"))
         if metrics.get("loss") != run.name and run.name in metrics.get("losses", {}):
             metrics = metrics["losses"][run.name]
         ordered = metrics.get("order") or class_ranks(ensemble.classes) is not None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from wsi_ncmi.core.config import config_from
 from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.files import parse_json
 from wsi_ncmi.extraction.config import ExtractConfig
 from wsi_ncmi.prediction.bundle import ModelBundle
 from wsi_ncmi.prediction.config import PredictConfig
@@ -53,7 +53,7 @@ def extract_config(bundle: ModelBundle, config: PredictConfig) -> ExtractConfig:
     if known.get("min_tissue") is not None:
         grid["min_tissue"] = known["min_tissue"]
     try:
-        tissue = json.loads(known["tissue_parameters"]) if known.get("tissue_parameters") else {}
+        tissue = parse_json(known["tissue_parameters"]) if known.get("tissue_parameters") else {}
     except (ValueError, TypeError) as error:
         raise InputError(
             f"The tissue settings of {where} can't be read ({error}); train it again."
@@ -116,6 +116,6 @@ def stain_target_of(origin: Mapping[str, Any], where: str) -> StainTarget | None
 
 def _json(text: str, where: str) -> dict[str, Any]:
     try:
-        return dict(json.loads(text))
+        return dict(parse_json(text))
     except (ValueError, TypeError) as error:
         raise InputError(f"The settings of {where} can't be read ({error}); train it again.") from error

@@ -7,7 +7,6 @@ here without classes.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Self
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.files import parse_json
 
 if TYPE_CHECKING:
     from wsi_ncmi.features import FeatureFile
@@ -60,7 +60,7 @@ def slide_properties(file: FeatureFile) -> SlideProperties:
     """Resolution and tissue colour of a slide, from its feature file."""
     mpp = file.attrs.get("mpp_level0")
     try:
-        colour = dict(json.loads(str(file.attrs.get("tissue_found") or "{}"))).get("colour") or {}
+        colour = dict(parse_json(str(file.attrs.get("tissue_found") or "{}"))).get("colour") or {}
     except (ValueError, TypeError):
         colour = {}
     return SlideProperties(

@@ -1,7 +1,6 @@
 """Predictions of slides and their explanations on disk; those of the same input are kept."""
 
 import contextlib
-import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -12,7 +11,7 @@ from typing import Any
 
 from wsi_ncmi.cohorts.bags import FeatureFolder
 from wsi_ncmi.core.errors import InputError, SlideError
-from wsi_ncmi.core.files import ensure_folder, write_json, write_text
+from wsi_ncmi.core.files import ensure_folder, job_folder, parse_json, write_json, write_text
 from wsi_ncmi.core.leftovers import clean_folder
 from wsi_ncmi.features import FeatureFile, open_features_file
 from wsi_ncmi.prediction.bundle import ModelBundle
@@ -126,7 +125,7 @@ class SlideRecords:
         """
         record = self._out / "slides" / f"{slide_id}.json"
         try:
-            content = json.loads(record.read_text(encoding="utf-8"))
+            content = parse_json(record.read_text(encoding="utf-8"))
             before, names = content["key"], list(content["files"].values())
             same = key is not None and all(before[name] == key[name] for name in ("model", "slide"))
         except FileNotFoundError:
@@ -188,7 +187,7 @@ class SlideRecords:
 
     def _kept(self, record: Path, key: Mapping[str, Any]) -> SlidePrediction | None:
         try:
-            content = json.loads(record.read_text(encoding="utf-8"))
+            content = parse_json(record.read_text(encoding="utf-8"))
             if content["schema"] != _SCHEMA or content["key"] != key:
                 return None
             if not all((self._out / name).is_file() for name in content["files"].values()):

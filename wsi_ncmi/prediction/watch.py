@@ -6,7 +6,6 @@ Slides are never moved or changed. ``watch.json`` says which were seen; a slide 
 
 import csv
 import io
-import json
 import logging
 import time
 from collections.abc import Mapping
@@ -14,8 +13,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.core.files import write_json, write_text
-from wsi_ncmi.slides import earlier_records
+from wsi_ncmi.core.files import parse_json, write_json, write_text
+from wsi_ncmi.slides import earlier_records, given_ids
 from wsi_ncmi.slides.discovery import FoundSlide, find_slides
 from wsi_ncmi.slides.identity import assign_slide_ids
 
@@ -155,7 +154,7 @@ class WatchedFolder:
         if not self.file.is_file():
             return {}
         try:
-            content = json.loads(self.file.read_text(encoding="utf-8"))
+            content = parse_json(self.file.read_text(encoding="utf-8"))
             if content["schema"] != _SCHEMA:
                 raise ValueError(f"schema {content['schema']!r}")
             seen = {str(path): WatchedSlide(**values) for path, values in content["slides"].items()}

@@ -1,13 +1,12 @@
 """Tables of a sweep: a row a run, and a row a cell with intervals."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from wsi_ncmi.core.files import job_folder, write_json, write_text
+from wsi_ncmi.core.files import job_folder, parse_json, write_json, write_text
 from wsi_ncmi.metrics import fold_metrics
 from wsi_ncmi.reporting.exports import write_table
 from wsi_ncmi.training import MODEL_JSON, SweepConfig, TrainConfig
@@ -33,7 +32,7 @@ def report_sweep(config: SweepConfig) -> dict[str, Path]:
         of_cell.insert(0, "encoder", encoder)
         of_cell.insert(1, "model", model)
         rows.append(of_cell)
-        metrics = json.loads((cell.out / "metrics.json").read_text(encoding="utf-8"))
+        metrics = parse_json((cell.out / "metrics.json").read_text(encoding="utf-8"))
         for loss in cell.named_losses:
             found = metrics["losses"].get(loss) if "losses" in metrics else metrics
             if found is not None:
@@ -55,7 +54,7 @@ def _runs(cell: TrainConfig) -> pd.DataFrame:
             continue
         table = read_run_predictions(folder / PREDICTIONS)
         first = next(folder.glob(f"fold_*/seed_*/{MODEL_JSON}"))
-        classes = json.loads(first.read_text(encoding="utf-8"))["classes"]
+        classes = parse_json(first.read_text(encoding="utf-8"))["classes"]
         rows += [
             {"loss": loss, "fold": fold, "seed": seed, **metrics}
             for (seed, fold), metrics in fold_metrics(table, classes, cell.order).items()

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.core.files import ensure_folder, write_json, write_text
+from wsi_ncmi.core.files import ensure_folder, parse_json, write_json, write_text
 from wsi_ncmi.core.leftovers import clean_folder
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
 from wsi_ncmi.synthesis.centres import CENTRES
@@ -141,7 +141,7 @@ def _check_stamp(out: Path, paths: CohortPaths, options: SynthesisConfig) -> Non
             )
         return
     try:
-        found = json.loads(stamp.read_text(encoding="utf-8")).get("sha256")
+        found = parse_json(stamp.read_text(encoding="utf-8")).get("sha256")
     except (ValueError, AttributeError) as error:
         raise InputError(
             f"{stamp} is not readable as JSON ({error}); remove the folder or choose another."

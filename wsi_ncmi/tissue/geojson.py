@@ -14,7 +14,7 @@ import shapely.affinity
 import shapely.geometry
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.core.files import write_text
+from wsi_ncmi.core.files import parse_json, write_text
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ def parse_geojson(text: str, name: str, bounds: tuple[int, int, int, int] | None
         InputError: The text is no GeoJSON, or holds features and none of them is an area.
     """
     try:
-        content = json.loads(text)
+        content = parse_json(text)
         features = _features(content)
         areas: list[Annotation] = []
         mended, skipped = 0, Counter[str]()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from torch import nn
 
 from wsi_ncmi import __version__
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.core.files import atomic_path, sha256_file, write_json
+from wsi_ncmi.core.files import atomic_path, parse_json, sha256_file, write_json
 from wsi_ncmi.losses import LossConfig, build_loss, loss_config
 from wsi_ncmi.losses.base import Criterion
 from wsi_ncmi.mil import BagBatch, ModelConfig, build_model, model_config
@@ -268,7 +267,7 @@ def load_modules(
         InputError: They are altered, or of another version.
     """
     try:
-        config: dict[str, Any] = json.loads(description)
+        config: dict[str, Any] = parse_json(description)
         if config["schema"] != schema:
             raise InputError(
                 f"{where}/{MODEL_JSON} has the schema {config['schema']!r} but this version reads {schema!r}."

@@ -1,6 +1,5 @@
 """One run of a loss, fold and seed: folder, files, and the proof that it is done."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ import pandas as pd
 
 from wsi_ncmi.cohorts import Cohort
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.core.files import atomic_path, write_json
+from wsi_ncmi.core.files import atomic_path, parse_json, write_json
 from wsi_ncmi.parallel import process_group as distributed
 from wsi_ncmi.training.bags import BagCache
 from wsi_ncmi.training.checkpoint import MODEL_JSON, MODEL_WEIGHTS, TrainedModel
@@ -113,7 +112,7 @@ def _identity_on_disk(folder: Path) -> Mapping[str, Any] | None:
         path = folder / name
         if path.is_file():
             try:
-                identity: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))["identity"]
+                identity: Mapping[str, Any] = parse_json(path.read_text(encoding="utf-8"))["identity"]
             except (ValueError, KeyError, TypeError) as error:
                 raise InputError(f"{path} can't be read ({error}); remove it or pass --overwrite.") from error
             return identity

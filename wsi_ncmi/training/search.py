@@ -14,7 +14,7 @@ import numpy as np
 
 from wsi_ncmi.cohorts import BagSource, Cohort, Fold
 from wsi_ncmi.core.errors import InputError, TrainingError
-from wsi_ncmi.core.files import atomic_path, write_json
+from wsi_ncmi.core.files import atomic_path, parse_json, write_json
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
 from wsi_ncmi.parallel import affordable_workers, keep_large_buffers, run_items
 from wsi_ncmi.training.bags import BagCache
@@ -75,7 +75,7 @@ def same_search(config: SearchConfig) -> None:
         )
     )
     if path.is_file():
-        found = as_written_now(json.loads(path.read_text(encoding="utf-8")))
+        found = as_written_now(parse_json(path.read_text(encoding="utf-8")))
         for key, value in wanted.items():
             if found.get(key) != value:
                 raise InputError(f"{config.out} holds a search with another {key!r}; choose another --out.")
@@ -262,7 +262,7 @@ def search_tables(config: SearchConfig, rows: Sequence[Row]) -> dict[str, Path]:
     flat = [{**{k: v for k, v in row.items() if k != "values"}, **row["values"]} for row in rows]
     with atomic_path(files["table"]) as temporary:
         pd.DataFrame(flat).to_csv(temporary, index=False, lineterminator="\n")
-    content = json.loads(files["search"].read_text(encoding="utf-8"))
+    content = parse_json(files["search"].read_text(encoding="utf-8"))
     folds = sorted({row["fold"] for row in rows})
     best = [{k: v for k, v in best_trial(rows, fold).items() if k != "problem"} for fold in folds]
     write_json(files["search"], {**content, "trials": len(rows), "best": best})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import pickle
 import tarfile
 from collections.abc import Sequence
@@ -15,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from wsi_ncmi.core.files import parse_json
 
 _CIFAR_10 = tuple(f"data_batch_{i}" for i in range(1, 6))
 _CIFAR_FILES = (*_CIFAR_10, "test_batch", "batches.meta", "train", "test", "meta")
@@ -177,7 +178,7 @@ def read_mosaics(path: Path) -> _Set:
     ``classes``).
     """
     meta_file = path / "meta.json"
-    meta = json.loads(meta_file.read_text(encoding="utf-8")) if meta_file.is_file() else {}
+    meta = parse_json(meta_file.read_text(encoding="utf-8")) if meta_file.is_file() else {}
     grid = int(meta.get("grid", 100))
     names = next((meta[k] for k in ("fine_label_names", "label_names", "classes") if k in meta), None)
     with np.load(path / "labels.npz", allow_pickle=False) as y:

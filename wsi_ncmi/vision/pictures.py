@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.files import parse_json
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 _TEST_NAMES = ("test", "val", "validation")
@@ -200,7 +200,7 @@ def _samples(tar: tarfile.TarFile) -> Iterator[tuple[str, int, int, int]]:
             pictures[key] = member
         elif suffix in ("cls", "json"):
             text = handle.read().decode()
-            found = [int(text)] if suffix == "cls" else map(json.loads(text).get, _LABEL_KEYS)
+            found = [int(text)] if suffix == "cls" else map(parse_json(text).get, _LABEL_KEYS)
             label = next((value for value in found if isinstance(value, int)), None)
             if label is not None and label < 0:
                 raise ValueError(f"the label {label} is negative")

@@ -1,6 +1,5 @@
 """Training of one image run: a network fitted with one loss and one seed, its identity and its files."""
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -12,7 +11,7 @@ import pandas as pd
 import torch
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.core.files import ensure_folder, write_json
+from wsi_ncmi.core.files import ensure_folder, parse_json, write_json
 from wsi_ncmi.core.provenance import collect_provenance
 from wsi_ncmi.losses import Criterion, LossConfig, NCMILoss, build_loss
 from wsi_ncmi.parallel import process_group as distributed
@@ -203,7 +202,7 @@ def read_run(out: Path) -> tuple[dict[str, Any], ImageRun]:
         InputError: A file is damaged.
     """
     try:
-        found = json.loads((out / RUN_JSON).read_text(encoding="utf-8"))
+        found = parse_json((out / RUN_JSON).read_text(encoding="utf-8"))
         identity: dict[str, Any] = found["identity"]
         curves: list[Any] = pd.read_csv(out / CURVES, float_precision="round_trip").to_dict("records")
         if len(curves) != found["epochs"]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from wsi_ncmi.core.config import configclass
-from wsi_ncmi.core.errors import InputError, SlideError, counted
+from wsi_ncmi.core.errors import InputError, SlideError, WsiNcmiError, counted
 from wsi_ncmi.core.files import ensure_folder, job_folder
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
 from wsi_ncmi.workflows.result import JobResult
@@ -112,8 +112,8 @@ def convert(config: ConvertConfig, progress: ProgressReporter | None = None) -> 
                     seconds = time.monotonic() - started
                     reason = "; ".join(written.notes)
                     row = LedgerRow(slide_id, told, written.status, reason, len(bag.features), 0, seconds)
-                except SlideError as error:
-                    row = LedgerRow(slide_id, told, "failed", str(error), seconds=time.monotonic() - started)
+                except Exception as error:
+                    row = _failed(slide_id, told, error, time.monotonic() - started)
                 rows.append(row)
                 task.advance(1, note=slide_id)
     finally:
@@ -126,6 +126,20 @@ def convert(config: ConvertConfig, progress: ProgressReporter | None = None) -> 
         named = f"{counted(len(strange), 'slide')} of {config.mpp_table.name} not here"
         notes = (*notes, f"{named}, such as {strange[0]!r}.")
     return JobResult({"features": out, "ledger": out / LEDGER_NAME}, failures, notes)
+
+
+def _failed(slide_id: str, told: str, error: Exception, seconds: float) -> LedgerRow:
+    """The row of a slide; what others put into their files can fail in any way, and is one slide's matter.
+
+    Raises:
+        WsiNcmiError: It is the whole job's.
+    """
+    from wsi_ncmi.extraction.ledger import LedgerRow
+
+    if isinstance(error, WsiNcmiError) and not isinstance(error, SlideError):
+        raise error
+    reason = str(error) if isinstance(error, SlideError) else f"{type(error).__name__}: {error}"
+    return LedgerRow(slide_id, told, "failed", reason, seconds=seconds)
 
 
 def _notes(rows: Sequence[LedgerRow]) -> tuple[str, ...]:
@@ -181,8 +195,8 @@ def _pack(config: ConvertConfig, source: FeatureSet, progress: ProgressReporter 
             try:
                 bag = source.bag(slide_id)
                 half, error = to_half(bag.features, where)
-            except SlideError as problem:
-                rows.append(LedgerRow(slide_id, told, "failed", str(problem)))
+            except Exception as problem:
+                rows.append(_failed(slide_id, told, problem, time.monotonic() - started))
                 continue
             finally:
                 task.advance(1, note=slide_id)

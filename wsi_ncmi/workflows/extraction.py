@@ -191,11 +191,12 @@ def _close(
     Rows of earlier jobs on slides that are ``present`` stay: a job on a part of them forgets nothing.
     """
     from wsi_ncmi.extraction.contact_sheet import write_contact_sheet
-    from wsi_ncmi.extraction.ledger import merge_rows, read_ledger, write_ledger
+    from wsi_ncmi.extraction.ledger import merge_rows, read_or_rebuild, write_ledger
     from wsi_ncmi.features.paths import feature_folder, ledger_path
 
     ledger = ledger_path(out, features_set, shard)
-    earlier = [row for row in read_ledger(ledger) if row.slide_id in present] if ledger.is_file() else []
+    kept = read_or_rebuild(ledger, out / "ledger.jsonl", features_set) if ledger.is_file() else ()
+    earlier = [row for row in kept if row.slide_id in present]
     write_ledger(merge_rows(earlier, (row for row in rows if row.features_set == features_set)), ledger)
     suffix = f"@{features_set}" if features_set else ""
     return {

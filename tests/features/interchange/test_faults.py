@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import pickle
 import tracemalloc
 import zipfile
@@ -39,6 +41,7 @@ def h5(path, **tables):
 
 
 GOOD = np.ones((3, 4), np.float32)
+GOOD_TENSOR = torch.ones(3, 4)
 PLACES = np.array([[0, 0], [512, 0], [0, 512]])
 
 
@@ -384,3 +387,199 @@ def test_large_members_are_possible():
     # Without the 64-bit form an archive of a real cohort would break at 4 GiB.
     assert zipfile.ZIP64_LIMIT < 2**32
     assert _member("x").compress_type == zipfile.ZIP_STORED
+
+
+def in_another_file(handle: h5py.File, kind: str) -> None:
+    """Makes the table ``features`` (3, 4) one of another file."""
+    if kind == "external storage":
+        handle.create_dataset("features", (3, 4), "<f4", external=[("/etc/passwd", 0, 48)])
+    elif kind == "external link":
+        handle["features"] = h5py.ExternalLink("../secret.h5", "features")
+    elif kind == "soft link out":
+        handle["far"] = h5py.ExternalLink("../secret.h5", "/")
+        handle["features"] = h5py.SoftLink("far/features")
+    elif kind == "endless link":
+        handle["features"] = h5py.SoftLink("/features")
+    elif kind == "link to a pipe":
+        handle["features"] = h5py.ExternalLink("../pipe", "features")
+    elif kind == "virtual":
+        layout = h5py.VirtualLayout((3, 4), "<f4")
+        layout[:] = h5py.VirtualSource("../secret.h5", "features", (3, 4))
+        handle.create_virtual_dataset("features", layout)
+    elif kind == "unwritten":
+        handle.create_dataset("features", (3, 4), "<f4")
+    elif kind == "inflated":
+        handle.create_dataset("features", (1 << 40, 4), "<f4", chunks=(1 << 10, 4), compression="gzip")
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("external storage", "takes its numbers from another file"),
+        ("external link", "is a link to another file"),
+        ("soft link out", "is a link to another file"),
+        ("endless link", "is a link without an end|has no table"),
+        ("link to a pipe", "is a link to another file"),
+        ("virtual", "takes its numbers from another file"),
+        ("unwritten", "was never written"),
+        ("inflated", "was never written"),
+    ],
+)
+@pytest.mark.parametrize("tool", ["clam", "trident", "stamp", "acmil"])
+def test_no_table_is_taken_from_another_file(tmp_path, tool, kind, message):
+    name = {"stamp": "feats", "acmil": "feat"}.get(tool, "features")
+    h5(tmp_path / "secret.h5", features=GOOD)
+    os.mkfifo(tmp_path / "pipe")
+    folder = tmp_path / {"trident": "features_x"}.get(tool, "s")
+    folder.mkdir()
+
+    def fill(handle, bad):
+        if bad:
+            in_another_file(handle, kind)
+            handle.move("features", name)
+        else:
+            handle[name] = GOOD
+        handle["coords"] = PLACES
+
+    if tool == "acmil":
+        with h5py.File(folder / "c.h5", "w") as handle:
+            fill(handle.create_group("a"), False)
+            fill(handle.create_group("b"), True)
+            handle["d"] = h5py.ExternalLink("../secret.h5", "/")
+        features = open_feature_set(folder / "c.h5")
+        assert features.slide_ids == ("a", "b", "d")
+        with pytest.raises(ExternalFileError, match="link to another file"):
+            features.bag("d")
+    else:
+        for slide_id in "ab":
+            with h5py.File(folder / f"{slide_id}.h5", "w") as handle:
+                fill(handle, slide_id == "b")
+                handle.attrs["tile_size_um"] = 256.0
+        features = open_feature_set(folder)
+    assert features.shape("a") == (3, 4)
+    for ask in (features.shape, features.features, features.bag):
+        with pytest.raises(ExternalFileError, match=message):
+            ask("b")
+
+
+def test_links_within_a_file_are_followed(tmp_path):
+    path = h5(tmp_path / "s" / "a.h5", coords=PLACES, stored=GOOD)
+    with h5py.File(path, "r+") as handle:
+        handle["features"] = h5py.SoftLink("/stored")
+    np.testing.assert_array_equal(open_feature_set(tmp_path / "s").features("a"), GOOD)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (GOOD_TENSOR.to_sparse(), "not dense"),
+        (torch.empty(3, 4, device="meta"), "without numbers"),
+        ("quantised", "quantised|can't be read as a tensor"),
+        (torch.zeros(1, 1).expand(1 << 40, 4), "claims .* and holds fewer"),
+        (GOOD_TENSOR.to(torch.complex64), "holds torch.complex64"),
+        (torch.nn.Linear(3, 4).state_dict(), "OrderedDict, not a tensor"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:torch.quantize:UserWarning")
+def test_tensors_that_are_no_dense_table(tmp_path, value, message):
+    (tmp_path / "pt_files").mkdir()
+    if isinstance(value, str):
+        value = torch.quantize_per_tensor(GOOD_TENSOR, 0.1, 0, torch.qint8)
+    torch.save(value, tmp_path / "pt_files" / "b.pt")
+    torch.save(GOOD_TENSOR, tmp_path / "pt_files" / "a.pt")
+    features = open_feature_set(tmp_path)
+    for ask in (features.shape, features.features, features.bag):
+        with pytest.raises(ExternalFileError, match=message):
+            ask("b")
+    result = convert(ConvertConfig(features=tmp_path, to="packed", out=tmp_path / "bags.npz"))
+    assert [failure[:3] for failure in result.failures] == ["b: "]
+
+
+@pytest.mark.parametrize(
+    ("coords", "message"),
+    [
+        (PLACES - 512, "outside of the slide"),
+        (PLACES.astype(np.float64) * 1e300, "outside of the slide"),
+        (PLACES.astype(np.uint64) + np.uint64(2**63), "outside of the slide"),
+        (PLACES + 2**62, "outside of the slide"),
+    ],
+)
+@pytest.mark.parametrize("to", ["wsi-ncmi", "clam"])
+def test_places_that_are_no_places_are_a_row(tmp_path, coords, message, to):
+    folder = tmp_path / "features_x"
+    for slide_id, places in (("a", PLACES), ("b", coords)):
+        path = h5(folder / f"{slide_id}.h5", features=GOOD, coords=places)
+        with h5py.File(path, "r+") as handle:
+            handle["coords"].attrs["level0_magnification"] = 20
+    result = convert(ConvertConfig(features=folder, to=to, out=tmp_path / "out"))
+    assert len(result.failures) == 1
+    assert message in result.failures[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("level0_magnification", 1e-300), ("level0_width", np.inf), ("level0_width", 1e200),
+        ("overlap", -5), ("patch_size_level0", np.inf),
+    ],
+)  # fmt: skip
+def test_sizes_that_no_slide_has_are_a_row(tmp_path, name, value):
+    folder = tmp_path / "features_x"
+    for slide_id in "ab":
+        path = h5(folder / f"{slide_id}.h5", features=GOOD, coords=PLACES)
+        with h5py.File(path, "r+") as handle:
+            sound = {"level0_magnification": 20, "target_magnification": 10, "patch_size": 256,
+                     "patch_size_level0": 512, "level0_width": 5000, "level0_height": 5000}  # fmt: skip
+            handle["coords"].attrs.update(sound | ({name: value} if slide_id == "b" else {}))
+    result = convert(ConvertConfig(features=folder, to="wsi-ncmi", out=tmp_path / "out"))
+    assert [failure[:3] for failure in result.failures] == ["b: "]
+
+
+def rewritten(path, name, content, compress=zipfile.ZIP_STORED):
+    """Replaces one member of an archive."""
+    with zipfile.ZipFile(path) as archive:
+        members = {entry: archive.read(entry) for entry in archive.namelist()}
+    with zipfile.ZipFile(path, "w", compress) as archive:
+        for entry, data in {**members, name: content}.items():
+            archive.writestr(entry, data)
+
+
+def header(shape, dtype="<f2"):
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": dtype, "fortran_order": False, "shape": shape})
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("member", "content", "compress"),
+    [
+        ("features.npy", header((1 << 60, 1 << 60)), zipfile.ZIP_STORED),
+        ("features.npy", header((1 << 40, 6)), zipfile.ZIP_DEFLATED),
+        ("features.npy", header((12, 6)) + bytes(1 << 27), zipfile.ZIP_DEFLATED),
+        ("features.npy", header((1 << 26, 1)) + bytes(1 << 27), zipfile.ZIP_DEFLATED),
+        ("lengths.npy", header((1,), "<i8") + (1 << 62).to_bytes(8, "little"), zipfile.ZIP_STORED),
+        ("lengths.npy", header((1,), "<u8") + (1 << 63).to_bytes(8, "little"), zipfile.ZIP_STORED),
+        ("slide_id.npy", header((1,), "|O"), zipfile.ZIP_STORED),
+        ("features.npy", b"\x93NUMPY\x01\x00\xff\x00" + b"(" * 255, zipfile.ZIP_STORED),
+        ("features.npy", b"", zipfile.ZIP_STORED),
+    ],
+)
+def test_a_packed_file_is_bounded_before_it_is_inflated(tmp_path, member, content, compress):
+    path = tmp_path / "bags.npz"
+    np.savez(path, features=np.ones((12, 6), np.float16), lengths=[12], slide_id=["a"])
+    rewritten(path, member, content, compress)
+    tracemalloc.start()
+    with pytest.raises(InputError, match=r"bags\.npz"):
+        open_feature_set(path)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 23
+    tracemalloc.stop()
+
+
+def test_a_flipped_bit_of_a_packed_file_is_found(tmp_path):
+    path = tmp_path / "bags.npz"
+    np.savez(path, features=np.ones((12, 6), np.float16), lengths=[12], slide_id=["a"])
+    content = bytearray(path.read_bytes())
+    content[content.index(np.ones(6, np.float16).tobytes()) + 3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="'features' is damaged"):
+        open_feature_set(path)

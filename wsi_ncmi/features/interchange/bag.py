@@ -17,6 +17,25 @@ class ExternalFileError(SlideError):
     """A slide's features can't be read, or can't be expressed in the requested format."""
 
 
+_FARTHEST = 2**40
+"""No slide is as wide, in pixels or µm; what is computed from such numbers stays exact."""
+
+
+def check_coords(coords: NDArray[Any], path: Path) -> None:
+    """Checks that coordinates (N, 2) of another tool, in pixels or µm, can be places in a slide.
+
+    Raises:
+        ExternalFileError: One is not finite, negative, or beyond the edge of any slide.
+    """
+    if not len(coords):
+        return
+    if not np.isfinite(coords).all():
+        raise ExternalFileError(f"{path}: 'coords' holds numbers that are not finite.")
+    if coords.min() < 0 or coords.max() >= _FARTHEST:
+        where = (coords.min(axis=0) if coords.min() < 0 else coords.max(axis=0)).tolist()
+        raise ExternalFileError(f"{path}: a tile lies at {where}, outside of the slide.")
+
+
 @dataclass(frozen=True)
 class TileMetadata:
     """Metadata of the tiles of a slide, as far as a format holds it; None or empty = it doesn't.
@@ -34,6 +53,9 @@ class TileMetadata:
         level0_size: Width and height of the slide, px.
         label: Class of the slide.
         case_id: Patient.
+
+    Raises:
+        ExternalFileError: A number is negative, not finite, or larger than any slide.
     """
 
     encoder: str = ""
@@ -48,6 +70,12 @@ class TileMetadata:
     level0_size: tuple[int, int] | None = None
     label: str = ""
     case_id: str = ""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            numbers = value if isinstance(value, tuple) else (value,)
+            if any(isinstance(n, int | float) and not 0 <= n < _FARTHEST for n in numbers):
+                raise ExternalFileError(f"The {name} of its tiles is {value}, which no slide has.")
 
     @property
     def edge_um(self) -> float | None:

@@ -8,7 +8,6 @@ takes ``pt_files`` as bare float32 tensors (N, D), heatmaps take ``features`` an
 from __future__ import annotations
 
 import io
-import pickle
 import warnings
 import zipfile
 from pathlib import Path
@@ -19,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.features.hdf5_io import python_value
+from wsi_ncmi.core.files import check_inflation
+from wsi_ncmi.features.hdf5_io import own_member, python_value
 from wsi_ncmi.features.interchange.bag import ExternalFileError, TileBag, TileMetadata, to_half
 from wsi_ncmi.features.interchange.base import FeatureSet, ImageWriter, bare_id
 from wsi_ncmi.features.interchange.hdf5 import (
@@ -106,7 +106,10 @@ class ClamSet(FeatureSet):
         if not path.is_file():
             return TileMetadata()
         with opened(path) as handle:
-            attrs = {name: python_value(value) for name, value in handle["coords"].attrs.items()}
+            table = own_member(handle, "coords")
+            if table is None:
+                raise KeyError("it has no 'coords'")
+            attrs = {name: python_value(value) for name, value in table.attrs.items()}
             size, down = int(attrs["patch_size"]), np.broadcast_to(np.asarray(attrs["downsample"], float), 2)
             width, height = (int(v) for v in attrs["level_dim"])
             if int(attrs["patch_level"]) > 0:  # the size is that of the patches' level
@@ -186,21 +189,24 @@ def _patches(name: str, coords: NDArray[np.int64], metadata: TileMetadata) -> by
 def _tensor(path: Path, *, mapped: bool = False) -> torch.Tensor:
     import torch
 
-    mapped = mapped and zipfile.is_zipfile(path)  # files of torch before 1.6 can't be mapped
-
     try:
+        mapped = mapped and zipfile.is_zipfile(path)  # files of torch before 1.6 can't be mapped
+        check_inflation(path)
         with warnings.catch_warnings():
             # Of files that are no tensors; they are refused in a sentence below.
             warnings.simplefilter("ignore")
             # Never unpickles anything but tensors: the file comes from elsewhere.
             loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, KeyError) as error:
+    except Exception as error:  # an unpickler on someone else's bytes can fail in any way
         reason = " ".join(str(error).split())[:200]
         raise ExternalFileError(
             f"{path} can't be read as a tensor ({reason}); it is truncated or holds something else."
         ) from error
     if not isinstance(loaded, torch.Tensor):
         raise ExternalFileError(f"{path} holds a {type(loaded).__name__}, not a tensor (tiles, dimensions).")
+    if loaded.is_meta or loaded.is_quantized or loaded.is_nested or loaded.layout != torch.strided:
+        kind = "quantised" if loaded.is_quantized else "without numbers" if loaded.is_meta else "not dense"
+        raise ExternalFileError(f"{path} holds a tensor that is {kind}; save it dense, in float32.")
     if loaded.ndim == 3 and loaded.shape[0] == 1:  # a batch of one
         loaded = loaded[0]
     if loaded.ndim != 2 or loaded.shape[1] == 0:
@@ -209,5 +215,7 @@ def _tensor(path: Path, *, mapped: bool = False) -> torch.Tensor:
         )
     if not loaded.is_floating_point():
         raise ExternalFileError(f"{path} holds {loaded.dtype}, not floating-point numbers.")
-    detached = loaded.detach()
-    return detached.float() if detached.dtype == torch.bfloat16 else detached
+    if loaded.untyped_storage().nbytes() < loaded.numel() * loaded.element_size():
+        raise ExternalFileError(f"{path} claims {loaded.numel():,} numbers and holds fewer; make it again.")
+    detached = loaded.detach().resolve_neg()
+    return detached if detached.dtype in (torch.float16, torch.float32, torch.float64) else detached.float()

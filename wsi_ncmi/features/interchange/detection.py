@@ -7,6 +7,7 @@ import h5py
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import check_regular
+from wsi_ncmi.features.hdf5_io import own_member
 from wsi_ncmi.features.interchange.acmil import AcmilSet
 from wsi_ncmi.features.interchange.base import FeatureSet, ImageWriter, SetWriter
 from wsi_ncmi.features.interchange.clam import ClamSet, ClamWriter
@@ -99,13 +100,14 @@ def kind_of_folder(folder: Path) -> str:
             with h5py.File(file, "r") as handle:
                 if "schema" in handle.attrs:
                     return "wsi-ncmi"
-                if "feats" in handle:
+                if handle.id.links.exists(b"feats"):
                     return "stamp"
-                if "features" in handle:
-                    attrs = handle["coords"].attrs if "coords" in handle else {}
-                    named = "encoder" in handle["features"].attrs or folder.name.startswith("features_")
-                    return "trident" if named or "patch_size_level0" in attrs else "clam"
-        except (OSError, KeyError, RuntimeError, ValueError):
+                if (features := own_member(handle, "features")) is not None:
+                    coords = own_member(handle, "coords")
+                    named = "encoder" in features.attrs or folder.name.startswith("features_")
+                    placed = coords is not None and "patch_size_level0" in coords.attrs
+                    return "trident" if named or placed else "clam"
+        except Exception:  # noqa: S112 (what a parser raises over damaged bytes is not documented)
             continue
     return "wsi-ncmi"
 

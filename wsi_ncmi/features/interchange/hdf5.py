@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.core.files import check_regular
-from wsi_ncmi.features.interchange.bag import ExternalFileError
+from wsi_ncmi.features.interchange.bag import ExternalFileError, check_coords
+from wsi_ncmi.features.hdf5_io import own_table
 
 
 @contextlib.contextmanager
@@ -25,8 +26,10 @@ def opened(path: Path) -> Iterator[h5py.File]:
         check_regular(path)
         with h5py.File(path, "r") as handle:
             yield handle
+    except ExternalFileError:
+        raise
     # What the parser raises over damaged bytes is not documented; all of it means the same here.
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+    except Exception as error:
         reason = " ".join(str(error).split())
         raise ExternalFileError(
             f"{path} can't be read ({reason}); it is truncated, half-written or no HDF5 file: make it again."
@@ -37,10 +40,10 @@ def table_of(group: h5py.Group, name: str, path: Path) -> h5py.Dataset:
     """A dataset of features: floating point (N, D) with D > 0, perhaps in a batch of one (1, N, D).
 
     Raises:
-        ExternalFileError: It is missing, or of another shape or type.
+        ExternalFileError: It is missing, leads to another file, or is of another shape or type.
     """
-    found = group.get(name)
-    if not isinstance(found, h5py.Dataset):
+    found = _own(group, name, path)
+    if found is None:
         have = ", ".join(sorted(group)) or "nothing"
         raise ExternalFileError(f"{path} has no table {name!r} (it has: {have}); it is no such feature file.")
     if found.ndim not in (2, 3) or found.shape[:-2] not in ((), (1,)) or found.shape[-1] == 0:
@@ -69,28 +72,27 @@ def coords_of(group: h5py.Group, n_tiles: int, path: Path) -> NDArray[Any] | Non
     """The dataset ``coords`` (N, 2) as stored; None where there is none.
 
     Raises:
-        ExternalFileError: It has another shape or type, or a number in it is not finite.
+        ExternalFileError: It leads to another file, has another shape or type, or see ``check_coords``.
     """
-    found = group.get("coords")
+    found = _own(group, "coords", path)
     if found is None:
+        if group.id.links.exists(b"coords"):
+            raise ExternalFileError(f"{path}: 'coords' is no table.")
         return None
-    if (
-        not isinstance(found, h5py.Dataset)
-        or found.dtype.kind not in "iuf"
-        or found.shape
-        not in (
-            (n_tiles, 2),
-            (1, n_tiles, 2),
-        )
-    ):
-        shape = getattr(found, "shape", "no table")
+    if found.dtype.kind not in "iuf" or found.shape not in ((n_tiles, 2), (1, n_tiles, 2)):
         raise ExternalFileError(
-            f"{path}: 'coords' is {shape}, not ({n_tiles}, 2): one (x, y) for each feature row."
+            f"{path}: 'coords' is {found.shape}, not ({n_tiles}, 2): one (x, y) for each feature row."
         )
     values: NDArray[Any] = found[()].reshape(n_tiles, 2)
-    if not np.isfinite(values).all():
-        raise ExternalFileError(f"{path}: 'coords' holds numbers that are not finite.")
+    check_coords(values, path)
     return values
+
+
+def _own(group: h5py.Group, name: str, path: Path) -> h5py.Dataset | None:
+    try:
+        return own_table(group, name)
+    except ValueError as error:
+        raise ExternalFileError(f"{path} was refused: {error}.") from error
 
 
 def whole_pixels(coords: NDArray[Any], path: Path) -> NDArray[np.int64]:

@@ -1,6 +1,7 @@
 """Feature files of this program: read for conversion, and written from features of other tools."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -41,7 +42,8 @@ class NativeSet(FolderSet):
 
     def features(self, slide_id: str) -> NDArray[Any]:
         """See the base class."""
-        return self._open(slide_id).features
+        with _of_this_slide():
+            return self._open(slide_id).features
 
     def bag(self, slide_id: str) -> TileBag:
         """See the base class."""
@@ -59,13 +61,21 @@ class NativeSet(FolderSet):
             tile_height=float(file.attrs.get("tile_size_level0_y", 0)) or None,
             level0_size=(width, height) if width and height else None,
         )
-        return TileBag(slide_id, file.features, metadata, file.coords)
+        with _of_this_slide():
+            return TileBag(slide_id, file.features, metadata, file.coords)
 
     def _open(self, slide_id: str) -> FeatureFile:
-        try:
+        with _of_this_slide():
             return open_features_file(self.where(slide_id))
-        except InputError as error:
-            raise ExternalFileError(str(error)) from error
+
+
+@contextlib.contextmanager
+def _of_this_slide() -> Iterator[None]:
+    """A file that can't be read is one slide's matter."""
+    try:
+        yield
+    except InputError as error:
+        raise ExternalFileError(str(error)) from error
 
 
 class NativeWriter(SetWriter):

@@ -1,7 +1,9 @@
 """A cohort packed into one ``.npz``: ``features`` (ΣN, D), ``lengths``, ``slide_id``, optional columns."""
 
+import contextlib
+import math
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -10,26 +12,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.core.files import atomic_path
+from wsi_ncmi.core.files import atomic_path, check_inflation
 from wsi_ncmi.core.leftovers import remove_leftovers
 from wsi_ncmi.core.values import tidy
-from wsi_ncmi.features.interchange.bag import TileBag, TileMetadata
+from wsi_ncmi.features.interchange.bag import TileBag, TileMetadata, check_coords
 from wsi_ncmi.features.interchange.base import FeatureSet
 from wsi_ncmi.features.storage import translate_os_errors
 
 _REQUIRED = ("features", "lengths", "slide_id")
 _TEXTS = ("label", "case_id", "centre")
-_FAULTS = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile)
 
 
 class PackedSet(FeatureSet):
     """A packed file.
 
-    Features stored without compression (``np.savez``) are memory-mapped inside the archive, so opening costs
-    nothing and processes share the pages; compressed ones are inflated once, when the file is opened.
+    Features stored without compression (``np.savez``) are compared with the archive's checksum and then
+    memory-mapped, so that processes share the pages; compressed ones are inflated when the file is opened.
 
     Args:
         path: The file.
+        compared: The process that opened it before has compared it with its checksum.
 
     Attributes:
         lengths: int64 (slides,).
@@ -42,32 +44,34 @@ class PackedSet(FeatureSet):
 
     kind: ClassVar[str] = "packed"
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, compared: bool = False) -> None:
+        self.path, self._compared = path, compared
         arrays = self._read_small_arrays()
-        self.slide_ids = tuple(str(s) for s in arrays["slide_id"])
+        self.slide_ids = tuple(str(s) for s in np.atleast_1d(arrays["slide_id"]))
         lengths = arrays["lengths"]
         if lengths.ndim != 1 or not np.issubdtype(lengths.dtype, np.integer) or (lengths < 0).any():
             raise InputError(f"{path}: 'lengths' must be a list of tile counts, whole numbers from 0.")
         self.lengths: NDArray[np.int64] = lengths.astype(np.int64)
         self.texts = {
-            key: tuple(tidy(str(value)) for value in arrays[key]) for key in _TEXTS if key in arrays
+            key: tuple(tidy(str(value)) for value in np.atleast_1d(arrays[key]))
+            for key in _TEXTS
+            if key in arrays
         }
         self._encoder = str(arrays["encoder"]) if "encoder" in arrays else ""
         self._check_counts()
-        self.table = self._mapped("features")
+        self.table = self._array("features")
         if self.table.ndim != 2 or self.table.dtype.kind != "f":
             raise InputError(
                 f"{path}: 'features' must be a floating-point table (tiles, dimensions), "
                 f"found {self.table.dtype} of shape {self.table.shape}."
             )
-        total = int(self.lengths.sum())
+        total = sum(lengths.tolist())  # of any size; numpy's sum would wrap around
         if total != self.table.shape[0]:
             raise InputError(
                 f"{path}: 'lengths' sum to {total} tiles but 'features' has {self.table.shape[0]} rows; pack "
                 "the file again."
             )
-        self._coords = self._mapped("coords") if "coords" in self._keys else None
+        self._coords = self._array("coords") if "coords" in self._keys else None
         if self._coords is not None and (
             self._coords.shape != (total, 2) or self._coords.dtype.kind not in "iu"
         ):
@@ -101,6 +105,8 @@ class PackedSet(FeatureSet):
     def bag(self, slide_id: str) -> TileBag:
         """See the base class."""
         coords = self.coordinates(slide_id)
+        if coords is not None:
+            check_coords(coords, self.path)
         texts = {key: values[self._position[slide_id]] for key, values in self.texts.items()}
         metadata = TileMetadata(self._encoder, label=texts.get("label", ""), case_id=texts.get("case_id", ""))
         return TileBag(slide_id, self.features(slide_id), metadata, coords)
@@ -114,21 +120,17 @@ class PackedSet(FeatureSet):
         return dict(zip(self.slide_ids, self.texts.get("label", ()), strict=False))
 
     def _read_small_arrays(self) -> dict[str, NDArray[Any]]:
-        try:
-            # Opened here: numpy leaves its own handle open when the archive is broken.
-            with self.path.open("rb") as handle, np.load(handle, allow_pickle=False) as archive:
-                self._keys = tuple(archive.files)
-                missing = [key for key in _REQUIRED if key not in self._keys]
-                if missing:
-                    raise InputError(
-                        f"{self.path} lacks {', '.join(map(repr, missing))} (it has: "
-                        f"{', '.join(self._keys)}); a packed file needs 'features', 'lengths' and "
-                        "'slide_id', and 'label' and 'case_id' for training."
-                    )
-                wanted = ("lengths", "slide_id", "encoder", *_TEXTS)
-                return {key: archive[key] for key in wanted if key in self._keys}
-        except _FAULTS as error:
-            raise InputError(f"{self.path} can't be read as a packed .npz file ({error}).") from error
+        with self._readable("it"), zipfile.ZipFile(self.path) as archive:
+            self._keys = tuple(n.removesuffix(".npy") for n in archive.namelist() if n.endswith(".npy"))
+        missing = [key for key in _REQUIRED if key not in self._keys]
+        if missing:
+            raise InputError(
+                f"{self.path} lacks {', '.join(map(repr, missing))} (it has: "
+                f"{', '.join(self._keys)}); a packed file needs 'features', 'lengths' and "
+                "'slide_id', and 'label' and 'case_id' for training."
+            )
+        wanted = ("lengths", "slide_id", "encoder", *_TEXTS)
+        return {key: self._array(key, mapped=False) for key in wanted if key in self._keys}
 
     def _check_counts(self) -> None:
         count = len(self.slide_ids)
@@ -142,44 +144,66 @@ class PackedSet(FeatureSet):
         if count == 0:
             raise InputError(f"{self.path} holds no slides.")
 
-    def _mapped(self, name: str) -> NDArray[Any]:
+    def _array(self, name: str, *, mapped: bool = True) -> NDArray[Any]:
+        with self._readable(repr(name)):
+            if mapped and not self._compared:
+                with zipfile.ZipFile(self.path) as archive, archive.open(f"{name}.npy") as stream:
+                    while stream.read(_PART):  # the checksum is compared at the end
+                        pass
+            return map_member(self.path, name, mapped=mapped)
+
+    @contextlib.contextmanager
+    def _readable(self, what: str) -> Iterator[None]:
         try:
-            return map_member(self.path, name)
-        except _FAULTS as error:
-            raise InputError(f"{self.path}: {name!r} can't be read ({error}).") from error
+            yield
+        except Exception as error:  # an unzipper on someone else's bytes can fail in any way
+            reason = " ".join(str(error).split())
+            raise InputError(
+                f"{self.path} can't be read as a packed .npz file: {what} is damaged ({reason})."
+            ) from error
 
 
 _READ_HEADER = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+_PART = 1 << 20
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
-def map_member(path: Path, name: str) -> NDArray[Any]:
-    """One array of an archive: a read-only memory map where it is stored without compression, else inflated.
+def map_member(path: Path, name: str, *, mapped: bool = True) -> NDArray[Any]:
+    """One array of an archive: a read-only memory map where it is stored without compression, else in memory.
+
+    Args:
+        path: The archive.
+        name: The array.
+        mapped: False reads it in any case, and compares it with the archive's checksum.
 
     Raises:
-        OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError: It can't be read.
+        ValueError: The array claims another size than its member has, or would inflate beyond measure.
+        Exception: Whatever zipfile and numpy raise over damaged bytes.
     """
-    mappable = False
+    check_inflation(path)
     with zipfile.ZipFile(path) as archive:
         member = archive.getinfo(f"{name}.npy")
         with archive.open(member) as stream:
-            read_header = _READ_HEADER.get(np.lib.format.read_magic(stream))
-            if member.compress_type == zipfile.ZIP_STORED and read_header is not None:
-                shape, fortran, dtype = read_header(stream)
-                header_size = stream.tell()
-                # An empty array can't be mapped.
-                mappable = not dtype.hasobject and int(np.prod(shape)) > 0
-    if not mappable:
-        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as loaded:
-            inflated: NDArray[Any] = loaded[name]
-            return inflated
+            shape, fortran, dtype = _READ_HEADER[np.lib.format.read_magic(stream)](stream)
+            header_size = stream.tell()
+            # Checked before memory is taken; the shape may be anything.
+            claimed = math.prod(shape) * dtype.itemsize
+            if dtype.hasobject or claimed != member.file_size - header_size:
+                raise ValueError(f"{name!r} claims {shape} of {dtype} and has {member.file_size:,} bytes")
+            order: Literal["C", "F"] = "F" if fortran else "C"
+            # An empty array can't be mapped.
+            if not mapped or not claimed or member.compress_type != zipfile.ZIP_STORED:
+                flat = np.empty(claimed, np.uint8)
+                for start in range(0, claimed, _PART):
+                    part = stream.read(min(_PART, claimed - start))
+                    flat[start : start + _PART] = np.frombuffer(part, np.uint8)
+                return flat.view(dtype).reshape(shape, order=order) if claimed else np.empty(shape, dtype)
     # The local header before the data has its own name and extra field, whose lengths differ from those in
     # the central directory.
     with path.open("rb") as handle:
         handle.seek(member.header_offset + 26)
         name_size, extra_size = np.frombuffer(handle.read(4), dtype="<u2")
     start = member.header_offset + 30 + int(name_size) + int(extra_size) + header_size
-    order: Literal["C", "F"] = "F" if fortran else "C"
     return np.memmap(path, dtype=dtype, mode="r", offset=start, shape=shape, order=order)
 
 

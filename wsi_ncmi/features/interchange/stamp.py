@@ -61,10 +61,10 @@ class StampSet(FolderSet):
             features = rows_of(_table(handle, path))
             stored = coords_of(handle, len(features), path)
             attrs = {name: python_value(value) for name, value in handle.attrs.items()}
-        metadata = TileMetadata(encoder=str(attrs.get("extractor", "")))
-        if stored is None:
-            return TileBag(slide_id, features, metadata)
-        coords_um, tile_um, tile_px = _in_um(stored, attrs, path)
+            metadata = TileMetadata(encoder=str(attrs.get("extractor", "")))
+            if stored is None:
+                return TileBag(slide_id, features, metadata)
+            coords_um, tile_um, tile_px = _in_um(stored, attrs, path)
         known = TileMetadata(
             encoder=metadata.encoder,
             tile_px=tile_px,

@@ -78,8 +78,9 @@ class TridentSet(FolderSet):
             stored = coords_of(handle, len(features), path)
             encoder = str(python_value(table.attrs.get("encoder", ""))) or self.encoder()
             attrs = {} if stored is None else {k: python_value(v) for k, v in handle["coords"].attrs.items()}
+            metadata = _metadata(attrs, encoder)
         coords = None if stored is None else whole_pixels(stored, path)
-        return TileBag(slide_id, features, _metadata(attrs, encoder), coords)
+        return TileBag(slide_id, features, metadata, coords)
 
 
 def _metadata(attrs: dict[str, Any], encoder: str) -> TileMetadata:
