@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from wsi_ncmi.cohorts.cohort import Cohort, cohort_of_columns
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import check_regular
-from wsi_ncmi.features.hdf5_io import own_table, read_rows
 from wsi_ncmi.features.checksum_trailer import check_trailer
+from wsi_ncmi.features.hdf5_io import own_table, read_rows
 from wsi_ncmi.features.schema import UNKNOWN
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from wsi_ncmi.core.errors import IdentityConflictError, InputError, JobStoppedError, counted
-from wsi_ncmi.core.files import parse_json, product_folder
+from wsi_ncmi.core.files import parse_json
 from wsi_ncmi.core.leftovers import remove_leftovers, start_ticks
 from wsi_ncmi.encoders import EncoderInfo
 from wsi_ncmi.extraction.artifact_filter import found_artifacts

@@ -12,8 +12,8 @@ import mmap
 import re
 from pathlib import Path
 
-from wsi_ncmi.core.files import check_regular
 from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.files import check_regular
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _FORM = re.compile(rb"\nwsi-ncmi seal sha256 ([0-9a-f]{64})\n")

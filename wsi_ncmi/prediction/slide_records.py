@@ -11,7 +11,7 @@ from typing import Any
 
 from wsi_ncmi.cohorts.bags import FeatureFolder
 from wsi_ncmi.core.errors import InputError, SlideError
-from wsi_ncmi.core.files import ensure_folder, job_folder, parse_json, write_json, write_text
+from wsi_ncmi.core.files import ensure_folder, parse_json, write_json, write_text
 from wsi_ncmi.core.leftovers import clean_folder
 from wsi_ncmi.features import FeatureFile, open_features_file
 from wsi_ncmi.prediction.bundle import ModelBundle

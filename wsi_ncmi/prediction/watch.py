@@ -14,7 +14,7 @@ from pathlib import Path
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import parse_json, write_json, write_text
-from wsi_ncmi.slides import earlier_records, given_ids
+from wsi_ncmi.slides import earlier_records
 from wsi_ncmi.slides.discovery import FoundSlide, find_slides
 from wsi_ncmi.slides.identity import assign_slide_ids
 

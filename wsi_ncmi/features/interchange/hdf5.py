@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.core.files import check_regular
-from wsi_ncmi.features.interchange.bag import ExternalFileError, check_coords
 from wsi_ncmi.features.hdf5_io import own_table
+from wsi_ncmi.features.interchange.bag import ExternalFileError, check_coords
 
 
 @contextlib.contextmanager
