@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -96,6 +96,15 @@ class ToyModelConfig(ModelConfig):
     name: Literal["toy_pool"] = "toy_pool"
     start: float = 1.0
 '''
+# Imports the program once and runs one verb after the other.
+VERBS = """
+import json, pathlib, sys
+from typer.testing import CliRunner
+from wsi_ncmi.cli.app import app
+
+ended = [CliRunner().invoke(app, command) for command in json.loads(sys.argv[1])]
+pathlib.Path(sys.argv[2]).write_text(json.dumps([(each.exit_code, each.output) for each in ended]), "utf-8")
+"""
 
 
 class Copy:
@@ -103,7 +112,8 @@ class Copy:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        ignored = shutil.ignore_patterns("__pycache__")
+        # With the bytecode, but not a file of it that another process is just writing.
+        ignored = shutil.ignore_patterns("*.pyc.*")
         shutil.copytree(ROOT / "wsi_ncmi", root / "wsi_ncmi", ignore=ignored)
         shutil.copytree(ROOT / "configs", root / "configs")
 
@@ -127,29 +137,36 @@ class Copy:
                 found[str(name)] = sum(tag != "equal" for tag, *_ in blocks) if before else 1
         return found
 
-    def run(self, *arguments: str, code: int = 0) -> str:
-        """Output of a verb of the copy."""
-        environment = {**os.environ, "PYTHONPATH": str(self.root), "PYTHONDONTWRITEBYTECODE": "1"}
+    def run(self, *commands: Sequence[str]) -> list[tuple[int, str]]:
+        """Exit code and output of each verb of the copy, all in one process of their own."""
+        environment = {**os.environ, "PYTHONPATH": str(self.root)}
         done = subprocess.run(
-            [sys.executable, "-m", "wsi_ncmi", *arguments],
+            [sys.executable, "-c", VERBS, json.dumps(commands), str(self.root / "answers.json")],
             cwd=self.root, env=environment, capture_output=True, text=True, check=False,
         )  # fmt: skip
-        assert done.returncode == code, done.stdout + done.stderr
-        return done.stdout + (done.stderr if code else "")
+        assert done.returncode == 0, done.stdout + done.stderr
+        return json.loads((self.root / "answers.json").read_text("utf-8"))
 
-    def train(self, out: str, *arguments: str, code: int = 0) -> str:
+    def train(self, out: str, *arguments: str) -> list[str]:
         bags = self.root / "bags.npz"
         if not bags.exists():
             write_cohort(bags)
-        return self.run(
-            "train", "--features", str(bags), "--out", str(self.root / out), "--folds", "2", "--epochs", "2",
-            "--workers", "1", "--quiet", "--set", "evaluation.resamples=100", *arguments, code=code,
-        )  # fmt: skip
+        return [
+            "train", "--features", str(bags), "--out", str(self.root / out), "--folds", "2", "--epochs", "1",
+            "--workers", "1", "--quiet", "--set", "evaluation.resamples=100", "--set", "evaluation.figures=[]",
+            *arguments,
+        ]  # fmt: skip
 
     def model(self, out: str) -> tuple[Mapping[str, object], Mapping[str, object]]:
         """Content of ``model.json`` and the weights of the first fold."""
         folder = self.root / out / "fold_0" / "seed_0"
         return json.loads((folder / "model.json").read_text()), load_file(folder / "model.safetensors")
+
+
+def succeeded(answers: Sequence[tuple[int, str]]) -> list[str]:
+    """Output of each of these verbs, none of which failed."""
+    assert not any(code for code, _ in answers), answers
+    return [output for _, output in answers]
 
 
 @pytest.fixture
@@ -162,16 +179,22 @@ def test_a_loss_is_a_module_and_a_config_class(package):
     with (package.root / "wsi_ncmi/losses/config.py").open("a") as file:
         file.write(LOSS_CONFIG)
     assert package.places() == {"wsi_ncmi/losses/config.py": 1, "wsi_ncmi/losses/toy.py": 1}
-    shown = package.run("config", "show", "--set", "losses=[{name: toy, toy_sharpness: 3}]")
+    *answers, (code, wrong) = package.run(
+        ["config", "show", "--set", "losses=[{name: toy, toy_sharpness: 3}]"],
+        ["config", "schema"],
+        ["losses", "--json"],
+        package.train("run", "--loss", "toy", "--set", "loss.toy_sharpness=2"),
+        package.train("wrong", "--loss", "toy", "--set", "loss.toy_sharpnes=2"),
+    )
+    shown, schema, losses, _ = succeeded(answers)
     assert "- name: toy\n  toy_sharpness: 3.0\n" in shown
-    assert "toy_sharpness" in json.dumps(json.loads(package.run("config", "schema")))
-    listed = {row["name"]: row for row in json.loads(package.run("losses", "--json"))}
+    assert "toy_sharpness" in json.dumps(json.loads(schema))
+    listed = {row["name"]: row for row in json.loads(losses)}
     assert listed["toy"]["settings"] == {"toy_sharpness": 1.0}
-    package.train("run", "--loss", "toy", "--set", "loss.toy_sharpness=2")
     config, tensors = package.model("run")
     assert config["loss"] == {"name": "toy", "toy_sharpness": 2.0}
     assert tensors["criterion.steps"] > 0
-    wrong = package.train("wrong", "--loss", "toy", "--set", "loss.toy_sharpnes=2", code=2)
+    assert code == 2
     assert "the loss 'toy' has no setting 'toy_sharpnes'; did you mean 'toy_sharpness'?" in wrong
     assert not (package.root / "wrong").exists()
 
@@ -181,13 +204,17 @@ def test_an_aggregator_is_a_module_and_a_config_class(package):
     with (package.root / "wsi_ncmi/mil/config.py").open("a") as file:
         file.write(MODEL_CONFIG)
     assert package.places() == {"wsi_ncmi/mil/config.py": 1, "wsi_ncmi/mil/toy.py": 1}
-    shown = package.run("config", "show", "--set", "model={name: toy_pool, start: 2}")
+    answers = package.run(
+        ["config", "show", "--set", "model={name: toy_pool, start: 2}"],
+        ["config", "schema"],
+        ["models", "--json", "--instances", "4"],
+        package.train("run", "--model", "toy_pool", "--set", "model.start=3"),
+    )
+    shown, schema, models, _ = succeeded(answers)
     assert "name: toy_pool\n" in shown
     assert "start: 2.0\n" in shown
-    assert "toy_pool" in package.run("config", "schema")
-    listed = {row["name"]: row for row in json.loads(package.run("models", "--json", "--instances", "4"))}
-    assert "start" in listed["toy_pool"]["settings"]
-    package.train("run", "--model", "toy_pool", "--set", "model.start=3")
+    assert "toy_pool" in schema
+    assert "start" in {row["name"]: row for row in json.loads(models)}["toy_pool"]["settings"]
     config, tensors = package.model("run")
     assert config["model"]["start"] == 3.0
     assert "hidden" not in config["model"]
@@ -195,7 +222,7 @@ def test_an_aggregator_is_a_module_and_a_config_class(package):
 
 
 def test_a_training_setting_is_a_field_and_its_use(package):
-    package.train("run")
+    succeeded(package.run(package.train("run")))
     before = (package.root / "run/fold_0/seed_0/model.safetensors").read_bytes()
     config = package.root / "wsi_ncmi/training/config.py"
     for line, new in (
@@ -209,14 +236,25 @@ def test_a_training_setting_is_a_field_and_its_use(package):
     places = package.places()
     assert places.pop("wsi_ncmi/training/config.py") == 2  # the field, and its line of the docstring
     assert list(places.values()) == [1]
-    assert "  momentum: 0.8\n" in package.run("config", "show", "--set", "training.momentum=0.8")
-    assert "momentum" in package.run("config", "schema")
-    assert "--momentum" in (text := package.run("train", "--help"))
+    *answers, (code, wrong) = package.run(
+        ["config", "show", "--set", "training.momentum=0.8"],
+        ["config", "schema"],
+        ["train", "--help"],
+        package.train("run"),  # the finished run of before is the one with the default
+        package.train("same", "--momentum", "0.9"),
+        package.train("other", "--set", "training.momentum=0.5"),
+        package.train("wrong", "--momentum", "1.5"),
+    )
+    shown, schema, text, *_ = succeeded(answers)
+    assert "  momentum: 0.8\n" in shown
+    assert "momentum" in schema
+    assert "--momentum" in text
     assert "Decay of the optimiser's mean" in text
-    package.train("run")  # the finished run of before is the one with the default
-    assert (package.root / "run/fold_0/seed_0/model.safetensors").read_bytes() == before
-    package.train("same", "--momentum", "0.9")
-    assert (package.root / "same/fold_0/seed_0/model.safetensors").read_bytes() == before
-    package.train("other", "--set", "training.momentum=0.5")
-    assert (package.root / "other/fold_0/seed_0/model.safetensors").read_bytes() != before
-    assert "less than 1" in package.train("wrong", "--momentum", "1.5", code=2)
+    weights = [
+        (package.root / out / "fold_0/seed_0/model.safetensors").read_bytes()
+        for out in ("run", "same", "other")
+    ]
+    assert weights[:2] == [before, before]
+    assert weights[2] != before
+    assert code == 2
+    assert "less than 1" in wrong
