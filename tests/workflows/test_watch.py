@@ -324,3 +324,13 @@ def test_a_round_opens_the_slides_that_came_and_no_others(
     assert opened == [["a", "bad"], ["b"]]
     assert sorted(table) == ["a", "b", "bad"]
     assert [record.slide_id for record in read_slides_csv(in_process.out / "slides.csv")] == ["a", "b", "bad"]
+
+
+def test_a_link_that_leads_nowhere_is_set_aside_once(
+    config: PredictConfig, rounds: list[set[str]], tmp_path: Path
+) -> None:
+    clock = Clock()
+    (config.slides / "bad.svs").symlink_to("gone.svs")
+    (config.slides / "bad too.svs").symlink_to("bad too.svs")
+    assert watch(config, clock=clock.time, sleep=clock.sleep).exit_code == 1
+    assert rounds == [{"bad", "bad too"}]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsi_ncmi.core.files import atomic_path, ensure_folder
+from wsi_ncmi.core.leftovers import clean_folder
 from wsi_ncmi.metrics import Estimate
 from wsi_ncmi.reporting.figures import FigureGroups, report_figures
 from wsi_ncmi.reporting.render import write_report
@@ -173,6 +174,8 @@ def write_outputs(
     Returns:
         ``report``, ``summary``, ``tables`` and, where any were drawn, ``figures``.
     """
+    for place in (folder, folder / "tables", folder / "figures"):
+        clean_folder(place)
     figures = report_figures(
         data.predictions_of(data.headline_name), data.headline, data.curves, data.evaluations
     )

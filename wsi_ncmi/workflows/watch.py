@@ -1,6 +1,7 @@
 """Predicting slides as they arrive in a folder, until stopped."""
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -62,7 +63,7 @@ def watch(
             replaced = folder.replaced(ready)
             files |= predictor.run(progress, frozenset(ready), replaced, folder.given()).files
             # One that went away before it was read is taken when it comes again.
-            there = {slide_id: slide for slide_id, slide in ready.items() if slide.path.exists()}
+            there = {slide_id: slide for slide_id, slide in ready.items() if os.path.lexists(slide.path)}
             folder.record(there, signatures, predictor.problems)
             last = clock()
         elif times.until_idle_s is not None and not folder.waiting and clock() - last >= times.until_idle_s:
