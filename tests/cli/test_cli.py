@@ -77,7 +77,7 @@ def test_version() -> None:
             "(--backend tensorflow) is wrong: it is one of auto, torch",
         ),
         (("verify", "nowhere"), "nowhere"),
-        (("predict", "nowhere", "--model", "nomodel", "--out", "x"), "nomodel"),
+        (("predict", "nowhere", "--model", "nomodel", "--out", "x"), "nowhere"),
         (
             ("predict", "nowhere", "--model", "nomodel", "--out", "x", "--scale", "log"),
             "(--scale log) is wrong: it is one of percentile, absolute",
@@ -87,7 +87,7 @@ def test_version() -> None:
             ("predict", "nowhere", "--model", "m", "--out", "x", "--abstain-below", "7"),
             "it is at most 1",
         ),
-        (("predict", "nowhere", "--model", "m", "--out", "x", "--watch"), "no folder"),
+        (("predict", "nowhere", "--model", "m", "--out", "x", "--watch"), "no file or folder nowhere"),
         (
             ("predict", "s", "--model", "m", "--out", "x", "--interval", "5"),
             "--interval is for a watched folder",
@@ -96,9 +96,9 @@ def test_version() -> None:
         (("extract", "nowhere", "--out", ""), "it needs a name"),
         (("extract", "nowhere", "--out", "x", "--encoder", "onnx:nope"), "There is no ONNX file nope"),
         (("export", "norun", "--out", "x"), "norun"),
-        (("heatmap", "nowhere", "--model", "nomodel", "--out", "x"), "nomodel"),
+        (("heatmap", "nowhere", "--model", "nomodel", "--out", "x"), "nowhere"),
         (("view", "nowhere.svs"), "nowhere.svs"),
-        (("view", "nowhere.svs", "--model", "m"), "--features"),
+        (("view", "nowhere.svs", "--model", "m"), "nowhere.svs"),
         (("config", "show", "--set", "seeds=0"), "seeds"),
     ],
 )

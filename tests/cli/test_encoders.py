@@ -92,7 +92,7 @@ def test_a_tampered_file_ends_in_1(file):
     [
         (("show", "uni"), "did you mean uni_v1"),
         (("fetch", "ctranspath"), "can't be fetched"),
-        (("import", "absent.bin", "--as", "uni_v1"), "no weights file absent.bin"),
+        (("import", "absent.bin", "--as", "uni_v1"), "no file or folder absent.bin"),
         (("verify", "--weights-dir", "absent"), "no weights folder absent"),
     ],
 )

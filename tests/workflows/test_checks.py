@@ -148,7 +148,7 @@ def test_extract_makes_nothing_when_the_disk_is_too_small(
             ["(--set losses.0.power=0.5)", "the loss 'ce' has no setting 'power'"],
         ),
         (["--set", "loss.power=x"], ["'losses.0.power' (--set loss.power=x)"]),
-        (["--set", "loss.power=0.5"], ["The features x.npz do not exist"]),
+        (["--set", "loss.power=0.5"], ["There is no file or folder x.npz; check --features"]),
         (["--set", "training.epoch=3"], ["(--set training.epoch=3)", "did you mean 'epochs'?"]),
     ],
 )

@@ -18,11 +18,13 @@ _MAX_SHOWN = 50
 FLAGS = ConfigFlags(
     "wsi_ncmi.workflows.audit.AuditConfig",
     {
-        "splits": Flag(argument=True, help="splits.json, CLAM's splits (file or folder), or a CSV."),
-        "labels": Flag(required=True, metavar="CSV|ADAPTER:FILE"),
-        "slides": Flag(),
-        "features": Flag(),
-        "thumbnails": Flag(metavar="DIR"),
+        "splits": Flag(
+            argument=True, there=True, help="splits.json, CLAM's splits (file or folder), or a CSV."
+        ),
+        "labels": Flag(required=True, there=True, metavar="CSV|ADAPTER:FILE"),
+        "slides": Flag(there=True),
+        "features": Flag(there=True),
+        "thumbnails": Flag(there=True, metavar="DIR"),
         "group": Flag(),
     },
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -46,6 +46,41 @@ def run_verb(
 ) -> NoReturn:
     """Runs a job and ends the process: 0 all done, 1 some items failed, 2 wrong input, 130 interrupted."""
     finish(guarded(action, quiet=quiet, debug=debug), quiet=quiet, as_json=as_json)
+
+
+def check_there(paths: str | Path | Iterable[Path] | None, flag: str) -> None:
+    """Makes sure that what a flag names is there; nothing is opened.
+
+    Args:
+        paths: One or several paths, or labels as ``ADAPTER:FILE``; None = none was given.
+        flag: The flag or argument, for the message.
+
+    Raises:
+        InputError: The first that is empty or isn't there.
+    """
+    if paths is None:
+        return
+    for path in (paths,) if isinstance(paths, str | Path) else paths:
+        file = Path(path)
+        if isinstance(path, str):
+            from wsi_ncmi.cohorts.labels import adapter_of, parse_spec
+
+            spec = parse_spec(path)
+            adapter_of(spec)
+            file = spec.path
+        if not file.exists():
+            raise InputError(f"There is no file or folder {file}; check {flag}.")
+
+
+def named_path(text: str, flag: str) -> Path:
+    """The path that a flag names; an empty one would be the working folder.
+
+    Raises:
+        InputError: It is empty.
+    """
+    if not text.strip():
+        raise InputError(f"{flag} is empty; name a file or folder ('.' is this one).")
+    return Path(text)
 
 
 def guarded(action: Callable[[ProgressReporter], Any], *, quiet: bool, debug: bool) -> Any:

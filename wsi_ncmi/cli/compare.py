@@ -37,8 +37,9 @@ def command(
     """
 
     def act(progress: ProgressReporter) -> JobResult:
+        config = given.read({"name": run_name(given)})
         from wsi_ncmi.workflows import train
 
-        return train(given.read({"name": run_name(given)}), progress)
+        return train(config, progress)
 
     given.run(act)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 FLAGS = ConfigFlags(
     "wsi_ncmi.workflows.convert.ConvertConfig",
     {
-        "features": Flag(argument=True),
+        "features": Flag(argument=True, there=True),
         "to": Flag(required=True),
         "out": Flag(required=True),
         "*": Flag(),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wsi_ncmi.cli.common import AsJson, Debug, Quiet, guarded
+from wsi_ncmi.cli.common import AsJson, Debug, Quiet, check_there, guarded, named_path
 from wsi_ncmi.core.errors import InputError, counted
 
 if TYPE_CHECKING:
@@ -77,12 +77,17 @@ def fetch(
 
     Example: wsi-ncmi encoders fetch phikon_v2
     """
-    from wsi_ncmi.encoders.weights_import import fetch_weights
 
-    made = guarded(
-        lambda _: fetch_weights(key, _needed(folder), revision=revision, overwrite=overwrite),
-        quiet=quiet, debug=debug,
-    )  # fmt: skip
+    def act(_: object) -> Imported | None:
+        from wsi_ncmi.encoders.presets import find_preset
+
+        find_preset(key)
+        target = _needed(folder)
+        from wsi_ncmi.encoders.weights_import import fetch_weights
+
+        return fetch_weights(key, target, revision=revision, overwrite=overwrite)
+
+    made = guarded(act, quiet=quiet, debug=debug)
     if made is None:
         _json({"present": True}) if as_json else typer.echo(f"The weights of {key} are here and whole.")
         return
@@ -91,7 +96,7 @@ def fetch(
 
 @app.command("import")
 def import_(
-    file: Annotated[Path, typer.Argument(help="Weights: safetensors, or a torch file of tensors only.")],
+    file: Annotated[str, typer.Argument(help="Weights: safetensors, or a torch file of tensors only.")],
     encoder: Annotated[str, typer.Option("--as", help="A preset, timm:NAME or torchvision:NAME.")],
     folder: Folder = None,
     overwrite: Overwrite = False,
@@ -103,12 +108,19 @@ def import_(
 
     Example: wsi-ncmi encoders import pytorch_model.bin --as uni_v1
     """
-    from wsi_ncmi.encoders.weights_import import import_weights
 
-    made = guarded(
-        lambda _: import_weights(file, encoder, _needed(folder), overwrite=overwrite),
-        quiet=quiet, debug=debug,
-    )  # fmt: skip
+    def act(_: object) -> Imported:
+        from wsi_ncmi.encoders.presets import find_preset
+
+        source, target = named_path(file, "FILE"), _needed(folder)
+        check_there(source, "FILE")
+        if ":" not in encoder:
+            find_preset(encoder)
+        from wsi_ncmi.encoders.weights_import import import_weights
+
+        return import_weights(source, encoder, target, overwrite=overwrite)
+
+    made = guarded(act, quiet=quiet, debug=debug)
     _tell(made, quiet=quiet, as_json=as_json)
 
 

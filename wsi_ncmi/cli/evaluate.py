@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wsi_ncmi.cli.common import check_there
 from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
 
 if TYPE_CHECKING:
@@ -17,10 +18,11 @@ FLAGS = ConfigFlags(
     {
         "predictions": Flag(
             argument=True,
+            there=True,
             help="CSV with slide_id, p_<class>… and truth (predict's with --labels); or CLAM's or STAMP's.",
         ),
         "out": Flag(required=True),
-        "labels": Flag(metavar="CSV|ADAPTER:FILE"),
+        "labels": Flag(metavar="CSV|ADAPTER:FILE", there=True),
         "group": Flag(),
         "classes": Flag(metavar="A,B,…"),
         "order": Flag(metavar="A,B,…"),
@@ -46,8 +48,10 @@ def command(
     """
 
     def act(_: ProgressReporter) -> JobResult:
+        config = given.read({"against": against})
+        check_there(config.against, "--against")
         from wsi_ncmi.workflows import evaluate
 
-        return evaluate(given.read({"against": against}))
+        return evaluate(config)
 
     given.run(act)

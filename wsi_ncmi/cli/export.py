@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 FLAGS = ConfigFlags(
     "wsi_ncmi.prediction.config.ExportConfig",
     {
-        "run": Flag(argument=True),
+        "run": Flag(argument=True, there=True),
         "out": Flag(required=True),
-        "features": Flag(help="Features of the training (those beside the run)."),
+        "features": Flag(there=True, help="Features of the training (those beside the run)."),
         "reference": Flag(
             name="--without-reference",
             help="Leave out the statistics that out-of-distribution slides are flagged by.",
@@ -42,8 +42,9 @@ def command(
     """
 
     def act(progress: ProgressReporter) -> JobResult:
+        config = given.read()
         from wsi_ncmi.workflows.export import export
 
-        return export(given.read(), progress)
+        return export(config, progress)
 
     given.run(act)

@@ -29,7 +29,7 @@ from typing import (
 
 import typer
 
-from wsi_ncmi.cli.common import AsJson, Debug, Quiet, Settings, guarded, run_verb
+from wsi_ncmi.cli.common import AsJson, Debug, Quiet, Settings, check_there, guarded, run_verb
 
 if TYPE_CHECKING:
     from wsi_ncmi.core.progress import ProgressReporter
@@ -53,6 +53,8 @@ class Flag:
         sets: Value that a switch stands for.
         rest: Key of a list that takes the values after the first where the flag is given several times.
         single: The value is the only item of the list, commas and all.
+        there: It names files or folders that must be there; a missing one is told before the verb's own
+            imports, of which torch alone takes seconds.
     """
 
     name: str = ""
@@ -65,6 +67,7 @@ class Flag:
     sets: Any = True
     rest: str = ""
     single: bool = False
+    there: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ class Given:
         """
         from wsi_ncmi.core.config import read_config
 
-        return read_config(
+        config = read_config(
             self.flags.cls,
             file,
             flags={**self.values, **(more or {})},
@@ -107,6 +110,11 @@ class Given:
             flag_names=self.flags.names(),
             one_of=self.flags.one_of,
         )
+        names = self.flags.names()
+        for key, flag in self.flags.table.items():
+            for each in (key, flag.rest) if flag.there else ():
+                check_there(getattr(config, each) if each else None, names[each] if each else "")
+        return config
 
     def guarded(self, action: Callable[[ProgressReporter], Any]) -> Any:
         """Runs an action as :func:`wsi_ncmi.cli.common.guarded` does."""
@@ -256,7 +264,8 @@ def _value(value: Any, flag: Flag, config: type[Any], key: str) -> Any:
 
 
 def _flag_name(key: str, flag: Flag) -> str:
-    return flag.name or "--" + key.rpartition(".")[2].replace("_", "-")
+    last = key.rpartition(".")[2]
+    return (flag.metavar or last.upper()) if flag.argument else flag.name or "--" + last.replace("_", "-")
 
 
 def _field(config: type[Any], key: str) -> tuple[type[Any] | None, Any]:

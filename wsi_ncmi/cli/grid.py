@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wsi_ncmi.cli.common import check_there
 from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
 from wsi_ncmi.cli.train import SHARED, run_name
 
@@ -47,8 +48,11 @@ def command(
     def act(progress: ProgressReporter) -> JobResult:
         from wsi_ncmi.workflows.sweep import named_features, settings_of_models, sweep
 
+        encoders = named_features(features)
+        for paths in encoders.values():
+            check_there(paths, "--features")
         settings = settings_of_models(given.values["models"], given.setting or ())
-        more = {"name": run_name(given), "encoders": named_features(features)}
+        more = {"name": run_name(given), "encoders": encoders}
         return sweep(replace(given, setting=settings).read(more), progress)
 
     given.run(act)

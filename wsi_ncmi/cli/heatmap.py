@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 FLAGS = ConfigFlags(
     "wsi_ncmi.prediction.config.HeatmapConfig",
     {
-        "features": Flag(argument=True),
-        "model": Flag(required=True),
+        "features": Flag(argument=True, there=True),
+        "model": Flag(required=True, there=True),
         "out": Flag(required=True),
-        "slides": Flag(help="The slides; without them maps are drawn on white."),
-        "compare": Flag(),
-        "compare_features": Flag(help="Its features, where they are others."),
+        "slides": Flag(there=True, help="The slides; without them maps are drawn on white."),
+        "compare": Flag(there=True),
+        "compare_features": Flag(there=True, help="Its features, where they are others."),
         "classes": Flag(
             panel="Maps", help="Classes whose evidence is drawn: a,b or all (the predicted one)."
         ),
@@ -45,8 +45,9 @@ def command(
     """
 
     def act(progress: ProgressReporter) -> JobResult:
+        config = given.read({"only": only or None})
         from wsi_ncmi.workflows.heatmap import make_heatmaps
 
-        return make_heatmaps(given.read({"only": only or None}), progress)
+        return make_heatmaps(config, progress)
 
     given.run(act)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wsi_ncmi.cli.common import named_path
 from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
 
 if TYPE_CHECKING:
@@ -23,18 +23,19 @@ FLAGS = ConfigFlags(
 
 def command(
     given: Given,
-    out: Annotated[Path, typer.Option("--out", help="Table to write.")] = Path("slides.csv"),
+    out: Annotated[str, typer.Option("--out", help="Table to write.")] = "slides.csv",
 ) -> None:
     """List slides: reader, size, levels, mpp and its source, duplicates, problems.
 
     Example: wsi-ncmi inventory slides/ --out slides.csv
     """
     from wsi_ncmi.core.errors import InputError
-    from wsi_ncmi.core.files import ensure_folder
+    from wsi_ncmi.core.files import check_folder, ensure_folder
     from wsi_ncmi.slides import take_inventory, write_slides_csv
 
     def act(progress: ProgressReporter) -> tuple[SlideRecord, ...]:
-        config = given.read()
+        config, table = given.read(), named_path(out, "--out")
+        check_folder(table.parent)
         records = take_inventory(
             config.slides, mpp_table=config.mpp_table, default_mpp=config.default_mpp, progress=progress
         )
@@ -43,8 +44,8 @@ def command(
                 f"There is no slide in {config.slides}, only files of other kinds or none; give the folder "
                 "that holds the slides."
             )
-        ensure_folder(out.parent)
-        write_slides_csv(records, out)
+        ensure_folder(table.parent)
+        write_slides_csv(records, table)
         return records
 
     records: tuple[SlideRecord, ...] = given.guarded(act)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wsi_ncmi.cli.common import AsJson, Debug, Quiet, guarded, run_verb
+from wsi_ncmi.cli.common import AsJson, Debug, Quiet, check_there, guarded, named_path, run_verb
 
 if TYPE_CHECKING:
     from wsi_ncmi.core.progress import ProgressReporter
@@ -57,11 +56,11 @@ def list_all(
 
 @app.command("import")
 def import_one(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of CLAM, DSMIL or TransMIL.")],
+    checkpoint: Annotated[str, typer.Argument(help="Checkpoint of CLAM, DSMIL or TransMIL.")],
     class_names: Annotated[
         str, typer.Option("--class-names", help="Names of its outputs, in their order, by commas.")
     ],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the model; predict takes it as --model.")],
+    out: Annotated[str, typer.Option("--out", help="Folder for the model; predict takes it as --model.")],
     quiet: Quiet = False,
     debug: Debug = False,
     as_json: AsJson = False,
@@ -72,9 +71,11 @@ def import_one(
     """
 
     def act(_: ProgressReporter) -> JobResult:
+        file, folder = named_path(checkpoint, "CHECKPOINT"), named_path(out, "--out")
+        check_there(file, "CHECKPOINT")
         from wsi_ncmi.workflows.model_import import import_model
 
-        return import_model(checkpoint, [name.strip() for name in class_names.split(",")], out)
+        return import_model(file, [name.strip() for name in class_names.split(",")], folder)
 
     run_verb(act, quiet=quiet, debug=debug, as_json=as_json)
 

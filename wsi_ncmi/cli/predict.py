@@ -19,14 +19,14 @@ _LOG = logging.getLogger(__name__)
 FLAGS = ConfigFlags(
     "wsi_ncmi.prediction.config.PredictConfig",
     {
-        "slides": Flag(argument=True),
-        "model": Flag(required=True),
+        "slides": Flag(argument=True, there=True),
+        "model": Flag(required=True, there=True),
         "out": Flag(required=True),
         "cache": Flag(metavar="DIR"),
-        "cases": Flag(metavar="CSV"),
-        "mpp_table": Flag(metavar="CSV"),
+        "cases": Flag(metavar="CSV", there=True),
+        "mpp_table": Flag(metavar="CSV", there=True),
         "default_mpp": Flag(),
-        "known_failures": Flag(metavar="CSV"),
+        "known_failures": Flag(metavar="CSV", there=True),
         "abstain_below": Flag(
             panel="Decision", metavar="P", help="No decision below this probability (the bundle's own)."
         ),
@@ -37,7 +37,7 @@ FLAGS = ConfigFlags(
         "geojson": Flag(name="--no-geojson", panel="Explanation", help="No tiles for QuPath.", sets=False),
         "scale": Flag(panel="Explanation"),
         "top": Flag(panel="Explanation"),
-        "weights": Flag(panel="Encoder"),
+        "weights": Flag(panel="Encoder", there=True),
         "extraction.workers": Flag(panel="Machine", help="Processes (as the machine allows)."),
         "extraction.timeout_per_slide": Flag(
             panel="Machine", metavar="S", help="Seconds a slide may take (with --watch 3600)."
@@ -64,14 +64,14 @@ def command(
     """
 
     def act(progress: ProgressReporter) -> JobResult:
+        idle = [flag.name for key, flag in FLAGS.table.items() if key[:6] == "watch." and key in given.values]
+        if idle and not watch:
+            raise InputError(f"{idle[0]} is for a watched folder; add --watch, or leave it out.")
         config = given.read({"ood_threshold": _threshold(unlike)})
         if watch:
             from wsi_ncmi.workflows.watch import watch as watch_folder
 
             return watch_folder(config, progress)
-        idle = [flag.name for key, flag in FLAGS.table.items() if key[:6] == "watch." and key in given.values]
-        if idle:
-            raise InputError(f"{idle[0]} is for a watched folder; add --watch, or leave it out.")
         from wsi_ncmi.workflows.predict import predict
 
         return predict(config, progress)

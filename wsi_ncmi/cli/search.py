@@ -15,7 +15,7 @@ FLAGS = ConfigFlags(
     "wsi_ncmi.training.search_space.SearchConfig",
     {
         "features": FEATURES,
-        "space": Flag(metavar="FILE", help="YAML: 'key: {low, high, log}' or 'key: [choices]'."),
+        "space": Flag(there=True, metavar="FILE", help="YAML: 'key: {low, high, log}' or 'key: [choices]'."),
         "trials": Flag(panel="Training"),
         "minutes": Flag(panel="Training"),
         "trial_seeds": Flag(panel="Training"),
@@ -36,8 +36,9 @@ def command(
     """
 
     def act(progress: ProgressReporter) -> JobResult:
+        config = given.read({"name": run_name(given)})
         from wsi_ncmi.workflows.search import search
 
-        return search(given.read({"name": run_name(given)}), progress)
+        return search(config, progress)
 
     given.run(act)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wsi_ncmi.cli.common import named_path
 from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ FLAGS = ConfigFlags(
 
 def command(
     given: Given,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Output folder.", rich_help_panel="Input")],
+    out: Annotated[str, typer.Argument(metavar="OUT", help="Output folder.", rich_help_panel="Input")],
     workers: Annotated[int | None, typer.Option(min=1, help="Processes (one a core).")] = None,
 ) -> None:
     """Make a synthetic CAMELYON-17-like cohort with labels and ground truth.
@@ -40,9 +40,9 @@ def command(
         from wsi_ncmi.workflows import JobResult
 
         config = given.read({"include_empty": False})
-        ensure_folder(out)
+        folder = ensure_folder(named_path(out, "OUT"))
         cohort = make_cohort(
-            out,
+            folder,
             config,
             workers=workers or affordable_workers(),
             progress=progress,

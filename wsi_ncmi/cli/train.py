@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 FEATURES = Flag(
     required=True,
+    there=True,
     rest="further_features",
     metavar="PATH",
     help="Folder of feature files, or a packed .npz; given several times, the embeddings are joined.",
@@ -20,10 +21,12 @@ FEATURES = Flag(
 MODEL = Flag(name="--model", panel="Training", help="Aggregator (abmil = gated attention).")
 LOSS = Flag(name="--loss", panel="Training", single=True, help="Loss, such as ncmi or ce.")
 SHARED = {
-    "labels": Flag(metavar="CSV|ADAPTER:FILE", help="Labels; not needed where FEATURES carries them."),
+    "labels": Flag(
+        there=True, metavar="CSV|ADAPTER:FILE", help="Labels; not needed where FEATURES carries them."
+    ),
     "order": Flag(metavar="A,B,…", panel="Expert"),
     "out": Flag(required=True),
-    "splits": Flag(metavar="FILE", help="Splits file; else folds are made."),
+    "splits": Flag(there=True, metavar="FILE", help="Splits file; else folds are made."),
     "official_split": Flag(),
     "split.folds": Flag(),
     "split.group": Flag(help="What stays together; slide_id = each slide is a patient."),
@@ -54,9 +57,10 @@ def command(
     """
 
     def act(progress: ProgressReporter) -> JobResult:
+        config = given.read({"name": run_name(given)})
         from wsi_ncmi.workflows import train
 
-        return train(given.read({"name": run_name(given)}), progress)
+        return train(config, progress)
 
     given.run(act)
 

@@ -1,16 +1,15 @@
 """``wsi-ncmi verify``."""
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from wsi_ncmi.cli.common import AsJson, Debug, Quiet, guarded
+from wsi_ncmi.cli.common import AsJson, Debug, Quiet, guarded, named_path
 
 
 def command(
-    features: Annotated[Path, typer.Argument(help="Folder of feature files, or an output folder.")],
+    features: Annotated[str, typer.Argument(help="Folder of feature files, or an output folder.")],
     repair: Annotated[
         bool,
         typer.Option("--repair", help="Move bad files to quarantine/, so that extract makes them again."),
@@ -25,7 +24,9 @@ def command(
     """
     from wsi_ncmi.features import verify_folder
 
-    verdicts = guarded(lambda _: verify_folder(features, repair=repair), quiet=quiet, debug=debug)
+    verdicts = guarded(
+        lambda _: verify_folder(named_path(features, "FEATURES"), repair=repair), quiet=quiet, debug=debug
+    )
     bad = [verdict for verdict in verdicts if not verdict.ok]
     if as_json:
         rows = [

@@ -10,10 +10,10 @@ from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
 FLAGS = ConfigFlags(
     "wsi_ncmi.prediction.config.ViewConfig",
     {
-        "slide": Flag(argument=True),
-        "features": Flag(),
-        "model": Flag(),
-        "annotations": Flag(),
+        "slide": Flag(argument=True, there=True),
+        "features": Flag(there=True),
+        "model": Flag(there=True),
+        "annotations": Flag(there=True),
         "default_mpp": Flag(),
         "port": Flag(panel="Page"),
     },
@@ -32,7 +32,6 @@ def command(
 
     Example: wsi-ncmi view slide.svs --features predictions --model model.zip
     """
-    from wsi_ncmi.workflows.view import view
 
     def on_ready(url: str) -> None:
         typer.echo(url)
@@ -42,8 +41,11 @@ def command(
             webbrowser.open(url)
 
     def act(_: object) -> None:
+        config = given.read()
+        from wsi_ncmi.workflows.view import view
+
         try:
-            view(given.read(), on_ready)
+            view(config, on_ready)
         except KeyboardInterrupt:
             return  # the way to end it
 

@@ -17,6 +17,7 @@ from wsi_ncmi.features.stain import StainTarget
 from wsi_ncmi.slides import SlideRecord, earlier_records, read_slides_csv, slide_key, take_inventory
 from wsi_ncmi.slides.discovery import find_slides
 from wsi_ncmi.slides.identity import assign_slide_ids
+from wsi_ncmi.slides.mpp import read_mpp_table
 from wsi_ncmi.tiling import GridConfig
 
 _LOG = logging.getLogger(__name__)
@@ -53,9 +54,26 @@ def list_slides(
             opened=opened,
             earlier=earlier,
         )
+    return read_slides_csv(config.inventory)
+
+
+def check_inputs(config: ExtractConfig) -> None:
+    """Finds what is missing or wrong in the files that a job names beside its slides; opens no slide.
+
+    Raises:
+        InputError: A file or folder isn't there, or a table can't be read.
+    """
+    slides = slides_of(config)
     if not slides.exists():
         raise InputError(f"There is no file or folder {slides}; give the folder that holds the slides.")
-    return read_slides_csv(config.inventory)
+    if config.annotations is not None and not config.annotations.is_dir():
+        raise InputError(f"The annotation folder {config.annotations} isn't there; check --annotations.")
+    if config.inventory is not None and not config.inventory.is_file():
+        raise InputError(f"There is no inventory {config.inventory}; check --inventory.")
+    if config.mpp_table is not None:
+        read_mpp_table(config.mpp_table)
+    if config.only is not None:
+        _listed(config.only)
 
 
 def slides_of(config: ExtractConfig) -> Path:

@@ -10,10 +10,11 @@ from dataclasses import fields
 from pathlib import Path
 
 from wsi_ncmi.cohorts import Cohort, find_leaks, read_labels
+from wsi_ncmi.cohorts.labels import adapter_of, parse_spec
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import check_folder
 from wsi_ncmi.core.values import SUSPECT, suspects_between
-from wsi_ncmi.extraction.planning import slide_ids_of
+from wsi_ncmi.extraction.planning import check_inputs, slide_ids_of
 from wsi_ncmi.slides import SlideIndex
 from wsi_ncmi.training.data import make_folds, refuse_leaks
 from wsi_ncmi.workflows.config import JobConfig
@@ -32,6 +33,7 @@ def check_job(config: JobConfig) -> None:
             don't fit the labels or leak, or there are too few patients for the folds.
     """
     _check_recorded_paths(config)
+    _check_there(config)
     if config.features is not None:
         return
     if config.slides is None:
@@ -44,6 +46,7 @@ def check_job(config: JobConfig) -> None:
             "The configuration names no labels; add 'labels: FILE.csv', for example with "
             "--set labels=FILE.csv."
         )
+    check_inputs(config)
     check_folder(config.out)
     labelled = read_labels(config.labels, group="slide_id" if config.split.group == "slide_id" else None)
     cohort = _present(labelled, slide_ids_of(config), config)
@@ -60,6 +63,18 @@ def _check_recorded_paths(config: JobConfig) -> None:
                 f"{name!r} is {str(value)!r}: the record of a run leaves the folders of paths out; give the "
                 f"path with --set {name}=PATH."
             )
+
+
+def _check_there(config: JobConfig) -> None:
+    """Refuses ready features, labels and splits that aren't there, which training would tell after torch."""
+    files = {"features": config.features, "splits": config.splits}
+    if config.labels is not None:
+        spec = parse_spec(config.labels)
+        adapter_of(spec)
+        files["labels"] = spec.path
+    for name, path in files.items():
+        if path is not None and not path.exists():
+            raise InputError(f"There is no file or folder {path}; check {name!r}.")
 
 
 def _present(labelled: Cohort, slide_ids: Sequence[str], config: JobConfig) -> Cohort:

@@ -61,7 +61,7 @@ def extract(
     from wsi_ncmi.extraction.execution.local import open_engine
     from wsi_ncmi.extraction.known_failures import is_known, read_known_failures, settle
     from wsi_ncmi.extraction.pipeline import Utilisation
-    from wsi_ncmi.extraction.planning import grids_of, list_slides, make_tasks
+    from wsi_ncmi.extraction.planning import check_inputs, grids_of, list_slides, make_tasks
     from wsi_ncmi.features.stain import stain_target
 
     progress = progress or NullProgress()
@@ -75,6 +75,7 @@ def extract(
     settings = config.extraction
     known = read_known_failures(config.known_failures) if config.known_failures is not None else {}
     check_folder(config.out)
+    check_inputs(config)
     # A wrong name or file is told before any slide is opened.
     with open_engine(settings, encoder_config) as engine:
         encoder = engine.encoder
