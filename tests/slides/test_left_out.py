@@ -81,7 +81,7 @@ def test_label_and_macro_pictures_are_left_out_unless_listed(tmp_path, name):
     assert found == ["S1.svs"]
     assert said == [
         f"1 picture of a slide's label, glass or overview left out ({name}); "
-        "list their ids in --only to read them."
+        "list their ids in --list to read them."
     ]
     stem = name.rsplit(".", 1)[0]
     assert sorted(search(tmp_path, listed={stem, "S1"})[0]) == sorted(["S1.svs", name])

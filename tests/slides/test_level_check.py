@@ -68,6 +68,12 @@ def half_blank() -> tuple[np.ndarray, ...]:
     return picture, spoilt, smaller(picture, 16)
 
 
+def broken_off(level: np.ndarray, grey: int = 255) -> np.ndarray:
+    """A level whose lower part was never written, from the middle of the tissue on."""
+    rows = len(level) * 300 // HEIGHT
+    return np.concatenate([level[:rows], np.full_like(level[rows:], grey)])
+
+
 WRONG: dict[str, tuple[Callable[[], tuple[np.ndarray, ...]], set[int], str]] = {
     "macro of other sides": (lambda: (whole(), glass_slide(900, 300)), {1}, "not a square"),
     "level that lost an edge": (lambda: (whole(), smaller(whole(), 2)[:, :900]), {1}, "not a square"),
@@ -79,7 +85,7 @@ WRONG: dict[str, tuple[Callable[[], tuple[np.ndarray, ...]], set[int], str]] = {
     "macro between levels": (
         lambda: (whole(), glass_slide(1024, 768), smaller(whole(), 8)),
         {1},
-        "shows nothing",
+        "something else",
     ),
     "two macros": (
         lambda: (whole(), glass_slide(1024, 768), glass_slide(512, 384)),
@@ -94,6 +100,13 @@ WRONG: dict[str, tuple[Callable[[], tuple[np.ndarray, ...]], set[int], str]] = {
     "blank beside little tissue": (lambda: (speck(), blank(4)), {1}, "shows nothing"),
     "blank between levels": (lambda: (speck(), blank(2), smaller(speck(), 8)), {1}, "shows nothing"),
     "half blank": (half_blank, {1}, "something else"),
+    "half blank at the end": (lambda: half_blank()[:2], {1}, "something else"),
+    "half white behind a sound one": (
+        lambda: (whole(), smaller(whole(), 4), broken_off(smaller(whole(), 8))),
+        {2},
+        "something else",
+    ),
+    "half black": (lambda: (whole(), broken_off(smaller(whole(), 4), 0)), {1}, "something else"),
 }
 SOUND: dict[str, Callable[[], tuple[np.ndarray, ...]]] = {
     "averaged": lambda: (whole(), smaller(whole(), 2), smaller(whole(), 4), smaller(whole(), 32)),

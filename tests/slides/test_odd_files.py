@@ -9,10 +9,12 @@ import socket
 import struct
 import unicodedata
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.slides.dicom_slide import write_instance
 from wsi_ncmi.core.errors import SlideOpenError
 from wsi_ncmi.slides import open_slide, read_slides_csv, take_inventory, write_slides_csv
 from wsi_ncmi.slides.discovery import find_slides
@@ -110,6 +112,24 @@ def test_a_pipe_among_the_files_of_a_slide_is_none_of_them(tmp_path):
     slides = {slide.relative: slide for slide in find_slides(tmp_path)}
     assert slides["a.mrxs"].companions == slides["b.vms"].companions == ()
     assert "IM0001" not in slides
+    for name, pipe in (("a.mrxs", "Data0000.dat"), ("b.vms", "p.jpg")):
+        told = f"{name} is read together with the files beside it, and {pipe} is a named pipe, "
+        assert (
+            slides[name].problem == find_slides(tmp_path / name)[0].problem == told + "not a file; remove it."
+        )
+
+
+@pytest.mark.parametrize("pipe", ["q.dcm", "IM0002", ".hidden", "notes.txt"])
+def test_a_pipe_beside_a_dicom_slide_is_told_before_it_is_opened(tmp_path, pipe):
+    """OpenSlide opens every file of a DICOM slide's folder, and would wait at the pipe for ever."""
+    pixels = np.full((64, 64, 3), 200, np.uint8)
+    for folder in ("with", "without"):
+        (tmp_path / folder).mkdir()
+        write_instance(tmp_path / folder / "a.dcm", pixels, series="1.2.3", uid="1.2.3.4", mpp=0.5, edge=64)
+    os.mkfifo(tmp_path / "with" / pipe)
+    problems = {slide.relative: slide.problem for slide in find_slides(tmp_path)}
+    assert problems["without/a.dcm"] == ""
+    assert problems["with/a.dcm"].endswith(f"and {pipe} is a named pipe, not a file; remove it.")
 
 
 def shared_table(directories: int, tiles: int) -> bytes:

@@ -38,7 +38,7 @@ _RESULTS = (
 )  # fmt: skip
 # Remarks on what is left out.
 _OUTPUT = "of results left out of the search ({}); name one as the folder of slides to search it."
-_PICTURE = "of a slide's label, glass or overview left out ({}); list their ids in --only to read them."
+_PICTURE = "of a slide's label, glass or overview left out ({}); list their ids in --list to read them."
 _NO_IMAGE = "without an image (annotations, reports, segmentations) left out ({})."
 _CONVERTED = "that no reader opens left out ({}): files of the same name stand beside them."
 _NOUNS = {_OUTPUT: "folder", _PICTURE: "picture", _NO_IMAGE: "DICOM object", _CONVERTED: "slide"}
@@ -128,7 +128,7 @@ def _single(root: Path) -> FoundSlide:
         for slide in search.found:
             if root in (slide.path, *slide.companions):
                 return slide
-    problem = _unread(root.name) or ("" if root.is_file() else _irregular(root))
+    problem = _unread(root.name) or (_waits(root) if root.is_file() else _irregular(root))
     return FoundSlide(root, root.name, () if problem else _companions_of(root), problem)
 
 
@@ -166,6 +166,7 @@ class _Search:
 
     def look_at(self, folder: Path, prefix: str, entries: Sequence[os.DirEntry[str]]) -> dict[str, bool]:
         """Takes the slides of one folder; gives the subfolders to search, True for links."""
+        in_the_way = _in_the_way(folder, entries)
         entries = [entry for entry in entries if not entry.name.startswith(".")]
         folders = _folders(entries)
         files = {}
@@ -174,7 +175,7 @@ class _Search:
                 problem = "" if _is_regular(entry) else _irregular(folder / entry.name)
                 if not problem or has_slide_extension(entry.name) or unread_format(entry.name):
                     files[entry.name] = problem
-        for slide in self._slides_of(folder, prefix, files, set(folders)):
+        for slide in self._slides_of(folder, prefix, files, in_the_way):
             self.add(slide, prefix)
         for name in [name for name in folders if unread_format(name)]:
             self._unread_slide(folder / name, prefix, files)
@@ -189,7 +190,7 @@ class _Search:
         return {name: is_link for name, is_link in folders.items() if name not in mirax}
 
     def _slides_of(
-        self, folder: Path, prefix: str, files: Mapping[str, str], folders: set[str]
+        self, folder: Path, prefix: str, files: Mapping[str, str], in_the_way: str
     ) -> list[FoundSlide]:
         slides: list[FoundSlide] = []
         if "Slidedat.ini" in files:  # else its parent's .mrxs would have claimed this folder
@@ -223,7 +224,7 @@ class _Search:
             elif not self._is_listed(prefix + name) and is_side_picture(path, ids, scanned):
                 self.leave_out(_PICTURE, prefix + name)
             else:
-                slides.append(FoundSlide(path, name, _companions_of(path)))
+                slides.append(FoundSlide(path, name, _companions_of(path), _waits(path)))
         for members in series.values():
             if all(shows_label(dicom[name]) for name in members):
                 for name in members:
@@ -232,7 +233,7 @@ class _Search:
             # The largest file holds the finest level; the first of equals keeps the choice stable.
             main = max(sorted(members), key=lambda name: (folder / name).stat().st_size)
             others = tuple(folder / name for name in sorted(members) if name != main)
-            slides.append(FoundSlide(folder / main, main, others))
+            slides.append(FoundSlide(folder / main, main, others, _waits_at(main, in_the_way)))
         return slides
 
     def _is_listed(self, relative: str) -> bool:
@@ -274,6 +275,33 @@ def _irregular(path: Path) -> str:
     if not path.exists():
         return f"{name} is a link that leads nowhere; repair or remove it."
     return f"{name} is {irregular_kind(path)}, not a file; remove it."
+
+
+def _in_the_way(folder: Path, entries: Sequence[os.DirEntry[str]]) -> str:
+    """Why readers that open every file of a folder (DICOM, MIRAX) would wait for ever; empty if not."""
+    folders = _folders(entries)
+    odd = (folder / e.name for e in entries if e.name not in folders and not _is_regular(e))
+    return next((_irregular(path) for path in odd if path.exists()), "")
+
+
+def _waits(path: Path) -> str:
+    """Why opening a slide of MIRAX or Hamamatsu would wait for ever: a pipe among its files."""
+    data = path.with_name(slide_id_of(path.name))
+    if path.name.lower().endswith(".mrxs") and data.is_dir():
+        try:
+            with os.scandir(data) as scan:
+                return _waits_at(path.name, _in_the_way(data, sorted(scan, key=lambda entry: entry.name)))
+        except OSError:  # told when it is opened
+            return ""
+    if path.name.lower().endswith((".vms", ".vmu")):
+        named = (path.with_name(name) for name in sorted(_named_in_index(path)))
+        odd = (file for file in named if file.exists() and irregular_kind(file))
+        return next((_waits_at(path.name, _irregular(file)) for file in odd), "")
+    return ""
+
+
+def _waits_at(name: str, in_the_way: str) -> str:
+    return in_the_way and f"{shown_path(name)[0]} is read together with the files beside it, and {in_the_way}"
 
 
 def _unread(name: str) -> str:

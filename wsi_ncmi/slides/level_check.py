@@ -6,6 +6,7 @@ related. Sharpening, other compression or a displacement by a pixel or two pass.
 """
 
 import itertools
+from collections.abc import Container
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,8 @@ _RELATED, _PLACE_RELATED, _PLACE_APART = 0.5, 0.2, 8.0
 # Files leave out tiles of background, which readers give in white: the rest decides, if there is enough.
 _WHITE, _ENOUGH = 254.0, 0.25
 _Grey = NDArray[np.float32]
+_Contrasts = dict[tuple[int, int], tuple[float, tuple[float, float]]]
+"""Row and column of a window → standard deviation, and place in shares of the sides."""
 
 
 def leave_out_wrong_levels(slide: Slide) -> None:
@@ -58,28 +61,36 @@ def _places(slide: Slide) -> NDArray[np.float64]:
     for number in reversed(range(len(slide.levels))):
         found = _contrasts(slide, number)
         if found:
-            # Of the better half, which are in raster order, some from everywhere.
-            middle = np.median([spread for spread, _ in found])
-            good = [place for spread, place in found if spread >= middle]
-            chosen = np.unique(np.linspace(0, len(good) - 1, _PLACES).round().astype(int))
-            return np.array([good[index] for index in chosen])
+            # What the coarsest level lacks in part (it was broken off) is seen on the finer one alone.
+            lacking = _contrasts(slide, number - 1, without=found) if number else {}
+            return np.array([*_spread_out(found), *_spread_out(lacking)])
     return np.empty((0, 2))
 
 
-def _contrasts(slide: Slide, number: int) -> list[tuple[float, tuple[float, float]]]:
+def _spread_out(found: _Contrasts) -> list[tuple[float, float]]:
+    """Some places of the better half, from everywhere (the windows are in raster order)."""
+    middle = np.median([spread for spread, _ in found.values()]) if found else 0.0
+    good = [place for spread, place in found.values() if spread >= middle]
+    chosen = np.linspace(0, len(good) - 1, min(_PLACES, len(good))).round().astype(int)
+    return [good[index] for index in chosen]
+
+
+def _contrasts(slide: Slide, number: int, without: Container[tuple[int, int]] = ()) -> _Contrasts:
     """The cell of most contrast of each window of a level that has contrast, and its place."""
     level = slide.levels[number]
     whole = level.width_px * level.height_px <= _WHOLE_PX
     picture = _read(slide, number, 0, 0, level.width_px, level.height_px) if whole else None
     if whole and picture is None:
-        return []
-    found = []
+        return {}
+    found: _Contrasts = {}
     columns, rows = (
         np.linspace(0, side, max(1, min(_WINDOWS, side // (2 * _CELL_PX))) + 1).astype(int)
         for side in (level.width_px, level.height_px)
     )
-    for top, bottom in itertools.pairwise(rows.tolist()):
-        for left, right in itertools.pairwise(columns.tolist()):
+    for row, (top, bottom) in enumerate(itertools.pairwise(rows.tolist())):
+        for column, (left, right) in enumerate(itertools.pairwise(columns.tolist())):
+            if (row, column) in without:
+                continue
             if picture is not None:
                 x, y, window = left, top, picture[top:bottom, left:right]
             else:
@@ -90,7 +101,8 @@ def _contrasts(slide: Slide, number: int) -> list[tuple[float, tuple[float, floa
                 window = part
             spread, across, down = _most_contrast(window)
             if spread >= _CONTRAST:
-                found.append((spread, ((x + across) / level.width_px, (y + down) / level.height_px)))
+                place = (x + across) / level.width_px, (y + down) / level.height_px
+                found[row, column] = spread, place
     return found
 
 
