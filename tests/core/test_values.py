@@ -14,10 +14,12 @@ NO_VALUES = [
     "", " ", "NA", "na", "N/A", "n.a.", "<NA>", "#N/A", "#NV", "#REF!", "#VALUE!", "#DIV/0!", "#NAME?", "#NULL!",
     "#BEZUG!", "Err:502", "None", "null", "NULL", "NaN", "nan", "NaT", "-", "--", "–", "'--", "_", ".", "?", "??", "…",
     "unknown", "Unknown", "Not Reported", "not reported", "Not Available", "[Not Available]", "[Not Applicable]",
-    "(blank)", "\\N", "\u00a0NA\u200b", "ＮＡ", "not allowed to collect",
+    "(blank)", "\\N", "N / A", "n.d.", "n. a.", "-nan", "UNK", "TBD", "N/D", "not determined",
+    "\u00a0NA\u200b", "ＮＡ", "not allowed to collect",
 ]  # fmt: skip
 VALUES = ["0", "1", "N", "A", "nano", "LUAD", "+", "0/1", "pN0(i+)", "other", "empty", "blank", "normal", "negative", "Nan Ying", "#7", "S12#7",
-          "no", "n", "-1", "unknown primary", "nat-1", "T1?", "C-", "#1"]  # fmt: skip
+          "no", "n", "-1", "unknown primary", "nat-1", "T1?", "C-", "#1",
+          "ND", "N1a", "unk-1", "n.d.-3"]  # fmt: skip
 
 
 @pytest.mark.parametrize("text", NO_VALUES)

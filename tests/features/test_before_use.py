@@ -66,6 +66,14 @@ def test_a_damaged_slide_fails_alone_in_a_conversion(folder: Path, tmp_path: Pat
         assert rows == {"a": "failed", "b": "done"}
 
 
+@pytest.mark.parametrize("to", ["clam", "packed"])
+def test_a_conversion_into_its_own_source_is_refused(folder: Path, to: str) -> None:
+    before = sorted(folder.iterdir())
+    with pytest.raises(InputError, match="holds the features; give another folder"):
+        convert(ConvertConfig(features=folder, to=to, out=folder / ".." / folder.name))
+    assert sorted(folder.iterdir()) == before
+
+
 def test_each_file_is_compared_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[str] = []
     real = checksum_trailer.trailer_error

@@ -11,7 +11,7 @@ import pytest
 
 from wsi_ncmi.core.config import config_from
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.training import TrainConfig, load_trained
+from wsi_ncmi.training import TrainConfig, load_trained, prepare_data
 from wsi_ncmi.workflows import train
 
 QUICK = {
@@ -55,6 +55,18 @@ def test_two_encoders_and_bags_of_patients(tmp_path):
     assert record["config"]["further_features"] == ["…/b.npz"]
     splits = json.loads(result.files["splits"].read_text())
     assert set(splits["folds"][0]["test"]) <= set(table["slide_id"])
+
+
+def test_each_warning_is_logged_once_before_training(tmp_path, caplog):
+    features, labels = cohort(tmp_path / "a.npz", 5, 1), tmp_path / "labels.csv"
+    rows = [f"s{i:02d},{'Pp'[i % 2]}{i // 2:02d},{'xy'[i // 2 % 2]}" for i in range(32)]
+    labels.write_text("\n".join(["slide_id,case_id,label", *rows]))
+    data = prepare_data(
+        config_from(TrainConfig, {"features": features, "labels": str(labels), "out": tmp_path / "run", **QUICK}, "")
+    )
+    assert any("differ only in case" in text for text in data.warnings)
+    assert any("few validation slides" in text for text in data.warnings)
+    assert [record.getMessage() for record in caplog.records] == list(data.warnings)
 
 
 def test_a_patient_of_two_labels_is_refused(tmp_path):

@@ -16,7 +16,8 @@ _DASHES = r"\-\u2010-\u2015\u2212"
 _NO_VALUE = re.compile(
     rf"""[\[(<](blank|empty)[\])>] | [\[(<'"]*(
         | [{_DASHES}_.…?]+
-        | n/?a | n\.a\.? | nan | nat | none | null | \\n | missing | undefined | unknown
+        | n[ ]?/?[ ]?a | n\.[ ]?[ad]\.? | n/[dk] | [+-]?nan | nat | none | null | \\n
+        | missing | undefined | unknown | unk | tbd | to[ ]be[ ]determined | not[ ]determined
         | un(known|specified)[ ]value
         | not[ ](reported|available|applicable|evaluated|specified|known|provided|recorded|stated
             |collected|allowed[ ]to[ ]collect)

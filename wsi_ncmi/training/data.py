@@ -161,7 +161,7 @@ def open_features(features: Path, further: Sequence[Path] = ()) -> BagSource:
 
 
 def prepare_data(config: TrainConfig) -> TrainingData:
-    """Reads labels, matches them with the features, makes or reads the folds, and audits them.
+    """Reads labels, matches them with the features, makes or reads the folds, and audits them; logs warnings.
 
     Args:
         config: What to train on. A splits file is one of slides, also where bags are patients.
@@ -197,6 +197,8 @@ def prepare_data(config: TrainConfig) -> TrainingData:
             "Each slide was taken for a patient of its own (--group slide_id): if patients have several "
             "slides, training and test share patients and the results are too good.",
         )
+    for warning in warnings[len(by_slide.notes) :]:
+        _LOG.warning("%s", warning)
     data = TrainingData(
         source, folds.cohort, folds.splits, folds.of_slides, match.unmatched, tuple(warnings),
         _hashes(slides_source, by_slide, evidence), feature_origin(source), evidence,

@@ -86,6 +86,8 @@ def convert(config: ConvertConfig, progress: ProgressReporter | None = None) -> 
     source = open_feature_set(config.features)
     if source.kind == config.to:
         raise InputError(f"{source.path} is in the format {config.to} already; there is nothing to convert.")
+    if config.out.resolve() == config.features.resolve():
+        raise InputError(f"{config.out} holds the features; give another folder with --out.")
     survey(source)  # files that can't be read are told when their turn comes
     mpp_of = read_mpp_table(config.mpp_table) if config.mpp_table else {}
     if config.to == "packed":

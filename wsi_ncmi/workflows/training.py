@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +11,6 @@ from wsi_ncmi.workflows.result import JobResult
 
 if TYPE_CHECKING:
     from wsi_ncmi.training import ExperimentResult, TrainConfig, TrainingData
-
-_LOG = logging.getLogger(__name__)
 
 
 def train(
@@ -47,8 +44,6 @@ def train(
 
     with distributed.process_group(config.training.device):
         data = prepare_data(config)
-        for warning in data.warnings:
-            _LOG.warning("%s", warning)
         result = run_experiment(config, data, progress)
         if distributed.rank() > 0:
             return JobResult({})
