@@ -73,3 +73,18 @@ def test_the_page_names_every_key():
     schema = metrics_json_schema()
     keys = {key for part in (schema, *schema["$defs"].values()) for key in part["properties"]}
     assert [key for key in sorted(keys) if f"`{key}`" not in page] == []
+
+
+def test_rounding_makes_no_interval():
+    """Alike probabilities: calibration error, Brier score and NCMI of resamples differ by their last bits."""
+    frame = pd.DataFrame(
+        [
+            (f"s{i}", f"p{i}", 0, 0, "ABC"[i % 3], "ABC"[i % 3], *np.roll([0.9, 0.05, 0.05], i % 3))
+            for i in range(18)
+        ],
+        columns=["slide_id", "case_id", "fold", "seed", "label", "prediction", "p_A", "p_B", "p_C"],
+    )
+    metrics = evaluate_predictions(frame, "ABC", resamples=200).metrics
+    for name in ("ece", "brier", "nll", "cmi", "ncmi"):
+        assert np.isnan(metrics[name].ci_low), name
+        assert metrics[name].reason.startswith("interval not informative"), name

@@ -20,7 +20,7 @@ from wsi_ncmi.extraction.config import ExecutionConfig
 from wsi_ncmi.prediction.config import PredictConfig, WatchConfig
 from wsi_ncmi.slides import SlideRecord, inventory, read_slides_csv
 from wsi_ncmi.slides.discovery import FoundSlide
-from wsi_ncmi.workflows.predict import Predictor
+from wsi_ncmi.workflows.predict import Predictor, predict
 from wsi_ncmi.workflows.result import JobResult
 from wsi_ncmi.workflows.watch import watch
 
@@ -197,6 +197,22 @@ def watched(config: PredictConfig) -> tuple[JobResult, dict[str, dict[str, str]]
         return result, {row["slide_id"]: row for row in csv.DictReader(handle)}
 
 
+def test_a_known_failure_is_no_failure_of_predict_and_watch(
+    in_process: PredictConfig, small_slides: Path, tmp_path: Path
+) -> None:
+    shutil.copy(small_slides / "s0.svs", in_process.slides)
+    put(in_process.slides, "note.svs", "no slide")
+    listed = tmp_path / "known.csv"
+    listed.write_text("slide_id\nnote.svs\n")
+    config = replace(in_process, known_failures=listed)
+    result, table = watched(config)
+    assert (result.exit_code, result.failures) == (0, ())
+    assert table["s0"]["decision"]
+    assert not table["note"]["decision"]
+    assert predict(replace(config, out=tmp_path / "once")).exit_code == 0
+    assert predict(replace(in_process, out=tmp_path / "once")).exit_code == 1
+
+
 def test_ids_and_results_stay_when_slides_of_the_same_name_come_and_go(
     in_process: PredictConfig, small_slides: Path
 ) -> None:
@@ -324,13 +340,3 @@ def test_a_round_opens_the_slides_that_came_and_no_others(
     assert opened == [["a", "bad"], ["b"]]
     assert sorted(table) == ["a", "b", "bad"]
     assert [record.slide_id for record in read_slides_csv(in_process.out / "slides.csv")] == ["a", "b", "bad"]
-
-
-def test_a_link_that_leads_nowhere_is_set_aside_once(
-    config: PredictConfig, rounds: list[set[str]], tmp_path: Path
-) -> None:
-    clock = Clock()
-    (config.slides / "bad.svs").symlink_to("gone.svs")
-    (config.slides / "bad too.svs").symlink_to("bad too.svs")
-    assert watch(config, clock=clock.time, sleep=clock.sleep).exit_code == 1
-    assert rounds == [{"bad", "bad too"}]

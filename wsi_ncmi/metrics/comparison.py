@@ -100,7 +100,9 @@ def compare_paired(
     drawn_a = pooled_a.bootstrap(resamples, seed, ranking=False)[0]["macro_f1"]
     drawn_b = pooled_b.bootstrap(resamples, seed, ranking=False)[0]["macro_f1"]
     low, high, _ = percentile_interval(drawn_a - drawn_b)
-    if low == high:  # two runs that never differ say nothing of how much others would
+    if math.isclose(
+        low, high, abs_tol=1e-12
+    ):  # two runs that never differ say nothing of how much others would
         low = high = math.nan
     runs_a, runs_b = fold_metrics(a, names), fold_metrics(b, names)
     per_run = np.asarray([runs_a[k]["macro_f1"] - runs_b[k]["macro_f1"] for k in runs_a if same_runs])

@@ -68,7 +68,7 @@ def estimate(
     if not math.isfinite(value):
         return Estimate(math.nan, reason=undefined)
     low, high, defined = percentile_interval(drawn, CONFIDENCE)
-    if low == high:  # what every resample gives is no interval
+    if math.isclose(low, high, abs_tol=1e-12):  # what every resample gives, to the rounding, is no interval
         if not units or value not in (0.0, 1.0):
             return Estimate(float(value), reason=f"{NOT_INFORMATIVE}: the same in every resample")
         low, high = exact_interval(value, units, CONFIDENCE)
