@@ -10,8 +10,11 @@ import tifffile
 from typer.testing import CliRunner
 
 from wsi_ncmi.cli.app import app
+from wsi_ncmi.encoders import load_encoder
+from wsi_ncmi.extraction.config import ExecutionConfig, ExtractConfig
 from wsi_ncmi.extraction.ledger import read_ledger
 from wsi_ncmi.slides import inventory as inventory_module
+from wsi_ncmi.workflows.extraction import _record
 
 
 @pytest.fixture
@@ -49,10 +52,10 @@ def test_parts_of_an_array_make_what_one_job_makes(
     slides: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    flags = ("--tile-px", 64, "--workers", 1, "--ray-address", "host.example:6379")
+    flags = ("--tile-px", 64, "--workers", 1)
     assert call("extract", slides, "--out", whole, *flags)[0] == 1  # the text file
     monkeypatch.setattr(
-        inventory_module, "open_slide", lambda path: pytest.fail("a slide was looked at anew")
+        inventory_module, "inspect_slides", lambda *_: pytest.fail("a slide was looked at anew")
     )
     codes = [
         call("extract", slides, "--out", parts, *flags, "--inventory", table, "--shard", f"{number}/3")[0]
@@ -62,9 +65,15 @@ def test_parts_of_an_array_make_what_one_job_makes(
     # The closing job of the template: one ledger over all parts.
     assert call("extract", slides, "--out", parts, *flags, "--inventory", table)[0] == 1
     assert features(parts) == features(whole)
-    assert "host.example" not in (whole / "run.json").read_text()
     rows = {row.slide_id: row.status for row in read_ledger(parts / "ledger.csv")}
     assert rows == {"s0": "skipped", "s1": "skipped", "s2": "skipped", "s3": "skipped", "note": "failed"}
+
+
+def test_the_address_of_a_cluster_is_not_recorded(tmp_path: Path) -> None:
+    execution = ExecutionConfig(engine="ray", ray_address="host.example:6379")
+    config = ExtractConfig(slides=tmp_path, out=tmp_path, extraction=execution)
+    _record(config, load_encoder(config.encoder).info, None, {})
+    assert "host.example" not in (tmp_path / "run.json").read_text()
 
 
 @pytest.mark.parametrize(
@@ -86,7 +95,7 @@ def test_a_slide_that_changed_is_told(slides: Path, table: Path, tmp_path: Path,
 def test_wrong_use_is_told(slides: Path, table: Path, tmp_path: Path) -> None:
     out = ("--out", tmp_path / "out", "--inventory", table)
     code, err = call("extract", slides, *out, "--default-mpp", "0.5")
-    assert (code, "holds the resolution of every slide already" in err) == (2, True)
+    assert (code, "the inventory holds the resolution of every slide" in err) == (2, True)
     code, err = call("extract", tmp_path / "nowhere", *out)
     assert (code, "nowhere" in err) == (2, True)
     code, err = call("extract", slides, "--out", tmp_path / "out", "--inventory", slides / "note.svs")

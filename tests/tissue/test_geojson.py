@@ -101,7 +101,7 @@ def test_outlines_that_cross_themselves_become_valid_parts(tmp_path: Path) -> No
         ({"type": "Polygon", "coordinates": []}, "no area"),
         ({"type": "Polygon", "coordinates": [[[0, 0], [1, 1]]]}, ""),
         ('{"type": "Polygon", "coordinates": [[[0, 0], [NaN, 1], [1, 1], [0, 0]]]}', "finite"),
-        ('{"type": "Polygon", "coordinates": [[[0, 0], [1e999, 1], [1, 1], [0, 0]]]}', "finite"),
+        ('{"type": "Polygon", "coordinates": [[[0, 0], [1e999, 1], [1, 1], [0, 0]]]}', "1e999 is too large"),
         ({"type": "Banana", "coordinates": [1]}, ""),
         ("[" * 100_000, ""),
     ],

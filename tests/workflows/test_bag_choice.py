@@ -62,7 +62,9 @@ def test_each_warning_is_logged_once_before_training(tmp_path, caplog):
     rows = [f"s{i:02d},{'Pp'[i % 2]}{i // 2:02d},{'xy'[i // 2 % 2]}" for i in range(32)]
     labels.write_text("\n".join(["slide_id,case_id,label", *rows]))
     data = prepare_data(
-        config_from(TrainConfig, {"features": features, "labels": str(labels), "out": tmp_path / "run", **QUICK}, "")
+        config_from(
+            TrainConfig, {"features": features, "labels": str(labels), "out": tmp_path / "run", **QUICK}, ""
+        )
     )
     assert any("differ only in case" in text for text in data.warnings)
     assert any("few validation slides" in text for text in data.warnings)

@@ -214,7 +214,7 @@ def test_defaults_are_hidden_and_each_key_is_explained():
     assert "min_tissue" not in shown
     assert "losses:\n- ce\n- name: ncmi\n  power: 0.5\n" in shown
     lines = commented_yaml(load_config("demo")).splitlines()
-    assert "#  mpp: 0.5" in lines
+    assert "#  mpp: auto" in lines
     assert "seeds: 2" in lines
     assert "#bag: slide" in lines
     for key in field_help(JobConfig):
