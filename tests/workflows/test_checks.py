@@ -107,9 +107,10 @@ def test_a_splits_file_of_other_slides(job: Path) -> None:
     assert "splits.json" in refused(other)
 
 
-def test_a_splits_file_that_leaks(job: Path) -> None:
+def test_a_splits_file_that_leaks(job: Path, caplog: pytest.LogCaptureFixture) -> None:
     leaking = write_folds(job, train=SLIDES[:5], validation=SLIDES[5:8], test=SLIDES[8:])
     assert "p2" in refused(leaking)
+    assert "splits.json holds 1 fold: split.folds (3) has no effect." in caplog.text
 
 
 def test_no_slides_and_no_labels(job: Path) -> None:

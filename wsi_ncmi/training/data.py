@@ -32,7 +32,7 @@ from wsi_ncmi.cohorts import (
     slide_splits,
 )
 from wsi_ncmi.cohorts.joined_bags import feature_origin
-from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.errors import InputError, counted
 from wsi_ncmi.metrics.confusion import class_ranks
 from wsi_ncmi.training.config import TrainConfig
 
@@ -113,6 +113,11 @@ def make_folds(config: TrainConfig, labelled: Cohort, cohort: Cohort, where: str
     bags, slides = patient_cohort(cohort) if config.bag == "patient" else (cohort, {})
     if config.splits is not None:
         splits = read_any_splits(config.splits, labelled).restricted_to(cohort.slide_ids)
+        if len(splits.folds) != config.split.folds:
+            held = counted(len(splits.folds), "fold")
+            _LOG.warning(
+                "%s holds %s: split.folds (%d) has no effect.", config.splits.name, held, config.split.folds
+            )
         splits = patient_splits(splits, cohort) if slides else splits
     else:
         splits = (official_splits if config.official_split else make_splits)(bags, config.split)
