@@ -37,9 +37,14 @@ def test_the_wheel_is_what_ran(demo: Demo) -> None:
     assert str(demo.command.parents[1]) in found.stdout
 
 
-def test_it_ends_with_the_path_of_the_report(demo: Demo) -> None:
-    last = demo.stdout.strip().splitlines()[-1]
-    assert last == f"report: {demo.folder / 'run' / 'report.html'}"
+def test_it_ends_with_the_report_and_the_result(demo: Demo) -> None:
+    lines = demo.stdout.strip().splitlines()
+    at = lines.index(f"report: {demo.folder / 'run' / 'report.html'}")
+    assert [line.partition(" 0.")[0] for line in lines[at + 1 : at + 3]] == [
+        "Macro-F1 (ncmi)",
+        "Macro-F1 (ce)",
+    ]
+    assert lines[-1].startswith("Macro-F1 of ncmi minus ce: ")
     assert (demo.folder / "run" / "report.html").stat().st_size < 6e6
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from wsi_ncmi.core.errors import InputError, WsiNcmiError
 from wsi_ncmi.core.files import ensure_folder, path_safe, write_text
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
+from wsi_ncmi.extraction.encoder_grid import encoder_grid
 from wsi_ncmi.synthesis import SynthesisConfig, make_cohort
 from wsi_ncmi.workflows.checks import check_job
 from wsi_ncmi.workflows.config import JobConfig, load_config, recorded, recorded_yaml
@@ -40,6 +41,7 @@ def run_job(
 def _run(config: JobConfig, run_folder: Path, progress: ProgressReporter) -> JobResult:
     # A fault in labels or splits must not wait until hours of extraction are over.
     check_job(config)
+    config = replace(config, grid=encoder_grid(config.grid, config.encoder.name))  # numbers for the record
     files: dict[str, Path] = {}
     failures: list[str] = []
     notes: list[str] = []
