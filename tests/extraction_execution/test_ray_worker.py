@@ -9,6 +9,7 @@ import pytest
 
 from wsi_ncmi import __version__
 from wsi_ncmi.encoders import EncoderConfig, load_encoder
+from wsi_ncmi.encoders.network import _warn_random
 from wsi_ncmi.extraction.claims import claim
 from wsi_ncmi.extraction.execution import ray_worker
 from wsi_ncmi.extraction.execution.plan import WorkerSlot
@@ -69,6 +70,7 @@ def test_describe_gives_the_encoder_or_a_reason_and_what_was_logged() -> None:
     (answer,) = describe(EncoderConfig(name="timm:resnet50.no_such_tag"))
     assert isinstance(answer, Stopped)
     assert "resnet50" in str(answer.error)
+    _warn_random.cache_clear()  # it is said once a process, perhaps to a test before
     logged, ready = describe(EncoderConfig(name="torchvision:squeezenet1_1", device="cpu"))
     assert "RANDOM" in logged.record.getMessage()
     assert ready.info.weights_source == "random (seed 0)"
