@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
+import os
 import pickle
 import shutil
 import subprocess
@@ -295,6 +297,28 @@ def test_nothing_is_written_over_unasked(
         write_bundle(tmp_path / "mine", {"bundle.json": b"{}"}, overwrite=True)
     assert (tmp_path / "mine" / "thesis.txt").exists()
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_bundle_whose_replacement_fails_at_the_last_step_is_there_as_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from wsi_ncmi.prediction import write_bundle
+
+    path = tmp_path / "model"
+    write_bundle(path, {"bundle.json": b"old"})
+    replace_file = os.replace
+
+    def fails(source: Path, target: Path) -> None:
+        if target == path:
+            monkeypatch.setattr(os, "replace", replace_file)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace_file(source, target)
+
+    monkeypatch.setattr(os, "replace", fails)
+    with pytest.raises(InputError, match="No space left"):
+        write_bundle(path, {"bundle.json": b"new"}, overwrite=True)
+    assert (path / "bundle.json").read_bytes() == b"old"
+    assert [each.name for each in tmp_path.iterdir()] == ["model"]
 
 
 def test_the_card_says_what_matters(folder: Path) -> None:

@@ -191,17 +191,19 @@ def _write_zip(path: Path, files: Mapping[str, bytes]) -> None:
 
 def _write_folder(path: Path, files: Mapping[str, bytes]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
+    before = temporary.with_name(f"{temporary.stem}0{TEMPORARY_SUFFIX}")
     try:
         for name, content in files.items():
             file = temporary / name
             file.parent.mkdir(parents=True, exist_ok=True)
             with atomic_path(file) as partial:
                 partial.write_bytes(content)
-        before = temporary.with_name(f"{temporary.stem}0{TEMPORARY_SUFFIX}")
         if path.exists():
             os.replace(path, before)
         os.replace(temporary, path)
         shutil.rmtree(before, ignore_errors=True)
     except BaseException:
+        if before.exists() and not path.exists():
+            os.replace(before, path)
         shutil.rmtree(temporary, ignore_errors=True)
         raise
