@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from wsi_ncmi.metrics import evaluate_predictions
-from wsi_ncmi.metrics.results import MetricsFile, metrics_json_schema
+from wsi_ncmi.metrics.metrics_file import MetricsFile, metrics_json_schema
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -12,7 +12,7 @@ from sklearn.metrics import f1_score
 from typer.testing import CliRunner
 
 from wsi_ncmi.cli.app import app
-from wsi_ncmi.metrics.results import MetricsFile
+from wsi_ncmi.metrics.metrics_file import MetricsFile
 
 # Ten slides of six patients, by hand.
 HAND = """slide_id,case_id,label,p_benign,p_malignant
