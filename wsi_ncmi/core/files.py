@@ -202,6 +202,11 @@ def _bounded_int(text: str) -> int:
     return int(text)
 
 
+def inflates_beyond_measure(claimed_bytes: int, stored_bytes: int) -> bool:
+    """Whether so many stored bytes claim to become more than any sound content does."""
+    return claimed_bytes > max(_SMALL_BYTES, _MAX_INFLATION * stored_bytes)
+
+
 def check_inflation(path: Path) -> None:
     """Refuses a zip file whose members would inflate beyond measure; what is no zip file passes.
 
@@ -213,7 +218,7 @@ def check_inflation(path: Path) -> None:
         return
     with zipfile.ZipFile(path) as archive:
         total = sum(entry.file_size for entry in archive.infolist())
-    if total > max(_SMALL_BYTES, _MAX_INFLATION * path.stat().st_size):
+    if inflates_beyond_measure(total, path.stat().st_size):
         raise ValueError(f"its {path.stat().st_size:,} bytes claim to inflate to {total:,}")
 
 

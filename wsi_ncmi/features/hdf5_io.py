@@ -8,8 +8,11 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_ncmi.core.files import inflates_beyond_measure
+
 # Read and checked in parts that stay in the processor's cache, so that checking doesn't fetch them again.
 _PART = 1 << 19
+_MAX_LINKS = 32
 _INFINITE, _MINUS_INFINITE = 0x7C00, 0xFC00
 
 
@@ -18,11 +21,6 @@ def python_value(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     return value.item() if isinstance(value, np.generic) else value
-
-
-_SMALL_BYTES = 64 << 20
-_MAX_INFLATION = 100
-_MAX_LINKS = 32
 
 
 def own_member(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset | None:
@@ -80,7 +78,7 @@ def own_table(group: h5py.Group, name: str) -> h5py.Dataset | None:
     unpacked = max(claimed, math.prod(table.chunks or (0,)) * table.dtype.itemsize)
     if claimed and not stored:
         raise ValueError(f"{name!r} was never written")
-    if (table.chunks is None and claimed > stored) or unpacked > max(_SMALL_BYTES, _MAX_INFLATION * stored):
+    if (table.chunks is None and claimed > stored) or inflates_beyond_measure(unpacked, stored):
         raise ValueError(f"{name!r} claims {unpacked:,} bytes and holds {stored:,}")
     return table
 
