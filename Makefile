@@ -13,7 +13,7 @@ PYTHONS ?= 3.11 3.12 3.13
 TEST_PROCESSES ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all search check format lock wheel images sbom audit wheelhouse clean
+.PHONY: help setup demo test test-all search check docs format lock wheel images sbom audit wheelhouse clean
 
 # Tools that look at the project from outside; they need no place in its environment.
 CYCLONEDX := cyclonedx-bom==7.5.0
@@ -56,12 +56,16 @@ search: $(STAMP)  ## Searches for examples that fail: the property tests with ne
 	    --hypothesis-profile search $(PYTEST_FLAGS) || exit 1; \
 	done
 
-check: $(STAMP)  ## Checks format, lint, types and architecture
+check: $(STAMP)  ## Checks format, lint, types, architecture and the documentation site
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/hadolint docker/Dockerfile docker/Dockerfile.cpu
 	$(BIN)/python -m pytest -q tests/test_architecture.py
+	$(MAKE) docs
+
+docs: $(STAMP)  ## Builds the documentation site into build/site, without a network
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 format: $(STAMP)  ## Formats the code and mends what lint can mend
 	$(BIN)/ruff format .

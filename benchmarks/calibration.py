@@ -4,7 +4,7 @@
     python benchmarks/calibration.py score WORK OUT.csv
     python benchmarks/calibration.py table OUT.csv
 
-The protocol is in docs/calibration.md. ``predict`` deals patients into thirds, trains on each and keeps the
+The protocol is in docs/explanation/calibration.md. ``predict`` deals patients into thirds, trains on each and keeps the
 probabilities of all slides; cohorts are ``rcc`` and ``nsclc`` (packed bags below ``--data``) and
 ``synthetic`` (bags drawn here, for regression alone).
 ``score`` draws validation slides and judges the rules; ``table`` prints the result as Markdown.
@@ -203,7 +203,7 @@ def score(work: Path, out: Path) -> None:
 
 
 def markdown(path: Path) -> str:
-    """The table of docs/calibration.md."""
+    """The table of docs/explanation/calibration.md."""
     lines = [
         "| cohort, model (NLL) | slides | T kept | T | mean change of NLL | worst, in SE | "
         "draws worse by > 1 SE | 0.1.0: mean, worst, draws | right beyond the bound (bound) |",

@@ -26,7 +26,7 @@ from wsi_ncmi.cli.app import app
 from wsi_ncmi.synthesis import write_pyramid
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "docker" / "README.md"]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "docker" / "README.md"]
 _FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 # No command is found, so the handler gets all of them, after bash has done variables, loops and pipes.
 _RECORD = r"""
@@ -76,7 +76,7 @@ def stopped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPat
     monkeypatch.setattr(wsi_ncmi.cli.grid, "check_there", lambda *_: None)  # it looks before it reads
     for name in ("benchmarks", "docker", "pipelines", "research"):
         (tmp_path / name).symlink_to(ROOT / name)
-    training = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    training = (ROOT / "docs" / "explanation" / "training.md").read_text(encoding="utf-8")
     (tmp_path / "space.yaml").write_text(dict(_FENCED.findall(training))["yaml"])
     monkeypatch.chdir(tmp_path)
     return monkeypatch

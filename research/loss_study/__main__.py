@@ -1,4 +1,4 @@
-"""Runs a stage of the study of ``docs/ncmi-protocol.md``.
+"""Runs a stage of the study of ``docs/development/ncmi-protocol.md``.
 
     python -m research.loss_study STAGE OUT NAME=FEATURES [NAME=FEATURES ...] [options]
 

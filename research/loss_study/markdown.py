@@ -1,4 +1,4 @@
-"""The tables of docs/ncmi.md from the study's folder, as Markdown.
+"""The tables of docs/explanation/ncmi.md from the study's folder, as Markdown.
 
 python -m research.loss_study.markdown confirm FOLDER     # after `study tables`
 python -m research.loss_study.markdown settings FOLDER    # what inner validation chose

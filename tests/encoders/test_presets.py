@@ -18,7 +18,7 @@ from wsi_ncmi.encoders.preset_models import TileNetwork
 from wsi_ncmi.encoders.presets import Hub, find_preset, presets, read_presets
 
 REFERENCE = Path(__file__).parent / "reference"
-DOCS = Path(__file__).parents[2] / "docs" / "encoders.md"
+DOCS = Path(__file__).parents[2] / "docs" / "reference" / "encoders.md"
 
 ASKED_FOR = {
     "resnet50", "resnet50_trunc", "uni_v1", "uni_v2", "virchow", "virchow2", "gigapath", "hoptimus0", "hoptimus1",
@@ -183,32 +183,3 @@ def test_help_and_the_descriptor_read_no_presets():
         "EncoderConfig(); sys.exit('wsi_ncmi.encoders.presets' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def preset_table() -> str:
-    """The presets as a Markdown table, for the documentation."""
-    head = "| key | encoder | width | parameters | µm/px | tile px | licence | gated | parameters equal to |"
-    lines = [head, "|---|---|--:|--:|---|--:|---|---|---|"]
-    for preset in presets().values():
-        resolution = ", ".join(f"{mpp:g}" for mpp in preset.mpp)
-        licence = preset.licence if preset.commercial else f"**{preset.licence}**"
-        lines.append(
-            f"| `{preset.key}` | {preset.title} | {preset.embed_dim} | {preset.parameters:,} | "
-            f"{resolution} | {preset.tile_px} | {licence} | {'yes' if preset.gated else 'no'} | "
-            f"{preset.published_by or '– (unverified)'} |"
-        )
-    return "\n".join(lines) + "\n"
-
-
-def test_the_documented_table_is_the_registry():
-    _, _, rest = DOCS.read_text(encoding="utf-8").partition("<!-- presets: begin")
-    table = rest.partition("-->\n")[2].partition("<!-- presets: end -->")[0]
-    assert table.strip() == preset_table().strip(), "write it anew: print(preset_table())"
-    assert all(f"| `{key}` |" in table for key in presets())
-
-
-def test_a_licence_that_forbids_commerce_stands_out():
-    rows = {line.split("|")[1].strip(" `"): line for line in preset_table().splitlines()[2:]}
-    assert "| **CC-BY-NC-ND-4.0" in rows["uni_v1"]
-    assert "| Apache-2.0 |" in rows["hoptimus0"]
-    assert "| 1,134,774,272 |" in rows["hoptimus0"]

@@ -1,4 +1,4 @@
-"""``docs/formats.md`` tells every dataset, attribute and field that is written, and its example runs."""
+"""``docs/reference/formats.md`` tells every dataset, attribute and field that is written, and its example runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from wsi_ncmi.features import Identity
 from wsi_ncmi.features.checksum_trailer import TRAILER_BYTES
 from wsi_ncmi.features.schema import FEATURES_SCHEMA
 
-PAGE = Path(__file__).parents[2] / "docs" / "formats.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "formats.md"
 
 
 @pytest.mark.skipif(not PAGE.is_file(), reason="an installed package has no docs")

@@ -1,4 +1,4 @@
-"""A job opens no port, and its files are as open as the process's umask says (docs/security.md)."""
+"""A job opens no port, and its files are as open as the process's umask says (docs/explanation/security.md)."""
 
 from __future__ import annotations
 

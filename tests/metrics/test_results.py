@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from wsi_ncmi.metrics import evaluate_predictions
 from wsi_ncmi.metrics.metrics_file import MetricsFile, metrics_json_schema
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[2] / "docs" / "reference"
 
 
 def table(classes, *, folds=3, centre=True, patients=24):

@@ -1,4 +1,4 @@
-"""docs/models.md says what the models are."""
+"""docs/reference/models.md says what the models are."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from wsi_ncmi.mil import list_models, measure_model, model_config
 
-TEXT = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+TEXT = (Path(__file__).parents[2] / "docs" / "reference" / "models.md").read_text(encoding="utf-8")
 
 
 def test_the_table_holds_every_model_with_its_measured_cost():
