@@ -65,7 +65,7 @@ check: $(STAMP)  ## Checks format, lint, types, architecture and the documentati
 	$(MAKE) docs
 
 docs: $(STAMP)  ## Builds the documentation site into build/site, without a network
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 format: $(STAMP)  ## Formats the code and mends what lint can mend
 	$(BIN)/ruff format .
