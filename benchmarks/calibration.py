@@ -4,8 +4,8 @@
     python benchmarks/calibration.py score WORK OUT.csv
     python benchmarks/calibration.py table OUT.csv
 
-The protocol is in docs/explanation/calibration.md. ``predict`` deals patients into thirds, trains on each and keeps the
-probabilities of all slides; cohorts are ``rcc`` and ``nsclc`` (packed bags below ``--data``) and
+The protocol is in docs/explanation/calibration.md. ``predict`` deals patients into thirds, trains on each and
+keeps the probabilities of all slides; cohorts are ``rcc`` and ``nsclc`` (packed bags below ``--data``) and
 ``synthetic`` (bags drawn here, for regression alone).
 ``score`` draws validation slides and judges the rules; ``table`` prints the result as Markdown.
 """

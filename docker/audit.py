@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 CLEAN, VULNERABLE, UNKNOWN = 0, 1, 3
-WHERE = "Run `make audit` on a machine that reaches the service (PyPI's JSON interface; docs/explanation/security.md)."
+WHERE = "Run `make audit` on a machine that reaches the service (PyPI's JSON; docs/explanation/security.md)."
 
 
 def ask(command: list[str]) -> tuple[list[dict[str, object]], str]:

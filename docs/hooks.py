@@ -68,7 +68,9 @@ def inner_links(markdown: str, path: str) -> str:
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
     """Holds that a page loads nothing from elsewhere: the site is read on machines without a network."""
     loaded = re.findall(r"<(?:script|img|iframe|source)\b[^>]*\bsrc=\"?(https?:[^\s\">]+)", output)
-    loaded += re.findall(r"<link\b[^>]*rel=\"?(?:stylesheet|preload|icon)\b[^>]*href=\"?(https?:[^\s\">]+)", output)
+    loaded += re.findall(
+        r"<link\b[^>]*rel=\"?(?:stylesheet|preload|icon)\b[^>]*href=\"?(https?:[^\s\">]+)", output
+    )
     if loaded:
         raise PluginError(f"{page.file.src_uri} would load {loaded[0]}.")
     return output
@@ -113,8 +115,14 @@ def _command(command: Any, name: str, parent: Any, depth: int = 3) -> Iterator[s
 
 def configuration_page() -> str:
     """Every key of a YAML file and of ``--set``."""
-    lines = ["# Configuration", "", "Made from the config classes. `wsi-ncmi config init` writes these keys as a"]
-    lines += ["commented YAML file, `wsi-ncmi config schema` prints the JSON schema that editors check it with,"]
+    lines = [
+        "# Configuration",
+        "",
+        "Made from the config classes. `wsi-ncmi config init` writes these keys as a",
+    ]
+    lines += [
+        "commented YAML file, `wsi-ncmi config schema` prints the JSON schema that editors check it with,"
+    ]
     lines += ["and `--set a.b=value` changes any of them for one call.", "", "## A job (`wsi-ncmi run`)", ""]
     lines += ["`extract`, `train`, `compare` and `evaluate` take the keys of their own stages.", ""]
     lines += _settings(JobConfig, "")

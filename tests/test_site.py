@@ -17,7 +17,9 @@ from wsi_ncmi.losses import list_losses
 from wsi_ncmi.workflows.config import JobConfig
 
 ROOT = Path(__file__).resolve().parents[1]
-pytestmark = pytest.mark.skipif(not (ROOT / "mkdocs.yml").is_file(), reason="an installed package has no docs")
+pytestmark = pytest.mark.skipif(
+    not (ROOT / "mkdocs.yml").is_file(), reason="an installed package has no docs"
+)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +58,9 @@ def test_the_page_of_settings_has_every_key_with_its_default(hooks: ModuleType) 
     assert "| `training.learning_rate` | NUMBER | `0.0005` |" in page
     for loss in list_losses():
         assert f"### {loss.name}\n" in page
-    assert all(row.count("|") - row.count("\\|") in (3, 5) for row in page.splitlines() if row.startswith("|"))
+    assert all(
+        row.count("|") - row.count("\\|") in (3, 5) for row in page.splitlines() if row.startswith("|")
+    )
 
 
 def test_the_tables_of_encoders_have_every_preset(hooks: ModuleType) -> None:
@@ -75,7 +79,11 @@ def test_the_tables_of_encoders_have_every_preset(hooks: ModuleType) -> None:
         ("how-to/install-offline.md", "[a](../../docker/README.md)", "[a](containers.md)"),
         ("how-to/containers.md", "[a](../docs/how-to/scale.md#ray)", "[a](scale.md#ray)"),
         ("development/contributing.md", "[a](docs/index.md)", "[a](../index.md)"),
-        ("index.md", "[a](tutorials/x.md) [b](https://x.org/docs/)", "[a](tutorials/x.md) [b](https://x.org/docs/)"),
+        (
+            "index.md",
+            "[a](tutorials/x.md) [b](https://x.org/docs/)",
+            "[a](tutorials/x.md) [b](https://x.org/docs/)",
+        ),
         ("reference/api.md", "[a](../../benchmarks/tile_reading.py)", "a"),
     ],
 )

@@ -1,9 +1,9 @@
 """Fixed centroids (code words), and the log form of the loss on them in one pass.
 
 On a bag-sized batch a step of the loss is a dozen tiny operations, and each one costs more to record for the
-backward pass than to compute. With fixed centroids the gradient is known in closed form (``docs/explanation/ncmi.md``),
-so it is computed with the value and autograd sees a single operation: the default costs what cross-entropy
-costs.
+backward pass than to compute. With fixed centroids the gradient is known in closed form
+(``docs/explanation/ncmi.md``), so it is computed with the value and autograd sees a single operation: the
+default costs what cross-entropy costs.
 """
 
 from typing import Any

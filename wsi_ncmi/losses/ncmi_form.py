@@ -104,8 +104,8 @@ class NCMIForm:
 _LOG = NCMIForm(ratio="log")
 _LOG_REVERSE = NCMIForm(ratio="log", direction="code_to_sample", code_scale=3.0, temperature=1.0)
 PRESETS: Mapping[Preset, NCMIForm] = {
-    # Chosen on inner validation (docs/development/ncmi-protocol.md): a logarithm that saturates a little, since the code
-    # words alone make it robust, and a decision that nearly levels the classes.
+    # Chosen on inner validation (docs/development/ncmi-protocol.md): a logarithm that saturates a little, as
+    # the code words alone make it robust, and a decision that nearly levels the classes.
     "default": replace(_LOG_REVERSE, tau=None, power=0.3, decision_balance=0.75),
     "log": _LOG,
     "log_reverse": _LOG_REVERSE,
