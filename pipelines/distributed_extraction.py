@@ -3,7 +3,8 @@
 python pipelines/distributed_extraction.py SLIDES OUT [HOST:PORT] [a.b=value ...]
 
 A cluster has to run (docs/how-to/scale.md says how); without HOST:PORT it is that of RAY_ADDRESS or of this
-machine. All nodes see SLIDES, OUT and the weights under the same paths. The same command resumes where it stopped.
+machine. All nodes see SLIDES, OUT and the weights under the same paths. The same command resumes
+where it stopped.
 """
 
 from pathlib import Path
