@@ -4,10 +4,10 @@
     python benchmarks/scale_simulation.py --calibrate RESULT.json [--json]
 
 The default is the plan of docs/how-to/scale.md: 100,000 slides on 32 GPUs of 4 nodes. The scheduler is that
-of the engine: a worker is handed a slide when it asks; slides of a lost worker go back at once; those of a lost
-node wait until their claims lapse. Storage is shared fairly by the slides that are being read. ``--calibrate``
-takes what ``ray_engine.py overhead --json`` printed, finds the rate at which the simulation takes as long as
-its local run, and predicts its run on Ray with what the driver was measured to cost.
+of the engine: a worker is handed a slide when it asks; slides of a lost worker go back at once; those of a
+lost node wait until their claims lapse. Storage is shared fairly by the slides that are being read.
+``--calibrate`` takes what ``ray_engine.py overhead --json`` printed, finds the rate at which the simulation
+takes as long as its local run, and predicts its run on Ray with what the driver was measured to cost.
 """
 
 import argparse
