@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import sha256_file
 from wsi_ncmi.encoders.encoder_files import find_weights
-from wsi_ncmi.encoders.weights import load_state
+from wsi_ncmi.encoders.weights import read_weights
 from wsi_ncmi.encoders.weights_folder import (
     ManifestEntry,
     check_listed_file,
@@ -76,10 +76,10 @@ def test_a_changed_file_is_refused_at_load_and_named_by_verify(tmp_path):
     content[-1] ^= 1
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"refused: its SHA-256 is not that of the manifest.*uni_v1 again"):
-        load_state(path)
+        read_weights(path)
     path.write_bytes(content + b"x")
     with pytest.raises(InputError, match="bytes, not the"):
-        load_state(path)
+        read_weights(path)
     path.unlink()
     assert [problem for _, problem in verify_weights_folder(tmp_path)] == ["it is missing"]
 
@@ -87,7 +87,7 @@ def test_a_changed_file_is_refused_at_load_and_named_by_verify(tmp_path):
 def test_files_that_are_not_listed_load_as_ever(tmp_path):
     _entry(tmp_path)
     save_file({"b": torch.zeros(1)}, tmp_path / "other.safetensors")
-    assert set(load_state(tmp_path / "other.safetensors")) == {"b"}
+    assert set(read_weights(tmp_path / "other.safetensors")[""]) == {"b"}
 
 
 @pytest.mark.parametrize(

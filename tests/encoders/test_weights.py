@@ -9,7 +9,8 @@ from torch import nn
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.encoders.encoder_files import find_weights
-from wsi_ncmi.encoders.weights import load_state, load_strictly, state_sha256
+from wsi_ncmi.encoders.weights import load_strictly, read_weights, state_sha256
+from wsi_ncmi.encoders.weights_choice import choose_weights
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def test_same_tensors_same_hash_from_either_format(network, tmp_path):
     for name in ("a.safetensors", "b.pth"):
         other = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
         assert state_sha256(other) != state_sha256(network)
-        loaded = load_state(tmp_path / name)
+        loaded, _ = choose_weights(tmp_path / name, other, head=(), name="tiny")
         _load(other, {**loaded, "fc.weight": torch.zeros(2)}, tmp_path)
         hashes.add(state_sha256(other))
     assert hashes == {state_sha256(network)}
@@ -85,7 +86,7 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path, monkeypatch):
     monkeypatch.setenv("WSI_NCMI_EVIL", str(planted))
     torch.save({"0.weight": _Evil()}, tmp_path / "evil.pt")
     with pytest.raises(InputError, match="could run code when loaded") as caught:
-        load_state(tmp_path / "evil.pt")
+        read_weights(tmp_path / "evil.pt")
     assert "\n" not in str(caught.value)
     assert not planted.exists()
 
@@ -95,7 +96,7 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path, monkeypatch):
 def test_damaged_files_are_one_sentence(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match="weights file") as caught:
-        load_state(tmp_path / name)
+        read_weights(tmp_path / name)
     assert "\n" not in str(caught.value)
 
 
@@ -103,7 +104,7 @@ def test_damaged_files_are_one_sentence(tmp_path, name, content):
 def test_files_without_plain_named_tensors_are_refused(tmp_path, content):
     torch.save(content, tmp_path / "a.pt")
     with pytest.raises(InputError, match="holds"):
-        load_state(tmp_path / "a.pt")
+        read_weights(tmp_path / "a.pt")
 
 
 class TestFindWeights:

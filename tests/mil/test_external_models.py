@@ -89,6 +89,52 @@ def test_the_imported_model_answers_as_the_peer(tmp_path, kind, wrapped):
     assert model.config.name == kind.split()[0] + ("_" + kind.split()[1] if kind.startswith("clam") else "")
 
 
+def _compiled(state):
+    """torch.compile of the modules inside, and of the whole under Lightning."""
+    inner = {name.replace("attention_net.", "attention_net._orig_mod.", 1): t for name, t in state.items()}
+    return {f"model._orig_mod.{name}": t for name, t in inner.items()}
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        _compiled,
+        lambda state: {f"model.module.{name}": t for name, t in state.items()},
+        lambda state: {f"module._orig_mod.model.net.{name}": t for name, t in state.items()},
+        lambda state: {n.replace("attention_net.", "attention_net.module.", 1): t for n, t in state.items()},
+        lambda state: state | {"criterion.weight": torch.ones(3)},
+        lambda state: {f"model.{n}": t for n, t in state.items()} | {"loss_fn.pos_weight": torch.ones(3)},
+        lambda state: (
+            state | {"instance_loss_fn.labels": torch.ones(3), "val_loss.criterion.w": torch.ones(1)}
+        ),
+    ],
+)
+@pytest.mark.parametrize("kind", ["clam sb", "clam mb plain"])
+def test_what_training_code_puts_around_a_model_is_taken_off(tmp_path, caplog, kind, wrap):
+    state = _peer(kind).state_dict()
+    torch.save(state, tmp_path / "plain.pt")
+    torch.save({"state_dict": wrap(state)}, tmp_path / "wrapped.pt")
+    plain = import_checkpoint(tmp_path / "plain.pt")
+    with caplog.at_level("INFO", logger="wsi_ncmi"):
+        found = import_checkpoint(tmp_path / "wrapped.pt")
+    for part in ("aggregator", "head"):
+        expected, given = (getattr(each, part).state_dict() for each in (plain, found))
+        assert all(torch.equal(given[name], expected[name]) for name in expected)
+    extra = [name for name in wrap(state) if "criterion" in name or "loss" in name]
+    assert all(name in caplog.text for name in extra)
+
+
+def test_a_state_of_losses_alone_or_of_a_name_twice_is_refused(tmp_path):
+    torch.save({"criterion.weight": torch.ones(2)}, tmp_path / "loss.pt")
+    with pytest.raises(InputError, match=r"begins with 'criterion\.weight'"):
+        import_checkpoint(tmp_path / "loss.pt")
+    state = _peer("clam sb").state_dict()
+    twice = state | {f"_orig_mod.{name}": t + 1 for name, t in state.items()}
+    torch.save(twice, tmp_path / "twice.pt")
+    with pytest.raises(InputError, match="without a place here"):
+        import_checkpoint(tmp_path / "twice.pt")
+
+
 def test_what_follows_the_value_layer_can_be_said(tmp_path):
     path = tmp_path / "dsmil.pth"
     torch.save(_peer("dsmil relu").state_dict(), path)

@@ -20,7 +20,8 @@ from wsi_ncmi.encoders.base import Encoder, EncoderInfo, is_out_of_memory
 from wsi_ncmi.encoders.config import EncoderConfig
 from wsi_ncmi.encoders.encoder_files import find_weights
 from wsi_ncmi.encoders.torch_backend import Backend, FromPixels, Result
-from wsi_ncmi.encoders.weights import load_state, load_strictly, state_sha256
+from wsi_ncmi.encoders.weights import load_strictly, state_sha256
+from wsi_ncmi.encoders.weights_choice import choose_weights
 
 __all__ = [
     "Headless", "NetworkEncoder", "Preprocessing", "build_network_encoder", "build_seeded",
@@ -101,7 +102,8 @@ def build_network_encoder(headless: Headless, model_name: str, config: EncoderCo
         source = f"random (seed {_RANDOM_SEED})"
     else:
         path = find_weights(Path(config.weights), model_name)
-        load_strictly(headless.model, load_state(path), head=headless.head, path=path, name=config.name)
+        state, _ = choose_weights(path, headless.model, head=headless.head, name=config.name)
+        load_strictly(headless.model, state, head=(), path=path, name=config.name)
         source = path.name
     return NetworkEncoder(headless, source, config)
 

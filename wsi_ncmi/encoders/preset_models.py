@@ -11,8 +11,8 @@ from wsi_ncmi.encoders.config import EncoderConfig
 from wsi_ncmi.encoders.encoder_files import needed_file
 from wsi_ncmi.encoders.network import Headless, NetworkEncoder, Preprocessing
 from wsi_ncmi.encoders.presets import Preset, presets
-from wsi_ncmi.encoders.tensor_names import to_our_names
-from wsi_ncmi.encoders.weights import load_state, load_strictly
+from wsi_ncmi.encoders.weights import load_strictly
+from wsi_ncmi.encoders.weights_choice import choose_preset_weights
 
 
 def preprocessing_of(preset: Preset) -> Preprocessing:
@@ -33,8 +33,8 @@ def load_preset(key: str, config: EncoderConfig) -> Encoder:
     preset = presets()[key]
     path = needed_file(config)
     network = build_architecture(preset.architecture)
-    state = to_our_names(preset.architecture.names, load_state(path), network)
-    load_strictly(network, state, head=preset.architecture.left_over, path=path, name=key)
+    state, _ = choose_preset_weights(path, network, preset)
+    load_strictly(network, state, head=(), path=path, name=key)
     tile_network = TileNetwork(network, preset.recipe.crop_px, preset.pooling)
     return NetworkEncoder(Headless(tile_network, (), preprocessing_of(preset)), path.name, config)
 

@@ -101,7 +101,7 @@ def _renamed(state: _State, rules: tuple[tuple[str, str], ...]) -> dict[str, Ten
         name = key
         for pattern, replacement in rules:
             name = re.sub(pattern, replacement, name)
-        renamed[name] = value
+        renamed[key if name in renamed else name] = value  # a second one is reported, too
     return renamed
 
 

@@ -4,6 +4,7 @@ import hashlib
 import pickle
 import warnings
 import zipfile
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,46 +16,47 @@ from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.encoders.encoder_files import some_of
 from wsi_ncmi.encoders.weights_folder import check_listed_file
 
-_WRAPPERS = ("state_dict", "model_state_dict", "model", "teacher")
-_PREFIXES = ("module.", "model.", "backbone.")
 
-
-def load_state(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path) -> dict[str, dict[str, Tensor]]:
     """Reads the tensors of a weights file; nothing in the file is executed.
 
     Args:
-        path: ``.safetensors``, or a file of ``torch.save`` that holds tensors only (read with
-            ``weights_only``).
+        path: ``.safetensors``, or a file of ``torch.save`` that holds tensors and plain values only (read
+            with ``weights_only``).
 
     Returns:
-        Tensor by name, on the CPU, with the wrappers and prefixes of training code taken off.
+        Tensors by name, on the CPU, for each dictionary of the file that holds some: by its place, such as
+        ``state_dict`` or ``model.teacher``; empty for the file itself.
 
     Raises:
-        InputError: The file is damaged, no weights file, holds more than tensors, or is not the one that the
+        InputError: The file is damaged, no weights file, holds no named tensors, or is not the one that the
             manifest of its folder names.
     """
     check_listed_file(path)
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
-    for wrapper in _WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-    if not isinstance(content, Mapping) or not content:
-        raise InputError(f"The weights file {path} holds no named tensors; give a state dict of the model.")
-    state = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
-    if len(state) != len(content):
-        strange = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
+    content = content if isinstance(content, Mapping) else {}
+    if parts := _parts(content, ""):
+        return parts
+    mixed = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
+    if 0 < len(mixed) < len(content):
         raise InputError(
-            f"The weights file {path} holds entries that are no tensors ({some_of(strange)}); save the "
+            f"The weights file {path} holds entries that are no tensors ({some_of(mixed)}); save the "
             "state dict alone."
         )
-    stripped = True
-    while stripped:
-        stripped = False
-        for prefix in _PREFIXES:
-            if all(key.startswith(prefix) for key in state):
-                state = {key.removeprefix(prefix): value for key, value in state.items()}
-                stripped = True
-    return state
+    raise InputError(f"The weights file {path} holds no named tensors; give a state dict of the model.")
+
+
+def _parts(content: Mapping[Any, Any], place: str, depth: int = 4) -> dict[str, dict[str, Tensor]]:
+    parts: dict[str, dict[str, Tensor]] = {}
+    for key, value in content.items():
+        if isinstance(key, str) and isinstance(value, Mapping) and depth:
+            parts |= _parts(value, f"{place}.{key}" if place else key, depth - 1)
+    tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
+    # Tensors among other values are a record of the training, unless state dicts stand beside them.
+    whole = len(tensors) == len(content) or parts
+    if tensors and whole and all(isinstance(key, str) for key in tensors):
+        parts[place] = tensors
+    return parts
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -73,7 +75,9 @@ def _read_pickle(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about TorchScript: the error that follows says it
-            return torch.load(path, map_location="cpu", weights_only=True)
+            # DINO's checkpoints hold the arguments of the training in one: attributes, no code.
+            with torch.serialization.safe_globals([Namespace]):
+                return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(
             f"The weights file {path} was refused: it is damaged or holds Python objects beside tensors, "
@@ -120,12 +124,8 @@ def check_fit(
     Raises:
         InputError: Tensors are missing, unexpected or of another shape; names the first and counts all.
     """
-    expected = model.state_dict()
-    # Counters of training batches: evaluation never reads them and many published files lack them.
-    needed = {key for key in expected if not key.endswith("num_batches_tracked")}
-    missing = sorted(needed - state.keys())
-    extra = sorted(key for key in state if key not in expected and not key.startswith(tuple(head)))
-    shapes = sorted(key for key in expected if key in state and state[key].shape != expected[key].shape)
+    missing, extra, shapes = misfits(model, state)
+    extra = [key for key in extra if not key.startswith(tuple(head))]
     faults = [
         f"{len(keys)} {what} ({some_of(keys)})"
         for keys, what in ((missing, "missing"), (extra, "unexpected"), (shapes, "of another shape"))
@@ -133,9 +133,24 @@ def check_fit(
     ]
     if faults:
         raise InputError(
-            f"The weights file {path} does not fit {name}: of {len(needed)} tensors needed, "
+            f"The weights file {path} does not fit {name}: of {len(_needed(model))} tensors needed, "
             f"{', '.join(faults)}; give the weights of this very model."
         )
+
+
+def misfits(model: nn.Module, state: Mapping[str, Tensor]) -> tuple[list[str], list[str], list[str]]:
+    """Names of a network's tensors that a state lacks, that it has beside them, and of another shape."""
+    expected = model.state_dict()
+    return (
+        sorted(_needed(model) - state.keys()),
+        sorted(state.keys() - expected.keys()),
+        sorted(key for key in expected if key in state and state[key].shape != expected[key].shape),
+    )
+
+
+def _needed(model: nn.Module) -> set[str]:
+    # Counters of training batches: evaluation never reads them and many published files lack them.
+    return {key for key in model.state_dict() if not key.endswith("num_batches_tracked")}
 
 
 def state_sha256(model: nn.Module) -> str:

@@ -14,8 +14,7 @@ from wsi_ncmi.core.errors import InputError, WsiNcmiError
 from wsi_ncmi.core.files import atomic_path, ensure_folder, path_safe, sha256_file
 from wsi_ncmi.encoders.architectures import build_architecture
 from wsi_ncmi.encoders.presets import Hub, Preset, find_preset, presets
-from wsi_ncmi.encoders.tensor_names import to_our_names
-from wsi_ncmi.encoders.weights import check_fit, load_state
+from wsi_ncmi.encoders.weights_choice import choose_preset_weights, choose_weights
 from wsi_ncmi.encoders.weights_folder import ManifestEntry, find_entry, is_whole, record_entry
 
 
@@ -41,10 +40,10 @@ class _Target:
     head: tuple[str, ...]
     preset: Preset | None
 
-    def named(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    def choose(self, file: Path) -> tuple[dict[str, Tensor], str]:
         if self.preset is None:
-            return state
-        return to_our_names(self.preset.architecture.names, state, self.network)
+            return choose_weights(file, self.network, head=self.head, name=self.name)
+        return choose_preset_weights(file, self.network, self.preset)
 
 
 def import_weights(
@@ -53,8 +52,8 @@ def import_weights(
     """Checks a weights file against an encoder and puts its tensors into the weights folder.
 
     Nothing in the file is executed. Every tensor that the network needs must be there with its name and
-    shape, and nothing else but what the preset says it leaves over. The copy holds what the network needs,
-    under the network's own names, in the file's own number types, as safetensors.
+    shape, under one prefix and in one dictionary of the file (:func:`choose_weights`). The copy holds what
+    the network needs, under the network's own names, in the file's own number types, as safetensors.
 
     Args:
         file: Safetensors, or a file of ``torch.save`` that holds tensors only.
@@ -79,13 +78,14 @@ def import_weights(
             f"The weights folder {folder} holds other weights for {target.name} ({earlier.source}); say "
             "--overwrite to replace them."
         )
-    state = target.named(load_state(file))
-    check_fit(target.network, state, head=target.head, path=file, name=target.name)
-    kept = {key: _own(state[key]) for key in target.network.state_dict() if key in state}
+    state, choice = target.choose(file)
+    kept = {key: _own(tensor) for key, tensor in state.items()}
     final = ensure_folder(folder) / f"{path_safe(target.name)}.safetensors"
     entry = _write(kept, final, target, source or f"file:{file.name}", origin)
     record_entry(folder, entry)
-    return Imported(entry, final, tuple(_notes(target.preset, origin, entry.source)))
+    return Imported(
+        entry, final, (*_notes(target.preset, origin, entry.source), *([choice] if choice else []))
+    )
 
 
 def _target(encoder: str) -> _Target:

@@ -1,5 +1,7 @@
 """Tensors of a checkpoint of another codebase: numbers alone, each taken exactly once."""
 
+import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,7 +12,10 @@ from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.mil.segments import promote
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
-_PREFIXES = ("module.", "model.")
+_PREFIXES = ("module.", "model.", "net.")
+_PARALLEL = "attention_net.module."  # CLAM's own loader takes it off, too
+_LOSS = re.compile(r"(^|\.)([a-z]\w*_)?(criterion|loss)(_fn|_func)?\.")
+_LOG = logging.getLogger(__name__)
 
 
 class Tensors:
@@ -75,8 +80,11 @@ class Tensors:
 def read_tensors(path: Path) -> Tensors:
     """Reads a ``.pt``/``.pth``/``.ckpt`` without executing anything in it.
 
-    A state inside ``state_dict``, ``model_state_dict`` or ``model`` is found, and a prefix ``module.`` or
-    ``model.`` that all names share is taken off.
+    A state inside ``state_dict``, ``model_state_dict`` or ``model`` is found. What training code puts around
+    it is taken off: the prefixes ``module.``, ``model.`` and ``net.`` that all names share, in any nesting,
+    ``_orig_mod`` of ``torch.compile`` anywhere, and ``attention_net.module.``, CLAM's data-parallel
+    attention. Entries of the loss (``criterion.weight``, ``instance_loss_fn.…``), which no prediction reads,
+    are left out and named in the log.
 
     Raises:
         InputError: The file is missing, isn't a checkpoint, or holds more than numbers.
@@ -100,7 +108,16 @@ def read_tensors(path: Path) -> Tensors:
         or not all(isinstance(name, str) and isinstance(t, Tensor) for name, t in content.items())
     ):
         raise InputError(f"{path} holds no state_dict (names and tensors); save the model's state_dict().")
-    for prefix in _PREFIXES:
-        if all(name.startswith(prefix) for name in content):
-            content = {name.removeprefix(prefix): value for name, value in content.items()}
-    return Tensors(content, str(path))
+    losses = sorted(name for name in content if _LOSS.search(name))
+    if losses and len(losses) < len(content):
+        _LOG.info("%s: left out what belongs to the loss: %s.", path.name, ", ".join(losses))
+        content = {name: value for name, value in content.items() if name not in losses}
+    plain: dict[str, Tensor] = {}
+    for name, value in content.items():
+        own = name.replace("_orig_mod.", "")
+        plain[name if own in content or own in plain else own] = value
+    while prefix := next((p for p in _PREFIXES if all(name.startswith(p) for name in plain)), None):
+        plain = {name.removeprefix(prefix): value for name, value in plain.items()}
+    if all(name.startswith(_PARALLEL) for name in plain if name.startswith("attention_net.")):
+        plain = {name.replace(_PARALLEL, "attention_net.", 1): value for name, value in plain.items()}
+    return Tensors(plain, str(path))
