@@ -1,9 +1,12 @@
 """The command ``wsi-ncmi``: one file per verb, registered here."""
 
+import io
 import os
 import re
+import sys
 from collections.abc import Iterable
 from enum import StrEnum
+from itertools import pairwise
 from types import ModuleType
 from typing import Annotated, Any
 
@@ -36,7 +39,9 @@ from wsi_ncmi.cli import (
     verify,
     view,
 )
-from wsi_ncmi.core.logging import FORMAT_VARIABLE
+from wsi_ncmi.cli.common import say_lines, tell
+from wsi_ncmi.core.logging import FORMAT_VARIABLE, is_json
+from wsi_ncmi.core.streams import drop_stdout, prepare_streams
 
 __all__ = ["app", "main"]
 
@@ -73,6 +78,32 @@ class VerbGroup(TyperGroup):
         self._modules = {_name(module): module for panel in _PANELS.values() for module in panel}
         # Their names and summaries are enough for the list and for the nearest one to a wrong name.
         self.commands = {name: TyperCommand(name) for name in self._modules}
+
+    def main(self, *args: Any, standalone_mode: bool = True, **settings: Any) -> Any:
+        """Runs the command line and ends the process; wrong usage and a full disk are said as all else."""
+        code = 0
+        try:
+            code = super().main(*args, standalone_mode=False, **settings) or 0
+            sys.stdout.flush()
+        except OSError as error:
+            if error.filename is not None:
+                raise
+            drop_stdout()
+            code = 1
+            tell(f"The output can't be written ({error.strerror or error}).", code)
+        except Exception as error:
+            # Wrong usage; the class is of Typer's own copy of click and has no public name.
+            if not hasattr(error, "format_message") or not hasattr(error, "show"):
+                raise
+            code, message = getattr(error, "exit_code", 2), error.format_message()
+            text = io.StringIO()
+            error.show(text)
+            usage = text.getvalue().removesuffix(f"Error: {message}\n")
+            if not is_json():
+                say_lines(usage, err=True)
+            if is_json() or usage != text.getvalue():
+                tell(message, code)
+        sys.exit(code)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         module = self._modules.get(cmd_name)
@@ -166,4 +197,8 @@ def _root(
 
 def main() -> None:
     """Entry point of the console script."""
+    # Usage errors and libraries' messages come before the flag is read where flags are.
+    if "--log-format=json" in sys.argv or ("--log-format", "json") in pairwise(sys.argv):
+        os.environ[FORMAT_VARIABLE] = LogFormat.JSON
+    prepare_streams()
     app()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import typer
 
+from wsi_ncmi.cli.common import say, say_json
 from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def command(given: Given) -> None:
 
     result: AuditResult = given.guarded(lambda progress: audit(given.read(), progress))
     if given.as_json:
-        typer.echo(json.dumps(result.to_json(), ensure_ascii=False))
+        say_json(result.to_json())
     else:
         _print(result, quiet=given.quiet)
     raise typer.Exit(0 if result.passed else 1)
@@ -53,15 +53,15 @@ def _print(result: AuditResult, *, quiet: bool) -> None:
     rows.sort(key=lambda row: not row[2])
     for where, kind, fatal, detail in rows[:_MAX_SHOWN]:
         verdict = ("LEAK" if where == "splits" else "FAULT") if fatal else "note"
-        typer.echo(f"{verdict:<7}{where:<8}{kind:<15}{detail}")
+        say(f"{verdict:<7}{where:<8}{kind:<15}{detail}")
     if len(rows) > _MAX_SHOWN:
-        typer.echo(f"… and {len(rows) - _MAX_SHOWN} more (all with --json)")
+        say(f"… and {len(rows) - _MAX_SHOWN} more (all with --json)")
     if result.problem:
-        typer.echo(f"FAULT  labels  {result.problem}")
+        say(f"FAULT  labels  {result.problem}")
     for note in () if quiet else result.notes:
-        typer.echo(note)
+        say(note)
     compared = ", ".join(f"{what} ({count})" for what, count in result.compared.items() if count)
-    typer.echo(
+    say(
         f"{result.folds} folds, {result.slides} slides of {result.patients} patients; compared by "
         f"{compared or 'slide id alone'}: {'no leak' if result.passed else 'NOT fit for training'}."
     )

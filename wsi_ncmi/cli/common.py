@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import traceback
@@ -16,6 +17,7 @@ from wsi_ncmi.core.heartbeat import beat
 from wsi_ncmi.core.interrupts import sigterm_as_interrupt
 from wsi_ncmi.core.logging import configure_logging, is_json, redact
 from wsi_ncmi.core.progress import ProgressReporter, progress_for
+from wsi_ncmi.core.values import printable
 
 if TYPE_CHECKING:
     from wsi_ncmi.workflows.result import JobResult
@@ -28,6 +30,10 @@ __all__ = [
     "fail",
     "finish",
     "run_verb",
+    "say",
+    "say_json",
+    "say_lines",
+    "tell",
 ]
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only results and errors.")]
@@ -107,11 +113,38 @@ def guarded(action: Callable[[ProgressReporter], Any], *, quiet: bool, debug: bo
 
 def fail(message: str, code: int) -> NoReturn:
     """Ends the process with one sentence on standard error."""
+    tell(message, code)
+    raise typer.Exit(code)
+
+
+def tell(message: str, code: int) -> None:
+    """Says on standard error why the process ends with a code."""
     if is_json():
+        configure_logging(logging.INFO)  # wrong usage comes before a verb's own
         logging.getLogger("wsi_ncmi").error(message, extra={"fields": {"exit_code": code}})
     else:
-        typer.echo(redact(f"Error: {message}" if code != 130 else message), err=True)
-    raise typer.Exit(code)
+        say(f"Error: {message}" if code != 130 else message, err=True)
+
+
+def say(line: object, *, err: bool = False) -> None:
+    """Prints a line without secrets; whatever a terminal would obey in it, or not show, is an escape.
+
+    Raises:
+        OSError: Standard output can't be written to; where standard error can't, nobody can be told.
+    """
+    with contextlib.suppress(*(OSError,) if err else ()):
+        typer.echo(printable(redact(str(line))), err=err)
+
+
+def say_lines(text: str, *, err: bool = False) -> None:
+    """Prints a text of several lines, each as :func:`say` does."""
+    for line in text.removesuffix("\n").split("\n"):
+        say(line, err=err)
+
+
+def say_json(value: Any, indent: int | None = None) -> None:
+    """Prints a value as JSON, in ASCII: the same value whatever the terminal can show."""
+    typer.echo(json.dumps(value, indent=indent))
 
 
 def _trace() -> None:
@@ -119,7 +152,7 @@ def _trace() -> None:
     if is_json():
         logging.getLogger("wsi_ncmi").error("traceback", exc_info=True)
     else:
-        typer.echo(redact(traceback.format_exc()), err=True)
+        say_lines(traceback.format_exc(), err=True)
 
 
 def finish(result: JobResult, *, quiet: bool, as_json: bool) -> NoReturn:
@@ -134,25 +167,25 @@ def finish(result: JobResult, *, quiet: bool, as_json: bool) -> NoReturn:
             "notes": list(result.notes),
             **({"result": numbers} if numbers else {}),
         }
-        typer.echo(json.dumps(content, ensure_ascii=False))
+        say_json(content)
     else:
         if not quiet:
             _some(result.notes, "", err=False)
         _some(result.failures, "failed: ", err=True)
         _files(result.files)
         for line in lines:
-            typer.echo(line)
+            say(line)
     raise typer.Exit(result.exit_code)
 
 
 def _some(lines: tuple[str, ...], prefix: str, *, err: bool) -> None:
     for line in lines[:_MAX_SHOWN]:
-        typer.echo(f"{prefix}{line}", err=err)
+        say(f"{prefix}{line}", err=err)
     if len(lines) > _MAX_SHOWN:
-        typer.echo(f"{prefix}… and {len(lines) - _MAX_SHOWN} more", err=err)
+        say(f"{prefix}… and {len(lines) - _MAX_SHOWN} more", err=err)
 
 
 def _files(files: Mapping[str, Path]) -> None:
     # The report comes last: it is what a person opens next.
     for name in sorted(files, key=lambda name: name == "report"):
-        typer.echo(f"{name}: {files[name]}")
+        say(f"{name}: {files[name]}")

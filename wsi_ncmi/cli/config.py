@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wsi_ncmi.cli.common import Debug, Settings, guarded
+from wsi_ncmi.cli.common import Debug, Settings, guarded, say, say_json, say_lines
 
 if TYPE_CHECKING:
     from wsi_ncmi.core.progress import ProgressReporter
@@ -39,7 +38,7 @@ def init(
         write_text(out, commented_yaml(load_config(base)))
 
     guarded(act, quiet=False, debug=debug)
-    typer.echo(f"config: {out}")
+    say(f"config: {out}")
 
 
 @app.command()
@@ -62,7 +61,7 @@ def show(
 
         return to_yaml(load_config(config, setting or ()), changed_only=not everything)
 
-    typer.echo(guarded(act, quiet=False, debug=debug), nl=False)
+    say_lines(guarded(act, quiet=False, debug=debug))
 
 
 @app.command()
@@ -77,4 +76,4 @@ def schema(debug: Debug = False) -> None:
 
         return config_adapter().json_schema()
 
-    typer.echo(json.dumps(guarded(act, quiet=False, debug=debug), indent=2, ensure_ascii=False))
+    say_json(guarded(act, quiet=False, debug=debug), indent=2)

@@ -1,10 +1,10 @@
 """``wsi-ncmi doctor``."""
 
-import json
 from dataclasses import asdict
 
 import typer
 
+from wsi_ncmi.cli.common import say, say_json
 from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
 
 FLAGS = ConfigFlags(
@@ -22,10 +22,10 @@ def command(given: Given) -> None:
 
     findings = given.guarded(lambda _: examine(given.read()))
     if given.as_json:
-        typer.echo(json.dumps([asdict(finding) for finding in findings], ensure_ascii=False))
+        say_json([asdict(finding) for finding in findings])
     else:
         for finding in findings:
             if not given.quiet or finding.status != "ok":
                 remedy = f" -> {finding.remedy}" if finding.remedy else ""
-                typer.echo(f"{finding.status:4} {finding.name}: {finding.detail}{remedy}")
+                say(f"{finding.status:4} {finding.name}: {finding.detail}{remedy}")
     raise typer.Exit(1 if any(finding.status == "fail" for finding in findings) else 0)

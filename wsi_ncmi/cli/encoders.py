@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wsi_ncmi.cli.common import AsJson, Debug, Quiet, check_there, guarded, named_path
+from wsi_ncmi.cli.common import AsJson, Debug, Quiet, check_there, guarded, named_path, say, say_json
 from wsi_ncmi.core.errors import InputError, counted
 
 if TYPE_CHECKING:
@@ -32,13 +31,13 @@ def list_(folder: Folder = None, quiet: Quiet = False, debug: Debug = False, as_
 
     rows = guarded(lambda _: list_presets(find_weights_folder(folder)), quiet=quiet, debug=debug)
     if as_json:
-        _json(rows)
+        say_json(rows)
         return
     for row in rows:
         notes = [row["licence"], *(["gated"] if row["gated"] else [])]
         if row["unverified"]:
             notes.append(f"{row['unverified']} facts unverified")
-        typer.echo(f"{row['key']:<17}{row['state']:<10}{row['width']:>5}  {'; '.join(notes)}")
+        say(f"{row['key']:<17}{row['state']:<10}{row['width']:>5}  {'; '.join(notes)}")
 
 
 @app.command("show")
@@ -57,10 +56,10 @@ def show(
 
     facts = guarded(lambda _: describe_preset(key, find_weights_folder(folder)), quiet=quiet, debug=debug)
     if as_json:
-        _json(facts)
+        say_json(facts)
         return
     for line in _lines(facts):
-        typer.echo(line)
+        say(line)
 
 
 @app.command("fetch")
@@ -89,7 +88,7 @@ def fetch(
 
     made = guarded(act, quiet=quiet, debug=debug)
     if made is None:
-        _json({"present": True}) if as_json else typer.echo(f"The weights of {key} are here and whole.")
+        say_json({"present": True}) if as_json else say(f"The weights of {key} are here and whole.")
         return
     _tell(made, quiet=quiet, as_json=as_json)
 
@@ -141,14 +140,14 @@ def verify(
     ]
     bad = [row for row in rows if not row["ok"]]
     if as_json:
-        _json({"files": rows, "bad": len(bad)})
+        say_json({"files": rows, "bad": len(bad)})
     else:
         for row in rows:
             if row["problem"]:
-                typer.echo(f"bad: {row['file']} ({row['encoder']}): {row['problem']}")
+                say(f"bad: {row['file']} ({row['encoder']}): {row['problem']}")
             elif not quiet:
-                typer.echo(f"ok: {row['file']} ({row['encoder']})")
-        typer.echo(f"{counted(len(rows) - len(bad), 'file')} whole, {len(bad)} bad.")
+                say(f"ok: {row['file']} ({row['encoder']})")
+        say(f"{counted(len(rows) - len(bad), 'file')} whole, {len(bad)} bad.")
     raise typer.Exit(1 if bad else 0)
 
 
@@ -161,18 +160,14 @@ def _needed(given: Path | None) -> Path:
     return folder
 
 
-def _json(value: Any) -> None:
-    typer.echo(json.dumps(value, ensure_ascii=False))
-
-
 def _tell(made: Imported, *, quiet: bool, as_json: bool) -> None:
     if as_json:
-        _json({"path": str(made.path), "entry": made.entry.to_json(), "notes": list(made.notes)})
+        say_json({"path": str(made.path), "entry": made.entry.tosay_json(), "notes": list(made.notes)})
         return
     if not quiet:
         for note in made.notes:
-            typer.echo(note)
-    typer.echo(f"weights: {made.path}")
+            say(note)
+    say(f"weights: {made.path}")
 
 
 def _lines(facts: dict[str, Any]) -> list[str]:

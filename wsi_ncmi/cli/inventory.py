@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wsi_ncmi.cli.common import named_path
+from wsi_ncmi.cli.common import named_path, say, say_json
 from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
 
 if TYPE_CHECKING:
@@ -50,11 +49,11 @@ def command(
 
     records: tuple[SlideRecord, ...] = given.guarded(act)
     if given.as_json:
-        typer.echo(json.dumps([asdict(record) for record in records], ensure_ascii=False))
+        say_json([asdict(record) for record in records])
     else:
         for record in records:
-            typer.echo(_line(record))
-        typer.echo(f"slides: {out}")
+            say(_line(record))
+        say(f"slides: {out}")
     raise typer.Exit(1 if any(record.problem for record in records) else 0)
 
 

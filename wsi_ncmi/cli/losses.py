@@ -1,12 +1,9 @@
 """``wsi-ncmi losses``."""
 
-import json
 from dataclasses import asdict, fields
 from typing import Any
 
-import typer
-
-from wsi_ncmi.cli.common import AsJson, Debug, Quiet, guarded
+from wsi_ncmi.cli.common import AsJson, Debug, Quiet, guarded, say, say_json
 
 
 def command(quiet: Quiet = False, debug: Debug = False, as_json: AsJson = False) -> None:
@@ -16,21 +13,21 @@ def command(quiet: Quiet = False, debug: Debug = False, as_json: AsJson = False)
     """
     rows = guarded(lambda _: _rows(), quiet=quiet, debug=debug)
     if as_json:
-        typer.echo(json.dumps(rows, ensure_ascii=False))
+        say_json(rows)
         return
     for row in rows:
         if quiet:
-            typer.echo(row["name"])
+            say(row["name"])
             continue
-        typer.echo(f"{row['name']:<16} {row['summary']}")
-        typer.echo(f"{'':<16} L = {row['formula']}")
-        typer.echo(f"{'':<16} {row['paper']}")
+        say(f"{row['name']:<16} {row['summary']}")
+        say(f"{'':<16} L = {row['formula']}")
+        say(f"{'':<16} {row['paper']}")
         if row["settings"]:
             settings = ", ".join(f"{name} = {_shown(value)}" for name, value in row["settings"].items())
-            typer.echo(f"{'':<16} settings: {settings}")
+            say(f"{'':<16} settings: {settings}")
         for name, form in row["presets"].items():
             values = ", ".join(f"{key} = {_shown(value)}" for key, value in form.items())
-            typer.echo(f"{'':<16} preset {name}: {values}")
+            say(f"{'':<16} preset {name}: {values}")
 
 
 def _rows() -> list[dict[str, Any]]:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wsi_ncmi.cli.common import AsJson, Debug, Quiet, check_there, guarded, named_path, run_verb
+from wsi_ncmi.cli.common import (
+    AsJson,
+    Debug,
+    Quiet,
+    check_there,
+    guarded,
+    named_path,
+    run_verb,
+    say,
+    say_json,
+)
 
 if TYPE_CHECKING:
     from wsi_ncmi.core.progress import ProgressReporter
@@ -42,16 +51,16 @@ def list_all(
         quiet=quiet, debug=debug,
     )  # fmt: skip
     if as_json:
-        typer.echo(json.dumps(rows, ensure_ascii=False))
+        say_json(rows)
         return
     for row in rows:
         if quiet:
-            typer.echo(row["name"])
+            say(row["name"])
             continue
         size, flops = row["parameters"] / 1e6, row["flops_per_instance"] / 1e6
         cost = f"{size:.2f} M parameters, {flops:.2f} MFLOP/instance"
-        typer.echo(f"{row['name']:<12} {cost:<44} {row['paper']}")
-        typer.echo(f"{'':<12} {row['summary']}; attention: {row['attention']}")
+        say(f"{row['name']:<12} {cost:<44} {row['paper']}")
+        say(f"{'':<12} {row['summary']}; attention: {row['attention']}")
 
 
 @app.command("import")

@@ -1,11 +1,10 @@
 """``wsi-ncmi verify``."""
 
-import json
 from typing import Annotated
 
 import typer
 
-from wsi_ncmi.cli.common import AsJson, Debug, Quiet, guarded, named_path
+from wsi_ncmi.cli.common import AsJson, Debug, Quiet, guarded, named_path, say, say_json
 
 
 def command(
@@ -32,12 +31,12 @@ def command(
         rows = [
             {"file": v.path.name, "ok": v.ok, "problem": v.problem, "n_tiles": v.n_tiles} for v in verdicts
         ]
-        typer.echo(json.dumps({"files": rows, "bad": len(bad)}, ensure_ascii=False))
+        say_json({"files": rows, "bad": len(bad)})
     else:
         for verdict in verdicts:
             if not verdict.ok:
-                typer.echo(f"bad: {verdict.path.name}: {verdict.problem}")
+                say(f"bad: {verdict.path.name}: {verdict.problem}")
             elif not quiet:
-                typer.echo(f"ok: {verdict.path.name} ({verdict.n_tiles} tiles)")
-        typer.echo(f"{len(verdicts) - len(bad)} files whole, {len(bad)} bad.")
+                say(f"ok: {verdict.path.name} ({verdict.n_tiles} tiles)")
+        say(f"{len(verdicts) - len(bad)} files whole, {len(bad)} bad.")
     raise typer.Exit(1 if bad else 0)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from wsi_ncmi.cli.common import say
 from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
 
 FLAGS = ConfigFlags(
@@ -34,9 +35,9 @@ def command(
     """
 
     def on_ready(url: str) -> None:
-        typer.echo(url)
+        say(url)
         if not given.quiet:
-            typer.echo("Ctrl-C ends it; only this machine reaches it, and only with this address.", err=True)
+            say("Ctrl-C ends it; only this machine reaches it, and only with this address.", err=True)
         if not no_browser:
             webbrowser.open(url)
 

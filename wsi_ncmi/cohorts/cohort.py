@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.core.values import SUSPECT, is_empty, suspects
+from wsi_ncmi.core.values import SUSPECT, holds_control, is_empty, suspects
 
 # Ordinal scales whose order carries meaning (quadratic kappa, confusion matrix) and isn't alphabetical.
 _KNOWN_SCALES = (
@@ -152,6 +152,10 @@ def cohort_of_columns(
             if is_empty(value):
                 said = f" ({value!r} means no value)" if value else ""
                 raise InputError(f"{path}: slide {slide_id!r} has an empty {column!r}{said}; fill it in.")
+    columns = {"slide_id": slide_ids, "label": labels, "case_id": patients, "centre": centres or ()}
+    for column, texts in columns.items():
+        for value in filter(holds_control, texts):
+            raise InputError(f"{path}: the {column} {value!r} holds a control character; remove it.")
     classes = order_classes(labels)
     if len(classes) < 2:
         raise InputError(f"{path} holds only the class {classes[0]!r}; a task needs at least two.")

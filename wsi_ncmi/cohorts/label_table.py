@@ -12,7 +12,7 @@ from wsi_ncmi import slides
 from wsi_ncmi.cohorts.cohort import CohortRow
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.tables import TableRow, read_text
-from wsi_ncmi.core.values import SUSPECT, is_empty, suspects, tidy
+from wsi_ncmi.core.values import SUSPECT, holds_control, is_empty, suspects, tidy
 
 
 @dataclass(frozen=True)
@@ -238,6 +238,13 @@ def _fault(path: Path, raw: LabelledRow, allowed: Sequence[str]) -> RowFinding |
                 "the row out (delete it, or list it with ?exclude=FILE)."
             )
             return RowFinding("empty", line, raw.slide_id, detail, fatal=True)
+    for column, value in {**required, "centre": raw.centre}.items():
+        if value is not None and holds_control(value):
+            detail = (
+                f"{path}, row {line}: the {column} {value!r} holds a control character or line break; "
+                "remove it."
+            )
+            return RowFinding("format", line, raw.slide_id, detail, fatal=True)
     if allowed and raw.label not in allowed:
         detail = (
             f"{path}, row {line}: the label {raw.label!r} of slide {raw.slide_id!r} is not "

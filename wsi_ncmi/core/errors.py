@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from wsi_ncmi.core.values import printable
+
 
 class WsiNcmiError(Exception):
     """Base of all errors that are meant for the user's eyes."""
@@ -72,7 +74,7 @@ def plain_reason(error: BaseException, path: Path) -> str:
         text = text.replace(folder + "/", "")
     # Any other absolute path keeps its last component only (companion files, links).
     text = re.sub(r"(?<![\w/])/(?:[^\s/'\":]+/)+", "", text)
-    text = " ".join(text.split()).rstrip(".") or type(error).__name__
+    text = printable(" ".join(text.split())).rstrip(".") or type(error).__name__
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 

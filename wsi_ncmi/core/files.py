@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.values import printable
 
 TEMPORARY_SUFFIX = ".partial"
 OUTPUT_MARKER = ".wsi-ncmi-output"
@@ -79,8 +80,14 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Writes a mapping as indented JSON atomically; NaN and infinity are refused."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """Writes a mapping as indented JSON atomically, readable; NaN and infinity are refused."""
+    lines = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False).split("\n")
+    # Letters of all scripts stay readable; what a terminal would obey or not show is escaped.
+    write_text(path, "\n".join(line if printable(line) == line else _ascii(line) for line in lines) + "\n")
+
+
+def _ascii(line: str) -> str:
+    return re.sub(r"[^ -~]", lambda found: json.dumps(found[0])[1:-1], line)
 
 
 def existing_folder(folder: Path) -> Path:

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from wsi_ncmi.core.values import printable, printable_lines
+
 FORMAT_VARIABLE = "WSI_NCMI_LOG_FORMAT"
 """``json`` gives one JSON object a line; anything else gives text. Worker processes inherit it."""
 
@@ -37,6 +39,12 @@ class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         return redact(super().format(record))
 
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        return printable(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        return printable_lines(super().formatException(ei))
+
 
 class JsonLines(logging.Formatter):
     """One JSON object a line: ``time`` (UTC, ISO 8601), ``level``, ``logger``, ``message`` and more.
@@ -56,7 +64,7 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
-        return redact(json.dumps(line, ensure_ascii=False, default=str))
+        return redact(json.dumps(line, default=str))
 
 
 def is_json(environment: Mapping[str, str] = os.environ) -> bool:

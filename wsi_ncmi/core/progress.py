@@ -10,6 +10,7 @@ from typing import Protocol
 
 from wsi_ncmi.core.heartbeat import beat
 from wsi_ncmi.core.logging import is_json
+from wsi_ncmi.core.values import printable
 
 _LOG = logging.getLogger("wsi_ncmi.core.progress")
 _LOG_INTERVAL_S = 10.0
@@ -155,15 +156,15 @@ class _RichProgress:
         )
 
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),  # names of slides are no markup
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn(unit + " {task.fields[rate]}"),
-            TextColumn("{task.fields[left]}"),
-            TextColumn("{task.fields[note]}"),
+            TextColumn(unit + " {task.fields[rate]}", markup=False),
+            TextColumn("{task.fields[left]}", markup=False),
+            TextColumn("{task.fields[note]}", markup=False),
         )
         with Progress(*columns, console=Console(stderr=True)) as bar:
-            identifier = bar.add_task(description, total=total, note="", rate="", left="")
+            identifier = bar.add_task(printable(description), total=total, note="", rate="", left="")
             pace = _Pace(total)
 
             class _Task:
@@ -171,7 +172,7 @@ class _RichProgress:
                     beat()
                     pace.add(amount, done_before)
                     rate = f"{pace.rate:.2f}/s"
-                    bar.update(identifier, advance=amount, note=note, rate=rate, left=pace.left)
+                    bar.update(identifier, advance=amount, note=printable(note), rate=rate, left=pace.left)
 
             yield _Task()
 

@@ -1,4 +1,4 @@
-"""Texts of table cells: one spelling, one reading of "no value", and texts that differ only in spelling."""
+"""Texts of tables and names: one spelling, one reading of "no value", and what a terminal may be shown."""
 
 import re
 import unicodedata
@@ -98,3 +98,45 @@ def parse_number(text: str) -> float:
         return float(re.sub(r"^([-+]?\d*),(\d+)$", r"\1.\2", text))
     except ValueError:
         return float("nan")
+
+
+# Control characters, ends of line and paragraph, lone surrogates, what has no look or turns the direction.
+_UNPRINTABLE = ("Cc", "Cf", "Cs", "Zl", "Zp")
+_CONTROLS = ("Cc", "Cs", "Zl", "Zp")
+_TURNS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+
+
+def printable(text: str) -> str:
+    r"""The text with an escape in place of each character that a terminal would obey, or not show.
+
+    Every text that leaves the program for a person's eyes goes through it: names of files, classes and
+    columns come from others.
+
+    Example:
+        >>> print(printable("a\x1b[31mb\u202e\u200b.svs"))
+        a\x1b[31mb\u202e\u200b.svs
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        character.encode("unicode_escape").decode("ascii")
+        if unicodedata.category(character) in _UNPRINTABLE
+        else character
+        for character in text
+    )
+
+
+def printable_lines(text: str) -> str:
+    """The same for a text of several lines, which stay lines."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def holds_control(text: str) -> bool:
+    """Whether a name holds what can't stand in a table.
+
+    That is a control character, an end of line, half a surrogate pair, or one that turns the direction of
+    writing. Other characters without a look, such as joiners, are part of some scripts.
+    """
+    return not text.isprintable() and any(
+        unicodedata.category(character) in _CONTROLS or character in _TURNS for character in text
+    )

@@ -135,12 +135,10 @@ def write_contact_sheet(
         InputError: A ledger in the folder is damaged.
         JobStoppedError: The folder can't be written to.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from wsi_ncmi.core.pages import page_environment
 
     shown = contact_cards(out, features_set) if cards is None else cards
-    environment = Environment(
-        loader=PackageLoader("wsi_ncmi.extraction"), autoescape=True, undefined=StrictUndefined
-    )
+    environment = page_environment("wsi_ncmi.extraction", trim=False)
     script = (resources.files("wsi_ncmi.extraction") / "templates" / "contact_sheet.js").read_text("utf-8")
     path = contact_sheet_path(out, features_set)
     html = environment.get_template("contact_sheet.html").render(

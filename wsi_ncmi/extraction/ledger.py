@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import parse_json, write_text
+from wsi_ncmi.core.values import printable
 from wsi_ncmi.tissue import ARTIFACT_KINDS
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def failed_row(task: SlideTask, reason: str, seconds: float = 0.0) -> LedgerRow:
         slide_id=record.slide_id,
         path=record.path,
         status="failed",
-        reason=reason,
+        reason=printable(reason),
         seconds=seconds,
         reader=record.reader,
         mpp=record.mpp_x,
@@ -108,7 +109,7 @@ def write_ledger(rows: Iterable[LedgerRow], path: Path) -> None:
     for row in sorted(rows, key=lambda row: (row.slide_id, row.path)):
         values = asdict(row)
         # One line a slide, whatever an error message holds.
-        values["reason"] = " ".join(row.reason.split())
+        values["reason"] = printable(" ".join(row.reason.split()))
         writer.writerow("" if values[name] is None else values[name] for name in _COLUMNS)
     write_text(path, text.getvalue())
 
@@ -181,7 +182,7 @@ class Journal(AbstractContextManager["Journal"]):
     def append(self, row: LedgerRow) -> None:
         """Adds a row and waits until it is on the disk."""
         # A line break first: a line that a kill tore earlier then spoils no other.
-        line = "\n" + json.dumps(asdict(row), ensure_ascii=False) + "\n"
+        line = "\n" + json.dumps(asdict(row)) + "\n"
         os.write(self._descriptor, line.encode())
         os.fsync(self._descriptor)
 

@@ -136,6 +136,7 @@ def read_cases(path: Path) -> Mapping[str, str]:
         InputError: A column or value is missing, or a slide belongs to two patients.
     """
     from wsi_ncmi.core.tables import read_table
+    from wsi_ncmi.core.values import holds_control
     from wsi_ncmi.slides import slide_key
 
     table = read_table(path)
@@ -147,6 +148,8 @@ def read_cases(path: Path) -> Mapping[str, str]:
             raise InputError(
                 f"{path}, row {row.line}: slide_id and case_id must both be given{row.no_values}."
             )
+        if holds_control(row["case_id"]):
+            raise table.problem(row, "case_id", "it holds a control character; remove it")
         if cases.setdefault(slide_id, row["case_id"]) != row["case_id"]:
             raise InputError(f"{path}, row {row.line}: slide {slide_id!r} belongs to two patients; keep one.")
     return cases

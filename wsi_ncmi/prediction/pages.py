@@ -11,9 +11,8 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from wsi_ncmi.core.files import write_text
+from wsi_ncmi.core.pages import page_environment
 from wsi_ncmi.prediction.bundle import ModelBundle
 from wsi_ncmi.prediction.slide_prediction import ABSTAIN, SlidePrediction
 
@@ -24,15 +23,7 @@ _MAX_THUMBNAILS = 200
 _MIME = {".jpg": "image/jpeg", ".png": "image/png"}
 
 
-@cache
-def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader("wsi_ncmi.prediction"),
-        autoescape=True,  # slide ids and class names come from elsewhere
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+_environment = cache(lambda: page_environment("wsi_ncmi.prediction"))
 
 
 def _render(template: str, **values: Any) -> str:

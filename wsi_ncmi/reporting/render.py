@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 
 from wsi_ncmi.core.files import write_text
+from wsi_ncmi.core.pages import page_environment
 from wsi_ncmi.metrics import Estimate, Evaluation
 from wsi_ncmi.metrics.evaluation import MIN_PATIENTS_PER_GROUP
 from wsi_ncmi.reporting import formatting, tables
@@ -22,13 +23,7 @@ from wsi_ncmi.reporting.tables import confusion_tables, stage_table
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("wsi_ncmi.reporting"),
-        autoescape=True,  # for every template: slide ids and class names come from elsewhere
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment("wsi_ncmi.reporting")
     environment.filters |= {
         "number": formatting.number,
         "percent": formatting.percent,

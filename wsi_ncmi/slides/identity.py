@@ -11,14 +11,13 @@ slides only pyramid tiles are sampled, so bytes of label and macro images do not
 
 import hashlib
 import os
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from wsi_ncmi.core.values import tidy
+from wsi_ncmi.core.values import holds_control, printable, tidy
 from wsi_ncmi.slides.tiff_layout import TiffLayout, read_tiff_layout
 
 FLAT_EXTENSIONS = (".png", ".jpg", ".jpeg")
@@ -40,8 +39,6 @@ UNREAD_FORMATS = {
 }  # fmt: skip
 """Lower-case extensions of slides that no reader opens, and what each is called."""
 
-# Control characters, and those that end a line or paragraph.
-_UNSHOWN = ("Cc", "Zl", "Zp")
 _PACKED = (".gz", ".zip", ".bz2", ".xz", ".zst", ".7z")
 _MAX_ID_BYTES = 180
 # With the longest suffix that is written (.geojson) and that of a temporary file it makes 255.
@@ -79,7 +76,7 @@ def shown_path(relative: str) -> tuple[str, str]:
         relative.encode("utf-8")
     except UnicodeEncodeError:
         return _escaped(relative), "is not valid UTF-8"
-    if any(unicodedata.category(character) in _UNSHOWN for character in relative):
+    if holds_control(relative):
         return _escaped(relative), "holds a control character"
     if "\\" in name:
         return _escaped(relative), "holds a backslash"
@@ -94,13 +91,7 @@ def shown_path(relative: str) -> tuple[str, str]:
 
 def _escaped(text: str) -> str:
     # Backslashes are doubled, so that no two names look alike.
-    shown = os.fsencode(text).replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
-    return "".join(
-        character.encode("unicode_escape").decode("ascii")
-        if unicodedata.category(character) in _UNSHOWN
-        else character
-        for character in shown
-    )
+    return printable(os.fsencode(text).replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace"))
 
 
 def slide_id_of(name: str) -> str:

@@ -3,12 +3,13 @@
 import csv
 import io
 from collections.abc import Callable, Iterable
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import write_text
+from wsi_ncmi.core.values import printable
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ def write_slides_csv(records: Iterable[SlideRecord], path: Path) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)
     for record in records:
+        texts = {name: printable(getattr(record, name)) for name in ("problem", "remark")}
+        record = replace(record, **texts)
         writer.writerow("" if value is None else value for value in astuple(record))
     write_text(path, text.getvalue())
 

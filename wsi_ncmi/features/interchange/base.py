@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import atomic_path
 from wsi_ncmi.core.leftovers import remove_leftovers
+from wsi_ncmi.core.values import holds_control
 from wsi_ncmi.features.interchange.bag import ExternalFileError, TileBag
 from wsi_ncmi.features.storage import translate_os_errors
 
@@ -169,7 +170,8 @@ class SetWriter(ABC):
             JobStoppedError: The disk is full or can't be written to.
         """
         # Ids come from tables and groups of others; they must stay names.
-        if not bag.slide_id or bag.slide_id.startswith(".") or re.search(r"[/\\\x00]", bag.slide_id):
+        odd = bag.slide_id[:1] in ("", ".") or re.search(r"[/\\]", bag.slide_id)
+        if odd or holds_control(bag.slide_id):
             raise ExternalFileError(f"The slide id {bag.slide_id!r} can't name a file; rename the slide.")
         return self._write(bag)
 
