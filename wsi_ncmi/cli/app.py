@@ -79,11 +79,11 @@ class VerbGroup(TyperGroup):
         # Their names and summaries are enough for the list and for the nearest one to a wrong name.
         self.commands = {name: TyperCommand(name) for name in self._modules}
 
-    def main(self, *args: Any, standalone_mode: bool = True, **settings: Any) -> Any:
+    def main(self, *args: Any, **settings: Any) -> Any:
         """Runs the command line and ends the process; wrong usage and a full disk are said as all else."""
         code = 0
         try:
-            code = super().main(*args, standalone_mode=False, **settings) or 0
+            code = super().main(*args, **{**settings, "standalone_mode": False}) or 0
             sys.stdout.flush()
         except OSError as error:
             if error.filename is not None:

@@ -162,7 +162,7 @@ def _needed(given: Path | None) -> Path:
 
 def _tell(made: Imported, *, quiet: bool, as_json: bool) -> None:
     if as_json:
-        say_json({"path": str(made.path), "entry": made.entry.tosay_json(), "notes": list(made.notes)})
+        say_json({"path": str(made.path), "entry": made.entry.to_json(), "notes": list(made.notes)})
         return
     if not quiet:
         for note in made.notes:

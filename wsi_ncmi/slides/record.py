@@ -76,8 +76,7 @@ def write_slides_csv(records: Iterable[SlideRecord], path: Path) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)
     for record in records:
-        texts = {name: printable(getattr(record, name)) for name in ("problem", "remark")}
-        record = replace(record, **texts)
+        record = replace(record, problem=printable(record.problem), remark=printable(record.remark))
         writer.writerow("" if value is None else value for value in astuple(record))
     write_text(path, text.getvalue())
 
