@@ -15,7 +15,7 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-from wsi_ncmi.cli.app import _PANELS, _TYPE, _name, app
+from wsi_ncmi.cli.app import _PANELS, _name, app
 from wsi_ncmi.cli.flags import _kind
 from wsi_ncmi.core.config import field_help
 from wsi_ncmi.encoders.presets import presets
@@ -31,6 +31,7 @@ OUTSIDE = {
     "docker/README.md": "how-to/containers.md",
 }
 """Files outside ``docs/`` that are pages of the site."""
+COMMON = {"--set", "--quiet", "--debug", "--json", "--help"}
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -83,7 +84,10 @@ def cli_page() -> str:
     lines = ["# Commands", "", "Made from the program; `wsi-ncmi VERB --help` prints the same.", ""]
     lines += [
         "Exit codes: 0 all done; 1 finished, but some items failed (the ledger says which); 2 the input, the",
-        "configuration or the usage is wrong, and nothing was started. `--log-format json`, before the verb,",
+        "configuration or the usage is wrong, and nothing was started; 130 interrupted, to be resumed by the",
+        "same command. Every verb with a configuration takes `--set A.B=VALUE` for any key of",
+        "[the configuration](configuration.md); `--json` prints the result as one JSON object, `--quiet`",
+        "only results and errors, `--debug` the traceback of an error. `wsi-ncmi --log-format json VERB`",
         "makes every line of stderr a JSON object.",
     ]
     for panel, modules in _PANELS.items():
@@ -96,21 +100,20 @@ def cli_page() -> str:
 def _command(command: Any, name: str, parent: Any, depth: int = 3) -> Iterator[str]:
     context = command.make_context(name, [], parent=parent, resilient_parsing=True)
     about, _, example = (command.help or "").partition("Example:")
-    yield from ("", f"{'#' * depth} {name}", "", _plain(about.strip()), "")
+    yield from ("", f"{'#' * depth} {name}", "", _plain(about.strip()))
     if example:
-        yield from ("```sh", " ".join(example.split()), "```", "")
-    if hasattr(command, "commands"):
-        for each in command.commands.values():
-            yield from _command(each, f"{name} {each.name}", context, depth + 1)
-        return
+        yield from ("", "```sh", " ".join(example.split()), "```")
     panels: dict[str, list[str]] = {}
     for parameter in command.get_params(context):
-        if record := parameter.get_help_record(context):
-            flag, text = _TYPE.sub(r"\1", record[0]), record[1]
+        record = parameter.get_help_record(context)
+        if record and not COMMON & set(parameter.opts):
+            flag = re.sub(r" <[^>]*>$", "", record[0])
             panel = getattr(parameter, "rich_help_panel", None) or "Options"
-            panels.setdefault(panel, []).append(_row(f"`{flag}`", text))
+            panels.setdefault(panel, []).append(_row(f"`{flag}`", record[1]))
     for panel, rows in panels.items():
         yield from ("", f"| {panel} | |", "|---|---|", *rows)
+    for each in getattr(command, "commands", {}).values():
+        yield from _command(each, f"{name} {each.name}", context, depth + 1)
 
 
 def configuration_page() -> str:
@@ -175,7 +178,8 @@ def _plain(text: str) -> str:
 
 
 def _row(*cells: str) -> str:
-    return f"| {' | '.join(_plain(' '.join(cell.split())).replace('|', chr(92) + '|') for cell in cells)} |"
+    marked = (_plain(" ".join(cell.split())).replace("|", "\\|") for cell in cells)
+    return f"| {' | '.join(re.sub(r'<(?=[^`]*(?:`[^`]*`[^`]*)*$)', '&lt;', cell) for cell in marked)} |"
 
 
 def preset_table() -> str:

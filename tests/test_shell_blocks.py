@@ -26,7 +26,10 @@ from wsi_ncmi.cli.app import app
 from wsi_ncmi.synthesis import write_pyramid
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "docker" / "README.md"]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "docker/README.md", "skills/wsi-ncmi/SKILL.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 _FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 # No command is found, so the handler gets all of them, after bash has done variables, loops and pipes.
 _RECORD = r"""

@@ -91,3 +91,14 @@ def test_links_that_cross_the_border_of_the_docs(
     hooks: ModuleType, page: str, written: str, wanted: str
 ) -> None:
     assert hooks.inner_links(written, page) == wanted
+
+
+def test_lines_of_the_sources_are_short() -> None:
+    """But for rows of tables and pictures, which can't be broken."""
+    long = [
+        f"{page.name}:{number}"
+        for page in sorted((ROOT / "docs").rglob("*.md"))
+        for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1)
+        if len(line) > 100 and not line.lstrip().startswith(("|", "!["))
+    ]
+    assert not long, long

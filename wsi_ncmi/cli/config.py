@@ -17,8 +17,8 @@ app = typer.Typer(help="Write, show or describe configurations.", no_args_is_hel
 
 @app.command()
 def init(
-    out: Annotated[Path, typer.Option("--out", help="YAML file to write.")] = Path("job.yaml"),
-    base: Annotated[str | None, typer.Option("--from", help="Shipped configuration to start from.")] = None,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="YAML file to write.")] = Path("job.yaml"),
+    base: Annotated[str | None, typer.Option("--from", metavar="NAME", help="Shipped configuration to start from.")] = None,
     debug: Debug = False,
 ) -> None:
     """Write a configuration that explains each key; those at their defaults are comments.
@@ -44,7 +44,7 @@ def init(
 @app.command()
 def show(
     config: Annotated[
-        str | None, typer.Argument(help="YAML file or shipped name; none = the defaults.")
+        str | None, typer.Argument(metavar="CONFIG", help="YAML file or shipped name; none = the defaults.")
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Show what is at its default too.")] = False,
     setting: Settings = None,

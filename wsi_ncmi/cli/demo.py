@@ -9,7 +9,7 @@ from wsi_ncmi.cli.common import AsJson, Debug, Quiet, Settings, run_verb
 
 
 def command(
-    out: Annotated[Path, typer.Option("--out", help="Output folder.")] = Path("demo"),
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Output folder.")] = Path("demo"),
     setting: Settings = None,
     quiet: Quiet = False,
     debug: Debug = False,

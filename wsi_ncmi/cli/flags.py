@@ -232,7 +232,7 @@ def _parameter(name: str, key: str, flag: Flag, config: type[Any]) -> inspect.Pa
     default = None if needed else getattr(default, "default", default)  # of a pydantic Field
     if kind != "switch" and default not in (None, (), "", dataclasses.MISSING, PydanticUndefined):
         items = default if isinstance(default, tuple) else (default,)
-        shown = ",".join(str(getattr(item, "name", item)) for item in items)
+        shown = ",".join(str(getattr(item, "name", "") or item) for item in items)
         if len(shown) <= _MAX_DEFAULT_CHARS:
             text = f"{text.rstrip('.')} ({shown})."
     base: Any = list[str] if flag.rest else bool if kind == "switch" else str
