@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import re
 import runpy
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -197,29 +196,30 @@ _QUICK = {
 
 
 def test_the_main_line_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One command after the other, in one folder, with the files that each one leaves."""
-    (tmp_path / "slides").mkdir()
+    """One command after the other, in one folder, with the files that each one leaves; the slides are small ones."""
+    slides = tmp_path / "cohort" / "slides"
+    slides.mkdir(parents=True)
     rows = ["slide_id,label,case_id"]
     for number in range(10):
         pixels = tissue(
             number, 640 + 64 * (number % 5), 512 + 32 * number
         )  # no two alike, or the audit objects
         pixels[..., 1] //= 1 + number % 2
-        write_pyramid(tmp_path / "slides" / f"s{number}.svs", pixels, 0.5)
-        rows.append(f"s{number},{'ab'[number % 2]},p{number}")
-    (tmp_path / "labels.csv").write_text("\n".join(rows) + "\n")
-    (tmp_path / "new_slides").mkdir()
-    shutil.copy(tmp_path / "slides" / "s0.svs", tmp_path / "new_slides" / "a.svs")
+        write_pyramid(slides / f"patient_00{number}_node_0.svs", pixels, 0.5)
+        rows.append(f"patient_00{number}_node_0,{'ab'[number % 2]},p{number}")
+    (tmp_path / "cohort" / "labels.csv").write_text("\n".join(rows) + "\n")
     (line,) = [block for block in shell_blocks(ROOT / "README.md") if "wsi-ncmi train" in block]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("wsi_ncmi.reporting.viewer.ViewerServer.serve_forever", lambda _: None)
     monkeypatch.setattr("webbrowser.open", lambda _: True)
     done = []
-    for words in commands(line, tmp_path):
+    synth, *others = commands(line, tmp_path)
+    assert synth[:3] == ["wsi-ncmi", "synth", "cohort"]  # which draws what stands there now, in a minute
+    for words in others:
         result = CliRunner().invoke(app, [*words[1:], *_QUICK.get(words[1], ())])
         assert result.exit_code == 0, f"{' '.join(words)}: {result.output}"
         done.append(words[1])
     assert done[-4:] == ["evaluate", "export", "predict", "view"]
     assert len(list((tmp_path / "out" / "features" / "descriptor").glob("*.h5"))) == 10
     assert (tmp_path / "model.zip").is_file()
-    assert "a," in (tmp_path / "predictions" / "predictions.csv").read_text()
+    assert "patient_000_node_0," in (tmp_path / "predictions" / "predictions.csv").read_text()
