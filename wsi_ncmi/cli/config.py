@@ -17,8 +17,12 @@ app = typer.Typer(help="Write, show or describe configurations.", no_args_is_hel
 
 @app.command()
 def init(
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="YAML file to write.")] = Path("job.yaml"),
-    base: Annotated[str | None, typer.Option("--from", metavar="NAME", help="Shipped configuration to start from.")] = None,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="YAML file to write.")] = Path(
+        "job.yaml"
+    ),
+    base: Annotated[
+        str | None, typer.Option("--from", metavar="NAME", help="Shipped configuration to start from.")
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Write a configuration that explains each key; those at their defaults are comments.

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Published tile encoders and the folder of their weights.", no_args_is_help=True)
 
 Folder = Annotated[
-    Path | None, typer.Option("--weights-dir", metavar="DIR", help="Weights folder; by default WSI_NCMI_WEIGHTS.")
+    Path | None,
+    typer.Option("--weights-dir", metavar="DIR", help="Weights folder; by default WSI_NCMI_WEIGHTS."),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace weights that are there.")]
 
@@ -66,7 +67,9 @@ def show(
 def fetch(
     key: Annotated[str, typer.Argument(metavar="PRESET", help="Key of the preset.")],
     folder: Folder = None,
-    revision: Annotated[str | None, typer.Option(metavar="TEXT", help="Branch, tag or commit on the hub.")] = None,
+    revision: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Branch, tag or commit on the hub.")
+    ] = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -95,8 +98,12 @@ def fetch(
 
 @app.command("import")
 def import_(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="Weights: safetensors, or a torch file of tensors only.")],
-    encoder: Annotated[str, typer.Option("--as", metavar="NAME", help="A preset, timm:NAME or torchvision:NAME.")],
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="Weights: safetensors, or a torch file of tensors only.")
+    ],
+    encoder: Annotated[
+        str, typer.Option("--as", metavar="NAME", help="A preset, timm:NAME or torchvision:NAME.")
+    ],
     folder: Folder = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,

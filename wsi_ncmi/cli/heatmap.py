@@ -36,7 +36,9 @@ def command(
     given: Given,
     only: Annotated[
         list[str] | None,
-        typer.Option(metavar="SLIDE_ID", help="Draw this slide only; may be repeated.", rich_help_panel="Input"),
+        typer.Option(
+            metavar="SLIDE_ID", help="Draw this slide only; may be repeated.", rich_help_panel="Input"
+        ),
     ] = None,
 ) -> None:
     """Draw attention and per-class evidence from cached features: PNG, overlay, GeoJSON, top tiles.

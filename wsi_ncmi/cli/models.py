@@ -32,7 +32,9 @@ def list_all(
     in_features: Annotated[
         int, typer.Option("--in-features", metavar="INTEGER", min=1, help="Width of the instance features.")
     ] = 1024,
-    classes: Annotated[int, typer.Option("--classes", metavar="INTEGER", min=2, help="Number of classes.")] = 2,
+    classes: Annotated[
+        int, typer.Option("--classes", metavar="INTEGER", min=2, help="Number of classes.")
+    ] = 2,
     instances: Annotated[
         int, typer.Option("--instances", metavar="INTEGER", min=1, help="Instances of the measured bag.")
     ] = 1024,
@@ -65,11 +67,18 @@ def list_all(
 
 @app.command("import")
 def import_one(
-    checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="Checkpoint of CLAM, DSMIL or TransMIL.")],
-    class_names: Annotated[
-        str, typer.Option("--class-names", metavar="A,B,…", help="Names of its outputs, in their order, by commas.")
+    checkpoint: Annotated[
+        str, typer.Argument(metavar="CHECKPOINT", help="Checkpoint of CLAM, DSMIL or TransMIL.")
     ],
-    out: Annotated[str, typer.Option("--out", metavar="DIR", help="Folder for the model; predict takes it as --model.")],
+    class_names: Annotated[
+        str,
+        typer.Option(
+            "--class-names", metavar="A,B,…", help="Names of its outputs, in their order, by commas."
+        ),
+    ],
+    out: Annotated[
+        str, typer.Option("--out", metavar="DIR", help="Folder for the model; predict takes it as --model.")
+    ],
     quiet: Quiet = False,
     debug: Debug = False,
     as_json: AsJson = False,

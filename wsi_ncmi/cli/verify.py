@@ -8,7 +8,9 @@ from wsi_ncmi.cli.common import AsJson, Debug, Quiet, guarded, named_path, say, 
 
 
 def command(
-    features: Annotated[str, typer.Argument(metavar="FEATURES", help="Folder of feature files, or an output folder.")],
+    features: Annotated[
+        str, typer.Argument(metavar="FEATURES", help="Folder of feature files, or an output folder.")
+    ],
     repair: Annotated[
         bool,
         typer.Option("--repair", help="Move bad files to quarantine/, so that extract makes them again."),
