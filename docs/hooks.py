@@ -128,19 +128,19 @@ def configuration_page() -> str:
     ]
     lines += ["and `--set a.b=value` changes any of them for one call.", "", "## A job (`wsi-ncmi run`)", ""]
     lines += ["`extract`, `train`, `compare` and `evaluate` take the keys of their own stages.", ""]
-    lines += _settings(JobConfig, "")
+    lines += _settings(JobConfig)
     lines += ["", "## Losses", "", "Keys below `losses.0`, or `loss` where there is one.", ""]
     for loss in list_losses():
-        lines += ["", f"### {loss.name}", "", f"{loss.summary}. {loss.paper}.", "", *_settings(loss, "")]
+        lines += ["", f"### {loss.name}", "", f"{loss.summary}. {loss.paper}.", "", *_settings(loss, depth=4)]
     lines += ["", "## Aggregators", "", "Keys below `model`.", ""]
     for model in list_models():
-        lines += ["", f"### {model.name}", "", f"{model.summary}. {model.paper}.", "", *_settings(model, "")]
+        lines += ["", f"### {model.name}", "", f"{model.summary}. {model.paper}.", "", *_settings(model, depth=4)]
     for verb, cls in {"predict": PredictConfig, "export": ExportConfig, "heatmap": HeatmapConfig}.items():
-        lines += ["", f"## wsi-ncmi {verb}", "", *_settings(cls, "")]
+        lines += ["", f"## wsi-ncmi {verb}", "", *_settings(cls)]
     return "\n".join(lines) + "\n"
 
 
-def _settings(cls: type[Any], prefix: str) -> Iterator[str]:
+def _settings(cls: type[Any], prefix: str = "", depth: int = 3) -> Iterator[str]:
     """A table of a config class's own keys, then a section for each config below it."""
     texts, hints = field_help(cls), get_type_hints(cls, include_extras=True)
     defaults: Mapping[str, Any] = vars(cls()) if _complete(cls) else {}
@@ -156,7 +156,8 @@ def _settings(cls: type[Any], prefix: str) -> Iterator[str]:
         yield _row(f"`{prefix}{field.name}`", kind, shown, texts.get(field.name, ""))
     for name, owner in below.items():
         about = _plain((owner.__doc__ or "").partition("\n")[0])
-        yield from ("", f"### {prefix}{name}", "", about, "", *_settings(owner, f"{prefix}{name}."))
+        yield from ("", f"{'#' * depth} {prefix}{name}", "", about, "")
+        yield from _settings(owner, f"{prefix}{name}.", depth + 1)
 
 
 def _complete(cls: type[Any]) -> bool:

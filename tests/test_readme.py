@@ -39,3 +39,13 @@ def test_the_files_of_the_map_exist() -> None:
     assert not [
         each for each in named if not (root / each).exists() and not (root / "wsi_ncmi" / each).exists()
     ]
+
+
+def test_it_is_short_and_its_links_lead_somewhere() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert len(text.split()) <= 700
+    links = re.findall(r"\]\((?!https:)([^)#]+)", text)
+    assert len(links) > 10
+    assert not [link for link in links if not (README.parent / link).exists()]
+    pictures = [link for link in links if link.startswith("docs/images/")]
+    assert all((README.parent / picture).stat().st_size <= 300_000 for picture in pictures)
