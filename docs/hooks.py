@@ -104,7 +104,7 @@ def _command(command: Any, name: str, parent: Any, depth: int = 3) -> Iterator[s
     if example:
         yield from ("", "```sh", " ".join(example.split()), "```")
     panels: dict[str, list[str]] = {}
-    for parameter in command.get_params(context):
+    for parameter in sorted(command.get_params(context), key=lambda each: each.param_type_name != "argument"):
         record = parameter.get_help_record(context)
         if record and not COMMON & set(parameter.opts):
             flag = re.sub(r" <[^>]*>$", "", record[0])
@@ -134,7 +134,14 @@ def configuration_page() -> str:
         lines += ["", f"### {loss.name}", "", f"{loss.summary}. {loss.paper}.", "", *_settings(loss, depth=4)]
     lines += ["", "## Aggregators", "", "Keys below `model`.", ""]
     for model in list_models():
-        lines += ["", f"### {model.name}", "", f"{model.summary}. {model.paper}.", "", *_settings(model, depth=4)]
+        lines += [
+            "",
+            f"### {model.name}",
+            "",
+            f"{model.summary}. {model.paper}.",
+            "",
+            *_settings(model, depth=4),
+        ]
     for verb, cls in {"predict": PredictConfig, "export": ExportConfig, "heatmap": HeatmapConfig}.items():
         lines += ["", f"## wsi-ncmi {verb}", "", *_settings(cls)]
     return "\n".join(lines) + "\n"

@@ -14,7 +14,9 @@ TUTORIALS = Path(__file__).resolve().parents[1] / "docs" / "tutorials"
 
 def run_blocks(page: Path) -> dict[str, Any]:
     names: dict[str, Any] = {}
-    blocks = re.findall(r"^( *)```python\n(.*?)^ *```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    blocks = re.findall(
+        r"^( *)```python\n(.*?)^ *```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
     assert blocks
     for _, text in blocks:
         exec(textwrap.dedent(text), names)

@@ -64,7 +64,7 @@ class PanelCommand(TyperCommand):
     def format_options(self, ctx: Any, formatter: Any) -> None:
         rows = [
             (getattr(param, "rich_help_panel", None) or "Options", (_TYPE.sub(r"\1", record[0]), record[1]))
-            for param in self.get_params(ctx)
+            for param in sorted(self.get_params(ctx), key=lambda each: each.param_type_name != "argument")
             if (record := param.get_help_record(ctx)) is not None
         ]
         _write_panels(formatter, rows)

@@ -37,6 +37,7 @@ def command(
         list[str] | None,
         typer.Option(
             "--against",
+            rich_help_panel="Input",
             metavar="FILE",
             help="Predictions of another run on the same slides; may be repeated.",
         ),

@@ -22,7 +22,9 @@ FLAGS = ConfigFlags(
 
 def command(
     given: Given,
-    out: Annotated[str, typer.Option("--out", metavar="CSV", help="Table to write.")] = "slides.csv",
+    out: Annotated[
+        str, typer.Option("--out", metavar="CSV", help="Table to write.", rich_help_panel="Input")
+    ] = "slides.csv",
 ) -> None:
     """List slides: reader, size, levels, mpp and its source, duplicates, problems.
 

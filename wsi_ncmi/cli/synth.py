@@ -27,7 +27,8 @@ def command(
     given: Given,
     out: Annotated[str, typer.Argument(metavar="OUT", help="Output folder.", rich_help_panel="Input")],
     workers: Annotated[
-        int | None, typer.Option(metavar="INTEGER", min=1, help="Processes (one a core).")
+        int | None,
+        typer.Option(metavar="INTEGER", min=1, rich_help_panel="Machine", help="Processes (one a core)."),
     ] = None,
 ) -> None:
     """Make a synthetic CAMELYON-17-like cohort with labels and ground truth.
