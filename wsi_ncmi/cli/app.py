@@ -40,6 +40,7 @@ from wsi_ncmi.cli import (
     view,
 )
 from wsi_ncmi.cli.common import say_lines, tell
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.logging import FORMAT_VARIABLE, is_json
 from wsi_ncmi.core.streams import drop_stdout, prepare_streams
 
@@ -91,6 +92,9 @@ class VerbGroup(TyperGroup):
             drop_stdout()
             code = 1
             tell(f"The output can't be written ({error.strerror or error}).", code)
+        except InputError as error:  # of a flag that reads its own value
+            code = 2
+            tell(str(error), code)
         except Exception as error:
             # Wrong usage; the class is of Typer's own copy of click and has no public name.
             if not hasattr(error, "format_message") or not hasattr(error, "show"):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from wsi_ncmi.workflows.audit import AuditResult
 
 
-_MAX_SHOWN = 50
+_MAX_SHOWN = 10
 
 FLAGS = ConfigFlags(
     "wsi_ncmi.workflows.audit.AuditConfig",
@@ -55,7 +55,7 @@ def _print(result: AuditResult, *, quiet: bool) -> None:
         verdict = ("LEAK" if where == "splits" else "FAULT") if fatal else "note"
         say(f"{verdict:<7}{where:<8}{kind:<15}{detail}")
     if len(rows) > _MAX_SHOWN:
-        say(f"… and {len(rows) - _MAX_SHOWN} more (all with --json)")
+        say(f"… and {len(rows) - _MAX_SHOWN} more (all with --json).")
     if result.problem:
         say(f"FAULT  labels  {result.problem}")
     for note in () if quiet else result.notes:

@@ -15,7 +15,7 @@ FLAGS = ConfigFlags(
     {
         "features": Flag(argument=True, there=True),
         "to": Flag(required=True),
-        "out": Flag(required=True),
+        "out": Flag(required=True, folder=True),
         "*": Flag(),
     },
 )

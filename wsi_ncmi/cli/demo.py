@@ -1,15 +1,14 @@
 """``wsi-ncmi demo``."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from wsi_ncmi.cli.common import AsJson, Debug, Quiet, Settings, run_verb
+from wsi_ncmi.cli.common import AsJson, Debug, Quiet, Settings, named_path, run_verb
 
 
 def command(
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Output folder.")] = Path("demo"),
+    out: Annotated[str, typer.Option("--out", metavar="DIR", help="Output folder.")] = "demo",
     setting: Settings = None,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -22,6 +21,6 @@ def command(
     from wsi_ncmi.workflows import run_demo
 
     run_verb(
-        lambda progress: run_demo(out, progress, overrides=tuple(setting or ())),
+        lambda progress: run_demo(named_path(out, "--out"), progress, overrides=tuple(setting or ())),
         quiet=quiet, debug=debug, as_json=as_json,
     )  # fmt: skip

@@ -17,7 +17,12 @@ app = typer.Typer(help="Published tile encoders and the folder of their weights.
 
 Folder = Annotated[
     Path | None,
-    typer.Option("--weights-dir", metavar="DIR", help="Weights folder; by default WSI_NCMI_WEIGHTS."),
+    typer.Option(
+        "--weights-dir",
+        parser=lambda text: named_path(str(text), "--weights-dir"),
+        metavar="DIR",
+        help="Weights folder; by default WSI_NCMI_WEIGHTS.",
+    ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace weights that are there.")]
 

@@ -19,9 +19,9 @@ FLAGS = ConfigFlags(
         "predictions": Flag(
             argument=True,
             there=True,
-            help="CSV with slide_id, p_<class>… and truth (predict's with --labels); or CLAM's or STAMP's.",
+            help="CSV with slide_id, label and p_<class>… (predict's with --labels); or CLAM's or STAMP's.",
         ),
-        "out": Flag(required=True),
+        "out": Flag(required=True, folder=True),
         "labels": Flag(metavar="CSV|ADAPTER:FILE", there=True),
         "group": Flag(),
         "classes": Flag(metavar="A,B,…"),

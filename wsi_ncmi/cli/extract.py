@@ -17,7 +17,7 @@ FLAGS = ConfigFlags(
     "wsi_ncmi.extraction.config.ExtractConfig",
     {
         "slides": Flag(argument=True),
-        "out": Flag(required=True),
+        "out": Flag(required=True, folder=True),
         "only": Flag(name="--list"),
         "inventory": Flag(metavar="CSV"),
         "mpp_table": Flag(metavar="CSV"),

@@ -55,6 +55,7 @@ class Flag:
         single: The value is the only item of the list, commas and all.
         there: It names files or folders that must be there; a missing one is told before the verb's own
             imports, of which torch alone takes seconds.
+        folder: It names a folder to write to; one that can't be is told as early.
     """
 
     name: str = ""
@@ -68,6 +69,7 @@ class Flag:
     rest: str = ""
     single: bool = False
     there: bool = False
+    folder: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ class Given:
             InputError: As :func:`wsi_ncmi.core.config.read_config`.
         """
         from wsi_ncmi.core.config import read_config
+        from wsi_ncmi.core.files import check_folder
 
         config = read_config(
             self.flags.cls,
@@ -114,6 +117,8 @@ class Given:
         for key, flag in self.flags.table.items():
             for each in (key, flag.rest) if flag.there else ():
                 check_there(getattr(config, each) if each else None, names[each] if each else "")
+            if flag.folder and (folder := getattr(config, key)) is not None:
+                check_folder(folder, names[key])
         return config
 
     def guarded(self, action: Callable[[ProgressReporter], Any]) -> Any:

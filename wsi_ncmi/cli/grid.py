@@ -21,7 +21,7 @@ FLAGS = ConfigFlags(
         "models": Flag(panel="Training", default=("abmil",), help="Aggregators, separated by commas."),
         "losses": Flag(panel="Training", default=("ncmi", "ce"), help="Losses, separated by commas."),
         **SHARED,
-        "out": Flag(required=True, help="Folder of the table and of all runs."),
+        "out": Flag(required=True, folder=True, help="Folder of the table and of all runs."),
         "seeds": Flag(panel="Training", default=5),
     },
     one_of={"loss": "losses"},

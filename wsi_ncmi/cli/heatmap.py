@@ -17,7 +17,7 @@ FLAGS = ConfigFlags(
     {
         "features": Flag(argument=True, there=True),
         "model": Flag(required=True, there=True),
-        "out": Flag(required=True),
+        "out": Flag(required=True, folder=True),
         "slides": Flag(there=True, help="The slides; without them maps are drawn on white."),
         "compare": Flag(there=True),
         "compare_features": Flag(there=True, help="Its features, where they are others."),

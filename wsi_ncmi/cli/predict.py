@@ -21,8 +21,8 @@ FLAGS = ConfigFlags(
     {
         "slides": Flag(argument=True, there=True),
         "model": Flag(required=True, there=True),
-        "out": Flag(required=True),
-        "cache": Flag(metavar="DIR"),
+        "out": Flag(required=True, folder=True),
+        "cache": Flag(metavar="DIR", folder=True),
         "cases": Flag(metavar="CSV", there=True),
         "mpp_table": Flag(metavar="CSV", there=True),
         "default_mpp": Flag(),

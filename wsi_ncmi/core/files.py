@@ -98,8 +98,12 @@ def existing_folder(folder: Path) -> Path:
     return folder
 
 
-def check_folder(path: Path) -> None:
+def check_folder(path: Path, flag: str = "--out") -> None:
     """Finds out whether an output folder could be made and written to; makes nothing.
+
+    Args:
+        path: The folder.
+        flag: The flag that names it, for the message.
 
     Raises:
         InputError: It couldn't, with the reason.
@@ -107,11 +111,11 @@ def check_folder(path: Path) -> None:
     try:
         parent = existing_folder(path)
     except OSError as error:  # a name that is too long
-        raise _not_writable(path, error.strerror or str(error)) from error
+        raise _not_writable(path, error.strerror or str(error), flag) from error
     if not parent.is_dir():
-        raise _not_writable(path, f"{parent.name} is a file")
+        raise _not_writable(path, f"{parent.name} is a file", flag)
     if not os.access(parent, os.W_OK | os.X_OK):
-        raise _not_writable(path, "Permission denied")
+        raise _not_writable(path, "Permission denied", flag)
 
 
 def ensure_folder(path: Path) -> Path:
@@ -177,10 +181,10 @@ def check_regular(path: Path) -> None:
         raise OSError(errno.EINVAL, f"it is {kind}, not a file")
 
 
-def _not_writable(path: Path, reason: str) -> InputError:
+def _not_writable(path: Path, reason: str, flag: str = "--out") -> InputError:
     return InputError(
         f"The output folder {path} can't be written to ({reason}); "
-        "choose another folder with --out or change its permissions."
+        f"choose another folder with {flag} or change its permissions."
     )
 
 

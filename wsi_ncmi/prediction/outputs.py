@@ -211,7 +211,7 @@ def slide_table(
             "confidence": prediction.confidence,
             "agreement": prediction.agreement,
             "tiles": prediction.tiles,
-            "ood": ";".join(flag.name for flag in prediction.flags),
+            "ood": ";".join(prediction.flag_names),
             "ood_score": prediction.ood_score,
             "reason": prediction.reason,
             "shown": ""

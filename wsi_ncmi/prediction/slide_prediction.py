@@ -59,6 +59,11 @@ class SlidePrediction:
     reason: str = ""
     case_id: str = ""
 
+    @property
+    def flag_names(self) -> tuple[str, ...]:
+        """What is flagged, each once: two colours beyond their bounds are both ``stain``."""
+        return tuple(dict.fromkeys(flag.name for flag in self.flags))
+
     def to_json(self) -> dict[str, Any]:
         """JSON-ready."""
         return {

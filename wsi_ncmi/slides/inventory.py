@@ -141,7 +141,8 @@ def _mark_duplicates(
     suspects = [index for group in groups.values() if len(group) > 1 for index in group]
     contents = dict(zip(suspects, _content_keys([found[index] for index in suspects], pool), strict=True))
     first: dict[str, str] = {}
-    marked = list(records)
+    # Of slides that weren't opened it may be of earlier jobs, and the other be replaced since.
+    marked = [replace(record, duplicate_of="") for record in records]
     for index in suspects:
         original = first.setdefault(contents[index], records[index].slide_id)
         if original != records[index].slide_id:

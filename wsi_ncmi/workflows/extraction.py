@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from wsi_ncmi.features.stain import StainTarget
 
 _LOG = logging.getLogger(__name__)
+_COPY = "same content as "
 
 
 def extract(
@@ -112,7 +113,7 @@ def extract(
     files = {"slides": out / "slides.csv"}
     present = {record.slide_id for record in records}.union((given or {}).values())
     for name in grids:
-        files |= _close(out, encoder.name, name, config.shard, rows, present)
+        files |= _close(out, encoder.name, name, config.shard, rows, present, copies)
     failures = tuple(
         f"{row.slide_id}{f' ({row.features_set})' if row.features_set else ''}: {row.reason}"
         for row in rows
@@ -186,10 +187,12 @@ def _close(
     shard: tuple[int, int] | None,
     rows: Sequence[LedgerRow],
     present: set[str],
+    copies: Mapping[str, str],
 ) -> dict[str, Path]:
     """Writes the ledger and the contact sheet of one set of features; gives its files by name.
 
-    Rows of earlier jobs on slides that are ``present`` stay: a job on a part of them forgets nothing.
+    Rows of earlier jobs on slides that are ``present`` stay: a job on a part of them forgets nothing. What is
+    a copy of what (``copies``) is said of the files that are there now.
     """
     from wsi_ncmi.extraction.contact_sheet import write_contact_sheet
     from wsi_ncmi.extraction.ledger import merge_rows, read_or_rebuild, write_ledger
@@ -197,7 +200,9 @@ def _close(
 
     ledger = ledger_path(out, features_set, shard)
     kept = read_or_rebuild(ledger, out / "ledger.jsonl", features_set) if ledger.is_file() else ()
-    earlier = [row for row in kept if row.slide_id in present]
+    earlier = [
+        _with_remarks(row, copies.get(row.slide_id, ""), "") for row in kept if row.slide_id in present
+    ]
     write_ledger(merge_rows(earlier, (row for row in rows if row.features_set == features_set)), ledger)
     suffix = f"@{features_set}" if features_set else ""
     return {
@@ -208,9 +213,10 @@ def _close(
 
 
 def _with_remarks(row: LedgerRow, original: str, grid_remark: str) -> LedgerRow:
+    own = (part for part in row.reason.split("; ") if not part.startswith(_COPY))
     remarks = (
-        row.reason,
-        f"same content as {original}" if original else "",
+        *own,
+        f"{_COPY}{original}" if original else "",
         grid_remark if row.status != "failed" else "",
     )
     return replace(row, reason="; ".join(filter(None, remarks)))
