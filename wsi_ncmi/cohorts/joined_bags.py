@@ -15,6 +15,7 @@ from wsi_ncmi.cohorts.bags import BagSource
 from wsi_ncmi.cohorts.cohort import Cohort, CohortRow
 from wsi_ncmi.cohorts.folds import PARTS, Fold, Splits
 from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.files import parse_json
 
 # Where these differ, the tiles show other tissue: their rows don't belong together.
 _TILING = ("mpp_target", "tile_px", "overlap_px")
@@ -264,8 +265,15 @@ def feature_origin(source: BagSource) -> dict[str, Any]:
     origin |= {key: first.attrs[key] for key in _SETTINGS if key in first.attrs}
     if origin.get("stain", "none") != "none":
         for slide_id in source.slide_ids:  # a slide without tissue has none of its own
-            found = open_features_file(source.path / f"{slide_id}.h5").attrs.get("stain_found")
+            path = source.path / f"{slide_id}.h5"
+            found = open_features_file(path).attrs.get("stain_found")
             if found:
-                origin["stain_target"] = json.dumps(json.loads(found)["target"], sort_keys=True)
+                try:
+                    target = parse_json(found)["target"]
+                except (KeyError, TypeError, ValueError) as error:
+                    raise InputError(
+                        f"The stain of {path} can't be read ({error}); extract the slide again."
+                    ) from error
+                origin["stain_target"] = json.dumps(target, sort_keys=True)
                 break
     return origin

@@ -228,9 +228,14 @@ def check_inflation(path: Path) -> None:
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as archive:
-        total = sum(entry.file_size for entry in archive.infolist())
+        members = archive.infolist()
+    total = sum(entry.file_size for entry in members)
     if inflates_beyond_measure(total, path.stat().st_size):
-        raise ValueError(f"its {path.stat().st_size:,} bytes claim to inflate to {total:,}")
+        largest = max(members, key=lambda entry: entry.file_size)
+        raise ValueError(
+            f"its {path.stat().st_size:,} bytes claim to inflate to {total:,}, of which "
+            f"{largest.filename} has {largest.file_size:,}"
+        )
 
 
 def sha256_file(path: Path) -> str:

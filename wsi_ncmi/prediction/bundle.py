@@ -198,7 +198,7 @@ def _ood(manifest: Mapping[str, Any], files: Mapping[str, bytes], path: Path) ->
         return None
     try:
         tensors = load_arrays(files[REFERENCE])
-    except (KeyError, SafetensorError, ValueError) as error:
+    except (KeyError, SafetensorError, TypeError, ValueError) as error:  # TypeError: a type numpy lacks
         raise InputError(f"{REFERENCE} of {path} can't be read ({error}); {_REMEDY}.") from error
     return OodDetector.load(bounds, tensors, str(path))
 

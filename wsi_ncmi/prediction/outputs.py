@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wsi_ncmi.core.errors import InputError, counted
-from wsi_ncmi.core.files import atomic_path, write_json
+from wsi_ncmi.core.files import atomic_path, parse_json, write_json
 from wsi_ncmi.core.provenance import collect_provenance, write_record
 from wsi_ncmi.prediction.bundle import ModelBundle
 from wsi_ncmi.prediction.calibration import Calibration
@@ -73,7 +72,7 @@ def write_predictions(
             "abstain_below": threshold,
             "calibration": bundle.calibration.to_json(),
             "slides": [prediction.to_json() for prediction in predictions],
-            "patients": [] if patients is None else json.loads(patients.to_json(orient="records")),
+            "patients": [] if patients is None else parse_json(patients.to_json(orient="records")),
             "provenance": provenance,
         },
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 from shapely import Polygon, to_geojson
 
-from wsi_ncmi.core.files import write_text
+from wsi_ncmi.core.files import parse_json, write_text
 from wsi_ncmi.synthesis.anatomy import Anatomy
 from wsi_ncmi.synthesis.artefacts import Artefact
 
@@ -65,7 +65,7 @@ def write_truth(path: Path, truth: SlideTruth) -> None:
 def _feature(polygon: Polygon, name: str) -> dict[str, Any]:
     return {
         "type": "Feature",
-        "geometry": json.loads(to_geojson(polygon)),
+        "geometry": parse_json(to_geojson(polygon)),
         "properties": {
             "objectType": "annotation",
             "classification": {"name": name, "color": list(_COLOURS[name])},

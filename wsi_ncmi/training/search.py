@@ -65,7 +65,7 @@ def same_search(config: SearchConfig) -> None:
     """
     path = config.out / "search.json"
     content = config.content()
-    wanted = json.loads(
+    wanted = parse_json(
         json.dumps(
             {
                 "space": {key: _described(dimension) for key, dimension in config.space.items()},

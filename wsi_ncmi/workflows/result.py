@@ -1,10 +1,11 @@
 """Result of a job: its files, what failed, and the headline to end with."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from wsi_ncmi.core.files import parse_json
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def headlines(files: Mapping[str, Path]) -> tuple[dict[str, Any], tuple[str, ...
 
 
 def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    return parse_json(path.read_text(encoding="utf-8"))
 
 
 def _of_metrics(content: Mapping[str, Any], differences: list[Any]) -> tuple[dict[str, Any], list[str]]:

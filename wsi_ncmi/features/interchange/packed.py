@@ -145,6 +145,8 @@ class PackedSet(FeatureSet):
             raise InputError(f"{self.path} holds no slides.")
 
     def _array(self, name: str, *, mapped: bool = True) -> NDArray[Any]:
+        with self._readable("the archive"):
+            check_inflation(self.path)
         with self._readable(repr(name)):
             if mapped and not self._compared:
                 with zipfile.ZipFile(self.path) as archive, archive.open(f"{name}.npy") as stream:
@@ -177,10 +179,9 @@ def map_member(path: Path, name: str, *, mapped: bool = True) -> NDArray[Any]:
         mapped: False reads it in any case, and compares it with the archive's checksum.
 
     Raises:
-        ValueError: The array claims another size than its member has, or would inflate beyond measure.
+        ValueError: The array claims another size than its member has.
         Exception: Whatever zipfile and numpy raise over damaged bytes.
     """
-    check_inflation(path)
     with zipfile.ZipFile(path) as archive:
         member = archive.getinfo(f"{name}.npy")
         with archive.open(member) as stream:

@@ -11,6 +11,7 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_ncmi.core.files import parse_json
 from wsi_ncmi.features.stain.density import (
     LOG_TABLE,
     MAX_DENSITY,
@@ -99,7 +100,7 @@ class StainNormaliser:
     @property
     def identity(self) -> str:
         """Canonical JSON of both stains."""
-        pair = {"source": json.loads(self.source.text), "target": json.loads(self.target.text)}
+        pair = {"source": parse_json(self.source.text), "target": parse_json(self.target.text)}
         return json.dumps(pair, sort_keys=True, separators=(",", ":"))
 
     def apply(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
