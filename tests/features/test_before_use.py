@@ -14,7 +14,7 @@ from tests.features.interchange import makers
 from wsi_ncmi.cohorts.bags import FeatureFolder
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.extraction.ledger import read_ledger
-from wsi_ncmi.features import checksum_trailer, open_features_file
+from wsi_ncmi.features import checksum_trailer, open_features_file, verify_file
 from wsi_ncmi.features.checksum_trailer import make_trailer
 from wsi_ncmi.workflows.convert import ConvertConfig, convert
 
@@ -143,6 +143,10 @@ def never_written(file: h5py.File) -> None:
         external, linked, softly_linked, virtual, never_written,
         replace_table("coords", np.zeros((12, 3), np.int64)),
         replace_table("coords", np.zeros((12, 2), np.float64)),
+        replace_table("coords", np.full((12, 2), -1, np.int64)),
+        replace_table("coords", np.full((12, 2), -(2**63), np.int64)),
+        replace_table("coords", np.full((12, 2), 2**63, np.uint64)),
+        replace_table("features", np.zeros((12, 0), np.float16)),
         replace_table("features", np.zeros((12, 6), np.int64)),
         replace_table("features", np.zeros(12, np.float16)),
         lambda file: file.attrs.__delitem__("slide_id"),
@@ -160,3 +164,25 @@ def test_a_changed_and_sealed_file_is_a_slide_that_fails(folder: Path, tmp_path:
     assert result.exit_code == 1
     rows = {row.slide_id: row.status for row in read_ledger(tmp_path / "clam" / "conversion.csv")}
     assert rows == {"a": "failed", "b": "done"}
+
+
+@pytest.mark.parametrize(
+    ("table", "name", "value"),
+    [("/", "artifacts_rule", None), ("/", "mpp_target", "x"), ("coords", "level0_width", "x")],
+)
+def test_a_missing_or_garbled_attribute_is_told_by_name_or_value(
+    folder: Path, tmp_path: Path, table: str, name: str, value: object
+) -> None:
+    with h5py.File(folder / "a.h5", "r+") as file:
+        del file[table].attrs[name]
+        if value is not None:
+            file[table].attrs[name] = value
+    seal(folder / "a.h5")
+    problem = verify_file(folder / "a.h5").problem
+    assert (name if value is None else repr(value)) in problem
+    assert "Error" not in problem
+    convert(ConvertConfig(features=folder, to="clam", out=tmp_path / "clam"))
+    reasons = {row.slide_id: row.reason for row in read_ledger(tmp_path / "clam" / "conversion.csv")}
+    assert (name if value is None else repr(value)) in reasons["a"]
+    assert "Error" not in reasons["a"]
+    assert not reasons["b"]

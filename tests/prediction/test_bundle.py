@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file, save_file
 
 from tests.prediction.models import COLOUR, abstaining, export, make_bundle, sample, write_run
 from wsi_ncmi.core.errors import InputError
@@ -193,6 +194,29 @@ def test_another_schema_is_refused(folder: Path, schema: str, remedy: str) -> No
 def test_a_manifest_that_contradicts_is_refused(folder: Path, values: dict[str, object], words: str) -> None:
     edit_manifest(folder, **values)
     with pytest.raises(InputError, match=words):
+        load_bundle(folder)
+
+
+@pytest.mark.parametrize("encoder", [-1, "x", [1], True])
+def test_a_model_whose_encoder_is_no_table_is_refused(folder: Path, encoder: object) -> None:
+    path = folder / "members" / "fold_0-seed_0" / "model.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"encoder": encoder}))
+    reseal(folder)
+    with pytest.raises(InputError, match="different encoders or grids"):
+        load_bundle(folder)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_no_numbers_are_refused(folder: Path, value: float) -> None:
+    member = folder / "members" / "fold_0-seed_0"
+    tensors = load_file(member / "model.safetensors")
+    tensors["aggregator.score.weight"].reshape(-1)[0] = value
+    save_file(tensors, member / "model.safetensors")
+    description = json.loads((member / "model.json").read_text())
+    description["weights_sha256"] = hashlib.sha256((member / "model.safetensors").read_bytes()).hexdigest()
+    (member / "model.json").write_text(json.dumps(description))
+    reseal(folder)
+    with pytest.raises(InputError, match=r"not finite in aggregator\.score\.weight"):
         load_bundle(folder)
 
 

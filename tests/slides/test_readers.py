@@ -173,6 +173,21 @@ def test_a_truncated_flat_image_fails_when_it_is_read(tmp_path, kit):
         slide.read_region(0, 0, 0, 10, 10)
 
 
+@pytest.mark.parametrize("what", ["zeros", "cut", "an early marker"])
+def test_a_damaged_flat_jpeg_is_not_filled_in(tmp_path, kit, what):
+    path = tmp_path / "flat.jpg"
+    Image.fromarray(kit.texture(200, 200)).save(path, quality=90)
+    content = bytearray(path.read_bytes())
+    middle = len(content) * 2 // 3
+    if what == "cut":
+        del content[middle:]
+    else:
+        content[middle : middle + 900] = bytes(900) if what == "zeros" else b"\xff\xd9".ljust(900, b"\0")
+    path.write_bytes(content)
+    with open_slide(path) as slide, pytest.raises(SlideReadError, match=r"flat\.jpg can't be read"):
+        slide.read_region(0, 0, 0, 10, 10)
+
+
 def test_a_flat_image_above_the_bound_is_refused_from_its_header(tmp_path):
     path = tmp_path / "huge.png"
     Image.new("1", (20000, 20000)).save(path)

@@ -32,7 +32,9 @@ text = st.text(st.characters(codec="utf-8", exclude_characters="\r\0"), max_size
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.builds(SlideRecord, **dict.fromkeys(("slide_id", "path", "reader", "vendor", "mpp_source", "fingerprint", "problem", "duplicate_of"), text),
-                          mpp_x=st.none() | st.floats(0.01, 100), mpp_y=st.none() | st.floats(0.01, 100)), max_size=4))  # fmt: skip
+                          **dict.fromkeys(("width_px", "height_px", "n_levels", "size_bytes"), st.integers(0, 1 << 62)),
+                          mpp_x=st.none() | st.floats(0.01, 100), mpp_y=st.none() | st.floats(0.01, 100)),
+                max_size=4, unique_by=lambda record: record.slide_id))  # fmt: skip
 def test_what_is_written_comes_back(tmp_path, records):
     write_slides_csv(records, tmp_path / "slides.csv")
     # Ids come back as they were, whatever they hold; sentences for people can be shown.
@@ -46,6 +48,11 @@ def test_what_is_written_comes_back(tmp_path, records):
         ("width_px", "width", "lacks the column width_px"),
         (",10,", ",ten,", r"slides\.csv, line 2: width_px is 'ten'"),
         (",\n", "\n", "the row ends before bounds"),
+        (",10,", ",-10,", "width_px is '-10'"),
+        ("0.30000000000000004", "nan", "mpp_x is 'nan'"),
+        ("0.30000000000000004", "inf", "mpp_x is 'inf'"),
+        ("vendor,00ff", "ven\0dor,00ff", "is a binary file"),
+        ("aperio", '"aperio', "can't be read"),
     ],
 )
 def test_a_spoilt_table_is_named(tmp_path, old, new, message):
@@ -66,3 +73,9 @@ def test_a_table_of_0_1_without_remarks_is_read(tmp_path):
     text = (tmp_path / "slides.csv").read_text()
     (tmp_path / "slides.csv").write_text(text.replace(",remark", "").replace(",,\n", ",\n"))
     assert read_slides_csv(tmp_path / "slides.csv") == (RECORD,)
+
+
+def test_a_slide_that_is_listed_twice_is_named(tmp_path):
+    write_slides_csv([RECORD, dataclasses.replace(RECORD, path="b/007.svs")], tmp_path / "slides.csv")
+    with pytest.raises(InputError, match=r"slides\.csv lists the slide 007 twice"):
+        read_slides_csv(tmp_path / "slides.csv")

@@ -14,6 +14,7 @@ from tests.extraction.conftest import write_slide
 from wsi_ncmi.cohorts import open_bag_source
 from wsi_ncmi.core.errors import IdentityConflictError, InputError
 from wsi_ncmi.extraction.config import ExecutionConfig, ExtractConfig
+from wsi_ncmi.extraction.known_failures import read_known_failures
 from wsi_ncmi.extraction.ledger import read_journal, read_ledger
 from wsi_ncmi.features import open_features_file, verify_folder
 from wsi_ncmi.features.stain import StainConfig
@@ -173,6 +174,15 @@ def test_earlier_rows_stay_on_ledger_and_sheet(config_of, slides: Path, tmp_path
     rows = read_ledger(tmp_path / "out/ledger.csv")
     assert [(row.slide_id, row.status) for row in rows] == [("s0", "done"), ("s1", "skipped")]
     assert (tmp_path / "out/contact_sheet.html").read_text().count("<article") == 2
+
+
+def test_known_failures_of_two_reasons_are_refused(tmp_path: Path) -> None:
+    listed = tmp_path / "known.csv"
+    listed.write_text("slide_id,reason\na,x\na.svs,x\nb,\n")
+    assert read_known_failures(listed) == {"a": "x", "b": ""}
+    listed.write_text("slide_id,reason\na,x\na.svs,y\n")
+    with pytest.raises(InputError, match=r"row 3.*'a\.svs'.*before with another reason"):
+        read_known_failures(listed)
 
 
 def test_known_failures_stay_in_the_ledger_and_do_not_count(config_of, slides: Path, tmp_path: Path) -> None:

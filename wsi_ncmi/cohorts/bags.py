@@ -239,6 +239,8 @@ def _read_header(file: Path) -> tuple[dict[str, Any], tuple[int, int], int | Non
         raise _UnusableFileError("no table 'features'")
     if attrs.get("n_tiles") != shape[0]:
         raise _UnusableFileError(f"{shape[0]} rows where n_tiles says {attrs.get('n_tiles')}")
+    if shape[0] and not shape[1]:
+        raise _UnusableFileError("its embeddings have no dimensions")
     return attrs, (int(shape[0]), int(shape[1])), offset
 
 

@@ -23,11 +23,13 @@ def read_known_failures(path: Path) -> dict[str, str]:
     """
     table = read_table(path)
     table.require(("slide_id",))
-    return {
-        slide_key(row["slide_id"]): " ".join(row["reason"].split()).removeprefix(KNOWN)
-        for row in table.rows
-        if row["slide_id"] and row["status"] in ("", "failed")
-    }
+    known: dict[str, str] = {}
+    for row in table.rows:
+        if row["slide_id"] and row["status"] in ("", "failed"):
+            reason = " ".join(row["reason"].split()).removeprefix(KNOWN)
+            if known.setdefault(slide_key(row["slide_id"]), reason) != reason:
+                raise table.problem(row, "slide_id", "it is there before with another reason; keep one row")
+    return known
 
 
 def settle(

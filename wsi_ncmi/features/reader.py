@@ -18,6 +18,7 @@ from wsi_ncmi.features.hdf5_io import own_table, python_value
 from wsi_ncmi.features.schema import (
     ARTIFACTS,
     COORDS,
+    FARTHEST,
     FEATURES,
     FEATURES_SCHEMA,
     READABLE_SCHEMAS,
@@ -59,8 +60,17 @@ class FeatureFile:
 
     @property
     def identity(self) -> Identity:
-        """Identity: everything that the numbers depend on."""
-        return identity_from_attrs(self.attrs)
+        """Identity: everything that the numbers depend on.
+
+        Raises:
+            InputError: The file lacks a part of it, or garbles it.
+        """
+        try:
+            return identity_from_attrs(self.attrs)
+        except (KeyError, ValueError, TypeError) as error:
+            raise InputError(
+                f"{self.path} lacks or garbles an attribute ({_one_line(error)}); extract the slide again."
+            ) from error
 
     @cached_property
     def features(self) -> NDArray[np.float16]:
@@ -73,7 +83,10 @@ class FeatureFile:
     @cached_property
     def coords(self) -> NDArray[np.int64]:
         """int64 (N, 2): x and y of the tiles' top-left corners in level-0 pixels."""
-        return self._dataset(COORDS)
+        corners = self._dataset(COORDS)
+        if len(corners) and (corners.min() < 0 or corners.max() >= FARTHEST):
+            raise InputError(f"{self.path} holds a tile outside of any slide; extract the slide again.")
+        return corners
 
     @cached_property
     def tissue_fraction(self) -> NDArray[np.float16]:
@@ -149,6 +162,8 @@ def open_features_file(path: Path) -> FeatureFile:
                     f"{path} has {n_tiles} embeddings, {len(coords)} coordinates and says "
                     f"{attrs.get('n_tiles')} tiles; {remedy}."
                 )
+            if n_tiles and not width:
+                raise ValueError("its embeddings have no dimensions")
             in_one_piece = features.chunks is None and features.dtype == np.dtype("<f2")
             return FeatureFile(
                 path=path,

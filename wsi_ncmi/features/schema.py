@@ -41,6 +41,9 @@ and grid code it is another identity all the same."""
 FEATURES, COORDS, TISSUE_FRACTION = "features", "coords", "tissue_fraction"
 ARTIFACTS = "artifacts"
 
+FARTHEST = 2**40
+"""No slide is as wide, in pixels or µm; what is computed from such numbers stays exact."""
+
 NONE = "none"
 """Of an identity's fields that name something a job may go without."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.errors import InputError, plain_reason
 from wsi_ncmi.core.files import TEMPORARY_SUFFIX
 from wsi_ncmi.features.checksum_trailer import trailer_error
 from wsi_ncmi.features.reader import FeatureFile, open_features_file
@@ -55,9 +55,8 @@ def verify_file(path: Path) -> VerificationResult:
         return VerificationResult(path, False, str(error))
     except Exception as error:
         # Damage at any byte can surface as any error of the layers below; the result is the same.
-        return VerificationResult(
-            path, False, f"{path.name} can't be read ({type(error).__name__}: {error})."
-        )
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else plain_reason(error, path)
+        return VerificationResult(path, False, f"{path.name} can't be read ({reason}).")
     return VerificationResult(path, not problem, f"{path.name}: {problem}." if problem else "", file.n_tiles)
 
 

@@ -163,7 +163,7 @@ def load_bundle(path: Path) -> ModelBundle:
                 f"{path} says that its classes are {', '.join(classes)}, but its model {name} was trained on "
                 f"{', '.join(member.classes)}; {_REMEDY}."
             )
-        if dict(member.config.get("encoder") or {}) != features:
+        if (member.config.get("encoder") or {}) != features:
             raise InputError(f"{path} and its model {name} name different encoders or grids; {_REMEDY}.")
         members.append(member)
     return ModelBundle(

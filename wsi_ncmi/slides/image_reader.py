@@ -5,6 +5,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
@@ -56,6 +57,10 @@ class FlatImageSlide(Slide):
         with self._lock:
             if self._pixels is None:
                 with _opened(self.path) as image:
+                    if image.format == "JPEG":
+                        # Pillow fills in what damaged data lack and says nothing. Reduced, this is cheap.
+                        content = self.path.read_bytes()
+                        simplejpeg.decode_jpeg(content, "GRAY", min_height=1, min_width=1, min_factor=8)
                     transparent = image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info
                     self._pixels = np.asarray(image.convert("RGBA" if transparent else "RGB"))
             return self._pixels

@@ -2,6 +2,8 @@
 
 import csv
 import io
+import math
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import write_text
+from wsi_ncmi.core.tables import read_text
 from wsi_ncmi.core.values import printable
 
 
@@ -89,8 +92,8 @@ def read_slides_csv(path: Path) -> tuple[SlideRecord, ...]:
     """
     records = []
     try:
-        with path.open(newline="", encoding="utf-8-sig") as handle:
-            rows = csv.DictReader(handle)
+        with io.StringIO(read_text(path), newline="") as handle:
+            rows = csv.DictReader(handle, strict=True)
             missing = [name for name in _COLUMNS if name not in (*(rows.fieldnames or ()), *_LATER)]
             if missing:
                 raise InputError(
@@ -101,12 +104,14 @@ def read_slides_csv(path: Path) -> tuple[SlideRecord, ...]:
                 where = f"{path.name}, line {rows.line_num}"
                 present = [name for name in _COLUMNS if name in row]
                 records.append(SlideRecord(**{name: _parse(name, row[name], where) for name in present}))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
+    except csv.Error as error:
         raise InputError(
-            f"The slide inventory {path.name} can't be read ({reason}); "
+            f"The slide inventory {path.name} can't be read ({error}); "
             "write a new one with wsi-ncmi inventory."
         ) from error
+    count = Counter(record.slide_id for record in records)
+    if twice := next((slide_id for slide_id in count if count[slide_id] > 1), None):
+        raise InputError(f"{path.name} lists the slide {twice} twice; write the inventory again.")
     return tuple(records)
 
 
@@ -119,7 +124,10 @@ def _parse(name: str, text: str | None, where: str) -> Any:
     try:
         if name == "bounds" and len([int(part) for part in text.split()]) not in (0, 4):
             raise ValueError
-        return kind(text)
+        value = kind(text)
+        if kind is not str and not 0 <= value < math.inf:
+            raise ValueError
+        return value
     except ValueError:
         what = "four numbers" if name == "bounds" else "a number"
         raise InputError(f"{where}: {name} is {text!r}, not {what}; write the inventory again.") from None

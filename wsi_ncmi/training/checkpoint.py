@@ -279,6 +279,8 @@ def load_modules(
             )
         modules = build(config)
         tensors = load_tensors(weights)
+        if lost := [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]:
+            raise InputError(f"{where}/{MODEL_WEIGHTS} holds numbers that are not finite in {lost[0]}.")
         for prefix, module in modules.items():
             start = f"{prefix}."
             module.load_state_dict(

@@ -11,14 +11,11 @@ from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import SlideError
 from wsi_ncmi.features.hdf5_io import is_finite
+from wsi_ncmi.features.schema import FARTHEST
 
 
 class ExternalFileError(SlideError):
     """A slide's features can't be read, or can't be expressed in the requested format."""
-
-
-_FARTHEST = 2**40
-"""No slide is as wide, in pixels or µm; what is computed from such numbers stays exact."""
 
 
 def check_coords(coords: NDArray[Any], path: Path) -> None:
@@ -31,7 +28,7 @@ def check_coords(coords: NDArray[Any], path: Path) -> None:
         return
     if not np.isfinite(coords).all():
         raise ExternalFileError(f"{path}: 'coords' holds numbers that are not finite.")
-    if coords.min() < 0 or coords.max() >= _FARTHEST:
+    if coords.min() < 0 or coords.max() >= FARTHEST:
         where = (coords.min(axis=0) if coords.min() < 0 else coords.max(axis=0)).tolist()
         raise ExternalFileError(f"{path}: a tile lies at {where}, outside of the slide.")
 
@@ -74,7 +71,7 @@ class TileMetadata:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             numbers = value if isinstance(value, tuple) else (value,)
-            if any(isinstance(n, int | float) and not 0 <= n < _FARTHEST for n in numbers):
+            if any(isinstance(n, int | float) and not 0 <= n < FARTHEST for n in numbers):
                 raise ExternalFileError(f"The {name} of its tiles is {value}, which no slide has.")
 
     @property

@@ -37,45 +37,42 @@ class NativeSet(FolderSet):
 
     def header(self, slide_id: str) -> tuple[tuple[int, int], Mapping[str, Any]]:
         """See the base class."""
-        file = self._open(slide_id)
-        return (file.n_tiles, file.width), {name: getattr(file.identity, name) for name in _TOLD}
+        with self._of(slide_id) as file:
+            return (file.n_tiles, file.width), {name: getattr(file.identity, name) for name in _TOLD}
 
     def features(self, slide_id: str) -> NDArray[Any]:
         """See the base class."""
-        with _of_this_slide():
-            return self._open(slide_id).features
+        with self._of(slide_id) as file:
+            return file.features
 
     def bag(self, slide_id: str) -> TileBag:
         """See the base class."""
-        file = self._open(slide_id)
-        identity, attrs = file.identity, file.coords_attrs
-        width, height = (int(attrs.get(f"level0_{side}", 0)) for side in ("width", "height"))
-        metadata = TileMetadata(
-            encoder="" if identity.encoder == UNKNOWN else identity.encoder,
-            mpp_x=identity.mpp_level0_x or None,
-            mpp_y=identity.mpp_level0_y or None,
-            mpp_target=identity.mpp_target or None,
-            tile_px=identity.tile_px or None,
-            overlap_px=identity.overlap_px,
-            tile_width=float(file.attrs.get("tile_size_level0_x", 0)) or None,
-            tile_height=float(file.attrs.get("tile_size_level0_y", 0)) or None,
-            level0_size=(width, height) if width and height else None,
-        )
-        with _of_this_slide():
+        with self._of(slide_id) as file:
+            identity, attrs = file.identity, file.coords_attrs
+            width, height = (int(attrs.get(f"level0_{side}", 0)) for side in ("width", "height"))
+            metadata = TileMetadata(
+                encoder="" if identity.encoder == UNKNOWN else identity.encoder,
+                mpp_x=identity.mpp_level0_x or None,
+                mpp_y=identity.mpp_level0_y or None,
+                mpp_target=identity.mpp_target or None,
+                tile_px=identity.tile_px or None,
+                overlap_px=identity.overlap_px,
+                tile_width=float(file.attrs.get("tile_size_level0_x", 0)) or None,
+                tile_height=float(file.attrs.get("tile_size_level0_y", 0)) or None,
+                level0_size=(width, height) if width and height else None,
+            )
             return TileBag(slide_id, file.features, metadata, file.coords)
 
-    def _open(self, slide_id: str) -> FeatureFile:
-        with _of_this_slide():
-            return open_features_file(self.where(slide_id))
-
-
-@contextlib.contextmanager
-def _of_this_slide() -> Iterator[None]:
-    """A file that can't be read is one slide's matter."""
-    try:
-        yield
-    except InputError as error:
-        raise ExternalFileError(str(error)) from error
+    @contextlib.contextmanager
+    def _of(self, slide_id: str) -> Iterator[FeatureFile]:
+        """A slide's file; that it can't be read is this slide's matter."""
+        path = self.where(slide_id)
+        try:
+            yield open_features_file(path)
+        except InputError as error:
+            raise ExternalFileError(str(error)) from error
+        except (TypeError, ValueError) as error:
+            raise ExternalFileError(f"{path} garbles an attribute ({error}).") from error
 
 
 class NativeWriter(SetWriter):
