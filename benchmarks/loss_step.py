@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from wsi_ncmi.cohorts import BagSource
 from wsi_ncmi.losses import LossConfig, build_loss, loss_config
-from wsi_ncmi.mil import BagBatch, build_model, model_config
+from wsi_ncmi.mil import BagBatch, build_aggregator, model_config
 from wsi_ncmi.training import BagCache, LabelledSlides, RunConfig, TrainingConfig, fit_in_memory
 
 CE = loss_config(name="ce")
@@ -86,7 +86,7 @@ def mil_steps(bags: int, tiles: int, width: int, repeat: int) -> tuple[Step, Ste
     steps = []
     for loss in (NCMI, CE):
         torch.manual_seed(0)
-        model = build_model(model_config(), width, 3)
+        model = build_aggregator(model_config(), width, 3)
         steps.append(training_step(model, loss, model.embedding_width, batch, y, repeat))
     return steps[0], steps[1]
 

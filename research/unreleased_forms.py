@@ -44,7 +44,7 @@ class GeneralisedCrossEntropy(Criterion):
         super().__init__(classes, width)
         self.head, self.q = nn.Linear(width, classes), q
 
-    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+    def batch_loss(self, z: Tensor, y: Tensor) -> Tensor:
         """The loss of a batch."""
         return generalised_log(cross_entropy(project(self.head, z), y, reduction="none"), self.q).mean()
 
@@ -78,7 +78,7 @@ class Contaminated(Criterion):
             return project(self.head, z).log_softmax(dim=-1)
         return (-self.inner.distances(z)).log_softmax(dim=-1)
 
-    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+    def batch_loss(self, z: Tensor, y: Tensor) -> Tensor:
         """The loss of a batch; in training ε takes its closed-form step."""
         own = self._log_p(z).gather(1, y.unsqueeze(1)).squeeze(1) + (1 - self.share).log()
         void = (self.share / self.num_classes).log().expand_as(own)

@@ -73,7 +73,7 @@ class ToyPool(Aggregator):
         super().__init__(in_features, in_features)
         self.scale = nn.Parameter(torch.full((in_features,), start))
 
-    def forward(self, batch, labels=None):
+    def embed(self, batch, labels=None):
         features = self.prepared(batch) * self.scale
         attention = segment_softmax(features.new_zeros(len(features)), batch)
         return AggregatorOutput(segment_weighted_sum(features, attention, batch), attention)

@@ -9,7 +9,7 @@ import torch
 
 from tests.mil.settings import config_with
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.mil import BagBatch, build_model, list_models, model_config
+from wsi_ncmi.mil import BagBatch, build_aggregator, build_model, list_models, model_config
 from wsi_ncmi.mil.config import AsmilConfig, VitConfig
 
 NAMES = [info.name for info in list_models()]
@@ -25,7 +25,7 @@ def _model(
     name: str, dtype: torch.dtype = torch.float64, classes: int = CLASSES, hidden: int = 8, **settings
 ):
     torch.manual_seed(0)
-    return build_model(config_with(name, hidden=hidden, attention=5, **settings), 4, classes).to(dtype)
+    return build_aggregator(config_with(name, hidden=hidden, attention=5, **settings), 4, classes).to(dtype)
 
 
 def _bags(dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
@@ -203,7 +203,7 @@ def test_learns_to_find_a_rare_instance(name):
         bags.append(bag)
     torch.manual_seed(0)
     config = config_with(name, hidden=16, attention=8, dropout=0.0, vit=VIT, asmil=ASMIL)
-    model = build_model(config, 4, 2)
+    model = build_aggregator(config, 4, 2)
     head = model.make_head(2)
     optimizer = torch.optim.Adam([*model.parameters(), *head.parameters()], lr=0.01)
     batch = BagBatch.pack(bags)
@@ -231,9 +231,9 @@ def test_max_pool_shares_its_attention_among_ties():
 
 def test_unknown_model_is_named_with_the_nearest_one():
     with pytest.raises(InputError, match="no model named 'abmill'; did you mean 'abmil'"):
-        build_model(model_config(name="abmill"), 4)
-    with pytest.raises(InputError, match="widths of at least 1"):
-        build_model(model_config(), 0)
+        build_aggregator(model_config(name="abmill"), 4)
+    with pytest.raises(InputError, match="in_features, is a whole number of at least 1, got 0"):
+        build_aggregator(model_config(), 0)
 
 
 @pytest.mark.parametrize("classes", [2, 30])
@@ -282,7 +282,7 @@ def test_features_of_another_width_are_refused(name):
 )
 def test_settings_that_do_not_fit_each_other_are_refused(settings, message):
     with pytest.raises(InputError, match=message):
-        build_model(model_config(**settings), 4)
+        build_aggregator(model_config(**settings), 4)
 
 
 def test_packing():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.mil.settings import config_with
-from wsi_ncmi.mil import BagBatch, build_model, list_models
+from wsi_ncmi.mil import BagBatch, build_aggregator, list_models
 from wsi_ncmi.mil.augmentation import drop_features, mix_instances
 
 LENGTHS = [1, 50, 7]
@@ -54,7 +54,7 @@ def test_every_model_takes_them_in_training_alone(info):
     torch.manual_seed(0)
     plain = config_with(info.name, hidden=8, dropout=0.0)
     options = config_with(info.name, hidden=8, dropout=0.0, feature_dropout=0.5, mixup=1.0)
-    model, twin = build_model(options, 12, 2), build_model(plain, 12, 2)
+    model, twin = build_aggregator(options, 12, 2), build_aggregator(plain, 12, 2)
     twin.load_state_dict(model.state_dict())
     batch = _batch(12)
     assert torch.equal(model.eval()(batch).embedding, twin.eval()(batch).embedding)

@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from tests.mil.peers import PeerClam, PeerDsmil, PeerTransMil
-from wsi_ncmi.mil import BagBatch, build_model, model_config
+from wsi_ncmi.mil import BagBatch, build_aggregator, model_config
 from wsi_ncmi.mil.config import ClamConfig, DsmilConfig, TransMilConfig
 from wsi_ncmi.mil.external_checkpoints import Tensors
 from wsi_ncmi.mil.external_models import translate_clam, translate_dsmil, translate_transmil
@@ -21,7 +21,7 @@ def _bags():
 
 
 def _ours(options, translated):
-    model = build_model(options, D, 3).double()
+    model = build_aggregator(options, D, 3).double()
     state = {"input_mean": model.input_mean, "input_scale": model.input_scale, **translated.aggregator}
     model.load_state_dict(state, strict=True)
     head = model.make_head(3).double()
@@ -158,17 +158,17 @@ def test_transmil():
 def test_labels_that_training_needs_are_asked_for(name):
     from wsi_ncmi.core.errors import InputError
 
-    model = build_model(model_config(name=name), D, 3)
+    model = build_aggregator(model_config(name=name), D, 3)
     with pytest.raises(
         InputError, match=r"needs one label a bag \(4,\), got none; call model\(batch, labels\)"
     ):
         model.train()(BagBatch.pack([bag.float() for bag in _bags()]))
     with pytest.raises(InputError, match="the number of classes, at least 2, got None"):
-        build_model(model_config(name=name), D)
+        build_aggregator(model_config(name=name), D)
 
 
 def test_a_class_wise_head_sees_its_own_class_alone():
-    model = build_model(model_config(name="clam_mb", hidden=6), D, 3)
+    model = build_aggregator(model_config(name="clam_mb", hidden=6), D, 3)
     head = model.make_head(3)
     x = torch.randn(1, 18, requires_grad=True)
     for c in range(3):

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from wsi_ncmi.mil import BagBatch, build_model, model_config
+from wsi_ncmi.mil import BagBatch, build_aggregator, model_config
 from wsi_ncmi.mil.config import AcmilConfig, AemConfig, AsmilConfig, DtfdConfig, VitConfig
 
 D, LENGTHS, LABELS = 5, [1, 9, 23, 9], [0, 2, 1, 1]
@@ -61,7 +61,7 @@ def test_dtfd(kind, joint, classes, training):
     torch.manual_seed(0)
     settings = DtfdConfig(distillation=kind, joint=joint, instances=2, first_tier_weight=0.5)
     options = model_config(name="dtfd", hidden=6, attention=4, dtfd=settings)
-    model = build_model(options, D, classes).double().train(training)
+    model = build_aggregator(options, D, classes).double().train(training)
     weights_of = {}
 
     def slow(bag, y):
@@ -121,7 +121,7 @@ def test_acmil(masked):
     torch.manual_seed(0)
     settings = AcmilConfig(branches=3, masked=masked, branch_weight=0.7, diversity_weight=0.4)
     options = model_config(name="acmil", hidden=6, attention=4, acmil=settings)
-    model = build_model(options, D, 3).double().train()
+    model = build_aggregator(options, D, 3).double().train()
 
     def slow(bag, y):
         h = torch.clamp(bag @ model.projection.weight.T, min=0)
@@ -175,7 +175,7 @@ def test_acmil_masks_a_random_part_of_the_favourites():
 def test_aem():
     torch.manual_seed(0)
     options = model_config(name="aem", hidden=6, attention=4, aem=AemConfig(entropy_weight=0.3))
-    model = build_model(options, D).double().train()
+    model = build_aggregator(options, D).double().train()
 
     def slow(bag, y):
         h = torch.clamp(bag @ model.projection.weight.T + model.projection.bias, min=0)
@@ -206,7 +206,7 @@ def test_asmil(dropped):
     torch.manual_seed(0)
     settings = AsmilConfig(tokens=3, dropped=dropped, heads=2, anchor_weight=5.0, temperature=0.5)
     options = model_config(name="asmil", hidden=6, dropout=0.0, asmil=settings)
-    model = build_model(options, D).double().train()
+    model = build_aggregator(options, D).double().train()
     with torch.no_grad():  # tokens and anchor with something to say, and apart from each other
         model.scores.tokens.normal_()
         model.anchor_scores.tokens.normal_()
@@ -275,7 +275,7 @@ def test_asmil(dropped):
 def test_vit(alibi):
     torch.manual_seed(0)
     settings = VitConfig(layers=2, heads=2, feed_forward=7, feed_forward_dropout=0.0, alibi=alibi)
-    model = build_model(model_config(name="vit", hidden=6, vit=settings), D).double().eval()
+    model = build_aggregator(model_config(name="vit", hidden=6, vit=settings), D).double().eval()
     places = [torch.rand(n, 2, dtype=torch.float64) * 100 for n in LENGTHS]
     if alibi:
         for layer in model.layers:
@@ -331,7 +331,7 @@ def test_distance_biases_learn_their_scale_and_need_places():
     from wsi_ncmi.core.errors import InputError
 
     options = model_config(name="vit", hidden=8, vit=VitConfig(alibi=True))
-    model = build_model(options, D).train()
+    model = build_aggregator(options, D).train()
     features = torch.randn(6, D)
     with pytest.raises(InputError, match="need the tiles' coordinates"):
         model(BagBatch(features, torch.tensor([6])))

@@ -54,7 +54,7 @@ _PROBE = """
 import json, sys, torch
 torch.set_num_threads(1)
 from tests.mil.settings import config_with
-from wsi_ncmi.mil import BagBatch, build_model, list_models
+from wsi_ncmi.mil import BagBatch, build_aggregator, list_models
 # The system's other figure, ru_maxrss, starts from the peak of the process that started this one.
 peak = lambda: 1024 * int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
 big, square = torch.randn(100_000, 32), torch.randn(10_000, 32)
@@ -62,7 +62,7 @@ with torch.no_grad():
     found = {}
     for info in sorted(list_models(), key=lambda info: info.full_attention):
         vit = {"layers": 1, "heads": 8, "feed_forward": 8}
-        model = build_model(config_with(info.name, hidden=32, attention=16, vit=vit), 32, 2).eval()
+        model = build_aggregator(config_with(info.name, hidden=32, attention=16, vit=vit), 32, 2).eval()
         before = peak()
         output = model(BagBatch.pack([square if info.full_attention else big]))
         assert torch.isfinite(output.embedding).all() and torch.isfinite(output.attention).all(), info.name

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from wsi_ncmi.losses import build_loss, loss_config
-from wsi_ncmi.mil import build_model, model_config
+from wsi_ncmi.mil import build_aggregator, model_config
 from wsi_ncmi.prediction import ModelBundle, load_ensemble, write_bundle
 from wsi_ncmi.prediction.bundle import bundle_files
 from wsi_ncmi.prediction.calibration import Calibration
@@ -38,7 +38,7 @@ def write_model(
 ) -> None:
     torch.manual_seed(seed)
     options, loss = model_config(hidden=8, attention=4), loss_config(name="ncmi")
-    aggregator = build_model(options, width)
+    aggregator = build_aggregator(options, width)
     criterion = build_loss(loss, len(classes), aggregator.embedding_width, (5,) * len(classes))
     folder.mkdir(parents=True, exist_ok=True)
     write_trained(

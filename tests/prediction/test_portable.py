@@ -13,7 +13,7 @@ import torch
 from tests.prediction.models import write_model
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.losses import build_loss, loss_config
-from wsi_ncmi.mil import build_model, list_models, model_config
+from wsi_ncmi.mil import build_aggregator, list_models, model_config
 from wsi_ncmi.prediction.portable import PORTABLE_TOLERANCE, export_portable
 from wsi_ncmi.training import TrainedModel, load_trained
 
@@ -58,7 +58,7 @@ def test_onnx_answers_as_the_model(model: TrainedModel, tiles: int) -> None:
 @pytest.mark.parametrize("name", [info.name for info in list_models()])
 def test_every_aggregator_is_exported_or_refused_in_a_sentence(name: str) -> None:
     torch.manual_seed(0)
-    aggregator = build_model(model_config(name=name), 6, 3)
+    aggregator = build_aggregator(model_config(name=name), 6, 3)
     criterion = build_loss(loss_config(name="ncmi"), 3, aggregator.embedding_width, (5, 5, 5))
     model = TrainedModel(aggregator.eval(), criterion.eval(), ("a", "b", "c"), {"model": {"name": name}})
     if name in REFUSED:

@@ -1,10 +1,12 @@
 """Interface of all losses: a criterion that owns its head and its decision."""
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from wsi_ncmi.core.arguments import as_tensor, described, whole_number
 from wsi_ncmi.core.errors import InputError
 
 
@@ -42,28 +44,66 @@ class Criterion(nn.Module, ABC):
 
     def __init__(self, num_classes: int, in_features: int | None = None) -> None:
         super().__init__()
-        if num_classes < 2:
-            raise InputError(
-                f"A loss needs at least 2 classes, got {num_classes}; check the label column of the cohort."
-            )
-        if in_features is not None and in_features < 1:
-            raise InputError(f"in_features must be at least 1 or None, got {in_features}.")
-        self.num_classes = num_classes
+        self.num_classes = whole_number(num_classes, "The number of classes of a loss", 2)
+        if in_features is not None:
+            in_features = whole_number(in_features, "The width of a loss's embedding, in_features,", 1)
         self.in_features = in_features
         self.needs_epoch_pass = False
         self.fits_decision = False
 
-    @abstractmethod
-    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+    def forward(self, z: Any, y: Any) -> Tensor:
         """Computes the loss of a batch.
 
         Args:
-            z: Embeddings (B, E), or logits (B, C) when ``in_features`` is None. Any floating dtype.
-            y: Class indices (B,), int64, in [0, C).
+            z: Embeddings (B, E), or logits (B, C) when ``in_features`` is None. Any floating dtype. One
+                sample, (E,) with a label (), is a batch of one.
+            y: Class indices (B,), any integer dtype, in [0, C).
 
         Returns:
             Scalar mean loss, float32 at least.
+
+        Raises:
+            InputError: They are no such tensors (or numpy arrays), or a label is no class (told on the CPU
+                alone, as a GPU would be waited for).
         """
+        return self.batch_loss(*self._checked(z, y))
+
+    def batch_loss(self, z: Tensor, y: Tensor) -> Tensor:
+        """The loss of checked embeddings or logits (B, …) and class indices (B,), int64."""
+        raise NotImplementedError(f"{type(self).__name__} lacks the method batch_loss(z, y)")
+
+    def _checked(self, z: Any, y: Any) -> tuple[Tensor, Tensor]:
+        if not isinstance(z, Tensor):
+            z = as_tensor(z, "The input of a loss", "(B, E) embeddings or (B, C) logits")
+        if isinstance(y, list | tuple) and all(isinstance(label, int) for label in y):
+            y = torch.tensor(y)
+        if not isinstance(y, Tensor):
+            y = as_tensor(y, "The labels of a loss", "(B,), one class index a sample")
+        if z.ndim == 1 and y.ndim == 0:
+            z, y = z.unsqueeze(0), y.unsqueeze(0)
+        if z.ndim != 2 or not z.is_floating_point():
+            raise InputError(
+                "The input of a loss must be (B, E) embeddings or (B, C) logits of floating-point numbers, "
+                f"got {described(z)}."
+            )
+        if y.shape != z.shape[:1] or y.is_floating_point() or y.dtype == torch.bool:
+            raise InputError(
+                f"The labels of a loss must be ({len(z)},), one class index a sample, got {described(y)}."
+            )
+        if self.in_features is not None and z.shape[1] != self.in_features:
+            raise InputError(
+                f"The loss was made for embeddings of width {self.in_features}, got {described(z)}; make it "
+                f"with in_features={z.shape[1]}, or without for logits."
+            )
+        if y.device.type == "cpu" and len(y) and not torch.compiler.is_compiling():
+            low, high = torch.aminmax(y)
+            if low < 0 or high >= self.num_classes:
+                wrong = y[(y < 0) | (y >= self.num_classes)][0]
+                raise InputError(
+                    f"A label is {wrong}, and the classes are 0 to {self.num_classes - 1}; number the "
+                    "classes from 0, or make the loss with more."
+                )
+        return z, y if y.dtype == torch.int64 else y.long()
 
     @abstractmethod
     def log_proba(self, z: Tensor) -> Tensor:
@@ -92,13 +132,22 @@ class LogitCriterion(Criterion):
     def loss_from_logits(self, logits: Tensor, y: Tensor) -> Tensor:
         """The loss of logits (B, C), float32 at least, and labels (B,)."""
 
+    def _checked(self, z: Any, y: Any) -> tuple[Tensor, Tensor]:
+        z, y = super()._checked(z, y)
+        if self.in_features is None and z.shape[1] != self.num_classes:
+            raise InputError(
+                f"The loss was made for logits of {self.num_classes} classes, got {described(z)}; for "
+                f"embeddings make it with in_features={z.shape[1]}."
+            )
+        return z, y
+
     def logits(self, z: Tensor) -> Tensor:
         """Logits (B, C) in float32 (float64 kept), also inside autocast."""
         with torch.autocast(z.device.type, enabled=False):
             return project(self.head, z)
 
-    def forward(self, z: Tensor, y: Tensor) -> Tensor:
-        """Computes the loss of a batch (see :class:`Criterion`)."""
+    def batch_loss(self, z: Tensor, y: Tensor) -> Tensor:
+        """The loss of the head's logits (see :class:`Criterion`)."""
         with torch.autocast(z.device.type, enabled=False):
             return self.loss_from_logits(project(self.head, z), y)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, cast, dataclass_transform
 
+from wsi_ncmi.core.arguments import described
 from wsi_ncmi.core.config import Named, config_from, configclass
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.losses import ncmi_form as form
@@ -43,6 +44,8 @@ class LossConfig:
     """Setting → argument of the criterion, where their names differ."""
     class_counts: ClassVar[Literal["unused", "optional", "required"]] = "unused"
     """Whether the criterion takes the number of training samples of each class."""
+    options: ClassVar[tuple[str, ...]] = ()
+    """Arguments of the criterion for loops of one's own, which aren't settings of a training."""
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
@@ -86,6 +89,7 @@ class NCMIConfig(LossConfig):
     summary = "concentration of each class's outputs (conditional mutual information) against separation"
     formula = "(1 − (1 + r)^−q)/q,  r = KL(p‖s_y) / mean_{j≠y} KL(s_j‖p)  or  Σ_{j≠y} exp((d_y − d_j)/τ)"
     class_counts = "optional"
+    options = ("reduction", "weight")
 
     name: Literal["ncmi"] = "ncmi"
     preset: form.Preset = "default"
@@ -310,10 +314,12 @@ def build_loss(
         num_classes: Number of classes C.
         in_features: Width of the embedding, or None when the inputs are logits.
         class_counts: Training samples of each class (C,); only some losses need them.
-        **settings: Settings that differ from those of ``config``, or from the defaults.
+        **settings: Settings that differ from those of ``config``, or from the defaults; for NCMI also
+            ``reduction`` and ``weight`` as ``nn.CrossEntropyLoss`` has them.
 
     Returns:
-        The criterion, on the CPU, in float32.
+        The criterion, on the CPU, in float32: ``criterion(z, y)`` is the loss, ``criterion.predict_proba(z)``
+        the probabilities.
 
     Raises:
         InputError: The name or a setting is wrong, or the loss needs class counts and none are given.
@@ -322,14 +328,21 @@ def build_loss(
         >>> build_loss("focal", num_classes=3, focal_gamma=1.5).gamma
         1.5
     """
+    if not isinstance(config, str | LossConfig):
+        raise InputError(f"A loss is given by its name or its config, got {described(config)}.")
+    kind = _LOSSES.get(config) if isinstance(config, str) else type(config)
+    options = {key: settings.pop(key) for key in (kind.options if kind else ()) if key in settings}
     if isinstance(config, str):
         config = loss_config(config, **settings)
     elif settings:
         config = loss_config(**{**asdict(config), **settings})
     values = asdict(config)
     arguments = {config.arguments.get(key, key): value for key, value in values.items() if key != "name"}
+    arguments |= options
     if config.class_counts == "required" and class_counts is None:
-        raise InputError(f"The loss '{config.name}' needs the number of training samples of each class.")
+        raise InputError(
+            f"The loss '{config.name}' needs the number of training samples of each class; pass class_counts."
+        )
     if config.class_counts != "unused":
         arguments["class_counts"] = class_counts
     module, _, name = config.criterion.partition(":")

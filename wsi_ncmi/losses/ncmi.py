@@ -5,12 +5,13 @@ Source: "Normalized Conditional Mutual Information Surrogate Loss for Deep Neura
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear, logsigmoid
 
+from wsi_ncmi.core.arguments import described
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.losses import fixed_centroids, functional
 from wsi_ncmi.losses.base import Criterion, project
@@ -25,6 +26,8 @@ from wsi_ncmi.losses.running_statistics import (
     log_means,
     sum_over_ranks_with_gradient,
 )
+
+Reduction = Literal["mean", "sum", "none"]
 
 
 class NCMILoss(Criterion):
@@ -52,6 +55,11 @@ class NCMILoss(Criterion):
     follows the scores is chased by them without end. Orthogonal code words need m to be a power of two above
     C: m is raised where ``symbols`` is too small (8 symbols serve up to 7 classes).
 
+    In place of ``nn.CrossEntropyLoss`` there are two ways. With ``in_features`` the loss takes embeddings and
+    owns the projection: give its parameters to the optimiser too, and predict with :meth:`predict_proba`. On
+    logits (B, C), without ``in_features``, a class has one symbol and the decision is their argmax: nothing
+    else in a loop changes. The first is the form that was measured.
+
     Args:
         num_classes: Number of classes C.
         in_features: Width of the embedding; None when the inputs are the symbol scores themselves, (B, C) or
@@ -59,6 +67,11 @@ class NCMILoss(Criterion):
         preset: Name in ``PRESETS``.
         ridge: Regularisation of :meth:`fit_decision`, in pseudo-samples.
         class_counts: Training samples of each class (C,); needed by ``balance`` and ``prior_shift`` only.
+        reduction: ``mean``, ``sum`` or ``none`` over the batch's losses ℓ_i.
+        weight: w of each class (C,), as ``nn.CrossEntropyLoss`` has it: w_{y_i} ℓ_i, and the mean is
+            Σ w_{y_i} ℓ_i / Σ w_{y_i}. ℓ_i is the whole of a sample's loss, concentration against separation;
+            the ratio of a batch, which is one number, has both of its means weighted so. Centroids and
+            decision know nothing of it.
         **overrides: Fields of :class:`~wsi_ncmi.losses.ncmi_form.NCMIForm` that replace the preset's.
 
     Attributes:
@@ -76,6 +89,8 @@ class NCMILoss(Criterion):
         >>> criterion(z, y).backward()
         >>> criterion.predict_proba(z).shape
         torch.Size([16, 3])
+        >>> NCMILoss(3, reduction="none", weight=torch.tensor([1.0, 2.0, 2.0]))(torch.randn(16, 3), y).shape
+        torch.Size([16])
     """
 
     log_centroids: Tensor
@@ -91,10 +106,22 @@ class NCMILoss(Criterion):
         *,
         ridge: float = 20.0,
         class_counts: Sequence[int] | None = None,
+        reduction: Reduction = "mean",
+        weight: Tensor | Sequence[float] | None = None,
         **overrides: Any,
     ) -> None:
         super().__init__(num_classes, in_features)
         self.form = form = resolve_form(preset, overrides)
+        if reduction not in get_args(Reduction):
+            raise InputError(f"A reduction is one of {', '.join(get_args(Reduction))}, got {reduction!r}.")
+        if reduction != "mean" and form.ratio == "batch":
+            raise InputError(
+                f"The ratio of a batch is one number, which the reduction {reduction!r} can't split; take "
+                "'mean', or the ratio 'sample'."
+            )
+        self.reduction = reduction
+        self.weight: Tensor | None
+        self.register_buffer("weight", None if weight is None else _class_weights(weight, num_classes))
         self.head: nn.Module = nn.Identity()
         if in_features is None:
             self.symbols = overrides.get("symbols") or num_classes
@@ -161,8 +188,8 @@ class NCMILoss(Criterion):
             u = u * torch.where(square > 0, square, 1.0).rsqrt()
         return u if self.form.temperature == 1 else u / self.form.temperature
 
-    def forward(self, z: Tensor, y: Tensor) -> Tensor:
-        """Computes the loss of a batch (see :class:`~wsi_ncmi.losses.base.Criterion`)."""
+    def batch_loss(self, z: Tensor, y: Tensor) -> Tensor:
+        """The loss of a batch (see :class:`~wsi_ncmi.losses.base.Criterion`)."""
         with torch.autocast(z.device.type, enabled=False):
             u = self._symbol_scores(z)
             if self._is_linear:
@@ -175,9 +202,12 @@ class NCMILoss(Criterion):
             separation = self._separation(log_p, y, log_s)
             if self.form.ratio == "sample":
                 ratio = concentration / functional.separation_floor(separation)
-                return self._mean(self._normalised(ratio), y)
+                return self._reduced(self._normalised(ratio), y)
             if self.form.balance:
                 concentration = concentration * self.class_weight.to(log_p.dtype)[y]
+            if self.weight is not None:
+                own = self.weight.to(log_p.dtype)[y]
+                concentration, separation = concentration * own, separation * own
             sums = sum_over_ranks_with_gradient(torch.stack([concentration.sum(), separation.sum()]))
             return self._normalised(sums[0] / functional.separation_floor(sums[1]))
 
@@ -185,20 +215,34 @@ class NCMILoss(Criterion):
         form = self.form
         if form.prior_shift and self.training:
             scores = scores + form.prior_shift * self.log_prior.to(scores.dtype)
-        if form.effective_power == 0 and not form.balance:
+        if form.effective_power == 0 and not form.balance and self._is_plain_mean:
             return cross_entropy(scores, y)
         log_ratio = cross_entropy(scores, y, reduction="none")
-        return self._mean(functional.generalised_log(log_ratio, form.effective_power), y)
+        return self._reduced(functional.generalised_log(log_ratio, form.effective_power), y)
 
     def _normalised(self, ratio: Tensor) -> Tensor:
         if self.form.effective_power == -1:
             return ratio
         return functional.generalised_log(ratio.log1p(), self.form.effective_power)
 
-    def _mean(self, losses: Tensor, y: Tensor) -> Tensor:
+    @property
+    def _is_plain_mean(self) -> bool:
+        return self.reduction == "mean" and self.weight is None
+
+    def _reduced(self, losses: Tensor, y: Tensor) -> Tensor:
         if self.form.balance:
             losses = losses * self.class_weight.to(losses.dtype)[y]
-        return losses.mean()
+        total: Tensor | int = len(losses)
+        if self.weight is not None:
+            own = self.weight.to(losses.dtype)[y]
+            losses, total = losses * own, own.sum()
+        if self.reduction == "none":
+            return losses
+        return (
+            losses.mean()
+            if self._is_plain_mean
+            else losses.sum() / (total if self.reduction == "mean" else 1)
+        )
 
     @property
     def _is_linear(self) -> bool:
@@ -216,7 +260,7 @@ class NCMILoss(Criterion):
         log_s = (self._learned_centroids() if learned else self.log_centroids).to(u.dtype)
         weight, bias = fixed_centroids.linear_class_scores(log_s, self.tau)
         sigmax = form.symbol_map == "sigmax"
-        if learned or torch.compiler.is_compiling():  # a compiler fuses by itself
+        if learned or torch.compiler.is_compiling() or not self._is_plain_mean:  # a compiler fuses by itself
             return self._log_form(linear(logsigmoid(u) if sigmax else u, weight, bias), y)
         if form.prior_shift and self.training:
             bias = bias + form.prior_shift * self.log_prior.to(u.dtype)
@@ -307,3 +351,16 @@ class NCMILoss(Criterion):
         if self.form.own_term_in_mean:
             separation = separation * ((self.num_classes - 1) / self.num_classes)
         return separation
+
+
+def _class_weights(weight: Any, num_classes: int) -> Tensor:
+    try:
+        weights = torch.as_tensor(weight, dtype=torch.get_default_dtype())
+    except (TypeError, ValueError, RuntimeError):
+        weights = torch.empty(0)
+    if weights.shape != (num_classes,) or not torch.isfinite(weights).all() or (weights < 0).any():
+        raise InputError(
+            f"The weight of a loss is {num_classes} numbers of at least 0, one a class, got "
+            f"{described(weight)}."
+        )
+    return weights.clone()

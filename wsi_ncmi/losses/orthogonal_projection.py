@@ -49,8 +49,8 @@ class OrthogonalProjectionLoss(LogitCriterion):
         self.weight = weight
         self.gamma = gamma
 
-    def forward(self, z: Tensor, y: Tensor) -> Tensor:
-        """Computes the loss of a batch (see :class:`~wsi_ncmi.losses.base.Criterion`)."""
+    def batch_loss(self, z: Tensor, y: Tensor) -> Tensor:
+        """The loss of a batch (see :class:`~wsi_ncmi.losses.base.Criterion`)."""
         with torch.autocast(z.device.type, enabled=False):
             logits = project(self.head, z)
             term = orthogonal_projection(z.to(logits.dtype), y, self.gamma)

@@ -65,8 +65,8 @@ class SupervisedContrastive(LogitCriterion):
                 nn.Linear(in_features, in_features), nn.ReLU(), nn.Linear(in_features, projection)
             )
 
-    def forward(self, z: Tensor, y: Tensor) -> Tensor:
-        """Computes the loss of a batch (see :class:`~wsi_ncmi.losses.base.Criterion`)."""
+    def batch_loss(self, z: Tensor, y: Tensor) -> Tensor:
+        """The loss of a batch (see :class:`~wsi_ncmi.losses.base.Criterion`)."""
         with torch.autocast(z.device.type, enabled=False):
             logits = project(self.head, z)
             contrasted = normalize(self.projection(z.to(logits.dtype)), dim=1, eps=1e-6)

@@ -17,6 +17,7 @@ from .external_models import import_checkpoint as import_checkpoint
 from .pooling import MaxPool as MaxPool
 from .pooling import MeanPool as MeanPool
 from .registry import ModelCost as ModelCost
+from .registry import build_aggregator as build_aggregator
 from .registry import build_model as build_model
 from .registry import list_models as list_models
 from .registry import measure_model as measure_model

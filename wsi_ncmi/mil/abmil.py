@@ -54,6 +54,7 @@ class ABMIL(Aggregator):
 
     Args:
         in_features: Width D of the instance features.
+        num_classes: Number of classes C of the classifier on top; None = none, the embedding is the result.
         hidden: Width of the projection = width of the embedding.
         attention: Width of the attention branch.
         dropout: Dropout probability after the projection and inside the attention branch.
@@ -63,6 +64,7 @@ class ABMIL(Aggregator):
     def __init__(
         self,
         in_features: int,
+        num_classes: int | None = None,
         hidden: int = 128,
         attention: int = 64,
         dropout: float = 0.25,
@@ -74,6 +76,7 @@ class ABMIL(Aggregator):
         self.dropout = FastDropout(dropout)
         self.branches = nn.Linear(hidden, self._branch_count() * attention)
         self.score = nn.Linear(attention, 1)
+        self.add_head(num_classes)
 
     @staticmethod
     def _branch_count() -> int:
@@ -82,7 +85,7 @@ class ABMIL(Aggregator):
     def _activate(self, branches: Tensor) -> Tensor:
         return branches.tanh()
 
-    def forward(self, batch: BagBatch, labels: Tensor | None = None) -> AggregatorOutput:
+    def embed(self, batch: BagBatch, labels: Tensor | None = None) -> AggregatorOutput:
         """Embeds every bag (see :class:`Aggregator`)."""
         features = self.input_dropout(self.prepared(batch))
         if self.training and _fits_fused(features):

@@ -73,8 +73,9 @@ class ACMIL(Aggregator):
         self.score = AttentionScore(hidden, attention, branches=self.config.branches)
         heads = (nn.Linear(hidden, num_classes) for _ in range(self.config.branches))
         self.classifiers = nn.ModuleList(heads)
+        self.add_head(num_classes)
 
-    def forward(self, batch: BagBatch, labels: Tensor | None = None) -> AggregatorOutput:
+    def embed(self, batch: BagBatch, labels: Tensor | None = None) -> AggregatorOutput:
         """Embeds every bag (see :class:`Aggregator`); auxiliary losses ``branches`` and ``diversity``."""
         hidden = self.dropout(self.projection(self.input_dropout(self.prepared(batch))).relu())
         scores = promote(self.score(hidden))

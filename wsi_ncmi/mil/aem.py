@@ -30,6 +30,7 @@ class AEM(GatedABMIL):
 
     Args:
         in_features: Width D of the instance features.
+        num_classes: Number of classes C of the classifier on top; None = none, the embedding is the result.
         hidden: Width of the projection = width of the embedding.
         attention: Width of the attention branch.
         dropout: Dropout after the projection and inside the attention branch.
@@ -40,18 +41,19 @@ class AEM(GatedABMIL):
     def __init__(
         self,
         in_features: int,
+        num_classes: int | None = None,
         hidden: int = 512,
         attention: int = 128,
         dropout: float = 0.0,
         input_dropout: float = 0.0,
         config: AemConfig | None = None,
     ) -> None:
-        super().__init__(in_features, hidden, attention, dropout, input_dropout)
+        super().__init__(in_features, num_classes, hidden, attention, dropout, input_dropout)
         self.config = config or AemConfig()
 
-    def forward(self, batch: BagBatch, labels: Tensor | None = None) -> AggregatorOutput:
+    def embed(self, batch: BagBatch, labels: Tensor | None = None) -> AggregatorOutput:
         """Embeds every bag (see :class:`Aggregator`); the auxiliary loss is ``attention_entropy``."""
-        output = super().forward(batch, labels)
+        output = super().embed(batch, labels)
         if not self.training or self.config.entropy_weight == 0:
             return output
         term = self.config.entropy_weight * negative_entropy(output.attention, batch)

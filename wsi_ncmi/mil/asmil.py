@@ -100,6 +100,7 @@ class ASMIL(Aggregator):
 
     Args:
         in_features: Width D of the instance features.
+        num_classes: Number of classes C of the classifier on top; None = none, the embedding is the result.
         hidden: Width of the projection = width of the embedding.
         dropout: Dropout on the attentions' results.
         input_dropout: Dropout on the instance features.
@@ -112,6 +113,7 @@ class ASMIL(Aggregator):
     def __init__(
         self,
         in_features: int,
+        num_classes: int | None = None,
         hidden: int = 512,
         dropout: float = 0.1,
         input_dropout: float = 0.0,
@@ -136,13 +138,14 @@ class ASMIL(Aggregator):
         self.anchor_scores = TokenScores(hidden, config.tokens, config.heads)
         for ours, theirs in self._pairs():
             theirs.requires_grad_(False).copy_(ours.detach())
+        self.add_head(num_classes)
 
     def _pairs(self) -> list[tuple[Tensor, Tensor]]:
         ours = [*self.projection.parameters(), *self.scores.parameters()]
         anchor = [*self.anchor_projection.parameters(), *self.anchor_scores.parameters()]
         return list(zip(ours, anchor, strict=True))
 
-    def forward(self, batch: BagBatch, labels: Tensor | None = None) -> AggregatorOutput:
+    def embed(self, batch: BagBatch, labels: Tensor | None = None) -> AggregatorOutput:
         """Embeds every bag (see :class:`Aggregator`); the auxiliary loss is ``anchor``.
 
         A training pass that records gradients also moves the anchor.

@@ -1,15 +1,17 @@
 """Interface of all aggregators: a batch of bags to slide embeddings and instance attention."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from wsi_ncmi.core.arguments import as_tensor, described, whole_number
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.mil.augmentation import drop_features, mix_instances
 from wsi_ncmi.mil.bags import BagBatch
+from wsi_ncmi.mil.inputs import pack_bags
 
 __all__ = ["Aggregator", "AggregatorOutput", "BagBatch"]
 
@@ -34,8 +36,12 @@ class AggregatorOutput:
     branches: Tensor | None = None
 
 
-class Aggregator(nn.Module, ABC):
-    """Base of the multiple-instance models; the classifier is not here but in the criterion.
+class Aggregator(nn.Module):
+    """Base of the multiple-instance models.
+
+    Made with ``num_classes``, a model is a classifier like any of PyTorch's: it takes bags as a matrix, a
+    padded batch or a list and gives logits (B, C). Without, it gives the slide embedding (B, E), which is
+    what a criterion with ``in_features`` takes that has its own head; so the training of this package works.
 
     Args:
         in_features: Width D of the instance features.
@@ -48,19 +54,26 @@ class Aggregator(nn.Module, ABC):
         mixup: α of :func:`mix_instances` in training; 0 mixes nothing.
         input_mean: (D,), part of the state.
         input_scale: (D,), one over the deviation, part of the state.
+        head: The classifier, E → C; None without.
 
     Raises:
         InputError: A width below one.
+
+    Example:
+        >>> from wsi_ncmi.mil import GatedABMIL
+        >>> model = GatedABMIL(in_features=1024, num_classes=2).eval()
+        >>> model(torch.randn(500, 1024)).shape
+        torch.Size([1, 2])
+        >>> logits, attention = model(torch.randn(4, 90, 1024), lengths=[90, 7, 31, 2], return_attention=True)
+        >>> logits.shape, attention.shape
+        (torch.Size([4, 2]), torch.Size([4, 90]))
     """
 
     def __init__(self, in_features: int, embedding_width: int) -> None:
         super().__init__()
-        if in_features < 1 or embedding_width < 1:
-            raise InputError(
-                f"An aggregator needs widths of at least 1, got {in_features} → {embedding_width}."
-            )
-        self.in_features = in_features
-        self.embedding_width = embedding_width
+        self.in_features = whole_number(in_features, "The width of an aggregator's features, in_features,", 1)
+        self.embedding_width = whole_number(embedding_width, "The width of an aggregator's embedding", 1)
+        self.head: nn.Module | None = None
         self.standardise = False
         self.feature_dropout = 0.0
         self.mixup = 0.0
@@ -129,8 +142,85 @@ class Aggregator(nn.Module, ABC):
         """The published classifier on the embedding: a linear layer E → C with fresh weights."""
         return nn.Linear(self.embedding_width, num_classes)
 
-    @abstractmethod
-    def forward(self, batch: BagBatch, labels: Tensor | None = None) -> AggregatorOutput:
+    def add_head(self, num_classes: int | None) -> None:
+        """Puts the published classifier on top, :attr:`head`; None puts none there.
+
+        The random numbers of the caller go on as without it: the same seed gives the same aggregator.
+        """
+        if num_classes is not None:
+            with torch.random.fork_rng(devices=[]):
+                self.head = self.make_head(whole_number(num_classes, "The number of classes", 2))
+
+    def forward(
+        self,
+        features: Any,
+        labels: Any = None,
+        *,
+        lengths: Any = None,
+        mask: Any = None,
+        coords: Any = None,
+        return_attention: bool = False,
+    ) -> Any:
+        """Classifies (or embeds) bags; padding never changes a result.
+
+        Args:
+            features: One bag (N, D), padded bags (B, N, D), bags one after the other (ΣN, D) with
+                ``lengths``, or a list of (N, D): tensors or numpy arrays, of any floating dtype. A
+                :class:`BagBatch` goes to :meth:`embed` as it is.
+            labels: Class of each bag, (B,): the loss terms of the model's own come back too, see below.
+            lengths: Instances of each bag, (B,).
+            mask: (B, N), True where a row is an instance; in place of ``lengths``.
+            coords: Places of the instances, in the layout of the features with 2 in place of D.
+            return_attention: Give the attention too.
+
+        Returns:
+            Logits (B, C), or the embedding (B, E) of a model without classifier. With ``return_attention`` a
+            tuple with the attention behind it, in the layout of the features: (N,), (B, N), 0 for padding, or
+            a list of (N,); it sums to 1 in each bag. With ``labels`` also, as the last, the sum of the
+            model's own terms of the training objective, to be added to the loss (0 in evaluation mode).
+
+        Raises:
+            InputError: No such bags, features of another width or device, or numbers that aren't finite.
+        """
+        if isinstance(features, BagBatch):
+            return self.embed(features, labels)
+        batch, unpack = pack_bags(features, lengths=lengths, mask=mask, coords=coords)
+        device = self.input_mean.device
+        if batch.features.device != device:
+            raise InputError(
+                f"The features are on {batch.features.device} and the model on {device}; move one with .to()."
+            )
+        known = self._labels(labels, batch)
+        output = self.embed(batch, known)
+        result = output.embedding
+        if self.head is not None:
+            result = self.head(result.to(next(self.head.parameters()).dtype))
+        if device.type == "cpu" and not torch.isfinite(result).all():  # a GPU would be waited for
+            bad = (~torch.isfinite(batch.features).all(dim=1)).sum()
+            if bad:
+                raise InputError(
+                    f"{bad} of {len(batch.features)} instances hold NaN or infinity; leave them out."
+                )
+        more: list[Any] = [unpack(output.attention)] if return_attention else []
+        if labels is not None:
+            more.append(sum(output.auxiliary.values(), result.new_zeros(())))
+        return (result, *more) if more else result
+
+    def _labels(self, labels: Any, batch: BagBatch) -> Tensor:
+        """Checked labels; without any, zeros for terms that need some and are not asked for."""
+        if labels is None:
+            return torch.zeros(len(batch), dtype=torch.int64, device=batch.features.device)
+        if isinstance(labels, list | tuple) and all(isinstance(label, int) for label in labels):
+            labels = torch.tensor(labels)
+        y = as_tensor(labels, "The labels", f"({len(batch)},), one class index a bag")
+        if y.is_floating_point() or y.shape != (len(batch),):
+            raise InputError(
+                f"The labels must be ({len(batch)},), one class index a bag, got {described(y)}; padded bags "
+                "go with lengths= or mask=."
+            )
+        return y.to(batch.features.device, torch.int64)
+
+    def embed(self, batch: BagBatch, labels: Tensor | None = None) -> AggregatorOutput:
         """Embeds every bag of the batch.
 
         Args:
@@ -144,3 +234,4 @@ class Aggregator(nn.Module, ABC):
         Raises:
             InputError: Features of another width, or labels missing where they are needed.
         """
+        raise NotImplementedError(f"{type(self).__name__} lacks the method embed(batch, labels)")

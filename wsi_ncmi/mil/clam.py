@@ -185,12 +185,13 @@ class CLAMSB(Aggregator):
             hidden, attention, branches=branches, gated=self.config.gated, dropout=dropout
         )
         self.instances = nn.Linear(hidden, 2 * num_classes)
+        self.add_head(num_classes)
 
     @staticmethod
     def _branches(num_classes: int) -> int:
         return 1
 
-    def forward(self, batch: BagBatch, labels: Tensor | None = None) -> AggregatorOutput:
+    def embed(self, batch: BagBatch, labels: Tensor | None = None) -> AggregatorOutput:
         """Embeds every bag (see :class:`Aggregator`); the auxiliary loss is ``instance``."""
         hidden = self.dropout(self.projection(self.input_dropout(self.prepared(batch))).relu())
         attention = segment_softmax(self.score(hidden), batch)

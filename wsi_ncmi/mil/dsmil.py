@@ -47,8 +47,9 @@ class DSMIL(Aggregator):
         self.query = nn.Sequential(*layers)
         self.value_dropout = FastDropout(self.config.value_dropout)
         self.value = None if self.config.value == "identity" else nn.Linear(in_features, in_features)
+        self.add_head(num_classes)
 
-    def forward(self, batch: BagBatch, labels: Tensor | None = None) -> AggregatorOutput:
+    def embed(self, batch: BagBatch, labels: Tensor | None = None) -> AggregatorOutput:
         """Embeds every bag (see :class:`Aggregator`); the auxiliary loss is ``critical_instance``."""
         features = self.input_dropout(self.prepared(batch))
         scores = promote(self.instances(features))

@@ -67,8 +67,9 @@ class DTFD(Aggregator):
         self.dropout = FastDropout(dropout)
         self.classifier = nn.Linear(hidden, num_classes)
         self.second = AttentionScore(hidden, attention)
+        self.add_head(num_classes)
 
-    def forward(self, batch: BagBatch, labels: Tensor | None = None) -> AggregatorOutput:
+    def embed(self, batch: BagBatch, labels: Tensor | None = None) -> AggregatorOutput:
         """Embeds every bag (see :class:`Aggregator`); the auxiliary loss is ``first_tier``."""
         order, counts, groups = self._grouped(batch)
         hidden = self.projection(groups.features).relu()

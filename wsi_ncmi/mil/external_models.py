@@ -17,7 +17,7 @@ from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.mil.base import Aggregator
 from wsi_ncmi.mil.config import ClamConfig, DsmilConfig, ModelConfig, TransMilConfig
 from wsi_ncmi.mil.external_checkpoints import Tensors, read_tensors
-from wsi_ncmi.mil.registry import build_model, model_config
+from wsi_ncmi.mil.registry import build_aggregator, model_config
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,7 @@ def import_checkpoint(path: Path, *, dsmil_value: Literal["linear", "relu"] | No
         InputError: The file can't be read, is of none of the three, or doesn't fit the published one.
     """
     translated = _translate(read_tensors(Path(path)), dsmil_value)
-    aggregator = build_model(translated.config, translated.in_features, translated.num_classes)
+    aggregator = build_aggregator(translated.config, translated.in_features, translated.num_classes)
     statistics = {name: getattr(aggregator, name) for name in ("input_mean", "input_scale")}
     aggregator.load_state_dict({**statistics, **translated.aggregator}, strict=True)
     head = aggregator.make_head(translated.num_classes)

@@ -10,12 +10,18 @@ from wsi_ncmi.mil.segments import segment_max, segment_mean
 
 class _Pool(Aggregator):
     def __init__(
-        self, in_features: int, hidden: int = 128, dropout: float = 0.25, input_dropout: float = 0.0
+        self,
+        in_features: int,
+        num_classes: int | None = None,
+        hidden: int = 128,
+        dropout: float = 0.25,
+        input_dropout: float = 0.0,
     ) -> None:
         super().__init__(in_features, hidden)
         self.input_dropout = FastDropout(input_dropout)
         self.projection = nn.Linear(in_features, hidden)
         self.dropout = FastDropout(dropout)
+        self.add_head(num_classes)
 
     def _project(self, batch: BagBatch) -> Tensor:
         features = self.input_dropout(self.prepared(batch))
@@ -30,12 +36,13 @@ class MeanPool(_Pool):
 
     Args:
         in_features: Width D of the instance features.
+        num_classes: Number of classes C of the classifier on top; None = none, the embedding is the result.
         hidden: Width of the projection = width of the embedding.
         dropout: Dropout probability after the projection.
         input_dropout: Dropout probability on the instance features.
     """
 
-    def forward(self, batch: BagBatch, labels: Tensor | None = None) -> AggregatorOutput:
+    def embed(self, batch: BagBatch, labels: Tensor | None = None) -> AggregatorOutput:
         """Embeds every bag (see :class:`Aggregator`)."""
         hidden = self._project(batch)
         embedding = segment_mean(hidden, batch)
@@ -53,12 +60,13 @@ class MaxPool(_Pool):
 
     Args:
         in_features: Width D of the instance features.
+        num_classes: Number of classes C of the classifier on top; None = none, the embedding is the result.
         hidden: Width of the projection = width of the embedding.
         dropout: Dropout probability after the projection.
         input_dropout: Dropout probability on the instance features.
     """
 
-    def forward(self, batch: BagBatch, labels: Tensor | None = None) -> AggregatorOutput:
+    def embed(self, batch: BagBatch, labels: Tensor | None = None) -> AggregatorOutput:
         """Embeds every bag (see :class:`Aggregator`)."""
         hidden = self._project(batch)
         embedding = segment_max(hidden, batch)

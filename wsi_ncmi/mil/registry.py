@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+from wsi_ncmi.core.arguments import described
 from wsi_ncmi.core.config import config_from
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.mil.config import MODELS, AnyModel, ModelConfig
@@ -34,36 +35,58 @@ def model_config(name: str = "abmil", **settings: Any) -> ModelConfig:
 def build_model(
     config: ModelConfig | str, in_features: int, num_classes: int | None = None, **settings: Any
 ) -> Aggregator:
-    """Makes an aggregator.
+    """Makes a model: an aggregator, with ``num_classes`` under a classifier.
 
     Args:
         config: Its config, or its name.
         in_features: Width D of the instance features.
-        num_classes: Number of classes C, for the models with class-wise parts (``needs_classes``).
+        num_classes: Number of classes C; None leaves the classifier out: the model gives slide embeddings
+            (B, ``embedding_width``), which a loss made with ``in_features`` takes. Models with class-wise
+            parts (``needs_classes``) can't do without.
         **settings: Settings that differ from those of ``config``, or from the defaults.
 
     Returns:
-        The aggregator, on the CPU, in float32, with freshly drawn weights.
+        The model (see :class:`~wsi_ncmi.mil.Aggregator`), on the CPU, in float32, with freshly drawn weights.
 
     Raises:
         InputError: The name or a setting is wrong, or the number of classes is missing or below 2 where it is
             needed.
 
     Example:
-        >>> build_model("abmil", in_features=512, hidden=64).embedding_width
-        64
+        >>> import torch
+        >>> model = build_model("abmil", in_features=512, num_classes=3, hidden=64)
+        >>> model([torch.randn(100, 512), torch.randn(7, 512)]).shape
+        torch.Size([2, 3])
     """
     if isinstance(config, str):
         config = model_config(config, **settings)
+    elif not isinstance(config, ModelConfig):
+        raise InputError(f"A model is given by its name or its config, got {described(config)}.")
     elif settings:
         config = model_config(**{**asdict(config), **settings})
+    model = build_aggregator(config, in_features, num_classes)
+    model.add_head(num_classes)
+    return model
+
+
+def build_aggregator(config: ModelConfig, in_features: int, num_classes: int | None = None) -> Aggregator:
+    """Makes an aggregator without a classifier, for a criterion that has its own.
+
+    Args:
+        config: Its config.
+        in_features: Width D of the instance features.
+        num_classes: Number of classes C, for the models with class-wise parts (``needs_classes``).
+
+    Raises:
+        InputError: A setting is wrong, or the number of classes is below 2 where it is needed.
+    """
     arguments: dict[str, Any] = {}
     for field in fields(config):
         value = getattr(config, field.name)
         if field.name not in ("name", *_SET_AFTERWARDS) and value is not None:
             arguments["config" if is_dataclass(value) else field.name] = value
     if config.needs_classes:
-        if num_classes is None or num_classes < 2:
+        if not isinstance(num_classes, int) or num_classes < 2:
             raise InputError(
                 f"The aggregator '{config.name}' has parts for each class and needs the number of classes, "
                 f"at least 2, got {num_classes}; call build_model with num_classes."
@@ -72,6 +95,7 @@ def build_model(
     module, _, name = config.aggregator.partition(":")
     make = cast("Callable[..., Aggregator]", getattr(importlib.import_module(module), name))
     model = make(in_features, **arguments)
+    model.head = None
     for setting in _SET_AFTERWARDS:
         setattr(model, setting, getattr(config, setting))
     return model
@@ -113,7 +137,7 @@ def measure_model(
     from wsi_ncmi.mil.bags import BagBatch
 
     with torch.random.fork_rng(devices=[]):
-        model = build_model(config, in_features, num_classes).eval()
+        model = build_aggregator(config, in_features, num_classes).eval()
         batch = BagBatch.pack([torch.randn(instances, in_features)])
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     model.requires_grad_(False)

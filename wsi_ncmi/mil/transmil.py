@@ -268,6 +268,7 @@ class TransMIL(Aggregator):
 
     Args:
         in_features: Width D of the instance features.
+        num_classes: Number of classes C of the classifier on top; None = none, the embedding is the result.
         hidden: Width of the tokens = width of the embedding.
         dropout: Dropout on the attention's result.
         input_dropout: Dropout on the instance features.
@@ -277,6 +278,7 @@ class TransMIL(Aggregator):
     def __init__(
         self,
         in_features: int,
+        num_classes: int | None = None,
         hidden: int = 512,
         dropout: float = 0.1,
         input_dropout: float = 0.0,
@@ -291,8 +293,9 @@ class TransMIL(Aggregator):
         self.position = _PyramidPosition(hidden)
         self.second = _Layer(hidden, dropout, config)
         self.norm = nn.LayerNorm(hidden)
+        self.add_head(num_classes)
 
-    def forward(self, batch: BagBatch, labels: Tensor | None = None) -> AggregatorOutput:
+    def embed(self, batch: BagBatch, labels: Tensor | None = None) -> AggregatorOutput:
         """Embeds every bag (see :class:`Aggregator`)."""
         hidden = self.projection(self.input_dropout(self.prepared(batch))).relu()
         squares = make_squares(batch)

@@ -147,6 +147,7 @@ class VisionTransformer(Aggregator):
 
     Args:
         in_features: Width D of the instance features.
+        num_classes: Number of classes C of the classifier on top; None = none, the embedding is the result.
         hidden: Width of the tokens = width of the embedding.
         dropout: Dropout after the projection and on the attention's weights; on the CPU above 0 it costs
             memory that grows with N² in training.
@@ -160,6 +161,7 @@ class VisionTransformer(Aggregator):
     def __init__(
         self,
         in_features: int,
+        num_classes: int | None = None,
         hidden: int = 512,
         dropout: float = 0.0,
         input_dropout: float = 0.0,
@@ -179,13 +181,14 @@ class VisionTransformer(Aggregator):
         self.token = nn.Parameter(torch.randn(hidden))
         self.layers = nn.ModuleList(_Layer(hidden, dropout, config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(hidden)
+        self.add_head(num_classes)
 
     @property
     def needs_coordinates(self) -> bool:
         """True with distance biases."""
         return self.alibi
 
-    def forward(self, batch: BagBatch, labels: Tensor | None = None) -> AggregatorOutput:
+    def embed(self, batch: BagBatch, labels: Tensor | None = None) -> AggregatorOutput:
         """Embeds every bag (see :class:`Aggregator`).
 
         Raises:

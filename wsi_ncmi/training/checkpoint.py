@@ -22,7 +22,7 @@ from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import atomic_path, parse_json, sha256_file, write_json
 from wsi_ncmi.losses import LossConfig, build_loss, loss_config
 from wsi_ncmi.losses.base import Criterion
-from wsi_ncmi.mil import BagBatch, ModelConfig, build_model, model_config
+from wsi_ncmi.mil import BagBatch, ModelConfig, build_aggregator, model_config
 from wsi_ncmi.mil.base import Aggregator
 from wsi_ncmi.training.scoring import probabilities_of
 
@@ -232,7 +232,7 @@ def trained_from_bytes(description: bytes, weights: bytes, where: str) -> Traine
 
     def build(config: Mapping[str, Any]) -> dict[str, nn.Module]:
         classes = len(config["classes"])
-        aggregator = build_model(model_config(**config["model"]), int(config["in_features"]), classes)
+        aggregator = build_aggregator(model_config(**config["model"]), int(config["in_features"]), classes)
         loss = loss_config(**config["loss"])
         criterion = build_loss(loss, classes, aggregator.embedding_width, config["class_counts"])
         return {"aggregator": aggregator, "criterion": criterion}

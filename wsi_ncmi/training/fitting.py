@@ -14,7 +14,7 @@ from wsi_ncmi.core.files import job_folder
 from wsi_ncmi.core.provenance import collect_provenance
 from wsi_ncmi.losses import build_loss
 from wsi_ncmi.losses.base import Criterion
-from wsi_ncmi.mil import build_model
+from wsi_ncmi.mil import build_aggregator
 from wsi_ncmi.mil.base import Aggregator
 from wsi_ncmi.parallel import process_group as distributed
 from wsi_ncmi.training.bags import BagCache
@@ -219,7 +219,7 @@ def build_modules(
         class_counts: Training slides of each class.
     """
     torch.manual_seed(derive_seed(config.seed, "aggregator"))
-    aggregator = build_model(config.model, in_features, len(class_counts))
+    aggregator = build_aggregator(config.model, in_features, len(class_counts))
     torch.manual_seed(derive_seed(config.seed, "criterion"))
     criterion = build_loss(config.loss, len(class_counts), aggregator.embedding_width, class_counts)
     return aggregator, criterion
