@@ -19,8 +19,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from wsi_ncmi.metrics import evaluate_predictions
-from wsi_ncmi.metrics.bootstrap import bca_interval, draw_multiplicities, leave_one_out, percentile_interval
 from wsi_ncmi.metrics.confusion import confusion_metrics
+from wsi_ncmi.metrics.resampling import bca_interval, draw_multiplicities, leave_one_out, percentile_interval
 
 CLASSES = np.array([323, 35, 57, 85]) / 500
 # P(predicted | true) of an easy and of a hard patient: single cells are missed most, as in the challenge.

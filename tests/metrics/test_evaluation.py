@@ -12,8 +12,8 @@ from sklearn.metrics import f1_score
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.metrics import METRICS, classification_metrics, evaluate_predictions
-from wsi_ncmi.metrics.bootstrap import draw_multiplicities, percentile_interval
 from wsi_ncmi.metrics.pooled_seeds import PooledSeeds
+from wsi_ncmi.metrics.resampling import draw_multiplicities, percentile_interval
 
 CLASSES = ("a", "b", "c")
 ORDER = ("b", "a", "c")

@@ -14,9 +14,9 @@ from scipy import stats
 from tests.metrics.test_evaluation import CLASSES, table
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.metrics import evaluate_predictions
-from wsi_ncmi.metrics.bootstrap import bca_interval, exact_interval, leave_one_out
 from wsi_ncmi.metrics.confusion import class_ranks
 from wsi_ncmi.metrics.pooled_seeds import PooledSeeds
+from wsi_ncmi.metrics.resampling import bca_interval, exact_interval, leave_one_out
 from wsi_ncmi.metrics.results import NOT_INFORMATIVE
 
 

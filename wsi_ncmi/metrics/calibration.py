@@ -52,12 +52,24 @@ def reliability_bins(
     """
     confidence = probabilities.max(axis=1)
     correct = (probabilities.argmax(axis=1) == y_true).astype(np.float64)
-    which = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    which = bin_of(confidence, bins)
     count = np.bincount(which, minlength=bins).astype(np.float64)
     with np.errstate(invalid="ignore"):
         mean_confidence = np.bincount(which, weights=confidence, minlength=bins) / count
         accuracy = np.bincount(which, weights=correct, minlength=bins) / count
     return mean_confidence, accuracy, count
+
+
+def bin_of(confidence: _Floats, bins: int = 15) -> NDArray[np.int64]:
+    """The bin of each confidence, int64 (N,), counted from 0."""
+    return np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+
+
+def calibration_gaps(y_true: NDArray[np.int64], probabilities: _Floats, bins: int = 15) -> _Floats:
+    """Confidence minus hit of each slide in the column of its bin, (N, bins): ECE is Σ|column sums| / N."""
+    confidence = probabilities.max(axis=1)
+    gap = confidence - (probabilities.argmax(axis=1) == y_true)
+    return np.asarray(np.eye(bins)[bin_of(confidence, bins)] * gap[:, None])
 
 
 def expected_calibration_error(y_true: NDArray[np.int64], probabilities: _Floats, bins: int = 15) -> float:

@@ -24,7 +24,7 @@ from wsi_ncmi.metrics.confusion import (
 _Floats = NDArray[np.float64]
 
 
-def auroc(positive: NDArray[np.bool_], scores: _Floats, weights: _Floats | None = None) -> _Floats:
+def binary_auroc(positive: NDArray[np.bool_], scores: _Floats, weights: _Floats | None = None) -> _Floats:
     """Area under the ROC curve; ties count half.
 
     Args:
@@ -49,12 +49,12 @@ def auroc(positive: NDArray[np.bool_], scores: _Floats, weights: _Floats | None 
     return _defined_ratio(wins, pairs)
 
 
-def average_precision(
+def binary_average_precision(
     positive: NDArray[np.bool_], scores: _Floats, weights: _Floats | None = None
 ) -> _Floats:
     """Area under the precision–recall curve as Σ (R_k − R_{k−1})·P_k, without interpolation.
 
-    Args and shapes as in ``auroc``.
+    Args and shapes as in ``binary_auroc``.
 
     Returns:
         (...) areas, NaN where positives are missing.
@@ -76,7 +76,7 @@ def one_vs_rest_auroc(
     y_true: NDArray[np.int64], probabilities: _Floats, weights: _Floats | None = None
 ) -> _Floats:
     """AUROC of each class against the rest, (..., C); undefined classes are NaN."""
-    columns = [auroc(y_true == c, probabilities[:, c], weights) for c in range(probabilities.shape[1])]
+    columns = [binary_auroc(y_true == c, probabilities[:, c], weights) for c in range(probabilities.shape[1])]
     return np.stack(columns, axis=-1)
 
 
@@ -85,7 +85,8 @@ def one_vs_rest_average_precision(
 ) -> _Floats:
     """Average precision of each class against the rest, (..., C); undefined classes are NaN."""
     columns = [
-        average_precision(y_true == c, probabilities[:, c], weights) for c in range(probabilities.shape[1])
+        binary_average_precision(y_true == c, probabilities[:, c], weights)
+        for c in range(probabilities.shape[1])
     ]
     return np.stack(columns, axis=-1)
 

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.metrics.bootstrap import percentile_interval
 from wsi_ncmi.metrics.evaluation import fold_metrics
 from wsi_ncmi.metrics.pooled_seeds import PooledSeeds
 from wsi_ncmi.metrics.predictions import check_predictions, classes_of
+from wsi_ncmi.metrics.resampling import percentile_interval
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from wsi_ncmi.metrics.confusion import (
     confusion_metrics,
 )
 from wsi_ncmi.metrics.pooled_seeds import PooledSeeds
-from wsi_ncmi.metrics.predictions import check_predictions
+from wsi_ncmi.metrics.predictions import check_predictions, classes_of
 from wsi_ncmi.metrics.results import Estimate, Evaluation, Spread, estimate
 from wsi_ncmi.metrics.selective import operating_points, selective_metrics
 from wsi_ncmi.metrics.staging import evaluate_stages
@@ -34,11 +35,12 @@ _MIN_PATIENTS = 100
 MIN_PATIENTS_PER_GROUP = 10
 """Below so many patients a class gets a warning and a centre no interval."""
 _NOTICEABLY_UNDEFINED = 0.05
+_LOG = logging.getLogger(__name__)
 
 
 def evaluate_predictions(
     df: pd.DataFrame,
-    classes: Sequence[str],
+    classes: Sequence[str] | None = None,
     *,
     resamples: int = 10_000,
     seed: int = 0,
@@ -52,8 +54,11 @@ def evaluate_predictions(
     all seeds). The spread over folds and over seeds is reported apart from it: they answer other questions.
 
     Args:
-        df: ``slide_id, case_id, fold, seed, label, prediction, p_<class>…`` and perhaps ``centre``.
-        classes: All classes of the task in order.
+        df: ``slide_id, case_id, fold, seed, label, prediction, p_<class>…`` and perhaps ``centre``. Without
+            ``case_id`` each slide is taken for a patient of its own, with a warning; without ``slide_id``,
+            ``fold`` and ``seed`` each row is another slide of one run, without ``prediction`` the most
+            probable class is predicted.
+        classes: All classes of the task in order; None = those of the ``p_`` columns.
         resamples: Bootstrap resamples.
         seed: Seed of the draws.
         validation: Predictions for the validation slides of each fold and seed, to fit a temperature on and,
@@ -65,8 +70,8 @@ def evaluate_predictions(
     """
     if resamples < 1:
         raise InputError(f"The bootstrap needs at least 1 resample, got {resamples}.")
-    frame = check_predictions(df, classes)
-    names = tuple(classes)
+    names = classes_of(df) if classes is None else tuple(classes)
+    frame = check_predictions(_completed(df, names), names)
     checked = None if validation is None else check_predictions(validation, names)
     pooled = PooledSeeds(frame, names, order)
     overall, by_class = pooled.values()
@@ -133,6 +138,23 @@ def evaluate_predictions(
         staging=evaluate_stages(frame, names, resamples=resamples, seed=seed),
         order=() if ranks is None else tuple(names[i] for i in np.argsort(ranks)),
     )
+
+
+def _completed(df: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """The table with the columns that follow from others where it lacks them."""
+    columns = [f"p_{name}" for name in names]
+    more: dict[str, Any] = {}
+    if "slide_id" not in df.columns:
+        more["slide_id"] = [f"row {number}" for number in range(len(df))]
+    if "case_id" not in df.columns:
+        more["case_id"] = more.get("slide_id", df.get("slide_id"))
+        _LOG.warning(
+            "The predictions have no column 'case_id': each slide is taken for a patient of its own."
+        )
+    more |= {name: 0 for name in ("fold", "seed") if name not in df.columns}
+    if "prediction" not in df.columns and set(columns) <= set(df.columns) and names:
+        more["prediction"] = [names[place] for place in df[columns].to_numpy().argmax(axis=1)]
+    return df.assign(**more) if more else df
 
 
 def fold_metrics(

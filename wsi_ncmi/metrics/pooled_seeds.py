@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.metrics.bootstrap import draw_multiplicities, leave_one_out, sum_by_patient
-from wsi_ncmi.metrics.calibration import brier_terms, nll_terms
+from wsi_ncmi.metrics.calibration import brier_terms, calibration_gaps, nll_terms
 from wsi_ncmi.metrics.classification import one_vs_rest_auroc, one_vs_rest_average_precision
 from wsi_ncmi.metrics.confusion import (
     check_probabilities,
@@ -19,6 +18,7 @@ from wsi_ncmi.metrics.confusion import (
     per_class_metrics,
 )
 from wsi_ncmi.metrics.information import information_of_sums, information_terms
+from wsi_ncmi.metrics.resampling import draw_multiplicities, leave_one_out, sum_by_patient
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -115,10 +115,7 @@ class _Seed:
         predicted = class_positions(frame["prediction"].tolist(), classes)
         self.p = check_probabilities(frame[[f"p_{name}" for name in classes]].to_numpy(), c)
         cells = np.eye(c * c)[self.truth * c + predicted]
-        confidence = self.p.max(axis=1)
-        gap = confidence - (self.p.argmax(axis=1) == self.truth)
-        which = np.clip(np.ceil(confidence * _ECE_BINS).astype(np.int64) - 1, 0, _ECE_BINS - 1)
-        gaps = np.eye(_ECE_BINS)[which] * gap[:, None]
+        gaps = calibration_gaps(self.truth, self.p, _ECE_BINS)
         terms = np.stack([brier_terms(self.truth, self.p), nll_terms(self.truth, self.p)], axis=1)
         information = information_terms(self.p, self.truth)
         columns = np.concatenate([cells, terms, gaps, information], axis=1)

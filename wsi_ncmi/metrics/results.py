@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.metrics.bootstrap import bca_interval, exact_interval, percentile_interval
+from wsi_ncmi.metrics.resampling import bca_interval, exact_interval, percentile_interval
 
 METRICS_SCHEMA = "wsi-ncmi/metrics/1"
 NOT_INFORMATIVE = "interval not informative"

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.metrics.bootstrap import draw_multiplicities, leave_one_out
 from wsi_ncmi.metrics.confusion import ORDERED_CLASSES, confusion_matrix, confusion_metrics
+from wsi_ncmi.metrics.resampling import draw_multiplicities, leave_one_out
 from wsi_ncmi.metrics.results import estimate
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.metrics import Estimate, Evaluation
-from wsi_ncmi.metrics.bootstrap import exact_interval
+from wsi_ncmi.metrics.resampling import exact_interval
 from wsi_ncmi.metrics.selective import SHARES
 from wsi_ncmi.reporting.formatting import (
     METRIC_WORDS,

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.metrics import Evaluation, reliability_bins
-from wsi_ncmi.metrics.bootstrap import draw_multiplicities
+from wsi_ncmi.metrics.resampling import draw_multiplicities
 from wsi_ncmi.reporting.figures.figure import Figure, axis, band, line
 from wsi_ncmi.reporting.formatting import count, number, percent
 
