@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from html import escape
 from pathlib import Path
 
-from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.errors import InputError, counted
 from wsi_ncmi.core.values import SUSPECT, holds_control, is_empty, suspects
 
 # Ordinal scales whose order carries meaning (quadratic kappa, confusion matrix) and isn't alphabetical.
@@ -38,9 +40,9 @@ class CohortRow:
     centre: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Cohort:
-    """LabelTable slides of one task.
+    """Labelled slides of one task.
 
     Attributes:
         rows: One row a slide, in the order of the file.
@@ -82,6 +84,26 @@ class Cohort:
     def class_index(self) -> Mapping[str, int]:
         """Class → its position in ``classes``: the integer target of training."""
         return {name: i for i, name in enumerate(self.classes)}
+
+    def __repr__(self) -> str:
+        counts = Counter(row.label for row in self.rows)
+        classes = ", ".join(f"{name} {counts[name]}" for name in self.classes)
+        patients = "patients unknown" if self.case_id_assumed else counted(len(self.case_ids), "patient")
+        return f"<Cohort {counted(len(self.rows), 'slide')}, {patients}: {classes}>"
+
+    def _repr_html_(self) -> str:
+        """A row a class in a notebook."""
+        slides, patients = (
+            Counter(row.label for row in self.rows),
+            {name: set[str]() for name in self.classes},
+        )
+        for row in self.rows:
+            patients[row.label].add(row.case_id)
+        body = "".join(
+            f"<tr><td>{escape(name)}</td><td>{slides[name]}</td><td>{len(patients[name])}</td></tr>"
+            for name in self.classes
+        )
+        return f"<table><tr><th>class</th><th>slides</th><th>patients</th></tr>{body}</table>"
 
     def restricted_to(self, slide_ids: Collection[str]) -> Cohort:
         """The cohort with only these slides; the classes of the task stay as they are."""

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.core.errors import WsiNcmiError
+from wsi_ncmi.core.arguments import described
+from wsi_ncmi.core.errors import InputError, WsiNcmiError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +70,39 @@ class Encoder(ABC):
     concurrent: bool = False
     depth: int = 1
     remark: str = ""
+
+    def __call__(self, tiles: Any) -> NDArray[np.float32]:
+        """Encodes tiles as people hold them.
+
+        Args:
+            tiles: uint8 RGB (n, h, h, 3), one tile (h, h, 3), a PIL image, or a list of tiles of one size.
+
+        Returns:
+            float32 (n, embed_dim); n is 1 for a single tile.
+
+        Raises:
+            InputError: They are no such tiles.
+        """
+        try:
+            if hasattr(tiles, "convert"):  # an image of PIL's
+                tiles = [tiles]
+            if isinstance(tiles, list | tuple):
+                tiles = np.stack(
+                    [np.asarray(t.convert("RGB") if hasattr(t, "convert") else t) for t in tiles]
+                )
+            pixels = np.asarray(tiles)
+            pixels = pixels[None] if pixels.ndim == 3 else pixels
+            self.check(pixels)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"The encoder {self.info.name} takes RGB tiles, uint8 (n, h, h, 3) or a list of images of "
+                f"one size, got {described(tiles)} ({error})."
+            ) from error
+        return self.encode(pixels)
+
+    def __repr__(self) -> str:
+        info = self.info
+        return f"<Encoder {info.name}: {info.embed_dim} features, {info.backend}, {info.precision}>"
 
     def encode(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Encodes tiles.

@@ -2,12 +2,15 @@
 
 import difflib
 import pkgutil
+from pathlib import Path
 from typing import Any, cast
 
+from wsi_ncmi.core.config import config_from
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import path_safe
 from wsi_ncmi.encoders.base import Encoder
 from wsi_ncmi.encoders.config import FAMILIES, EncoderConfig, split_name
+from wsi_ncmi.encoders.weights_folder import resolve_weights
 
 
 def list_encoders(family: str | None = None) -> tuple[str, ...]:
@@ -34,19 +37,35 @@ def list_encoders(family: str | None = None) -> tuple[str, ...]:
     return tuple(names)
 
 
-def load_encoder(config: EncoderConfig) -> Encoder:
+def load_encoder(config: EncoderConfig | str, **settings: Any) -> Encoder:
     """Builds a frozen encoder, without any network access.
 
     Args:
-        config: Name, weights, device, precision and batch size.
+        config: Its name (``wsi-ncmi encoders``), or its config.
+        **settings: Fields of :class:`EncoderConfig` for a name: ``weights``, ``device``, ``precision``,
+            ``batch_size``…, and ``weights_dir``, a folder of weights (else ``WSI_NCMI_WEIGHTS`` names it).
 
     Returns:
-        The encoder, ready to encode.
+        The encoder: ``encoder(tiles)`` gives float32 (n, D).
 
     Raises:
         InputError: Unknown name (with the nearest valid ones), weights that are missing, ambiguous, unsafe,
             changed or of another model, or a device that is not there.
+
+    Example:
+        >>> import numpy as np
+        >>> encoder = load_encoder("descriptor")
+        >>> encoder(np.zeros((2, 224, 224, 3), np.uint8)).shape
+        (2, 229)
     """
+    if isinstance(config, str):
+        folder = settings.pop("weights_dir", None)
+        named = config_from(EncoderConfig, {"name": config, **settings}, "the encoder")
+        config = resolve_weights(named, None if folder is None else Path(folder))
+    elif not isinstance(config, EncoderConfig) or settings:
+        raise InputError(
+            f"An encoder is given by its name and settings, or its config alone; got {config!r}."
+        )
     check_known(config.name)
     family, model = split_name(config.name)
     return cast("Encoder", _function(FAMILIES[family].load)(model, config))

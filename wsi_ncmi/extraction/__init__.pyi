@@ -3,6 +3,8 @@ from .claims import clean_up as clean_up
 from .config import ExecutionConfig as ExecutionConfig
 from .config import ExtractConfig as ExtractConfig
 from .contact_sheet import write_contact_sheet as write_contact_sheet
+from .embedding import embed_as as embed_as
+from .embedding import embed_slide as embed_slide
 from .execution.local import open_engine as open_engine
 from .execution.local import run_slides as run_slides
 from .ledger import Journal as Journal

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import pkgutil
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,9 @@ from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
 from wsi_ncmi import __version__
-from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.arguments import as_tensor, described
+from wsi_ncmi.core.config.keywords import from_keywords
+from wsi_ncmi.core.errors import InputError, counted
 from wsi_ncmi.core.files import parse_json
 from wsi_ncmi.prediction.bundle_io import (
     BUNDLE_SCHEMA,
@@ -29,6 +32,7 @@ from wsi_ncmi.prediction.bundle_io import (
     sums_of,
 )
 from wsi_ncmi.prediction.calibration import Calibration
+from wsi_ncmi.prediction.config import PredictConfig
 from wsi_ncmi.prediction.ensemble import Ensemble, EnsembleOutput, headline_folder, load_ensemble
 from wsi_ncmi.prediction.ood import OodDetector
 from wsi_ncmi.training.checkpoint import MODEL_JSON, MODEL_WEIGHTS, trained_from_bytes
@@ -36,7 +40,7 @@ from wsi_ncmi.training.checkpoint import MODEL_JSON, MODEL_WEIGHTS, trained_from
 _LOG = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, eq=False)  # models have no one truth value to compare by
+@dataclass(frozen=True, eq=False, repr=False)  # models have no one truth value to compare by
 class ModelBundle:
     """Trained models with everything that the prediction of a new slide needs.
 
@@ -85,18 +89,60 @@ class ModelBundle:
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
     def predict(
-        self, features: NDArray[np.floating[Any]], coords: NDArray[np.integer[Any]] | None = None
+        self,
+        features: NDArray[np.floating[Any]] | Any,
+        coords: NDArray[np.integer[Any]] | None = None,
+        **settings: Any,
     ) -> EnsembleOutput:
-        """Predicts one slide from its tile embeddings (N, D), with calibrated probabilities and spread.
+        """Predicts one slide, with calibrated probabilities and spread.
 
-        ``coords`` are the tiles' level-0 corners (N, 2); models with distance biases need them.
+        Args:
+            features: Its tile embeddings (N, D), array or tensor; or the path of the slide, which is embedded
+                in memory as the model's own slides were.
+            coords: The tiles' level-0 corners (N, 2); models with distance biases need them.
+            **settings: For a path: ``weights`` of the encoder, ``weights_dir``, ``device``, ``default_mpp``….
 
         Raises:
-            InputError: Embeddings that the models don't take.
+            InputError: Embeddings that the models don't take, no such slide, or one without tissue.
+            SlideError: The slide can't be read.
         """
+        if isinstance(features, str | Path):
+            features, coords = self._embedded(Path(features), settings)
+        elif settings:
+            raise InputError(f"Features need no setting {min(settings)!r}; it goes with the path of a slide.")
+        tiles = as_tensor(features, "The features of a slide", "(N, D), or the path of the slide")
+        if tiles.ndim != 2 or not tiles.is_floating_point() or not len(tiles):
+            raise InputError(
+                f"The features of a slide are (N, D) floating-point numbers of at least one tile, got "
+                f"{described(tiles)}."
+            )
+        if not tiles.isfinite().all():
+            raise InputError("The features of the slide hold NaN or infinity; extract it again.")
+        features = tiles.detach().cpu().numpy()
         output = self.ensemble.predict(features, coords)
         apply = self.calibration.apply
         return replace(output, probabilities=apply(output.probabilities), members=apply(output.members))
+
+    def _embedded(
+        self, slide: Path, settings: Mapping[str, Any]
+    ) -> tuple[NDArray[np.floating[Any]], NDArray[np.int64]]:
+        from wsi_ncmi.extraction.embedding import embed_as
+
+        # By name, as it knows bundles itself.
+        settings_of = pkgutil.resolve_name("wsi_ncmi.prediction.extraction_settings")
+        given = {"slides": slide, "model": self.name, "out": "out", **settings}
+        config = from_keywords(PredictConfig, given, "predict")
+        stain = settings_of.stain_target_of(self.features, f"the model {self.name}")
+        embedding = embed_as(settings_of.extract_config(self, config), stain=stain)
+        if not len(embedding.features):
+            raise InputError(f"{slide.name} has no tissue tile: there is nothing to predict from.")
+        return embedding.features, embedding.coords
+
+    def __repr__(self) -> str:
+        made = self.features
+        encoder = f"{made.get('encoder')}, {made.get('tile_px')} px at {made.get('mpp_target')} µm per pixel"
+        count = counted(len(self.ensemble.members), "model")
+        return f"<ModelBundle {self.name}: {count}, classes {', '.join(self.classes)}; {encoder}>"
 
 
 _REMEDY = "export the model again"
@@ -127,7 +173,7 @@ def load_model(path: Path) -> ModelBundle:
     return ModelBundle(load_ensemble(run))
 
 
-def load_bundle(path: Path) -> ModelBundle:
+def load_bundle(path: Path | str) -> ModelBundle:
     """Loads a bundle. Weights are read as safetensors, everything else is JSON: no code in it is executed.
 
     Args:

@@ -15,7 +15,7 @@ from wsi_ncmi.training import RUN_JSON, TrainedModel, load_trained
 _MUST_AGREE = ("encoder", "encoder_weights_sha256", "transform", "mpp_target", "tile_px", "overlap_px")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class EnsembleOutput:
     """Output of an ensemble for a slide.
 
@@ -24,12 +24,23 @@ class EnsembleOutput:
         members: Of each member, float64 (M, C).
         agreement: Share of members that predict the same class.
         attention: Mean attention of each tile, float32 (N,), summing to 1.
+        classes: Class names in the order of the probabilities.
     """
 
     probabilities: NDArray[np.float64]
     members: NDArray[np.float64]
     agreement: float
     attention: NDArray[np.float32]
+    classes: tuple[str, ...] = ()
+
+    @property
+    def prediction(self) -> str:
+        """The most probable class."""
+        return self.classes[int(self.probabilities.argmax())]
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{n} {p:.3f}" for n, p in zip(self.classes, self.probabilities, strict=False))
+        return f"<EnsembleOutput {shown}; {self.agreement:.0%} of {len(self.members)} models agree>"
 
     @property
     def spread(self) -> NDArray[np.float64]:
@@ -75,6 +86,7 @@ class Ensemble:
             members=each,
             agreement=float((each.argmax(axis=1) == mean.argmax()).mean()),
             attention=np.mean([attention for _, attention in outputs], axis=0, dtype=np.float32),
+            classes=self.classes,
         )
 
     def tile_probabilities(self, features: NDArray[np.floating[Any]]) -> NDArray[np.float64]:

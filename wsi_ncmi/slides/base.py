@@ -5,6 +5,8 @@ transparency and turns every failure into one error that names file, level and b
 the private :meth:`Slide._read`. Label and macro images (they carry patient data) have no place in it.
 """
 
+from __future__ import annotations
+
 import operator
 import re
 import threading
@@ -14,11 +16,16 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.core.errors import SlideOpenError, SlideReadError, plain_reason
+from wsi_ncmi.core.errors import InputError, SlideOpenError, SlideReadError, plain_reason
+from wsi_ncmi.slides.openslide_names import OpenSlideNames
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _WHITE = (255, 255, 255)
 _HEX_COLOUR = re.compile(r"#?([0-9A-Fa-f]{6})")
@@ -115,7 +122,7 @@ def _is_uneven(first: Level, level: Level) -> bool:
     return max(low) > min(high) and max(ratio, 1 / ratio) > 1 + _UNEVEN
 
 
-class Slide(AbstractContextManager["Slide"]):
+class Slide(OpenSlideNames, AbstractContextManager["Slide"]):
     """An open whole-slide image. Reading from several threads is safe; use it as a context manager.
 
     Attributes:
@@ -206,10 +213,20 @@ class Slide(AbstractContextManager["Slide"]):
         """Height of level 0 in pixels."""
         return self.levels[0].height_px
 
+    @overload
     def read_region(
         self, x_level0: int, y_level0: int, level: int, width_px: int, height_px: int
-    ) -> NDArray[np.uint8]:
-        """Reads a rectangle of one level as RGB.
+    ) -> NDArray[np.uint8]: ...
+    @overload
+    def read_region(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> Image.Image: ...
+    def read_region(  # noqa: D417 - arguments of the second form
+        self, *arguments: Any, **named: Any
+    ) -> NDArray[np.uint8] | Image.Image:
+        """Reads a rectangle of one level, as RGB numbers or as OpenSlide does.
+
+        ``read_region(location, level, size)`` is OpenSlide's: a PIL image, RGBA, transparent where the slide
+        has no pixels; ``np.asarray`` makes (h, w, 4) of it. Wrong arguments of this form are an InputError.
+        What follows is about ``read_region(x_level0, y_level0, level, width_px, height_px)``.
 
         Transparent pixels (absent tiles, areas outside the slide) get the slide's own background colour
         (property ``openslide.background-color``), white when it has none: OpenSlide's convention.
@@ -229,6 +246,27 @@ class Slide(AbstractContextManager["Slide"]):
             ValueError: The level does not exist, or the size is not positive or above ``MAX_REGION_PX``.
             SlideReadError: The pixels can't be read; the slide stays usable for other regions.
         """
+        if len(arguments) + len(named) == 3:
+            return self._read_as_openslide(*arguments, **named)
+        pixels = self._read_checked(*arguments, **named)
+        return composite(pixels, self._background)
+
+    def _read_as_openslide(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> Image.Image:
+        from PIL import Image
+
+        try:
+            (x, y), (width, height) = location, size
+            pixels = self._read_checked(x, y, level, width, height)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                "read_region takes the (x, y) of the corner in level-0 pixels, a level, and (width, height) "
+                f"in its pixels, all whole numbers; got {location!r}, {level!r}, {size!r} ({error})"
+            ) from error
+        return Image.fromarray(pixels).convert("RGBA")
+
+    def _read_checked(
+        self, x_level0: int, y_level0: int, level: int, width_px: int, height_px: int
+    ) -> NDArray[np.uint8]:
         x, y, level, width, height = (
             _integer(name, value)
             for name, value in (
@@ -253,7 +291,7 @@ class Slide(AbstractContextManager["Slide"]):
                 f"{self._where(level, x, y, width, height)}: the reader {self.reader} returned "
                 f"{pixels.dtype} {pixels.shape} instead of 8-bit RGB pixels."
             )
-        return composite(pixels, self._background)
+        return pixels
 
     def _where(self, level: int, x: int, y: int, width: int, height: int) -> str:
         return (
@@ -283,9 +321,6 @@ class Slide(AbstractContextManager["Slide"]):
             if not self._closed:
                 self._closed = True
                 self._close()
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.path.name} {self.width_px}×{self.height_px} {self.vendor}>"
 
 
 def _integer(name: str, value: object) -> int:

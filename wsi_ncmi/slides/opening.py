@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from wsi_ncmi.core.errors import SlideError, SlideOpenError, plain_reason
+from wsi_ncmi.core.arguments import described
+from wsi_ncmi.core.errors import InputError, SlideError, SlideOpenError, plain_reason
 from wsi_ncmi.core.files import irregular_kind
 from wsi_ncmi.slides.base import Slide
 from wsi_ncmi.slides.contents import describe_contents
@@ -92,6 +93,8 @@ def open_slide(path: Path | str, reader: str = "auto", *, compare_levels: bool =
         SlideOpenError: The file can't be opened; one sentence with each reader's reason.
         InputError: There is no reader of that name.
     """
+    if not isinstance(path, str | Path):
+        raise InputError(f"A slide is given by its path, got {described(path)}.")
     readers = list_readers() if reader == "auto" else (get_reader(reader),)
     if isinstance(path, str) and "://" in path:
         slide = _open_remote(path, readers)

@@ -24,7 +24,7 @@ _WHOLE_TOLERANCE = 0.0005
 _NOISE_PX = 1e-6
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TileGrid:
     """A regular grid of tiles over one slide, in raster order, every tile wholly inside the slide.
 
@@ -53,6 +53,11 @@ class TileGrid:
     scale_x: float
     scale_y: float
     scaled_decoding: bool = False
+
+    def __repr__(self) -> str:
+        size = f"{self.tile_px} px at {self.target_mpp:g} µm per pixel"
+        overlap = f", {self.overlap_px} px shared" if self.overlap_px else ""
+        return f"<TileGrid {len(self)} tiles of {size}{overlap}, read from level {self.read_level}>"
 
     @classmethod
     def plan(cls, levels: Sequence[Level], mpp: Mpp, options: GridConfig) -> TileGrid:

@@ -16,6 +16,9 @@ from .curves import CURVES as CURVES
 from .curves import write_curves as write_curves
 from .data import TrainingData as TrainingData
 from .data import prepare_data as prepare_data
+from .dataset import FeatureDataset as FeatureDataset
+from .dataset import PaddedBags as PaddedBags
+from .dataset import collate as collate
 from .experiment import Experiment as Experiment
 from .experiment import ExperimentResult as ExperimentResult
 from .experiment import run_experiment as run_experiment

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from wsi_ncmi.cohorts import Cohort, read_labels
 from wsi_ncmi.cohorts.labels import parse_spec
 from wsi_ncmi.cohorts.leaks import LEAKING
+from wsi_ncmi.core.config.keywords import takes_settings
 from wsi_ncmi.core.errors import InputError, counted
 from wsi_ncmi.core.files import job_folder, sha256_file, write_json
 from wsi_ncmi.core.provenance import read_record, write_record
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 
+@takes_settings("wsi_ncmi.training.config:EvaluateConfig", "predictions", "out")
 def evaluate(config: EvaluateConfig) -> JobResult:
     """Evaluates a predictions table.
 
@@ -47,6 +49,10 @@ def evaluate(config: EvaluateConfig) -> JobResult:
 
     Raises:
         InputError: A table or the labels are wrong, or two runs tested other slides.
+
+    Example:
+        >>> result = evaluate("run/predictions.csv", "evaluation")  # doctest: +SKIP
+        >>> result.metrics["macro_f1"].value  # doctest: +SKIP
     """
     options, out = config.evaluation, config.out
     cohort = None if config.labels is None else read_labels(config.labels, group=config.group)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from wsi_ncmi.cohorts import open_bag_source
+from wsi_ncmi.core.config.keywords import takes_settings
 from wsi_ncmi.core.errors import InputError, counted
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
 from wsi_ncmi.prediction.bundle import ModelBundle, bundle_files, load_bundle
@@ -24,6 +25,7 @@ from wsi_ncmi.training.runs import PREDICTIONS
 from wsi_ncmi.workflows.result import JobResult
 
 
+@takes_settings("wsi_ncmi.prediction:ExportConfig", "run", "out")
 def export(config: ExportConfig, progress: ProgressReporter | None = None) -> JobResult:
     """Writes the bundle of a run and loads it once, to prove that it can be loaded.
 

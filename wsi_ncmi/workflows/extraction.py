@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wsi_ncmi.core.config.keywords import takes_settings
 from wsi_ncmi.core.files import check_folder, job_folder
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
 from wsi_ncmi.core.provenance import write_record
@@ -28,6 +29,7 @@ _LOG = logging.getLogger(__name__)
 _COPY = "same content as "
 
 
+@takes_settings("wsi_ncmi.extraction:ExtractConfig", "slides", "out")
 def extract(
     config: ExtractConfig,
     progress: ProgressReporter | None = None,
@@ -56,6 +58,10 @@ def extract(
 
     Raises:
         InputError: Wrong input, or a feature file of another identity stands in the way: nothing was started.
+
+    Example:
+        >>> result = extract("slides", "out", encoder="uni_v1", mpp=0.5)  # doctest: +SKIP
+        >>> result.files["features"], result.failures  # doctest: +SKIP
     """
     from wsi_ncmi.extraction.claims import check_conflicts
     from wsi_ncmi.extraction.disk_space import check_space

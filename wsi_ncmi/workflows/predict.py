@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from wsi_ncmi.core.config.keywords import takes_settings
 from wsi_ncmi.core.files import check_folder
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
 from wsi_ncmi.encoders.weights_folder import resolve_weights
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from wsi_ncmi.encoders import EncoderInfo
 
 
+@takes_settings("wsi_ncmi.prediction:PredictConfig", "slides", "model", "out")
 def predict(config: PredictConfig, progress: ProgressReporter | None = None) -> JobResult:
     """Predicts new slides with the encoder, grid and tissue settings that the models were trained with.
 
@@ -39,6 +41,10 @@ def predict(config: PredictConfig, progress: ProgressReporter | None = None) -> 
 
     Raises:
         InputError: The origin of the models' features is unknown, or the encoder differs from theirs.
+
+    Example:
+        >>> result = predict("new_slides", "model.zip", "out")  # doctest: +SKIP
+        >>> result.predictions[["slide_id", "prediction", "decision"]]  # doctest: +SKIP
     """
     return Predictor(config).run(progress)
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wsi_ncmi.core.config.keywords import takes_settings
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.progress import ProgressReporter
 from wsi_ncmi.workflows.result import JobResult
 
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from wsi_ncmi.training import ExperimentResult, TrainConfig, TrainingData
 
 
+@takes_settings("wsi_ncmi.training:TrainConfig", "features", "out", loss="losses")
 def train(
     config: TrainConfig,
     progress: ProgressReporter | None = None,
@@ -23,6 +26,8 @@ def train(
     """Trains every loss on every fold with every seed, evaluates and reports.
 
     Several losses share folds, seeds and initial weights and are compared.
+
+    The settings of :class:`~wsi_ncmi.training.TrainConfig` can be given themselves, see the example.
 
     Args:
         config: What and how; ``features`` is needed.
@@ -38,6 +43,12 @@ def train(
     Raises:
         InputError: Wrong input; nothing was started.
         TrainingError: Not one run has a result.
+
+    Example:
+        >>> result = train(
+        ...     "features.npz", "run", labels="labels.csv", loss="ncmi", epochs=20
+        ... )  # doctest: +SKIP
+        >>> result.metrics["macro_f1"].value  # doctest: +SKIP
     """
     from wsi_ncmi.parallel import process_group as distributed
     from wsi_ncmi.training import prepare_data, run_experiment
@@ -48,6 +59,25 @@ def train(
         if distributed.rank() > 0:
             return JobResult({})
     return published(config, data, result, ledger=ledger, job=job)
+
+
+@takes_settings("wsi_ncmi.training:TrainConfig", "features", "out", loss="losses")
+def compare(config: TrainConfig, progress: ProgressReporter | None = None) -> JobResult:
+    """Trains several losses on the same folds, seeds and initial weights, and compares them in pairs.
+
+    The same as :func:`train` with ``losses=("ncmi", "ce")``; the numbers are ``result.numbers``.
+
+    Args:
+        config: What and how.
+        progress: Told about every epoch.
+
+    Raises:
+        InputError: Wrong input, or a single loss; nothing was started.
+        TrainingError: Not one run has a result.
+    """
+    if len(config.losses) < 2:
+        raise InputError("A comparison needs at least two losses, such as losses=['ncmi', 'ce'].")
+    return train(config, progress)
 
 
 def published(config: TrainConfig, data: TrainingData, result: ExperimentResult, **more: Any) -> JobResult:

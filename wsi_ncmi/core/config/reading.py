@@ -94,7 +94,12 @@ def _validated(cls: type[_T], content: Any, where: Callable[[ConfigPath], str]) 
         return TypeAdapter(cls).validate_python(content)
     except ValidationError as error:
         paths, text = fault_of(error, cls, content)
-        named = [f"{dotted(path)!r} ({_place(content, path, where, len(paths) > 1)})" for path in paths]
+        named = [repr(dotted(path)) for path in paths]
+        if not text.startswith(" is missing"):
+            named = [
+                f"{name} ({_place(content, path, where, len(paths) > 1)})"
+                for name, path in zip(named, paths, strict=True)
+            ]
         raise InputError((" and ".join(named) or where(())) + text) from error
 
 

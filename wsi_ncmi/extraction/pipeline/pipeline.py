@@ -177,7 +177,7 @@ class Pipeline:
     def _read(self, work: SlideWork) -> None:
         if work.task.record.problem:
             return
-        final = claim_slide(work.task, self._encoder.info, work.row, work.held)
+        final = self._claim(work)
         if final is not None:
             work.row = final
             return
@@ -209,6 +209,9 @@ class Pipeline:
                 self._batches.put(batch)
             if self._stop.is_set():
                 raise ClosedError
+
+    def _claim(self, work: SlideWork) -> LedgerRow | None:
+        return claim_slide(work.task, self._encoder.info, work.row, work.held)
 
     def _waiting_context(self, work: SlideWork) -> Callable[[], contextlib.AbstractContextManager[None]]:
         @contextlib.contextmanager
