@@ -184,3 +184,17 @@ def test_clam_example_split(real_data: Path) -> None:
         assert found["counts"] == {"left_out": 1}
         assert found["folds"] == 1
         assert found["compared"]["patient"] == 298
+
+
+def test_of_many_leaks_the_first_are_told_and_how_many_more(cohort: Path) -> None:
+    content = json.loads((cohort / "splits.json").read_text())
+    for fold in content["folds"]:
+        everything = sorted(fold["train"] + fold["validation"] + fold["test"])
+        fold["train"], fold["validation"], fold["test"] = everything[::2], everything[1::4], everything[3::4]
+    (cohort / "splits.json").write_text(json.dumps(content))
+    code, out, _ = call("audit", cohort / "splits.json", "--labels", cohort / "labels.csv")
+    assert code == 1
+    lines = out.splitlines()
+    assert len([line for line in lines if line.startswith(("LEAK", "FAULT", "note"))]) == 10
+    found = audit(cohort)[1]
+    assert f"… and {len(found['labels']) + len(found['leaks']) - 10} more (all with --json)." in lines

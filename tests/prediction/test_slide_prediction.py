@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from tests.prediction.models import COLOUR, abstaining, make_bundle, sample, write_run
 from wsi_ncmi.prediction import Calibration, ModelBundle
-from wsi_ncmi.prediction.ood import SlideProperties
+from wsi_ncmi.prediction.ood import OodFlag, SlideProperties
 from wsi_ncmi.prediction.outputs import patient_table, slide_table
 from wsi_ncmi.prediction.slide_prediction import ABSTAIN, SlidePrediction, no_prediction, predict_slide
 from wsi_ncmi.prediction.slide_records import explanation_settings, rules
@@ -179,3 +179,12 @@ def test_without_patients_there_is_an_empty_table(tmp_path: Path) -> None:
     table = patient_table([made("s", "", (0.9, 0.1))], ("negative", "itc"), Calibration())
     assert len(table) == 0
     assert "case_id" in table.columns
+
+
+def test_a_flag_with_two_findings_is_named_once(bundle: ModelBundle) -> None:
+    flags = tuple(OodFlag(name, "words", 2.0) for name in ("stain", "stain", "features"))
+    answer, _ = predict_slide(bundle, "s", sample(3).tiles, PROPERTIES, abstaining())
+    prediction = replace(answer, flags=flags)
+    assert prediction.flag_names == ("stain", "features")
+    assert list(slide_table([prediction], bundle.classes, bundle.calibration)["ood"]) == ["stain;features"]
+    assert len(prediction.to_json()["flags"]) == 3

@@ -148,3 +148,15 @@ def test_progress_hears_of_every_slide(cohort):
     records = take_inventory(cohort, progress=Reporter())
     assert heard[0] == len(records)
     assert sorted(heard[1:]) == sorted(record.slide_id for record in records)
+
+
+def test_a_copy_is_said_of_the_files_that_are_there_now(tmp_path, svs):
+    """Of a slide that isn't opened again, too: the watch opens what arrived alone."""
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.svs").write_bytes(svs.read_bytes())
+    records = take_inventory(tmp_path)
+    assert [record.duplicate_of for record in records] == ["", "a"]
+    (tmp_path / "a.svs").write_bytes(svs.read_bytes() + b"another slide now")
+    earlier = {record.path: record for record in records}
+    records = take_inventory(tmp_path, opened={"a"}, earlier=earlier)
+    assert [record.duplicate_of for record in records] == ["", ""]
