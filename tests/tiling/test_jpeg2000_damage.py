@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +13,11 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 
+from tests.slides.dicom_slide import write_instance
 from tests.tiling.conftest import Kind, everything, read_all, texture
 from wsi_ncmi.core.errors import SlideReadError
 from wsi_ncmi.slides import Mpp, open_slide, read_overview
+from wsi_ncmi.slides.dicom_frames import jpeg2000_levels
 from wsi_ncmi.slides.jpeg2000 import jpeg2000_damage
 from wsi_ncmi.tiling import GridConfig, TileGrid, TileReader
 
@@ -36,6 +39,7 @@ def _half() -> NDArray[np.uint8]:
 STREAM = encoded(texture(256, 256))
 K = len(STREAM)
 NOISE = np.random.default_rng(1).bytes(K)
+OTHER = encoded(texture(256, 256, 3))
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "second half zeroed": lambda s: s[: K // 2] + bytes(K - K // 2),
     "second half zeroed but the end": lambda s: s[: K // 2] + bytes(K - K // 2 - 2) + s[-2:],
@@ -51,6 +55,9 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "no end": lambda s: s[:-2],
     "end of another tile": lambda s: s[: K // 2] + encoded(texture(256, 256, 7))[K // 2 :],
     "header overwritten": lambda s: s[:60] + bytes(40) + s[100:],
+    "a byte lost": lambda s: s[: K // 2] + s[K // 2 + 1 : -2] + b"\x55" + s[-2:],
+    "a third of a like tile": lambda s: s[: K // 3] + OTHER[K // 3 : 2 * K // 3] + s[2 * K // 3 :],
+    "two pages swapped": lambda s: s[:4096] + s[8192:12288] + s[4096:8192] + s[12288:],
     "length changed": lambda s: s.replace(
         struct.pack(">I", K - s.index(b"\xff\x90") - 2), struct.pack(">I", 999)
     ),
@@ -64,6 +71,13 @@ SOUND: dict[str, Callable[[], bytes]] = {
     "one colour": lambda: encoded(np.full((256, 256, 3), 255, np.uint8)),
     "black": lambda: encoded(np.zeros((512, 512, 3), np.uint8)),
     "a padding byte": lambda: STREAM + b"\0",
+    "several precincts": lambda: encoded(texture(640, 384)),
+    "odd sides": lambda: encoded(texture(251, 67)),
+    "one pixel": lambda: encoded(texture(1, 1)),
+    "without loss": lambda: bytes(imagecodecs.jpeg2k_encode(texture(256, 256), codecformat="j2k", level=0)),
+    "few resolutions": lambda: bytes(
+        imagecodecs.jpeg2k_encode(texture(256, 256), codecformat="j2k", level=40, reversible=False, resolutions=2)
+    ),
     "subsampled chroma": lambda: (Path(__file__).parent / "data" / "ycbcr_420.j2k").read_bytes(),
 }  # fmt: skip
 
@@ -139,3 +153,34 @@ def test_a_damaged_tile_of_a_coarser_level_is_no_glass_in_the_overview(
         seen = read_overview(slide, 128, 64)
     assert not seen.readable[:, 64:].any()
     assert seen.readable[:, :64].all()
+
+
+@pytest.mark.parametrize("level", [0, 1])
+def test_a_damaged_frame_of_a_dicom_slide_is_a_failed_read(tmp_path: Path, level: int) -> None:
+    pixels = texture(384, 256)
+    for number, name in enumerate(("fine.dcm", "coarse.dcm")):
+        write_instance(
+            tmp_path / name, pixels[:: 1 << number, :: 1 << number].copy(), series="1.2.77",
+            uid=f"1.2.77.{number + 1}", mpp=0.25 * (1 << number), jpeg2000=True,
+        )  # fmt: skip
+    path = tmp_path / ("fine.dcm", "coarse.dcm")[level]
+    content = path.read_bytes()
+    starts = [match.start() for match in re.finditer(rb"\xff\x4f\xff\x51", content)]
+    with open_slide(tmp_path / "fine.dcm") as slide:
+        slide.read_region(0, 0, level, 128 >> level, 128 >> level)
+    spoilt = starts[1] + (starts[2] - starts[1] if level == 0 else 2000) // 2
+    path.write_bytes(content[:spoilt] + bytes(512) + content[spoilt + 512 :])
+    with open_slide(tmp_path / "fine.dcm") as slide:
+        slide.read_region(0, 0, level, 100, 100)
+        with pytest.raises(SlideReadError, match="stored tile 1: parts of the JPEG 2000 tile are zeros"):
+            slide.read_region(140 << level, 0, level, 20, 20)
+
+
+@pytest.mark.real_data
+def test_frames_of_a_real_dicom_slide_are_found_and_sound(real_data: Path) -> None:
+    path = real_data / "dicom" / "camelyon_multiframe_jpeg2000.dcm"
+    (level,) = jpeg2000_levels(path)
+    content = path.read_bytes()
+    for offset, length in zip(level.offsets.tolist(), level.byte_counts.tolist(), strict=True):
+        assert jpeg2000_damage(content[offset : offset + length]) == ""
+    assert len(level.offsets) == 28

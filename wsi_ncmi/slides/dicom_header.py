@@ -5,6 +5,7 @@ Elements of patients are skipped by their length; pixels are never decoded.
 """
 
 import contextlib
+import mmap
 import struct
 from pathlib import Path
 
@@ -14,6 +15,7 @@ CLASS, IMAGE_TYPE, SERIES = (0x0008, 0x0016), (0x0008, 0x0008), (0x0020, 0x000E)
 _HEADER_BYTES = 1 << 20
 _TRANSFER_SYNTAX = (0x0002, 0x0010)
 _IMPLICIT = "1.2.840.10008.1.2"
+Buffer = bytes | mmap.mmap
 _LONG_VALUES = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
 _UNDEFINED = 0xFFFFFFFF
 _ITEM_END, _SEQUENCE_END = (0xFFFE, 0xE00D), (0xFFFE, 0xE0DD)
@@ -44,7 +46,7 @@ def read_dicom_header(path: Path) -> dict[tuple[int, int], str] | None:
             return None
         data += handle.read(_HEADER_BYTES - len(data))
     found: dict[tuple[int, int], str] = {}
-    with contextlib.suppress(struct.error, _MalformedError):
+    with contextlib.suppress(struct.error, MalformedError):
         _collect(data, found)
     return found
 
@@ -59,7 +61,7 @@ def shows_label(header: dict[tuple[int, int], str]) -> bool:
     return bool({"LABEL", "OVERVIEW"} & set(header.get(IMAGE_TYPE, "").upper().split("\\")))
 
 
-class _MalformedError(Exception):
+class MalformedError(Exception):
     """The header does not follow the standard."""
 
 
@@ -68,7 +70,7 @@ def _collect(data: bytes, found: dict[tuple[int, int], str]) -> None:
     while position + 8 <= len(data):
         # The file meta group is always explicit; the transfer syntax in it rules what follows.
         group = struct.unpack_from("<H", data, position)[0]
-        tag, start, length = _element(data, position, implicit=implicit and group != 2)
+        tag, start, length = element(data, position, implicit=implicit and group != 2)
         if tag > SERIES:
             return
         value = b"" if length == _UNDEFINED else data[start : start + length]
@@ -76,10 +78,11 @@ def _collect(data: bytes, found: dict[tuple[int, int], str]) -> None:
             found[tag] = _text(value)
         if tag == _TRANSFER_SYNTAX:
             implicit = _text(value) == _IMPLICIT
-        position = start + length if length != _UNDEFINED else _skip_sequence(data, start, implicit, 0)
+        position = start + length if length != _UNDEFINED else skip_sequence(data, start, implicit, 0)
 
 
-def _element(data: bytes, position: int, *, implicit: bool) -> tuple[tuple[int, int], int, int]:
+def element(data: Buffer, position: int, *, implicit: bool) -> tuple[tuple[int, int], int, int]:
+    """Tag of the element at a position, and where its value begins and how long it is."""
     tag = struct.unpack_from("<HH", data, position)
     if implicit or tag[0] == 0xFFFE:
         return tag, position + 8, struct.unpack_from("<I", data, position + 4)[0]
@@ -89,18 +92,18 @@ def _element(data: bytes, position: int, *, implicit: bool) -> tuple[tuple[int, 
     return tag, position + 8, struct.unpack_from("<H", data, position + 6)[0]
 
 
-def _skip_sequence(data: bytes, position: int, implicit: bool, depth: int) -> int:
+def skip_sequence(data: Buffer, position: int, implicit: bool, depth: int) -> int:
     """The position behind a sequence or an item of undefined length."""
     if depth > _MAX_DEPTH:
-        raise _MalformedError
+        raise MalformedError
     while position + 8 <= len(data):
-        tag, start, length = _element(data, position, implicit=implicit)
+        tag, start, length = element(data, position, implicit=implicit)
         if tag in (_SEQUENCE_END, _ITEM_END):
             return start
         position = start + length
         if length == _UNDEFINED:
-            position = _skip_sequence(data, start, implicit, depth + 1)
-    raise _MalformedError
+            position = skip_sequence(data, start, implicit, depth + 1)
+    raise MalformedError
 
 
 def _text(value: bytes) -> str:

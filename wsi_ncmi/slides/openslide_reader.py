@@ -19,7 +19,7 @@ class OpenSlideSlide(Slide):
     tile does not cost the rest of the slide, a failed region is tried once more with a fresh handle, which
     also tells a bad region from a good one that another thread's failure has spoilt.
 
-    Damaged JPEG 2000 tiles of Aperio's slides, of which OpenSlide gives pixels, fail before it is asked.
+    Damaged JPEG 2000 tiles (Aperio, DICOM), of which OpenSlide gives pixels, fail before it is asked.
     """
 
     def __init__(self, path: Path) -> None:
