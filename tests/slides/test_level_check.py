@@ -106,6 +106,9 @@ WRONG: dict[str, tuple[Callable[[], tuple[np.ndarray, ...]], set[int], str]] = {
         {2},
         "something else",
     ),
+    "second page of the first one's size": (lambda: (whole(), whole()[::-1]), {1}, "something else"),
+    "blank page of the first one's size": (lambda: (whole(), blank(1)), {1}, "shows nothing"),
+    "two blank pages of one size": (lambda: (whole(), blank(4), blank(4)), {1, 2}, "shows nothing"),
     "half black": (lambda: (whole(), broken_off(smaller(whole(), 4), 0)), {1}, "something else"),
 }
 SOUND: dict[str, Callable[[], tuple[np.ndarray, ...]]] = {

@@ -64,7 +64,8 @@ def _line(record: SlideRecord) -> str:
         return f"{record.slide_id}: PROBLEM {record.problem}"
     copy = f", same content as {record.duplicate_of}" if record.duplicate_of else ""
     remark = f"; {record.remark}" if record.remark else ""
+    mpp = " × ".join(dict.fromkeys(f"{each:g}" for each in (record.mpp_x, record.mpp_y)))
     return (
         f"{record.slide_id}: {record.vendor} by {record.reader}, {record.width_px} × {record.height_px} px, "
-        f"{record.n_levels} levels, {record.mpp_x:g} µm/px ({record.mpp_source}){copy}{remark}"
+        f"{record.n_levels} levels, {mpp} µm/px ({record.mpp_source}){copy}{remark}"
     )

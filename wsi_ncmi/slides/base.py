@@ -177,7 +177,8 @@ class Slide(OpenSlideNames, AbstractContextManager["Slide"]):
             level: One of them, not the first.
             reason: Reason why its pixels are not those of the slide, as half a sentence.
         """
-        place = self.levels.index(level)
+        # Not by value: a second page of the first one's size is equal to it.
+        place = next(place for place, each in enumerate(self.levels) if each is level)
         remark = f"Level {self.numbers[place]} of {level} is not used: {reason}."
         self.note = f"{self.note} {remark}".strip()
         self.levels = self.levels[:place] + self.levels[place + 1 :]

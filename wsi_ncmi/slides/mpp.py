@@ -7,6 +7,7 @@ them the slide has no resolution and is reported.
 """
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,9 @@ _PRINT_DPI = (72, 75, 90, 96, 100, 120, 144, 150, 180, 192, 200, 240, 254,
                300, 360, 400, 600, 720, 1200, 2400)
 # fmt: on
 _MICRONS_PER_UNIT = {"inch": 25400.0, "centimeter": 10000.0, "millimeter": 1000.0, "micrometer": 1.0}
+_OME_SIZE = re.compile(r'\bPhysicalSizeX="([0-9.eE+-]{1,20})"')
+_OME_UNIT = re.compile(r'\bPhysicalSizeXUnit="(\w{1,12})"')
+_MOST_CHARACTERS = 1 << 20
 # OpenSlide fills openslide.mpp-x of these formats from the TIFF tags: the number is no vendor's.
 _VENDORS_WITHOUT_OWN_MPP = ("generic-tiff", "image", "")
 
@@ -98,8 +102,15 @@ def resolve_mpp(slide: Slide, *, table_mpp: float | None = None, default_mpp: fl
         refusals.append(found)
     if default_mpp is not None:
         return Mpp(default_mpp, default_mpp, "default")
+    said = "does not say how many microns a pixel has"
+    if ome := _OME_SIZE.search(slide.properties.get("tiff.ImageDescription", "")[:_MOST_CHARACTERS]):
+        unit = _OME_UNIT.search(ome.string)
+        said = (
+            f"says how large a pixel is in its OME-XML alone ({ome[1]} {unit[1] if unit else 'µm'} along x), "
+            "which is not read for it"
+        )
     raise MissingMppError(
-        f"{slide.path.name} does not say how many microns a pixel has ({'; '.join(refusals)}); "
+        f"{slide.path.name} {said} ({'; '.join(refusals)}); "
         "give it in an mpp table (--mpp-table, columns slide_id,mpp) or as the cohort's default."
     )
 
