@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -209,8 +210,47 @@ def test_a_known_failure_is_no_failure_of_predict_and_watch(
     assert (result.exit_code, result.failures) == (0, ())
     assert table["s0"]["decision"]
     assert not table["note"]["decision"]
+    assert result.notes == ("1 slide predicted, 0 in quarantine, 1 failed as known; nothing new has come.",)
     assert predict(replace(config, out=tmp_path / "once")).exit_code == 0
     assert predict(replace(in_process, out=tmp_path / "once")).exit_code == 1
+
+
+def test_what_the_list_of_known_failures_says_wrongly_is_told_at_the_end(
+    in_process: PredictConfig, small_slides: Path, tmp_path: Path
+) -> None:
+    shutil.copy(small_slides / "s0.svs", in_process.slides)
+    put(in_process.slides, "note.svs", "no slide")
+    listed = tmp_path / "known.csv"
+    listed.write_text("slide_id,reason\ns0,torn\nnote,melted\ngone,\n")
+    config = replace(in_process, known_failures=listed)
+    for result, _ in (watched(config), watched(config)):  # also where no round was needed any more
+        assert result.notes == (
+            "1 slide predicted, 1 in quarantine; nothing new has come.",
+            "gone is listed as a known failure and isn't among the slides; correct the list.",
+            "note failed otherwise than the list says (melted).",
+            "s0 is listed as a known failure and was done; take it off the list.",
+        )
+
+
+@pytest.mark.parametrize("kind", ["mirax", "hamamatsu"])
+def test_a_slide_is_tried_again_when_the_pipe_beside_it_went(
+    config: PredictConfig, rounds: list[set[str]], kind: str
+) -> None:
+    inbox, name = config.slides, {"mirax": "a.mrxs", "hamamatsu": "a.vms"}[kind]
+    pipe = {"mirax": inbox / "a" / "Data0000.dat", "hamamatsu": inbox / "p.jpg"}[kind]
+    pipe.parent.mkdir(exist_ok=True)
+    put(inbox, name, "ImageFile=p.jpg\n")
+    os.mkfifo(pipe)
+    for _ in range(2):
+        clock = Clock()
+        watch(config, clock=clock.time, sleep=clock.sleep)
+    # A pipe that is named like a picture is a row of its own, too.
+    assert rounds == [{"mirax": {"a"}, "hamamatsu": {"a", "p"}}[kind]]
+    pipe.unlink()
+    for _ in range(2):
+        clock = Clock()
+        watch(config, clock=clock.time, sleep=clock.sleep)
+    assert rounds[1:] == [{"a"}]
 
 
 def test_ids_and_results_stay_when_slides_of_the_same_name_come_and_go(

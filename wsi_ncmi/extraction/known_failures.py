@@ -38,7 +38,7 @@ def settle(
     """Marks the rows that failed as known.
 
     Args:
-        rows: Rows of a job.
+        rows: Rows of a job, or of a ledger, which are marked already.
         known: As :func:`read_known_failures` gives it.
         present: Ids of all slides that are there.
 
@@ -57,11 +57,11 @@ def settle(
         elif row.status != "failed":
             settled.append(row)
             remarks.append(f"{row.slide_id} is listed as a known failure and was done; take it off the list.")
-        elif listed and listed != " ".join(row.reason.split()):
+        elif listed and listed != " ".join(row.reason.split()).removeprefix(KNOWN):
             settled.append(row)
             remarks.append(f"{row.slide_id} failed otherwise than the list says ({listed}).")
         else:
-            settled.append(replace(row, reason=f"{KNOWN}{row.reason}"))
+            settled.append(replace(row, reason=f"{KNOWN}{row.reason.removeprefix(KNOWN)}"))
     return settled, remarks
 
 

@@ -1,7 +1,7 @@
 """The state of a watched folder: slides that are whole, done or in quarantine, across restarts.
 
 Slides are never moved or changed. ``watch.json`` says which were seen; a slide that failed is listed in
-``quarantine.csv`` and is not tried again before its file changes.
+``quarantine.csv`` and is not tried again before its files, or what was wrong beside them, change.
 """
 
 import csv
@@ -29,7 +29,7 @@ class WatchedSlide:
 
     Attributes:
         signature: Sizes and times of its files at that time.
-        status: ``done`` or ``quarantined``.
+        status: ``done`` (predicted, or failed as is known) or ``quarantined``.
         reason: Why it is in quarantine.
         utc: When it was predicted.
         slide_id: Its id, which stays; empty in files of 0.1.0.
@@ -174,12 +174,15 @@ class WatchedFolder:
 
 
 def _signature(slide: FoundSlide) -> str:
-    """Sizes and times of a slide's files; empty while one of them is away."""
+    """Sizes and times of a slide's files, and what was wrong beside them; empty while one is away."""
     parts: list[str] = []
     for file in (slide.path, *slide.companions):
         try:
             status = file.stat()
         except OSError:
-            return "" if not slide.problem else f"problem: {slide.problem}"
+            if not slide.problem:
+                return ""
+            break
         parts.append(f"{status.st_size}:{status.st_mtime_ns}")
-    return " ".join(parts)
+    # A problem may lie in what is no file of the slide, such as a pipe beside it, and go while they stay.
+    return " ".join([*parts, f"problem: {slide.problem}"] if slide.problem else parts)

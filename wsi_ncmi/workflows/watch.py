@@ -67,19 +67,32 @@ def watch(
             folder.record(there, signatures, predictor.problems)
             last = clock()
         elif times.until_idle_s is not None and not folder.waiting and clock() - last >= times.until_idle_s:
-            return _result(folder, files)
+            return _result(folder, files, config)
         else:
             sleep(times.interval_s)
 
 
-def _result(folder: WatchedFolder, files: dict[str, Path]) -> JobResult:
+def _result(folder: WatchedFolder, files: dict[str, Path], config: PredictConfig) -> JobResult:
+    from wsi_ncmi.extraction.known_failures import is_known, read_known_failures, settle
+    from wsi_ncmi.extraction.ledger import read_ledger
+
     slides = folder.slides
     bad = {path: seen for path, seen in slides.items() if seen.status == "quarantined"}
+    ids = {seen.slide_id for seen in slides.values()}
+    ledger = (config.cache or config.out) / "ledger.csv"
+    rows = [row for row in read_ledger(ledger) if row.slide_id in ids] if ledger.is_file() else []
+    remarks: list[str] = []
+    if config.known_failures is not None:
+        # Of all rounds together: a round alone doesn't know the slides of the others.
+        rows, remarks = settle(rows, read_known_failures(config.known_failures), ids)
+    known = len({row.slide_id for row in rows if is_known(row)})
     return JobResult(
         {**files, "watch": folder.file, "quarantine": folder.quarantine},
         tuple(f"{path}: {seen.reason}" for path, seen in bad.items()),
         (
-            f"{counted(len(slides) - len(bad), 'slide')} predicted, {len(bad)} in quarantine; nothing new "
-            "has come.",
+            f"{counted(len(slides) - len(bad) - known, 'slide')} predicted, {len(bad)} in quarantine"
+            + (f", {known} failed as known" if known else "")
+            + "; nothing new has come.",
+            *remarks,
         ),
     )
