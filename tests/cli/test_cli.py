@@ -159,6 +159,18 @@ def test_sigterm_ends_any_verb_as_ctrl_c_does(capsys: pytest.CaptureFixture[str]
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+@pytest.mark.parametrize("path", ["/dev/full", "/proc/version"])
+def test_storage_that_is_full_or_read_only_is_no_internal_error(
+    path: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(typer.Exit) as ended:
+        guarded(lambda _: Path(path).write_text("x"), quiet=True, debug=False)
+    told = capsys.readouterr().err
+    assert ended.value.exit_code == 1
+    assert "start the same command again, what is done is kept" in told
+    assert "Internal" not in told
+
+
 def test_the_flag_of_0_1_for_slides_out_of_distribution_still_works() -> None:
     from wsi_ncmi.cli.predict import _threshold
 

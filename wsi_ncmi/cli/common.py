@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from wsi_ncmi.core.errors import InputError, WsiNcmiError
+from wsi_ncmi.core.errors import InputError, WsiNcmiError, storage_fault
 from wsi_ncmi.core.heartbeat import beat
 from wsi_ncmi.core.interrupts import sigterm_as_interrupt
 from wsi_ncmi.core.logging import configure_logging, is_json, redact
@@ -106,7 +106,8 @@ def guarded(action: Callable[[ProgressReporter], Any], *, quiet: bool, debug: bo
         if debug:
             _trace()
         fail(
-            f"Internal error ({type(error).__name__}: {error}); run again with --debug for the traceback.",
+            storage_fault(error)
+            or f"Internal error ({type(error).__name__}: {error}); run again with --debug for the traceback.",
             1,
         )
 

@@ -1,5 +1,6 @@
 """Errors a user can reach, each one sentence: what is wrong, where, and what to do; reasons without paths."""
 
+import errno
 import re
 from pathlib import Path
 
@@ -49,6 +50,23 @@ class TrainingError(WsiNcmiError):
 def counted(count: int, noun: str) -> str:
     """``1 slide``, ``2 slides``: a count with its noun, for messages."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+_STORAGE = (
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE,
+    errno.ENOTCONN,
+)  # fmt: skip
+
+
+def storage_fault(error: BaseException) -> str:
+    """A sentence for an error of the storage: full, read-only or gone; empty for other errors."""
+    if not isinstance(error, OSError) or error.errno not in _STORAGE:
+        return ""
+    where = Path(str(error.filename)).parent if error.filename else "The output folder"
+    return (
+        f"{where} can't be read or written any more ({error.strerror}); free space or restore the folder, "
+        "and start the same command again, what is done is kept."
+    )
 
 
 _LONGEST = 300

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from wsi_ncmi.core.errors import WsiNcmiError
+from wsi_ncmi.core.errors import WsiNcmiError, storage_fault
 from wsi_ncmi.parallel.pool import Job
 from wsi_ncmi.parallel.process_pool import ProcessPool
 from wsi_ncmi.parallel.worker import Finished, Message, Progress, SlotFree, Started, WorkerHandle
@@ -87,7 +87,8 @@ def _attempt(
     except catch as error:
         if isinstance(error, WsiNcmiError):
             return Outcome(index, problem=str(error))
-        return Outcome(index, problem=f"{type(error).__name__}: {error}", details=traceback.format_exc())
+        problem = storage_fault(error) or f"{type(error).__name__}: {error}"
+        return Outcome(index, problem=problem, details=traceback.format_exc())
 
 
 class _ItemWorker:

@@ -6,7 +6,7 @@ warning at most. What compressed data can't look like tells most damage in less 
 (ITU-T T.800, B.10.1 and C.2.1; resynchronisation markers excepted); what is compressed can't be compressed
 again; the headers of the packets must lead from one to the next. Changed bytes inside one packet's
 code-blocks can't be seen this way, nor by a decoder: the format has no checksum. Comparing with the next
-level would find a sixth to a third of those that show, at the cost of reading it for every tile: an error
+level would find a tenth to two fifths of those that show, at the cost of reading it for every tile: an error
 in a fine sub-band is zero on average.
 """
 

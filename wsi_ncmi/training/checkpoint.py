@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
-from safetensors.torch import save_file
+from safetensors.torch import save as tensor_bytes
 from torch import nn
 
 from wsi_ncmi import __version__
@@ -177,7 +177,8 @@ def write_modules(
         for name, tensor in module.state_dict().items()
     }
     with atomic_path(folder / MODEL_WEIGHTS) as temporary:
-        save_file(tensors, temporary)
+        # Not save_file, whose errors don't say that the disk is full.
+        temporary.write_bytes(tensor_bytes(tensors))
     digest = sha256_file(folder / MODEL_WEIGHTS)
     software = f"wsi-ncmi {__version__}"
     config = {"schema": schema, "software": software, "weights_sha256": digest, **content}
