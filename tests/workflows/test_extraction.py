@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from tests.extraction.conftest import write_slide
+from tests.tissue.test_other_stains import ORDINARY, SPECIAL, drawn
 from wsi_ncmi.cohorts import open_bag_source
 from wsi_ncmi.core.errors import IdentityConflictError, InputError
 from wsi_ncmi.extraction.config import ExecutionConfig, ExtractConfig
@@ -151,6 +153,25 @@ def test_dropped_tiles_are_told(config_of, tmp_path: Path, monkeypatch) -> None:
         f"0 tiles, {sum(row.artifact_tiles for row in rows)} dropped for artefacts."
     )
     assert '"rule": "drop"' in (tmp_path / "out/run.json").read_text()
+
+
+def test_special_stains_are_told_in_the_ledger_and_at_the_end(config_of, tmp_path: Path) -> None:
+    folder = tmp_path / "stained"
+    folder.mkdir()
+    special = ("masson", "giemsa", "silver")
+    for stain in (*special, "h&e", "pas"):
+        picture = drawn((SPECIAL | ORDINARY)[stain]).clip(0, 255).astype(np.uint8)
+        tifffile.imwrite(
+            folder / f"{stain}.tif", picture, tile=(256, 256), photometric="rgb", compression="deflate",
+            metadata=None, resolution=(2500, 2500), resolutionunit="CENTIMETER",
+        )  # fmt: skip
+    result = extract(config_of(slides=folder, grid=GridConfig(mpp=4, tile_px=64)))
+    rows = {row.slide_id: row.reason for row in read_ledger(result.files["ledger"])}
+    assert {slide_id for slide_id, reason in rows.items() if "tissue.method=otsu" in reason} == set(special)
+    assert result.notes[1].startswith(
+        "Much of what is dense on 3 slides has no colour of H&E and was left out"
+    )
+    assert "--set tissue.method=otsu" in result.notes[1]
 
 
 def test_the_reference_of_a_stain_leaves_its_hash_only(config_of, tmp_path: Path) -> None:

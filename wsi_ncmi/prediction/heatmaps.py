@@ -93,7 +93,7 @@ def draw_slide(
         for name in layers:
             for scale in scales:
                 path = heatmap_path(out, tiles, name, f"_{scale}.overlay.tif")
-                write_overlay(path, tiles, name, scale)
+                write_overlay(path, tiles, name, scale, origin)
     if config.geojson:
         write_tiles_geojson(
             out / f"{slide_id}.geojson", tiles, coloured_by="attention", scale=scales[0], origin=origin

@@ -18,4 +18,5 @@ from .geojson import write_annotations as write_annotations
 from .geojson import write_geojson as write_geojson
 from .mask import TissueMask as TissueMask
 from .mask import mask_polygons as mask_polygons
+from .segmentation import SPECIAL_STAIN as SPECIAL_STAIN
 from .segmentation import segment_tissue as segment_tissue

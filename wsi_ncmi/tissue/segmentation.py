@@ -64,6 +64,8 @@ def stain_signal(
 _DENSE = 0.1
 # Other colours are told where they are so much of all that is dense.
 _TOLD_SHARE = 1 / 3
+SPECIAL_STAIN = "has no colour of H&E"
+"""What a remark on special stains says."""
 
 
 def other_colours_note(
@@ -92,7 +94,7 @@ def other_colours_note(
     if missed <= _TOLD_SHARE * (found + missed):
         return ""
     return (
-        f"{missed / (found + missed):.0%} of what is dense has no colour of H&E and was left out: where it "
+        f"{missed / (found + missed):.0%} of what is dense {SPECIAL_STAIN} and was left out: where it "
         "is a special stain and not ink, --set tissue.method=otsu finds it if it is coloured; draw outlines "
         "(--annotations) if it is grey"
     )

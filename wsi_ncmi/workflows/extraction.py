@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsi_ncmi.core.config.keywords import takes_settings
+from wsi_ncmi.core.errors import counted
 from wsi_ncmi.core.files import check_folder, job_folder
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
 from wsi_ncmi.core.provenance import write_record
@@ -70,6 +71,7 @@ def extract(
     from wsi_ncmi.extraction.pipeline import Utilisation
     from wsi_ncmi.extraction.planning import check_inputs, grids_of, list_slides, make_tasks
     from wsi_ncmi.features.stain import stain_target
+    from wsi_ncmi.tissue import SPECIAL_STAIN
 
     progress = progress or NullProgress()
     encoder_config = resolve_weights(config.encoder, config.weights_dir)
@@ -127,6 +129,12 @@ def extract(
     )
     known_here = sum(map(is_known, rows))
     dropped = sum(row.artifact_tiles for row in rows)
+    special = len({row.slide_id for row in rows if SPECIAL_STAIN in row.reason})
+    if special:
+        remarks.append(
+            f"Much of what is dense on {counted(special, 'slide')} {SPECIAL_STAIN} and was left out; the "
+            "ledger names them and what helps (--set tissue.method=otsu for special stains)."
+        )
     return JobResult(
         files=files,
         failures=failures,

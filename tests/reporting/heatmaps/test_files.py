@@ -145,6 +145,19 @@ def test_the_overlay_lies_over_the_slide_at_every_level(tmp_path: Path) -> None:
     assert finest[y, x, 3] == 255
 
 
+def test_the_overlay_says_where_the_scanned_area_begins_that_qupath_shows(tmp_path: Path) -> None:
+    tiles = values(40, 30, (256.0, 256.0))
+    said = {}
+    for origin in ((0, 0), (1024, 512)):
+        write_overlay(tmp_path / "o.tif", tiles, "attention", "percentile", origin)
+        with tifffile.TiffFile(tmp_path / "o.tif") as file:
+            said[origin] = file.pages[0].description, file.pages[0].asarray()
+    assert "scanned area" not in said[0, 0][0]
+    assert said[1024, 512][0].startswith(said[0, 0][0])
+    assert "begins at 1024, 512 px" in said[1024, 512][0]
+    np.testing.assert_array_equal(said[0, 0][1], said[1024, 512][1])
+
+
 def test_openslide_opens_the_overlay_with_its_resolution(tmp_path: Path) -> None:
     tiles = values(40, 30, (256.0, 256.0))
     write_overlay(tmp_path / "o.tif", replace(tiles, mpp=(0.25, 0.5)), "attention", "absolute")

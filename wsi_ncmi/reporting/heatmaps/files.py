@@ -155,14 +155,17 @@ def overlay_downsample(tiles: TileValues) -> int:
     return downsample
 
 
-def write_overlay(path: Path, tiles: TileValues, layer_name: str, scale: str) -> int:
-    """Writes the overlay, atomically.
+def write_overlay(
+    path: Path, tiles: TileValues, layer_name: str, scale: str, origin: tuple[int, int] = (0, 0)
+) -> int:
+    """Writes the overlay, atomically: of the whole slide, which its description says where QuPath shows less.
 
     Args:
         path: Where to, ``.tif``.
         tiles: Tiles and values.
         layer_name: Which values.
         scale: ``percentile`` or ``absolute``.
+        origin: Level-0 pixel from which QuPath counts (``Slide.origin``).
 
     Returns:
         Level-0 pixels for one of the finest level's pixels.
@@ -178,6 +181,10 @@ def write_overlay(path: Path, tiles: TileValues, layer_name: str, scale: str) ->
     downsamples = [first]
     while max(_size(tiles, downsamples[-1])) > _MIN_LEVEL_PX:
         downsamples.append(downsamples[-1] * 2)
+    title = scale_title(layer, scale)
+    if any(origin):
+        place = f"{origin[0]}, {origin[1]} px"
+        title += f" (of the whole slide; the scanned area, all that QuPath shows, begins at {place})"
     with atomic_path(path) as temporary, tifffile.TiffWriter(temporary, bigtiff=False) as file:
         for number, downsample in enumerate(downsamples):
             options: dict[str, Any] = (
@@ -191,9 +198,7 @@ def write_overlay(path: Path, tiles: TileValues, layer_name: str, scale: str) ->
                 compression="adobe_deflate",
                 predictor=True,
                 subfiletype=1 if number else 0,
-                description=scale_title(layer, scale).encode("ascii", "replace").decode()
-                if not number
-                else None,
+                description=None if number else title.encode("ascii", "replace").decode(),
                 metadata=None,
                 resolutionunit="CENTIMETER" if tiles.mpp else None,
                 software="wsi-ncmi",
