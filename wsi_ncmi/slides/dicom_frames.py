@@ -1,4 +1,4 @@
-"""Where the JPEG 2000 frames of a DICOM whole-slide level lie in its file.
+"""Places of the JPEG 2000 frames of a DICOM whole-slide level in its file.
 
 Source: DICOM PS3.5, annex A.4 (encapsulated pixel data); PS3.3, C.7.6.17 (TILED_FULL: raster order).
 """

@@ -1,4 +1,4 @@
-"""The packets of a JPEG 2000 codestream: their headers must lead from one to the next, and end at the end.
+"""Packets of a JPEG 2000 codestream: their headers must lead from one to the next, and end at the end.
 
 A packet's header says which code-blocks follow and how many bytes each has (ITU-T T.800, B.9 and B.10). Bytes
 of elsewhere, or moved ones, break that chain, which decoders follow as far as it goes.
