@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 import pytest
@@ -49,3 +52,22 @@ def real_data() -> Path:
     if not (folder / "slides").is_dir():
         pytest.fail(f"{REAL_DATA_VARIABLE}={value} has no folder slides/")
     return folder
+
+
+@pytest.fixture
+def without(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Makes packages as good as not installed, whether they were imported before or not."""
+
+    def hide(*packages: str) -> None:
+        class Without(PathFinder):
+            @classmethod
+            def find_spec(cls, fullname, path=None, target=None):
+                hidden = fullname.partition(".")[0] in packages
+                return None if hidden else super().find_spec(fullname, path, target)
+
+        for name in [name for name in sys.modules if name.partition(".")[0] in packages]:
+            monkeypatch.delitem(sys.modules, name)
+        finders = [Without if finder is PathFinder else finder for finder in sys.meta_path]
+        monkeypatch.setattr(sys, "meta_path", finders)
+
+    return hide

@@ -6,6 +6,9 @@ attention multiple-instance-learning aggregator trained with the NCMI loss predi
 
 import lazy_loader
 
+from wsi_ncmi.core import extras
+
 __version__ = "0.2.0.dev0"
 
+extras.install()
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -42,8 +41,8 @@ def test_an_exported_network_gives_the_same_vectors(backend, module, tiles) -> N
 
 
 @pytest.mark.parametrize(("backend", "module"), [("onnx", "onnxruntime"), ("openvino", "openvino")])
-def test_a_missing_extra_says_how_to_get_it(backend, module, monkeypatch) -> None:
-    monkeypatch.setitem(sys.modules, module, None)
+def test_a_missing_extra_says_how_to_get_it(backend, module, without) -> None:
+    without(module)
     with pytest.raises(InputError, match=rf"wsi-ncmi\[{backend}\]"):
         load_encoder(options(backend=backend))
 

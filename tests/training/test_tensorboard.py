@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import replace
 
 import pytest
@@ -52,13 +51,8 @@ def test_the_events_are_the_curves_also_of_a_run_that_was_cut_off(task, kit, tmp
         assert found[tag] == pytest.approx(wanted, rel=1e-6), tag
 
 
-def test_without_the_package_it_is_said_before_anything_starts(task, kit, tmp_path, monkeypatch):
-    find_spec = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util,
-        "find_spec",
-        lambda name, *rest: None if name == "tensorboard" else find_spec(name, *rest),
-    )
-    with pytest.raises(InputError, match=r"install wsi-ncmi\[tensorboard\]"):
+def test_without_the_package_it_is_said_before_anything_starts(task, kit, tmp_path, without):
+    without("tensorboard")
+    with pytest.raises(InputError, match=r'needs tensorboard.*pip install "wsi-ncmi\[tensorboard\]"'):
         run(task, kit, tmp_path / "run")
     assert not (tmp_path / "run").exists()

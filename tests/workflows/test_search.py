@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -108,9 +107,9 @@ def test_a_setting_that_diverges_scores_nothing(values, tmp_path):
     assert not result.failures
 
 
-def test_without_optuna_it_is_said(values, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(InputError, match=r"pip install 'wsi-ncmi\[search\]'"):
+def test_without_optuna_it_is_said(values, tmp_path, without):
+    without("optuna")
+    with pytest.raises(InputError, match=r'needs optuna.*pip install "wsi-ncmi\[search\]"'):
         search(config_of(values, tmp_path / "out"))
 
 

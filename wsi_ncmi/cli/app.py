@@ -41,19 +41,28 @@ from wsi_ncmi.cli import (
 )
 from wsi_ncmi.cli.common import say_lines, tell
 from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.extras import require
 from wsi_ncmi.core.logging import FORMAT_VARIABLE, is_json
 from wsi_ncmi.core.streams import drop_stdout, prepare_streams
 
 __all__ = ["app", "main"]
 
 
-_PANELS: dict[str, tuple[ModuleType, ...]] = {
-    "Slides": (inventory, extract, verify, view),
-    "Training": (split, audit, train, compare, grid, search, evaluate),
-    "New slides": (export, predict, heatmap),
-    "Set-up": (doctor, config, encoders, models, losses, demo, synth),
-    "Whole jobs and other tools": (run, convert),
-}
+_SLIDES, _TRAIN, _ALL = ("slides",), ("train",), ("slides", "train")
+# Each verb with the extras that it needs; the command line's own packages are there, or nothing of this is.
+_PANELS: dict[str, dict[ModuleType, tuple[str, ...]]] = {
+    "Slides": {inventory: _SLIDES, extract: _SLIDES, verify: _SLIDES, view: _ALL},
+    "Training": {
+        split: _TRAIN, audit: _TRAIN, train: _TRAIN, compare: _TRAIN, grid: _TRAIN, evaluate: ("report",),
+        search: (*_TRAIN, "search"),
+    },
+    "New slides": {export: _TRAIN, predict: _ALL, heatmap: _ALL},
+    "Set-up": {
+        doctor: (), config: (), encoders: (), models: (), losses: (), demo: _ALL, synth: _SLIDES,
+    },
+    "Whole jobs and other tools": {run: _ALL, convert: _SLIDES},
+}  # fmt: skip
+_EXTRAS = {module: extras for panel in _PANELS.values() for module, extras in panel.items()}
 
 
 _TYPE = re.compile(r"^([A-Z]+) <[^>]*>$")  # Typer adds a positional argument's type to its name
@@ -76,7 +85,7 @@ class VerbGroup(TyperGroup):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self._modules = {_name(module): module for panel in _PANELS.values() for module in panel}
+        self._modules = {_name(module): module for module in _EXTRAS}
         # Their names and summaries are enough for the list and for the nearest one to a wrong name.
         self.commands = {name: TyperCommand(name) for name in self._modules}
 
@@ -92,7 +101,7 @@ class VerbGroup(TyperGroup):
             drop_stdout()
             code = 1
             tell(f"The output can't be written ({error.strerror or error}).", code)
-        except InputError as error:  # of a flag that reads its own value
+        except InputError as error:  # of a flag that reads its own value, or a missing extra
             code = 2
             tell(str(error), code)
         except Exception as error:
@@ -113,6 +122,17 @@ class VerbGroup(TyperGroup):
         module = self._modules.get(cmd_name)
         if module is None:
             return None
+        verb = self._verb(module, cmd_name)
+        run = verb.invoke  # after --help, which needs no extra
+
+        def invoke(ctx: Any) -> Any:
+            require(_EXTRAS[module], cmd_name)
+            return run(ctx)
+
+        verb.invoke = invoke
+        return verb
+
+    def _verb(self, module: ModuleType, cmd_name: str) -> Any:
         if hasattr(module, "app"):
             group = typer.Typer(add_completion=False, rich_markup_mode=None)
             group.add_typer(module.app, name=cmd_name, context_settings=CONTEXT)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.extras import require
 from wsi_ncmi.encoders.torch_backend import Backend, FromPixels, Result, TorchBackend
 
 _LOG = logging.getLogger(__name__)
@@ -38,8 +39,8 @@ class OnnxBackend(Backend):
     precision = "fp32"
 
     def __init__(self, network: FromPixels, shape: tuple[int, ...], threads: int) -> None:
-        runtime = _extra("onnxruntime", "onnx", "onnx")
-        _extra("onnx", "onnx", "onnx")
+        runtime = _extra("onnxruntime", "onnx")
+        _extra("onnx", "onnx")
         buffer = io.BytesIO()
         example = torch.zeros(shape, dtype=torch.uint8)
         try:
@@ -89,7 +90,7 @@ class OpenVinoBackend(Backend):
     def __init__(self, network: FromPixels, shape: tuple[int, ...], threads: int, precision: str) -> None:
         # Its converter reports to its makers where this package can be imported; nothing may leave here.
         sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-        openvino = _extra("openvino", "openvino", "openvino")
+        openvino = _extra("openvino", "openvino")
         self.precision = precision
         example = torch.zeros(shape, dtype=torch.uint8)
         try:
@@ -114,15 +115,10 @@ class OpenVinoBackend(Backend):
         return lambda: features
 
 
-def _extra(module: str, extra: str, backend: str) -> ModuleType:
-    try:
-        logging.getLogger(module).setLevel(logging.ERROR)
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise InputError(
-            f"The backend {backend} needs the package {module}; install it with "
-            f"'pip install wsi-ncmi[{extra}]', or leave --backend out."
-        ) from error
+def _extra(module: str, extra: str) -> ModuleType:
+    require((extra,), f"--backend {extra}")
+    logging.getLogger(module).setLevel(logging.ERROR)
+    return importlib.import_module(module)
 
 
 def _first_line(error: Exception) -> str:

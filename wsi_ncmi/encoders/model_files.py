@@ -1,6 +1,5 @@
 """Networks from a user's own files: TorchScript, and ONNX run on the CPU by ONNX Runtime (extra ``onnx``)."""
 
-import importlib
 import logging
 import tempfile
 import warnings
@@ -101,12 +100,8 @@ class OnnxModule(nn.Module):
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        try:
-            onnxruntime: Any = importlib.import_module("onnxruntime")
-        except ModuleNotFoundError as error:
-            raise InputError(
-                f"The encoder onnx:{path.name} needs ONNX Runtime; get it by pip install 'wsi-ncmi[onnx]'."
-            ) from error
+        import onnxruntime
+
         settings = onnxruntime.SessionOptions()
         # The worker's share of the cores, as torch was told it.
         settings.intra_op_num_threads = torch.get_num_threads()

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.extras import require
 from wsi_ncmi.mil import BagBatch
 from wsi_ncmi.training import TrainedModel
 
@@ -119,13 +120,9 @@ def _torchscript(model: TrainedModel) -> tuple[bytes, Callable[[NDArray[np.float
 
 
 def _onnx(model: TrainedModel) -> tuple[bytes, Callable[[NDArray[np.float32]], Outputs]]:
-    try:
-        import onnx  # noqa: F401 - torch's exporter needs it
-        import onnxruntime
-    except ImportError as error:
-        raise InputError(
-            "ONNX export needs the packages onnx and onnxruntime; install wsi-ncmi[onnx]."
-        ) from error
+    require(("onnx",), "ONNX export")  # torch's exporter takes onnx
+    import onnxruntime
+
     module = _frozen(model)
     buffer = io.BytesIO()
     log = logging.getLogger("torch.onnx")

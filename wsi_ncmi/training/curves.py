@@ -2,13 +2,11 @@
 
 import contextlib
 import csv
-import importlib.util
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import atomic_path
 
 CURVES = "curves.csv"
@@ -29,19 +27,6 @@ def write_curves(folder: Path, curves: Sequence[Mapping[str, Any]]) -> None:
             writer.writerow({name: "" if value != value else value for name, value in row.items()})
 
 
-def check_tensorboard(wanted: bool) -> None:
-    """Refuses before anything is started what would fail at the first epoch.
-
-    Raises:
-        InputError: TensorBoard is wanted and isn't installed.
-    """
-    if wanted and importlib.util.find_spec("tensorboard") is None:
-        raise InputError(
-            "training.tensorboard needs the package 'tensorboard': install wsi-ncmi[tensorboard], or set it "
-            "to false."
-        )
-
-
 @contextlib.contextmanager
 def tensorboard_writer(
     folder: Path, wanted: bool, first_epoch: int
@@ -53,7 +38,6 @@ def tensorboard_writer(
         wanted: Without it nothing is written and nothing imported.
         first_epoch: First epoch (from 1) that will be told; later events of a run that was cut off are void.
     """
-    check_tensorboard(wanted)
     if not wanted:
         yield lambda row: None
         return

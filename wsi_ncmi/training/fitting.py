@@ -10,6 +10,7 @@ import torch
 
 from wsi_ncmi.cohorts import BagSource, Cohort, Fold
 from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.extras import require
 from wsi_ncmi.core.files import job_folder
 from wsi_ncmi.core.provenance import collect_provenance
 from wsi_ncmi.losses import build_loss
@@ -20,7 +21,7 @@ from wsi_ncmi.parallel import process_group as distributed
 from wsi_ncmi.training.bags import BagCache
 from wsi_ncmi.training.checkpoint import TrainedModel, write_trained
 from wsi_ncmi.training.config import RunConfig, TrainingConfig
-from wsi_ncmi.training.curves import check_tensorboard, tensorboard_writer, write_curves
+from wsi_ncmi.training.curves import tensorboard_writer, write_curves
 from wsi_ncmi.training.loop import TrainingLoop
 from wsi_ncmi.training.resume import LAST, first_difference, read_resume, run_identity
 from wsi_ncmi.training.sampling import LabelledSlides, derive_seed, reserve_for
@@ -100,7 +101,8 @@ def fit(
         )
     cache.lengths(validation.slide_ids)
     identity = run_identity(cache.source, split, cohort, config)
-    check_tensorboard(training.tensorboard)
+    if training.tensorboard:  # before anything is started, not at the first epoch
+        require(("tensorboard",), "training.tensorboard")
     job_folder(out)
     # The first process reads for all: another one might still see the file of an earlier step.
     resumed = distributed.from_first(read_resume(out) if distributed.rank() == 0 else None)

@@ -32,7 +32,6 @@ __all__ = [
     "FoldSearch",
     "FoldTask",
     "best_trial",
-    "require_optuna",
     "same_search",
     "search_folds",
     "search_tables",
@@ -41,20 +40,6 @@ __all__ = [
 SEARCH_SCHEMA = "wsi-ncmi/search/1"
 Row = dict[str, Any]
 """A trial: ``fold, trial, score, seconds, problem, values``."""
-
-
-def require_optuna() -> None:
-    """Refuses where the extra isn't installed.
-
-    Raises:
-        InputError: Always then, with what to install.
-    """
-    try:
-        import optuna  # noqa: F401
-    except ImportError as error:
-        raise InputError(
-            "The search needs Optuna; install it with: pip install 'wsi-ncmi[search]'."
-        ) from error
 
 
 def same_search(config: SearchConfig) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from wsi_ncmi.core.extras import require
 from wsi_ncmi.core.files import job_folder
 from wsi_ncmi.core.progress import ProgressReporter
 from wsi_ncmi.workflows.result import JobResult
@@ -34,9 +35,9 @@ def search(config: SearchConfig, progress: ProgressReporter | None = None) -> Jo
         TrainingError: Not one run has a result.
     """
     from wsi_ncmi.training import Experiment, prepare_data, run_experiments
-    from wsi_ncmi.training.search import best_trial, require_optuna, same_search, search_folds, search_tables
+    from wsi_ncmi.training.search import best_trial, same_search, search_folds, search_tables
 
-    require_optuna()
+    require(("search",), "The search")
     config = config.checked()
     data = prepare_data(config)
     job_folder(config.out)

@@ -4,9 +4,8 @@ import copy
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
@@ -14,6 +13,9 @@ from wsi_ncmi.core.config.classes import Short
 from wsi_ncmi.core.config.faults import check_texts, dotted, fault_of, is_written
 from wsi_ncmi.core.config.types import ConfigPath, config_path, find_hint, hint_at, value_at
 from wsi_ncmi.core.errors import InputError
+
+if TYPE_CHECKING:
+    pass
 
 _T = TypeVar("_T")
 
@@ -114,6 +116,8 @@ def _place(content: Any, path: ConfigPath, where: Callable[[ConfigPath], str], w
 
 def _parse(file: Path) -> tuple[dict[str, Any], dict[ConfigPath, str]]:
     """The content of a YAML file, and the line of each key."""
+    import yaml
+
     try:
         text = file.read_text(encoding="utf-8")
         content = yaml.safe_load(text)
@@ -158,6 +162,8 @@ def _apply(
     override: str,
     single: Mapping[str, str],
 ) -> None:
+    import yaml
+
     key, separator, text = override.partition("=")
     parts = key.strip().split(".")
     if not separator or not all(parts):

@@ -7,7 +7,6 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
-import yaml
 from pydantic import TypeAdapter
 
 
@@ -81,4 +80,6 @@ def _changed(value: Any, default: Any, content: Any) -> Any:
 
 
 def _yaml(content: Any) -> str:
+    import yaml
+
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)

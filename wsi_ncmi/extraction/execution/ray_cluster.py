@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from wsi_ncmi.core.errors import InputError, JobStoppedError
+from wsi_ncmi.core.extras import require
 from wsi_ncmi.encoders import EncoderConfig, EncoderInfo
 from wsi_ncmi.extraction.execution.plan import Node, plan_slots
 from wsi_ncmi.extraction.execution.ray_worker import describe
@@ -103,13 +104,10 @@ def connect(address: str | None) -> Iterator[RayCluster]:
     Raises:
         InputError: Ray is not installed, or there is no such cluster.
     """
-    try:
-        import ray
-        import ray.util.scheduling_strategies
-    except ImportError as error:
-        raise InputError(
-            "--engine ray needs Ray, which is not installed; install wsi-ncmi[ray], or use --engine local."
-        ) from error
+    require(("ray",), "--engine ray")
+    import ray
+    import ray.util.scheduling_strategies
+
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
     if ray.is_initialized():  # by the caller's own script, whose connection stays
         yield RayCluster(ray)

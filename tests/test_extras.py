@@ -1,0 +1,234 @@
+"""What a base install does, and what it says about all that needs more."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from wsi_ncmi.cli.app import _EXTRAS, app
+from wsi_ncmi.core.extras import EXTRAS, MissingPackageError, require
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+BASE = {"torch", "numpy", "scipy", "pydantic", "lazy_loader"}
+# Import names of distributions that are called otherwise.
+IMPORTED = {
+    "openslide-python": "openslide", "openslide-bin": "openslide_bin", "pillow": "PIL", "scikit-image": "skimage",
+    "scikit-learn": "sklearn", "pyyaml": "yaml",
+}  # fmt: skip
+
+
+def name_of(requirement: str) -> str:
+    return re.split(r"[ ;\[<>=!~]", requirement)[0].lower()
+
+
+def packages_of(extra: str) -> set[str]:
+    found: set[str] = set()
+    for each in PROJECT["optional-dependencies"][extra]:
+        own = re.fullmatch(r"wsi-ncmi\[(.*)\]", each)
+        found |= {p for e in own[1].split(",") for p in packages_of(e)} if own else {name_of(each)}
+    return found
+
+
+def closure(names: set[str]) -> set[str]:
+    """Distributions with all that they need themselves."""
+    seen: set[str] = set()
+    todo = list(names)
+    while todo:
+        name = todo.pop().lower().replace("_", "-")
+        if name not in seen:
+            seen.add(name)
+            try:
+                todo += [name_of(each) for each in metadata.requires(name) or () if "extra ==" not in each]
+            except metadata.PackageNotFoundError:  # of another platform
+                continue
+    return seen
+
+
+def test_the_extras_are_those_of_pyproject() -> None:
+    assert {name_of(each) for each in PROJECT["dependencies"]} == BASE
+    ours = {extra: set(names) for extra, names in EXTRAS.items()}
+    for extra, names in ours.items():
+        assert names == {IMPORTED.get(each, each) for each in packages_of(extra)}, extra
+    assert packages_of("dicom") == packages_of("slides")
+    assert packages_of("all") == packages_of("slides") | packages_of("train")
+    assert set(PROJECT["optional-dependencies"]) == {*ours, "all", "dicom", "dev", "docs"}
+
+
+# Runs with the base alone: no other installed package can be found.
+HIDE = """
+import json, os, sys
+from importlib.machinery import PathFinder
+HIDDEN = frozenset(json.loads(os.environ["HIDDEN"]))
+class Without(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] in HIDDEN else super().find_spec(name, path, target)
+sys.meta_path[sys.meta_path.index(PathFinder)] = Without
+"""
+
+
+def with_base_alone(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    allowed = closure(BASE)
+    hidden = [
+        module
+        for module, owners in metadata.packages_distributions().items()
+        if module != "wsi_ncmi" and not any(owner.lower().replace("_", "-") in allowed for owner in owners)
+    ]
+    assert {name for names in EXTRAS.values() for name in names} - set(hidden) <= {
+        "jinja2"
+    }  # torch needs that
+    return subprocess.run(
+        [sys.executable, "-c", HIDE + code, *arguments],
+        env={**os.environ, "HIDDEN": json.dumps(hidden), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+
+
+RUNS = """
+import numpy as np, torch
+from wsi_ncmi import NCMILoss, losses, metrics, mil
+for package in (losses, metrics, mil):
+    for name in package.__all__:
+        getattr(package, name)
+
+torch.manual_seed(0)
+y = torch.tensor([0, 1, 2] * 4)
+for each in losses.list_losses():
+    criterion = losses.build_loss(losses.loss_config(each.name), 3, 8, (4, 4, 4))
+    z = torch.randn(12, 8, requires_grad=True)
+    criterion(z, y).backward()
+    assert torch.isfinite(z.grad).all(), each.name
+for info in mil.list_models():
+    model = mil.build_model(mil.model_config(info.name), 8, 3).eval()
+    output = model(mil.BagBatch.pack([torch.randn(n, 8) for n in (5, 9)]))
+    assert len(output.logits) == 2, info.name
+
+model = torch.nn.Linear(6, 8)
+criterion = NCMILoss(num_classes=3, in_features=8)
+optimiser = torch.optim.AdamW([*model.parameters(), *criterion.parameters()])
+criterion(model(torch.randn(12, 6)), y).backward()
+optimiser.step()
+
+truth = ["a", "b", "c"] * 4
+p = np.random.default_rng(0).dirichlet((1, 1, 1), 12)
+predicted = ["abc"[i] for i in p.argmax(1)]
+assert set(metrics.METRICS) <= set(metrics.classification_metrics(truth, p, predicted, "abc"))
+t = np.array(y)
+assert 0 < metrics.fit_temperature(t, p) < 10
+assert metrics.information_metrics(p, t)["cmi"] > 0
+assert metrics.patient_stage(["negative", "macro"]) == "pN1"
+assert metrics.corrected_resampled_t_test([0.1, 0.2, 0.1], 0.25)
+loaded = {name.partition(".")[0] for name in sys.modules}
+assert not HIDDEN & loaded, HIDDEN & loaded
+"""
+SAYS = """
+from importlib import import_module
+from wsi_ncmi.__main__ import main
+told = {}
+for place, name in json.loads(sys.argv[1]):
+    try:
+        getattr(import_module(place), name)
+        told[name] = ""
+    except ImportError as error:
+        told[name] = str(error)
+from wsi_ncmi.metrics import read_predictions
+try:
+    read_predictions("x.csv")
+except ImportError as error:
+    told["read_predictions"] = str(error)
+print(json.dumps(told))
+"""
+
+
+def test_losses_aggregators_and_metrics_run_on_the_base() -> None:
+    result = with_base_alone(RUNS)
+    assert result.returncode == 0, result.stderr
+
+
+def test_the_command_of_a_base_install_names_the_extra() -> None:
+    for arguments in ([], ["train", "--features", "x"], ["--help"]):
+        result = with_base_alone("from wsi_ncmi.__main__ import main\nmain()\n", *arguments)
+        assert (result.returncode, result.stdout) == (2, "")
+        assert result.stderr == 'Error: typer isn\'t installed: pip install "wsi-ncmi[all]"\n'
+
+
+def test_names_that_need_more_than_the_base_say_so() -> None:
+    names = {
+        ("wsi_ncmi.slides", "open_slide"): 'PIL isn\'t installed: pip install "wsi-ncmi[slides]"',
+        ("wsi_ncmi.tiling", "TileGrid"): "wsi-ncmi[slides]",
+        ("wsi_ncmi.features", "read_features"): "wsi-ncmi[slides]",
+        ("wsi_ncmi.cohorts", "Cohort"): "wsi-ncmi[train]",
+        ("wsi_ncmi.reporting", "write_report"): "wsi-ncmi[report]",
+        ("wsi_ncmi", "load_bundle"): "wsi-ncmi[train]",
+        ("wsi_ncmi", "predict"): "wsi-ncmi[all]",
+    }
+    result = with_base_alone(SAYS, json.dumps(list(names)))
+    assert result.returncode == 0, result.stderr
+    told = json.loads(result.stdout)
+    for (_, name), words in names.items():
+        assert words in told[name], (name, told[name])
+        assert told[name].count("\n") == 0
+    assert told["read_predictions"] == 'pandas isn\'t installed: pip install "wsi-ncmi[report]"'
+
+
+ARGUMENTS = {
+    "inventory": "s", "extract": "s --out x", "verify": "f", "view": "s", "split": "l --out x",
+    "audit": "s --labels l", "train": "--features f --out x", "compare": "--features f --out x",
+    "grid": "--features f --out x", "search": "--features f --out x", "evaluate": "p --out x",
+    "export": "r --out x", "predict": "s --model m --out x", "heatmap": "f --model m --out x",
+    "demo": "", "synth": "x", "run": "demo", "convert": "f --to clam --out x",
+}  # fmt: skip
+ALONE = {"doctor", "config", "encoders", "models", "losses"}  # the command line's own packages are enough
+
+
+def test_every_verb_names_its_extra_before_any_work(without, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    own = set(EXTRAS["cli"])
+    without(*({name for names in EXTRAS.values() for name in names} - own))
+    verbs = {module.__name__.rpartition(".")[2]: extras for module, extras in _EXTRAS.items()}
+    assert set(verbs) == set(ARGUMENTS) | ALONE
+    assert {verb for verb, extras in verbs.items() if not extras} == ALONE
+    for verb, arguments in ARGUMENTS.items():
+        result = CliRunner().invoke(app, [verb, *arguments.split()])
+        assert result.exit_code == 2, (verb, result.output)
+        assert f'pip install "wsi-ncmi[{",".join(verbs[verb])}]"' in result.stderr
+        assert result.stderr.startswith(f"Error: {verb} needs ")
+        assert result.stderr.count("\n") == 1
+        assert CliRunner().invoke(app, [verb, "--help"]).exit_code == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_missing_package_of_a_verb_is_named(without) -> None:
+    without("jinja2")
+    with pytest.raises(MissingPackageError) as caught:
+        require(("slides", "train"), "run")
+    assert (
+        str(caught.value) == 'run needs jinja2, which isn\'t installed: pip install "wsi-ncmi[slides,train]"'
+    )
+    without("optuna")
+    require(("onnx",), "x")
+    with pytest.raises(MissingPackageError, match=r"\[search\]"):
+        require(("search",), "search")
+
+
+def test_other_packages_find_a_module_missing_as_ever(without) -> None:
+    without("openpyxl")
+    assert importlib.util.find_spec("openpyxl") is None
+    with pytest.raises(ModuleNotFoundError) as caught:
+        importlib.import_module("openpyxl")  # this module is none of ours
+    assert not isinstance(caught.value, MissingPackageError)
