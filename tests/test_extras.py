@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 import tomllib
 from importlib import metadata
 from pathlib import Path
@@ -158,6 +159,22 @@ print(json.dumps(told))
 def test_losses_aggregators_and_metrics_run_on_the_base() -> None:
     result = with_base_alone(RUNS)
     assert result.returncode == 0, result.stderr
+
+
+def test_the_loops_of_readme_and_tutorial_run_on_the_base() -> None:
+    pages = (
+        (ROOT / name).read_text("utf-8") for name in ("README.md", "docs/tutorials/ncmi-in-your-loop.md")
+    )
+    readme, tutorial = (
+        re.findall(r"^ *```python\n(.*?)^ *```", page, re.MULTILINE | re.DOTALL) for page in pages
+    )
+    loss = next(block for block in readme if "NCMILoss(" in block)
+    given = "import torch\nlogits, labels = torch.randn(6, 3), torch.arange(6) % 3\n"
+    loop = [textwrap.dedent(block) for block in tutorial if "network" in block]
+    assert len(loop) == 2
+    result = with_base_alone("\n".join([given, loss, *loop]))
+    assert result.returncode == 0, result.stderr
+    assert float(re.search(r"tensor\(([\d.]+)\)", result.stdout)[1]) > 0.9
 
 
 def test_the_command_of_a_base_install_names_the_extra() -> None:
