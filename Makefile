@@ -13,11 +13,12 @@ PYTHONS ?= 3.11 3.12 3.13
 TEST_PROCESSES ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all search check docs format lock wheel images sbom audit wheelhouse clean
+.PHONY: help setup demo test test-all search check docs format lock wheel images sbom audit release wheelhouse clean
 
 # Tools that look at the project from outside; they need no place in its environment.
 CYCLONEDX := cyclonedx-bom==7.5.0
 PIP_AUDIT := pip-audit==2.10.1
+TWINE := twine==6.2.0
 PIP_LICENSES := pip-licenses==5.5.5
 DOCKER ?= docker
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' wsi_ncmi/__init__.py)
@@ -104,6 +105,15 @@ sbom: build/locked/.installed  ## Writes dist/sbom.cdx.json (CycloneDX) and dist
 audit: $(STAMP)  ## Looks for known vulnerabilities in the locked packages (needs the network)
 	$(BIN)/python docker/audit.py $(BIN)/uv tool run --quiet --from $(PIP_AUDIT) \
 	  pip-audit --disable-pip --require-hashes --requirement requirements.lock
+
+release: $(STAMP)  ## Builds, checks and signs a release in dist/ (KEY=FILE, a private SSH key); see RELEASING.md
+	@test -f "$(KEY)" || { echo "Name the private SSH key that signs: make release KEY=FILE" >&2; exit 2; }
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/uv tool run --quiet --from $(TWINE) twine check --strict dist/*.whl dist/*.tar.gz
+	$(MAKE) sbom
+	cd dist && sha256sum * > SHA256SUMS
+	ssh-keygen -Y sign -f "$(KEY)" -n wsi-ncmi-release dist/SHA256SUMS
 
 wheelhouse: $(STAMP) wheel  ## Gathers all wheels for an offline install into dist/wheelhouse
 	rm -rf dist/wheelhouse

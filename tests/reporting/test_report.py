@@ -282,8 +282,8 @@ def test_nothing_is_loaded_from_elsewhere(full):
         assert tag not in {"link", "img", "iframe", "object", "embed", "base", "form"}
         assert "src" not in values
         assert values.get("href", "#").startswith("#")
-    outside_plotly = text.replace(page.script["script-1"], "")
-    assert not re.search(r"https?://|@import|url\(", outside_plotly)
+    loads = r"https?://|@import|url\((?!#)|fetch\(|XMLHttp|import\("
+    assert not re.search(loads, text)
     policy = next(
         values["content"]
         for values in page.all("meta")
@@ -293,10 +293,8 @@ def test_nothing_is_loaded_from_elsewhere(full):
     assert "http" not in policy
 
 
-def test_plotly_is_inside_once_and_the_file_is_small(full):
-    page = Page(full[1])
-    assert sum("plotly.js v" in script for script in page.script.values()) == 1
-    assert len(full[1].encode()) < 6_000_000
+def test_the_file_is_small(full):
+    assert len(full[1].encode()) < 200_000
 
 
 def test_page_can_be_read_without_eyes_or_mouse(full):
@@ -376,7 +374,7 @@ def test_hostile_names_stay_text(make):
     )
     plain, page = Page(render_report(make.report_input())), Page(render_report(data))
     assert page.all("img") == []
-    assert len(page.all("script")) == len(plain.all("script")) == 3
+    assert len(page.all("script")) == len(plain.all("script")) == 2
     assert not any(name.startswith("on") for _, values in page.tags for name in values)
     assert "49" not in page.words.split()
     assert HOSTILE in page.words

@@ -13,7 +13,7 @@ from types import FrameType, ModuleType
 from wsi_ncmi.core.errors import InputError
 
 _CLI = ("typer", "rich", "yaml", "psutil")
-_REPORT = (*_CLI, "pandas", "jinja2", "plotly", "matplotlib", "PIL")
+_REPORT = (*_CLI, "pandas", "jinja2", "matplotlib", "PIL")
 EXTRAS: dict[str, tuple[str, ...]] = {
     "cli": _CLI,
     "slides": (

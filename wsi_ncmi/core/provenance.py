@@ -28,7 +28,6 @@ _PACKAGES = (
     "pandas",
     "numpy",
     "scipy",
-    "plotly",
     "matplotlib",
 )
 

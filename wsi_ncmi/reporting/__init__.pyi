@@ -1,5 +1,6 @@
 from .exports import write_outputs as write_outputs
 from .exports import write_table as write_table
+from .render import render_curves as render_curves
 from .render import render_report as render_report
 from .render import write_report as write_report
 from .report_input import FlowStep as FlowStep

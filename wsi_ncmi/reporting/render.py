@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -36,13 +37,6 @@ def _environment() -> Environment:
 def _source(name: str) -> str:
     source, _, _ = _environment().loader.get_source(_environment(), name)  # type: ignore[union-attr]
     return source
-
-
-@cache
-def _plotly() -> str:
-    from plotly.offline import get_plotlyjs
-
-    return str(get_plotlyjs())
 
 
 def render_report(data: ReportInput, figures: FigureGroups | None = None) -> str:
@@ -104,8 +98,34 @@ def render_report(data: ReportInput, figures: FigureGroups | None = None) -> str
         packages=dict((data.provenance or {}).get("packages") or {}),
         style=_source("style.css"),
         script=_source("report.js"),
-        plotly=_plotly(),
         figures_json=_figures_json([figure for group in figures.values() for figure in group]),
+    )
+
+
+def render_curves(title: str, table: str, note: str, figures: Sequence[Figure]) -> str:
+    """Renders a page of curves below a table, in the style of the report.
+
+    Args:
+        title: Its title.
+        table: The table as HTML.
+        note: What the numbers are.
+        figures: The figures.
+
+    Returns:
+        One HTML document that loads nothing.
+    """
+    return (
+        _environment()
+        .get_template("curves.html.j2")
+        .render(
+            title=title,
+            table=table,
+            note=note,
+            figures=figures,
+            style=_source("style.css"),
+            script=_source("report.js"),
+            figures_json=_figures_json(figures),
+        )
     )
 
 
@@ -129,7 +149,7 @@ def _staged(evaluation: Evaluation, metric: str) -> tables.Cell | None:
     return tables.cell(Estimate(value, low, high, found.get("reason", "")))
 
 
-def _figures_json(figures: list[Figure]) -> str:
+def _figures_json(figures: Sequence[Figure]) -> str:
     content = [{"key": figure.key, "data": figure.traces, "layout": figure.layout} for figure in figures]
     text = json.dumps(content, allow_nan=False, ensure_ascii=True, separators=(",", ":"))
     # Inside a script element only "<" can end it (or open a comment).

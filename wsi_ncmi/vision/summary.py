@@ -1,6 +1,5 @@
 """The results of an image-recognition job: one row a run, means and paired differences, a page of curves."""
 
-import html
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,8 @@ import numpy as np
 import pandas as pd
 
 from wsi_ncmi.core.files import atomic_path, write_json, write_text
+from wsi_ncmi.reporting import render_curves
+from wsi_ncmi.reporting.figures.figure import Figure, axis, line
 from wsi_ncmi.training import RUN_JSON
 from wsi_ncmi.vision.config import ImageJobConfig
 from wsi_ncmi.vision.trainer import read_run
@@ -26,14 +27,6 @@ _PANELS = {
     "top1": "Top-1", "top5": "Top-5", "macro_f1": "Macro-F1", "ncmi": "NCMI = CMI / Γ",
     "cmi": "Concentration CMI, nats", "gamma": "Separation Γ, nats",
 }  # fmt: skip
-# Okabe–Ito: told apart by colour-blind readers too; each loss has a dash of its own as well.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
-_STYLE = """
-body{font:16px/1.5 system-ui,sans-serif;max-width:1180px;margin:2rem auto;padding:0 1rem;color:#1a1a1a}
-table{border-collapse:collapse;margin:1rem 0;font-variant-numeric:tabular-nums}
-th,td{padding:.3rem .8rem;text-align:right;border-bottom:1px solid #ccc}
-th:first-child,td:first-child{text-align:left}
-"""
 
 
 def write_results(config: ImageJobConfig, runs: Sequence[tuple[str, int, Path]]) -> dict[str, Path]:
@@ -157,35 +150,45 @@ def _page(title: str, curves: Mapping[tuple[str, int], pd.DataFrame], summary: M
     """One HTML file with a table and the curves; it loads nothing."""
     part = f"the {next(iter(curves.values()))['part'].iloc[0]} part"
     note = (
-        f"Scores of the last epoch on {part}, mean ± standard deviation over seeds. NCMI, CMI and Γ "
-        "(pairwise) are those of the class probabilities; at like accuracy a small NCMI is good; a network "
-        "that can't decide has a small CMI too."
+        f"Scores of the last epoch on {part}, mean ± standard deviation over seeds; the curves are means. "
+        "NCMI, CMI and Γ (pairwise) are those of the class probabilities; at like accuracy a small "
+        "NCMI is good; a network that can't decide has a small CMI too."
     )
     table = (
         _cells(summary, " %").replace("", "–").rename(columns={"seeds": "Seeds", **_SHOWN}).to_html(border=0)
     )
-    figure = _figure(curves).to_html(include_plotlyjs=True, full_html=False, config={"displaylogo": False})
-    safe = html.escape(title)
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{safe}</title>'
-        f"<style>{_STYLE}</style></head><body><h1>{safe}</h1>{table}<p>{note}</p>"
-        f"<h2>Curves on {part}</h2><p>Mean over seeds.</p>{figure}</body></html>\n"
-    )
+    return render_curves(title, table, note, _figures(curves, part))
 
 
-def _figure(curves: Mapping[tuple[str, int], pd.DataFrame]) -> Any:
-    import plotly.express as px
-
-    runs = [table.assign(loss=html.escape(name)) for (name, _), table in curves.items()]
+def _figures(curves: Mapping[tuple[str, int], pd.DataFrame], part: str) -> list[Figure]:
+    runs = [table.assign(loss=name) for (name, _), table in curves.items()]
     means = pd.concat(runs).groupby(["loss", "epoch"], sort=False)[list(_PANELS)]
     # A mean over all seeds or none.
     whole = means.mean().where(means.count().eq(means.size(), axis=0))
-    long = whole.rename(columns=_PANELS).reset_index().melt(["loss", "epoch"], var_name="score").dropna()
-    figure = px.line(
-        long, x="epoch", y="value", color="loss", line_dash="loss", facet_col="score", facet_col_wrap=3,
-        color_discrete_sequence=_COLOURS, template="simple_white", height=760,
-    )  # fmt: skip
-    figure.for_each_annotation(lambda title: title.update(text=title.text.partition("=")[2]))
-    figure.update_yaxes(matches=None, showticklabels=True, title_text="")
-    figure.update_xaxes(rangemode="tozero")
-    return figure
+    names = list(dict.fromkeys(name for name, _ in curves))
+    figures = []
+    for score, title in _PANELS.items():
+        found = {name: whole.loc[name][score].dropna() for name in names}
+        told = [
+            f"{name} {values.iloc[0]:.3g} to {values.iloc[-1]:.3g}"
+            for name, values in found.items()
+            if len(values)
+        ]
+        figures.append(
+            Figure(
+                score,
+                title,
+                f"On {part}, epoch by epoch.",
+                f"{title} from the first to the last epoch: {'; '.join(told)}.",
+                [
+                    line(name, values.index.to_numpy(np.float64), values.to_numpy(), i)
+                    for i, (name, values) in enumerate(found.items())
+                ],
+                {
+                    "xaxis": axis("Epoch", rangemode="tozero"),
+                    "yaxis": axis(title),
+                    "legend": {"below": True},
+                },
+            )
+        )
+    return figures

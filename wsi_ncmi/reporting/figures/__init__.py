@@ -1,4 +1,4 @@
-"""The report's figures as plain Plotly descriptions; the browser chooses the colours."""
+"""The report's figures as descriptions; the page's script draws them in its colours."""
 
 import lazy_loader
 

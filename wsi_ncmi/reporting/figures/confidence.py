@@ -51,7 +51,6 @@ def calibration_figure(predictions: pd.DataFrame, evaluation: Evaluation) -> Fig
         "x": [round(float(confidence[k]), 4) for k in used],
         "y": [round(float(accuracy[k]), 4) for k in used],
         "text": [count(counts[k], "prediction") for k in used],
-        "hovertemplate": "confidence %{x:.2f}<br>accuracy %{y:.2f}<br>%{text}<extra></extra>",
         # Area, not diameter, follows the number of predictions.
         "marker": {"size": [round(7 + 22 * float(np.sqrt(share[k])), 1) for k in used], "opacity": 0.85},
         "line": {"width": 1.5},
@@ -75,7 +74,6 @@ def calibration_figure(predictions: pd.DataFrame, evaluation: Evaluation) -> Fig
         "width": 0.9 / _BINS,
         "xaxis": "x",
         "yaxis": "y2",
-        "hovertemplate": "%{y:.0%} of the predictions<extra></extra>",
         "showlegend": False,
         "meta": {"colour": 0},
     }

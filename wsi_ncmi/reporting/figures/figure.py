@@ -1,6 +1,5 @@
-"""A figure: what Plotly draws, and the words for those who read or hear instead."""
+"""A figure: what the page draws, and the words for those who read or hear instead."""
 
-import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,8 +19,9 @@ class Figure:
         title: Heading.
         caption: What is drawn and how to read it.
         alt: What the figure shows, in numbers, for a screen reader.
-        traces: Plotly traces; ``meta.colour`` is an index into the page's palette.
-        layout: Plotly layout without colours.
+        traces: Lines, bands and bars by the names of Plotly's traces, without colours; ``meta.colour`` is an
+            index into the palette.
+        layout: Axes and whether there is a legend, by the names of Plotly's layout.
         columns: Header of the figure's data as a table; empty = no table.
         rows: The data.
     """
@@ -34,11 +34,6 @@ class Figure:
     layout: dict[str, Any]
     columns: tuple[str, ...] = ()
     rows: list[tuple[str, ...]] = field(default_factory=list)
-
-
-def plain(text: str) -> str:
-    """Text that Plotly shows as it is; it would read a subset of HTML otherwise."""
-    return html.escape(text, quote=False)
 
 
 def _numbers(values: Sequence[float] | np.ndarray[Any, Any], digits: int = 4) -> list[float | None]:
@@ -59,7 +54,7 @@ def line(
     return {
         "type": "scatter",
         "mode": "lines",
-        "name": plain(name),
+        "name": name,
         "x": _numbers(x),
         "y": _numbers(y),
         "line": style,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import io
 import warnings
 from collections.abc import Callable, Sequence
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FORMATS = ("png", "svg")
-# Those of the page's light theme (report.js): told apart by lightness as well as hue.
+# Those of the page's light theme (style.css): told apart by lightness as well as hue.
 _PALETTE = (
     "#0067a5", "#c94f00", "#00805e", "#a8437f", "#806500", "#5b4bb5", "#2f7f95", "#555b66",
 )  # fmt: skip
@@ -49,7 +48,7 @@ def draw_figure(figure: Figure) -> dict[str, bytes]:
     Returns:
         Format (``FORMATS``) → content of the file; the same input gives the same bytes.
     """
-    names = [html.unescape(str(trace.get("name", ""))) for trace in figure.traces]  # escaped for Plotly
+    names = [str(trace.get("name", "")) for trace in figure.traces]
     return _drawn(names, lambda names: _figure(figure, names))
 
 

@@ -190,7 +190,6 @@ def information_figure(
         # The last epoch is the large dot: the direction of the path.
         path["marker"] = {"size": [4.0] * (len(both) - 1) + [13.0]}
         path["text"] = [f"epoch {epoch:.0f}" for epoch in both]
-        path["hovertemplate"] = "%{text}<br>Γ %{x:.3f}<br>CMI %{y:.3f}<extra></extra>"
         traces.append(path)
         ratio = last[name] = y[-1] / x[-1] if x[-1] > 0 else float("nan")
         sentences.append(

@@ -1,62 +1,102 @@
 "use strict";
 (() => {
-  // Told apart by lightness as well as hue, and each has its own dash: for colour-blind readers and grey print.
-  const THEMES = {
-    light: { ink: "#16202c", soft: "#51606f", grid: "#e3e8ed", faint: "#97a3af", paper: "#ffffff",
-      palette: ["#0067a5", "#c94f00", "#00805e", "#a8437f", "#806500", "#5b4bb5", "#2f7f95", "#555b66"] },
-    dark: { ink: "#e8edf2", soft: "#a9b6c3", grid: "#2b3641", faint: "#66737f", paper: "#12171d",
-      palette: ["#56b4e9", "#ff9a4d", "#3fcf9f", "#e79ac4", "#f0d23c", "#a99bff", "#8fd3e0", "#c3c9d4"] },
-  };
-  const FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif';
-  const figures = JSON.parse(document.getElementById("figures").textContent);
-  const dark = window.matchMedia("(prefers-color-scheme: dark)");
+  const DASHES = { dash: "8 5", dot: "2 4", dashdot: "8 4 2 4", longdash: "13 6", longdashdot: "13 5 2 5" };
+  const HEIGHT = 350, TOP = 8, BOTTOM = HEIGHT - 48, NEAR_PX = 30;
+  const escaped = (text) => String(text).replace(/[&<>"]/g, (c) => `&#${c.charCodeAt(0)};`);
+  const shown = (axis, value) => (axis.tickformat ? `${+(100 * value).toFixed(1)} %` : +value.toPrecision(4));
 
-  function rgba(hex, alpha) {
-    const n = parseInt(hex.slice(1), 16);
-    return `rgba(${n >> 16},${(n >> 8) & 255},${n & 255},${alpha})`;
-  }
-
-  function colouredTrace(source, theme) {
-    const trace = structuredClone(source);
-    const meta = trace.meta || {};
-    const colour = meta.faint ? theme.faint : theme.palette[(meta.colour || 0) % theme.palette.length];
-    if (meta.band) trace.fillcolor = rgba(colour, 0.16);
-    if (trace.line) trace.line.color = colour;
-    if (trace.type === "bar") trace.marker = { color: rgba(colour, 0.45) };
-    else if (trace.marker) trace.marker = { ...trace.marker, color: colour, line: { color: theme.paper, width: 1 } };
-    return trace;
-  }
-
-  function completedLayout(source, theme, width) {
-    const layout = structuredClone(source);
-    for (const key of Object.keys(layout).filter((name) => /^[xy]axis/.test(name))) {
-      layout[key] = { gridcolor: theme.grid, zeroline: false, linecolor: theme.soft, showline: true, ticks: "outside",
-        tickcolor: theme.soft, automargin: true, tickfont: { size: 12 }, ...layout[key] };
-      layout[key].title = { font: { size: 13 }, ...layout[key].title };
+  // An axis from its lowest value at one pixel to its highest at another, with round ticks.
+  function scale(axis, values, from, to, room) {
+    let [low, high] = axis.range || [Math.min(...values), Math.max(...values)];
+    if (!axis.range) {
+      const margin = 0.05 * (high - low) || 0.5;
+      [low, high] = [axis.rangemode === "tozero" ? Math.min(0, low) : low - margin, high + margin];
     }
-    const below = layout.legend && layout.legend.below;
-    return { ...layout, autosize: true, margin: { l: 56, r: 14, t: 10, b: 48 }, hovermode: "closest",
-      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { family: FONT, size: 13, color: theme.ink },
-      hoverlabel: { bgcolor: theme.paper, bordercolor: theme.soft, font: { color: theme.ink, family: FONT } },
-      showlegend: Boolean(below),
-      legend: below ? { orientation: "h", x: 0, xanchor: "left", y: -0.2, yanchor: "top", font: { size: width < 420 ? 11 : 12 } } : {} };
+    const rough = (high - low) / Math.max(1, Math.min(axis.nticks || 99, Math.floor(Math.abs(to - from) / room)));
+    const power = 10 ** Math.floor(Math.log10(rough));
+    const step = power * [1, 2, 5, 10].find((n) => n * power >= 0.999 * rough);
+    const factor = axis.tickformat ? 100 : 1;
+    const digits = Math.max(0, Math.ceil(-Math.log10(step * factor) - 1e-9));
+    const ticks = [];
+    for (let k = Math.ceil(low / step - 1e-6); k * step <= high + 1e-6 * step; k++) ticks.push(k * step);
+    return { ticks, at: (value) => from + ((value - low) / (high - low)) * (to - from),
+      label: (value) => (factor * value).toFixed(digits).replace(/^-0(\.0*)?$/, "0$1") + (axis.tickformat ? " %" : "") };
   }
 
-  function draw(isDark) {
-    const theme = isDark ? THEMES.dark : THEMES.light;
-    for (const figure of figures) {
-      const place = document.getElementById(`plot-${figure.key}`);
-      const layout = completedLayout(figure.layout, theme, place.clientWidth);
-      Plotly.react(place, figure.data.map((trace) => colouredTrace(trace, theme)), layout,
-        { responsive: true, displayModeBar: false, scrollZoom: false });
+  const text = (x, y, anchor, words, more = "") => `<text x="${x}" y="${y}" text-anchor="${anchor}" ${more}>${escaped(words)}</text>`;
+
+  function drawn(trace, x, y, points, layout, axis) {
+    const colour = `style="--c:var(--${trace.meta.faint ? "faint" : `c${(trace.meta.colour || 0) % 8}`})"`;
+    const there = trace.x.map((value, i) => value !== null && trace.y[i] !== null);
+    const at = trace.x.map((value, i) => (there[i] ? [x.at(value).toFixed(1), y.at(trace.y[i]).toFixed(1)] : null));
+    if (trace.hoverinfo !== "skip") {
+      at.forEach((place, i) => place && points.push({ place, lines: [trace.text && trace.text[i], trace.name,
+        `${layout.xaxis.title.text}: ${shown(layout.xaxis, trace.x[i])}`, `${axis.title.text}: ${shown(axis, trace.y[i])}`] }));
     }
+    const path = at.map((place, i) => (place ? (i && at[i - 1] ? "L" : "M") + place.join(" ") : "")).join("");
+    if (trace.type === "bar") {
+      const left = (value) => x.at(value - trace.width / 2), wide = (x.at(trace.width) - x.at(0)).toFixed(1);
+      return at.map((place, i) => `<rect class="column" ${colour} x="${left(trace.x[i]).toFixed(1)}" y="${place[1]}" width="${wide}" height="${(y.at(0) - place[1]).toFixed(1)}"/>`).join("");
+    }
+    if (trace.meta.band) return `<path class="band" ${colour} d="${path}Z"/>`;
+    const sizes = trace.marker ? trace.marker.size : [];
+    const dots = at.map((place, i) => (place && sizes[i] ? `<circle class="dot" ${colour} cx="${place[0]}" cy="${place[1]}" r="${sizes[i] / 2}"/>` : ""));
+    return `<path class="curve" ${colour} d="${path}" stroke-width="${trace.line.width}" stroke-dasharray="${DASHES[trace.line.dash] || "none"}" opacity="${trace.opacity || 1}"/>${dots.join("")}`;
   }
 
-  draw(dark.matches);
-  dark.addEventListener("change", () => draw(dark.matches));
+  function draw(figure, place) {
+    const { layout, data, key } = figure;
+    const axes = Object.entries({ y: layout.yaxis, y2: layout.yaxis2 }).filter(([, axis]) => axis);
+    const of = (name) => data.filter((trace) => (trace.yaxis || "y") === name);
+    const numbers = (traces, side) => traces.flatMap((trace) => trace[side].filter((value) => value !== null));
+    const level = (share) => BOTTOM - share * (BOTTOM - TOP);
+    const scales = axes.map(([name, axis]) => scale(axis, numbers(of(name), "y"), ...(axis.domain || [0, 1]).map(level), 38));
+    const width = place.clientWidth, right = width - 14;
+    const left = 34 + 6.5 * Math.max(...scales.flatMap((y) => y.ticks.map((tick) => y.label(tick).length)));
+    const x = scale(layout.xaxis, numbers(data, "x"), left, right, 64);
+    const points = [];
+    const parts = axes.map(([name, axis], i) => {
+      const y = scales[i], [low, high] = (axis.domain || [0, 1]).map(level), clip = `clip-${key}-${name}`;
+      const lines = y.ticks.map((tick) => `<path class="rule" d="M${left} ${y.at(tick)}H${right}"/>${text(left - 7, y.at(tick) + 4, "end", y.label(tick))}`);
+      const uprights = x.ticks.map((tick) => `<path class="rule" d="M${x.at(tick)} ${low}V${high}"/>`);
+      const middle = (low + high) / 2;
+      return `<clipPath id="${clip}"><rect x="${left - 7}" y="${high - 7}" width="${right - left + 14}" height="${low - high + 14}"/></clipPath>
+        ${lines.join("")}${uprights.join("")}<path class="frame" d="M${left} ${high}V${low}H${right}"/>
+        ${text(12, middle, "middle", axis.title.text, `class="title" transform="rotate(-90 12 ${middle})"`)}
+        <g clip-path="url(#${clip})">${of(name).map((trace) => drawn(trace, x, y, points, layout, axis)).join("")}</g>`;
+    });
+    const labels = x.ticks.map((tick) => text(x.at(tick), BOTTOM + 17, "middle", x.label(tick)));
+    const legend = layout.legend ? data.filter((trace) => trace.name && trace.showlegend !== false) : [];
+    const keys = legend.map((trace) => `<li><svg width="30" height="10" aria-hidden="true">${drawn({ ...trace, x: [0, 30], y: [5, 5], marker: null, hoverinfo: "skip" },
+      { at: (value) => value }, { at: (value) => value })}</svg>${escaped(trace.name)}</li>`);
+    place.innerHTML = `<svg viewBox="0 0 ${width} ${HEIGHT}">${parts.join("")}${labels.join("")}
+      ${text((left + right) / 2, HEIGHT - 8, "middle", layout.xaxis.title.text, 'class="title"')}<circle class="here" r="6" visibility="hidden"/></svg>
+      <ul class="legend">${keys.join("")}</ul><div class="tip" hidden></div>`;
+    place.onpointermove = (event) => point(event, place, points, width);
+    place.onpointerleave = () => point(null, place, [], width);
+  }
+
+  // Shows the values of the point next to the pointer.
+  function point(event, place, points, width) {
+    const box = place.getBoundingClientRect(), tip = place.querySelector(".tip"), here = place.querySelector(".here");
+    const far = ({ place: [x, y] }) => Math.hypot(x - (event.clientX - box.left), y - (event.clientY - box.top));
+    const next = points.reduce((best, each) => (best && far(best) <= far(each) ? best : each), null);
+    tip.hidden = !next || far(next) > NEAR_PX;
+    here.setAttribute("visibility", tip.hidden ? "hidden" : "visible");
+    if (tip.hidden) return;
+    const [x, y] = next.place;
+    here.setAttribute("cx", x);
+    here.setAttribute("cy", y);
+    tip.textContent = next.lines.filter(Boolean).join("\n");
+    tip.style.left = `${Math.max(0, Math.min(x - tip.offsetWidth / 2, width - tip.offsetWidth))}px`;
+    tip.style.top = `${y > tip.offsetHeight + 14 ? y - tip.offsetHeight - 12 : +y + 14}px`;
+  }
+
+  for (const figure of JSON.parse(document.getElementById("figures").textContent)) {
+    const place = document.getElementById(`plot-${figure.key}`);
+    new ResizeObserver(() => draw(figure, place)).observe(place);
+  }
   window.addEventListener("beforeprint", () => {
     for (const part of document.querySelectorAll("details")) part.open = true;
-    draw(false);
   });
-  window.addEventListener("afterprint", () => draw(dark.matches));
 })();
