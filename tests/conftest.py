@@ -57,17 +57,20 @@ def real_data() -> Path:
 @pytest.fixture
 def without(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Makes packages as good as not installed, whether they were imported before or not."""
+    hidden: set[str] = set()
+
+    class Without(PathFinder):
+        @classmethod
+        def find_spec(cls, fullname, path=None, target=None):
+            return None if fullname.partition(".")[0] in hidden else super().find_spec(fullname, path, target)
+
+    monkeypatch.setattr(
+        sys, "meta_path", [Without if finder is PathFinder else finder for finder in sys.meta_path]
+    )
 
     def hide(*packages: str) -> None:
-        class Without(PathFinder):
-            @classmethod
-            def find_spec(cls, fullname, path=None, target=None):
-                hidden = fullname.partition(".")[0] in packages
-                return None if hidden else super().find_spec(fullname, path, target)
-
+        hidden.update(packages)
         for name in [name for name in sys.modules if name.partition(".")[0] in packages]:
             monkeypatch.delitem(sys.modules, name)
-        finders = [Without if finder is PathFinder else finder for finder in sys.meta_path]
-        monkeypatch.setattr(sys, "meta_path", finders)
 
     return hide

@@ -50,10 +50,10 @@
     const of = (name) => data.filter((trace) => (trace.yaxis || "y") === name);
     const numbers = (traces, side) => traces.flatMap((trace) => trace[side].filter((value) => value !== null));
     const level = (share) => BOTTOM - share * (BOTTOM - TOP);
-    const scales = axes.map(([name, axis]) => scale(axis, numbers(of(name), "y"), ...(axis.domain || [0, 1]).map(level), 38));
+    const scales = axes.map(([name, axis]) => scale(axis, numbers(of(name), "y"), ...(axis.domain || [0, 1]).map(level), 28));
     const width = place.clientWidth, right = width - 14;
     const left = 34 + 6.5 * Math.max(...scales.flatMap((y) => y.ticks.map((tick) => y.label(tick).length)));
-    const x = scale(layout.xaxis, numbers(data, "x"), left, right, 64);
+    const x = scale(layout.xaxis, numbers(data, "x"), left, right, 50);
     const points = [];
     const parts = axes.map(([name, axis], i) => {
       const y = scales[i], [low, high] = (axis.domain || [0, 1]).map(level), clip = `clip-${key}-${name}`;
