@@ -41,7 +41,7 @@ from wsi_ncmi.cli import (
 )
 from wsi_ncmi.cli.common import say_lines, tell
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.core.extras import require
+from wsi_ncmi.core.extras import MissingPackageError, require
 from wsi_ncmi.core.logging import FORMAT_VARIABLE, is_json
 from wsi_ncmi.core.streams import drop_stdout, prepare_streams
 
@@ -122,7 +122,11 @@ class VerbGroup(TyperGroup):
         module = self._modules.get(cmd_name)
         if module is None:
             return None
-        verb = self._verb(module, cmd_name)
+        try:
+            verb = self._verb(module, cmd_name)
+        except MissingPackageError:  # of a config class that lies beside what it configures
+            require(_EXTRAS[module], cmd_name)
+            raise
         run = verb.invoke  # after --help, which needs no extra
 
         def invoke(ctx: Any) -> Any:
