@@ -1,4 +1,5 @@
 from . import metrics as metrics
+from .core.errors import InputError as InputError
 from .encoders.registry import load_encoder as load_encoder
 from .extraction.embedding import embed_slide as embed_slide
 from .losses.config import build_loss as build_loss

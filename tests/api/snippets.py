@@ -200,7 +200,7 @@ SNIPPETS = {
         import wsi_ncmi
         try:
             wsi_ncmi.extract("slides", "out", encodre="descriptor")
-        except wsi_ncmi.core.errors.InputError as error:
+        except wsi_ncmi.InputError as error:
             assert "did you mean 'encoder'" in str(error)
         else:
             raise AssertionError("nothing was said")

@@ -106,7 +106,8 @@ def test_every_loss_takes_embeddings_logits_arrays_and_a_single_sample(info):
     torch.testing.assert_close(logits(scores(3).float().numpy(), Y.numpy()), expected)
     torch.testing.assert_close(logits(scores(3).float(), Y.int()), expected)
     torch.testing.assert_close(logits(scores(3).float(), Y.tolist()), expected)
-    assert logits(scores(3)[0], Y[0]).ndim == 0
+    for one, label in ((scores(3)[0], Y[0]), (scores(3)[:1], Y[0]), (scores(3)[:1], 0)):
+        torch.testing.assert_close(logits(one.float(), label), logits(scores(3)[:1].float(), Y[:1]))
     assert logits.predict_proba(scores(3)).shape == (6, 3)
 
 

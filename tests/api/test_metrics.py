@@ -81,7 +81,9 @@ def test_two_classes_take_the_probability_of_the_second():
     y, p = [0, 1, 1, 0], np.array([0.2, 0.7, 0.4, 0.6])
     assert metrics.auroc(y, p) == sk.roc_auc_score(y, p)
     assert metrics.brier(y, p) == pytest.approx(2 * sk.brier_score_loss(y, p))
-    assert metrics.nll(torch.tensor(y), torch.tensor(p)) == pytest.approx(sk.log_loss(y, p))
+    assert metrics.nll(torch.tensor(y), torch.tensor(p, requires_grad=True)) == pytest.approx(
+        sk.log_loss(y, p)
+    )
 
 
 def table(n: int = 40) -> pd.DataFrame:
@@ -126,6 +128,12 @@ def test_predictions_without_patients_are_evaluated_with_a_warning(caplog):
     assert "each slide is taken for a patient of its own" in caplog.text
     expected = evaluate_predictions(frame.assign(case_id=frame["slide_id"]), resamples=200)
     assert found.metrics == expected.metrics
+    f1 = expected.metrics["macro_f1"]
+    assert repr(f1) == f"<Estimate {f1.value:.3f} (95 % {f1.ci_low:.3f}–{f1.ci_high:.3f})>"
+    assert repr(found).startswith(
+        f"<Evaluation 40 slides of 40 patients, classes a, b, c: macro-F1 {f1.value:.3f}"
+    )
+    assert f"<td>macro_f1</td><td>{f1.value:.3f}</td>" in found._repr_html_()
     unnamed = evaluate_predictions(bare.drop(columns="slide_id"), resamples=200)
     assert unnamed.metrics["macro_f1"].value == expected.metrics["macro_f1"].value
 

@@ -158,6 +158,7 @@ WRONG = {
     "empty mask": ((X[None],), {"mask": torch.zeros(1, 3, dtype=torch.bool)}, "no empty bag"),
     "too many labels": ((X,), {"labels": [1, 0]}, r"The labels must be \(1,\)"),
     "names for labels": ((X,), {"labels": ["LUAD"]}, "The labels must be"),
+    "lengths by position": ((X[None], [3]), {}, "by name: lengths="),
     "places of other bags": ((X,), {"coords": torch.zeros(2, 2)}, r"coordinates must be \(3, 2\)"),
 }
 

@@ -106,7 +106,8 @@ def test_a_slide_without_tissue_has_no_rows(tmp_path):
     from wsi_ncmi.synthesis import write_pyramid
 
     write_pyramid(tmp_path / "glass.svs", np.full((256, 256, 3), 245, np.uint8), 0.5)
-    features, coords = wsi_ncmi.embed_slide(tmp_path / "glass.svs", tile_px=64)
+    with wsi_ncmi.open_slide(tmp_path / "glass.svs") as slide:
+        features, coords = wsi_ncmi.embed_slide(slide, tile_px=64)
     assert features.shape == (0, 229)
     assert coords.shape == (0, 2)
 

@@ -71,7 +71,7 @@ class Fold:
         return Fold(*parts)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Splits:
     """All folds and how they came about.
 
@@ -83,6 +83,11 @@ class Splits:
 
     folds: tuple[Fold, ...]
     meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{len(f.train)}/{len(f.validation)}/{len(f.test)}" for f in self.folds)
+        kind = self.meta.get("kind", "folds")
+        return f"<Splits {kind}, {len(self.folds)} × training/validation/test slides: {sizes}>"
 
     def spelled_as(self, slide_ids: Collection[str]) -> Splits:
         """The same folds with ids spelled as in ``slide_ids``, where they mean one of them."""

@@ -21,7 +21,7 @@ from wsi_ncmi.extraction.planning import make_tasks
 from wsi_ncmi.extraction.slide import SlideEmbedding
 from wsi_ncmi.features.stain import stain_target
 from wsi_ncmi.parallel import Finished, Message, Stopped
-from wsi_ncmi.slides import take_inventory
+from wsi_ncmi.slides import Slide, take_inventory
 
 if TYPE_CHECKING:
     from wsi_ncmi.extraction.ledger import LedgerRow
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def embed_slide(
-    slide: str | Path,
+    slide: str | Path | Slide,
     encoder: str | EncoderConfig | Encoder = "descriptor",
     mpp: float | None = None,
     tile_px: int | None = None,
@@ -38,7 +38,7 @@ def embed_slide(
     """Embeds the tissue tiles of a slide; nothing is written.
 
     Args:
-        slide: The file.
+        slide: The file, or the open slide.
         encoder: Name, config, or an encoder that :func:`load_encoder` gave (loaded once for
             many slides).
         mpp: µm per pixel of the tiles; None = those of the encoder.
@@ -57,6 +57,8 @@ def embed_slide(
     Example:
         >>> features, coords = embed_slide("slide.svs", "descriptor", mpp=0.5)  # doctest: +SKIP
     """
+    if isinstance(slide, Slide):
+        slide = slide.path
     if isinstance(encoder, Encoder):
         settings["encoder"] = {"name": encoder.info.name}
     else:

@@ -28,7 +28,7 @@ from wsi_ncmi.features.schema import (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FeatureFile:
     """One feature file. The arrays are read on first use and kept; nothing stays open.
 
@@ -52,6 +52,11 @@ class FeatureFile:
     width: int
     offset: int | None = field(default=None, repr=False)
     artifact_kinds: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        grid = f"{self.attrs.get('tile_px')} px at {self.attrs.get('mpp_target')} µm per pixel"
+        made = f"{self.attrs.get('encoder')}, {grid}"
+        return f"<FeatureFile {self.path.name}: {self.n_tiles} tiles × {self.width} features; {made}>"
 
     @property
     def slide_id(self) -> str:

@@ -75,12 +75,12 @@ class Criterion(nn.Module, ABC):
     def _checked(self, z: Any, y: Any) -> tuple[Tensor, Tensor]:
         if not isinstance(z, Tensor):
             z = as_tensor(z, "The input of a loss", "(B, E) embeddings or (B, C) logits")
-        if isinstance(y, list | tuple) and all(isinstance(label, int) for label in y):
+        if isinstance(y, int) or (isinstance(y, list | tuple) and all(isinstance(each, int) for each in y)):
             y = torch.tensor(y)
         if not isinstance(y, Tensor):
             y = as_tensor(y, "The labels of a loss", "(B,), one class index a sample")
-        if z.ndim == 1 and y.ndim == 0:
-            z, y = z.unsqueeze(0), y.unsqueeze(0)
+        if y.ndim == 0:  # a single sample, with or without a dimension of its own
+            z, y = z.unsqueeze(0) if z.ndim == 1 else z, y.unsqueeze(0)
         if z.ndim != 2 or not z.is_floating_point():
             raise InputError(
                 "The input of a loss must be (B, E) embeddings or (B, C) logits of floating-point numbers, "
@@ -108,6 +108,10 @@ class Criterion(nn.Module, ABC):
     @abstractmethod
     def log_proba(self, z: Tensor) -> Tensor:
         """Log-probabilities (B, C) of the classes, float32 at least."""
+
+    def extra_repr(self) -> str:
+        """What the module is, for its ``repr``."""
+        return f"num_classes={self.num_classes}, in_features={self.in_features}"
 
     def predict_proba(self, z: Tensor) -> Tensor:
         """Probabilities (B, C) of the classes; the decision is their argmax."""

@@ -170,8 +170,8 @@ def bootstrap(
     own = _FUNCTIONS.get(metric) if isinstance(metric, str) else metric
     if own is None or not callable(own):
         raise InputError(f"There is no metric {described(metric)}; choose one of {', '.join(_FUNCTIONS)}.")
-    count = len(np.asarray(y_true))
-    named = np.arange(count) if groups is None else np.asarray(groups)
+    count = len(_array(y_true))
+    named = np.arange(count) if groups is None else _array(groups)
     if named.shape != (count,):
         raise InputError(f"There are groups of shape {named.shape} for {count} slides; give one for each.")
     names, group = np.unique(named.astype(str) if named.dtype == object else named, return_inverse=True)
@@ -179,7 +179,7 @@ def bootstrap(
     if _FUNCTIONS.get(name) is own:
         weighted = _prepared(name, y_true, y_pred, classes)
     else:
-        weighted = partial(_repeated, own, np.asarray(y_true), np.asarray(y_pred))
+        weighted = partial(_repeated, own, _array(y_true), _array(y_pred))
     draws = draw_multiplicities(len(names), resamples, seed, max(count, 1))
     drawn = np.concatenate([weighted(multiplicities[:, group]) for multiplicities in draws])
     left_out = weighted(leave_one_out(len(names))[:, group])
@@ -198,7 +198,7 @@ def _repeated(
 
 def _value(name: str, y_true: ArrayLike, y_pred: ArrayLike, classes: Sequence[Any] | None) -> float:
     weighted = _prepared(name, y_true, y_pred, classes)
-    return float(weighted(np.ones((1, len(np.asarray(y_true)))))[0])
+    return float(weighted(np.ones((1, len(_array(y_true)))))[0])
 
 
 def _prepared(name: str, y_true: ArrayLike, y_pred: ArrayLike, classes: Sequence[Any] | None) -> _Weighted:
@@ -207,7 +207,7 @@ def _prepared(name: str, y_true: ArrayLike, y_pred: ArrayLike, classes: Sequence
     Raises:
         InputError: See :func:`macro_f1` and :func:`auroc`.
     """
-    truth, second = np.asarray(y_true), np.asarray(y_pred)
+    truth, second = _array(y_true), _array(y_pred)
     if truth.ndim != 1 or second.ndim not in (1, 2) or len(second) != len(truth) or not len(truth):
         raise InputError(
             f"Labels are (N,) and predictions (N,) or (N, C), N at least 1; got {described(truth)} and "
@@ -240,6 +240,11 @@ def _prepared(name: str, y_true: ArrayLike, y_pred: ArrayLike, classes: Sequence
                 f"{name} is {UNORDERED.split(' (')[0]}; give classes= from the least to the most."
             )
     return partial(_of_confusion, name, positions * len(names) + predicted, len(names), ranks)
+
+
+def _array(values: Any) -> NDArray[Any]:
+    """An array of at least one dimension, also of a tensor with a gradient or on a GPU."""
+    return np.atleast_1d(np.asarray(values.detach().cpu() if hasattr(values, "detach") else values))
 
 
 def _labels(values: Any) -> list[str]:

@@ -3,11 +3,13 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_ncmi.core.errors import counted
 from wsi_ncmi.metrics.resampling import bca_interval, exact_interval, percentile_interval
 
 METRICS_SCHEMA = "wsi-ncmi/metrics/1"
@@ -15,7 +17,7 @@ NOT_INFORMATIVE = "interval not informative"
 CONFIDENCE = 0.95
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Estimate:
     """A metric with its 95 % patient-bootstrap intervals; NaN = undefined, ``reason`` says why.
 
@@ -34,6 +36,13 @@ class Estimate:
     reason: str = ""
     bca_low: float = math.nan
     bca_high: float = math.nan
+
+    def __str__(self) -> str:
+        interval = f" (95 % {self.ci_low:.3f}–{self.ci_high:.3f})" if math.isfinite(self.ci_low) else ""
+        return f"{self.value:.3f}{interval}{f'; {self.reason}' if self.reason else ''}"
+
+    def __repr__(self) -> str:
+        return f"<Estimate {self}>"
 
     def to_json(self) -> dict[str, Any]:
         """``{value, ci_low, ci_high, bca_low, bca_high}``, undefined as null, and ``reason`` if there is."""
@@ -83,7 +92,7 @@ class Spread:
         return {"mean": _null_if_undefined(self.mean), "sd": _null_if_undefined(self.sd), "n": self.n}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """Evaluation of a predictions table.
 
@@ -136,6 +145,21 @@ class Evaluation:
     recalibration: Mapping[str, Any] | None = None
     staging: Mapping[str, Any] | None = None
     order: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        who = f"{counted(self.n_slides, 'slide')} of {counted(self.n_patients, 'patient')}"
+        f1 = self.metrics["macro_f1"]
+        return f"<Evaluation {who}, classes {', '.join(self.classes)}: macro-F1 {f1}>"
+
+    def _repr_html_(self) -> str:
+        """The metrics in a notebook."""
+        rows = "".join(
+            f"<tr><td>{name}</td><td>{one.value:.3f}</td><td>{one.ci_low:.3f}–{one.ci_high:.3f}</td></tr>"
+            for name, one in self.metrics.items()
+            if math.isfinite(one.value)
+        )
+        head = "<tr><th>metric</th><th>value</th><th>95 % interval</th></tr>"
+        return f"<div>{escape(repr(self).strip('<>'))}<table>{head}{rows}</table></div>"
 
     def to_json(self) -> dict[str, Any]:
         """The content of ``metrics.json``.

@@ -154,11 +154,12 @@ class Aggregator(nn.Module):
     def forward(
         self,
         features: Any,
-        labels: Any = None,
+        batch_labels: Tensor | None = None,
         *,
         lengths: Any = None,
         mask: Any = None,
         coords: Any = None,
+        labels: Any = None,
         return_attention: bool = False,
     ) -> Any:
         """Classifies (or embeds) bags; padding never changes a result.
@@ -167,10 +168,11 @@ class Aggregator(nn.Module):
             features: One bag (N, D), padded bags (B, N, D), bags one after the other (ΣN, D) with
                 ``lengths``, or a list of (N, D): tensors or numpy arrays, of any floating dtype. A
                 :class:`BagBatch` goes to :meth:`embed` as it is.
-            labels: Class of each bag, (B,): the loss terms of the model's own come back too, see below.
+            batch_labels: Labels that go to :meth:`embed` with a :class:`BagBatch`.
             lengths: Instances of each bag, (B,).
             mask: (B, N), True where a row is an instance; in place of ``lengths``.
             coords: Places of the instances, in the layout of the features with 2 in place of D.
+            labels: Class of each bag, (B,): the loss terms of the model's own come back too, see below.
             return_attention: Give the attention too.
 
         Returns:
@@ -183,7 +185,9 @@ class Aggregator(nn.Module):
             InputError: No such bags, features of another width or device, or numbers that aren't finite.
         """
         if isinstance(features, BagBatch):
-            return self.embed(features, labels)
+            return self.embed(features, labels if batch_labels is None else batch_labels)
+        if batch_labels is not None:
+            raise InputError("All but the features is given to a model by name: lengths=, mask= or labels=.")
         batch, unpack = pack_bags(features, lengths=lengths, mask=mask, coords=coords)
         device = self.input_mean.device
         if batch.features.device != device:

@@ -182,6 +182,8 @@ def load_bundle(path: Path | str) -> ModelBundle:
     Raises:
         InputError: No bundle, one that was changed, is of a newer layout, or contradicts itself.
     """
+    if not isinstance(path, str | Path):
+        raise InputError(f"A bundle is given by its path, got {described(path)}.")
     path = Path(path)
     files = read_files(path)
     manifest = _manifest(files, path)
