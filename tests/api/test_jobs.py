@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -108,6 +110,12 @@ def test_a_job_that_can_t_start(arguments, settings, message):
 def test_every_job_tells_a_slip(name):
     with pytest.raises(InputError, match=f"{name} has no setting 'ouut'; did you mean 'out'"):
         getattr(wsi_ncmi, name)(ouut="x")
+
+
+def test_the_import_loads_nothing_heavy():
+    code = "import sys, wsi_ncmi; print(sorted({'torch', 'numpy', 'pandas', 'pydantic'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_a_comparison_needs_two_losses():

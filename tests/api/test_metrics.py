@@ -161,6 +161,19 @@ def test_wrong_input_is_one_sentence(fault):
         getattr(metrics, name)(*arguments)
 
 
+def test_older_functions_take_lists_and_tell_what_they_don_t_take():
+    y, p = [0, 1, 1], [[0.8, 0.2], [0.4, 0.6], [0.7, 0.3]]
+    assert metrics.confusion_matrix(y, [0, 1, 0], 2).tolist() == [[1, 0], [1, 1]]
+    with pytest.raises(InputError, match="class numbers"):
+        metrics.confusion_matrix(["a"], ["b"], 2)
+    assert metrics.expected_calibration_error(y, p) == metrics.ece(y, p)
+    assert metrics.fit_temperature(y, p) > 0
+    found = metrics.classification_metrics(y, p, [0, 1, 0], classes=[0, 1])
+    assert found["macro_f1"] == metrics.macro_f1(y, p)
+    with pytest.raises(InputError, match="table of pandas, got 'predictions"):
+        evaluate_predictions("predictions.csv", ["a", "b"])
+
+
 def test_a_class_outside_those_named_is_told():
     with pytest.raises(InputError, match="Class 'c' is not among"):
         metrics.macro_f1(["a", "c"], ["a", "b"], classes=["a", "b"])

@@ -50,6 +50,7 @@ def reliability_bins(
         ``(confidence, accuracy, count)``, each (bins,); means are NaN in empty bins. A bin is open on the
         left and closed on the right.
     """
+    y_true, probabilities = np.asarray(y_true), np.asarray(probabilities)
     confidence = probabilities.max(axis=1)
     correct = (probabilities.argmax(axis=1) == y_true).astype(np.float64)
     which = bin_of(confidence, bins)
@@ -102,6 +103,7 @@ def fit_temperature(y_true: NDArray[np.int64], probabilities: _Floats) -> float:
     """
     from scipy.optimize import minimize_scalar
 
+    y_true, probabilities = np.asarray(y_true), np.asarray(probabilities)
     if len(y_true) == 0:
         raise ValueError("A temperature can't be fitted without slides.")
 

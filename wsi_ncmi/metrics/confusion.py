@@ -37,10 +37,10 @@ def class_positions(names: Sequence[str] | NDArray[np.str_], classes: Sequence[s
     Raises:
         InputError: A name outside ``classes``, or no names at all.
     """
-    index = {name: i for i, name in enumerate(classes)}
+    index = {str(name): i for i, name in enumerate(classes)}
     unknown = sorted({str(name) for name in names} - set(index))
     if unknown:
-        raise InputError(f"Class {unknown[0]!r} is not among the classes of the task ({', '.join(classes)}).")
+        raise InputError(f"Class {unknown[0]!r} is not among the classes of the task ({', '.join(index)}).")
     if len(names) == 0:
         raise InputError("There are no predictions to evaluate.")
     return np.asarray([index[str(name)] for name in names], dtype=np.int64)
@@ -94,7 +94,10 @@ def check_probabilities(probabilities: NDArray[np.floating], num_classes: int) -
 
 def confusion_matrix(y_true: NDArray[np.int64], y_pred: NDArray[np.int64], num_classes: int) -> _Floats:
     """Counts ``matrix[true, predicted]`` as float64 (C, C)."""
-    flat = np.bincount(y_true * num_classes + y_pred, minlength=num_classes**2)
+    true, predicted = np.asarray(y_true), np.asarray(y_pred)
+    if true.dtype.kind not in "iu" or predicted.dtype.kind not in "iu":
+        raise InputError("A confusion matrix is made of class numbers; turn names into their positions.")
+    flat = np.bincount(true * num_classes + predicted, minlength=num_classes**2)
     return flat.reshape(num_classes, num_classes).astype(np.float64)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_ncmi.core.arguments import described
 from wsi_ncmi.core.errors import InputError, counted
 from wsi_ncmi.metrics.calibration import recalibrate
 from wsi_ncmi.metrics.confusion import (
@@ -68,6 +69,10 @@ def evaluate_predictions(
     Raises:
         InputError: See ``check_predictions`` and ``class_ranks``; or ``resamples`` below 1.
     """
+    if not hasattr(df, "columns"):
+        raise InputError(
+            f"Predictions are a table of pandas, got {described(df)}; read_predictions reads a file."
+        )
     if resamples < 1:
         raise InputError(f"The bootstrap needs at least 1 resample, got {resamples}.")
     names = classes_of(df) if classes is None else tuple(classes)
