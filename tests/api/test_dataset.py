@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from wsi_ncmi import FeatureDataset, build_model, collate
-from wsi_ncmi.cohorts import SplitConfig, make_splits, read_labels
+from wsi_ncmi.cohorts import Fold, Splits, read_labels
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.slides.base import Level
 from wsi_ncmi.slides.mpp import Mpp
@@ -110,7 +110,7 @@ def test_a_cohort_and_a_grid_say_what_they_are(tmp_path):
     assert repr(cohort) == "<Cohort 3 slides, 2 patients: <x> 1, y 2>"
     assert "<td>&lt;x&gt;</td><td>1</td><td>1</td>" in cohort._repr_html_()
     assert "<td>y</td><td>2</td><td>2</td>" in cohort._repr_html_()
-    splits = make_splits(cohort, SplitConfig(folds=2, validation=0.0))
+    splits = Splits((Fold(("a",), (), ("b", "c")), Fold(("b", "c"), (), ("a",))), {"kind": "k-fold"})
     assert repr(splits) == "<Splits k-fold, 2 × training/validation/test slides: 1/0/2, 2/0/1>"
     grid = TileGrid.plan(
         [Level(1000, 600, 1.0, 1.0)], Mpp(0.5, 0.5, "vendor"), GridConfig(mpp=1.0, tile_px=100)
