@@ -244,6 +244,24 @@ def test_one_missing_package_of_a_verb_is_named(without) -> None:
         require(("search",), "search")
 
 
+def test_jobs_of_python_miss_what_comes_last_before_any_work(without, tmp_path) -> None:
+    from wsi_ncmi import predict, train
+    from wsi_ncmi.prediction import PredictConfig
+    from wsi_ncmi.training import TrainConfig
+    from wsi_ncmi.workflows import JobConfig, run_job
+
+    without("matplotlib")
+    out = tmp_path / "out"
+    for job in (
+        lambda: train(TrainConfig(features=tmp_path, labels="l.csv", out=out)),
+        lambda: predict(PredictConfig(slides=tmp_path, model="m.zip", out=out)),
+        lambda: run_job(JobConfig(slides=tmp_path, labels="l.csv", out=out)),
+    ):
+        with pytest.raises(MissingPackageError, match=r"matplotlib.*wsi-ncmi\[train\]"):
+            job()
+    assert not out.exists()
+
+
 def test_other_packages_find_a_module_missing_as_ever(without) -> None:
     without("openpyxl")
     assert importlib.util.find_spec("openpyxl") is None

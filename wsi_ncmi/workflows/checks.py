@@ -12,6 +12,7 @@ from pathlib import Path
 from wsi_ncmi.cohorts import Cohort, find_leaks, read_labels
 from wsi_ncmi.cohorts.labels import adapter_of, parse_spec
 from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.extras import require
 from wsi_ncmi.core.files import check_folder
 from wsi_ncmi.core.values import SUSPECT, suspects_between
 from wsi_ncmi.extraction.planning import check_inputs, slide_ids_of
@@ -32,6 +33,7 @@ def check_job(config: JobConfig) -> None:
         InputError: Slides or labels aren't named or aren't there, no label belongs to a slide, the splits
             don't fit the labels or leak, or there are too few patients for the folds.
     """
+    require(("train",), "a whole job")
     _check_recorded_paths(config)
     _check_there(config)
     if config.features is not None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from wsi_ncmi.core.config.keywords import takes_settings
+from wsi_ncmi.core.extras import require
 from wsi_ncmi.core.files import check_folder
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
 from wsi_ncmi.encoders.weights_folder import resolve_weights
@@ -63,6 +64,7 @@ class Predictor:
     """
 
     def __init__(self, config: PredictConfig) -> None:
+        require(("slides", "train"), "predict")
         self.config = config
         self.problems: dict[str, str] = {}
         self._seconds: dict[str, float] = {}

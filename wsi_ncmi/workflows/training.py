@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsi_ncmi.core.config.keywords import takes_settings
 from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.extras import require
 from wsi_ncmi.core.progress import ProgressReporter
 from wsi_ncmi.workflows.result import JobResult
 
@@ -50,6 +51,7 @@ def train(
         ... )  # doctest: +SKIP
         >>> result.metrics["macro_f1"].value  # doctest: +SKIP
     """
+    require(("train",), "train")  # the report comes last
     from wsi_ncmi.parallel import process_group as distributed
     from wsi_ncmi.training import prepare_data, run_experiment
 
