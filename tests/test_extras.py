@@ -184,7 +184,6 @@ def test_names_that_need_more_than_the_base_say_so() -> None:
         ("wsi_ncmi.slides", "open_slide"): 'PIL isn\'t installed: pip install "wsi-ncmi[slides]"',
         ("wsi_ncmi.tiling", "TileGrid"): "wsi-ncmi[slides]",
         ("wsi_ncmi.features", "write_features"): "wsi-ncmi[slides]",
-        ("wsi_ncmi.cohorts", "FeatureFolder"): "wsi-ncmi[train]",
         ("wsi_ncmi.reporting", "write_report"): "wsi-ncmi[report]",
         ("wsi_ncmi", "open_slide"): "wsi-ncmi[slides]",
         ("wsi_ncmi", "embed_slide"): "wsi-ncmi[slides]",
