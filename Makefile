@@ -51,11 +51,12 @@ test-all:  ## Runs the test suite on Python 3.11, 3.12 and 3.13 (python3.11 … 
 	  PYENV_VERSION=$$version $(MAKE) test VENV=.venv-$$version PYTHON=python$$version || exit 1; \
 	done
 
-search: $(STAMP)  ## Searches for examples that fail: the property tests with new random seeds, ROUNDS times
+search: $(STAMP)  ## Searches for examples that fail: the property tests with new seeds, ROUNDS times; 2,000 damaged inputs
 	for round in $$(seq $(ROUNDS)); do \
 	  OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) -q -m hypothesis \
 	    --hypothesis-profile search $(PYTEST_FLAGS) || exit 1; \
 	done
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/fuzz.py --seed $$(date +%s) --keep build/fuzz
 
 check: $(STAMP)  ## Checks format, lint, types, architecture and the documentation site
 	$(BIN)/ruff format --check .

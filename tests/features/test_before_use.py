@@ -14,7 +14,7 @@ from tests.features.interchange import makers
 from wsi_ncmi.cohorts.bags import FeatureFolder
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.extraction.ledger import read_ledger
-from wsi_ncmi.features import checksum_trailer, open_features_file, verify_file
+from wsi_ncmi.features import checksum_trailer, open_features_file, read_identity, verify_file
 from wsi_ncmi.features.checksum_trailer import make_trailer
 from wsi_ncmi.workflows.convert import ConvertConfig, convert
 
@@ -186,3 +186,30 @@ def test_a_missing_or_garbled_attribute_is_told_by_name_or_value(
     assert (name if value is None else repr(value)) in reasons["a"]
     assert "Error" not in reasons["a"]
     assert not reasons["b"]
+
+
+@pytest.mark.parametrize("use", ["open", "bags", "coordinates", "identity", "verify", "convert"])
+def test_zeros_among_the_texts_are_refused_where_hdf5_would_work_without_end(
+    folder: Path, tmp_path: Path, use: str
+) -> None:
+    content = bytearray((folder / "a.h5").read_bytes())
+    heap = content.index(b"GCOL") + 200
+    content[heap : heap + 400] = bytes(400)
+    (folder / "a.h5").write_bytes(content)
+    if use in ("open", "bags"):
+        with pytest.raises(InputError, match="its texts are damaged"):
+            open_features_file(folder / "a.h5") if use == "open" else FeatureFolder(folder)
+    elif use == "coordinates":
+        seal(folder / "a.h5")
+        with pytest.raises(InputError, match="its texts are damaged"):
+            _ = open_features_file(folder / "a.h5").coords
+    elif use == "identity":
+        assert read_identity(folder / "a.h5") is None
+    elif use == "verify":
+        seal(folder / "a.h5")
+        assert "its texts are damaged" in verify_file(folder / "a.h5").problem
+    else:
+        convert(ConvertConfig(features=folder, to="stamp", out=tmp_path / "out"))
+        reasons = {row.slide_id: row.reason for row in read_ledger(tmp_path / "out" / "conversion.csv")}
+        assert "its texts are damaged" in reasons["a"]
+        assert "texts" not in reasons["b"]

@@ -82,6 +82,7 @@ def _classic(*directories: tuple[list[tuple[int, int, int, int]], int]) -> bytes
         (_classic(([(330, 4, 1, 8)], 0)), "form a loop"),
         (b"II" + struct.pack("<HIH", 42, 8, 60000) + b"\0" * 100, "claims 60000 entries"),
         (_classic(([(324, 4, 1, 8), (325, 4, 1, 900)], 0)), "1 of its 1 stored tiles lie beyond its end"),
+        (_classic(([(273, 4, 1, 8), (279, 4, 1, 0)], 0)), "1 of its 1 strips hold nothing"),
         (_classic(([(324, 4, 1, 0xFFFFFFF0), (325, 4, 1, 0xFFFFFFFF)], 0)), "1 of its 1 stored tiles"),
         (_classic(([(324, 4, 0xFFFFFFFF, 8)], 0)), "tile table at byte 8 lies beyond"),
         (_classic(([(324, 2, 1, 8), (325, 4, 1, 1)], 0)), "wrong type 2"),

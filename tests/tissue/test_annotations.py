@@ -244,3 +244,13 @@ def test_an_outline_of_many_vertices_is_rastered_exactly() -> None:
     ImageDraw.Draw(image).ellipse((200, 200, 1800, 1800), fill=1)
     assert abs(int(found.sum()) - ring.area) < 400
     assert (found != np.asarray(image)[::2, ::2]).mean() < 0.002
+
+
+def test_letters_that_are_no_utf8_are_replaced_with_a_note(tmp_path: Path) -> None:
+    path = tmp_path / "a.geojson"
+    area = {"type": "Polygon", "coordinates": [[[0, 0], [9, 0], [9, 9], [0, 0]]]}
+    feature = {"type": "Feature", "properties": {"classification": {"name": "#"}}, "geometry": area}
+    path.write_bytes(json.dumps(feature).encode().replace(b"#", b"r\xe9gion"))
+    areas = read_annotations(path)
+    assert areas[0].name == "r\ufffdgion"
+    assert "no UTF-8" in areas.notes[0]

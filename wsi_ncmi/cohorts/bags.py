@@ -15,7 +15,7 @@ from wsi_ncmi.cohorts.cohort import Cohort, cohort_of_columns
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import check_regular
 from wsi_ncmi.features.checksum_trailer import check_trailer
-from wsi_ncmi.features.hdf5_io import own_table, read_rows
+from wsi_ncmi.features.hdf5_io import check_heaps, own_table, read_rows
 from wsi_ncmi.features.schema import UNKNOWN
 
 
@@ -220,6 +220,7 @@ def _read_header(file: Path) -> tuple[dict[str, Any], tuple[int, int], int | Non
     try:
         check_regular(file)
         with h5py.File(file, "r") as handle:
+            check_heaps(handle, file)
             # Only what is needed: a cohort has thousands of files, each with some forty attributes.
             attrs = _attributes(handle.attrs)
             dataset = own_table(handle, "features")

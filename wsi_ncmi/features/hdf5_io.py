@@ -1,6 +1,9 @@
 """Reads HDF5: tables that lie in the file itself and no larger than it, embeddings fast, plain attributes."""
 
+import contextlib
 import math
+import re
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +84,46 @@ def own_table(group: h5py.Group, name: str) -> h5py.Dataset | None:
     if (table.chunks is None and claimed > stored) or inflates_beyond_measure(unpacked, stored):
         raise ValueError(f"{name!r} claims {unpacked:,} bytes and holds {stored:,}")
     return table
+
+
+_HEAP = re.compile(rb"GCOL\x01\0\0\0")  # HDF5 File Format Specification 3.0, III.E
+_HEAP_OBJECT = struct.Struct("<HHIQ")
+_SEARCHED_BYTES = 1 << 18
+
+
+def check_heaps(file: h5py.File, path: Path) -> None:
+    """Refuses a heap of texts on which HDF5 would work without end: a free object without a size (zeros).
+
+    Before attributes are read. Tables in one piece can't hold a heap; of what lies between them both ends are
+    searched.
+
+    Raises:
+        ValueError: There is one.
+    """
+    taken = []
+    for name in file:
+        with contextlib.suppress(ValueError):  # told when it is used
+            table = own_table(file, name)
+            if table is not None and table.chunks is None and (start := table.id.get_offset()) is not None:
+                taken.append((start, start + table.id.get_storage_size()))
+    size, position = path.stat().st_size, 0
+    with path.open("rb") as handle:
+        for start, stop in [*sorted(taken), (size, size)]:
+            for left in {position, max(position, start - _SEARCHED_BYTES)}:
+                handle.seek(left)
+                _check_heaps_in(handle.read(min(max(start - left, 0), _SEARCHED_BYTES)))
+            position = max(position, stop)
+
+
+def _check_heaps_in(data: bytes) -> None:
+    for match in _HEAP.finditer(data):
+        position = match.end() + 8
+        stop = min(match.start() + int.from_bytes(data[match.end() : position], "little"), len(data))
+        while position + _HEAP_OBJECT.size <= stop:
+            number, _, _, length = _HEAP_OBJECT.unpack_from(data, position)
+            if not number and not length:
+                raise ValueError("its texts are damaged")
+            position += _HEAP_OBJECT.size + -(-length // 8) * 8 if number else length
 
 
 def _parts(path: str) -> list[str]:

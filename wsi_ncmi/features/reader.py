@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import check_regular
 from wsi_ncmi.features.checksum_trailer import check_trailer, has_trailer
-from wsi_ncmi.features.hdf5_io import own_table, python_value
+from wsi_ncmi.features.hdf5_io import check_heaps, own_table, python_value
 from wsi_ncmi.features.schema import (
     ARTIFACTS,
     COORDS,
@@ -145,6 +145,7 @@ def open_features_file(path: Path) -> FeatureFile:
     try:
         check_regular(path)
         with h5py.File(path, "r") as file:
+            check_heaps(file, path)
             attrs = {name: python_value(value) for name, value in file.attrs.items()}
             if attrs.get("schema") not in READABLE_SCHEMAS:
                 raise InputError(
@@ -211,6 +212,7 @@ def read_identity(path: Path) -> Identity | None:
         ) from error
     try:
         with h5py.File(path, "r") as file:
+            check_heaps(file, path)
             attrs = {name: python_value(value) for name, value in file.attrs.items()}
         return identity_from_attrs(attrs) if attrs.get("complete") else None
     except Exception:  # as in open_features_file

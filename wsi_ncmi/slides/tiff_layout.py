@@ -146,6 +146,9 @@ def _missing_pixels(directories: tuple[TiffDirectory, ...], size: int, ndpi: boo
         if beyond:
             kind = "tiles" if directory.tiled else "strips"
             return f"{beyond} of its {int(stored.sum())} stored {kind} lie beyond its end at byte {size}"
+        if not directory.tiled and not stored.all():
+            # Tiles may be absent, as background; a strip without data would be read as black.
+            return f"{int((~stored).sum())} of its {len(stored)} strips hold nothing"
     return next((reason for directory in tiled if (reason := _impossible_size(directory))), "")
 
 

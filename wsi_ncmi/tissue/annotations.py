@@ -111,7 +111,10 @@ def read_annotations(path: Path, bounds: tuple[int, int, int, int] | None = None
         raise InputError(
             f"{path.name} can't be read as annotations (it is empty); export them from QuPath or ASAP again."
         )
-    areas = parse_geojson(data.decode("utf-8-sig", errors="replace"), path.name, bounds)
+    text = data.decode("utf-8-sig", errors="replace")
+    areas = parse_geojson(text, path.name, bounds)
+    if "\ufffd" in text:
+        areas = Annotations(areas, [*areas.notes, "letters that are no UTF-8 were replaced"])
     if not len(areas):
         raise InputError(
             f"{path.name} holds no annotation; draw one and export it again, or remove the file to use "

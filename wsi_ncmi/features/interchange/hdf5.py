@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.core.files import check_regular
-from wsi_ncmi.features.hdf5_io import own_table
+from wsi_ncmi.features.hdf5_io import check_heaps, own_table
 from wsi_ncmi.features.interchange.bag import ExternalFileError, check_coords
 
 
@@ -25,6 +25,7 @@ def opened(path: Path) -> Iterator[h5py.File]:
     try:
         check_regular(path)
         with h5py.File(path, "r") as handle:
+            check_heaps(handle, path)
             yield handle
     except ExternalFileError:
         raise
