@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import wsi_ncmi
@@ -44,6 +45,14 @@ def test_settings_have_the_names_of_keys_and_flags():
     assert (train.training.epochs, train.split.folds, train.split.seed) == (3, 2, 4)
     several = from_keywords(TrainConfig, {"losses": ["ncmi", "ce"]}, "train", loss="losses")
     assert list(several.named_losses) == ["ncmi", "ce"]
+
+
+def test_paths_and_numbers_of_numpy_are_taken():
+    found = from_keywords(
+        TrainConfig, {"labels": Path("a/labels.csv"), "features": Path("f"), "epochs": np.int64(3)}, "train"
+    )
+    assert (found.labels, found.features, found.training.epochs) == ("a/labels.csv", Path("f"), 3)
+    assert extract_config(mpp=np.float32(0.5), slides=Path("in")).grid.mpp == 0.5
 
 
 def test_one_loss_and_several_are_not_given_together():

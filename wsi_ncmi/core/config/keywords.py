@@ -7,6 +7,7 @@ import functools
 import inspect
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any, TypeVar, get_type_hints
 
 from wsi_ncmi.core.config.faults import nearest
@@ -42,7 +43,7 @@ def from_keywords(cls: type[Any], settings: Mapping[str, Any], what: str, **one_
         if len(keys) > 1:
             several = " or ".join(f"{key.replace('.', '={', 1)!r}" + ": …}" for key in keys)
             raise InputError(f"{what} has several settings {name!r}; write {several}.".replace("'", ""))
-        values[keys[0]] = value
+        values[keys[0]] = _plain(value)
     for key, many in one_of.items():
         if key in values and many in values:
             raise InputError(f"{what} got {key!r} and {many!r}, which say the same; leave one out.")
@@ -96,6 +97,13 @@ def takes_settings(
         return call
 
     return decorate
+
+
+def _plain(value: Any) -> Any:
+    """Paths as texts, which some keys take alone, and numpy's numbers as Python's."""
+    if isinstance(value, PurePath):
+        return str(value)
+    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
 
 
 def _listed(names: Sequence[str]) -> str:
