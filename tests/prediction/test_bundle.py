@@ -8,8 +8,10 @@ import io
 import json
 import os
 import pickle
+import resource
 import shutil
 import subprocess
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -17,15 +19,20 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
 
 from tests.prediction.models import COLOUR, abstaining, export, make_bundle, sample, write_run
 from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.losses import build_loss, list_losses, loss_config
+from wsi_ncmi.mil import build_model, list_models, model_config
 from wsi_ncmi.prediction import ModelBundle, load_bundle, load_model
 from wsi_ncmi.prediction.bundle_io import sums_of
 from wsi_ncmi.prediction.ood import SlideProperties
 from wsi_ncmi.prediction.outputs import prediction_notes
 from wsi_ncmi.prediction.pages import write_prediction_page, write_slide_page
 from wsi_ncmi.prediction.slide_prediction import predict_slide
+from wsi_ncmi.training.checkpoint import load_trained, write_trained
 
 
 @pytest.fixture(scope="module")
@@ -220,6 +227,84 @@ def test_weights_that_are_no_numbers_are_refused(folder: Path, value: float) -> 
         load_bundle(folder)
 
 
+def edit_model(folder: Path, **values: object) -> None:
+    file = folder / "members" / "fold_0-seed_0" / "model.json"
+    content = json.loads(file.read_text())
+    for name, value in values.items():
+        at, _, key = name.rpartition("__")
+        (content[at] if at else content)[key] = value
+    file.write_text(json.dumps(content))
+    reseal(folder)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"in_features": 10**9}, r"claimed to be \(1000000000,?.*\), and stored as \(6,"),
+        ({"model__hidden": 10**9}, "claimed to be"),
+        ({"model__attention": 10**9}, "claimed to be"),
+        ({"model__hidden": 9}, "claimed to be"),
+        ({"model": {"name": "vit", "vit": {"layers": 10**9}}}, "more than the .* tensors stored"),
+        ({"model": {"name": "acmil", "acmil": {"branches": 10**9}}}, "claimed to"),
+        ({"loss__symbols": 1 << 20}, "loss.symbols is claimed to be 1048576"),
+        ({"in_features": 10**30}, "isn't a model that this version can load"),
+        ({"in_features": -1}, "isn't a model|at least|above"),
+    ],
+)
+def test_claimed_sizes_are_held_against_the_stored_tensors_first(
+    folder: Path, values: dict[str, object], words: str
+) -> None:
+    edit_model(folder, **values)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError, match=words) as caught:
+        load_bundle(folder)
+    assert "\n" not in str(caught.value)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + (200 << 10)  # in KiB
+
+
+@pytest.mark.parametrize("model", [info.name for info in list_models()])
+def test_every_model_is_checked_and_loaded(model: str, tmp_path: Path) -> None:
+    options = model_config(name=model)
+    aggregator = build_model(options, 5, 3)
+    for name in (info.name for info in list_losses()) if model == "abmil" else ("ce",):
+        loss = loss_config(name=name)
+        criterion = build_loss(loss, 3, aggregator.embedding_width, (5, 4, 3))
+        write_trained(
+            tmp_path, aggregator, criterion, classes=("a", "b", "c"), model=options, loss=loss,
+            class_counts=(5, 4, 3), extra={},
+        )  # fmt: skip
+        found = load_trained(tmp_path).aggregator.state_dict()
+        assert all(torch.equal(found[key], value) for key, value in aggregator.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: {name: tensor.bfloat16() for name, tensor in t.items()}, "can't be read"),
+        (lambda t: {name: tensor.half() for name, tensor in t.items()}, "slide.mean is float16, not float32"),
+        (lambda t: t | {"tile.mean": t["tile.mean"].int()}, "tile.mean is int32, not float32"),
+        (lambda t: t | {"tile.mean": torch.tensor(1.0)}, "shapes that don't belong together"),
+        (lambda t: t | {"tile.mean": t["tile.mean"][None], "tile.scale": t["tile.scale"][None]}, "belong"),
+        (lambda t: {name: tensor[:0] for name, tensor in t.items()}, "belong together"),
+        (lambda t: {f"x.{name}": tensor for name, tensor in t.items()}, "can't be read .*slide.mean"),
+        (lambda t: {}, "can't be read"),
+        (
+            lambda t: t | {"slide.mean": t["slide.mean"] * torch.nan},
+            "slide.mean holds numbers that aren't finite",
+        ),
+        (lambda t: t | {"slide.noise": torch.zeros(1)}, "slide.noise is 0, not above 0"),
+        (None, "can't be read"),
+    ],
+)
+def test_statistics_of_another_kind_are_one_sentence(folder: Path, change, words: str) -> None:  # type: ignore[no-untyped-def]
+    file = folder / "reference.safetensors"
+    file.write_bytes(b"text" if change is None else save_tensors(change(load_tensors(file.read_bytes()))))
+    reseal(folder)
+    with pytest.raises(InputError, match=words) as caught:
+        load_bundle(folder)
+    assert "\n" not in str(caught.value)
+
+
 class Payload:
     """A pickle that makes a file when it is loaded."""
 
@@ -297,6 +382,23 @@ def test_a_zip_that_claims_too_much_is_refused(tmp_path: Path, monkeypatch: pyte
         archive.writestr("bundle.json", b"0" * 1001)
     with pytest.raises(InputError, match="claims 1,001 bytes"):
         load_bundle(tmp_path / "big.zip")
+
+
+def test_a_zip_that_inflates_beyond_measure_is_refused_before_it_is_read(
+    folder: Path, tmp_path: Path
+) -> None:
+    path, members = tmp_path / "bomb.zip", [file for file in folder.rglob("*") if file.is_file()]
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in members:
+            archive.write(file, file.relative_to(folder).as_posix())
+        archive.writestr("portable/model.onnx", bytes(80 << 20))
+    tracemalloc.start()
+    with pytest.raises(
+        InputError, match=r"claim to inflate to 8.*of which portable/model\.onnx has 83,886,080"
+    ):
+        load_bundle(path)
+    assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"text"])

@@ -151,17 +151,27 @@ class GaussianModel:
 
         Raises:
             KeyError: A tensor is missing.
-            ValueError: The shapes don't belong together.
+            ValueError: The shapes don't belong together, or a number isn't finite or isn't float32.
         """
-        mean, scale, components, variances, noise = (
-            tensors[f"{prefix}.{name}"] for name in ("mean", "scale", "components", "variances", "noise")
-        )
+        names = ("mean", "scale", "components", "variances", "noise")
+        mean, scale, components, variances, noise = (tensors[f"{prefix}.{name}"] for name in names)
+        for name in names:
+            tensor = tensors[f"{prefix}.{name}"]
+            if tensor.dtype != np.float32:
+                raise ValueError(f"{prefix}.{name} is {tensor.dtype}, not float32")
+            if not np.isfinite(tensor).all():
+                raise ValueError(f"{prefix}.{name} holds numbers that aren't finite")
         if (
-            mean.shape != scale.shape
+            mean.ndim != 1
+            or not mean.size
+            or mean.shape != scale.shape
+            or variances.ndim != 1
             or components.shape != (len(variances), len(mean))
             or noise.shape != (1,)
         ):
             raise ValueError(f"the tensors of {prefix} have shapes that don't belong together")
+        if noise[0] <= 0:
+            raise ValueError(f"{prefix}.noise is {noise[0]:g}, not above 0")
         return cls(mean, scale, components, variances, float(noise[0]))
 
 
@@ -303,7 +313,7 @@ class OodDetector:
                 GaussianModel.from_tensors(tensors, "slide"),
                 GaussianModel.from_tensors(tensors, "tile"),
             )
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
             raise InputError(
                 f"The training statistics of {where} can't be read ({error}); export the model again."
             ) from error

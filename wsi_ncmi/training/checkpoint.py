@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as tensor_bytes
 from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from wsi_ncmi import __version__
 from wsi_ncmi.core.errors import InputError
@@ -30,6 +32,9 @@ MODEL_JSON = "model.json"
 MODEL_WEIGHTS = "model.safetensors"
 _SCHEMA = "wsi-ncmi-model/1"
 _TILES_AT_ONCE = 4096
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""Shapes of stored tensors by their names."""
 
 
 @dataclass(frozen=True)
@@ -231,7 +236,23 @@ def trained_from_bytes(description: bytes, weights: bytes, where: str) -> Traine
         InputError: They are altered, or of another version.
     """
 
-    def build(config: Mapping[str, Any]) -> dict[str, nn.Module]:
+    def build(config: Mapping[str, Any], stored: Shapes) -> dict[str, nn.Module]:
+        largest = max([4096, *(edge for shape in stored.values() for edge in shape)])
+        for name, value in config["loss"].items():
+            if isinstance(value, int) and value > largest:  # code words are computed before they are stored
+                raise ValueError(f"loss.{name} is claimed to be {value}, and no stored tensor is so large")
+        with _bounded(stored), torch.device("meta"):  # takes no memory, whatever sizes are claimed
+            claimed = make(config)
+        for prefix, module in claimed.items():
+            for name, tensor in module.state_dict().items():
+                found = stored.get(f"{prefix}.{name}")
+                if found != tuple(tensor.shape):
+                    raise ValueError(
+                        f"{prefix}.{name} is claimed to be {tuple(tensor.shape)}, and stored as {found}"
+                    )
+        return make(config)
+
+    def make(config: Mapping[str, Any]) -> dict[str, nn.Module]:
         classes = len(config["classes"])
         aggregator = build_aggregator(model_config(**config["model"]), int(config["in_features"]), classes)
         loss = loss_config(**config["loss"])
@@ -245,12 +266,30 @@ def trained_from_bytes(description: bytes, weights: bytes, where: str) -> Traine
     return TrainedModel(aggregator, criterion, tuple(str(name) for name in config["classes"]), config)
 
 
+@contextlib.contextmanager
+def _bounded(stored: Shapes) -> Iterator[None]:
+    """Ends the building of modules of far more parameters than are stored (a claim of 10⁹ layers)."""
+    left = 4 * len(stored) + 100  # some are made and put aside
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise ValueError(f"it is claimed to have more than the {len(stored)} tensors stored")
+
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 def load_modules(
     description: bytes,
     weights: bytes,
     where: str,
     schema: str,
-    build: Callable[[Mapping[str, Any]], Mapping[str, nn.Module]],
+    build: Callable[[Mapping[str, Any], Shapes], Mapping[str, nn.Module]],
 ) -> tuple[dict[str, Any], Mapping[str, nn.Module]]:
     """Builds the modules that ``model.json`` describes and gives them their weights. No code is executed.
 
@@ -259,7 +298,8 @@ def load_modules(
         weights: Content of ``model.safetensors``.
         where: Where they come from, for messages.
         schema: The format that is wanted.
-        build: Content of ``model.json`` → modules by the prefix of their tensors' names.
+        build: Content of ``model.json`` and shapes of the stored tensors → modules by the prefix of their
+            tensors' names.
 
     Returns:
         The content of ``model.json``, and the modules on the CPU in evaluation mode.
@@ -278,10 +318,10 @@ def load_modules(
                 f"{where}/{MODEL_WEIGHTS} was altered after training "
                 f"(its checksum isn't the one in {MODEL_JSON})."
             )
-        modules = build(config)
         tensors = load_tensors(weights)
         if lost := [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]:
             raise InputError(f"{where}/{MODEL_WEIGHTS} holds numbers that are not finite in {lost[0]}.")
+        modules = build(config, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
         for prefix, module in modules.items():
             start = f"{prefix}."
             module.load_state_dict(

@@ -176,7 +176,7 @@ def load_classifier(folder: Path) -> ImageClassifier:
         InputError: A file is missing, altered, or of another version.
     """
 
-    def build(config: Mapping[str, Any]) -> dict[str, nn.Module]:
+    def build(config: Mapping[str, Any], _: object) -> dict[str, nn.Module]:
         network = build_network(NetworkConfig(**config["network"]))
         width = feature_width(network, int(config["image_px"]))
         loss, counts = loss_config(**config["loss"]), config["class_counts"]
