@@ -92,7 +92,9 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["a.pt", "a.bin", "a.safetensors"])
-@pytest.mark.parametrize("content", [b"", b"not weights at all, only text"])
+@pytest.mark.parametrize(
+    "content", [b"", b"not weights at all, only text", b"slide_id,label\na,b\n", b"\x80\x02]q", bytes(64)]
+)
 def test_damaged_files_are_one_sentence(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match="weights file") as caught:

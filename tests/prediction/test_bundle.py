@@ -25,7 +25,7 @@ from safetensors.torch import save as save_tensors
 from tests.prediction.models import COLOUR, abstaining, export, make_bundle, sample, write_run
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.losses import build_loss, list_losses, loss_config
-from wsi_ncmi.mil import build_model, list_models, model_config
+from wsi_ncmi.mil import build_aggregator, list_models, model_config
 from wsi_ncmi.prediction import ModelBundle, load_bundle, load_model
 from wsi_ncmi.prediction.bundle_io import sums_of
 from wsi_ncmi.prediction.ood import SlideProperties
@@ -265,7 +265,7 @@ def test_claimed_sizes_are_held_against_the_stored_tensors_first(
 @pytest.mark.parametrize("model", [info.name for info in list_models()])
 def test_every_model_is_checked_and_loaded(model: str, tmp_path: Path) -> None:
     options = model_config(name=model)
-    aggregator = build_model(options, 5, 3)
+    aggregator = build_aggregator(options, 5, 3)
     for name in (info.name for info in list_losses()) if model == "abmil" else ("ce",):
         loss = loss_config(name=name)
         criterion = build_loss(loss, 3, aggregator.embedding_width, (5, 4, 3))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -13,11 +14,12 @@ import pandas as pd
 import pytest
 import torch
 
-from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.errors import InputError, storage_fault
 from wsi_ncmi.losses import loss_config
 from wsi_ncmi.training import RunConfig, fit
 from wsi_ncmi.training.checkpoint import MODEL_WEIGHTS
 from wsi_ncmi.training.loop import TrainingLoop
+from wsi_ncmi.training.resume import read_resume, write_resume
 
 KILLED_RUN = """
 import json, os, signal, sys
@@ -128,3 +130,16 @@ def test_a_damaged_checkpoint_is_named(task, kit, tmp_path):
     (folder / "last.ckpt").write_bytes(b"not a checkpoint")
     with pytest.raises(InputError, match=r"last\.ckpt isn't a resume checkpoint .* remove it"):
         run(task, kit, folder, kit.CE)
+
+
+def test_a_full_disk_is_an_error_with_its_number_and_keeps_the_last_state(tmp_path):
+    write_resume(tmp_path, {"seed": 1}, {"weights": torch.ones(4)})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(OSError) as caught:  # noqa: PT011, its number is what counts
+            write_resume(tmp_path, {"seed": 1}, {"weights": torch.ones(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert storage_fault(caught.value)
+    assert read_resume(tmp_path)[1]["weights"].shape == (4,)

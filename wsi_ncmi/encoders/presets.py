@@ -184,6 +184,12 @@ def find_preset(key: str) -> Preset:
     """
     if key in presets():
         return presets()[key]
+    if key == "descriptor" or ":" in key:
+        known = "it needs no weights" if key == "descriptor" else "its facts are those of its own code"
+        raise InputError(
+            f"The encoder {key!r} is no preset: {known}, and tiles are of 256 px at 0.5 µm per pixel unless "
+            "--mpp and --tile-px say otherwise; wsi-ncmi encoders list names the presets."
+        )
     near = near_presets(key)
     hint = f"did you mean {' or '.join(near)}?" if near else "wsi-ncmi encoders list names them."
     raise InputError(f"There is no preset {key!r}; {hint}")
