@@ -140,7 +140,7 @@ def test_unknown_keys_get_the_nearest(wrong, right):
 
 @pytest.mark.parametrize("name", ["descriptor", "timm:vit_tiny_patch16_224", "file:mine.py:Encoder"])
 def test_encoders_without_a_preset_are_said_to_be_none(name):
-    with pytest.raises(InputError, match="is no preset: .*256 px at 0.5 µm"):
+    with pytest.raises(InputError, match=r"is no preset: .*256 px at 0.5 µm"):
         find_preset(name)
 
 
