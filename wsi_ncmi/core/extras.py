@@ -74,18 +74,25 @@ class _Extras(MetaPathFinder):
 
     def find_spec(self, fullname: str, path: object = None, target: ModuleType | None = None) -> None:
         extras = [extra for extra, names in EXTRAS.items() if fullname in names]
-        importer, _, module = _importer().partition(".") if extras else ("", "", "")
-        if importer == "wsi_ncmi":  # other packages do without each other as they will
-            home = [extra for extra in extras if module.partition(".")[0] in _HOMES.get(extra, ())]
+        asked = _asked_package() if extras else None
+        if asked is not None:
+            home = [extra for extra in extras if asked in _HOMES.get(extra, ())]
             raise _missing([fullname], (home or extras)[0] if len(home or extras) == 1 else "all")
 
 
-def _importer() -> str:
-    """Name of the module whose import statement is being carried out."""
+def _asked_package() -> str | None:
+    """Our package that the caller asked for what can't be imported; None where another package imports.
+
+    Other packages do without each other as they will.
+    """
     frame: FrameType | None = sys._getframe(2)
-    while frame and frame.f_globals.get("__name__") in ("importlib", "importlib._bootstrap"):
+    names = []
+    while frame:
+        names.append(str(frame.f_globals.get("__name__")))
         frame = frame.f_back
-    return str(frame.f_globals.get("__name__")) if frame else ""
+    names = [name for name in names if name not in ("importlib", "importlib._bootstrap")]
+    ours = [name for name in names if name.partition(".")[0] == "wsi_ncmi"]
+    return (ours[-1] + ".").split(".")[1] if ours and names[0] == ours[0] else None
 
 
 def install() -> None:
