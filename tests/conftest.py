@@ -18,15 +18,29 @@ settings.load_profile("suite")
 
 REAL_DATA_VARIABLE = "WSI_NCMI_TEST_DATA"
 
-# Files of few long tests. "make test" deals files to processes in this order, so that none of them ends alone.
+# Files that take longest (seconds of a core in tests of one file: 150 to 15), longest first. "make test" deals files
+# to processes in this order, so that none of them ends alone.
 LONG = (
+    "test_demo.py",
+    "test_real_texture.py",
+    "test_local.py",
+    "test_ray.py",
+    "test_kills.py",
+    "test_broken_input.py",
+    "test_encoder_in_parent.py",
+    "test_trainer.py",
+    "test_direct_pixels.py",
+    "test_grid.py",
     "test_extension.py",
-    "end_to_end",
-    "extraction_execution",
+    "test_watch.py",
+    "test_pipeline.py",
+    "test_job.py",
+    "test_distributed.py",
+    "test_network.py",
+    "test_level_check.py",
+    "test_extract_slide.py",
     "research",
     "compatibility",
-    "parallel",
-    "docker",
 )
 
 

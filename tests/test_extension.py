@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 from safetensors.numpy import load_file
+from typer.testing import CliRunner
 
 from tests.training.conftest import write_cohort
+from wsi_ncmi.cli.app import app
 
 ROOT = Path(__file__).parents[1]
 
@@ -88,7 +90,7 @@ class ToyModelConfig(ModelConfig):
         start: First scale of the instances.
     """
 
-    aggregator = "wsi_ncmi.mil.toy:ToyPool"
+    aggregator = "wsi_ncmi.mil.toy_pool:ToyPool"
     paper = "arXiv 0000.00000"
     summary = "mean of the scaled instances"
     reported_attention = "1/N"
@@ -174,55 +176,55 @@ def package(tmp_path):
     return Copy(tmp_path)
 
 
-def test_a_loss_is_a_module_and_a_config_class(package):
-    (package.root / "wsi_ncmi/losses/toy.py").write_text(LOSS)
-    with (package.root / "wsi_ncmi/losses/config.py").open("a") as file:
-        file.write(LOSS_CONFIG)
-    assert package.places() == {"wsi_ncmi/losses/config.py": 1, "wsi_ncmi/losses/toy.py": 1}
+def test_a_loss_and_an_aggregator_are_each_a_module_and_a_config_class(package):
+    for name, module, config in (("losses/toy", LOSS, LOSS_CONFIG), ("mil/toy_pool", MODEL, MODEL_CONFIG)):
+        (package.root / f"wsi_ncmi/{name}.py").write_text(module)
+        with (package.root / f"wsi_ncmi/{name}.py").with_name("config.py").open("a") as file:
+            file.write(config)
+    assert package.places() == {
+        "wsi_ncmi/losses/config.py": 1, "wsi_ncmi/losses/toy.py": 1,
+        "wsi_ncmi/mil/config.py": 1, "wsi_ncmi/mil/toy_pool.py": 1,
+    }  # fmt: skip
     *answers, (code, wrong) = package.run(
-        ["config", "show", "--set", "losses=[{name: toy, toy_sharpness: 3}]"],
+        [
+            "config",
+            "show",
+            "--set",
+            "losses=[{name: toy, toy_sharpness: 3}]",
+            "--set",
+            "model={name: toy_pool, start: 2}",
+        ],
         ["config", "schema"],
         ["losses", "--json"],
+        ["models", "--json", "--instances", "4"],
         package.train("run", "--loss", "toy", "--set", "loss.toy_sharpness=2"),
+        package.train("pooled", "--model", "toy_pool", "--set", "model.start=3"),
         package.train("wrong", "--loss", "toy", "--set", "loss.toy_sharpnes=2"),
     )
-    shown, schema, losses, _ = succeeded(answers)
+    shown, schema, losses, models, *_ = succeeded(answers)
     assert "- name: toy\n  toy_sharpness: 3.0\n" in shown
+    assert "name: toy_pool\n" in shown
+    assert "start: 2.0\n" in shown
     assert "toy_sharpness" in json.dumps(json.loads(schema))
+    assert "toy_pool" in schema
     listed = {row["name"]: row for row in json.loads(losses)}
     assert listed["toy"]["settings"] == {"toy_sharpness": 1.0}
+    assert "start" in {row["name"]: row for row in json.loads(models)}["toy_pool"]["settings"]
     config, tensors = package.model("run")
     assert config["loss"] == {"name": "toy", "toy_sharpness": 2.0}
     assert tensors["criterion.steps"] > 0
+    config, tensors = package.model("pooled")
+    assert config["model"]["start"] == 3.0
+    assert "hidden" not in config["model"]
+    assert (tensors["aggregator.scale"] != 3.0).any()
     assert code == 2
     assert "the loss 'toy' has no setting 'toy_sharpnes'; did you mean 'toy_sharpness'?" in wrong
     assert not (package.root / "wrong").exists()
 
 
-def test_an_aggregator_is_a_module_and_a_config_class(package):
-    (package.root / "wsi_ncmi/mil/toy.py").write_text(MODEL)
-    with (package.root / "wsi_ncmi/mil/config.py").open("a") as file:
-        file.write(MODEL_CONFIG)
-    assert package.places() == {"wsi_ncmi/mil/config.py": 1, "wsi_ncmi/mil/toy.py": 1}
-    answers = package.run(
-        ["config", "show", "--set", "model={name: toy_pool, start: 2}"],
-        ["config", "schema"],
-        ["models", "--json", "--instances", "4"],
-        package.train("run", "--model", "toy_pool", "--set", "model.start=3"),
-    )
-    shown, schema, models, _ = succeeded(answers)
-    assert "name: toy_pool\n" in shown
-    assert "start: 2.0\n" in shown
-    assert "toy_pool" in schema
-    assert "start" in {row["name"]: row for row in json.loads(models)}["toy_pool"]["settings"]
-    config, tensors = package.model("run")
-    assert config["model"]["start"] == 3.0
-    assert "hidden" not in config["model"]
-    assert (tensors["aggregator.scale"] != 3.0).any()
-
-
 def test_a_training_setting_is_a_field_and_its_use(package):
-    succeeded(package.run(package.train("run")))
+    done = CliRunner().invoke(app, package.train("run"))  # the package as it is
+    assert done.exit_code == 0, done.output
     before = (package.root / "run/fold_0/seed_0/model.safetensors").read_bytes()
     config = package.root / "wsi_ncmi/training/config.py"
     for line, new in (

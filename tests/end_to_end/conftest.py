@@ -8,7 +8,9 @@ import subprocess
 import sys
 import sysconfig
 import venv
+import zipfile
 from dataclasses import dataclass
+from importlib.metadata import Distribution
 from pathlib import Path
 
 import pytest
@@ -55,18 +57,17 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     environment = root / "env"
     venv.create(environment, with_pip=False, symlinks=True)
     packages = environment / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
-    subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile", "--no-index",
-         "--prefix", str(environment), "--ignore-installed", str(wheel)],
-        check=True, capture_output=True,
-    )  # fmt: skip
+    # What pip does with a wheel of Python alone, in a second instead of ten, and where no pip is installed.
+    with zipfile.ZipFile(wheel) as content:
+        content.extractall(packages)
     # A plain path entry: the .pth of the editable install in that folder is not followed.
     (packages / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
-    script = environment / "bin" / "wsi-ncmi"
+    (entry,) = Distribution.at(next(packages.glob("wsi_ncmi-*.dist-info"))).entry_points
+    script = environment / "bin" / entry.name
     script.write_text(
         # As pip writes it; the guard matters, for spawned workers import this file again.
-        f"#!{environment / 'bin' / 'python'}\nimport sys\nfrom wsi_ncmi.cli.app import main\n"
-        "if __name__ == '__main__':\n    sys.exit(main())\n"
+        f"#!{environment / 'bin' / 'python'}\nimport sys\nfrom {entry.module} import {entry.attr}\n"
+        f"if __name__ == '__main__':\n    sys.exit({entry.attr}())\n"
     )
     script.chmod(0o755)
     return script

@@ -12,6 +12,8 @@ from typer.testing import CliRunner
 from wsi_ncmi.cli.app import app
 from wsi_ncmi.synthesis import write_test_slide
 
+SIZE = {"width_px": 640, "height_px": 640}
+
 
 def call(*arguments: str) -> tuple[int, str, str]:
     result = CliRunner().invoke(app, [*arguments, "--quiet"])
@@ -30,10 +32,10 @@ def extracted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, int
     slides = root / "slides"
     slides.mkdir()
     for number in range(12):
-        write_test_slide(slides / f"p{number:02d}.svs", seed=number, tissue_share=0.6)
-    write_test_slide(slides / "empty.svs", seed=50, tissue_share=0.0)
-    write_test_slide(slides / "no_mpp.svs", seed=51, mpp=None)
-    write_test_slide(slides / "cut.svs", seed=52, tissue_share=0.6)
+        write_test_slide(slides / f"p{number:02d}.svs", seed=number, tissue_share=0.6, **SIZE)
+    write_test_slide(slides / "empty.svs", seed=50, tissue_share=0.0, **SIZE)
+    write_test_slide(slides / "no_mpp.svs", seed=51, mpp=None, **SIZE)
+    write_test_slide(slides / "cut.svs", seed=52, tissue_share=0.6, **SIZE)
     content = (slides / "cut.svs").read_bytes()
     (slides / "cut.svs").write_bytes(content[: len(content) // 2])
     (slides / "text.svs").write_text("this is no slide")
@@ -101,7 +103,7 @@ def write_labels(path: Path, lines: list[str], header: str = "slide_id,label,cas
 def train(root: Path, labels: Path, out: str, *more: str) -> tuple[int, str, str]:
     return call(
         "train", "--features", str(root / "out"), "--labels", str(labels), "--out", str(root / out), "--loss", "ce",
-        "--folds", "2", "--epochs", "1", "--workers", "1", "--set", "evaluation.figures=[]", *more,
+        "--folds", "2", "--epochs", "1", "--workers", "1", "--set", "evaluation.figures=[]", "--set", "evaluation.resamples=100", *more,
     )  # fmt: skip
 
 
@@ -116,7 +118,7 @@ def test_labels_without_slide_and_slides_without_label_are_told(
     result = CliRunner().invoke(
         app,
         ["train", "--features", str(root / "out"), "--labels", str(labels), "--out", str(root / "partial"),
-         "--loss", "ce", "--folds", "2", "--epochs", "1", "--workers", "1", "--set", "evaluation.figures=[]"],
+         "--loss", "ce", "--folds", "2", "--epochs", "1", "--workers", "1", "--set", "evaluation.figures=[]", "--set", "evaluation.resamples=100"],
     )  # fmt: skip
     assert result.exit_code == 0, result.stderr
     assert "ghost: label without features" in result.stdout

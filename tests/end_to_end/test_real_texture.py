@@ -57,7 +57,8 @@ def test_subtypes_of_unseen_sources(cohort: Path, real_data: Path, encoder: str,
     trained = CliRunner().invoke(
         app,
         ["train", "--features", str(out), "--labels", str(cohort / "labels.csv"), "--out", str(out / "run"),
-         "--loss", "ncmi", "--folds", "3", "--workers", "1", "--quiet", "--set", "evaluation.figures=[]"],
+         "--loss", "ncmi", "--folds", "3", "--workers", "1", "--quiet", "--set", "evaluation.figures=[]",
+         "--set", "evaluation.resamples=100"],
     )  # fmt: skip
     assert trained.exit_code == 0, trained.stderr
     metrics = json.loads((out / "run" / "metrics.json").read_text())

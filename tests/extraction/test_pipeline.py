@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.extraction.conftest import GRID
 from wsi_ncmi.core.errors import WsiNcmiError
 from wsi_ncmi.encoders import Encoder, EncoderConfig, load_encoder
+from wsi_ncmi.extraction.config import ExtractConfig
 from wsi_ncmi.extraction.execution.plan import PipelineConfig
 from wsi_ncmi.extraction.ledger import LedgerRow
 from wsi_ncmi.extraction.pipeline import Pipeline, Utilisation
@@ -21,6 +23,7 @@ from wsi_ncmi.extraction.pipeline.utilisation import UtilisationMeter
 from wsi_ncmi.extraction.task import SlideTask
 from wsi_ncmi.features import feature_path, verify_folder
 from wsi_ncmi.parallel import Finished, SlotFree, Started, Stopped
+from wsi_ncmi.slides import take_inventory
 from wsi_ncmi.tiling import GridConfig
 
 
@@ -65,14 +68,22 @@ def files_of(out: Path) -> dict[str, bytes]:
     return {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()}
 
 
-def test_small_slides_share_batches_and_keep_their_bytes(tasks, encoder: Encoder, tmp_path: Path) -> None:
-    alone = tasks(out=tmp_path / "alone")
-    for task in alone:
-        extract_slide(task, encoder)
+@pytest.fixture(scope="module")
+def usual(slides: Path, encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What a job leaves that does one slide after the other."""
+    config = ExtractConfig(slides=slides, out=tmp_path_factory.mktemp("usual"), grid=GRID)
+    for record in take_inventory(slides):
+        extract_slide(SlideTask(record, config), encoder)
+    return files_of(config.out)
+
+
+def test_small_slides_share_batches_and_keep_their_bytes(
+    tasks, encoder: Encoder, usual: dict[str, bytes], tmp_path: Path
+) -> None:
     counting = Wrapped(encoder)
     rows, events, utilisation = run(counting, tasks(out=tmp_path / "together"), readers=1)
     assert {row.status for row in rows.values()} == {"done"}
-    assert files_of(tmp_path / "together") == files_of(tmp_path / "alone")
+    assert files_of(tmp_path / "together") == usual
     # Three slides of some 30 tiles: only the last batch of all is not full.
     assert sum(size != 16 for size in counting.sizes) <= 1
     assert utilisation.tiles == sum(counting.sizes) == sum(row.tiles for row in rows.values())
@@ -103,11 +114,12 @@ def test_only_where_two_slides_meet_are_tiles_copied_together(tasks, encoder: En
         {"buffer_bytes": 5 * 64 * 64 * 3, "slide_bytes": 1},
     ],
 )
-def test_threads_batches_and_memory_change_no_byte(tasks, encoder: Encoder, tmp_path: Path, options) -> None:
-    run(encoder, tasks(out=tmp_path / "usual"))
+def test_threads_batches_and_memory_change_no_byte(
+    tasks, encoder: Encoder, usual: dict[str, bytes], tmp_path: Path, options
+) -> None:
     rows, _, _ = run(encoder, tasks(out=tmp_path / "other"), **options)
     assert {row.status for row in rows.values()} == {"done"}
-    assert files_of(tmp_path / "usual") == files_of(tmp_path / "other")
+    assert files_of(tmp_path / "other") == usual
 
 
 @pytest.mark.real_data
@@ -136,7 +148,7 @@ class RaisesOn(Wrapped):
 
 @pytest.mark.parametrize("error", [RuntimeError("boom"), WsiNcmiError("no such colour")])
 def test_a_tile_that_the_encoder_refuses_costs_its_own_slide(
-    tasks, encoder: Encoder, tmp_path: Path, error
+    tasks, encoder: Encoder, usual: dict[str, bytes], tmp_path: Path, error
 ) -> None:
     from wsi_ncmi.extraction.slide import prepare_slide
     from wsi_ncmi.slides import open_slide
@@ -156,8 +168,7 @@ def test_a_tile_that_the_encoder_refuses_costs_its_own_slide(
     assert not feature_path(todo[0].out, "descriptor", "slide_1").exists()
     again, _, _ = run(encoder, todo)
     assert {row.status for row in again.values()} == {"done", "skipped"}
-    run(encoder, tasks(out=tmp_path / "undisturbed"))
-    assert files_of(tmp_path / "undisturbed") == files_of(tmp_path / "out")
+    assert files_of(tmp_path / "out") == usual
 
 
 def test_a_batch_that_fails_once_is_done_after_all(tasks, encoder: Encoder) -> None:
@@ -174,7 +185,7 @@ def test_a_batch_that_fails_once_is_done_after_all(tasks, encoder: Encoder) -> N
     "error", [MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")]
 )
 def test_when_memory_runs_out_batches_are_halved_and_the_ledger_says_so(
-    tasks, encoder: Encoder, tmp_path: Path, error
+    tasks, encoder: Encoder, usual: dict[str, bytes], tmp_path: Path, error
 ) -> None:
     class Small(Wrapped):
         def before(self, pixels) -> None:
@@ -186,8 +197,7 @@ def test_when_memory_runs_out_batches_are_halved_and_the_ledger_says_so(
     assert {row.status for row in rows.values()} == {"done"}
     assert all("memory ran out" in row.reason for row in rows.values() if row.tiles)
     assert max(size for size in small.sizes if size <= 5) == 4
-    run(encoder, tasks(out=tmp_path / "usual"))
-    assert files_of(tmp_path / "small") == files_of(tmp_path / "usual")
+    assert files_of(tmp_path / "small") == usual
 
 
 def test_the_next_slide_is_read_while_the_encoder_works(tasks, encoder: Encoder) -> None:

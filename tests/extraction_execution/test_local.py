@@ -209,13 +209,13 @@ def test_slides_of_another_job_are_waited_for(tasks) -> None:
     assert [row.status for row in rows] == ["done", "done"]
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_what_concerns_every_slide_stops_the_job(tasks, workers: int) -> None:
+@pytest.mark.parametrize("timeout_s", [None, 300], ids=["in this process", "in another"])
+def test_what_concerns_every_slide_stops_the_job(tasks, timeout_s: float | None) -> None:
     run_slides(tasks()[:1], OPTIONS)
     with pytest.raises(IdentityConflictError, match="overwrite"):
-        run_slides(tasks(mpp=1.0), OPTIONS, workers=workers)
+        run_slides(tasks(mpp=1.0), OPTIONS, timeout_s=timeout_s)
     with pytest.raises(InputError, match="timm:resnet18"):
-        run_slides(tasks(), EncoderConfig(name="timm:resnet18.no_such_tag"), workers=workers)
+        run_slides(tasks(), EncoderConfig(name="timm:resnet18.no_such_tag"), timeout_s=timeout_s)
 
 
 def test_storage_that_fails_in_a_worker_stops_the_job(tasks, tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
+import runpy
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -190,7 +190,7 @@ def test_shipped_image_configurations_are_no_slide_jobs():
     assert not set(shipped_configs("images")) & set(shipped_configs())
 
 
-def test_the_script_prints_the_table_and_says_what_is_wrong(image_set, tmp_path, whole, capsys):
+def test_the_script_prints_the_table_and_says_what_is_wrong(image_set, tmp_path, whole, capsys, monkeypatch):
     script = Path(__file__).parents[2] / "pipelines" / "image_classification.py"
     config, _ = whole
     (tmp_path / "job.yaml").write_text("losses: [ce, ncmi_paper]\nseeds: 2\n")
@@ -202,12 +202,13 @@ def test_the_script_prints_the_table_and_says_what_is_wrong(image_set, tmp_path,
         str(config.out),
         "--quiet",
     ]
-    done = subprocess.run(
-        [sys.executable, str(script), *arguments], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "ncmi_paper − ce: top-1" in done.stdout
-    assert "summary: " in done.stdout
+    monkeypatch.setattr(sys, "argv", [str(script), *arguments])
+    with pytest.raises(SystemExit) as done:
+        runpy.run_path(str(script), run_name="__main__")
+    assert not done.value.code
+    printed = capsys.readouterr().out
+    assert "ncmi_paper − ce: top-1" in printed
+    assert "summary: " in printed
     spec = importlib.util.spec_from_file_location("image_classification", script)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -16,7 +16,7 @@ from wsi_ncmi.workflows import train
 
 QUICK = {
     "losses": ["ce"], "split": {"folds": 2}, "training": {"epochs": 2, "device": "cpu"}, "workers": 1,
-    "evaluation": {"resamples": 100},
+    "evaluation": {"resamples": 100, "figures": []},
 }  # fmt: skip
 
 

@@ -36,7 +36,7 @@ def values(tmp_path):
     )  # fmt: skip
     return {
         "features": tmp_path / "bags.npz", "losses": ["ce"], "split": {"folds": 2}, "workers": 1,
-        "training": {"device": "cpu"}, "evaluation": {"resamples": 100},
+        "training": {"device": "cpu"}, "evaluation": {"resamples": 100, "figures": []},
     }  # fmt: skip
 
 

@@ -162,7 +162,6 @@ def test_real_slides_arrive(config: PredictConfig, small_slides: Path) -> None:
     shutil.copy(small_slides / "s0.svs", inbox)
     put(inbox, "note.svs", "no slide")
     clock.events = {6: lambda: shutil.copy(small_slides / "s1.svs", inbox)}
-    # In this process: a limit would start another one for every round.
     result = watch(
         replace(config, extraction=ExecutionConfig(workers=1, timeout_per_slide=100)),
         clock=clock.time, sleep=clock.sleep,
@@ -181,13 +180,10 @@ def test_real_slides_arrive(config: PredictConfig, small_slides: Path) -> None:
 
 
 @pytest.fixture
-def in_process(config: PredictConfig) -> PredictConfig:
-    """A limit would start another process for every round."""
-    return replace(
-        config,
-        extraction=ExecutionConfig(workers=1, timeout_per_slide=100),
-        watch=WatchConfig(settle_s=0, until_idle_s=0),
-    )
+def in_process(config: PredictConfig, monkeypatch: pytest.MonkeyPatch) -> PredictConfig:
+    """Without the limit of an hour, for which every round would start another process."""
+    monkeypatch.setattr("wsi_ncmi.workflows.watch._TIMEOUT_S", None)
+    return replace(config, watch=WatchConfig(settle_s=0, until_idle_s=0))
 
 
 def watched(config: PredictConfig) -> tuple[JobResult, dict[str, dict[str, str]]]:

@@ -7,6 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,7 @@ def _gpus() -> dict[str, Any]:
     return {"gpus": ", ".join(names), "cuda": str(torch.version.cuda)}
 
 
+@cache
 def _version(package: str) -> str:
     try:
         return importlib.metadata.version(package)

@@ -258,11 +258,10 @@ def _with_attention(small: Image.Image, found: TileAttention) -> Image.Image:
 
 def _ranks(attention: _Floats) -> _Floats:
     """Ranks from 0 to 1, equal attention sharing its mean rank."""
-    from scipy.stats import rankdata
-
     if len(attention) < 2:
         return np.ones(len(attention), np.float32)
-    ranks = (rankdata(attention) - 1.0) / (len(attention) - 1.0)
+    _, places, counts = np.unique(attention, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts + 1) / 2)[places] / (len(attention) - 1.0)
     return np.asarray(ranks, dtype=np.float32)
 
 

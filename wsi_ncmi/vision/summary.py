@@ -80,7 +80,7 @@ def summarise_runs(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> d
         ``differences``: name → score → ``mean``, ``low`` and ``high`` (95 % t interval over the seeds that
         both losses have; None for fewer than two).
     """
-    from scipy.stats import t
+    from scipy.special import stdtrit  # the t distribution's quantile, without the load of scipy.stats
 
     table = pd.DataFrame(rows).set_index("seed")
     scores = {name: table[table["loss"] == name][list(_HEADLINE)] for name in names}
@@ -98,7 +98,7 @@ def summarise_runs(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> d
         count = len(paired)
         differences[name] = {"seeds": count}
         for score, mean, sd in _finite_means(paired):
-            half = None if sd is None else float(t.ppf(0.975, count - 1)) * sd / math.sqrt(count)
+            half = None if sd is None else float(stdtrit(count - 1, 0.975)) * sd / math.sqrt(count)
             low, high = (None, None) if half is None else (mean - half, mean + half)
             differences[name][score] = {"mean": mean, "low": low, "high": high}
     return {"reference": names[0], "losses": losses, "differences": differences}
