@@ -33,7 +33,12 @@ def test_the_wheel_is_what_ran(demo: Demo) -> None:
     script = "import wsi_ncmi; print(wsi_ncmi.__file__)"
     python = demo.command.parent / "python"
     found = subprocess.run(
-        [str(python), "-c", script], capture_output=True, text=True, check=True, cwd="/", env=clean_environment()
+        [str(python), "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd="/",
+        env=clean_environment(),
     )
     assert str(PROJECT) not in found.stdout
     assert str(demo.command.parents[1]) in found.stdout
