@@ -29,7 +29,9 @@ def test_it_is_stored_with_its_pictures_and_without_paths(notebook: Path) -> Non
     outputs = [output for cell in cells for output in cell["outputs"]]
     assert any("image/png" in output.get("data", {}) for output in outputs)
     assert not any(output["output_type"] == "error" or output.get("name") == "stderr" for output in outputs)
-    shown = json.dumps([{**output, "data": {**output.get("data", {}), "image/png": ""}} for output in outputs])
+    shown = json.dumps(
+        [{**output, "data": {**output.get("data", {}), "image/png": ""}} for output in outputs]
+    )
     assert "/tmp" not in shown
     assert "/work" not in shown
     assert notebook.stat().st_size < 300_000
