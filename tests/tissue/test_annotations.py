@@ -129,7 +129,11 @@ def test_camelyon_lesions_change_no_tissue(tmp_path: Path) -> None:
     ("content", "reason"),
     [
         ('<!DOCTYPE a [<!ENTITY b "c">]>' + HEAD + TAIL, "document type"),
-        ("<svg/>", "root is svg"),
+        ("<svg/>", "XML with the root svg"),
+        ('<Annotations MicronsPerPixel="0.5"><Annotation><Regions/></Annotation></Annotations>', "is ImageScope's or HALO's XML"),
+        ("<object_clip><annotations>", "XML with the root object_clip"),
+        ("<Annotations><Ann", "is ImageScope's or HALO's XML"),
+        ("no xml", "can't be read"),
         (HEAD + TAIL, "no area"),
         (HEAD, "no element found"),
         (HEAD + asap("Polygon", "a", [("nan", 0), (1, 0), (1, 1)]) + TAIL, "finite"),

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.tissue.geojson import Annotation, Annotations, areas_of
 
+_ROOT = "ASAP_Annotations"
 _AREAS = {"polygon", "rectangle", "spline"}
 _SPLINE_STEPS = 8
 _NO_GROUP = {"none", "no group", ""}
@@ -45,6 +46,12 @@ def parse_asap(data: bytes, name: str) -> Annotations:
         if not areas:
             raise ValueError("it holds no area")
     except (ValueError, LookupError, expat.ExpatError, shapely.errors.ShapelyError) as error:
+        if content.root not in ("", _ROOT):
+            foreign = f"XML with the root {content.root}"
+            whose = "ImageScope's or HALO's XML" if content.root == "Annotations" else foreign
+            raise InputError(
+                f"{name} is {whose}, no annotations of QuPath or ASAP: convert its outlines to GeoJSON."
+            ) from error
         reason = f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise InputError(
             f"{name} can't be read as ASAP annotations ({reason}); save them from ASAP as XML again."
@@ -61,6 +68,7 @@ class _Content:
     def __init__(self) -> None:
         self.shapes: list[tuple[str, str, list[tuple[int, tuple[float, float]]]]] = []
         self.skipped: Counter[str] = Counter()
+        self.root = ""
         self._depth = 0
 
     def parse(self, data: bytes) -> None:
@@ -80,8 +88,10 @@ class _Content:
 
     def _start(self, tag: str, attributes: dict[str, str]) -> None:
         self._depth += 1
-        if self._depth == 1 and tag != "ASAP_Annotations":
-            raise ValueError(f"its root is {tag}, not ASAP_Annotations")
+        if self._depth == 1:
+            self.root = tag
+            if tag != _ROOT:
+                raise ValueError("it is another program's")
         if tag == "Annotation":
             kind = attributes.get("Type", "Polygon").lower()
             group = attributes.get("PartOfGroup", "").strip()
