@@ -26,7 +26,7 @@ from kill_commands import command_of, contents, faults_of, finished, undisturbed
 VERBS = ("extract", "train", "predict")
 DISTURBANCES = ("full disk", "read-only disk", "clock a year on", "clock a year back")
 _YEAR_S = 365 * 86400
-_DISK = "64m"
+_DISK = "256m"  # a prediction of the cohort takes 84 MB
 # Read by each Python process of the command: the clock jumps when a file appears.
 _CLOCK = """
 import os, time

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -196,6 +197,26 @@ def test_a_value_that_does_not_fit_is_one_sentence(overrides: tuple[str, ...], w
     message = fault(*overrides)
     assert words in message
     assert len(message) < 200
+
+
+# A few lines that stand for 9 to the power of 9 values, and for as many keys.
+LAUGHS = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{name}: &{name} [{','.join([f'*{before}'] * 9)}]\n"
+    for before, name in itertools.pairwise("abcdefghi")
+)  # fmt: skip
+MERGES = "a: &a {x: 1}\n" + "".join(
+    f"{name}: &{name} {{<<: [{','.join([f'*{before}'] * 9)}]}}\n"
+    for before, name in itertools.pairwise("abcdefghi")
+)
+
+
+@pytest.mark.parametrize("text", [LAUGHS, MERGES])
+def test_aliases_that_stand_for_milliards_of_values_are_refused_at_once(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "garden.yaml"
+    path.write_text(text)
+    assert "more than 100,000 values" in fault(file=path)
+    flow = text.strip().replace("\n", ", ")
+    assert "is no YAML" in fault(f"beds={{{flow}}}")
 
 
 @pytest.mark.parametrize(

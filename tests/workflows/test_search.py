@@ -123,6 +123,8 @@ def test_without_optuna_it_is_said(values, tmp_path, without):
         ("features: [a, b]", "only model, training, losses can be searched"),
         ("{}", "is empty"),
         ("model.dropout: 3", "can't be read"),
+        ("a: " + "[" * 50_000, "can't be read"),
+        ("a: &a [" + "1," * 999 + "]\nb: [" + "*a," * 999 + "]", "more than 100,000 values"),
     ],
 )
 def test_wrong_spaces_are_refused(tmp_path, text, message):

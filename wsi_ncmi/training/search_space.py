@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 import yaml
 from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
 
-from wsi_ncmi.core.config import configclass, contradiction, read_config
+from wsi_ncmi.core.config import configclass, contradiction, load_yaml, read_config
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.training.config import TrainConfig
 
@@ -67,8 +67,8 @@ def _space(value: Any) -> Any:
     if not isinstance(value, str | Path):
         return value
     try:
-        content = yaml.safe_load(Path(value).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = load_yaml(Path(value).read_text(encoding="utf-8"))[0]
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise InputError(
             f"The search space {value} can't be read: {' '.join(str(error).split())}."
         ) from error

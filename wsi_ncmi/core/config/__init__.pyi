@@ -6,6 +6,7 @@ from .faults import is_written as is_written
 from .faults import nearest as nearest
 from .faults import within as within
 from .reading import config_from as config_from
+from .reading import load_yaml as load_yaml
 from .reading import read_config as read_config
 from .writing import commented_yaml as commented_yaml
 from .writing import field_help as field_help

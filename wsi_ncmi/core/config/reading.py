@@ -1,5 +1,7 @@
 """Reading of a configuration: the YAML file, then flags, then ``--set``."""
 
+from __future__ import annotations
+
 import copy
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -15,9 +17,37 @@ from wsi_ncmi.core.config.types import ConfigPath, config_path, find_hint, hint_
 from wsi_ncmi.core.errors import InputError
 
 if TYPE_CHECKING:
-    pass
+    import yaml
 
 _T = TypeVar("_T")
+_MOST_VALUES = 100_000
+
+
+def load_yaml(text: str) -> tuple[Any, yaml.Node | None]:
+    """Content and nodes of a YAML text.
+
+    Raises:
+        ValueError: Its aliases stand for more values than a configuration has: a few lines may say milliards.
+        YAMLError: It is no YAML.
+        RecursionError: It is too deep.
+    """
+    import yaml
+
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    sizes: dict[yaml.Node, int] = {}
+
+    def size(node: yaml.Node) -> int:
+        if node not in sizes:
+            sizes[node] = 1  # for when it is met again inside itself
+            inner: list[yaml.Node] = [] if isinstance(node, yaml.ScalarNode) else node.value
+            if isinstance(node, yaml.MappingNode):
+                inner = [each for pair in node.value for each in pair]
+            sizes[node] += sum(map(size, inner))
+        return sizes[node]
+
+    if root is not None and size(root) > _MOST_VALUES:
+        raise ValueError(f"its aliases (*name) stand for more than {_MOST_VALUES:,} values")
+    return yaml.safe_load(text), root
 
 
 def config_from(cls: type[_T], values: Mapping[str, Any], where: str) -> _T:
@@ -120,8 +150,7 @@ def _parse(file: Path) -> tuple[dict[str, Any], dict[ConfigPath, str]]:
 
     try:
         text = file.read_text(encoding="utf-8")
-        content = yaml.safe_load(text)
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        content, root = load_yaml(text)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"The configuration {file} can't be read: {reason}.") from error
@@ -169,7 +198,7 @@ def _apply(
     if not separator or not all(parts):
         raise InputError(f"--set takes a.b=value, got {override!r}.")
     try:
-        value = yaml.safe_load(text) if text.strip() else None
+        value = load_yaml(text)[0] if text.strip() else None
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise InputError(f"The value of --set {_short(override)!r} is no YAML; quote it.") from error
     many = single.get(parts[0], parts[0])
