@@ -107,6 +107,19 @@ def test_a_splits_file_of_other_slides(job: Path) -> None:
     assert "splits.json" in refused(other)
 
 
+@pytest.mark.parametrize("spelled", ["P{}_{}", "p{}-{}", "p0{}_0{}"])
+def test_a_splits_file_that_spells_slides_otherwise(job: Path, spelled: str) -> None:
+    train, validation, test = (
+        [spelled.format(p, n) for p in each for n in (0, 1)] for each in ((0, 1), (2, 3), (4, 5))
+    )
+    assert "and 'p0_0' differ only in case" in refused(
+        write_folds(job, train=train, validation=validation, test=test)
+    )
+    rows = [f"{k},{train[k]},{validation[k]},{test[k]}\n" for k in range(4)]
+    Path("splits_0.csv").write_text(",train,val,test\n" + "".join(rows))  # CLAM's
+    assert "there and 'p0_0' differ only in case" in refused("splits=splits_0.csv")
+
+
 def test_a_splits_file_that_leaks(job: Path, caplog: pytest.LogCaptureFixture) -> None:
     leaking = write_folds(job, train=SLIDES[:5], validation=SLIDES[5:8], test=SLIDES[8:])
     assert "p2" in refused(leaking)

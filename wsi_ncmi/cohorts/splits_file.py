@@ -10,6 +10,7 @@ from wsi_ncmi.cohorts.folds import PARTS, Fold, Splits
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import parse_json, write_json
 from wsi_ncmi.core.tables import Table, read_table
+from wsi_ncmi.core.values import SUSPECT, suspects_between
 
 SPLITS_SCHEMA = "wsi-ncmi/splits/1"
 
@@ -85,9 +86,11 @@ def _check_same_slides(path: Path, folds: tuple[Fold, ...], cohort: Cohort) -> N
     in_splits = {s for fold in folds for part in PARTS for s in fold.part(part)}
     unknown = sorted(in_splits - set(cohort.slide_ids))
     if unknown:
+        alike = suspects_between(unknown, cohort.slide_ids)
+        hint = "".join(f" ({name!r} and {own!r} {SUSPECT})" for name, own in list(alike.items())[:1])
         raise InputError(
-            f"{path} names slide {unknown[0]!r}{_more(unknown)}, unknown to the labels; make the splits "
-            "again."
+            f"{path} names slide {unknown[0]!r}{_more(unknown)}, unknown to the labels{hint}; make the "
+            "splits again."
         )
     left_out = sorted(set(cohort.slide_ids) - in_splits)
     if left_out:

@@ -33,6 +33,7 @@ from wsi_ncmi.cohorts import (
 )
 from wsi_ncmi.cohorts.joined_bags import feature_origin
 from wsi_ncmi.core.errors import InputError, counted
+from wsi_ncmi.core.values import SUSPECT, suspects_between
 from wsi_ncmi.metrics.confusion import class_ranks
 from wsi_ncmi.training.config import TrainConfig
 
@@ -109,10 +110,14 @@ def make_folds(config: TrainConfig, labelled: Cohort, cohort: Cohort, where: str
         InputError: The splits file or ``order`` doesn't fit the labels, there are too few patients, or a part
             is empty.
     """
+    alike: dict[str, str] = {}
     class_ranks(labelled.classes, config.order)  # an order of other classes is told before any work
     bags, slides = patient_cohort(cohort) if config.bag == "patient" else (cohort, {})
     if config.splits is not None:
-        splits = read_any_splits(config.splits, labelled).restricted_to(cohort.slide_ids)
+        read = read_any_splits(config.splits, labelled)
+        named = (slide_id for fold in read.folds for name in PARTS for slide_id in fold.part(name))
+        alike = suspects_between(named, cohort.slide_ids)
+        splits = read.restricted_to(cohort.slide_ids)
         if len(splits.folds) != config.split.folds:
             held = counted(len(splits.folds), "fold")
             _LOG.warning(
@@ -123,6 +128,12 @@ def make_folds(config: TrainConfig, labelled: Cohort, cohort: Cohort, where: str
         splits = (official_splits if config.official_split else make_splits)(bags, config.split)
     for number, fold in enumerate(splits.folds):
         for name in PARTS:
+            if not fold.part(name) and alike:
+                other, own = next(iter(alike.items()))
+                raise InputError(
+                    f"Fold {number} of the splits file has no slide {where} in its {name} part: {other!r} "
+                    f"there and {own!r} {SUSPECT}; write the slide ids in one way."
+                )
             if not fold.part(name):
                 raise InputError(
                     f"Fold {number} has no slide {where} in its {name} part: there are too few "
