@@ -106,9 +106,38 @@ def test_every_loss_takes_embeddings_logits_arrays_and_a_single_sample(info):
     torch.testing.assert_close(logits(scores(3).float().numpy(), Y.numpy()), expected)
     torch.testing.assert_close(logits(scores(3).float(), Y.int()), expected)
     torch.testing.assert_close(logits(scores(3).float(), Y.tolist()), expected)
+    torch.testing.assert_close(logits(scores(3).float(), list(Y.numpy())), expected)
+    torch.testing.assert_close(logits.predict_proba(scores(3).numpy()), logits.predict_proba(scores(3)))
     for one, label in ((scores(3)[0], Y[0]), (scores(3)[:1], Y[0]), (scores(3)[:1], 0)):
         torch.testing.assert_close(logits(one.float(), label), logits(scores(3)[:1].float(), Y[:1]))
     assert logits.predict_proba(scores(3)).shape == (6, 3)
+
+
+@pytest.mark.parametrize("info", list_losses(), ids=lambda info: info.name)
+def test_wrong_input_of_the_decision_is_one_sentence(info):
+    counts = {"class_counts": [1, 2, 3]} if info.class_counts == "required" else {}
+    for criterion in (build_loss(info.name, 3, **counts), build_loss(info.name, 3, 8, **counts)):
+        for z in (torch.zeros(2, 9), None, torch.zeros(2, criterion.in_features or 3).long()):
+            with pytest.raises(InputError):
+                criterion.predict_proba(z)
+        z = torch.zeros(2, criterion.in_features or 3)
+        for hook, needed in (
+            (criterion.fit_decision, criterion.fits_decision),
+            (criterion.end_epoch, criterion.needs_epoch_pass),
+        ):
+            for y in ([0, 3], [0], ["a", "b"]):
+                if needed:
+                    with pytest.raises(InputError, match="label"):
+                        hook(z, y)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("info", list_losses(), ids=lambda info: info.name)
+def test_every_loss_can_be_cast_to_half_precision(info, dtype):
+    counts = {"class_counts": [1, 2, 3]} if info.class_counts == "required" else {}
+    criterion = build_loss(info.name, 3, in_features=8, **counts)
+    plain = criterion(scores().float(), Y)
+    torch.testing.assert_close(criterion.to(dtype)(scores().to(dtype), Y), plain, rtol=0.1, atol=0.1)
 
 
 def test_cross_entropy_is_torch_s():
@@ -158,12 +187,26 @@ def test_wrong_input_is_one_sentence(loss, fault):
         (("ncmi", 3), {"weight": "balanced"}, "got 'balanced'"),
         (("ncmi", 3), {"weight": [1, -1, 1]}, "3 numbers of at least 0"),
         (("weighted_ce", 3), {}, "pass class_counts"),
+        (("weighted_ce", 3), {"class_counts": "123"}, "must be 3 numbers of at least 1"),
+        (("weighted_ce", 3), {"class_counts": [1, None, 2]}, r"got \[1, None, 2\]; give every class"),
+        (("weighted_ce", 3), {"class_counts": [1, float("nan"), 2]}, "of at least 1"),
+        (("ncmi", 3), {"class_counts": [1, -2, 3], "balance": 1.0}, "must be 3 numbers of at least 0"),
+        (("ncmi", 3), {"class_counts": [10**30, 1, 1], "balance": 1.0}, "must be 3 numbers"),
         ((nn.CrossEntropyLoss(), 3), {}, "by its name or its config"),
     ],
 )
 def test_a_loss_that_can_t_be_built(arguments, settings, message):
     with pytest.raises(InputError, match=message):
         build_loss(*arguments, **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"ridge": 0}, "ridge .* above 0, got 0"), ({"ridge": "a"}, "got 'a'"), ({"preset": []}, "no NCMI preset")],
+)
+def test_a_criterion_that_can_t_be_made(settings, message):
+    with pytest.raises(InputError, match=message):
+        NCMILoss(3, **settings)
 
 
 def test_the_bound_is_torch_s_generalised_logarithm():

@@ -150,6 +150,8 @@ WRONG = {
     "no sum of 1": (("nll", [0, 1], P * 3), "a row must sum to 1"),
     "outside": (("auroc", [0, 2], P), "Class '2' is not among the classes of the task"),
     "a class too few": (("auroc", ["a", "a"], P), "give classes= in the order"),
+    "columns in no order": (("nll", [0, 1], pd.DataFrame(P, columns=["p1", "p0"])), "Class '0' is not among"),
+    "lists of several lengths": (("macro_f1", [[0], [1, 2]], [0, 1]), "several lengths"),
     "no order": (("kappa_linear", ["x", "y"], ["x", "y"]), "give classes= from the least to the most"),
 }
 
@@ -174,6 +176,18 @@ def test_older_functions_take_lists_and_tell_what_they_don_t_take():
         evaluate_predictions("predictions.csv", ["a", "b"])
 
 
+def test_the_columns_of_a_table_are_the_classes_they_are_named_by():
+    y, p = ["a", "b", "c"], np.array([[0.1, 0.8, 0.1], [0.2, 0.2, 0.6], [0.5, 0.3, 0.2]])
+    table = pd.DataFrame(p, columns=["c", "a", "b"])
+    assert metrics.nll(y, table) == metrics.nll(y, p[:, [1, 2, 0]]) == metrics.nll(y, table[["a", "b", "c"]])
+    assert metrics.accuracy(y, table) == 1
+    assert metrics.nll([0, 1, 2], pd.DataFrame(p)) == metrics.nll([0, 1, 2], p)
+    assert metrics.nll(y, table, classes=["c", "a", "b"]) == metrics.nll(y, table)
+    with pytest.raises(InputError, match="give both in one order"):
+        metrics.nll(y, table, classes=["a", "b", "c"])
+    assert metrics.accuracy([1, 2, 0], torch.eye(3, dtype=torch.bfloat16)[[1, 2, 0]]) == 1
+
+
 def test_a_class_outside_those_named_is_told():
     with pytest.raises(InputError, match="Class 'c' is not among"):
         metrics.macro_f1(["a", "c"], ["a", "b"], classes=["a", "b"])
@@ -184,7 +198,14 @@ def test_a_class_outside_those_named_is_told():
     [
         ({"metric": "f1"}, "no metric 'f1'; choose one of macro_f1"),
         ({"groups": ["a"]}, "groups of shape"),
-        ({"resamples": 0}, "at least 1 resample"),
+        ({"groups": ["a", None]}, "1 slide of 2 have no group"),
+        ({"groups": [1.0, float("nan")]}, "1 slide of 2 have no group"),
+        ({"resamples": 0}, "whole number of at least 1, got 0"),
+        ({"seed": -1}, "seed of the bootstrap is a whole number"),
+        ({"classes": [0, 0, 1]}, "hold one twice"),
+        ({"classes": 2}, "given in a list"),
+        ({"metric": lambda y, p: None}, "gives one number, got None"),
+        ({"metric": lambda y, p: 1.0, "y_pred": [0]}, "as many predictions as labels"),
     ],
 )
 def test_a_bootstrap_that_can_t_be_drawn(settings, message):

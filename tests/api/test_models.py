@@ -105,6 +105,23 @@ def test_a_class_is_called_with_features_and_classes():
     assert model(np.zeros((5, 1024), np.float16)).dtype == torch.float32
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_bags_and_models_of_every_precision(name, bags):
+    model, coords = small(name, np.int64(3)).eval(), [torch.zeros(len(bag), 2) for bag in bags]
+    more = {"coords": coords} if model.needs_coordinates else {}
+    expected = model(bags, lengths=None, **more)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for dtype in (torch.float16, torch.float64):
+            found = model([bag.to(dtype) for bag in bags], **more)
+            torch.testing.assert_close(found.float(), expected, rtol=0.1, atol=0.1)
+    for dtype in (torch.float16, torch.bfloat16):
+        cast = small(name).eval()
+        cast.load_state_dict(model.state_dict())
+        torch.testing.assert_close(cast.to(dtype)(bags, **more).float(), expected, rtol=0.1, atol=0.1)
+        if dtype == torch.bfloat16:
+            cast.train()(bags, labels=list(np.array([0, 1, 2, 0])), **more)[0].sum().backward()
+
+
 def test_a_mask_may_have_holes(bags):
     model = small("abmil").eval()
     mask = torch.ones(1, 7, dtype=torch.int64)
@@ -156,6 +173,9 @@ WRONG = {
     "mask of a single bag": ((X,), {"mask": torch.ones(3)}, "leave it out for a single bag"),
     "mask of a list": (([X],), {"mask": torch.ones(1, 3)}, "A list of bags has no padding"),
     "empty mask": ((X[None],), {"mask": torch.zeros(1, 3, dtype=torch.bool)}, "no empty bag"),
+    "labels of other classes": ((X,), {"labels": [3]}, "number the classes from 0 to 2"),
+    "labels to ignore": ((X,), {"labels": [-100]}, "number the classes from 0 to 2"),
+    "sparse": ((X.to_sparse(),), {}, r"must be \(N, D\)"),
     "too many labels": ((X,), {"labels": [1, 0]}, r"The labels must be \(1,\)"),
     "names for labels": ((X,), {"labels": ["LUAD"]}, "The labels must be"),
     "lengths by position": ((X[None], [3]), {}, "by name: lengths="),
@@ -177,7 +197,7 @@ def test_wrong_input_is_one_sentence(fault):
         (("abmil", "8", 2), "in_features, is a whole number of at least 1, got '8'"),
         (("abmil", 8, 1), "number of classes is a whole number of at least 2, got 1"),
         (("abmil", 8, 2.0), "got 2.0"),
-        (("clam_sb", 8), "needs the number of classes"),
+        (("clam_sb", 8), "parts for each class, is a whole number of at least 2, got None"),
         ((GatedABMIL, 8, 2), "by its name or its config"),
     ],
 )

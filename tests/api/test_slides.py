@@ -102,6 +102,17 @@ def test_embeddings_in_memory_are_those_of_the_file(encoder, folder, tmp_path):
     assert features.dtype == np.float16
 
 
+@pytest.mark.parametrize("size", [0, None, (0, 5), (5,), "ab", (float("nan"), 5)])
+def test_a_wrong_thumbnail_is_one_sentence(size, folder):
+    with wsi_ncmi.open_slide(folder / "slide.svs") as slide:
+        with pytest.raises(InputError, match="size of a thumbnail"):
+            slide.get_thumbnail(size)
+        with pytest.raises(InputError, match="downsample is a number"):
+            slide.get_best_level_for_downsample("2")
+    with pytest.raises(SlideError, match="can't be read"):
+        wsi_ncmi.open_slide("a\0.svs")
+
+
 def test_a_slide_without_tissue_has_no_rows(tmp_path):
     from wsi_ncmi.synthesis import write_pyramid
 

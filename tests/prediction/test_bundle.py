@@ -24,7 +24,7 @@ from safetensors.torch import save as save_tensors
 
 from tests.prediction.models import COLOUR, abstaining, export, make_bundle, sample, write_run
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.losses import build_loss, list_losses, loss_config
+from wsi_ncmi.losses import PRESETS, build_loss, list_losses, loss_config
 from wsi_ncmi.mil import build_aggregator, list_models, model_config
 from wsi_ncmi.prediction import ModelBundle, load_bundle, load_model
 from wsi_ncmi.prediction.bundle_io import sums_of
@@ -247,6 +247,11 @@ def edit_model(folder: Path, **values: object) -> None:
         ({"model": {"name": "vit", "vit": {"layers": 10**9}}}, "more than the .* tensors stored"),
         ({"model": {"name": "acmil", "acmil": {"branches": 10**9}}}, "claimed to"),
         ({"loss__symbols": 1 << 20}, "loss.symbols is claimed to be 1048576"),
+        ({"classes": [str(n) for n in range(10**5)]}, "number of classes is claimed to be 100000"),
+        ({"classes": ["a", "a", "a"]}, "no list of names that differ"),
+        ({"classes": "abc"}, "no list of names that differ"),
+        ({"loss": "ncmi"}, "isn't a model that this version can load"),
+        ({"in_features": float("inf")}, "isn't a model that this version can load"),
         ({"in_features": 10**30}, "isn't a model that this version can load"),
         ({"in_features": -1}, "isn't a model|at least|above"),
     ],
@@ -266,8 +271,11 @@ def test_claimed_sizes_are_held_against_the_stored_tensors_first(
 def test_every_model_is_checked_and_loaded(model: str, tmp_path: Path) -> None:
     options = model_config(name=model)
     aggregator = build_aggregator(options, 5, 3)
-    for name in (info.name for info in list_losses()) if model == "abmil" else ("ce",):
-        loss = loss_config(name=name)
+    losses = [loss_config(name=name) for name in [info.name for info in list_losses()]]
+    losses += [loss_config(preset=preset) for preset in PRESETS]
+    losses += [loss_config(code_words=kind) for kind in ("means", "learned")]
+    losses += [loss_config(bank_size=100_000), loss_config(symbols=5000)]
+    for loss in losses if model == "abmil" else losses[:2]:
         criterion = build_loss(loss, 3, aggregator.embedding_width, (5, 4, 3))
         write_trained(
             tmp_path, aggregator, criterion, classes=("a", "b", "c"), model=options, loss=loss,
@@ -458,3 +466,13 @@ def test_the_card_says_what_matters(folder: Path) -> None:
     ):
         assert words in card
     assert r"a\|b" in card  # a pipe does not break the table
+
+
+def test_features_of_every_precision_and_places_of_other_tiles(bundle: ModelBundle) -> None:
+    tiles = np.round(sample(3).tiles * 8) / 8
+    expected = bundle.predict(tiles).probabilities
+    assert (bundle.predict(torch.from_numpy(tiles).bfloat16()).probabilities - expected).max() < 0.05
+    with pytest.raises(InputError, match="NaN or infinity"):
+        bundle.predict(tiles.astype(np.float64) * 1e200)
+    with pytest.raises(InputError, match=r"coordinates must be .*, a place for every tile, got shape \(1, 2\)"):
+        bundle.predict(tiles, np.zeros((1, 2)))

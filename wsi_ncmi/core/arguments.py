@@ -31,6 +31,31 @@ def whole_number(value: Any, what: str, least: int) -> int:
     return number
 
 
+def whole_numbers(value: Any, what: str, wanted: str) -> Tensor:
+    """The value as a tensor of whole numbers, one dimension or none.
+
+    Args:
+        value: Tensor or array, an int, or a sequence of ints: of Python, numpy or torch.
+        what: What they are, to begin the sentence with.
+        wanted: What they should be, with shape.
+
+    Raises:
+        InputError: They are none.
+    """
+    import torch
+
+    if isinstance(value, list | tuple | int) and not isinstance(value, bool):
+        try:
+            numbers = value if isinstance(value, int) else [operator.index(each) for each in value]
+            value = torch.tensor(numbers, dtype=torch.int64)
+        except (TypeError, ValueError, RuntimeError, OverflowError):  # others than numbers, or larger than 64 bits hold
+            pass
+    tensor = as_tensor(value, what, wanted)
+    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
+        raise InputError(f"{what} must be {wanted}, got {described(tensor)}.")
+    return tensor
+
+
 def as_tensor(value: Any, what: str, wanted: str) -> Tensor:
     """The value as a tensor; numpy arrays share their memory where they may be written to.
 

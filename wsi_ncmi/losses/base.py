@@ -6,19 +6,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wsi_ncmi.core.arguments import as_tensor, described, whole_number
+from wsi_ncmi.core.arguments import as_tensor, described, whole_number, whole_numbers
 from wsi_ncmi.core.errors import InputError
 
 
+_INPUT = "(B, E) embeddings or (B, C) logits of floating-point numbers"
+
+
 def project(head: nn.Module, z: Tensor) -> Tensor:
-    """Applies a linear head (or none) in its own precision; the result is float32 at least.
+    """Applies a head (or none) in its own precision; the result is float32 at least.
 
     Args:
-        head: ``nn.Linear``, or ``nn.Identity`` when ``z`` are the scores already.
+        head: ``nn.Linear`` or several layers, or ``nn.Identity`` when ``z`` are the scores already.
         z: Inputs (B, E), any floating dtype.
     """
-    if isinstance(head, nn.Linear):
-        z = head(z.to(head.weight.dtype))
+    if not isinstance(head, nn.Identity):
+        z = head(z.to(next(head.parameters()).dtype))
     return z if z.dtype == torch.float64 else z.float()
 
 
@@ -72,28 +75,31 @@ class Criterion(nn.Module, ABC):
         """The loss of checked embeddings or logits (B, …) and class indices (B,), int64."""
         raise NotImplementedError(f"{type(self).__name__} lacks the method batch_loss(z, y)")
 
-    def _checked(self, z: Any, y: Any) -> tuple[Tensor, Tensor]:
+    def _input(self, z: Any) -> Tensor:
+        """Checked embeddings or logits of a batch (B, …), or of one sample (…)."""
         if not isinstance(z, Tensor):
-            z = as_tensor(z, "The input of a loss", "(B, E) embeddings or (B, C) logits")
-        if isinstance(y, int) or (isinstance(y, list | tuple) and all(isinstance(each, int) for each in y)):
-            y = torch.tensor(y)
-        if not isinstance(y, Tensor):
-            y = as_tensor(y, "The labels of a loss", "(B,), one class index a sample")
-        if y.ndim == 0:  # a single sample, with or without a dimension of its own
-            z, y = z.unsqueeze(0) if z.ndim == 1 else z, y.unsqueeze(0)
-        if z.ndim != 2 or not z.is_floating_point():
-            raise InputError(
-                "The input of a loss must be (B, E) embeddings or (B, C) logits of floating-point numbers, "
-                f"got {described(z)}."
-            )
-        if y.shape != z.shape[:1] or y.is_floating_point() or y.dtype == torch.bool:
-            raise InputError(
-                f"The labels of a loss must be ({len(z)},), one class index a sample, got {described(y)}."
-            )
-        if self.in_features is not None and z.shape[1] != self.in_features:
+            z = as_tensor(z, "The input of a loss", _INPUT)
+        if z.ndim not in (1, 2) or not z.is_floating_point():
+            raise InputError(f"The input of a loss must be {_INPUT}, got {described(z)}.")
+        if self.in_features is not None and z.shape[-1] != self.in_features:
             raise InputError(
                 f"The loss was made for embeddings of width {self.in_features}, got {described(z)}; make it "
-                f"with in_features={z.shape[1]}, or without for logits."
+                f"with in_features={z.shape[-1]}, or without for logits."
+            )
+        return z
+
+    def _checked(self, z: Any, y: Any) -> tuple[Tensor, Tensor]:
+        """A batch (B, …) and its labels (B,), int64."""
+        z = self._input(z)
+        if not isinstance(y, Tensor) or y.is_floating_point() or y.dtype == torch.bool:
+            y = whole_numbers(y, "The labels of a loss", "(B,), one class index a sample")
+        if y.ndim == 0:  # a single sample, with or without a dimension of its own
+            z, y = z.unsqueeze(0) if z.ndim == 1 else z, y.unsqueeze(0)
+        if z.ndim != 2:
+            raise InputError(f"The input of a loss must be {_INPUT}, got {described(z)}.")
+        if y.shape != z.shape[:1]:
+            raise InputError(
+                f"The labels of a loss must be ({len(z)},), one class index a sample, got {described(y)}."
             )
         if y.device.type == "cpu" and len(y) and not torch.compiler.is_compiling():
             low, high = torch.aminmax(y)
@@ -125,6 +131,32 @@ class Criterion(nn.Module, ABC):
         """Fits the decision on training or validation inputs, never on test data; here a no-op."""
 
 
+def per_class(values: Any, num_classes: int, what: str, least: float, remedy: str = "") -> Tensor:
+    """A number of each class, float64 (C,).
+
+    Args:
+        values: Tensor, array or sequence (C,).
+        num_classes: C.
+        what: What they are, to begin the sentence with.
+        least: The smallest that will do.
+        remedy: What to do, to end the sentence with.
+
+    Raises:
+        InputError: They are no such numbers.
+    """
+    try:
+        # On the CPU also where torch's default device is another, as that of a model's claims.
+        numbers = torch.as_tensor(values, device="cpu").detach().clone().double()
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        numbers = torch.empty(0, device="cpu")
+    if numbers.shape != (num_classes,) or not torch.isfinite(numbers).all() or (numbers < least).any():
+        found = list(values) if isinstance(values, list | tuple) and len(values) <= 8 else described(values)
+        raise InputError(
+            f"{what} must be {num_classes} numbers of at least {least:g}, one a class, got {found}{remedy}."
+        )
+    return numbers
+
+
 class LogitCriterion(Criterion):
     """Base of the losses that score C logits; adds a linear head when the inputs are embeddings."""
 
@@ -136,17 +168,18 @@ class LogitCriterion(Criterion):
     def loss_from_logits(self, logits: Tensor, y: Tensor) -> Tensor:
         """The loss of logits (B, C), float32 at least, and labels (B,)."""
 
-    def _checked(self, z: Any, y: Any) -> tuple[Tensor, Tensor]:
-        z, y = super()._checked(z, y)
-        if self.in_features is None and z.shape[1] != self.num_classes:
+    def _input(self, z: Any) -> Tensor:
+        z = super()._input(z)
+        if self.in_features is None and z.shape[-1] != self.num_classes:
             raise InputError(
                 f"The loss was made for logits of {self.num_classes} classes, got {described(z)}; for "
-                f"embeddings make it with in_features={z.shape[1]}."
+                f"embeddings make it with in_features={z.shape[-1]}."
             )
-        return z, y
+        return z
 
     def logits(self, z: Tensor) -> Tensor:
         """Logits (B, C) in float32 (float64 kept), also inside autocast."""
+        z = self._input(z)
         with torch.autocast(z.device.type, enabled=False):
             return project(self.head, z)
 

@@ -66,6 +66,7 @@ class CMIConstrained(LogitCriterion):
     @torch.no_grad()
     def end_epoch(self, z: Tensor, y: Tensor) -> None:
         """Closed-form step: the centroids become the class means of all training outputs (N, E), (N,)."""
+        z, y = self._checked(z, y)
         self._update(self.log_proba(z), y, 0.0)
 
     @torch.no_grad()

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.losses.base import LogitCriterion
+from wsi_ncmi.losses.base import LogitCriterion, per_class
 from wsi_ncmi.losses.functional import true_class
 
 
@@ -42,12 +42,9 @@ class WeightedCrossEntropy(LogitCriterion):
         self, num_classes: int, in_features: int | None = None, *, class_counts: Sequence[int]
     ) -> None:
         super().__init__(num_classes, in_features)
-        if len(class_counts) != num_classes or min(class_counts) < 1:
-            raise InputError(
-                f"Class-weighted cross-entropy needs {num_classes} class counts of at least 1, "
-                f"got {list(class_counts)}; give every class a training sample or use the loss 'ce'."
-            )
-        counts = torch.tensor(class_counts, dtype=torch.float64)
+        what = "The class counts of class-weighted cross-entropy"
+        remedy = "; give every class a training sample or use the loss 'ce'"
+        counts = per_class(class_counts, num_classes, what, 1, remedy)
         self.register_buffer("weight", (counts.sum() / (num_classes * counts)).float())
 
     def loss_from_logits(self, logits: Tensor, y: Tensor) -> Tensor:

@@ -4,7 +4,9 @@ Source: "Normalized Conditional Mutual Information Surrogate Loss for Deep Neura
 2601.02543; its forerunner CMIC-DL, arXiv 2309.09123.
 """
 
+import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any, Literal, get_args
 
 import torch
@@ -14,7 +16,7 @@ from torch.nn.functional import cross_entropy, linear, logsigmoid
 from wsi_ncmi.core.arguments import described
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.losses import fixed_centroids, functional
-from wsi_ncmi.losses.base import Criterion, project
+from wsi_ncmi.losses.base import Criterion, per_class, project
 from wsi_ncmi.losses.decision import CalibratedDecision
 from wsi_ncmi.losses.ncmi_form import resolve_form
 from wsi_ncmi.losses.running_statistics import (
@@ -119,9 +121,13 @@ class NCMILoss(Criterion):
                 f"The ratio of a batch is one number, which the reduction {reduction!r} can't split; take "
                 "'mean', or the ratio 'sample'."
             )
+        if not isinstance(ridge, Real) or not 0 < ridge < math.inf:
+            raise InputError(f"The ridge of NCMI's decision is a number above 0, got {described(ridge)}.")
         self.reduction = reduction
         self.weight: Tensor | None
-        self.register_buffer("weight", None if weight is None else _class_weights(weight, num_classes))
+        if weight is not None:
+            weight = per_class(weight, num_classes, "The weight of a loss", 0).to(torch.get_default_dtype())
+        self.register_buffer("weight", weight)
         self.head: nn.Module = nn.Identity()
         if in_features is None:
             self.symbols = overrides.get("symbols") or num_classes
@@ -158,13 +164,9 @@ class NCMILoss(Criterion):
     def _set_prior(self, class_counts: Sequence[int] | None) -> None:
         if not self.form.needs_counts:
             return
-        if class_counts is None or len(class_counts) != self.num_classes:
-            raise InputError(
-                f"NCMI's balance and prior_shift need the samples of all {self.num_classes} classes, "
-                f"got {class_counts if class_counts is None else list(class_counts)}; pass class_counts."
-            )
+        what = "The class counts, which NCMI's balance and prior_shift need,"
         # A class without a sample is never asked for; 1 keeps its logarithm finite.
-        counts = torch.tensor(class_counts, dtype=torch.float64).clamp(min=1)
+        counts = per_class(class_counts, self.num_classes, what, 0).clamp(min=1)
         weight = counts.pow(-self.form.balance)
         weight *= counts.sum() / (counts * weight).sum()
         dtype = torch.get_default_dtype()
@@ -173,6 +175,7 @@ class NCMILoss(Criterion):
 
     def log_symbols(self, z: Tensor) -> Tensor:
         """Log-probabilities (B, m) of the symbols; in training the running mean is updated."""
+        z = self._input(z)
         with torch.autocast(z.device.type, enabled=False):
             return self._log_map(self._symbol_scores(z))
 
@@ -284,6 +287,7 @@ class NCMILoss(Criterion):
 
     def log_proba(self, z: Tensor) -> Tensor:
         """Calibrated log-probabilities (B, C); before :meth:`fit_decision` the nearest centroid wins."""
+        z = self._input(z)
         with torch.autocast(z.device.type, enabled=False):
             log_p: Tensor = self.decision(self.distances(z))
             return log_p
@@ -301,6 +305,7 @@ class NCMILoss(Criterion):
         """
         if not self.needs_epoch_pass:
             return
+        z, y = self._checked(z, y)
         was_training = self.training
         self.eval()
         p = self.log_symbols(z).exp()
@@ -319,6 +324,7 @@ class NCMILoss(Criterion):
             z: Inputs (N, E), computed in eval mode.
             y: Their labels (N,).
         """
+        z, y = self._checked(z, y)
         was_training = self.training
         self.eval()
         with torch.no_grad():
@@ -351,16 +357,3 @@ class NCMILoss(Criterion):
         if self.form.own_term_in_mean:
             separation = separation * ((self.num_classes - 1) / self.num_classes)
         return separation
-
-
-def _class_weights(weight: Any, num_classes: int) -> Tensor:
-    try:
-        weights = torch.as_tensor(weight, dtype=torch.get_default_dtype())
-    except (TypeError, ValueError, RuntimeError):
-        weights = torch.empty(0)
-    if weights.shape != (num_classes,) or not torch.isfinite(weights).all() or (weights < 0).any():
-        raise InputError(
-            f"The weight of a loss is {num_classes} numbers of at least 0, one a class, got "
-            f"{described(weight)}."
-        )
-    return weights.clone()

@@ -130,7 +130,7 @@ def resolve_form(preset: str, overrides: Mapping[str, Any]) -> NCMIForm:
     Raises:
         InputError: There is no such preset or setting, or a value is out of its range.
     """
-    form = {str(name): form for name, form in PRESETS.items()}.get(preset)
+    form = {str(name): form for name, form in PRESETS.items()}.get(str(preset))
     if form is None:
         raise InputError(f"There is no NCMI preset '{preset}'; choose one of {', '.join(PRESETS)}.")
     given = {name: value for name, value in overrides.items() if value is not None}

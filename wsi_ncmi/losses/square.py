@@ -46,4 +46,5 @@ class SquareLoss(LogitCriterion):
 
     def fit_decision(self, z: Tensor, y: Tensor) -> None:
         """Fits scale and biases on training or validation inputs (N, E), never on test data."""
+        z, y = self._checked(z, y)
         self.decision.fit(-self.logits(z), y)

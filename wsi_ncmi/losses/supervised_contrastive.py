@@ -69,7 +69,7 @@ class SupervisedContrastive(LogitCriterion):
         """The loss of a batch (see :class:`~wsi_ncmi.losses.base.Criterion`)."""
         with torch.autocast(z.device.type, enabled=False):
             logits = project(self.head, z)
-            contrasted = normalize(self.projection(z.to(logits.dtype)), dim=1, eps=1e-6)
+            contrasted = normalize(project(self.projection, z), dim=1, eps=1e-6)
             contrast = supervised_contrastive(contrasted, y, self.temperature)
             return self.loss_from_logits(logits, y) + self.weight * contrast
 

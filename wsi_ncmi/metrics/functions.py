@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from wsi_ncmi.core.arguments import described
-from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.arguments import described, whole_number
+from wsi_ncmi.core.errors import InputError, counted
 from wsi_ncmi.metrics.calibration import brier_terms, calibration_gaps, nll_terms
 from wsi_ncmi.metrics.classification import one_vs_rest_auroc, one_vs_rest_average_precision
 from wsi_ncmi.metrics.confusion import (
@@ -28,6 +28,7 @@ from wsi_ncmi.metrics.resampling import draw_multiplicities, leave_one_out
 from wsi_ncmi.metrics.results import Estimate, estimate
 
 _Floats = NDArray[np.float64]
+_MISSING = frozenset({"", "None", "nan", "NaT", "<NA>"})
 _Weighted = Callable[[_Floats], _Floats]
 """Slide weights (R, N) → the metric of each row, (R,)."""
 
@@ -100,7 +101,8 @@ def auroc(y_true: ArrayLike, probabilities: ArrayLike, *, classes: Sequence[Any]
     Args:
         y_true: (N,) class numbers or names.
         probabilities: (N, C), rows that sum to 1; or (N,) of class 1 of two.
-        classes: The classes in the order of the columns; None = numbers from 0, or sorted names.
+        classes: The classes in the order of the columns; None = the names of a table's columns, numbers
+            from 0, or sorted names.
 
     Returns:
         The area; NaN where a class has no slide, or all.
@@ -165,8 +167,9 @@ def bootstrap(
         >>> found.value, found.ci_low, found.ci_high
         (0.75, 0.5, 1.0)
     """
-    if not isinstance(resamples, int) or resamples < 1:
-        raise InputError(f"The bootstrap needs at least 1 resample, got {described(resamples)}.")
+    resamples = whole_number(resamples, "The number of resamples of the bootstrap", 1)
+    if seed is not None:
+        seed = whole_number(seed, "The seed of the bootstrap", 0)
     own = _FUNCTIONS.get(metric) if isinstance(metric, str) else metric
     if own is None or not callable(own):
         raise InputError(f"There is no metric {described(metric)}; choose one of {', '.join(_FUNCTIONS)}.")
@@ -174,12 +177,20 @@ def bootstrap(
     named = np.arange(count) if groups is None else _array(groups)
     if named.shape != (count,):
         raise InputError(f"There are groups of shape {named.shape} for {count} slides; give one for each.")
+    if missing := sum(str(name) in _MISSING for name in named.tolist()):
+        raise InputError(f"{counted(missing, 'slide')} of {count} have no group; give each slide its patient.")
     names, group = np.unique(named.astype(str) if named.dtype == object else named, return_inverse=True)
     name = getattr(own, "__name__", "")
     if _FUNCTIONS.get(name) is own:
         weighted = _prepared(name, y_true, y_pred, classes)
     else:
-        weighted = partial(_repeated, own, _array(y_true), _array(y_pred))
+        truth, second = _array(y_true), _array(y_pred)
+        if len(second) != count or classes is not None:
+            raise InputError(
+                f"A metric of your own takes as many predictions as labels, got {described(truth)} and "
+                f"{described(second)}, and no classes=."
+            )
+        weighted = partial(_repeated, own, truth, second)
     draws = draw_multiplicities(len(names), resamples, seed, max(count, 1))
     drawn = np.concatenate([weighted(multiplicities[:, group]) for multiplicities in draws])
     left_out = weighted(leave_one_out(len(names))[:, group])
@@ -191,9 +202,11 @@ def _repeated(
     metric: Callable[..., float], y_true: NDArray[Any], y_pred: NDArray[Any], w: _Floats
 ) -> _Floats:
     rows = (np.repeat(np.arange(len(y_true)), weights.astype(np.int64)) for weights in w)
-    return np.array(
-        [metric(y_true[row], y_pred[row]) if len(row) else np.nan for row in rows], dtype=np.float64
-    )
+    values = [metric(y_true[row], y_pred[row]) if len(row) else np.nan for row in rows]
+    try:
+        return np.array([float(value) for value in values])
+    except (TypeError, ValueError) as error:
+        raise InputError(f"A metric gives one number, got {described(values[0])}.") from error
 
 
 def _value(name: str, y_true: ArrayLike, y_pred: ArrayLike, classes: Sequence[Any] | None) -> float:
@@ -215,11 +228,11 @@ def _prepared(name: str, y_true: ArrayLike, y_pred: ArrayLike, classes: Sequence
         )
     if name in _OF_PROBABILITIES:
         p = _probabilities(second, truth)
-        names = _named(classes, p.shape[1], truth)
+        names = _named(_classes_of(y_pred, classes), p.shape[1], truth)
         positions, p = class_positions(_labels(truth), names), check_probabilities(p, len(names))
         return partial(_OF_PROBABILITIES[name], positions, p)
     if second.ndim == 2:
-        names = _named(classes, second.shape[1], truth)
+        names = _named(_classes_of(y_pred, classes), second.shape[1], truth)
         predicted = check_probabilities(second, len(names)).argmax(axis=1)
     else:
         known = {*_labels(truth), *_labels(second)}
@@ -228,7 +241,7 @@ def _prepared(name: str, y_true: ArrayLike, y_pred: ArrayLike, classes: Sequence
             raise InputError(
                 "Labels and predictions are numbers in one and names in the other; give both alike."
             )
-        names = _labels(classes) if classes is not None else sorted(known, key=int if numbered else None)
+        names = _distinct(classes) if classes is not None else sorted(known, key=int if numbered else None)
         predicted = class_positions(_labels(second), names)
     positions = class_positions(_labels(truth), names)
     ranks = None
@@ -243,8 +256,14 @@ def _prepared(name: str, y_true: ArrayLike, y_pred: ArrayLike, classes: Sequence
 
 
 def _array(values: Any) -> NDArray[Any]:
-    """An array of at least one dimension, also of a tensor with a gradient or on a GPU."""
-    return np.atleast_1d(np.asarray(values.detach().cpu() if hasattr(values, "detach") else values))
+    """An array of at least one dimension, also of a tensor with a gradient, on a GPU or in bfloat16."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        values = values.float() if values.is_floating_point() and values.itemsize == 2 else values
+    try:
+        return np.atleast_1d(np.asarray(values))
+    except ValueError as error:
+        raise InputError("Labels and predictions are arrays; got a list of lists of several lengths.") from error
 
 
 def _labels(values: Any) -> list[str]:
@@ -254,6 +273,28 @@ def _labels(values: Any) -> list[str]:
     if array.dtype.kind in "iuU" or (array.dtype.kind == "O" and all(isinstance(v, str) for v in array)):
         return [str(value) for value in array.tolist()]
     raise InputError(f"Labels are class numbers or class names, got {described(array)}.")
+
+
+def _distinct(classes: Any) -> list[str]:
+    if not np.ndim(classes) or isinstance(classes, set):
+        raise InputError(f"The classes are given in a list, in their order; got {described(classes)}.")
+    names = _labels(classes)
+    if len(set(names)) < len(names):
+        raise InputError(f"The classes {', '.join(names)} hold one twice; give each once.")
+    return names
+
+
+def _classes_of(probabilities: Any, classes: Sequence[Any] | None) -> Sequence[Any] | None:
+    """The classes, also those that the columns of a table are named by."""
+    columns = [str(name) for name in getattr(probabilities, "columns", ())]
+    if columns == [str(number) for number in range(len(columns))]:
+        return classes
+    if classes is not None and set(columns) == set(names := _distinct(classes)) and columns != names:
+        raise InputError(
+            f"The columns of the probabilities are {', '.join(columns)} and the classes {', '.join(names)}; "
+            "give both in one order."
+        )
+    return columns if classes is None else classes
 
 
 def _probabilities(second: NDArray[Any], truth: NDArray[Any]) -> _Floats:
@@ -268,7 +309,7 @@ def _probabilities(second: NDArray[Any], truth: NDArray[Any]) -> _Floats:
 def _named(classes: Sequence[Any] | None, count: int, truth: NDArray[Any]) -> list[str]:
     """The names of the columns of probabilities."""
     if classes is not None:
-        names = _labels(classes)
+        names = _distinct(classes)
     elif truth.dtype.kind in "iub":
         return [str(number) for number in range(count)]
     else:

@@ -153,7 +153,7 @@ class ASMIL(Aggregator):
         features = self.input_dropout(self.prepared(batch))
         hidden = self.projection(features).relu()
         attention = segment_softmax(self.scores(hidden), batch)
-        tokens = self.values(segment_branch_sums(hidden, attention, batch))
+        tokens = self.values(segment_branch_sums(hidden, attention, batch).to(self.input_mean.dtype))
         auxiliary = {}
         if self.training and self.config.anchor_weight > 0:
             auxiliary["anchor"] = self.config.anchor_weight * self._pull(features, attention, batch)

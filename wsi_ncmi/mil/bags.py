@@ -71,7 +71,8 @@ class BagBatch:
                 )
         lengths = torch.tensor([bag.shape[0] for bag in bags], dtype=torch.int64)
         # The check of the lengths is done; on a device they follow the features.
-        features = bags[0] if len(bags) == 1 else torch.cat(list(bags))
+        with torch.autocast(bags[0].device.type, enabled=False):  # which joins no float64 or float16 on CPUs
+            features = bags[0] if len(bags) == 1 else torch.cat(list(bags))
         known = [coords for coords in coordinates if coords is not None]
         coords = torch.cat(known) if known and len(known) == len(bags) else None
         return cls(features, lengths.to(features.device), coords)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wsi_ncmi.core.arguments import as_tensor, described, whole_number
+from wsi_ncmi.core.arguments import described, whole_number, whole_numbers
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.mil.augmentation import drop_features, mix_instances
 from wsi_ncmi.mil.bags import BagBatch
@@ -214,13 +214,17 @@ class Aggregator(nn.Module):
         """Checked labels; without any, zeros for terms that need some and are not asked for."""
         if labels is None:
             return torch.zeros(len(batch), dtype=torch.int64, device=batch.features.device)
-        if isinstance(labels, list | tuple) and all(isinstance(label, int) for label in labels):
-            labels = torch.tensor(labels)
-        y = as_tensor(labels, "The labels", f"({len(batch)},), one class index a bag")
-        if y.is_floating_point() or y.shape != (len(batch),):
+        y = whole_numbers(labels, "The labels", f"({len(batch)},), one class index a bag")
+        if y.shape != (len(batch),):
             raise InputError(
                 f"The labels must be ({len(batch)},), one class index a bag, got {described(y)}; padded bags "
                 "go with lengths= or mask=."
+            )
+        classes = getattr(self.head, "out_features", None)
+        if y.device.type == "cpu" and (y.min() < 0 or (classes is not None and y.max() >= classes)):
+            raise InputError(
+                f"The labels are {y.tolist()[:8]}; number the classes from 0 to "
+                f"{'C − 1' if classes is None else classes - 1}."
             )
         return y.to(batch.features.device, torch.int64)
 

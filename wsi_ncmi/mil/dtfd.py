@@ -75,7 +75,7 @@ class DTFD(Aggregator):
         hidden = self.projection(groups.features).relu()
         weights = segment_softmax(self.first(hidden).squeeze(1), groups)
         distilled = segment_weighted_sum(hidden, weights, groups)
-        logits = promote(self.classifier(self.dropout(distilled)))
+        logits = promote(self.classifier(self.dropout(distilled.to(self.input_mean.dtype))))
         rows: Tensor | None = None
         handed = distilled
         if self.config.distillation != "afs":
@@ -85,7 +85,7 @@ class DTFD(Aggregator):
             # The published code steps the first tier's optimiser before the second tier's loss reaches it.
             handed = handed.detach()
         slides = BagBatch(handed, torch.tensor(counts, device=handed.device))
-        shares = segment_softmax(self.second(handed).squeeze(1), slides)
+        shares = segment_softmax(self.second(handed.to(self.input_mean.dtype)).squeeze(1), slides)
         embedding = segment_weighted_sum(handed, shares, slides)
         if rows is None:
             reported = weights * shares[groups.bag_index]

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from wsi_ncmi.core.arguments import as_tensor, described
+from wsi_ncmi.core.arguments import as_tensor, described, whole_numbers
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.mil.bags import BagBatch
 
@@ -68,7 +68,8 @@ def pack_bags(
 
 def _floats(value: Any, what: str, wanted: str, dimensions: tuple[int, ...]) -> Tensor:
     tensor = as_tensor(value, what, wanted)
-    if tensor.ndim not in dimensions or not tensor.is_floating_point():
+    plain = tensor.is_floating_point() and tensor.layout == torch.strided  # not sparse, not nested
+    if tensor.ndim not in dimensions or not plain:
         raise InputError(f"{what} must be {wanted}, of floating-point numbers, got {described(tensor)}.")
     return tensor
 
@@ -84,11 +85,8 @@ def _places(value: Any, features: Tensor) -> Tensor:
 
 
 def _lengths(value: Any, bags: int | None) -> Tensor:
-    if isinstance(value, list | tuple) and all(isinstance(each, int) for each in value):
-        value = torch.tensor(value)
-    lengths = as_tensor(value, "The lengths", "(B,), one whole number a bag")
-    whole = not lengths.is_floating_point() and lengths.dtype != torch.bool
-    if lengths.ndim != 1 or not whole or (bags is not None and len(lengths) != bags):
+    lengths = whole_numbers(value, "The lengths", "(B,), one whole number a bag")
+    if lengths.ndim != 1 or (bags is not None and len(lengths) != bags):
         raise InputError(
             f"The lengths must be ({'B' if bags is None else bags},), one whole number a bag, got "
             f"{described(lengths)}."

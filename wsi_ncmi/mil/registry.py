@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from wsi_ncmi.core.arguments import described
+from wsi_ncmi.core.arguments import described, whole_number
 from wsi_ncmi.core.config import config_from
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.mil.config import MODELS, AnyModel, ModelConfig
@@ -86,12 +86,8 @@ def build_aggregator(config: ModelConfig, in_features: int, num_classes: int | N
         if field.name not in ("name", *_SET_AFTERWARDS) and value is not None:
             arguments["config" if is_dataclass(value) else field.name] = value
     if config.needs_classes:
-        if not isinstance(num_classes, int) or num_classes < 2:
-            raise InputError(
-                f"The aggregator '{config.name}' has parts for each class and needs the number of classes, "
-                f"at least 2, got {num_classes}; call build_model with num_classes."
-            )
-        arguments["num_classes"] = num_classes
+        what = f"The number of classes, num_classes, of '{config.name}', which has parts for each class,"
+        arguments["num_classes"] = whole_number(num_classes, what, 2)
     module, _, name = config.aggregator.partition(":")
     make = cast("Callable[..., Aggregator]", getattr(importlib.import_module(module), name))
     model = make(in_features, **arguments)

@@ -167,7 +167,7 @@ class NystromAttention(nn.Module):
                 through = (q[:, :, :1] @ k_marks.transpose(-1, -2) + bias).softmax(-1) / root
                 seen = self._class_token_weights((through @ inverse) * root, q_marks, keys, key_bias)[:, -n:]
         mixed = mixed.transpose(1, 2).reshape(b, n, width)
-        return self.dropout(self.out(mixed)), seen
+        return self.dropout(self.out(mixed.to(self.out.weight.dtype))), seen
 
     def _marks(self, t: Tensor) -> tuple[Tensor, Tensor]:
         # Means of groups of tokens, zeros in front; those of zeros alone as one, and how many each is.

@@ -116,9 +116,17 @@ class ModelBundle:
                 f"The features of a slide are (N, D) floating-point numbers of at least one tile, got "
                 f"{described(tiles)}."
             )
-        if not tiles.isfinite().all():
+        tiles = tiles.detach().cpu().float()
+        if not tiles.isfinite().all():  # also what only 64 bits hold
             raise InputError("The features of the slide hold NaN or infinity; extract it again.")
-        features = tiles.detach().cpu().numpy()
+        features = tiles.numpy()
+        if coords is not None:
+            places = as_tensor(coords, "The coordinates", "(N, 2)").detach().cpu()
+            if places.shape != (len(tiles), 2):
+                raise InputError(
+                    f"The coordinates must be ({len(tiles)}, 2), a place for every tile, got {described(places)}."
+                )
+            coords = places.numpy()
         output = self.ensemble.predict(features, coords)
         apply = self.calibration.apply
         return replace(output, probabilities=apply(output.probabilities), members=apply(output.members))

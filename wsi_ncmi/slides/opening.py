@@ -122,7 +122,7 @@ def _check_file(path: Path) -> TiffLayout | None:
         with path.open("rb") as handle:
             size = os.fstat(handle.fileno()).st_size
         layout = read_tiff_layout(path) if size else None
-    except OSError as error:
+    except (OSError, ValueError) as error:  # the latter for a zero byte in the name
         raise SlideOpenError(
             f"{name} can't be read ({plain_reason(error, path)}); check its name and permissions."
         ) from error

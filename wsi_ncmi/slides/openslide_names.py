@@ -6,9 +6,11 @@ import base64
 import io
 import pkgutil
 from html import escape
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
-from wsi_ncmi.core.errors import MissingMppError, counted
+from wsi_ncmi.core.arguments import described
+from wsi_ncmi.core.errors import InputError, MissingMppError, counted
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -55,6 +57,8 @@ class OpenSlideNames:
 
     def get_best_level_for_downsample(self, downsample: float) -> int:
         """The coarsest level that is at least as fine as asked (OpenSlide's name)."""
+        if not isinstance(downsample, Real):
+            raise InputError(f"A downsample is a number, got {described(downsample)}.")
         fine = [n for n, each in enumerate(self.level_downsamples) if each <= downsample]
         return fine[-1] if fine else 0
 
@@ -63,7 +67,12 @@ class OpenSlideNames:
         from PIL import Image
 
         thumbnail = pkgutil.resolve_name("wsi_ncmi.slides.overview:thumbnail")
-        width, height = size
+        try:
+            width, height = (int(edge) for edge in size)
+        except (TypeError, ValueError, OverflowError):
+            width = height = 0
+        if min(width, height) < 1:
+            raise InputError(f"The size of a thumbnail is (width, height) of at least 1 px, got {size!r}.")
         picture = Image.fromarray(thumbnail(self._slide, max(width, height)))
         picture.thumbnail((width, height))
         return picture

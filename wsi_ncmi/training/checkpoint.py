@@ -237,10 +237,14 @@ def trained_from_bytes(description: bytes, weights: bytes, where: str) -> Traine
     """
 
     def build(config: Mapping[str, Any], stored: Shapes) -> dict[str, nn.Module]:
-        largest = max([4096, *(edge for shape in stored.values() for edge in shape)])
-        for name, value in config["loss"].items():
-            if isinstance(value, int) and value > largest:  # code words are computed before they are stored
-                raise ValueError(f"loss.{name} is claimed to be {value}, and no stored tensor is so large")
+        largest = max([256, *(edge for shape in stored.values() for edge in shape)])
+        classes, symbols = config["classes"], config["loss"].get("symbols")
+        if not isinstance(classes, list) or len({str(name) for name in classes}) < len(classes):
+            raise ValueError("the classes are no list of names that differ")
+        # Code words are computed before they are stored.
+        for what, value in (("the number of classes", len(classes)), ("loss.symbols", symbols)):
+            if isinstance(value, int) and value > largest:
+                raise ValueError(f"{what} is claimed to be {value}, and no stored tensor is so large")
         with _bounded(stored), torch.device("meta"):  # takes no memory, whatever sizes are claimed
             claimed = make(config)
         for prefix, module in claimed.items():
@@ -328,7 +332,10 @@ def load_modules(
                 {name.removeprefix(start): t for name, t in tensors.items() if name.startswith(start)}
             )
             module.eval()
-    except (KeyError, TypeError, ValueError, ValidationError, SafetensorError, RuntimeError) as error:
+    except (
+        AttributeError, KeyError, OverflowError, TypeError, ValueError, ValidationError, SafetensorError,
+        RuntimeError,
+    ) as error:  # fmt: skip
         reason = " ".join(str(error).split())
         raise InputError(f"{where} isn't a model that this version can load ({reason}).") from error
     return config, modules
