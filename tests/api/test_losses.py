@@ -202,7 +202,11 @@ def test_a_loss_that_can_t_be_built(arguments, settings, message):
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"ridge": 0}, "ridge .* above 0, got 0"), ({"ridge": "a"}, "got 'a'"), ({"preset": []}, "no NCMI preset")],
+    [
+        ({"ridge": 0}, "ridge .* above 0, got 0"),
+        ({"ridge": "a"}, "got 'a'"),
+        ({"preset": []}, "no NCMI preset"),
+    ],
 )
 def test_a_criterion_that_can_t_be_made(settings, message):
     with pytest.raises(InputError, match=message):

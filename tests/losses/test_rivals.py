@@ -188,7 +188,7 @@ def test_the_list_names_papers_and_the_registry_refuses_what_it_lacks():
         build_loss(loss_config(name="focall"), 3)
     with pytest.raises(InputError, match="needs the number of training samples"):
         build_loss(loss_config(name="weighted_ce"), 3)
-    with pytest.raises(InputError, match="class counts .* at least 1"):
+    with pytest.raises(InputError, match=r"class counts .* at least 1"):
         build_loss(loss_config(name="weighted_ce"), 3, None, [3, 0, 2])
     with pytest.raises(InputError, match="classes of a loss is a whole number of at least 2"):
         build_loss(loss_config(name="ce"), 1)

@@ -474,5 +474,7 @@ def test_features_of_every_precision_and_places_of_other_tiles(bundle: ModelBund
     assert (bundle.predict(torch.from_numpy(tiles).bfloat16()).probabilities - expected).max() < 0.05
     with pytest.raises(InputError, match="NaN or infinity"):
         bundle.predict(tiles.astype(np.float64) * 1e200)
-    with pytest.raises(InputError, match=r"coordinates must be .*, a place for every tile, got shape \(1, 2\)"):
+    with pytest.raises(
+        InputError, match=r"coordinates must be .*, a place for every tile, got shape \(1, 2\)"
+    ):
         bundle.predict(tiles, np.zeros((1, 2)))

@@ -48,7 +48,12 @@ def whole_numbers(value: Any, what: str, wanted: str) -> Tensor:
         try:
             numbers = value if isinstance(value, int) else [operator.index(each) for each in value]
             value = torch.tensor(numbers, dtype=torch.int64)
-        except (TypeError, ValueError, RuntimeError, OverflowError):  # others than numbers, or larger than 64 bits hold
+        except (
+            TypeError,
+            ValueError,
+            RuntimeError,
+            OverflowError,
+        ):  # others than numbers, or larger than 64 bits hold
             pass
     tensor = as_tensor(value, what, wanted)
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:

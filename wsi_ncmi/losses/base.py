@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from wsi_ncmi.core.arguments import as_tensor, described, whole_number, whole_numbers
 from wsi_ncmi.core.errors import InputError
 
-
 _INPUT = "(B, E) embeddings or (B, C) logits of floating-point numbers"
 
 

@@ -2,11 +2,9 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.losses.base import LogitCriterion, per_class
 from wsi_ncmi.losses.functional import true_class
 

@@ -178,7 +178,9 @@ def bootstrap(
     if named.shape != (count,):
         raise InputError(f"There are groups of shape {named.shape} for {count} slides; give one for each.")
     if missing := sum(str(name) in _MISSING for name in named.tolist()):
-        raise InputError(f"{counted(missing, 'slide')} of {count} have no group; give each slide its patient.")
+        raise InputError(
+            f"{counted(missing, 'slide')} of {count} have no group; give each slide its patient."
+        )
     names, group = np.unique(named.astype(str) if named.dtype == object else named, return_inverse=True)
     name = getattr(own, "__name__", "")
     if _FUNCTIONS.get(name) is own:
@@ -263,7 +265,9 @@ def _array(values: Any) -> NDArray[Any]:
     try:
         return np.atleast_1d(np.asarray(values))
     except ValueError as error:
-        raise InputError("Labels and predictions are arrays; got a list of lists of several lengths.") from error
+        raise InputError(
+            "Labels and predictions are arrays; got a list of lists of several lengths."
+        ) from error
 
 
 def _labels(values: Any) -> list[str]:

@@ -97,7 +97,9 @@ class ACMIL(Aggregator):
         if config.branch_weight > 0:
             known = self.needed_labels(labels, batch, "a loss of its branches")
             parts = zip(self.classifiers, features.unbind(1), strict=True)
-            losses = [cross_entropy(promote(head(part.to(self.input_mean.dtype))), known) for head, part in parts]
+            losses = [
+                cross_entropy(promote(head(part.to(self.input_mean.dtype))), known) for head, part in parts
+            ]
             terms["branches"] = config.branch_weight * torch.stack(losses).mean()
         if config.diversity_weight > 0:
             inner = segment_branch_sums(attention, attention, batch)

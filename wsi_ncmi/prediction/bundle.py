@@ -124,7 +124,8 @@ class ModelBundle:
             places = as_tensor(coords, "The coordinates", "(N, 2)").detach().cpu()
             if places.shape != (len(tiles), 2):
                 raise InputError(
-                    f"The coordinates must be ({len(tiles)}, 2), a place for every tile, got {described(places)}."
+                    f"The coordinates must be ({len(tiles)}, 2), a place for every tile, got "
+                    f"{described(places)}."
                 )
             coords = places.numpy()
         output = self.ensemble.predict(features, coords)
