@@ -132,6 +132,41 @@ CONTENTS = {
         lambda s: {"state_dict": s, "state_dict_ema": _other(s), "epoch": 3},
         ["dictionary state_dict", "state_dict_ema ("],
     ),
+    "ibot": (
+        lambda s: {
+            "student": _under("module.backbone.", _other(s)) | {"module.backbone.masked_embed": torch.ones(1, 4)},
+            "teacher": _under("backbone.", s) | {"backbone.masked_embed": torch.ones(1, 4)} | _under("head.", HEAD),
+        },
+        ["dictionary teacher", "backbone.masked_embed (1 tensor)"],
+    ),
+    "the visual tower of OpenCLIP": (
+        lambda s: {
+            "state_dict": _under("module.visual.trunk.", s)
+            | _under("module.transformer.resblocks.0.", HEAD)
+            | _under("module.token_embedding.", HEAD)
+            | {"module.positional_embedding": torch.ones(2, 3), "module.text_projection": torch.ones(2, 2)}
+            | {"module.logit_scale": torch.tensor(1.0)}
+        },
+        ["prefix module.visual.trunk.", "module.transformer (2 tensors)", "module.logit_scale (1 tensor)"],
+    ),
+    "the image encoder beside that of a text": (
+        lambda s: _under("vision_model.", s) | _under("text_model.", HEAD) | {"logit_bias": torch.tensor(1.0)},
+        ["prefix vision_model.", "text_model (2 tensors)"],
+    ),
+    "stochastic weight averaging": (
+        lambda s: {
+            "state_dict": _under("model.", s)
+            | _under("swa_model.module.", _other(s))
+            | {"swa_model.n_averaged": torch.tensor(3)}
+        },
+        ["prefix model.", "swa_model ("],
+    ),
+    "averaged alone": (lambda s: _under("module.", s) | {"n_averaged": torch.tensor(5)}, ["n_averaged"]),
+    "measures and pixels": (
+        lambda s: _under("backbone.", s)
+        | {"val_auroc.tp": torch.ones(2), "data_preprocessor.mean": torch.ones(3), "bn.running_mean": torch.ones(3)},
+        ["val_auroc", "data_preprocessor", "bn (1 tensor)"],
+    ),
     "own criterion at the top": (lambda s: s | {"criterion.weight": torch.ones(2)}, ["criterion"]),
     "student alone": (lambda s: {"student": _under("module.", s)}, ["dictionary student"]),
 }  # fmt: skip

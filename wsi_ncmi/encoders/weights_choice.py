@@ -24,13 +24,18 @@ _PREFERRED = ("state_dict", "model_state_dict", "model", "teacher")
 # What torch.compile, FSDP and activation checkpointing put into names, anywhere.
 _WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 
-# Names of a module beside the encoder that no feature needs: heads of the training, its losses, and copies
-# that are not the published one (DINO's student, MoCo's key or momentum encoder).
+# Names of a module beside the encoder that no feature needs: heads of the training, its losses and measures,
+# preparation of pixels, the tower of a text, and copies that are not the published one (DINO's student,
+# MoCo's key or momentum encoder, running means of the weights).
 _ASIDE = re.compile(
-    r"fc|mask_token|center|(.*_)?queue(_ptr)?|(.*_)?heads?\d*|head_dist|decoder(_.*)?"
+    r"fc|bn|mask_token|masked_embed|center|n_averaged|(.*_)?queue(_ptr)?|(.*_)?heads?\d*|head_dist|decoder(_.*)?"
     r"|(.*_)?(classifier|projector|projection|predictor|prototypes)s?\d*(_momentum|_ema)?"
-    r"|(.*_)?(criterion|loss|metric)(e?s)?(_.*)?|class_weights?"
-    r"|(.*_)?(momentum|ema|student)(_.*)?|encoder_k"
+    r"|(.*_)?(criterion|loss|metric)(e?s)?(_.*)?|class_weights?|(train|val|valid|test)_.+"
+    r"|data_preprocessor|normali[sz]e|pixel_(mean|std)"
+    # The tower of the text of CLIP and its kin, under its names and those of OpenCLIP.
+    r"|(text|language)(_.*)?|transformer|token_embedding|positional_embedding|ln_final|logit_(scale|bias)"
+    r"|prompt_learner|temperature"
+    r"|(.*_)?(momentum|ema|swa|student)(_.*)?|encoder_k"
 )
 
 
@@ -60,7 +65,7 @@ def choose_weights(
     Every dictionary of the file and every prefix in it is tried (``model.``, ``module.encoder_q.``,
     ``teacher`` and ``backbone.``, …). One is taken if all tensors of the network are there with their
     shapes, and what is left over is the network's head or a group of a known kind: heads, projectors,
-    losses, queues, DINO's student, MoCo's key or momentum encoder.
+    losses, queues, the tower of a text, DINO's student, MoCo's key or momentum encoder.
 
     Args:
         path: The weights file.

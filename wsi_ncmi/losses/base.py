@@ -76,16 +76,15 @@ class Criterion(nn.Module, ABC):
 
     def _input(self, z: Any) -> Tensor:
         """Checked embeddings or logits of a batch (B, …), or of one sample (…)."""
-        if not isinstance(z, Tensor):
-            z = as_tensor(z, "The input of a loss", _INPUT)
-        if z.ndim not in (1, 2) or not z.is_floating_point():
-            raise InputError(f"The input of a loss must be {_INPUT}, got {described(z)}.")
-        if self.in_features is not None and z.shape[-1] != self.in_features:
+        found: Tensor = z if isinstance(z, Tensor) else as_tensor(z, "The input of a loss", _INPUT)
+        if found.ndim not in (1, 2) or not found.is_floating_point():
+            raise InputError(f"The input of a loss must be {_INPUT}, got {described(found)}.")
+        if self.in_features is not None and found.shape[-1] != self.in_features:
             raise InputError(
-                f"The loss was made for embeddings of width {self.in_features}, got {described(z)}; make it "
-                f"with in_features={z.shape[-1]}, or without for logits."
+                f"The loss was made for embeddings of width {self.in_features}, got {described(found)}; make "
+                f"it with in_features={found.shape[-1]}, or without for logits."
             )
-        return z
+        return found
 
     def _checked(self, z: Any, y: Any) -> tuple[Tensor, Tensor]:
         """A batch (B, …) and its labels (B,), int64."""
@@ -145,7 +144,7 @@ def per_class(values: Any, num_classes: int, what: str, least: float, remedy: st
     """
     try:
         # On the CPU also where torch's default device is another, as that of a model's claims.
-        numbers = torch.as_tensor(values, device="cpu").detach().clone().double()
+        numbers: Tensor = torch.as_tensor(values, device="cpu").detach().clone().double()
     except (TypeError, ValueError, RuntimeError, OverflowError):
         numbers = torch.empty(0, device="cpu")
     if numbers.shape != (num_classes,) or not torch.isfinite(numbers).all() or (numbers < least).any():
@@ -168,13 +167,13 @@ class LogitCriterion(Criterion):
         """The loss of logits (B, C), float32 at least, and labels (B,)."""
 
     def _input(self, z: Any) -> Tensor:
-        z = super()._input(z)
-        if self.in_features is None and z.shape[-1] != self.num_classes:
+        found = super()._input(z)
+        if self.in_features is None and found.shape[-1] != self.num_classes:
             raise InputError(
-                f"The loss was made for logits of {self.num_classes} classes, got {described(z)}; for "
-                f"embeddings make it with in_features={z.shape[-1]}."
+                f"The loss was made for logits of {self.num_classes} classes, got {described(found)}; for "
+                f"embeddings make it with in_features={found.shape[-1]}."
             )
-        return z
+        return found
 
     def logits(self, z: Tensor) -> Tensor:
         """Logits (B, C) in float32 (float64 kept), also inside autocast."""

@@ -6,7 +6,6 @@ Source: "Normalized Conditional Mutual Information Surrogate Loss for Deep Neura
 
 import math
 from collections.abc import Sequence
-from numbers import Real
 from typing import Any, Literal, get_args
 
 import torch
@@ -121,13 +120,16 @@ class NCMILoss(Criterion):
                 f"The ratio of a batch is one number, which the reduction {reduction!r} can't split; take "
                 "'mean', or the ratio 'sample'."
             )
-        if not isinstance(ridge, Real) or not 0 < ridge < math.inf:
+        try:
+            valid = 0 < float(ridge) < math.inf
+        except (TypeError, ValueError):
+            valid = False
+        if not valid:
             raise InputError(f"The ridge of NCMI's decision is a number above 0, got {described(ridge)}.")
         self.reduction = reduction
         self.weight: Tensor | None
-        if weight is not None:
-            weight = per_class(weight, num_classes, "The weight of a loss", 0).to(torch.get_default_dtype())
-        self.register_buffer("weight", weight)
+        weights = None if weight is None else per_class(weight, num_classes, "The weight of a loss", 0)
+        self.register_buffer("weight", None if weights is None else weights.to(torch.get_default_dtype()))
         self.head: nn.Module = nn.Identity()
         if in_features is None:
             self.symbols = overrides.get("symbols") or num_classes

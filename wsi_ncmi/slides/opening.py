@@ -95,6 +95,8 @@ def open_slide(path: Path | str, reader: str = "auto", *, compare_levels: bool =
     """
     if not isinstance(path, str | Path):
         raise InputError(f"A slide is given by its path, got {described(path)}.")
+    if "\0" in str(path):
+        raise InputError("The path of a slide holds a zero byte, which no file's name does.")
     readers = list_readers() if reader == "auto" else (get_reader(reader),)
     if isinstance(path, str) and "://" in path:
         slide = _open_remote(path, readers)
@@ -122,7 +124,7 @@ def _check_file(path: Path) -> TiffLayout | None:
         with path.open("rb") as handle:
             size = os.fstat(handle.fileno()).st_size
         layout = read_tiff_layout(path) if size else None
-    except (OSError, ValueError) as error:  # the latter for a zero byte in the name
+    except OSError as error:
         raise SlideOpenError(
             f"{name} can't be read ({plain_reason(error, path)}); check its name and permissions."
         ) from error

@@ -6,7 +6,6 @@ import base64
 import io
 import pkgutil
 from html import escape
-from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from wsi_ncmi.core.arguments import described
@@ -57,8 +56,10 @@ class OpenSlideNames:
 
     def get_best_level_for_downsample(self, downsample: float) -> int:
         """The coarsest level that is at least as fine as asked (OpenSlide's name)."""
-        if not isinstance(downsample, Real):
-            raise InputError(f"A downsample is a number, got {described(downsample)}.")
+        try:
+            downsample = float(downsample)
+        except (TypeError, ValueError):
+            raise InputError(f"A downsample is a number, got {described(downsample)}.") from None
         fine = [n for n, each in enumerate(self.level_downsamples) if each <= downsample]
         return fine[-1] if fine else 0
 
