@@ -85,6 +85,8 @@ WRONG = {
     "a slide": (("FILE", {"s9": "x"}), {}, "no features of slide 's9'"),
     "a part": (("FILE",), {"slide_ids": ["s9"]}, "no slide 's9'"),
     "no table": (("FILE", "labels.csv"), {}, "labels.csv"),
+    "a class twice": (("FILE",), {"classes": ["a", "b", "a"]}, "each once, got"),
+    "classes in one text": (("FILE",), {"classes": "ab"}, "each once, got 'ab'"),
     "no labels": (("FILE", [0, 1]), {}, "Labels are the path of a table, or slide id"),
 }
 
@@ -101,6 +103,24 @@ def test_a_batch_of_two_encoders_is_told():
         collate([(torch.zeros(1, 3), 0), (torch.zeros(1, 4), 0)])
     with pytest.raises(InputError, match="at least one bag"):
         collate([])
+    for items in ([torch.zeros(1, 3)], [(torch.zeros(1, 3), 0, 1)]):
+        with pytest.raises(InputError, match="pairs"):
+            collate(items)
+    with pytest.raises(InputError, match="A bag of a batch must be"):
+        collate([("slide", 0)])
+
+
+def test_numbers_of_every_kind_are_labels():
+    for label in (1, np.int64(1), torch.tensor(1)):
+        found = collate([(np.zeros((2, 3), np.float32), label), (torch.zeros(1, 3), label)])
+        assert found.labels.tolist() == [1, 1]
+        assert found.features.shape == (2, 2, 3)
+
+
+@pytest.mark.parametrize("gap", [None, float("nan"), np.nan])
+def test_a_slide_without_a_label_is_left_out(packed, gap):
+    dataset = FeatureDataset(packed, {"s1": "x", "s2": gap})
+    assert (dataset.slide_ids, dataset.classes) == (("s1",), ("x",))
 
 
 def test_a_cohort_and_a_grid_say_what_they_are(tmp_path):

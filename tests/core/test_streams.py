@@ -39,6 +39,24 @@ def test_a_stream_that_takes_nothing_is_one_sentence_at_most(command: str, code:
     assert ended.stderr.decode().strip() == (told and f"Error: {told}")
 
 
+def test_worker_processes_inherit_what_stands_in_for_a_closed_stream() -> None:
+    child = "import os, sys; [os.fstat(number) for number in range(3)]; sys.stdout.flush()"
+    parent = (
+        "import subprocess, sys; from wsi_ncmi.core.streams import prepare_streams; prepare_streams(); "
+        f"sys.exit(subprocess.call([sys.executable, '-c', {child!r}]))"
+    )
+    assert shell(f'"{sys.executable}" -c "{parent}" >&- <&-').returncode == 0
+
+
+def test_a_worker_without_a_standard_output_ends_in_silence() -> None:
+    code = (
+        "import multiprocessing, sys; from wsi_ncmi.parallel.process_pool import _receive; "
+        "ours, theirs = multiprocessing.Pipe(); theirs.close(); sys.stdout = None; _receive(ours)"
+    )
+    ended = shell(f'"{sys.executable}" -c "{code}"')
+    assert (ended.returncode, ended.stderr) == (0, b"")
+
+
 def test_what_the_terminal_lacks_is_an_escape() -> None:
     ended = shell("wsi-ncmi inventory noł; wsi-ncmi losses", PYTHONIOENCODING="latin-1:strict")
     assert ended.returncode == 0

@@ -32,7 +32,8 @@ def prepare_streams() -> None:
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, flags)  # takes the lowest number that is free: this one
+            # Takes the lowest number that is free: this one. Worker processes inherit it.
+            os.set_inheritable(os.open(os.devnull, flags), True)
     sys.stdout = _prepared(sys.stdout, 1)
     sys.stderr = _prepared(sys.stderr, 2)
     logging.captureWarnings(True)

@@ -230,8 +230,9 @@ def _receive(connection: Connection) -> Any:
         return connection.recv()
     except (EOFError, OSError):  # the latter where the supervisor left messages unread
         # Torch takes seconds to leave a process in order; our files are closed and on disk by now.
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(AttributeError, OSError, ValueError):  # none, full or closed
+                stream.flush()
         os._exit(0)
 
 

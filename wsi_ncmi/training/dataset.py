@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from wsi_ncmi.cohorts import Cohort, empty_bags, match_features, open_bag_source, order_classes, read_labels
-from wsi_ncmi.core.arguments import described
+from wsi_ncmi.core.arguments import as_tensor, described
 from wsi_ncmi.core.errors import InputError
+
+_NO_LABEL = ("None", "nan", "NaT", "<NA>")  # as pandas and numpy write them
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,8 @@ class FeatureDataset(Dataset[tuple[Tensor, int | str]]):
             raise InputError(f"There is no file or folder of features {features}.")
         self._source = open_bag_source(Path(features))
         self.in_features = int(self._source.width)
+        if classes is not None and (isinstance(classes, str) or len({*map(str, classes)}) < len(classes)):
+            raise InputError(f"Classes are a list of names, each once, got {classes!r}.")
         found = self._labelled(labels, classes)
         if slide_ids is not None:
             found = _chosen(found, tuple(slide_ids), str(features))
@@ -84,7 +89,11 @@ class FeatureDataset(Dataset[tuple[Tensor, int | str]]):
         empty = set(empty_bags(self._source))
         ids = tuple(slide_id for slide_id in self._source.slide_ids if slide_id not in empty)
         if isinstance(labels, Mapping):
-            known = {str(slide_id): str(label) for slide_id, label in labels.items()}
+            known = {
+                str(slide_id): str(label)
+                for slide_id, label in labels.items()
+                if isinstance(label, str) or str(label) not in _NO_LABEL
+            }
             names = tuple(map(str, classes)) if classes is not None else order_classes(known.values())
             if wrong := set(known.values()) - set(names):
                 raise InputError(f"The class {min(wrong)!r} is not among the classes {', '.join(names)}.")
@@ -149,15 +158,20 @@ def collate(items: Sequence[tuple[Tensor, Any]]) -> PaddedBags:
     """
     if not items:
         raise InputError("A batch needs at least one bag; got none.")
-    bags, labels = zip(*items, strict=True)
+    if any(not isinstance(item, tuple | list) or len(item) != 2 for item in items):
+        raise InputError(f"The items of a batch are pairs (features, label), got {described(items[0])}.")
+    bags = [as_tensor(bag, "A bag of a batch", "(N, D)") for bag, _ in items]
+    labels = [label for _, label in items]
     if any(bag.ndim != 2 or bag.shape[1] != bags[0].shape[1] for bag in bags):
         raise InputError(
             f"The bags of a batch are (N, D) of one width, got {', '.join(map(described, bags))}."
         )
     lengths = torch.tensor([len(bag) for bag in bags])
-    padded = torch.nn.utils.rnn.pad_sequence(list(bags), batch_first=True)
-    numbers = all(isinstance(label, int) for label in labels)
-    return PaddedBags(padded, lengths, torch.tensor(labels) if numbers else list(labels))
+    padded = torch.nn.utils.rnn.pad_sequence(bags, batch_first=True)
+    try:
+        return PaddedBags(padded, lengths, torch.tensor([operator.index(label) for label in labels]))
+    except TypeError:  # names
+        return PaddedBags(padded, lengths, labels)
 
 
 def _chosen(found: _Slides, slide_ids: tuple[str, ...], where: str) -> _Slides:
