@@ -58,7 +58,7 @@ def test_bags_straight_from_other_tools(tmp_path, form):
 def test_faulty_folders_of_other_tools(tmp_path):
     makers.clam(tmp_path, "a", pt=False)
     (tmp_path / "h5_files" / "b.h5").write_text("broken")
-    with pytest.raises(InputError, match=r"1 feature files in .* can't be used: .*b\.h5"):
+    with pytest.raises(InputError, match=r"1 feature file in .* can't be used: .*b\.h5"):
         open_bag_source(tmp_path)
     with h5py.File(tmp_path / "h5_files" / "b.h5", "w") as handle:
         handle["features"] = np.ones((2, 3), np.float32)

@@ -85,7 +85,7 @@ def test_faulty_tables_are_refused_with_the_place(labels, text, message):
 def test_identical_repeats_are_dropped_and_said(labels):
     cohort = read_labels(labels("slide_id,label,case_id\na,x,p\nb,y,q\na,x,p\n"))
     assert cohort.slide_ids == ("a", "b")
-    assert "1 rows" in cohort.notes[0]
+    assert "1 row left out" in cohort.notes[0]
 
 
 def test_two_files_that_differ_in_extension_are_two_slides(labels):

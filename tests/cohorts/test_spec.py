@@ -64,7 +64,7 @@ def test_exclusion_by_slide_or_patient(table):
     cohort = read_labels(f"{table(text)}?exclude=bad.csv")
     assert cohort.slide_ids == ("c", "d")
     assert cohort.notes == (
-        "3 slides were left out by bad.csv.",
+        "bad.csv leaves out 3 slides.",
         "1 entries of bad.csv name no slide here, for example 'ghost'.",
     )
     table("# nothing\n", "bad.csv")

@@ -234,7 +234,7 @@ def test_lists_of_what_is_left_out(tmp_path: Path, text: str, kept: str) -> None
 def test_an_entry_that_is_almost_a_slide_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.csv").write_text("3\nNA\n005\n")
     cohort = read_labels(f"{table(tmp_path / 'l.csv')}?exclude=bad.csv")
-    assert cohort.notes[0] == "1 slides were left out by bad.csv."
+    assert cohort.notes[0] == "bad.csv leaves out 1 slide."
     assert (
         "1 entries of bad.csv name no slide here, for example '3' ('3' and '003' differ only"
         in cohort.notes[1]

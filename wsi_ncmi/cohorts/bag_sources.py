@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from wsi_ncmi.cohorts.bags import BagSource, FeatureFolder, PackedBags
 from wsi_ncmi.cohorts.cohort import Cohort, cohort_of_columns
-from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.errors import InputError, counted
 from wsi_ncmi.features.interchange.bag import ExternalFileError, to_half
 from wsi_ncmi.features.interchange.base import FeatureSet, survey
 from wsi_ncmi.features.interchange.detection import open_feature_set
@@ -33,7 +33,9 @@ class ExternalBags:
         shapes, unusable = survey(features)
         if unusable:
             shown = " ".join(unusable[:_SHOWN]) + (" …" if len(unusable) > _SHOWN else "")
-            raise InputError(f"{len(unusable)} feature files in {self.path} can't be used: {shown}")
+            raise InputError(
+                f"{counted(len(unusable), 'feature file')} in {self.path} can't be used: {shown}"
+            )
         self.width = next(iter(shapes.values()))[1]
         self.lengths: NDArray[np.int64] = np.array([n for n, _ in shapes.values()], dtype=np.int64)
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.cohorts.cohort import Cohort, cohort_of_columns
-from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.errors import InputError, counted
 from wsi_ncmi.core.files import check_regular
 from wsi_ncmi.features.checksum_trailer import check_trailer
 from wsi_ncmi.features.hdf5_io import check_heaps, own_table, read_rows
@@ -137,7 +137,7 @@ class FeatureFolder:
         if unusable:
             shown = ", ".join(unusable[:_SHOWN]) + (" …" if len(unusable) > _SHOWN else "")
             raise InputError(
-                f"{len(unusable)} feature files in {self.path} can't be used: {shown}; "
+                f"{counted(len(unusable), 'feature file')} in {self.path} can't be used: {shown}; "
                 f"run 'wsi-ncmi verify {self.path} --repair' and extract again."
             )
         if len(widths) > 1:

@@ -23,7 +23,7 @@ from wsi_ncmi.cohorts.public_labels import (
     read_plain,
     read_tcga,
 )
-from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.errors import InputError, counted
 from wsi_ncmi.core.tables import Table, read_table
 from wsi_ncmi.core.values import SUSPECT, suspects_between
 
@@ -193,10 +193,10 @@ def notes_of(
 ) -> tuple[str, ...]:
     """Sentences for the report about rows that were left out, and ids that look wrong."""
     repeated = sum(finding.kind == "repeated" for finding in findings)
-    notes = [f"{repeated} rows of {path.name} repeated an earlier row and were left out."] if repeated else []
+    notes = [f"{path.name}: {counted(repeated, 'row')} left out, repeated from above."] if repeated else []
     if exclusion is not None:
         excluded = sum(finding.kind == "excluded" for finding in findings)
-        notes.append(f"{excluded} slides were left out by {exclusion.name}.")
+        notes.append(f"{exclusion.name} leaves out {counted(excluded, 'slide')}.")
         known = known_ids(labelled)
         _, unused = exclusion.among(known)
         if unused:
