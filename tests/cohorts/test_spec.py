@@ -53,6 +53,27 @@ def test_wrong_settings(table, settings, message):
         read_labels(f"csv:{table(TABLE)}?{settings}")
 
 
+@pytest.mark.parametrize(
+    ("header", "advice"),
+    [
+        ("Slide,Diagnosis,Patient", "slide_id=Slide&label=Diagnosis&case_id=Patient"),
+        ("slide_id,Diagnosis,Patient", "label=Diagnosis&case_id=Patient"),
+        ("slide_id,label,Patient", "case_id=Patient"),
+        ("image;class;case_id", "slide_id=image&label=class"),
+    ],
+)
+def test_all_columns_of_other_names_are_told_at_once_with_what_to_say(tmp_path, header, advice):
+    path = tmp_path / "labels.csv"
+    rows = ["a,x,p1", "b,y,p2"]
+    path.write_text("\n".join([header, *(r.replace(",", ";") if ";" in header else r for r in rows)]))
+    with pytest.raises(InputError) as refused:
+        read_labels(path)
+    said = f"{path}?{advice}"
+    assert f"'{said}'" in str(refused.value)
+    assert all(f"'{pair.split('=')[0]}'" in str(refused.value) for pair in advice.split("&"))
+    assert read_labels(said).slide_ids == ("a", "b")
+
+
 def test_other_column_names(table):
     cohort = read_labels(f"{table(TABLE)}?slide_id=slide&label=kind&case_id=patient&centre=site")
     assert [(r.slide_id, r.case_id, r.label, r.centre) for r in cohort.rows][1] == ("b", "p2", "y", "2")

@@ -306,6 +306,18 @@ def test_few_validation_slides_are_told(patients, folds, words):
     assert all(word in told[0] for word in words)
 
 
+@pytest.mark.parametrize(
+    ("patients", "folds", "validation", "bare"),
+    [(6, 2, 0.2, "fold 0, fold 1"), (18, 2, 0.2, ""), (12, 4, 0.2, ""), (12, 2, 0.2, "fold 0, fold 1"), (12, 2, 0.0, "")],
+)
+def test_folds_too_small_for_a_validation_part_are_told(patients, folds, validation, bare):
+    options = SplitConfig(folds=folds, validation=validation)
+    splits = make_splits(cohort_of([[i % 3] * 2 for i in range(patients)]), options)
+    told = [text for text in splits.meta["warnings"] if "No validation part" in text]
+    assert len(told) == bool(bare)
+    assert all(f"No validation part in {bare}, and training needs one" in text for text in told)
+
+
 def test_a_rare_class_in_a_large_validation_part_is_told():
     cohort = cohort_of([[i % 2 if i % 40 else 2] for i in range(400)])
     (told,) = make_splits(cohort, SplitConfig(folds=2)).meta["warnings"]

@@ -25,7 +25,7 @@ class SplitConfig:
 
     Attributes:
         folds: Number of test folds; 1 = one hold-out of size ``test``.
-        validation: Share of each fold's training patients kept for model choice; 0 = none.
+        validation: Share of each fold's training patients kept for model choice, which training needs; 0 = none.
         test: Share of the patients in the hold-out; used only with ``folds=1``.
         group: What must stay together: the patient (``case_id``), all patients of a centre (``centre``, a
             site-preserved split: Howard et al. 2021, Nature Communications 12:4423), or nothing but the slide
@@ -123,7 +123,7 @@ def describe_splits(
             "class": _worst(counts, "classes", cohort.classes),
             "centre": _worst(counts, "centres", cohort.centres),
         },
-        "warnings": _warnings(counts, cohort, by_centre=options is not None and options.group == "centre"),
+        "warnings": _warnings(counts, cohort, options),
     }
 
 
@@ -149,8 +149,17 @@ def _worst(counts: Sequence[dict[str, Any]], what: str, names: Sequence[str]) ->
     return worst
 
 
-def _warnings(counts: Sequence[dict[str, Any]], cohort: Cohort, *, by_centre: bool) -> list[str]:
+def _warnings(
+    counts: Sequence[dict[str, Any]], cohort: Cohort, options: SplitConfig | None
+) -> list[str]:
     found: list[str] = []
+    by_centre = options is not None and options.group == "centre"
+    bare = [f"fold {k}" for k, count in enumerate(counts) if not count["validation"]["slides"]]
+    if bare and options is not None and options.validation:
+        found.append(
+            f"No validation part in {', '.join(bare)}, and training needs one: no class has three patients "
+            "outside the test part; add patients or folds."
+        )
     if cohort.case_id_assumed:
         found.append("No patient ids: each slide was taken for a patient, so a patient may be in two parts.")
     for k, count in enumerate(counts):

@@ -14,8 +14,14 @@ def read_plain(table: Table, settings: Mapping[str, str]) -> LabelTable:
     case = settings.get("case_id", "case_id")
     centre = settings.get("centre") or next((n for n in ("centre", "center") if n in table.columns), None)
     named = [settings[key] for key in ("case_id", "centre") if key in settings]
-    table.require((slide, label, *named))
+    absent = [key for key in ("slide_id", "label", "case_id") if key not in table.columns and not settings]
+    guessed = {key: column for key in absent if (column := table.likely(key))}
+    # All that must be renamed is told at once; the file needn't be changed for it.
+    advice = f", or say '{table.path}?{'&'.join('='.join(pair) for pair in guessed.items())}'" * bool(guessed)
     has_cases = case in table.columns
+    required = (slide, label, *named)
+    if not set(required) <= set(table.columns):
+        table.require((*required, *({"case_id"} & guessed.keys())), advice)
     rows = [
         LabelledRow(
             row,
@@ -26,7 +32,7 @@ def read_plain(table: Table, settings: Mapping[str, str]) -> LabelTable:
         )
         for row in table.rows
     ]
-    problem = "" if has_cases else f"has no column 'case_id'{table.hint('case_id')}"
+    problem = "" if has_cases else f"has no column 'case_id'{table.hint('case_id')}{advice}"
     return LabelTable(rows, case_problem=problem, notes=_numbered_rows_note(table, rows))
 
 

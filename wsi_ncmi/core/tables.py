@@ -151,26 +151,33 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[TableRow, ...]
 
-    def require(self, columns: Iterable[str]) -> None:
+    def require(self, columns: Iterable[str], advice: str = "") -> None:
         """Makes sure that columns exist.
 
+        Args:
+            columns: Their names.
+            advice: What else the user may do, behind the message.
+
         Raises:
-            InputError: One is missing; names the columns there are and the nearest one.
+            InputError: Some are missing; names them all, the columns there are and the nearest ones.
         """
-        for column in columns:
-            if column not in self.columns:
-                raise InputError(
-                    f"{self.path} lacks the column {column!r} (it has: {', '.join(self.columns)})"
-                    f"{self.hint(column)}."
-                )
+        missing = [column for column in columns if column not in self.columns]
+        if missing:
+            raise InputError(
+                f"{self.path} lacks the column{'s' * (len(missing) > 1)} {', '.join(map(repr, missing))} "
+                f"(it has: {', '.join(self.columns)}){''.join(map(self.hint, missing))}{advice}."
+            )
+
+    def likely(self, column: str) -> str:
+        """The column that may be meant by a name that isn't there, or the empty string."""
+        lowered = {name.casefold(): name for name in self.columns}
+        names = [name for name in (column, *_OTHER_NAMES.get(column, ())) if name in lowered]
+        return next((lowered[name] for name in names or difflib.get_close_matches(column, lowered, n=1)), "")
 
     def hint(self, column: str) -> str:
         """``; did you mean 'x'? Rename it to 'column'`` or the empty string."""
-        lowered = {name.casefold(): name for name in self.columns}
-        candidates = [
-            lowered[name] for name in (column, *_OTHER_NAMES.get(column, ())) if name in lowered
-        ] or [lowered[name] for name in difflib.get_close_matches(column, lowered, n=1)]
-        return f"; did you mean {candidates[0]!r}? Rename it to {column!r}" if candidates else ""
+        likely = self.likely(column)
+        return f"; did you mean {likely!r}? Rename it to {column!r}" if likely else ""
 
     def problem(self, row: TableRow, column: str, what: str) -> InputError:
         """The error of one cell: file, row, column, value and what to do."""

@@ -31,6 +31,7 @@ from wsi_ncmi.cohorts import (
     read_labels,
     slide_splits,
 )
+from wsi_ncmi.cohorts.folds import SplitConfig
 from wsi_ncmi.cohorts.joined_bags import feature_origin
 from wsi_ncmi.core.errors import InputError, counted
 from wsi_ncmi.core.values import SUSPECT, suspects_between
@@ -118,7 +119,7 @@ def make_folds(config: TrainConfig, labelled: Cohort, cohort: Cohort, where: str
         named = (slide_id for fold in read.folds for name in PARTS for slide_id in fold.part(name))
         alike = suspects_between(named, cohort.slide_ids)
         splits = read.restricted_to(cohort.slide_ids)
-        if len(splits.folds) != config.split.folds:
+        if config.split.folds not in (len(splits.folds), SplitConfig().folds):
             held = counted(len(splits.folds), "fold")
             _LOG.warning(
                 "%s holds %s: split.folds (%d) has no effect.", config.splits.name, held, config.split.folds
@@ -135,10 +136,14 @@ def make_folds(config: TrainConfig, labelled: Cohort, cohort: Cohort, where: str
                     f"there and {own!r} {SUSPECT}; write the slide ids in one way."
                 )
             if not fold.part(name):
-                raise InputError(
-                    f"Fold {number} has no slide {where} in its {name} part: there are too few "
-                    "patients or slides for this split; use fewer folds or another validation share."
+                why = (
+                    "training chooses its epoch there. A fold gets a validation part where a class has three "
+                    "patients outside its test part and the validation share isn't 0: add patients or folds"
+                    if name == "validation"
+                    else "there are too few patients or slides for this split; use fewer folds or another "
+                    "validation share"
                 )
+                raise InputError(f"Fold {number} has no slide {where} in its {name} part: {why}.")
     return Folds(bags, splits, (slide_splits(splits, slides), cohort) if slides else None, slides)
 
 

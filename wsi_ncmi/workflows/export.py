@@ -65,7 +65,7 @@ def export(config: ExportConfig, progress: ProgressReporter | None = None) -> Jo
                 "--without-reference."
             )
         source = open_bag_source(find_features(run, config.features, ensemble))
-        notes.append(f"The statistics of the training slides are of {source.path}.")
+        notes.append(f"Statistics of the training slides were computed from the features in {source.path}.")
         patients = dict(zip(test["slide_id"], test["case_id"], strict=True))
         samples = training_samples(source, patients, ensemble, progress)
         bundle = replace(bundle, ood=fit_ood_detector(samples))
