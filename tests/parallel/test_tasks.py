@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -94,3 +96,14 @@ def test_errors_that_are_not_to_be_caught_are_raised_in_this_process(tmp_path, k
 def test_the_advice_on_memory_is_the_callers(tmp_path):
     (outcome,) = run_items([("die", str(tmp_path / "file"))], setup, workers=2, advice="buy more")
     assert outcome.problem.endswith("mostly means too little memory: buy more.")
+
+
+def test_a_script_without_main_guard_ends_with_the_remedy_however_much_the_processes_are_told(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from functools import partial\nfrom wsi_ncmi.parallel import run_items\n"
+        "list(run_items([1, 2], partial(len, bytes(1_000_000)), workers=2))\n"  # more than a pipe holds
+    )
+    told = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=False)
+    assert told.returncode == 1
+    assert 'below `if __name__ == "__main__":`' in told.stderr.splitlines()[-1]

@@ -127,12 +127,15 @@ class ProcessWorker(WorkerHandle):
         self.connection: Connection
         self.connection, theirs = context.Pipe()
         self.process: BaseProcess = context.Process(
-            target=serve, args=(theirs, make, os.getpid()), daemon=True
+            target=serve, args=(theirs, os.getpid()), daemon=True
         )
         with _environment(variables), contextlib.nullcontext() if needs_main else _without_main():
             self.process.start()
         # The supervisor's copy must go, or the end of the child would never read as the end of the pipe.
         theirs.close()
+        # Not among the arguments: what is larger than a pipe would wait for ever in ``start`` for a process that
+        # died while it ran the main module, as that of a script without ``if __name__ == "__main__"`` does.
+        self.send(make)
 
     def send(self, content: Any) -> None:
         """Sends something picklable; a dead process shows as the end of its pipe."""
@@ -187,15 +190,15 @@ def _without_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def serve(connection: Connection, make: Callable[[], Worker], parent: int) -> None:
+def serve(connection: Connection, parent: int) -> None:
     """Runs in the child until its pipe ends.
 
-    It sends ``Ready`` once, then what its worker tells; ``Stopped`` where that can't be set up. It takes the
-    job's config, then pairs of an item's position and the item, one for each ``SlotFree``.
+    It takes what makes its worker, and sends ``Ready`` once, then what the worker tells; ``Stopped`` where
+    that can't be set up. It takes the job's config, then pairs of an item's position and the item, one for
+    each ``SlotFree``.
 
     Args:
         connection: The child's end of its own pipe.
-        make: Makes the worker.
         parent: Process id of the supervisor; without it nobody waits for a result.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, who ends us.
@@ -211,7 +214,7 @@ def serve(connection: Connection, make: Callable[[], Worker], parent: int) -> No
 
     logging.getLogger().addHandler(ForwardHandler(send))
     try:
-        worker = make()
+        worker: Worker = _receive(connection)()
     except WsiNcmiError as error:
         send(Stopped(error))
         return
