@@ -308,7 +308,13 @@ def test_few_validation_slides_are_told(patients, folds, words):
 
 @pytest.mark.parametrize(
     ("patients", "folds", "validation", "bare"),
-    [(6, 2, 0.2, "fold 0, fold 1"), (18, 2, 0.2, ""), (12, 4, 0.2, ""), (12, 2, 0.2, "fold 0, fold 1"), (12, 2, 0.0, "")],
+    [
+        (6, 2, 0.2, "fold 0, fold 1"),
+        (18, 2, 0.2, ""),
+        (12, 4, 0.2, ""),
+        (12, 2, 0.2, "fold 0, fold 1"),
+        (12, 2, 0.0, ""),
+    ],
 )
 def test_folds_too_small_for_a_validation_part_are_told(patients, folds, validation, bare):
     options = SplitConfig(folds=folds, validation=validation)

@@ -25,7 +25,8 @@ class SplitConfig:
 
     Attributes:
         folds: Number of test folds; 1 = one hold-out of size ``test``.
-        validation: Share of each fold's training patients kept for model choice, which training needs; 0 = none.
+        validation: Share of each fold's training patients kept for model choice, which training needs; 0 =
+            none.
         test: Share of the patients in the hold-out; used only with ``folds=1``.
         group: What must stay together: the patient (``case_id``), all patients of a centre (``centre``, a
             site-preserved split: Howard et al. 2021, Nature Communications 12:4423), or nothing but the slide
@@ -149,9 +150,7 @@ def _worst(counts: Sequence[dict[str, Any]], what: str, names: Sequence[str]) ->
     return worst
 
 
-def _warnings(
-    counts: Sequence[dict[str, Any]], cohort: Cohort, options: SplitConfig | None
-) -> list[str]:
+def _warnings(counts: Sequence[dict[str, Any]], cohort: Cohort, options: SplitConfig | None) -> list[str]:
     found: list[str] = []
     by_centre = options is not None and options.group == "centre"
     bare = [f"fold {k}" for k, count in enumerate(counts) if not count["validation"]["slides"]]

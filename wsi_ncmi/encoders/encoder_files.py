@@ -62,9 +62,9 @@ def _preset_file(key: str, weights: Path | None) -> Path:
     # A preset without its weights would give features of a random network under a trusted name.
     if weights is None:
         raise InputError(
-            f"The preset {preset.key} needs its weights: set WSI_NCMI_WEIGHTS, or give their file or folder "
-            f"(--weights, in Python weights=…); get them by `wsi-ncmi encoders fetch {preset.weights_key}` or "
-            f"`encoders import`. {preset.access}"
+            f"The preset {preset.key} needs its weights: set WSI_NCMI_WEIGHTS, or give file or folder "
+            f"(--weights, in Python weights=…); get them by `wsi-ncmi encoders fetch {preset.weights_key}`"
+            f" or `encoders import`. {preset.access}"
         )
     try:
         return find_weights(weights, preset.weights_key)

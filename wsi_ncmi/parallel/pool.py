@@ -308,8 +308,8 @@ class WorkerPool(ABC, Generic[Handle]):
             if self._bad_starts >= _MAX_BAD_STARTS:
                 raise JobStoppedError(
                     f"{_MAX_BAD_STARTS} worker processes in a row died before they could start ({how}); "
-                    "most often memory is short: use fewer workers (--workers); and what a Python script calls has "
-                    "to stand below `if __name__ == \"__main__\":`."
+                    "most often memory is short: use fewer workers (--workers); and what a Python script "
+                    'calls has to stand below `if __name__ == "__main__":`.'
                 )
             return
         for index in worker.in_flight:

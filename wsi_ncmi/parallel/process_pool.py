@@ -126,15 +126,14 @@ class ProcessWorker(WorkerHandle):
         context = multiprocessing.get_context("spawn")
         self.connection: Connection
         self.connection, theirs = context.Pipe()
-        self.process: BaseProcess = context.Process(
-            target=serve, args=(theirs, os.getpid()), daemon=True
-        )
+        self.process: BaseProcess = context.Process(target=serve, args=(theirs, os.getpid()), daemon=True)
         with _environment(variables), contextlib.nullcontext() if needs_main else _without_main():
             self.process.start()
         # The supervisor's copy must go, or the end of the child would never read as the end of the pipe.
         theirs.close()
-        # Not among the arguments: what is larger than a pipe would wait for ever in ``start`` for a process that
-        # died while it ran the main module, as that of a script without ``if __name__ == "__main__"`` does.
+        # Not among the arguments: what is larger than a pipe would wait for ever in ``start`` for a process
+        # that died while it ran the main module, as it does for a script without
+        # ``if __name__ == "__main__"``.
         self.send(make)
 
     def send(self, content: Any) -> None:
