@@ -208,6 +208,11 @@ def test_any_nesting_of_known_prefixes(network, state, tmp_path):
 
 
 REFUSED = {
+    "quantised": (
+        lambda s: {key: value.to(torch.int8) for key, value in s.items()},
+        "whole numbers, or none, .*as quantised weights do",
+    ),
+    "without numbers": (lambda s: {key: value.to("meta") for key, value in s.items()}, "whole numbers, or none"),
     "two equal copies": (
         lambda s: _under("net_a.", s) | _under("net_b.", _other(s)),
         r"holds timm:test_vit 2 times \(net_a, net_b\)",

@@ -213,4 +213,6 @@ def test_calibration_goes_through_json() -> None:
     old = {"temperature": 1.7, "abstain_below": 0.4, "fitted_on": "some slides", "slides": 9}
     assert Calibration.from_json(old, "x").to_json() == old
     assert Calibration.from_json({**old, "errors": 0, "supported": {}}, "x").errors == 0
+    with pytest.raises(InputError, match="no readable calibration"):
+        Calibration.from_json({**old, "slides": float("inf")}, "x")
     np.testing.assert_array_equal(Calibration().apply(np.array([0.2, 0.8])), [0.2, 0.8])

@@ -105,12 +105,23 @@ def choose_weights(
             "the state dict of the encoder alone."
         )
     (chosen,) = fitting
+    if odd := [
+        key for key, tensor in network.state_dict().items() if not _is_like(chosen.state.get(key), tensor)
+    ]:
+        raise InputError(
+            f"The weights file {path} holds whole numbers, or none, in place of floating-point numbers "
+            f"({some_of(odd)}), as quantised weights do; take the original ones."
+        )
     wrappers = {part for key in raw[chosen.place] for part in key.split(".") if part in _WRAPPERS}
     others = {place or "beside it": len(state) for place, state in parts.items() if place != chosen.place}
     note = _note(chosen, sorted(wrappers), {**chosen.left, **others})
     if note:
         _LOG.info("Weights file %s: %s", path.name, note)
     return {key: chosen.state[key] for key in network.state_dict() if key in chosen.state}, note
+
+
+def _is_like(found: Tensor | None, ours: Tensor) -> bool:
+    return found is None or (not found.is_meta and found.is_floating_point() >= ours.is_floating_point())
 
 
 def choose_preset_weights(path: Path, network: nn.Module, preset: Preset) -> tuple[dict[str, Tensor], str]:

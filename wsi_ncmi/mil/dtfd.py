@@ -39,6 +39,9 @@ def split_pseudo_bags(size: int, parts: int, *, shuffled: bool) -> tuple[Tensor,
 class DTFD(Aggregator):
     """Two tiers of gated attention: instances to pseudo-bags, what they hand on to the slide embedding.
 
+    As published, the loss of the slides doesn't reach the first tier (unless ``joint``): in a loop of one's
+    own it learns by the term that ``model(features, labels=labels)`` gives beside the logits.
+
     Args:
         in_features: Width D of the instance features.
         num_classes: C.

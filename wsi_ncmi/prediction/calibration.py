@@ -159,7 +159,7 @@ class Calibration:
                 None if values.get("errors") is None else int(values["errors"]),
                 {str(name): float(p) for name, p in dict(values.get("supported") or {}).items()},
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, OverflowError, TypeError, ValueError) as error:
             raise InputError(
                 f"{where} has no readable calibration ({error}); export the model again."
             ) from error
