@@ -119,8 +119,10 @@ def make_folds(config: TrainConfig, labelled: Cohort, cohort: Cohort, where: str
         named = (slide_id for fold in read.folds for name in PARTS for slide_id in fold.part(name))
         alike = suspects_between(named, cohort.slide_ids)
         splits = read.restricted_to(cohort.slide_ids)
-        if config.split.folds not in (len(splits.folds), SplitConfig().folds):
-            held = counted(len(splits.folds), "fold")
+        held = counted(len(splits.folds), "fold")
+        if config.split.folds in (len(splits.folds), SplitConfig().folds):
+            _LOG.info("%s holds %s.", config.splits.name, held)
+        else:
             _LOG.warning(
                 "%s holds %s: split.folds (%d) has no effect.", config.splits.name, held, config.split.folds
             )
