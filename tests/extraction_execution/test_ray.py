@@ -23,7 +23,7 @@ def test_without_ray_one_sentence_says_so(
         app, ["extract", str(slides), "--out", str(tmp_path / "out"), "--engine", "ray"]
     )
     assert result.exit_code == 2
-    assert "install wsi-ncmi[ray]" in result.stderr
+    assert 'pip install "wsi-ncmi[ray]"' in result.stderr
     assert not (tmp_path / "out").exists()
 
 

@@ -131,7 +131,7 @@ def test_options_reach_the_loss_and_wrong_ones_are_named():
     )
     criterion = build_loss(options, 3, 8, [5, 3, 2])
     assert (criterion.form.balance, criterion.form.power, criterion.decision.ridge) == (0.5, 0.3, 3.0)
-    with pytest.raises(InputError, match="samples of all 3 classes, got None"):
+    with pytest.raises(InputError, match="must be 3 numbers of at least 0, one a class, got None"):
         NCMILoss(3, 8, balance=1.0)
     with pytest.raises(InputError, match=r"'power' .*at most 1, got 2"):
         NCMILoss(3, 8, power=2.0)

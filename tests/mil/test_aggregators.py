@@ -324,5 +324,5 @@ def test_a_model_is_built_by_name_and_settings():
     assert build_model(config, in_features=4, num_classes=2, hidden=6).config.k_sample == 3
     with pytest.raises(InputError, match="the model 'mean' has no setting 'attention'"):
         build_model("mean", 4, attention=3)
-    with pytest.raises(InputError, match="needs the number of classes"):
+    with pytest.raises(InputError, match="parts for each class, is a whole number of at least 2, got None"):
         build_model("clam_sb", 4)

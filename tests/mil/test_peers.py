@@ -163,7 +163,7 @@ def test_labels_that_training_needs_are_asked_for(name):
         InputError, match=r"needs one label a bag \(4,\), got none; call model\(batch, labels\)"
     ):
         model.train()(BagBatch.pack([bag.float() for bag in _bags()]))
-    with pytest.raises(InputError, match="the number of classes, at least 2, got None"):
+    with pytest.raises(InputError, match="is a whole number of at least 2, got None"):
         build_aggregator(model_config(name=name), D)
 
 
