@@ -117,7 +117,7 @@ def test_numbers_of_every_kind_are_labels():
         assert found.features.shape == (2, 2, 3)
 
 
-@pytest.mark.parametrize("gap", [None, float("nan"), np.nan])
+@pytest.mark.parametrize("gap", [None, float("nan"), np.nan, "nan", "NA", "unknown", ""])
 def test_a_slide_without_a_label_is_left_out(packed, gap):
     dataset = FeatureDataset(packed, {"s1": "x", "s2": gap})
     assert (dataset.slide_ids, dataset.classes) == (("s1",), ("x",))

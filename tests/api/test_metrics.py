@@ -199,6 +199,7 @@ def test_a_class_outside_those_named_is_told():
         ({"metric": "f1"}, "no metric 'f1'; choose one of macro_f1"),
         ({"groups": ["a"]}, "groups of shape"),
         ({"groups": ["a", None]}, "1 slide of 2 have no group"),
+        ({"groups": ["unknown", "a"]}, "1 slide of 2 have no group"),
         ({"groups": [1.0, float("nan")]}, "1 slide of 2 have no group"),
         ({"resamples": 0}, "whole number of at least 1, got 0"),
         ({"seed": -1}, "seed of the bootstrap is a whole number"),

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from wsi_ncmi.core.arguments import described, whole_number
 from wsi_ncmi.core.errors import InputError, counted
+from wsi_ncmi.core.values import is_empty
 from wsi_ncmi.metrics.calibration import brier_terms, calibration_gaps, nll_terms
 from wsi_ncmi.metrics.classification import one_vs_rest_auroc, one_vs_rest_average_precision
 from wsi_ncmi.metrics.confusion import (
@@ -28,7 +29,6 @@ from wsi_ncmi.metrics.resampling import draw_multiplicities, leave_one_out
 from wsi_ncmi.metrics.results import Estimate, estimate
 
 _Floats = NDArray[np.float64]
-_MISSING = frozenset({"", "None", "nan", "NaT", "<NA>"})
 _Weighted = Callable[[_Floats], _Floats]
 """Slide weights (R, N) → the metric of each row, (R,)."""
 
@@ -177,7 +177,7 @@ def bootstrap(
     named = np.arange(count) if groups is None else _array(groups)
     if named.shape != (count,):
         raise InputError(f"There are groups of shape {named.shape} for {count} slides; give one for each.")
-    if missing := sum(str(name) in _MISSING for name in named.tolist()):
+    if missing := sum(is_empty(str(name)) for name in named.tolist()):
         raise InputError(
             f"{counted(missing, 'slide')} of {count} have no group; give each slide its patient."
         )

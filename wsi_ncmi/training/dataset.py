@@ -15,8 +15,7 @@ from torch.utils.data import Dataset
 from wsi_ncmi.cohorts import Cohort, empty_bags, match_features, open_bag_source, order_classes, read_labels
 from wsi_ncmi.core.arguments import as_tensor, described
 from wsi_ncmi.core.errors import InputError
-
-_NO_LABEL = ("None", "nan", "NaT", "<NA>")  # as pandas and numpy write them
+from wsi_ncmi.core.values import is_empty
 
 
 @dataclass(frozen=True)
@@ -90,9 +89,7 @@ class FeatureDataset(Dataset[tuple[Tensor, int | str]]):
         ids = tuple(slide_id for slide_id in self._source.slide_ids if slide_id not in empty)
         if isinstance(labels, Mapping):
             known = {
-                str(slide_id): str(label)
-                for slide_id, label in labels.items()
-                if isinstance(label, str) or str(label) not in _NO_LABEL
+                str(slide_id): str(label) for slide_id, label in labels.items() if not is_empty(str(label))
             }
             names = tuple(map(str, classes)) if classes is not None else order_classes(known.values())
             if wrong := set(known.values()) - set(names):
