@@ -77,7 +77,7 @@ lock: $(STAMP)  ## Renews the locked versions (hashes, no URLs)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
 	  --extra all pyproject.toml --output-file requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
-	  --extra all --extra dev --extra docs --extra onnx --extra openvino --extra ray --extra search --extra tensorboard --constraint requirements.lock pyproject.toml --output-file requirements-dev.lock
+	  --extra all --extra dev --extra docs --extra onnx --extra openvino --extra ray --extra search --extra tensorboard --extra isyntax --extra czi --extra fastslide --extra zoo --constraint requirements.lock pyproject.toml --output-file requirements-dev.lock
 
 wheel: $(STAMP)  ## Builds the wheel into dist/
 	$(BIN)/python -m build --wheel --no-isolation

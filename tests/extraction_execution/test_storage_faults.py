@@ -13,6 +13,7 @@ from wsi_ncmi.core.errors import JobStoppedError
 from wsi_ncmi.encoders import EncoderConfig
 from wsi_ncmi.extraction.execution.local import run_slides
 from wsi_ncmi.features import verify_folder
+from wsi_ncmi.features.storage import check_same_mount
 
 OPTIONS = EncoderConfig(batch_size=16)
 
@@ -102,3 +103,18 @@ def test_another_folder_in_the_place_of_the_output_stops_the_job(tasks, tmp_path
     with pytest.raises(JobStoppedError, match="Another folder"):
         run_slides(todo, OPTIONS, on_row=swap)
     assert list((tmp_path / "out").rglob("*.h5")) == []
+
+
+def test_a_relative_output_folder_is_the_one_of_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A notebook that changes its folder between two jobs has two output folders of the same name."""
+    for name in ("one", "two"):
+        (tmp_path / name / "out").mkdir(parents=True)
+        monkeypatch.chdir(tmp_path / name)
+        check_same_mount(Path("out"))
+    shutil.rmtree("out")
+    (tmp_path / "two" / "elsewhere").mkdir()
+    Path("elsewhere").rename("out")
+    with pytest.raises(JobStoppedError, match="Another folder stands"):
+        check_same_mount(Path("out"))

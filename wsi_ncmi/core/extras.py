@@ -17,7 +17,7 @@ _REPORT = (*_CLI, "pandas", "jinja2", "matplotlib", "PIL")
 EXTRAS: dict[str, tuple[str, ...]] = {
     "cli": _CLI,
     "slides": (
-        *_CLI, "openslide", "openslide_bin", "tiffslide", "tifffile", "imagecodecs", "simplejpeg", "PIL",
+        *_CLI, "openslide", "openslide_bin", "tiffslide", "tifffile", "imagecodecs", "simplejpeg", "pydicom", "PIL",
         "h5py", "shapely", "skimage", "jinja2", "torchvision", "timm", "safetensors", "huggingface_hub",
     ),
     "report": _REPORT,
@@ -28,8 +28,15 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "ray": ("ray",),
     "excel": ("openpyxl",),
     "search": ("optuna",),
+    "dicom": ("highdicom", "wsidicom"),
+    "isyntax": ("isyntax",),
+    "czi": ("pylibCZIrw",),
+    "fastslide": ("fastslide",),
+    "zoo": ("lazyslide_models",),
 }  # fmt: skip
-"""Extra → import names of its packages. ``dicom`` is ``slides``; ``all`` is ``slides`` and ``train``."""
+"""Extra → import names of its packages, without those of ``slides`` for what builds on it (from ``dicom`` on).
+``all`` is ``slides``, ``train`` and ``dicom``.
+"""
 
 
 _HOMES = {

@@ -50,10 +50,11 @@ def check_same_mount(folder: Path) -> None:
     Raises:
         JobStoppedError: It is gone, or another folder is in its place.
     """
+    here = folder.absolute()  # "out" is another folder once the process has changed its own
     try:
         status = folder.stat()
     except FileNotFoundError:
-        if folder in _PLACES:
+        if here in _PLACES:
             raise JobStoppedError(
                 f"The output folder {folder} is gone; mount it again and start the same command again, what "
                 "is done is kept."
@@ -65,8 +66,8 @@ def check_same_mount(folder: Path) -> None:
             "start the same command again, what is done is kept."
         ) from error
     place = (status.st_dev, status.st_ino)
-    if _PLACES.setdefault(folder, place) != place:
-        del _PLACES[folder]  # who starts again means the folder that is there then
+    if _PLACES.setdefault(here, place) != place:
+        del _PLACES[here]  # who starts again means the folder that is there then
         raise JobStoppedError(
             f"Another folder stands where the output folder {folder} was when the job began; mount the right "
             "one again and start the same command again, what is done is kept."
