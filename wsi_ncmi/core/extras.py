@@ -17,8 +17,8 @@ _REPORT = (*_CLI, "pandas", "jinja2", "matplotlib", "PIL")
 EXTRAS: dict[str, tuple[str, ...]] = {
     "cli": _CLI,
     "slides": (
-        *_CLI, "openslide", "openslide_bin", "tiffslide", "tifffile", "imagecodecs", "simplejpeg", "pydicom", "PIL",
-        "h5py", "shapely", "skimage", "jinja2", "torchvision", "timm", "safetensors", "huggingface_hub",
+        *_CLI, "openslide", "openslide_bin", "tiffslide", "tifffile", "imagecodecs", "simplejpeg", "pydicom",
+        "PIL", "h5py", "shapely", "skimage", "jinja2", "torchvision", "timm", "safetensors", "huggingface_hub",
     ),
     "report": _REPORT,
     "train": (*_REPORT, "h5py", "safetensors", "sklearn"),
@@ -34,7 +34,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "fastslide": ("fastslide",),
     "zoo": ("lazyslide_models",),
 }  # fmt: skip
-"""Extra → import names of its packages, without those of ``slides`` for what builds on it (from ``dicom`` on).
+"""Extra → import names of its packages; from ``dicom`` on, all build on ``slides`` and name only what they add.
 ``all`` is ``slides``, ``train`` and ``dicom``.
 """
 
