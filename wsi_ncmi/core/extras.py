@@ -18,7 +18,8 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "cli": _CLI,
     "slides": (
         *_CLI, "openslide", "openslide_bin", "tiffslide", "tifffile", "imagecodecs", "simplejpeg", "pydicom",
-        "PIL", "h5py", "shapely", "skimage", "jinja2", "torchvision", "timm", "safetensors", "huggingface_hub",
+        "PIL", "h5py", "shapely", "skimage", "jinja2", "torchvision", "timm", "safetensors",
+        "huggingface_hub",
     ),
     "report": _REPORT,
     "train": (*_REPORT, "h5py", "safetensors", "sklearn"),
@@ -34,7 +35,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "fastslide": ("fastslide",),
     "zoo": ("lazyslide_models",),
 }  # fmt: skip
-"""Extra → import names of its packages; from ``dicom`` on, all build on ``slides`` and name only what they add.
+"""Extra → import names of its packages; from ``dicom`` on, what they add to ``slides``.
 ``all`` is ``slides``, ``train`` and ``dicom``.
 """
 
