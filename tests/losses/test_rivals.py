@@ -60,6 +60,25 @@ def _square(rows, y):
     return total / (3 * len(y))
 
 
+def _effective(beta):
+    weight = [(1 - beta) / (1 - beta**n) for n in COUNTS]
+    return [3 * w / sum(weight) for w in weight]
+
+
+def _cb_focal(rows, y):
+    weight, p = _effective(0.999), [_softmax(r)[c] for r, c in zip(rows, y, strict=True)]
+    return sum(-weight[c] * (1 - q) * math.log(q) for q, c in zip(p, y, strict=True)) / len(p)
+
+
+def _adjusted(rows, y):
+    return _ce([[x + math.log(n / sum(COUNTS)) for x, n in zip(r, COUNTS, strict=True)] for r in rows], y)
+
+
+def _ldam(rows, y):
+    margin = [30 * 0.5 * (min(COUNTS) / n) ** 0.25 for n in COUNTS]
+    return _ce([[x - margin[c] * (j == c) for j, x in enumerate(r)] for r, c in zip(rows, y, strict=True)], y)
+
+
 def _contrast(rows, y, tau):
     terms = []
     for i, a in enumerate(rows):
@@ -101,6 +120,9 @@ SLOW = {
     "supcon": lambda rows, y: _ce(rows, y) + _contrast(rows, y, 0.1),
     "opl": lambda rows, y: _ce(rows, y) + _opl(rows, y, 0.5),
     "cmic": _cmic,
+    "cb_focal": _cb_focal,
+    "logit_adjusted": _adjusted,
+    "ldam": _ldam,
 }
 
 
@@ -180,9 +202,43 @@ def test_cmic_centroids_become_the_class_means_of_the_epoch():
     assert torch.equal(criterion.centroids[2], torch.full((3,), 1 / 3))
 
 
+def test_logit_adjustment_is_the_balanced_softmax_at_one():
+    """Ren et al. 2020, equation 4: N_y e^f_y / Σ N_j e^f_j."""
+    logits, y = torch.randn(7, 3, dtype=torch.float64), torch.tensor([0, 1, 1, 2, 0, 0, 1])
+    shares = torch.tensor(COUNTS) * logits.exp()
+    expected = -(shares[torch.arange(7), y] / shares.sum(1)).log().mean().item()
+    assert build_loss("logit_adjusted", 3, None, COUNTS)(logits, y).item() == pytest.approx(
+        expected, rel=1e-6
+    )
+    assert build_loss("logit_adjusted", 3, None, COUNTS, adjustment=0)(logits, y).item() == pytest.approx(
+        _ce(logits.tolist(), y.tolist())
+    )
+
+
+def test_the_weights_of_ldam_set_in_when_their_share_of_the_epochs_is_done():
+    logits, y = torch.randn(7, 3, dtype=torch.float64), torch.tensor([0, 1, 1, 2, 0, 0, 1])
+    criterion = build_loss("ldam", 3, None, COUNTS, ldam_deferral=0.5).double()
+    plain = criterion(logits, y).item()
+    criterion.start_epoch(0.49)
+    assert criterion(logits, y).item() == plain
+    criterion.start_epoch(0.5)
+    weight, rows = _effective(0.9999), [(logits[i : i + 1].tolist(), [int(c)]) for i, c in enumerate(y)]
+    expected = sum(weight[c[0]] * _ldam(r, c) for r, c in rows) / sum(weight[c[0]] for _, c in rows)
+    assert criterion(logits, y).item() == pytest.approx(expected, rel=1e-6)
+    always = build_loss("ldam", 3, None, COUNTS, ldam_deferral=0)  # also in a loop that calls no hook
+    assert always(logits, y).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_ldam_scores_cosines():
+    criterion = build_loss("ldam", 3, 8, COUNTS)
+    z = torch.randn(5, 8)
+    cosines = torch.nn.functional.cosine_similarity(z[:, None], criterion.head.weight[None], dim=-1)
+    assert torch.allclose(criterion.logits(z), 30 * cosines, atol=1e-5)
+
+
 def test_the_list_names_papers_and_the_registry_refuses_what_it_lacks():
     assert NAMES[0] == "ncmi"
-    assert len(set(NAMES)) == len(NAMES) == 10
+    assert len(set(NAMES)) == len(NAMES) == 13
     assert all(info.paper and info.summary for info in list_losses())
     with pytest.raises(InputError, match="did you mean 'focal'"):
         build_loss(loss_config(name="focall"), 3)

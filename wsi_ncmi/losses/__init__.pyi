@@ -11,6 +11,9 @@ from .cross_entropy import FocalLoss as FocalLoss
 from .cross_entropy import LabelSmoothing as LabelSmoothing
 from .cross_entropy import Poly1Loss as Poly1Loss
 from .cross_entropy import WeightedCrossEntropy as WeightedCrossEntropy
+from .long_tail import ClassBalancedFocalLoss as ClassBalancedFocalLoss
+from .long_tail import LDAMLoss as LDAMLoss
+from .long_tail import LogitAdjustedLoss as LogitAdjustedLoss
 from .ncmi import NCMILoss as NCMILoss
 from .ncmi_form import PRESETS as PRESETS
 from .orthogonal_projection import OrthogonalProjectionLoss as OrthogonalProjectionLoss

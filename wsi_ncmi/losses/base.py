@@ -121,6 +121,13 @@ class Criterion(nn.Module, ABC):
         """Probabilities (B, C) of the classes; the decision is their argmax."""
         return self.log_proba(z).exp()
 
+    def start_epoch(self, done: float) -> None:
+        """Hook before an epoch's first step, and where a run goes on within it; here a no-op.
+
+        Args:
+            done: Share of the run's epochs that are done, in [0, 1).
+        """
+
     @torch.no_grad()
     def end_epoch(self, z: Tensor, y: Tensor) -> None:
         """Hook after an epoch with all training inputs ``z`` (N, E) and labels ``y`` (N,); here a no-op."""
@@ -160,7 +167,7 @@ class LogitCriterion(Criterion):
 
     def __init__(self, num_classes: int, in_features: int | None = None) -> None:
         super().__init__(num_classes, in_features)
-        self.head = nn.Identity() if in_features is None else nn.Linear(in_features, num_classes)
+        self.head: nn.Module = nn.Identity() if in_features is None else nn.Linear(in_features, num_classes)
 
     @abstractmethod
     def loss_from_logits(self, logits: Tensor, y: Tensor) -> Tensor:

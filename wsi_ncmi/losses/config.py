@@ -159,6 +159,76 @@ class FocalConfig(LossConfig):
 
 
 @register_loss
+class ClassBalancedFocalConfig(LossConfig):
+    """Class-balanced focal loss.
+
+    Attributes:
+        cb_gamma: Focusing exponent γ.
+        cb_beta: β of the effective number of samples.
+    """
+
+    criterion = "wsi_ncmi.losses.long_tail:ClassBalancedFocalLoss"
+    paper = "Cui et al. 2019, arXiv 1901.05555"
+    summary = "focal loss weighted by each class's effective number of samples"
+    formula = "−w_y (1 − p_y)^γ log p_y,  w_c ∝ (1 − β)/(1 − β^N_c)"
+    arguments: ClassVar[Mapping[str, str]] = {"cb_gamma": "gamma", "cb_beta": "beta"}
+    class_counts = "required"
+
+    name: Literal["cb_focal"] = "cb_focal"
+    cb_gamma: form.NotNegative = 1.0
+    cb_beta: form.Fraction = 0.999
+
+
+@register_loss
+class LogitAdjustedConfig(LossConfig):
+    """Logit-adjusted cross-entropy.
+
+    Attributes:
+        adjustment: Multiple τ of the log prior that is added in training.
+    """
+
+    criterion = "wsi_ncmi.losses.long_tail:LogitAdjustedLoss"
+    paper = "Menon et al. 2021, arXiv 2007.07314"
+    summary = "cross-entropy with the log prior added in training; 1 is the balanced softmax"
+    formula = "−log softmax(f + τ log π)_y"
+    arguments: ClassVar[Mapping[str, str]] = {"adjustment": "tau"}
+    class_counts = "required"
+
+    name: Literal["logit_adjusted"] = "logit_adjusted"
+    adjustment: form.NotNegative = 1.0
+
+
+@register_loss
+class LDAMConfig(LossConfig):
+    """LDAM-DRW.
+
+    Attributes:
+        ldam_margin: Margin of the rarest class, in cosines.
+        ldam_scale: Scale s of the cosines.
+        ldam_deferral: Share of the epochs before the class weights set in; 1 never weights.
+        ldam_beta: β of the class weights.
+    """
+
+    criterion = "wsi_ncmi.losses.long_tail:LDAMLoss"
+    paper = "Cao et al. 2019, arXiv 1906.07413"
+    summary = "margins that grow with rarity, class weights in the last epochs (LDAM-DRW)"
+    formula = "−w_y log softmax(s (cos − Δ_y 1{j = y}))_y,  Δ_c ∝ N_c^(−1/4)"
+    arguments: ClassVar[Mapping[str, str]] = {
+        "ldam_margin": "margin",
+        "ldam_scale": "scale",
+        "ldam_deferral": "deferral",
+        "ldam_beta": "beta",
+    }
+    class_counts = "required"
+
+    name: Literal["ldam"] = "ldam"
+    ldam_margin: form.NotNegative = 0.5
+    ldam_scale: form.Positive = 30.0
+    ldam_deferral: form.Share = 0.8
+    ldam_beta: form.Fraction = 0.9999
+
+
+@register_loss
 class LabelSmoothingConfig(LossConfig):
     """Label smoothing.
 

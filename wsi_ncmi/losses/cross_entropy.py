@@ -89,12 +89,16 @@ class FocalLoss(LogitCriterion):
 
     def loss_from_logits(self, logits: Tensor, y: Tensor) -> Tensor:
         """Mean of −(1 − p_y)^γ log p_y over the batch."""
+        return self.losses_from_logits(logits, y).mean()
+
+    def losses_from_logits(self, logits: Tensor, y: Tensor) -> Tensor:
+        """−(1 − p_y)^γ log p_y of each sample (B,)."""
         log_p = true_class(logits.log_softmax(dim=-1), y)
         # 1 − p from expm1 keeps its digits where p is near 1; its zero has no power-law gradient below γ = 1.
         rest = (-log_p.expm1()).clamp(min=0.0)
         if self.gamma < 1:
             rest = rest.clamp(min=1e-12)
-        return -(rest.pow(self.gamma) * log_p).mean()
+        return -(rest.pow(self.gamma) * log_p)
 
 
 class Poly1Loss(LogitCriterion):

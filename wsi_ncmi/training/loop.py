@@ -111,6 +111,7 @@ class TrainingLoop:
 
     def _take_steps(self) -> None:
         """The remaining steps of the present epoch."""
+        self._criterion.start_epoch(self._epoch / self._options.epochs)
         batches = self._bags.of_epoch(self._epoch)
         reads = self._bags.reads(batches, self._epoch, self._step)
         with contextlib.closing(prefetch(reads, self._bags.prefetch_depth(self._device))) as ready:

@@ -169,6 +169,7 @@ class ImageLoop:
         self._criterion.train()
         while self._epoch < self._recipe.epochs:
             began, first = time.monotonic(), self._step
+            self._criterion.start_epoch(self._epoch / self._recipe.epochs)
             order = epoch_order(self._count, self._recipe.batch_size, self._seed, self._epoch)
             for x, y in self._train.training(order, self._seed, self._epoch, first):
                 self._take_step(x, y)
