@@ -87,7 +87,9 @@ class CutError(Exception):
     """The plug is pulled."""
 
 
-@pytest.mark.parametrize(("loss", "cuts"), [("ce", (1, 9, 2)), ("ncmi", (3, 4, 8)), ("ncmi-means", (7, 5)), ("ldam", (3, 9))])
+@pytest.mark.parametrize(
+    ("loss", "cuts"), [("ce", (1, 9, 2)), ("ncmi", (3, 4, 8)), ("ncmi-means", (7, 5)), ("ldam", (3, 9))]
+)
 def test_any_number_of_cuts(task, kit, tmp_path, monkeypatch, loss, cuts):
     """Cuts at the first step, inside an epoch and at its end; ``means`` has state that an epoch's end changes.
 
