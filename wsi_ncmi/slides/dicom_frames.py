@@ -3,8 +3,6 @@
 Source: DICOM PS3.5, annex A.4 (encapsulated pixel data); PS3.3, C.7.6.17 (TILED_FULL: raster order).
 """
 
-import contextlib
-import mmap
 import os
 import struct
 from dataclasses import dataclass
@@ -13,14 +11,24 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.slides.dicom_header import MalformedError, element, skip_sequence
+from wsi_ncmi.core.errors import SlideOpenError
+from wsi_ncmi.slides.dicom_header import read_dicom
 
-_SYNTAX, _SERIES, _ORDER = (0x0002, 0x0010), (0x0020, 0x000E), (0x0020, 0x9311)
-_FRAMES, _ROWS, _COLUMNS = (0x0028, 0x0008), (0x0028, 0x0010), (0x0028, 0x0011)
-_WIDTH, _HEIGHT, _PIXELS = (0x0048, 0x0006), (0x0048, 0x0007), (0x7FE0, 0x0010)
-_JPEG_2000 = (b"1.2.840.10008.1.2.4.90", b"1.2.840.10008.1.2.4.91")
-_UNREADABLE = (OSError, ValueError, LookupError, ArithmeticError, struct.error, MalformedError)
-_ITEM, _UNDEFINED = (0xFFFE, 0xE000), 0xFFFFFFFF
+_ELEMENTS = (
+    "SeriesInstanceUID", "DimensionOrganizationType", "NumberOfFrames", "Rows", "Columns",
+    "TotalPixelMatrixColumns", "TotalPixelMatrixRows", "PixelData",
+)  # fmt: skip
+_JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    struct.error,
+    SlideOpenError,
+)
+_ELEMENT_BYTES = 12  # tag, kind and length of pixel data
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,41 +73,34 @@ def jpeg2000_levels(slide: Path) -> list[StoredLevel]:
     return found
 
 
-def _read(path: Path) -> tuple[bytes, StoredLevel | None] | None:
+def _read(path: Path) -> tuple[str, StoredLevel | None] | None:
     """Series and level of a file; None where it is no JPEG 2000, no level where it is no plain grid."""
-    with contextlib.suppress(*_UNREADABLE), path.open("rb") as file:
-        if file.read(132)[128:] != b"DICM":
-            return None
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _parse(path, data)
-    return None
+    try:
+        return _parse(path)
+    except _UNREADABLE:
+        return None
 
 
-def _parse(path: Path, data: mmap.mmap) -> tuple[bytes, StoredLevel | None] | None:
-    values: dict[tuple[int, int], bytes] = {}
-    position = 132
-    while True:
-        tag, start, length = element(data, position, implicit=False)
-        if tag == _PIXELS:
-            break
-        if tag > _SYNTAX and values.get(_SYNTAX) not in _JPEG_2000:
-            return None
-        if length == _UNDEFINED:
-            position = skip_sequence(data, start, False, 0)
-        else:
-            values[tag] = data[start : start + min(length, 256)].rstrip(b"\0 ")
-            position = start + length
-    series = values[_SERIES]
-    frames: list[tuple[int, int]] = []
-    position = start
-    while (item := element(data, position, implicit=False))[0] == _ITEM:
-        frames.append(item[1:])
-        position = item[1] + item[2]
-    # The first item is the table of offsets.
-    places = np.array(frames[1:], np.uint64).reshape(-1, 2)
-    width, height = (int.from_bytes(data_of, "little") for data_of in (values[_WIDTH], values[_HEIGHT]))
-    rows, columns = (int.from_bytes(data_of, "little") for data_of in (values[_ROWS], values[_COLUMNS]))
-    needed = -(-width // columns) * -(-height // rows)
-    if values.get(_ORDER) != b"TILED_FULL" or len(places) != needed or int(values[_FRAMES]) != needed:
-        return series, None
-    return series, StoredLevel(path, width, height, columns, rows, places[:, 0], places[:, 1])
+def _parse(path: Path) -> tuple[str, StoredLevel | None] | None:
+    from pydicom.encaps import parse_basic_offsets, parse_fragments
+
+    read = read_dicom(path, _ELEMENTS)
+    if read is None or read[0].TransferSyntaxUID not in _JPEG_2000:
+        return None
+    values, start = read
+    width, height = values.TotalPixelMatrixColumns, values.TotalPixelMatrixRows
+    needed = -(-width // values.Columns) * -(-height // values.Rows)
+    with path.open("rb") as file:
+        file.seek(start + _ELEMENT_BYTES)
+        parse_basic_offsets(file)
+        count, items = parse_fragments(file)
+        starts = np.array(items, np.uint64) + 8
+        file.seek(items[-1] + 4)
+        last = int.from_bytes(file.read(4), "little")
+    whole = values.get("DimensionOrganizationType") == "TILED_FULL" and count == needed
+    if not whole or values.NumberOfFrames != needed:
+        return values.SeriesInstanceUID, None
+    lengths = np.append(np.diff(starts) - 8, np.uint64(last)).astype(np.uint64)
+    return values.SeriesInstanceUID, StoredLevel(
+        path, width, height, values.Columns, values.Rows, starts, lengths
+    )

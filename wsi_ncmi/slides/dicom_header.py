@@ -1,110 +1,155 @@
-"""The few elements of a DICOM file's header that tell what it is.
+"""The few elements of a DICOM file that tell what it is, read by pydicom within bounds.
 
-Source: DICOM PS3.5, sections 7.1 (data elements) and 7.5 (nested sequences); PS3.4, B.5 (classes of objects).
-Elements of patients are skipped by their length; pixels are never decoded.
+Source: DICOM PS3.10, section 7.1 (preamble and file meta information); PS3.4, B.5 (classes of objects).
+Elements that nobody asks for, such as those of the patient, are passed over; nothing is ever decompressed.
 """
 
-import contextlib
-import mmap
-import struct
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from collections.abc import Collection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-CLASS, IMAGE_TYPE, SERIES = (0x0008, 0x0016), (0x0008, 0x0008), (0x0020, 0x000E)
-"""Kind of the object (SOPClassUID), what it shows (ImageType), and its series (SeriesInstanceUID)."""
+from wsi_ncmi.core.errors import SlideOpenError, plain_reason
 
-_HEADER_BYTES = 1 << 20
-_TRANSFER_SYNTAX = (0x0002, 0x0010)
-_IMPLICIT = "1.2.840.10008.1.2"
-Buffer = bytes | mmap.mmap
-_LONG_VALUES = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
-_UNDEFINED = 0xFFFFFFFF
-_ITEM_END, _SEQUENCE_END = (0xFFFE, 0xE00D), (0xFFFE, 0xE0DD)
-_MAX_DEPTH = 16
-_STORAGE = "1.2.840.10008.5.1.4.1.1."
-# Annotations, reports, segmentations, parametric maps, presentations, documents, and the index DICOMDIR.
-_NO_IMAGES = (
-    *(_STORAGE + part for part in ("91", "88", "66", "30", "11", "104", "67")),
-    "1.2.840.10008.1.3.10",
-)
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+IDENTIFYING = (
+    "SOPClassUID", "SOPInstanceUID", "ImageType", "PyramidUID", "StudyInstanceUID", "SeriesInstanceUID",
+    "FrameOfReferenceUID", "ContainerIdentifier",
+)  # fmt: skip
+"""Keywords of what tells an object's kind, slide and place; none is of the patient."""
+
+WHOLE_SLIDE_IMAGE = "1.2.840.10008.5.1.4.1.1.77.1.6"
+"""The class of whole-slide images, the only objects that are slides."""
+
+DEFLATED = "1.2.840.10008.1.2.1.99"
+"""The transfer syntax of objects that are compressed as a whole; only their file meta information is read."""
+
+_PREAMBLE_BYTES, _MAGIC, _ELEMENT_BYTES = 128, b"DICM", 8
+_IMPLICIT, _BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
+_MOST_BYTES = 1 << 20
+_PIXELS = 0x7FE0_0008  # of any kind: of float, of double, or of whole numbers
 
 
-def read_dicom_header(path: Path) -> dict[tuple[int, int], str] | None:
-    """Reads :data:`CLASS`, :data:`IMAGE_TYPE` and :data:`SERIES` of a little-endian DICOM file.
+class _BoundedFile(io.BufferedReader):
+    """A file of which only so many bytes are read: lengths in a damaged header say anything."""
 
-    Args:
-        path: A regular file.
+    def __init__(self, path: Path, most_bytes: int) -> None:
+        super().__init__(io.FileIO(path))
+        self._left = most_bytes
 
-    Returns:
-        Those that its first MiB has; None when it is no DICOM file.
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or not 0 <= size <= self._left:
+            raise ValueError("its header is longer than a header is")
+        self._left -= size
+        content = super().read(size)
+        if len(content) < size and (content or size != _ELEMENT_BYTES):  # else it may end before an element
+            raise ValueError("it ends within its header")
+        return content
+
+
+def has_dicom_magic(path: Path) -> bool:
+    """Whether a regular file begins as a DICOM file does; 132 bytes are read.
 
     Raises:
         OSError: The file can't be read.
     """
-    with path.open("rb") as handle:
-        data = handle.read(132)
-        if data[128:132] != b"DICM":
-            return None
-        data += handle.read(_HEADER_BYTES - len(data))
-    found: dict[tuple[int, int], str] = {}
-    with contextlib.suppress(struct.error, MalformedError):
-        _collect(data, found)
-    return found
+    with path.open("rb", buffering=0) as file:
+        return file.read(_PREAMBLE_BYTES + len(_MAGIC))[_PREAMBLE_BYTES:] == _MAGIC
 
 
-def holds_no_image(header: dict[tuple[int, int], str]) -> bool:
-    """Whether an object of this header is no image but something about one, such as annotations."""
-    return f"{header.get(CLASS, '')}.".startswith(tuple(f"{name}." for name in _NO_IMAGES))
+def read_dicom(
+    path: Path, keywords: Collection[str], most_bytes: int = _MOST_BYTES
+) -> tuple[Dataset, int] | None:
+    """Reads some elements of a file's first level, up to the last of them in the order of tags.
+
+    Args:
+        path: A regular file.
+        keywords: What to read; further elements are passed over by their length.
+        most_bytes: How much may be read for that.
+
+    Returns:
+        Those that it has, with the class and transfer syntax of its file meta information among them (of a
+        deflated object these alone), and the offset of the element behind them; pixels are not read:
+        ``PixelData`` among the keywords gives the offset of that element. None when it is no DICOM file.
+
+    Raises:
+        OSError: The file can't be read.
+        SlideOpenError: The header is damaged.
+    """
+    from pydicom.datadict import tag_for_keyword
+    from pydicom.filereader import read_dataset
+
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # its warnings quote values
+    if not has_dicom_magic(path):
+        return None
+    tags = [tag for keyword in keywords if (tag := tag_for_keyword(keyword)) is not None]
+    end = min(max(tags) + 1, _PIXELS)
+    with _BoundedFile(path, most_bytes) as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        file.seek(_PREAMBLE_BYTES + len(_MAGIC))
+        try:
+            meta = read_dataset(
+                file, False, True, stop_when=lambda tag, *_: tag.group > 2,
+                specific_tags=[0x0002_0002, 0x0002_0010],
+            )  # fmt: skip
+            syntax = str(meta.get("TransferSyntaxUID", ""))
+            if syntax == DEFLATED:
+                return meta, file.tell()
+            found = read_dataset(
+                file, syntax == _IMPLICIT, syntax != _BIG_ENDIAN, stop_when=lambda tag, *_: tag >= end,
+                specific_tags=tags,
+            )  # fmt: skip
+            offset = file.tell()
+            found.update(meta)
+            list(found)  # values are parsed when they are asked for
+        except OSError:
+            raise
+        except Exception as error:  # whatever the parser stumbles over, such as sequences without end
+            reason = plain_reason(error, path)
+            raise SlideOpenError(
+                f"{path.name} is a DICOM file with a damaged header ({reason}); copy it again."
+            ) from error
+        return found, offset
 
 
-def shows_label(header: dict[tuple[int, int], str]) -> bool:
+def read_dicom_header(path: Path, keywords: Collection[str] = IDENTIFYING) -> dict[str, str] | None:
+    r"""Reads elements of text as text: keyword → value, several values with ``\`` between them.
+
+    Args:
+        path: A regular file.
+        keywords: What to read.
+
+    Returns:
+        Those that the file has; None when it is no DICOM file.
+
+    Raises:
+        OSError: The file can't be read.
+        SlideOpenError: The header is damaged.
+    """
+    read = read_dicom(path, keywords)
+    if read is None:
+        return None
+    texts = {}
+    for element in read[0]:
+        values = element.value if element.VM > 1 else [element.value]
+        texts[element.keyword] = "\\".join(
+            "" if value is None else str(value).strip("\0 ") for value in values
+        )
+    texts.setdefault("SOPClassUID", texts.get("MediaStorageSOPClassUID", ""))
+    return texts
+
+
+def is_other_object(header: dict[str, str]) -> bool:
+    """Whether an object is something else than a whole-slide image: annotations, a report, a CT."""
+    return header.get("SOPClassUID", "") not in ("", WHOLE_SLIDE_IMAGE)
+
+
+def shows_label(header: dict[str, str]) -> bool:
     """Whether an image is that of the glass with its label, not of tissue."""
-    return bool({"LABEL", "OVERVIEW"} & set(header.get(IMAGE_TYPE, "").upper().split("\\")))
-
-
-class MalformedError(Exception):
-    """The header does not follow the standard."""
-
-
-def _collect(data: bytes, found: dict[tuple[int, int], str]) -> None:
-    position, implicit = 132, False
-    while position + 8 <= len(data):
-        # The file meta group is always explicit; the transfer syntax in it rules what follows.
-        group = struct.unpack_from("<H", data, position)[0]
-        tag, start, length = element(data, position, implicit=implicit and group != 2)
-        if tag > SERIES:
-            return
-        value = b"" if length == _UNDEFINED else data[start : start + length]
-        if tag in (CLASS, IMAGE_TYPE, SERIES):
-            found[tag] = _text(value)
-        if tag == _TRANSFER_SYNTAX:
-            implicit = _text(value) == _IMPLICIT
-        position = start + length if length != _UNDEFINED else skip_sequence(data, start, implicit, 0)
-
-
-def element(data: Buffer, position: int, *, implicit: bool) -> tuple[tuple[int, int], int, int]:
-    """Tag of the element at a position, and where its value begins and how long it is."""
-    tag = struct.unpack_from("<HH", data, position)
-    if implicit or tag[0] == 0xFFFE:
-        return tag, position + 8, struct.unpack_from("<I", data, position + 4)[0]
-    kind = data[position + 4 : position + 6]
-    if kind in _LONG_VALUES:
-        return tag, position + 12, struct.unpack_from("<I", data, position + 8)[0]
-    return tag, position + 8, struct.unpack_from("<H", data, position + 6)[0]
-
-
-def skip_sequence(data: Buffer, position: int, implicit: bool, depth: int) -> int:
-    """The position behind a sequence or an item of undefined length."""
-    if depth > _MAX_DEPTH:
-        raise MalformedError
-    while position + 8 <= len(data):
-        tag, start, length = element(data, position, implicit=implicit)
-        if tag in (_SEQUENCE_END, _ITEM_END):
-            return start
-        position = start + length
-        if length == _UNDEFINED:
-            position = skip_sequence(data, start, implicit, depth + 1)
-    raise MalformedError
-
-
-def _text(value: bytes) -> str:
-    return value.decode("ascii", "replace").strip("\0 ")
+    return bool({"LABEL", "OVERVIEW"} & set(header.get("ImageType", "").upper().split("\\")))

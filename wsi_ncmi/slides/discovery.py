@@ -8,9 +8,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from wsi_ncmi.core.errors import InputError, counted, plain_reason
+from wsi_ncmi.core.errors import InputError, SlideOpenError, counted, plain_reason
 from wsi_ncmi.core.files import OUTPUT_MARKER, irregular_kind
-from wsi_ncmi.slides.dicom_header import SERIES, holds_no_image, read_dicom_header, shows_label
+from wsi_ncmi.slides.dicom_header import is_other_object, read_dicom_header, shows_label
 from wsi_ncmi.slides.identity import (
     FLAT_EXTENSIONS,
     has_slide_extension,
@@ -202,7 +202,7 @@ class _Search:
         plain = (*FLAT_EXTENSIONS, *TIFF_EXTENSIONS)
         scanned = {slide_id_of(name) for name in names if not name.lower().endswith(plain)}
         series: dict[str, list[str]] = defaultdict(list)
-        dicom: dict[str, dict[tuple[int, int], str]] = {}
+        dicom: dict[str, dict[str, str]] = {}
         hidden: set[str] = set()
         for name, problem in files.items():
             if problem:
@@ -217,10 +217,10 @@ class _Search:
             path, header = folder / name, dicom.get(name, {})
             if name in hidden or files[name]:
                 continue
-            if holds_no_image(header):
+            if is_other_object(header):
                 self.leave_out(_NO_IMAGE, prefix + name)
-            elif SERIES in header:
-                series[header[SERIES]].append(name)
+            elif header.get("SeriesInstanceUID"):
+                series[header["SeriesInstanceUID"]].append(name)
             elif not self._is_listed(prefix + name) and is_side_picture(path, ids, scanned):
                 self.leave_out(_PICTURE, prefix + name)
             else:
@@ -312,12 +312,12 @@ def _unread(name: str) -> str:
     return f"{shown_path(name)[0]} is {kind}, which no reader here opens; {remedy}."
 
 
-def _dicom_header(path: Path) -> dict[tuple[int, int], str] | None:
+def _dicom_header(path: Path) -> dict[str, str] | None:
     if not (path.name.lower().endswith(".dcm") or _MAYBE_DICOM.fullmatch(path.name)):
         return None
     try:
         return read_dicom_header(path)
-    except OSError:  # listed on its own, with the problem when it is opened
+    except (OSError, SlideOpenError):  # listed on its own, with the problem when it is opened
         return None
 
 
