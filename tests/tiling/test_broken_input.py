@@ -21,7 +21,7 @@ from tests.tiling.conftest import Kind, everything, read_all
 from wsi_ncmi.core.errors import SlideOpenError
 from wsi_ncmi.slides import Mpp, open_slide
 from wsi_ncmi.tiling import GridConfig, TileGrid, TileReader
-from wsi_ncmi.tiling.jpeg import jpeg2000_decoder
+from wsi_ncmi.slides.tile_decoders import jpeg2000_decoder
 
 ROOT = Path(__file__).parents[2]
 KINDS = {

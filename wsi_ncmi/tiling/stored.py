@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import SlideReadError
 from wsi_ncmi.slides import Slide
-from wsi_ncmi.tiling.jpeg import Decoder, JpegDecoder, jpeg2000_decoder, jpeg_decoder
+from wsi_ncmi.slides.tile_decoders import Decoder, JpegDecoder, jpeg2000_decoder, jpeg_decoder
 
 _VENDORS = ("aperio", "generic-tiff", "philips")
 _JPEG, _APERIO_YCBCR, _APERIO_RGB = 7, 33003, 33005
