@@ -20,8 +20,8 @@ import tifffile
 from tests.tiling.conftest import Kind, everything, read_all
 from wsi_ncmi.core.errors import SlideOpenError
 from wsi_ncmi.slides import Mpp, open_slide
-from wsi_ncmi.tiling import GridConfig, TileGrid, TileReader
 from wsi_ncmi.slides.tile_decoders import jpeg2000_decoder
+from wsi_ncmi.tiling import GridConfig, TileGrid, TileReader
 
 ROOT = Path(__file__).parents[2]
 KINDS = {

@@ -15,8 +15,8 @@ from tests.tiling.conftest import everything, read_all, texture
 from tests.tiling.test_direct_pixels import area_mean, reference
 from wsi_ncmi.core.errors import SlideOpenError
 from wsi_ncmi.slides import Mpp, open_slide
-from wsi_ncmi.tiling import GridConfig, TileGrid, TileReader
 from wsi_ncmi.slides.tile_decoders import jpeg2000_decoder
+from wsi_ncmi.tiling import GridConfig, TileGrid, TileReader
 
 MPP = Mpp(0.25, 0.25, "table")
 WIDTH, HEIGHT, EDGE = 500, 400, 128
