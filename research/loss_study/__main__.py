@@ -1,9 +1,9 @@
 """Runs a stage of the study of ``docs/development/ncmi-protocol.md``.
 
-    python -m research.loss_study STAGE OUT NAME=FEATURES [NAME=FEATURES ...] [options]
+    python -m research.loss_study STAGE OUT NAME=FEATURES[,TABLE] [NAME=FEATURES[,TABLE] ...] [options]
 
 STAGE is explore, sensitivity, ablation, tune, choose, confirm or tables. The same command resumes where it
-was stopped: ``--minutes 30`` is a chunk.
+was stopped: ``--minutes 30`` is a chunk. TABLE is a table of published parts, or of each slide's source site.
 """
 
 import argparse
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from research.loss_study.job import study_stage
 from research.loss_study.plan import STAGES
+from research.loss_study.settings import GRIDS
 from wsi_ncmi.core.errors import WsiNcmiError
 from wsi_ncmi.core.progress import progress_for
 
@@ -26,22 +27,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("stage", choices=(*STAGES, "choose", "tables"))
     parser.add_argument("out", type=Path)
-    parser.add_argument("cohorts", nargs="*", metavar="NAME=FEATURES")
+    parser.add_argument("cohorts", nargs="*", metavar="NAME=FEATURES[,TABLE]")
     parser.add_argument("--regimes", type=lambda text: text.split(","), default=None)
     parser.add_argument("--losses", type=lambda text: text.split(","), default=None)
     parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--seeds", type=int, nargs="+", default=None)
     parser.add_argument("--model", default="abmil")
     parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--grid", choices=tuple(GRIDS), default="short")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=None)
     given = parser.parse_args(arguments)
-    cohorts = {name: Path(path) for name, path in (text.split("=", 1) for text in given.cohorts)}
+    cohorts = dict(text.split("=", 1) for text in given.cohorts)
     try:
         result = study_stage(
             given.stage, given.out, cohorts, regimes=given.regimes, losses=given.losses, folds=given.folds,
-            seeds=given.seeds, model=given.model, batch_size=given.batch_size, workers=given.workers,
-            minutes=given.minutes, progress=progress_for(),
+            seeds=given.seeds, model=given.model, batch_size=given.batch_size, grid=given.grid,
+            workers=given.workers, minutes=given.minutes, progress=progress_for(),
         )  # fmt: skip
     except WsiNcmiError as error:
         print(f"Error: {error}", file=sys.stderr)

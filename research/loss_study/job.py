@@ -12,6 +12,7 @@ from research.loss_study.plan import KEY, STAGES, StudyRun, plan_study
 from research.loss_study.regimes import REGIMES
 from research.loss_study.settings import (
     GRID,
+    GRIDS,
     Setting,
     ablation_settings,
     describe_grid,
@@ -36,7 +37,7 @@ class StudyRequest:
     """Runs of one stage.
 
     Attributes:
-        features: Cohort name → packed features with labels.
+        features: Cohort name → packed features with labels, and perhaps a table (``open_study_cohort``).
         out: Folder of the table, ``<stage>.csv``, and of what it means, ``<stage>.json``.
         stage: ``explore`` and ``tune`` score on inner folds, ``confirm`` on the test folds.
         settings: Settings to run; default the grid's.
@@ -49,7 +50,7 @@ class StudyRequest:
         minutes: Time after which no further run is begun; None = all.
     """
 
-    features: Mapping[str, Path]
+    features: Mapping[str, str]
     out: Path
     stage: str = "tune"
     settings: Sequence[Setting] = field(default_factory=lambda: [s for of in GRID.values() for s in of])
@@ -80,7 +81,7 @@ def run_study(request: StudyRequest, progress: ProgressReporter | None = None) -
     unknown = [name for name in request.regimes if name not in REGIMES]
     if unknown:
         raise InputError(f"There is no regime {unknown[0]!r}; choose among {', '.join(REGIMES)}.")
-    for path in request.features.values():
+    for path in (Path(part) for place in request.features.values() for part in place.split(",")):
         if not path.is_file():
             raise InputError(f"The features {path} do not exist; name a packed .npz file of each cohort.")
     ensure_folder(request.out)
@@ -126,7 +127,7 @@ def _describe(request: StudyRequest, path: Path) -> None:
     write_json(path, {**content, "settings": settings})
 
 
-def _setup(features: Mapping[str, Path], model: ModelConfig, training: TrainingConfig) -> Any:
+def _setup(features: Mapping[str, str], model: ModelConfig, training: TrainingConfig) -> Any:
     from research.loss_study.run import StudyWork
 
     return StudyWork(features, model, training)
@@ -161,7 +162,7 @@ def _run(
 def study_stage(
     stage: str,
     out: Path,
-    cohorts: Mapping[str, Path],
+    cohorts: Mapping[str, str],
     *,
     regimes: Sequence[str] | None = None,
     losses: Sequence[str] | None = None,
@@ -169,6 +170,7 @@ def study_stage(
     seeds: Sequence[int] | None = None,
     model: str = "abmil",
     batch_size: int = 16,
+    grid: str = "short",
     workers: int = 1,
     minutes: float | None = None,
     progress: ProgressReporter | None = None,
@@ -178,13 +180,15 @@ def study_stage(
     Args:
         stage: Its name.
         out: Folder of the study's tables.
-        cohorts: Name → packed features with labels; the same names in every stage.
+        cohorts: Name → packed features with labels, and perhaps a table (``open_study_cohort``); the same
+            names in every stage.
         regimes: Names of regimes; default all.
         losses: Names of losses; default all.
         folds: Positions of folds.
         seeds: Seeds; default 0 for the inner stages and 0–4 for ``confirm``.
         model: Aggregator.
         batch_size: Bags a step.
+        grid: Settings of ``tune``: one of ``GRIDS``.
         workers: Processes.
         minutes: Time after which no further run is begun.
         progress: Told about every run.
@@ -210,7 +214,7 @@ def study_stage(
     elif stage == "confirm":
         settings = chosen_settings(out)
     else:
-        settings = [setting for of_loss in GRID.values() for setting in of_loss]
+        settings = [setting for of_loss in GRIDS[grid].values() for setting in of_loss]
     if losses is not None:
         unknown = set(losses) - {setting.loss for setting in settings}
         if unknown:

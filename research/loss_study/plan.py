@@ -63,14 +63,20 @@ def plan_study(
     ]
 
 
-def inner_folds(cohort: Cohort, splits: Splits) -> Splits:
+def inner_folds(cohort: Cohort, splits: Splits, options: SplitConfig | None = None) -> Splits:
     """For each fold one made of its training and validation slides alone, split again by patient.
 
-    The inner fold's own test part stands in for the outer fold's, which is in none of its parts.
+    The inner fold's own test part stands in for the outer fold's, which is in none of its parts. Of one outer
+    fold all inner folds are given.
+
+    Args:
+        cohort: Labels and patients.
+        splits: The outer folds.
+        options: How to split again; default five folds by patient.
     """
     found = []
     for fold in splits.folds:
         rows = [cohort.by_slide[slide_id] for slide_id in (*fold.train, *fold.validation)]
-        inner = make_splits(Cohort(tuple(rows), cohort.classes), SplitConfig(folds=5, seed=1))
-        found.append(inner.folds[0])
+        inner = make_splits(Cohort(tuple(rows), cohort.classes), options or SplitConfig(folds=5, seed=1))
+        found += inner.folds if len(splits.folds) == 1 else inner.folds[:1]
     return Splits(tuple(found))

@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from research.loss_study.settings import GRID, Setting
+from research.loss_study.settings import GRIDS, Setting
 from research.loss_study.statistics import Cells, compare_with_rivals
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import atomic_path, write_json
@@ -74,18 +74,18 @@ def chosen_settings(out: Path) -> list[Setting]:
     if not path.is_file():
         raise InputError(f"{path} does not exist; run the stages 'tune' and 'choose' first.")
     chosen = json.loads(path.read_text(encoding="utf-8"))
-    found = [
-        setting
-        for loss, settings in GRID.items()
-        for setting in settings
-        if loss in chosen and setting.name == chosen[loss]["setting"]
+    known = {(s.loss, s.name): s for grid in GRIDS.values() for of_loss in grid.values() for s in of_loss}
+    order = {loss: place for place, loss in enumerate(GRIDS["long_tail"])}
+    wanted = [
+        (loss, chosen[loss]["setting"]) for loss in sorted(chosen, key=lambda loss: order.get(loss, -1))
     ]
+    found = [known[key] for key in wanted if key in known]
     if len(found) != len(chosen):
         raise InputError(f"{path} names settings that the grid no longer has; choose again.")
     return found
 
 
-def write_tables(out: Path, cohorts: Mapping[str, Path], stage: str = "confirm") -> dict[str, Path]:
+def write_tables(out: Path, cohorts: Mapping[str, str], stage: str = "confirm") -> dict[str, Path]:
     """Writes ``summary.csv`` (a row a loss, cohort and regime) and, for ``confirm``, ``statistics.json``.
 
     Args:

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from research.loss_study.plan import KEY, StudyRun, inner_folds
 from research.loss_study.regimes import prepare_parts
-from wsi_ncmi.cohorts import Cohort, SplitConfig, Splits, make_splits, open_bag_source
+from wsi_ncmi.cohorts import Cohort, SplitConfig, Splits, make_splits, open_bag_source, read_any_splits
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.metrics import information_metrics
 from wsi_ncmi.metrics.classification import classification_metrics
@@ -19,7 +20,7 @@ from wsi_ncmi.mil import ModelConfig
 from wsi_ncmi.training import BagCache, RunConfig, TrainingConfig, fit_in_memory
 from wsi_ncmi.training.scoring import embed, f1_and_recall, probabilities_of
 
-__all__ = ["COLUMNS", "StudyCohort", "StudyWork", "open_study_cohort"]
+__all__ = ["COLUMNS", "StudyCohort", "StudyWork", "open_study_cohort", "predicted_classes"]
 
 # Class weights' exponent and ridge (pseudo-samples) of the decision that NCMI's default fits.
 _DECISION = (0.75, 20.0)
@@ -28,7 +29,8 @@ COLUMNS = (
     *KEY, *_METRICS, "macro_f1_calibrated", "macro_f1_balanced", "cmi", "gamma", "ncmi",
     "train_slides", "best_epoch", "cpu_seconds", "predicted",
 )  # fmt: skip
-"""Columns of the table. ``predicted``: class position of each test slide, a digit each, in the fold's order;
+"""Columns of the table. ``predicted``: class position of each test slide, in the fold's order, with as many
+digits each as the last class needs;
 ``macro_f1_calibrated`` and ``_balanced``: after refitting scale and class biases to the validation slides, as
 they are (ridge 1) and with the class weights and ridge of NCMI's default decision, so that a loss can be told
 from its decision."""
@@ -43,33 +45,66 @@ class StudyCohort:
     inner: Splits
 
 
-def open_study_cohort(path: Path) -> StudyCohort:
+def open_study_cohort(place: str) -> StudyCohort:
     """Labels and folds of a packed file.
 
+    Args:
+        place: ``FEATURES.npz``: five folds by patient. ``FEATURES.npz,SPLITS.csv``: the folds of a published
+            table. ``FEATURES.npz,SITES.csv`` with the columns ``slide_id,source_site``: three folds whose
+            test sites are in no other part.
+
     Raises:
-        InputError: The file carries no labels, or more classes than a digit can tell apart.
+        InputError: The file carries no labels, or a table is none of these.
     """
-    cohort = open_bag_source(path).embedded_cohort()
-    if cohort is None or len(cohort.classes) > 10:
-        raise InputError(f"{path} must carry the labels of 2 to 10 classes for the study.")
-    outer = make_splits(cohort, SplitConfig())
-    return StudyCohort(cohort, outer, inner_folds(cohort, outer))
+    features, _, table = place.partition(",")
+    cohort = open_bag_source(Path(features)).embedded_cohort()
+    if cohort is None:
+        raise InputError(f"{features} must carry labels for the study.")
+    if not table:
+        outer = make_splits(cohort, SplitConfig())
+        return StudyCohort(cohort, outer, inner_folds(cohort, outer))
+    sites = pd.read_csv(table, dtype=str)
+    if "source_site" not in sites.columns:
+        outer = read_any_splits(Path(table), cohort)
+        return StudyCohort(cohort, outer, inner_folds(cohort, outer))
+    site = dict(zip(sites["slide_id"], sites["source_site"], strict=True))
+    rows = tuple(replace(row, centre=site[row.slide_id]) for row in cohort.rows)
+    by_site = Cohort(rows, cohort.classes)
+    outer = make_splits(by_site, SplitConfig(folds=3, group="centre"))
+    return StudyCohort(
+        by_site, outer, inner_folds(by_site, outer, SplitConfig(folds=3, seed=1, group="centre"))
+    )
+
+
+def predicted_classes(digits: str, slides: int, classes: int) -> NDArray[np.int64]:
+    """Class positions (slides,) of the table's column ``predicted``.
+
+    Raises:
+        InputError: They are of another number of slides.
+    """
+    width = len(str(classes - 1))
+    if len(digits) != width * slides:
+        raise InputError(
+            f"{len(digits)} digits are no classes of {slides} slides; the study was made with other features."
+        )
+    return np.array([int(digits[i : i + width]) for i in range(0, len(digits), width)], dtype=np.int64)
 
 
 class StudyWork:
     """Does runs in a process; bags are read once.
 
     Args:
-        paths: Cohort name → packed file.
+        places: Cohort name → packed file, and perhaps a table (see :func:`open_study_cohort`).
         model: Aggregator.
         training: Settings shared by all runs; rate, decay and epochs come from the run.
     """
 
-    def __init__(self, paths: Mapping[str, Path], model: ModelConfig, training: TrainingConfig) -> None:
+    def __init__(self, places: Mapping[str, str], model: ModelConfig, training: TrainingConfig) -> None:
         self._model, self._training = model, training
-        self._cohorts = {name: open_study_cohort(path) for name, path in paths.items()}
-        budget = training.cache_mib * 2**20 // len(paths)
-        self._caches = {name: BagCache(open_bag_source(path), budget) for name, path in paths.items()}
+        self._cohorts = {name: open_study_cohort(place) for name, place in places.items()}
+        files = {name: Path(place.partition(",")[0]) for name, place in places.items()}
+        budget = training.cache_mib * 2**20 // len(files)
+        self._caches = {name: BagCache(open_bag_source(path), budget) for name, path in files.items()}
 
     def __call__(self, run: StudyRun, tell: Callable[[Any], None]) -> dict[str, Any]:
         """Trains and scores; returns the line of the table."""
@@ -112,7 +147,7 @@ class StudyWork:
             "train_slides": len(parts.train.slide_ids),
             "best_epoch": fitted.best_epoch,
             "cpu_seconds": f"{time.process_time() - began:.2f}",
-            "predicted": "".join(map(str, predicted.tolist())),
+            "predicted": "".join(f"{i:0{len(str(len(classes) - 1))}d}" for i in predicted),
         }
 
 

@@ -7,8 +7,8 @@ from typing import Any, Literal
 from wsi_ncmi.losses import LossConfig, loss_config
 
 __all__ = [
-    "ABLATIONS", "GRID", "Setting", "ablation_settings", "describe_grid", "exploration_settings",
-    "sensitivity_settings",
+    "ABLATIONS", "GRID", "GRIDS", "LONG_TAIL_GRID", "Setting", "ablation_settings", "describe_grid",
+    "exploration_settings", "sensitivity_settings",
 ]  # fmt: skip
 
 _RATES = (5e-4, 1e-3)
@@ -68,6 +68,11 @@ def _without_own(loss: str) -> tuple[Setting, ...]:
     )  # fmt: skip
 
 
+_SOFTMAX_FORM: Mapping[str, Any] = {
+    "preset": "log_reverse", "symbol_map": "softmax", "code_words": "identity", "code_scale": 30.0,
+    "decision_balance": 0.75,
+}  # fmt: skip
+
 GRID: Mapping[str, tuple[Setting, ...]] = {
     "ncmi": _settings("ncmi", [{"power": 0.0}, {"power": 0.15}, {"power": 0.3}]),
     "ce": _without_own("ce"),
@@ -94,10 +99,74 @@ GRID: Mapping[str, tuple[Setting, ...]] = {
     # No rival but an ablation: NCMI without its code words and its map, everything else equal, which is the
     # generalised cross-entropy of Zhang & Sabuncu (arXiv 1805.07836) on a plain softmax.
     "generalised_ce": _settings(
-        "generalised_ce", [{"power": q} for q in (0.3, 0.5, 0.7)], "ncmi", preset="log_reverse",
-        symbol_map="softmax", code_words="identity", code_scale=30.0, decision_balance=0.75,
+        "generalised_ce", [{"power": q} for q in (0.3, 0.5, 0.7)], "ncmi", **_SOFTMAX_FORM
     ),
 }  # fmt: skip
+
+
+def _with_decay(
+    loss: str, variants: Sequence[Mapping[str, Any]], kind: str | None = None, **common: Any
+) -> tuple[Setting, ...]:
+    return tuple(
+        Setting(
+            loss=loss, name=f"{_words(values)} decay={decay:g} lr={rate:g}".strip(), learning_rate=rate,
+            weight_decay=decay, options=loss_config(name=kind or loss, **common, **values),
+        )
+        for values in variants
+        for decay in (1e-2, 1.0)
+        for rate in _RATES
+    )  # fmt: skip
+
+
+def _decay_alone(loss: str) -> tuple[Setting, ...]:
+    return tuple(
+        Setting(
+            loss=loss, name=f"decay={decay:g} lr={rate:g}", options=loss_config(name=loss),
+            learning_rate=rate, weight_decay=decay,
+        )
+        for decay in (1e-2, 1e-1, 1.0, 3.0)
+        for rate in (2.5e-4, *_RATES)
+    )  # fmt: skip
+
+
+LONG_TAIL_GRID: Mapping[str, tuple[Setting, ...]] = {
+    "ncmi": _with_decay("ncmi", [{"prior_shift": 0.0}, {"prior_shift": 1.0}, {"balance": 1.0}]),
+    "ce": _decay_alone("ce"),
+    "weighted_ce": _decay_alone("weighted_ce"),
+    "focal": _with_decay("focal", [{"focal_gamma": g} for g in (0.5, 1.0, 2.0)]),
+    "cb_focal": _with_decay(
+        "cb_focal", [{"cb_gamma": g, "cb_beta": b} for g, b in ((1.0, 0.99), (1.0, 0.999), (2.0, 0.999))]
+    ),
+    "logit_adjusted": _with_decay("logit_adjusted", [{"adjustment": a} for a in (0.5, 1.0, 1.5)]),
+    "ldam": _with_decay(
+        "ldam", [{"ldam_scale": s, "ldam_margin": m} for s, m in ((10.0, 0.5), (30.0, 0.3), (30.0, 0.5))]
+    ),
+    "label_smoothing": _with_decay("label_smoothing", [{"label_smoothing": e} for e in (0.1, 0.2, 0.4)]),
+    "poly1": _with_decay("poly1", [{"poly_epsilon": e} for e in (1.0, 3.0, 10.0)]),
+    "square": _with_decay(
+        "square", [{"square_scale": k, "square_target": m} for k, m in ((1.0, 1.0), (1.0, 3.0), (3.0, 3.0))]
+    ),
+    "supcon": _with_decay(
+        "supcon",
+        [
+            {"contrastive_weight": w, "contrastive_temperature": t}
+            for w, t in ((0.3, 0.1), (1.0, 0.1), (1.0, 0.3))
+        ],
+    ),
+    "opl": _with_decay(
+        "opl", [{"opl_weight": w, "opl_gamma": g} for w, g in ((0.3, 0.5), (1.0, 0.5), (1.0, 2.0))]
+    ),
+    "cmic": _with_decay(
+        "cmic", [{"cmi_weight": a, "gamma_weight": b} for a, b in ((0.1, 0.02), (0.5, 0.1), (1.0, 0.2))]
+    ),
+    "generalised_ce": _with_decay(
+        "generalised_ce", [{"power": q} for q in (0.3, 0.5, 0.7)], "ncmi", **_SOFTMAX_FORM
+    ),
+}  # fmt: skip
+
+GRIDS: Mapping[str, Mapping[str, tuple[Setting, ...]]] = {"short": GRID, "long_tail": LONG_TAIL_GRID}
+"""Settings of ``tune``: ``short`` is that of the first study, six a loss; ``long_tail`` has twelve a loss, of
+which weight decay and rate are a part for all, and the rivals of long tails."""
 
 ABLATIONS = ("generalised_ce",)
 """Losses of the grid that are forms of NCMI: compared with it, but never its strongest rival."""

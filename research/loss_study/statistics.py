@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from research.loss_study.run import predicted_classes
 from research.loss_study.settings import ABLATIONS
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.metrics.comparison import corrected_resampled_t_test
@@ -26,7 +27,7 @@ _Floats = NDArray[np.float64]
 
 
 class Cells:
-    """The predictions of a stage as confusion counts per patient: loss × cohort × regime × seed.
+    """The predictions of a stage: loss × cohort × regime × seed.
 
     Args:
         table: Rows of the study's table.
@@ -48,46 +49,53 @@ class Cells:
         self.patients = {
             name: sorted({row.case_id for row in data.cohort.rows}) for name, data in cohorts.items()
         }
-        self._counts: dict[tuple[str, str, str, str, int], _Floats] = {}
+        # Patient and confusion cell (truth · C + prediction) of each tested slide.
+        self._tested: dict[tuple[str, str, str, str, int], list[NDArray[np.int64]]] = {}
         place = {name: {case: i for i, case in enumerate(of)} for name, of in self.patients.items()}
         for row in cast("Iterable[Any]", table.itertuples(index=False)):
             data = cohorts[str(row.cohort)]
             splits = data.outer if stage == "confirm" else data.inner
             slide_ids = splits.folds[row.fold].test
-            digits = str(row.predicted)
-            if len(digits) != len(slide_ids):
-                raise InputError(
-                    f"A run on {row.cohort}, fold {row.fold} has {len(digits)} predictions for "
-                    f"{len(slide_ids)} slides; the study was made with other features."
-                )
             rows, index = data.cohort.by_slide, data.cohort.class_index
-            c = len(index)
-            key = (str(row.loss), str(row.setting), str(row.cohort), str(row.regime), row.seed)
-            counts = self._counts.setdefault(key, np.zeros((len(place[str(row.cohort)]), c * c)))
+            predicted = predicted_classes(str(row.predicted), len(slide_ids), len(index))
             patient = np.array([place[str(row.cohort)][rows[s].case_id] for s in slide_ids])
-            cell = np.array([index[rows[s].label] * c for s in slide_ids]) + np.array(
-                list(digits), dtype=np.int64
-            )
-            np.add.at(counts, (patient, cell), 1.0)
+            cell = np.array([index[rows[s].label] * len(index) for s in slide_ids]) + predicted
+            key = (str(row.loss), str(row.setting), str(row.cohort), str(row.regime), row.seed)
+            self._tested.setdefault(key, []).append(np.stack([patient, cell]))
+        self._classes = {name: len(data.cohort.classes) for name, data in cohorts.items()}
 
-    def counts(self, loss: str, setting: str, cohort: str, regime: str, seed: int) -> _Floats:
-        """Confusion counts of one seed, all folds pooled, (patients, C²).
+    def sums(
+        self, loss: str, setting: str, cohort: str, regime: str, seed: int, weights: _Floats | None = None
+    ) -> _Floats:
+        """Confusion counts of one seed, all folds pooled, (C²,).
+
+        Args:
+            loss: Its name, as for the others that follow.
+            setting: Its setting.
+            cohort: The cohort.
+            regime: The regime.
+            seed: The seed.
+            weights: How often each patient counts, (patients,); default once.
 
         Raises:
             InputError: The seed was not run in this cell.
         """
-        found = self._counts.get((loss, setting, cohort, regime, seed))
+        found = self._tested.get((loss, setting, cohort, regime, seed))
         if found is None:
             raise InputError(
                 f"The study lacks {loss} / {setting} on {cohort}, {regime}, seed {seed}; go on with it."
             )
-        return found
+        patient, cell = np.concatenate(found, axis=1)
+        length = self._classes[cohort] ** 2
+        return np.bincount(cell, None if weights is None else weights[patient], minlength=length).astype(
+            float
+        )
 
     def macro_f1(self, loss: str, setting: str, cohort: str, regime: str) -> float:
         """Pooled out-of-fold macro-F1, mean over the seeds that were run."""
         found = [
-            _macro_f1(counts.sum(axis=0, keepdims=True))[0]
-            for key, counts in self._counts.items()
+            _macro_f1(self.sums(*key)[None])[0]
+            for key in self._tested
             if key[:4] == (loss, setting, cohort, regime)
         ]
         return float(np.mean(found))
@@ -146,8 +154,7 @@ def _values(
     for cohort, regime in cells.conditions:
         by_seed = {}
         for seed in set(seeds):
-            counts = cells.counts(loss, setting, cohort, regime, seed)
-            sums = weights[cohort] @ counts if weights else counts.sum(axis=0)
+            sums = cells.sums(loss, setting, cohort, regime, seed, weights.get(cohort))
             by_seed[seed] = float(_macro_f1(sums[None])[0])
         found[cohort, regime] = float(np.mean([by_seed[seed] for seed in seeds]))
     return found

@@ -17,10 +17,11 @@ from research.loss_study import StudyRequest, run_study, study_stage
 from research.loss_study.__main__ import main
 from research.loss_study.regimes import REGIMES, prepare_parts
 from research.loss_study.results import choose_settings, chosen_settings, write_tables
-from research.loss_study.run import open_study_cohort
+from research.loss_study.run import open_study_cohort, predicted_classes
 from research.loss_study.settings import (
     ABLATIONS,
     GRID,
+    LONG_TAIL_GRID,
     ablation_settings,
     exploration_settings,
     sensitivity_settings,
@@ -56,9 +57,17 @@ def packed(tmp_path_factory) -> Path:
 
 
 def test_the_grid_gives_every_loss_the_same_budget():
-    assert list(GRID) == [*(info.name for info in list_losses()), *ABLATIONS]
+    assert set(LONG_TAIL_GRID) == {*(info.name for info in list_losses()), *ABLATIONS}
+    assert set(LONG_TAIL_GRID) - set(GRID) == {"logit_adjusted", "ldam", "cb_focal"}
     assert {len(settings) for settings in GRID.values()} == {6}
-    for settings in (*GRID.values(), exploration_settings(), sensitivity_settings(), ablation_settings()):
+    assert {len(settings) for settings in LONG_TAIL_GRID.values()} == {12}
+    for settings in (
+        *GRID.values(),
+        *LONG_TAIL_GRID.values(),
+        exploration_settings(),
+        sensitivity_settings(),
+        ablation_settings(),
+    ):
         assert len(settings) == len({(setting.loss, setting.name) for setting in settings})
         for setting in settings:
             build_loss(setting.options, 3, 8, [5, 4, 3])
@@ -76,7 +85,7 @@ def test_the_ablation_is_the_generalised_cross_entropy_of_a_plain_softmax():
 def test_the_sampler_of_a_setting_is_the_one_that_trains(packed, tmp_path):
     even = replace(GRID["ce"][0], name="even", sampler="class_balanced")
     request = StudyRequest(
-        features={"bags": packed}, out=tmp_path, settings=[GRID["ce"][0], even], regimes=("imbalanced",),
+        features={"bags": str(packed)}, out=tmp_path, settings=[GRID["ce"][0], even], regimes=("imbalanced",),
         folds=(0,), **SMALL,
     )  # fmt: skip
     run_study(request)
@@ -85,7 +94,7 @@ def test_the_sampler_of_a_setting_is_the_one_that_trains(packed, tmp_path):
 
 
 def test_regimes_change_training_and_validation_and_never_the_test(packed):
-    data = open_study_cohort(packed)
+    data = open_study_cohort(str(packed))
     cohort = data.cohort
     fold = data.outer.folds[0]
     cases = {s: cohort.by_slide[s].case_id for s in cohort.slide_ids}
@@ -115,13 +124,80 @@ def test_regimes_change_training_and_validation_and_never_the_test(packed):
 
 
 def test_inner_folds_hold_no_test_slide_of_their_fold(packed):
-    data = open_study_cohort(packed)
+    data = open_study_cohort(str(packed))
     for outer, inner in zip(data.outer.folds, data.inner.folds, strict=True):
         assert set(inner.train) | set(inner.validation) | set(inner.test) == {*outer.train, *outer.validation}
         by_part = [
             {data.cohort.by_slide[s].case_id for s in inner.part(p)} for p in ("train", "validation", "test")
         ]
         assert all(a.isdisjoint(b) for a, b in pairwise([*by_part, by_part[0]]))
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory) -> tuple[Path, Path, Path]:
+    """240 patients of 12 classes at 24 sites; published parts; the sites."""
+    rng = np.random.default_rng(1)
+    n, folder = 240, tmp_path_factory.mktemp("many")
+    label = np.arange(n) % 12
+    features = rng.normal(size=(3 * n, 12))
+    features[3 * np.arange(n), label] += 8
+    slide_id = np.array([f"slide_{i:03d}" for i in range(n)])
+    np.savez(
+        folder / "bags.npz", features=features.astype(np.float16), lengths=np.full(n, 3), slide_id=slide_id,
+        label=np.array([f"class_{c:02d}" for c in label]), case_id=np.array([f"case_{i:03d}" for i in range(n)]),
+    )  # fmt: skip
+    part = np.array(["train"] * 7 + ["val"] * 2 + ["test"])[np.arange(n) // 12 % 10]
+    pd.DataFrame({"slide_id": slide_id, "part": part}).to_csv(folder / "parts.csv", index=False)
+    site = [f"s{i}" for i in rng.integers(0, 24, n)]
+    pd.DataFrame({"slide_id": slide_id, "source_site": site}).to_csv(folder / "sites.csv", index=False)
+    return folder / "bags.npz", folder / "parts.csv", folder / "sites.csv"
+
+
+def test_published_parts_are_one_outer_fold_with_all_inner_ones(many):
+    data = open_study_cohort(f"{many[0]},{many[1]}")
+    (outer,) = data.outer.folds
+    assert (len(outer.train), len(outer.validation), len(outer.test)) == (168, 48, 24)
+    assert len(data.inner.folds) == 5
+    assert {s for fold in data.inner.folds for s in fold.test} == {*outer.train, *outer.validation}
+
+
+def test_no_site_is_in_two_parts(many):
+    data = open_study_cohort(f"{many[0]},{many[2]}")
+    site = pd.read_csv(many[2], index_col="slide_id")["source_site"]
+    assert len(data.outer.folds) == len(data.inner.folds) == 3
+    for fold in (*data.outer.folds, *data.inner.folds):
+        parts = [set(site[list(fold.part(name))]) for name in ("train", "validation", "test")]
+        assert all(a.isdisjoint(b) for a, b in pairwise([*parts, parts[0]]))
+
+
+def test_two_digits_stand_for_each_of_many_classes(many, tmp_path):
+    """And the macro-F1 of a run follows from them."""
+    from sklearn.metrics import f1_score
+
+    place = f"{many[0]},{many[1]}"
+    fast = replace(LONG_TAIL_GRID["logit_adjusted"][0], learning_rate=0.05)
+    training = TrainingConfig(epochs=12, device="cpu")
+    request = StudyRequest(
+        features={"many": place}, out=tmp_path, settings=[fast], regimes=("full",), folds=(0,), training=training
+    )  # fmt: skip
+    result = run_study(request)
+    table = pd.read_csv(result.files["table"], dtype={"predicted": str})
+    data = open_study_cohort(place)
+    slide_ids = data.inner.folds[0].test
+    truth = [data.cohort.class_index[data.cohort.by_slide[s].label] for s in slide_ids]
+    assert len(table) == 1
+    for row in table.itertuples():
+        predicted = predicted_classes(row.predicted, len(truth), 12)
+        expected = f1_score(truth, predicted, labels=range(12), average="macro", zero_division=0)
+        assert row.macro_f1 == pytest.approx(expected, abs=1e-6)
+    cells = Cells(table, {"many": data}, "tune")
+    best = table.loc[table["macro_f1"].idxmax()]
+    assert cells.macro_f1("logit_adjusted", best["setting"], "many", "full") == pytest.approx(
+        best["macro_f1"]
+    )
+    assert best["macro_f1"] > 0.5  # classes that stand apart, of which the last two have two digits
+    with pytest.raises(InputError, match="other features"):
+        predicted_classes("0101", 3, 12)
 
 
 def test_the_table_survives_a_torn_line(tmp_path):
@@ -141,7 +217,7 @@ def test_the_table_survives_a_torn_line(tmp_path):
 def test_a_study_from_tuning_to_statistics(packed, tmp_path):
     settings = [*GRID["ncmi"][:2], *GRID["ce"][:2]]
     request = StudyRequest(
-        features={"bags": packed}, out=tmp_path, settings=settings, regimes=("full", "imbalanced"), folds=(0, 1),
+        features={"bags": str(packed)}, out=tmp_path, settings=settings, regimes=("full", "imbalanced"), folds=(0, 1),
         minutes=0.0, **SMALL,
     )  # fmt: skip
     first = run_study(request)
@@ -154,7 +230,7 @@ def test_a_study_from_tuning_to_statistics(packed, tmp_path):
     assert len(table) == 4 * 2 * 2
     assert not table.duplicated(["loss", "setting", "regime", "fold", "seed"]).any()
     # The macro-F1 of a run follows from its digits and the labels.
-    data = open_study_cohort(packed)
+    data = open_study_cohort(str(packed))
     cells = Cells(table, {"bags": data}, "tune")
     from sklearn.metrics import f1_score
 
@@ -186,7 +262,7 @@ def test_a_study_from_tuning_to_statistics(packed, tmp_path):
         request, stage="confirm", settings=chosen_settings(tmp_path), seeds=(0, 1), minutes=None
     )
     run_study(confirm)
-    files = write_tables(tmp_path, {"bags": packed})
+    files = write_tables(tmp_path, {"bags": str(packed)})
     summary = pd.read_csv(files["summary"])
     assert len(summary) == 4
     assert set(summary["runs"]) == {4}
@@ -202,7 +278,7 @@ def test_a_study_from_tuning_to_statistics(packed, tmp_path):
 
 def test_statistics_against_known_predictions(packed):
     """A loss that is always right beats one that always names the first class by what counting says."""
-    data = open_study_cohort(packed)
+    data = open_study_cohort(str(packed))
     rows = []
     for fold, parts in enumerate(data.outer.folds):
         truth = "".join(str(data.cohort.class_index[data.cohort.by_slide[s].label]) for s in parts.test)
@@ -235,7 +311,9 @@ def test_the_published_tables_are_continued(packed, tmp_path, stage):
     for name in (f"{stage}.json", f"{stage}.csv", "chosen.json"):
         shutil.copy(RESULTS / name, tmp_path)
     rows = (tmp_path / f"{stage}.csv").read_text()
-    result = study_stage(stage, tmp_path, {"rcc": packed}, folds=[0], seeds=[0], regimes=["full"], minutes=0)
+    result = study_stage(
+        stage, tmp_path, {"rcc": str(packed)}, folds=[0], seeds=[0], regimes=["full"], minutes=0
+    )
     assert result.exit_code == 0
     assert not result.notes
     assert (tmp_path / f"{stage}.csv").read_text() == rows
@@ -251,21 +329,21 @@ def test_a_stage_from_the_shell(packed, tmp_path, capsys):
 
 
 def test_what_is_wrong_is_named(packed, tmp_path):
-    request = StudyRequest(features={"bags": packed}, out=tmp_path, settings=[GRID["ce"][0]], **SMALL)
+    request = StudyRequest(features={"bags": str(packed)}, out=tmp_path, settings=[GRID["ce"][0]], **SMALL)
     with pytest.raises(InputError, match="no stage 'tuna'"):
         run_study(replace(request, stage="tuna"))
     with pytest.raises(InputError, match="no regime 'half'"):
         run_study(replace(request, regimes=("half",)))
     with pytest.raises(InputError, match="do not exist"):
-        run_study(replace(request, features={"x": tmp_path / "no.npz"}))
+        run_study(replace(request, features={"x": str(tmp_path / "no.npz")}))
     with pytest.raises(InputError, match="tune' first"):
         choose_settings(tmp_path)
     with pytest.raises(InputError, match="'choose' first"):
-        study_stage("confirm", tmp_path, {"bags": packed})
+        study_stage("confirm", tmp_path, {"bags": str(packed)})
     with pytest.raises(InputError, match="at least one cohort"):
         study_stage("tune", tmp_path, {})
     with pytest.raises(InputError, match="has no loss 'x'"):
-        study_stage("tune", tmp_path, {"bags": packed}, losses=["x"])
+        study_stage("tune", tmp_path, {"bags": str(packed)}, losses=["x"])
     run_study(replace(request, regimes=("full",), folds=(0,)))
     changed = replace(request, training=TrainingConfig(epochs=2, device="cpu"))
     with pytest.raises(InputError, match="training differs"):
@@ -276,8 +354,8 @@ def test_what_is_wrong_is_named(packed, tmp_path):
 def test_real_bags_in_every_regime(real_data, tmp_path):
     folder = real_data / "tcga_bags"
     request = StudyRequest(
-        features={"rcc": folder / "tcga_rcc.npz", "nsclc": folder / "tcga_nsclc.npz"}, out=tmp_path,
-        stage="explore", settings=[exploration_settings()[5]], folds=(0,), training=TrainingConfig(epochs=2),
+        features={name: str(folder / f"tcga_{name}.npz") for name in ("rcc", "nsclc")}, out=tmp_path,
+        stage="explore", settings=[exploration_settings()[5]], folds=(0,), training=TrainingConfig(epochs=1),
     )  # fmt: skip
     result = run_study(request)
     assert not result.failures
