@@ -17,6 +17,7 @@ from research.loss_study.settings import (
     ablation_settings,
     describe_grid,
     exploration_settings,
+    lead_settings,
     sensitivity_settings,
 )
 from wsi_ncmi.core.errors import InputError, WsiNcmiError
@@ -175,7 +176,7 @@ def study_stage(
     minutes: float | None = None,
     progress: ProgressReporter | None = None,
 ) -> JobResult:
-    """Runs one stage: explore, sensitivity, ablation, tune, choose, confirm or tables.
+    """Runs one stage: explore, sensitivity, ablation, leads, tune, choose, confirm or tables.
 
     Args:
         stage: Its name.
@@ -211,6 +212,8 @@ def study_stage(
         settings = list(sensitivity_settings())
     elif stage == "ablation":
         settings = list(ablation_settings())
+    elif stage == "leads":
+        settings = list(lead_settings())
     elif stage == "confirm":
         settings = chosen_settings(out)
     else:

@@ -8,7 +8,7 @@ from wsi_ncmi.losses import LossConfig, loss_config
 
 __all__ = [
     "ABLATIONS", "GRID", "GRIDS", "LONG_TAIL_GRID", "Setting", "ablation_settings", "describe_grid",
-    "exploration_settings", "sensitivity_settings",
+    "exploration_settings", "lead_settings", "sensitivity_settings",
 ]  # fmt: skip
 
 _RATES = (5e-4, 1e-3)
@@ -261,3 +261,33 @@ def ablation_settings() -> tuple[Setting, ...]:
         Setting(loss="ncmi", name="sampler: class-balanced", options=loss_config(name="ncmi"),
                 sampler="class_balanced"),
     )  # fmt: skip
+
+
+def lead_settings() -> tuple[Setting, ...]:
+    """Forms of NCMI for long tails, and the references, all with the weight decay that helps there."""
+
+    def ncmi(name: str, sampler: Literal["shuffle", "class_balanced"] = "shuffle", **values: Any) -> Setting:
+        options = loss_config(name="ncmi", **values)
+        return Setting(loss="ncmi", name=name, options=options, weight_decay=1.0, sampler=sampler)
+
+    shift: dict[str, Any] = {"prior_shift": 1.0}
+    return (
+        *(
+            Setting(loss=loss, name="reference", options=loss_config(name=loss), weight_decay=1.0)
+            for loss in ("ce", "weighted_ce", "poly1", "logit_adjusted")
+        ),
+        ncmi("default"),
+        ncmi("shift 1", **shift),
+        ncmi("shift 0.5", prior_shift=0.5),
+        ncmi("shift 1, decision 0", **shift, decision_balance=0.0),
+        ncmi("shift 1, decision 1", **shift, decision_balance=1.0),
+        ncmi("balance 1", balance=1.0),
+        ncmi("shift 1, balance 0.5", **shift, balance=0.5),
+        ncmi("shift 1, q 0", **shift, power=0.0),
+        ncmi("shift 1, q 0.6", **shift, power=0.6),
+        ncmi("shift 1, m 64", **shift, symbols=64),
+        ncmi("shift 1, m 128", **shift, symbols=128),
+        ncmi("shift 1, simplex", **shift, code_words="simplex"),
+        ncmi("shift 1, learned words", **shift, code_words="learned"),
+        ncmi("class-balanced sampler", sampler="class_balanced"),
+    )
