@@ -3,7 +3,7 @@
     python -m research.loss_study STAGE OUT NAME=FEATURES[,TABLE] [NAME=FEATURES[,TABLE] ...] [options]
 
 STAGE is explore, sensitivity, ablation, leads, tune, choose, confirm or tables. The same command resumes
-where it was stopped: ``--minutes 30`` is a chunk. TABLE is a table of published parts, or of each slide's site.
+where it was stopped: ``--minutes 30`` is a chunk. TABLE has published parts, or each slide's source site.
 """
 
 import argparse
