@@ -5,16 +5,19 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import http.server
+import json
 import threading
 
 import pytest
 import torch
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 
 from wsi_ncmi.core.errors import InputError, WsiNcmiError
+from wsi_ncmi.encoders import load_encoder
 from wsi_ncmi.encoders.architectures import build_architecture
 from wsi_ncmi.encoders.presets import presets
 from wsi_ncmi.encoders.weights_import import fetch_weights
+from wsi_ncmi.encoders.zoo_fetch import fetch_snapshot
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TOKEN = "hf_" + "s3cret" * 5
@@ -161,3 +164,93 @@ def test_weights_that_no_hub_has(tmp_path):
         fetch_weights("ctranspath", tmp_path)
     with pytest.raises(InputError, match="no preset"):
         fetch_weights("timm:resnet18", tmp_path)
+
+
+@pytest.fixture
+def zoo_hub(hub, tmp_path_factory):
+    """The loopback hub with a repository of transformers' layout at a commit."""
+    from transformers import Dinov2Config, Dinov2Model
+
+    source = tmp_path_factory.mktemp("source")
+    config = Dinov2Config(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=224, patch_size=14
+    )
+    Dinov2Model(config).save_pretrained(source)
+    (source / "LICENSE").write_text("its terms")
+    (source / "modeling.py").write_text("raise SystemExit")
+    (source / "picture.png").write_bytes(b"x")
+    serve_repository(hub, "kaiko-ai/midnight", {path.name: path.read_bytes() for path in source.iterdir()})
+    return hub
+
+
+def serve_repository(hub, repository, files):
+    siblings = [
+        {"rfilename": name, "size": len(content)}
+        | ({"lfs": {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 1}}
+           if name.endswith(".safetensors") else {})
+        for name, content in files.items()
+    ]  # fmt: skip
+    answer = json.dumps({"id": repository, "sha": COMMIT, "siblings": siblings}).encode()
+    for revision in ("main", COMMIT):
+        hub.files[f"/api/models/{repository}/revision/{revision}?blobs=true"] = answer
+    hub.files[f"/api/models/{repository}?blobs=true"] = answer
+    for name, content in files.items():
+        hub.files[f"/{repository}/resolve/{COMMIT}/{name}"] = content
+
+
+def test_a_snapshot_is_fetched_pinned_hashed_and_built(zoo_hub, tmp_path):
+    made = fetch_snapshot("midnight", tmp_path)
+    assert made.entry.source == f"hub:kaiko-ai/midnight@{COMMIT}"
+    assert (made.entry.encoder, made.entry.licence) == ("lazyslide:midnight", "MIT")
+    assert made.entry.parameters == sum(
+        tensor.numel() for tensor in load_file(tmp_path / "lazyslide_midnight" / "model.safetensors").values()
+    )
+    assert made.notes == (
+        "Licence of lazyslide:midnight: MIT.",
+        "The preset midnight12k is the same network, checked here: --encoder midnight12k.",
+    )
+    # No code and no picture: only what the package reads, at the commit that the branch was.
+    files = tmp_path / "lazyslide_midnight"
+    assert {path.name for path in files.iterdir()} == {"LICENSE", "config.json", "model.safetensors"}
+    assert json.loads(made.path.read_text())["files"] == {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files.iterdir()
+    }
+    assert all("/resolve/main/" not in path for _, path, _ in zoo_hub.asked)
+    asked = len(zoo_hub.asked)
+    assert fetch_snapshot("midnight", tmp_path) is None
+    assert load_encoder("lazyslide:midnight", weights_dir=tmp_path).info.embed_dim == 32
+    assert len(zoo_hub.asked) == asked
+    (files / "config.json").write_text("{}")
+    assert fetch_snapshot("midnight", tmp_path) is not None  # what was damaged is fetched again, unasked
+
+
+def test_other_bytes_than_the_hub_states_are_refused(zoo_hub, tmp_path):
+    place = f"/kaiko-ai/midnight/resolve/{COMMIT}/model.safetensors"
+    content = bytearray(zoo_hub.files[place])
+    content[-3] ^= 4
+    zoo_hub.files[place] = bytes(content)
+    with pytest.raises(InputError, match=r"other bytes than it states .*model\.safetensors was changed"):
+        fetch_snapshot("midnight", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_code_is_fetched_only_when_commit_and_trust_are_said(zoo_hub, tmp_path):
+    serve_repository(zoo_hub, "wearewaiv/phaet", {"config.json": b"{}", "modeling.py": b"x = 1"})
+    words = rf"runs the code of its repository \(modeling\.py\): read it at .*/tree/{COMMIT}, then say"
+    for more in ({}, {"trust_remote_code": True}, {"revision": COMMIT}, {"revision": "main", "trust_remote_code": True}):
+        with pytest.raises(InputError, match=words):
+            fetch_snapshot("phaet", tmp_path, **more)
+    assert not any(path.endswith("modeling.py") for _, path, _ in zoo_hub.asked)
+    with pytest.raises(InputError, match="can't build lazyslide:phaet"):  # it is no model
+        fetch_snapshot("phaet", tmp_path, revision=COMMIT, trust_remote_code=True)
+    assert not list(tmp_path.glob("lazyslide*"))
+
+
+def test_a_snapshot_needs_the_hub_and_access(zoo_hub, tmp_path, monkeypatch):
+    zoo_hub.gated = True
+    monkeypatch.setenv("HF_TOKEN", "hf_another")
+    with pytest.raises(InputError, match=r"refused lazyslide:midnight .*Ask for access at https://hugg"):
+        fetch_snapshot("midnight", tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(InputError, match="fetch it on another machine and copy its weights folder"):
+        fetch_snapshot("midnight", tmp_path)

@@ -70,24 +70,43 @@ def show(
 
 @app.command("fetch")
 def fetch(
-    key: Annotated[str, typer.Argument(metavar="PRESET", help="Key of the preset.")],
+    key: Annotated[str, typer.Argument(metavar="NAME", help="Key of a preset, or lazyslide:KEY.")],
     folder: Folder = None,
     revision: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Branch, tag or commit on the hub.")
     ] = None,
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option(
+            "--trust-remote-code", help="The code of a lazyslide:KEY's repository at --revision may be run."
+        ),
+    ] = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     debug: Debug = False,
     as_json: AsJson = False,
 ) -> None:
-    """Download a preset's weights from the Hugging Face hub into the weights folder.
+    """Download an encoder's weights from the Hugging Face hub into the weights folder.
 
     Example: wsi-ncmi encoders fetch phikon_v2
     """
 
-    def act(_: object) -> Imported | None:
+    def act(progress: object) -> Imported | None:
         from wsi_ncmi.encoders.presets import find_preset
+        from wsi_ncmi.encoders.zoo import find_zoo_model
 
+        family, _, model = key.partition(":")
+        if family == "lazyslide":
+            find_zoo_model(model)
+            target = _needed(folder)
+            from wsi_ncmi.encoders.zoo_fetch import fetch_snapshot
+
+            return fetch_snapshot(
+                model, target,
+                revision=revision, trust_remote_code=trust_remote_code, overwrite=overwrite,
+            )  # fmt: skip
+        if trust_remote_code:
+            raise InputError(f"--trust-remote-code is for lazyslide:KEY; {key} runs no code, leave it out.")
         find_preset(key)
         target = _needed(folder)
         from wsi_ncmi.encoders.weights_import import fetch_weights

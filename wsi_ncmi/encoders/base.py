@@ -28,6 +28,7 @@ class EncoderInfo:
         precision: ``fp32``, ``bf16`` or ``fp16``: the arithmetic of the forward pass; the result is float32.
         backend: ``numpy``, ``torch-cpu``, ``torch-cuda``, ``onnxruntime-cpu``…
         batch_size: The one number of tiles that it computes at a time; None where that makes no difference.
+        licence: Of the weights, for the record only; empty where it isn't known.
     """
 
     name: str
@@ -38,19 +39,22 @@ class EncoderInfo:
     precision: str
     backend: str
     batch_size: int | None = None
+    licence: str = ""
 
     def difference(self, other: EncoderInfo) -> str:
         """The first field in which another encoder gives other numbers, in words; empty where none does."""
+        its = other.to_json()
         for name, mine in self.to_json().items():
-            its = other.to_json()[name]
-            if mine != its and name != "weights_source":
-                return f"{name} {its} instead of {mine}"
+            if name not in ("weights_source", "licence") and mine != its[name]:
+                return f"{name} {its[name]} instead of {mine}"
         return ""
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as ``run.json`` holds them; ``embed_dim`` is ``width`` there."""
+        """The fields as ``run.json`` holds them; ``embed_dim`` is ``width`` there, an unknown licence isn't."""
         return {
-            "width" if key == "embed_dim" else key: value for key, value in dataclasses.asdict(self).items()
+            "width" if key == "embed_dim" else key: value
+            for key, value in dataclasses.asdict(self).items()
+            if value or key != "licence"
         }
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from wsi_ncmi.core.config import configclass, contradiction, nearest
+from wsi_ncmi.core.errors import InputError
 
 __all__ = ["FAMILIES", "EncoderConfig", "EncoderFamily", "check_name", "plugin_names", "split_name"]
 
@@ -51,6 +52,9 @@ FAMILIES = {
         in_weights_folder=True,
     ),
     "preset": EncoderFamily("KEY", "preset_models:load_preset", "presets:presets", in_weights_folder=True),
+    "lazyslide": EncoderFamily(
+        "lazyslide:KEY", "zoo_models:load_zoo", "zoo:zoo_keys", in_weights_folder=True
+    ),
     "torchscript": EncoderFamily(
         "torchscript:FILE.pt", "model_files:load_torchscript",
         in_weights_folder=True, takes_preprocessing=True,
@@ -98,6 +102,8 @@ def check_name(name: str) -> str:
         raise ValueError(f"an encoder from a file is named {FAMILIES[family].form}, not {name!r}")
     if not family or (not model and family != "descriptor"):
         raise ValueError(f"there is no encoder {name!r}; {_hint(name)}")
+    if family == "lazyslide":
+        return _served(model)
     known = plugin_names() if family == "plugin" else networks_of(family)
     if (known or family == "plugin") and model.partition(".")[0] not in known:
         near = difflib.get_close_matches(model, known, n=3, cutoff=0.5)
@@ -109,6 +115,15 @@ def check_name(name: str) -> str:
         hint = f"did you mean {_either([f'{family}:{each}' for each in near])}?" if near else f"{none}."
         raise ValueError(f"there is no encoder {name!r}; {hint}")
     return name
+
+
+def _served(key: str) -> str:
+    from wsi_ncmi.encoders.zoo import find_zoo_model  # read for these names alone
+
+    try:
+        return find_zoo_model(key, slide=False).name
+    except InputError as error:
+        raise ValueError(str(error)) from error
 
 
 def plugin_names() -> tuple[str, ...]:
@@ -162,8 +177,8 @@ class EncoderConfig:
     """Which encoder, with which weights, on which device.
 
     Attributes:
-        name: ``descriptor``, the key of a preset, ``torchvision:NAME``, ``timm:NAME``, ``torchscript:PATH``,
-            ``onnx:PATH``, ``file:PATH.py:CALLABLE`` or ``plugin:NAME``.
+        name: ``descriptor``, the key of a preset, ``torchvision:NAME``, ``timm:NAME``, ``lazyslide:KEY``,
+            ``torchscript:PATH``, ``onnx:PATH``, ``file:PATH.py:CALLABLE`` or ``plugin:NAME``.
         weights: File (safetensors, or .pt/.pth/.bin of tensors only) or a folder with a manifest or one file
             of the model's name; None gives torchvision's and timm's networks random weights from a fixed
             seed, with a warning; a preset does not go without.
@@ -221,7 +236,7 @@ class EncoderConfig:
             if wrong:
                 raise contradiction(message, key, other)
         own = ["mean", "std", "interpolation"] if not FAMILIES[family].takes_preprocessing else []
-        own += ["input_px"] if family in ("descriptor", "preset") else []
+        own += ["input_px"] if family in ("descriptor", "preset", "lazyslide") else []
         for field in own:
             if getattr(self, field) is not None:
                 raise contradiction(

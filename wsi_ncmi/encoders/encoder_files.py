@@ -30,6 +30,10 @@ def encoder_file(config: EncoderConfig) -> Path | None:
         return _model_file(family, model, config.weights)
     if family == "preset":
         return _preset_file(model, config.weights)
+    if family == "lazyslide":
+        from wsi_ncmi.encoders.zoo import find_snapshot, find_zoo_model
+
+        return find_snapshot(find_zoo_model(model, slide=False), config.weights)
     if family in ("torchvision", "timm") and config.weights is not None:
         return find_weights(config.weights, model)
     return None

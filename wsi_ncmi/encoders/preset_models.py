@@ -1,5 +1,6 @@
 """Presets as encoders: published networks with their own preprocessing, never without their weights."""
 
+from dataclasses import replace
 from typing import Literal, cast
 
 import torch
@@ -36,7 +37,9 @@ def load_preset(key: str, config: EncoderConfig) -> Encoder:
     state, _ = choose_preset_weights(path, network, preset)
     load_strictly(network, state, head=(), path=path, name=key)
     tile_network = TileNetwork(network, preset.recipe.crop_px, preset.pooling)
-    return NetworkEncoder(Headless(tile_network, (), preprocessing_of(preset)), path.name, config)
+    encoder = NetworkEncoder(Headless(tile_network, (), preprocessing_of(preset)), path.name, config)
+    encoder.info = replace(encoder.info, licence=preset.licence)
+    return encoder
 
 
 class TileNetwork(nn.Module):

@@ -178,6 +178,10 @@ def _problem(path: Path, entry: ManifestEntry) -> str:
         return f"it has {path.stat().st_size} bytes, not the {entry.n_bytes} of the manifest"
     if sha256_file(path) != entry.sha256:
         return "its SHA-256 is not that of the manifest: it was changed or damaged"
+    if entry.encoder.startswith("lazyslide:"):
+        from wsi_ncmi.encoders.zoo import changed_file, read_listing
+
+        return changed_file(path.with_suffix(""), read_listing(path))
     return ""
 
 

@@ -77,8 +77,13 @@ def check_encoder_grid(grid: GridConfig, encoder: str) -> None:
 
 
 def _preset(encoder: str) -> Preset | None:
-    if split_name(encoder)[0] != "preset":
+    family, model = split_name(encoder)
+    if family == "lazyslide":
+        from wsi_ncmi.encoders.zoo import zoo_models
+
+        model = zoo_models()[model].preset
+    if family not in ("preset", "lazyslide") or not model:
         return None
     from wsi_ncmi.encoders.presets import presets
 
-    return presets()[encoder]
+    return presets()[model]

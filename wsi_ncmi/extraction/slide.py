@@ -131,6 +131,7 @@ class PreparedSlide:
             n_failed_reads=n_failed,
             n_artifact_tiles=self.artifact_filter.n_dropped,
             encoder_weights_source=encoder.weights_source,
+            encoder_licence=encoder.licence,
             tissue_found=self.mask.parameters,
             stain_found="" if self.normaliser is None else self.normaliser.identity,
         )

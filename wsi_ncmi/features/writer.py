@@ -34,6 +34,7 @@ class SlideAttributes:
         n_failed_reads: Tiles that could not be read and are not in the file.
         n_artifact_tiles: Tiles that the artefact rule dropped; they are not in the file.
         encoder_weights_source: Where the encoder's weights come from.
+        encoder_licence: Licence of the encoder's weights.
         tissue_found: What the tissue method found on this slide, JSON-ready.
         stain_found: The slide's own stain and the one that its tiles were given, JSON; empty without.
     """
@@ -48,6 +49,7 @@ class SlideAttributes:
     n_failed_reads: int = 0
     n_artifact_tiles: int = 0
     encoder_weights_source: str = ""
+    encoder_licence: str = ""
     tissue_found: Mapping[str, Any] = field(default_factory=dict)
     stain_found: str = ""
 
@@ -161,6 +163,7 @@ def _file_attrs(
         "tile_size_level0_x": width,
         "tile_size_level0_y": height,
         "encoder_weights_source": slide.encoder_weights_source,
+        "encoder_licence": slide.encoder_licence,
         "tissue_found": canonical_json(slide.tissue_found),
         "stain_found": slide.stain_found,
     }
