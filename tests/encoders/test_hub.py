@@ -237,7 +237,12 @@ def test_other_bytes_than_the_hub_states_are_refused(zoo_hub, tmp_path):
 def test_code_is_fetched_only_when_commit_and_trust_are_said(zoo_hub, tmp_path):
     serve_repository(zoo_hub, "wearewaiv/phaet", {"config.json": b"{}", "modeling.py": b"x = 1"})
     words = rf"runs the code of its repository \(modeling\.py\): read it at .*/tree/{COMMIT}, then say"
-    for more in ({}, {"trust_remote_code": True}, {"revision": COMMIT}, {"revision": "main", "trust_remote_code": True}):
+    for more in (
+        {},
+        {"trust_remote_code": True},
+        {"revision": COMMIT},
+        {"revision": "main", "trust_remote_code": True},
+    ):
         with pytest.raises(InputError, match=words):
             fetch_snapshot("phaet", tmp_path, **more)
     assert not any(path.endswith("modeling.py") for _, path, _ in zoo_hub.asked)

@@ -197,7 +197,9 @@ def with_code(tmp_path):
     torch.manual_seed(0)
     config = Dinov2Config(**SMALL, image_size=224, patch_size=14)
     inner = Dinov2Model(config).eval()
-    save_file({f"inner.{key}": value for key, value in inner.state_dict().items()}, files / "model.safetensors")
+    save_file(
+        {f"inner.{key}": value for key, value in inner.state_dict().items()}, files / "model.safetensors"
+    )
     written = {**config.to_dict(), "model_type": "standin", "architectures": ["Wrapped"]}
     written["auto_map"] = {"AutoConfig": "modeling.Config", "AutoModel": "modeling.Wrapped"}
     (files / "config.json").write_text(json.dumps(written))
@@ -225,7 +227,9 @@ def test_changed_code_is_never_run(with_code):
     with pytest.raises(InputError, match=r"refused: its file helper\.py was changed"):
         load_encoder(_options("phaet", folder))
     assert not (folder / "ran").exists()
-    assert [problem for _, problem in verify_weights_folder(folder)][0].startswith("its file helper.py was changed")
+    assert next(problem for _, problem in verify_weights_folder(folder)).startswith(
+        "its file helper.py was changed"
+    )
     helper.unlink()
     with pytest.raises(InputError, match=r"its file helper\.py is missing"):
         load_encoder(_options("phaet", folder))
@@ -235,14 +239,16 @@ def test_a_file_that_was_not_fetched_is_not_looked_for_elsewhere(tmp_path):
     dinov2(files_of(tmp_path, "midnight"))
     (tmp_path / "lazyslide_midnight" / "config.json").unlink()
     hold(tmp_path, "midnight")
-    with pytest.raises(InputError, match=r"can't build lazyslide:midnight from its snapshot .*fetch it again"):
+    with pytest.raises(
+        InputError, match=r"can't build lazyslide:midnight from its snapshot .*fetch it again"
+    ):
         load_encoder(_options("midnight", tmp_path))
 
 
 def test_weights_with_python_objects_are_refused(tmp_path):
     torch.save({"a": np.random.Generator}, files_of(tmp_path, "gigapath-flash") / "pytorch_model.bin")
     hold(tmp_path, "gigapath-flash")
-    with pytest.raises(InputError, match="can't build lazyslide:gigapath-flash .*UnpicklingError"):
+    with pytest.raises(InputError, match=r"can't build lazyslide:gigapath-flash .*UnpicklingError"):
         load_encoder(_options("gigapath-flash", tmp_path))
 
 
@@ -256,7 +262,9 @@ def test_a_listing_must_be_the_manifests(tmp_path):
     (tmp_path / "manifest.json").unlink()
     with pytest.raises(InputError, match="is in no manifest"):
         open_zoo(find_zoo_model("midnight"), listing)
-    with pytest.raises(InputError, match=r"has none: set WSI_NCMI_WEIGHTS .*encoders fetch lazyslide:midnight"):
+    with pytest.raises(
+        InputError, match=r"has none: set WSI_NCMI_WEIGHTS .*encoders fetch lazyslide:midnight"
+    ):
         find_snapshot(find_zoo_model("midnight"), tmp_path)
 
 

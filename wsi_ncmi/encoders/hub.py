@@ -64,9 +64,7 @@ class HubSource:
         with self._told():
             for name in names:
                 try:
-                    path = huggingface_hub.hf_hub_download(
-                        self.repository, name, local_dir=scratch, **common
-                    )
+                    path = huggingface_hub.hf_hub_download(self.repository, name, local_dir=scratch, **common)
                 except errors.EntryNotFoundError as error:
                     if isinstance(error, errors.LocalEntryNotFoundError):
                         raise

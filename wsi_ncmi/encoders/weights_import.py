@@ -161,7 +161,7 @@ def _notes(preset: Preset | None, origin: str, source: str) -> Sequence[str]:
 def fetch_weights(
     key: str, folder: Path, *, revision: str | None = None, overwrite: bool = False
 ) -> Imported | None:
-    """Downloads a preset's weights from the hub (:class:`HubSource`) and imports them into the weights folder.
+    """Downloads a preset's weights from the hub (:class:`HubSource`) and imports them.
 
     Args:
         key: The preset.

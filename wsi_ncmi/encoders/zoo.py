@@ -1,8 +1,8 @@
-"""The encoders of the package lazyslide-models (extra ``zoo``): which are served, and the snapshots that hold them.
+"""The encoders of lazyslide-models (extra ``zoo``): which are served, and the snapshots that hold them.
 
 A snapshot is one commit of a repository of the Hugging Face hub in the weights folder: the files in
-``lazyslide_KEY/``, and beside it ``lazyslide_KEY.json``, which lists every file with its SHA-256 and stands in
-the folder's manifest. Nothing here imports torch or the package.
+``lazyslide_KEY/``, and beside it ``lazyslide_KEY.json``, which lists every file with its SHA-256 and stands
+in the folder's manifest. Nothing here imports torch or the package.
 """
 
 import difflib
@@ -109,8 +109,8 @@ def find_zoo_model(key: str, *, slide: bool | None = None) -> ZooModel:
         slide: True for slide encoders, False for tile encoders alone; None for any.
 
     Raises:
-        InputError: There is none, with the nearest keys; it is refused, with the reason; a package that it needs
-            isn't installed.
+        InputError: There is none, with the nearest keys; it is refused, with the reason; a package that it
+            needs isn't installed.
     """
     model = zoo_models().get(key)
     served = [each.key for each in zoo_models().values() if not each.refused and slide in (None, each.slide)]
@@ -122,7 +122,9 @@ def find_zoo_model(key: str, *, slide: bool | None = None) -> ZooModel:
         kind, verb = ("slide", "encode-slides") if model.slide else ("tile", "extract")
         raise InputError(f"{model.name} is a {kind} encoder; use it with wsi-ncmi {verb}.")
     if model.refused:
-        instead = f"use the preset {model.preset}, the same network" if model.preset else "use another encoder"
+        instead = (
+            f"use the preset {model.preset}, the same network" if model.preset else "use another encoder"
+        )
         raise InputError(f"{model.name} isn't served here: {model.refused}; {instead}.")
     if missing := [name for name in model.packages if importlib.util.find_spec(name) is None]:
         raise InputError(f"{model.name} needs {' and '.join(missing)}, which the extra zoo doesn't bring.")
@@ -161,7 +163,9 @@ def read_listing(listing: Path) -> Snapshot:
             raise ValueError("a file of it lies outside the snapshot")
     except (OSError, ValueError, ValidationError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"The listing {listing} can't be read ({reason}); fetch the encoder again.") from error
+        raise InputError(
+            f"The listing {listing} can't be read ({reason}); fetch the encoder again."
+        ) from error
     return snapshot
 
 
@@ -185,8 +189,8 @@ def find_snapshot(model: ZooModel, folder: Path | None) -> Path:
     if folder is None or entry is None:
         where = f"the weights folder {folder} has none" if folder else "no weights folder is named"
         raise InputError(
-            f"{model.name} needs its snapshot, and {where}: set WSI_NCMI_WEIGHTS or give --weights-dir, and get "
-            f"it by `wsi-ncmi encoders fetch {model.name}`."
+            f"{model.name} needs its snapshot, and {where}: set WSI_NCMI_WEIGHTS or give --weights-dir, and "
+            f"get it by `wsi-ncmi encoders fetch {model.name}`."
         )
     return folder / entry.file
 

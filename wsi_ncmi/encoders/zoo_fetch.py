@@ -64,7 +64,9 @@ def fetch_snapshot(
             {name: sha256_file(files / name) for name in names},
         )  # fmt: skip
         if problem := changed_file(files, Snapshot(**{**asdict(snapshot), "files": _known(stated, names)})):
-            raise InputError(f"The hub gave other bytes than it states for {model.name}: {problem}; try again.")
+            raise InputError(
+                f"The hub gave other bytes than it states for {model.name}: {problem}; try again."
+            )
         return _publish(model, snapshot, files, folder)
 
 
@@ -117,5 +119,7 @@ def _publish(model: ZooModel, snapshot: Snapshot, files: Path, folder: Path) -> 
     record_entry(folder, entry)
     notes = [f"Licence of {model.name}: {snapshot.licence}."]
     if model.preset:
-        notes.append(f"The preset {model.preset} is the same network, checked here: --encoder {model.preset}.")
+        notes.append(
+            f"The preset {model.preset} is the same network, checked here: --encoder {model.preset}."
+        )
     return Imported(entry, listing, tuple(notes))

@@ -2,15 +2,15 @@
 
 For tiles, ``load_encoder("lazyslide:KEY")`` gives an ordinary encoder. For slides::
 
-    model = find_zoo_model(key, slide=True)      # refusals: unknown, of tiles, refused, packages missing
+    model = find_zoo_model(key, slide=True)  # refusals: unknown, of tiles, refused, packages missing
     listing = find_snapshot(model, weights_dir)  # wsi-ncmi encoders fetch lazyslide:KEY put it there
-    zoo = open_zoo(model, listing)               # the package's object, in evaluation mode, on the CPU
-    zoo.module                                   # the torch module: move it to a device
-    zoo.object.encode_slide(features, coords)    # the package's own call
-    zoo.sha256, zoo.snapshot.licence             # identity of its tensors (or its program), licence
+    zoo = open_zoo(model, listing)  # the package's object, in evaluation mode, on the CPU
+    zoo.module  # the torch module: move it to a device
+    zoo.object.encode_slide(features, coords)  # the package's own call
+    zoo.sha256, zoo.snapshot.licence  # identity of its tensors (or its program), licence
 
-``zoo.object.vision_encoder`` names the tile encoder it wants by the package's key; ``zoo_models()[key].preset``
-is our name of that one.
+``zoo.object.vision_encoder`` names the tile encoder it wants by the package's key;
+``zoo_models()[key].preset`` is our name of that one.
 """
 
 import contextlib
@@ -123,8 +123,8 @@ def build_zoo(model: ZooModel, snapshot: Snapshot, folder: Path) -> Zoo:
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"lazyslide-models can't build {model.name} from its snapshot ({type(error).__name__}: {reason}); "
-            "fetch it again, or use another encoder."
+            f"lazyslide-models can't build {model.name} from its snapshot ({type(error).__name__}: {reason});"
+            " fetch it again, or use another encoder."
         ) from error
     module = made.model if model.slide else getattr(made, "conch", made.model)
     note = f"lazyslide-models {metadata.version('lazyslide-models')} {model.key}"
