@@ -50,7 +50,7 @@ class EncoderInfo:
         return ""
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as ``run.json`` holds them; ``embed_dim`` is ``width``, a licence that isn't known is left out."""
+        """The fields as ``run.json`` holds them: ``width`` for ``embed_dim``, a licence where known."""
         return {
             "width" if key == "embed_dim" else key: value
             for key, value in dataclasses.asdict(self).items()
