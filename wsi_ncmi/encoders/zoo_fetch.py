@@ -7,6 +7,7 @@ import tempfile
 from dataclasses import asdict
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.extras import require
@@ -90,7 +91,8 @@ def licence_of(model: ZooModel) -> str:
     """Licence of an encoder's weights, as lazyslide-models states it."""
     import lazyslide_models
 
-    stated = lazyslide_models.MODEL_REGISTRY[model.key].license or "unknown"
+    card: Any = lazyslide_models.MODEL_REGISTRY[model.key]
+    stated = card.license or "unknown"
     return " and ".join(stated) if isinstance(stated, list) else str(stated)
 
 

@@ -145,8 +145,9 @@ def _sealed(folder: Path, snapshot: Snapshot, *, programs: bool) -> Iterator[Non
     from transformers import dynamic_module_utils
     from transformers.utils import logging as transformers_logging
 
-    transformers_logging.set_verbosity_error()  # it would call the snapshot's files newly downloaded
-    transformers_logging.disable_progress_bar()
+    log: Any = transformers_logging
+    log.set_verbosity_error()  # it would call the snapshot's files newly downloaded
+    log.disable_progress_bar()
     with _BUILDING, tempfile.TemporaryDirectory() as view:
         place = Path(view) / f"models--{snapshot.repository.replace('/', '--')}"
         (place / "refs").mkdir(parents=True)
