@@ -19,9 +19,10 @@ from transformers import Dinov2Config, Dinov2Model, ViTConfig, ViTImageProcessor
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import sha256_file, write_json
 from wsi_ncmi.encoders import EncoderConfig, load_encoder
+from wsi_ncmi.encoders.encoder_files import find_snapshot
 from wsi_ncmi.encoders.presets import presets
 from wsi_ncmi.encoders.weights_folder import ManifestEntry, record_entry, verify_weights_folder
-from wsi_ncmi.encoders.zoo import Snapshot, find_snapshot, find_zoo_model, listing_name, zoo_keys, zoo_models
+from wsi_ncmi.encoders.zoo import Snapshot, find_zoo_model, listing_name, zoo_keys, zoo_models
 from wsi_ncmi.encoders.zoo_models import _of_transform, open_zoo
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -7,6 +7,7 @@ from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.encoders.config import EncoderConfig, split_name
 from wsi_ncmi.encoders.presets import presets
 from wsi_ncmi.encoders.weights_folder import find_entry
+from wsi_ncmi.encoders.zoo import ZooModel, find_zoo_model
 
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # the layout of a downloaded hub repository
@@ -31,8 +32,6 @@ def encoder_file(config: EncoderConfig) -> Path | None:
     if family == "preset":
         return _preset_file(model, config.weights)
     if family == "lazyslide":
-        from wsi_ncmi.encoders.zoo import find_snapshot, find_zoo_model
-
         return find_snapshot(find_zoo_model(model, slide=False), config.weights)
     if family in ("torchvision", "timm") and config.weights is not None:
         return find_weights(config.weights, model)
@@ -74,6 +73,22 @@ def _preset_file(key: str, weights: Path | None) -> Path:
         return find_weights(weights, preset.weights_key)
     except InputError as error:
         raise InputError(f"{error} {preset.access}") from error
+
+
+def find_snapshot(model: ZooModel, folder: Path | None) -> Path:
+    """The listing of an encoder's snapshot in a weights folder.
+
+    Raises:
+        InputError: There is none; the sentence says how to fetch it.
+    """
+    entry = find_entry(folder, model.name) if folder is not None and folder.is_dir() else None
+    if folder is None or entry is None:
+        where = f"the weights folder {folder} has none" if folder else "no weights folder is named"
+        raise InputError(
+            f"{model.name} needs its snapshot, and {where}: set WSI_NCMI_WEIGHTS or give --weights-dir, and "
+            f"get it by `wsi-ncmi encoders fetch {model.name}`."
+        )
+    return folder / entry.file
 
 
 def find_weights(path: Path, model: str) -> Path:

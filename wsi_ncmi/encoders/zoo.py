@@ -19,10 +19,10 @@ from pydantic import Field, TypeAdapter, ValidationError
 from wsi_ncmi.core.config import configclass
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import parse_json, path_safe, sha256_file
-from wsi_ncmi.encoders.weights_folder import check_listed_file, find_entry
 
 __all__ = [
-    "Snapshot", "ZooModel", "find_snapshot", "find_zoo_model", "snapshot_of", "zoo_keys", "zoo_models",
+    "Snapshot", "ZooModel", "changed_file", "find_zoo_model", "listing_name", "read_listing", "zoo_keys",
+    "zoo_models",
 ]  # fmt: skip
 
 _DATA = ("*.json", "*.safetensors", "*.bin", "*.txt", "*.model", "LICENSE*")
@@ -131,26 +131,6 @@ def find_zoo_model(key: str, *, slide: bool | None = None) -> ZooModel:
     return model
 
 
-def snapshot_of(listing: Path) -> tuple[Snapshot, Path]:
-    """Reads a listing, and proves every file of its snapshot.
-
-    Args:
-        listing: ``lazyslide_KEY.json`` in a weights folder.
-
-    Returns:
-        The snapshot and the folder of its files.
-
-    Raises:
-        InputError: The listing isn't the one of the manifest, or a file is missing or not the one that was
-            fetched.
-    """
-    snapshot = read_listing(listing)
-    if find_entry(listing.parent, snapshot.encoder) is None:
-        raise InputError(f"The listing {listing} is in no manifest; fetch {snapshot.encoder} again.")
-    check_listed_file(listing)
-    return snapshot, listing.with_suffix("")
-
-
 def read_listing(listing: Path) -> Snapshot:
     """The listing of a snapshot, its files unchecked.
 
@@ -177,22 +157,6 @@ def changed_file(folder: Path, snapshot: Snapshot) -> str:
         if sha256_file(folder / name) != digest:
             return f"its file {name} was changed or damaged: its SHA-256 is not the one that was fetched"
     return ""
-
-
-def find_snapshot(model: ZooModel, folder: Path | None) -> Path:
-    """The listing of an encoder's snapshot in a weights folder.
-
-    Raises:
-        InputError: There is none; the sentence says how to fetch it.
-    """
-    entry = find_entry(folder, model.name) if folder is not None and folder.is_dir() else None
-    if folder is None or entry is None:
-        where = f"the weights folder {folder} has none" if folder else "no weights folder is named"
-        raise InputError(
-            f"{model.name} needs its snapshot, and {where}: set WSI_NCMI_WEIGHTS or give --weights-dir, and "
-            f"get it by `wsi-ncmi encoders fetch {model.name}`."
-        )
-    return folder / entry.file
 
 
 def listing_name(model: ZooModel) -> str:

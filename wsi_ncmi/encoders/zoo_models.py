@@ -32,10 +32,12 @@ from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.extras import require
 from wsi_ncmi.encoders.base import Encoder
 from wsi_ncmi.encoders.config import EncoderConfig
+from wsi_ncmi.encoders.encoder_files import find_snapshot
 from wsi_ncmi.encoders.network import Headless, NetworkEncoder, Preprocessing
 from wsi_ncmi.encoders.preset_models import TileNetwork
 from wsi_ncmi.encoders.weights import state_sha256
-from wsi_ncmi.encoders.zoo import Snapshot, ZooModel, find_snapshot, find_zoo_model, snapshot_of
+from wsi_ncmi.encoders.weights_folder import check_listed_file, find_entry
+from wsi_ncmi.encoders.zoo import Snapshot, ZooModel, find_zoo_model, read_listing
 
 _LOG = logging.getLogger(__name__)
 _BUILDING = threading.Lock()
@@ -98,13 +100,16 @@ def open_zoo(model: ZooModel, listing: Path) -> Zoo:
 
     Args:
         model: The encoder.
-        listing: Its listing, from :func:`~wsi_ncmi.encoders.zoo.find_snapshot`.
+        listing: Its listing, from :func:`~wsi_ncmi.encoders.encoder_files.find_snapshot`.
 
     Raises:
         InputError: The extra isn't installed, the snapshot was changed, or the package can't build from it.
     """
-    snapshot, folder = snapshot_of(listing)
-    return build_zoo(model, snapshot, folder)
+    snapshot = read_listing(listing)
+    if find_entry(listing.parent, model.name) is None:
+        raise InputError(f"The listing {listing} is in no manifest; fetch {model.name} again.")
+    check_listed_file(listing)
+    return build_zoo(model, snapshot, listing.with_suffix(""))
 
 
 def build_zoo(model: ZooModel, snapshot: Snapshot, folder: Path) -> Zoo:
