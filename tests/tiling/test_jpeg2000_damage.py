@@ -179,7 +179,7 @@ def test_a_damaged_frame_of_a_dicom_slide_is_a_failed_read(tmp_path: Path, level
 @pytest.mark.real_data
 def test_frames_of_a_real_dicom_slide_are_found_and_sound(real_data: Path) -> None:
     path = real_data / "dicom" / "camelyon_multiframe_jpeg2000.dcm"
-    (level,) = jpeg2000_levels(path)
+    (level,) = jpeg2000_levels([path])
     content = path.read_bytes()
     for offset, length in zip(level.offsets.tolist(), level.byte_counts.tolist(), strict=True):
         assert jpeg2000_damage(content[offset : offset + length]) == ""

@@ -127,6 +127,7 @@ class Slide(OpenSlideNames, AbstractContextManager["Slide"]):
 
     Attributes:
         path: The file (only its name appears in messages).
+        files: The file; of a DICOM slide all of its files, this one first.
         reader: Name of the reader in the registry, for example ``openslide``.
         vendor: The scanner format as the reader names it, for example ``aperio``.
         levels: Pyramid levels, finest first, without those that were left out.
@@ -156,6 +157,7 @@ class Slide(OpenSlideNames, AbstractContextManager["Slide"]):
         if not levels:
             raise SlideOpenError(f"{path.name}: no image level was found; export the slide again.")
         self.path = path
+        self.files: tuple[Path, ...] = (path,)
         self.reader = reader
         self.vendor = vendor
         self.reader_levels = tuple(levels)

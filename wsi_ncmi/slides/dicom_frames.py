@@ -3,8 +3,8 @@
 Source: DICOM PS3.5, annex A.4 (encapsulated pixel data); PS3.3, C.7.6.17 (TILED_FULL: raster order).
 """
 
-import os
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from wsi_ncmi.core.errors import SlideOpenError
 from wsi_ncmi.slides.dicom_header import read_dicom
 
 _ELEMENTS = (
-    "SeriesInstanceUID", "DimensionOrganizationType", "NumberOfFrames", "Rows", "Columns",
+    "DimensionOrganizationType", "NumberOfFrames", "Rows", "Columns",
     "TotalPixelMatrixColumns", "TotalPixelMatrixRows", "PixelData",
 )  # fmt: skip
 _JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
@@ -54,34 +54,24 @@ class StoredLevel:
     byte_counts: NDArray[np.uint64]
 
 
-def jpeg2000_levels(slide: Path) -> list[StoredLevel]:
+def jpeg2000_levels(files: Sequence[Path]) -> list[StoredLevel]:
     """The levels of a DICOM slide that are JPEG 2000, each frame one stored tile in raster order.
 
     Args:
-        slide: A file of its series; the others lie beside it.
+        files: Those of the slide.
     """
-    own = _read(slide)
-    if own is None:
-        return []
-    found = []
-    with os.scandir(slide.parent) as scan:
-        files = [Path(entry.path) for entry in scan if entry.is_file()]
-    for path in files:
-        read = own if path == slide else _read(path)
-        if read is not None and read[0] == own[0] and read[1] is not None:
-            found.append(read[1])
-    return found
+    return [level for level in map(_read, files) if level is not None]
 
 
-def _read(path: Path) -> tuple[str, StoredLevel | None] | None:
-    """Series and level of a file; None where it is no JPEG 2000, no level where it is no plain grid."""
+def _read(path: Path) -> StoredLevel | None:
+    """The level of a file; None where it is no JPEG 2000 or no plain grid."""
     try:
         return _parse(path)
     except _UNREADABLE:
         return None
 
 
-def _parse(path: Path) -> tuple[str, StoredLevel | None] | None:
+def _parse(path: Path) -> StoredLevel | None:
     from pydicom.encaps import parse_basic_offsets, parse_fragments
 
     read = read_dicom(path, _ELEMENTS)
@@ -99,8 +89,6 @@ def _parse(path: Path) -> tuple[str, StoredLevel | None] | None:
         last = int.from_bytes(file.read(4), "little")
     whole = values.get("DimensionOrganizationType") == "TILED_FULL" and count == needed
     if not whole or values.NumberOfFrames != needed:
-        return values.SeriesInstanceUID, None
+        return None
     lengths = np.append(np.diff(starts) - 8, np.uint64(last)).astype(np.uint64)
-    return values.SeriesInstanceUID, StoredLevel(
-        path, width, height, values.Columns, values.Rows, starts, lengths
-    )
+    return StoredLevel(path, width, height, values.Columns, values.Rows, starts, lengths)

@@ -32,15 +32,15 @@ DEFLATED = "1.2.840.10008.1.2.1.99"
 
 _PREAMBLE_BYTES, _MAGIC, _ELEMENT_BYTES = 128, b"DICM", 8
 _IMPLICIT, _BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
-_MOST_BYTES = 1 << 20
+_MOST_BYTES = 1 << 19
 _PIXELS = 0x7FE0_0008  # of any kind: of float, of double, or of whole numbers
 
 
 class _BoundedFile(io.BufferedReader):
     """A file of which only so many bytes are read: lengths in a damaged header say anything."""
 
-    def __init__(self, path: Path, most_bytes: int) -> None:
-        super().__init__(io.FileIO(path))
+    def __init__(self, file: io.FileIO, most_bytes: int) -> None:
+        super().__init__(file)
         self._left = most_bytes
 
     def read(self, size: int | None = -1, /) -> bytes:
@@ -59,8 +59,12 @@ def has_dicom_magic(path: Path) -> bool:
     Raises:
         OSError: The file can't be read.
     """
-    with path.open("rb", buffering=0) as file:
-        return file.read(_PREAMBLE_BYTES + len(_MAGIC))[_PREAMBLE_BYTES:] == _MAGIC
+    with io.FileIO(path) as file:
+        return _begins_as_dicom(file)
+
+
+def _begins_as_dicom(file: io.FileIO) -> bool:
+    return (file.read(_PREAMBLE_BYTES + len(_MAGIC)) or b"")[_PREAMBLE_BYTES:] == _MAGIC
 
 
 def read_dicom(
@@ -82,40 +86,43 @@ def read_dicom(
         OSError: The file can't be read.
         SlideOpenError: The header is damaged.
     """
+    with io.FileIO(path) as raw:
+        if not _begins_as_dicom(raw):
+            return None
+        with _BoundedFile(raw, most_bytes) as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                return _read(file, keywords)
+            except OSError:
+                raise
+            except Exception as error:  # whatever the parser stumbles over, such as sequences without end
+                reason = plain_reason(error, path)
+                raise SlideOpenError(
+                    f"{path.name} is a DICOM file with a damaged header ({reason}); copy it again."
+                ) from error
+
+
+def _read(file: _BoundedFile, keywords: Collection[str]) -> tuple[Dataset, int]:
     from pydicom.datadict import tag_for_keyword
     from pydicom.filereader import read_dataset
 
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # its warnings quote values
-    if not has_dicom_magic(path):
-        return None
     tags = [tag for keyword in keywords if (tag := tag_for_keyword(keyword)) is not None]
     end = min(max(tags) + 1, _PIXELS)
-    with _BoundedFile(path, most_bytes) as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        file.seek(_PREAMBLE_BYTES + len(_MAGIC))
-        try:
-            meta = read_dataset(
-                file, False, True, stop_when=lambda tag, *_: tag.group > 2,
-                specific_tags=[0x0002_0002, 0x0002_0010],
-            )  # fmt: skip
-            syntax = str(meta.get("TransferSyntaxUID", ""))
-            if syntax == DEFLATED:
-                return meta, file.tell()
-            found = read_dataset(
-                file, syntax == _IMPLICIT, syntax != _BIG_ENDIAN, stop_when=lambda tag, *_: tag >= end,
-                specific_tags=tags,
-            )  # fmt: skip
-            offset = file.tell()
-            found.update(meta)
-            list(found)  # values are parsed when they are asked for
-        except OSError:
-            raise
-        except Exception as error:  # whatever the parser stumbles over, such as sequences without end
-            reason = plain_reason(error, path)
-            raise SlideOpenError(
-                f"{path.name} is a DICOM file with a damaged header ({reason}); copy it again."
-            ) from error
-        return found, offset
+    meta = read_dataset(
+        file, False, True, stop_when=lambda tag, *_: tag.group > 2, specific_tags=[0x0002_0002, 0x0002_0010]
+    )
+    syntax = str(meta.get("TransferSyntaxUID", ""))
+    if syntax == DEFLATED:
+        return meta, file.tell()
+    found = read_dataset(
+        file, syntax == _IMPLICIT, syntax != _BIG_ENDIAN, stop_when=lambda tag, *_: tag >= end,
+        specific_tags=tags,
+    )  # fmt: skip
+    offset = file.tell()
+    found.update(meta)
+    list(found)  # values are parsed when they are asked for
+    return found, offset
 
 
 def read_dicom_header(path: Path, keywords: Collection[str] = IDENTIFYING) -> dict[str, str] | None:

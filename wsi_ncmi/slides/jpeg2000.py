@@ -166,7 +166,7 @@ class Jpeg2000Guard:
 def _stored_levels(slide: Slide) -> dict[int, StoredLevel]:
     """Index into ``slide.reader_levels`` → its tiles, of the levels that are JPEG 2000."""
     if slide.vendor == "dicom":
-        of_size = {(each.width_px, each.height_px): each for each in jpeg2000_levels(slide.path)}
+        of_size = {(each.width_px, each.height_px): each for each in jpeg2000_levels(slide.files)}
         found = {
             number: of_size.get((level.width_px, level.height_px))
             for number, level in enumerate(slide.reader_levels)

@@ -11,6 +11,8 @@ from wsi_ncmi.core.errors import InputError, SlideError, SlideOpenError, plain_r
 from wsi_ncmi.core.files import irregular_kind
 from wsi_ncmi.slides.base import Slide
 from wsi_ncmi.slides.contents import describe_contents
+from wsi_ncmi.slides.dicom_header import has_dicom_magic
+from wsi_ncmi.slides.dicom_series import files_beside
 from wsi_ncmi.slides.level_check import leave_out_wrong_levels
 from wsi_ncmi.slides.registry import Reader, get_reader, list_readers
 from wsi_ncmi.slides.tiff_layout import TiffLayout, read_tiff_layout
@@ -46,7 +48,7 @@ def probe_against_openslide(slide: Slide) -> int:
     from wsi_ncmi.slides.openslide_reader import OpenSlideSlide
 
     worst = 0
-    with OpenSlideSlide(slide.path) as reference:
+    with OpenSlideSlide(slide.path, _dicom_files(slide.path) and slide.files) as reference:
         sizes = [(level.width_px, level.height_px) for level in reference.levels]
         if [(level.width_px, level.height_px) for level in slide.levels] != sizes:
             return _COMPLETELY_DIFFERENT
@@ -73,7 +75,9 @@ def _places(slide: Slide, number: int, size: tuple[int, int]) -> list[tuple[int,
     return sorted(places)
 
 
-def open_slide(path: Path | str, reader: str = "auto", *, compare_levels: bool = True) -> Slide:
+def open_slide(
+    path: Path | str | tuple[Path, ...], reader: str = "auto", *, compare_levels: bool = True
+) -> Slide:
     """Opens a whole-slide image.
 
     A TIFF-based file whose stored tiles do not all lie inside it is refused whoever could open it: readers
@@ -81,7 +85,8 @@ def open_slide(path: Path | str, reader: str = "auto", *, compare_levels: bool =
     pixels are compared with OpenSlide's; if they differ, OpenSlide is used and :attr:`Slide.note` says so.
 
     Args:
-        path: A local file, or an fsspec address (``s3://…``), which only tiffslide reads.
+        path: A local file, or an fsspec address (``s3://…``), which only tiffslide reads; or all files of a
+            DICOM slide (:meth:`SlideRecord.files`), which else are looked for in the file's folder.
         reader: ``auto`` asks the readers in their order; otherwise the name of one.
         compare_levels: Read some places of each level, and leave out levels that don't show the same as the
             first; False reads no pixel.
@@ -93,6 +98,8 @@ def open_slide(path: Path | str, reader: str = "auto", *, compare_levels: bool =
         SlideOpenError: The file can't be opened; one sentence with each reader's reason.
         InputError: There is no reader of that name.
     """
+    files = path if isinstance(path, tuple) else ()
+    path = path[0] if isinstance(path, tuple) and path else path
     if not isinstance(path, str | Path):
         raise InputError(f"A slide is given by its path, got {described(path)}.")
     if "\0" in str(path):
@@ -103,7 +110,7 @@ def open_slide(path: Path | str, reader: str = "auto", *, compare_levels: bool =
     else:
         path = Path(path)
         layout = _check_file(path)
-        slide = _first_that_opens(path, readers)
+        slide = _first_that_opens(path, readers, files or _dicom_files(path))
         # In the automatic order OpenSlide has refused already, so there is nothing to compare with.
         if slide.reader != "openslide" and reader != "auto":
             slide = _prove(slide)
@@ -143,13 +150,17 @@ def _check_file(path: Path) -> TiffLayout | None:
     return layout
 
 
-def _first_that_opens(path: Path, readers: tuple[Reader, ...]) -> Slide:
+def _dicom_files(path: Path) -> tuple[Path, ...]:
+    return files_beside(path) if has_dicom_magic(path) else ()
+
+
+def _first_that_opens(path: Path, readers: tuple[Reader, ...], dicom: tuple[Path, ...]) -> Slide:
     reasons: list[str] = []
     for reader in readers:
-        reason = reader.unavailable()
+        reason = reader.unavailable() or ("" if reader.open_dicom or not dicom else "it reads no DICOM")
         if not reason:
             try:
-                slide = reader.open(path)
+                slide = reader.open_dicom(path, dicom) if reader.open_dicom and dicom else reader.open(path)
             except Exception as error:  # readers raise whatever their parsers stumble over
                 reason = plain_reason(error, path)
             else:
@@ -202,7 +213,7 @@ def _prove(slide: Slide) -> Slide:
         return slide
     name = slide.reader
     slide.close()
-    replacement = _first_that_opens(slide.path, (reference,))
+    replacement = _first_that_opens(slide.path, (reference,), _dicom_files(slide.path) and slide.files)
     replacement.note = f"Read by openslide because {name} gave {verdict}. {replacement.note}".strip()
     _LOG.warning("%s: %s", slide.path.name, replacement.note)
     return replacement

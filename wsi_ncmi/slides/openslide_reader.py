@@ -1,6 +1,8 @@
 """The reference reader: OpenSlide, for every format that it opens."""
 
+import contextlib
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import SlideReadError
 from wsi_ncmi.slides.base import Level, Slide
+from wsi_ncmi.slides.dicom_series import LinkFolder
 from wsi_ncmi.slides.jpeg2000 import Jpeg2000Guard
 
 
@@ -20,17 +23,27 @@ class OpenSlideSlide(Slide):
     also tells a bad region from a good one that another thread's failure has spoilt.
 
     Damaged JPEG 2000 tiles (Aperio, DICOM), of which OpenSlide gives pixels, fail before it is asked.
+
+    Args:
+        path: The file.
+        files: All files of a DICOM slide, which may lie in several folders; others need none.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, files: Sequence[Path] = ()) -> None:
         import openslide
 
         self._failure: type[Exception] = openslide.OpenSlideError
-        self._open: Any = openslide.OpenSlide
-        self._handle: Any = self._open(path)
+        self._library: Any = openslide.OpenSlide
+        self._opened = path
         self._lock = threading.Lock()
         self._guard: Jpeg2000Guard | None = None  # made when the first region is read
-        try:
+        with contextlib.ExitStack() as held:
+            if files:
+                links = LinkFolder(files)
+                held.callback(links.close)
+                self._opened = links.main
+            self._handle: Any = self._open()
+            held.callback(lambda: self._handle.close())
             width, height = self._handle.dimensions
             super().__init__(
                 path,
@@ -47,9 +60,11 @@ class OpenSlideSlide(Slide):
                     if not key.startswith("openslide.associated.")
                 },
             )
-        except BaseException:
-            self._handle.close()
-            raise
+            self.files = tuple(files) or (path,)
+            self._held = held.pop_all()
+
+    def _open(self) -> Any:
+        return self._library(self._opened)
 
     def _read(
         self, x_level0: int, y_level0: int, level: int, width_px: int, height_px: int
@@ -67,8 +82,8 @@ class OpenSlideSlide(Slide):
                     raise SlideReadError("the slide was closed") from None
                 # The spoilt handle is let go, not closed: other threads may be inside it; the last frees it.
                 if self._handle is handle:
-                    self._handle = self._open(self.path)
-                fresh = self._open(self.path)
+                    self._handle = self._open()
+                fresh = self._open()
             try:
                 return np.asarray(fresh.read_region(*request))
             finally:
@@ -76,4 +91,4 @@ class OpenSlideSlide(Slide):
 
     def _close(self) -> None:
         with self._lock:
-            self._handle.close()
+            self._held.close()

@@ -1,9 +1,10 @@
 """The registry of slide readers, in the order in which they are tried."""
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.slides.base import Slide
@@ -18,12 +19,14 @@ class Reader:
         open: Opens a local file; raises whatever it likes.
         unavailable: Empty text where the reader works on this machine, else the reason.
         open_remote: Opens an fsspec address such as ``s3://bucket/slide.svs``, where the reader can.
+        open_dicom: Opens a DICOM slide by one of its files and all of them, where the reader can.
     """
 
     name: str
     open: Callable[[Path], Slide]
     unavailable: Callable[[], str]
     open_remote: Callable[[str], Slide] | None = None
+    open_dicom: Callable[[Path, Sequence[Path]], Slide] | None = None
 
     @property
     def is_available(self) -> bool:
@@ -31,11 +34,11 @@ class Reader:
         return not self.unavailable()
 
 
-def _open_with(module: str, name: str) -> Callable[[Path | str], Slide]:
+def _open_with(module: str, name: str) -> Callable[..., Slide]:
     """Opens with a class of a module of this package, which is imported at the first call."""
 
-    def opened(path: Path | str) -> Slide:
-        slide: Slide = getattr(importlib.import_module(f"wsi_ncmi.slides.{module}"), name)(path)
+    def opened(*named: Any) -> Slide:
+        slide: Slide = getattr(importlib.import_module(f"wsi_ncmi.slides.{module}"), name)(*named)
         return slide
 
     return opened
@@ -68,10 +71,12 @@ def import_reason(module: str) -> str:
 
 
 _TIFFSLIDE = _open_with("tiffslide_reader", "TiffSlideSlide")
+_OPENSLIDE = _open_with("openslide_reader", "OpenSlideSlide")
 _READERS = (
     Reader(
         name="openslide",
-        open=_open_with("openslide_reader", "OpenSlideSlide"),
+        open=_OPENSLIDE,
+        open_dicom=_OPENSLIDE,
         unavailable=lambda: import_reason("openslide"),
     ),
     Reader(
