@@ -43,7 +43,7 @@ def test_operations_of_an_instance():
 
 def test_the_catalogue_tells_everything():
     names = [info.name for info in list_models()]
-    assert len(set(names)) == len(names) == 13
+    assert len(set(names)) == len(names) == 15
     for info in list_models():
         assert info.paper
         assert info.summary

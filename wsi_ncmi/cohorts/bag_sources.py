@@ -30,13 +30,14 @@ class ExternalBags:
         self.path = features.path
         self.slide_ids = features.slide_ids
         self.encoder = features.encoder()
+        self.level = features.level
         shapes, unusable = survey(features)
         if unusable:
             shown = " ".join(unusable[:_SHOWN]) + (" …" if len(unusable) > _SHOWN else "")
             raise InputError(
                 f"{counted(len(unusable), 'feature file')} in {self.path} can't be used: {shown}"
             )
-        self.width = next(iter(shapes.values()))[1]
+        self.width = next((width for _, width in shapes.values() if width), 0)
         self.lengths: NDArray[np.int64] = np.array([n for n, _ in shapes.values()], dtype=np.int64)
 
     def __reduce__(self) -> tuple[object, tuple[Path]]:
@@ -72,7 +73,8 @@ def open_bag_source(path: Path) -> BagSource:
 
     Args:
         path: A packed ``.npz``; a folder of ours: ``OUT``, ``OUT/features`` or ``OUT/features/<encoder>``; a
-            folder of CLAM, TRIDENT or STAMP; a cohort ``.h5`` of the ACMIL family.
+            folder of CLAM, TRIDENT or STAMP, of tiles or of vectors of slides or patients; a cohort ``.h5``
+            of the ACMIL family.
 
     Returns:
         The source.

@@ -30,6 +30,7 @@ class BagSource(Protocol):
         width: Embedding dimensions D.
         lengths: int64 (slides,), tiles of each slide in the order of ``slide_ids``; 0 is possible.
         encoder: Full name of the encoder, ``""`` where the source doesn't say.
+        level: What a row is a vector of: ``tile``, ``slide`` or ``patient``; ids are then those of patients.
     """
 
     path: Path
@@ -37,6 +38,7 @@ class BagSource(Protocol):
     width: int
     lengths: NDArray[np.int64]
     encoder: str
+    level: str
 
     def load(self, slide_id: str) -> NDArray[np.float16]:
         """Embeddings of one slide, float16 (N, D).
@@ -81,8 +83,9 @@ _IDENTITY = (
     "tile_px",
     "overlap_px",
     "stain",
+    "level",
 )
-_DEFAULTS = {"stain": "none"}  # files of an older layout don't say it
+_DEFAULTS = {"stain": "none", "level": "tile"}  # files of an older layout don't say it
 _CONTENT = ("slide_fingerprint", "sha256")
 _HEADER = ("schema", "slide_id", "complete", "n_tiles", *_CONTENT, *_IDENTITY)
 _SHOWN = 5
@@ -150,6 +153,9 @@ class FeatureFolder:
         self._rows = dict(zip(self.slide_ids, lengths, strict=True))
         self.width = next(iter(widths))
         self.encoder = str(self.identity.get("encoder") or "")
+        self.level = str(self.identity["level"])
+        if self.level == "tile":
+            del self.identity["level"]  # as the records of models trained on tiles know it
 
     def load(self, slide_id: str) -> NDArray[np.float16]:
         """Embeddings of one slide, float16 (N, D), in memory of its own.
@@ -288,6 +294,7 @@ class PackedBags:
         self.lengths: NDArray[np.int64] = self._set.lengths
         self.width = int(self._set.table.shape[1])
         self.encoder = self._set.encoder()
+        self.level = self._set.level
 
     def __reduce__(self) -> tuple[type[PackedBags], tuple[Path, bool]]:
         # Another process opens the file itself; a pickled memory map would carry all features along.

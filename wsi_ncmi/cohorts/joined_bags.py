@@ -41,6 +41,7 @@ class JoinedBags:
         self.path: Path = first.path
         self.width = sum(part.width for part in self.parts)
         self.encoder = " + ".join(part.encoder or "?" for part in self.parts)
+        self.level = first.level
         self.fingerprints: dict[str, str] = dict(getattr(first, "fingerprints", {}))
         shared = set(first.slide_ids).intersection(*(part.slide_ids for part in self.parts[1:]))
         self.slide_ids = tuple(slide_id for slide_id in first.slide_ids if slide_id in shared)
@@ -49,6 +50,11 @@ class JoinedBags:
                 f"The features {_names(self.parts)} have no slide in common; are they of one cohort?"
             )
         for part in self.parts[1:]:
+            if part.level != self.level:
+                raise InputError(
+                    f"{first.path} holds vectors of {self.level}s and {part.path} of {part.level}s; only those "
+                    "of the same level can be joined."
+                )
             _check_tiling(first, part)
         self.lengths = self._checked_lengths()
         self._compared: set[str] = set()
@@ -128,6 +134,7 @@ class PatientBags:
         self.slides_source = source
         self.slides = {patient: tuple(names) for patient, names in slides.items()}
         self.path: Path = source.path
+        self.level = source.level
         self.width = source.width
         self.encoder = source.encoder
         self.slide_ids = tuple(self.slides)
@@ -250,7 +257,8 @@ def feature_origin(source: BagSource) -> dict[str, Any]:
     Returns:
         JSON-ready values under the names of the feature files' attributes, and ``stain_target``: the numbers
         of the stain that tiles were given (the reference image itself need not be kept). ``joined`` lists the
-        origins of joined encoders; ``bag`` is ``patient`` where bags are those of patients.
+        origins of joined encoders; ``bag`` is ``patient`` where bags are those of patients; ``level`` is
+        ``slide`` or ``patient`` where a row is a vector of one.
     """
     from wsi_ncmi.features import open_features_file
 
@@ -260,7 +268,7 @@ def feature_origin(source: BagSource) -> dict[str, Any]:
         return {"encoder": source.encoder, "joined": [feature_origin(part) for part in source.parts]}
     origin = dict(getattr(source, "identity", {}))
     if not origin:
-        return {}
+        return {} if source.level == "tile" else {"name": source.encoder, "level": source.level}
     first = open_features_file(source.path / f"{source.slide_ids[0]}.h5")
     origin |= {key: first.attrs[key] for key in _SETTINGS if key in first.attrs}
     if origin.get("stain", "none") != "none":

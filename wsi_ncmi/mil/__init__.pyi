@@ -24,3 +24,5 @@ from .registry import measure_model as measure_model
 from .registry import model_config as model_config
 from .transmil import TransMIL as TransMIL
 from .vit import VisionTransformer as VisionTransformer
+from .vectors import MLP as MLP
+from .vectors import Linear as Linear

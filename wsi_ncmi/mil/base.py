@@ -55,6 +55,7 @@ class Aggregator(nn.Module):
         input_mean: (D,), part of the state.
         input_scale: (D,), one over the deviation, part of the state.
         head: The classifier, E → C; None without.
+        standardises_means: The statistics of :meth:`set_input_statistics` are those of the bags' means.
 
     Raises:
         InputError: A width below one.
@@ -68,6 +69,8 @@ class Aggregator(nn.Module):
         >>> logits.shape, attention.shape
         (torch.Size([4, 2]), torch.Size([4, 90]))
     """
+
+    standardises_means = False
 
     def __init__(self, in_features: int, embedding_width: int) -> None:
         super().__init__()
@@ -105,19 +108,29 @@ class Aggregator(nn.Module):
         Raises:
             InputError: The features have another width than the model.
         """
-        if batch.features.shape[1] != self.in_features:
-            raise InputError(
-                f"The features have width {batch.features.shape[1]} but the model was made for "
-                f"{self.in_features}; use the features of the encoder that it was trained on."
-            )
-        features = batch.features.to(self.input_mean.dtype)
-        if self.standardise:
-            features = (features - self.input_mean) * self.input_scale
+        features = self.standardised(self.checked(batch))
         if self.training and self.feature_dropout > 0:
             features = drop_features(features, batch, self.feature_dropout)
         if self.training and self.mixup > 0:
             features = mix_instances(features, batch, self.mixup)
         return features
+
+    def checked(self, batch: BagBatch) -> Tensor:
+        """The instance features (ΣN, D) in the model's dtype.
+
+        Raises:
+            InputError: They have another width than the model.
+        """
+        if batch.features.shape[1] != self.in_features:
+            raise InputError(
+                f"The features have width {batch.features.shape[1]} but the model was made for "
+                f"{self.in_features}; use the features of the encoder that it was trained on."
+            )
+        return batch.features.to(self.input_mean.dtype)
+
+    def standardised(self, features: Tensor) -> Tensor:
+        """Features (…, D) at mean 0 and deviation 1 over the training, where the model asks for it."""
+        return (features - self.input_mean) * self.input_scale if self.standardise else features
 
     def needed_labels(self, labels: Tensor | None, batch: BagBatch, term: str) -> Tensor:
         """The labels, for a term of the training objective that can't do without.

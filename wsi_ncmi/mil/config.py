@@ -56,6 +56,10 @@ class ModelConfig:
     """The aggregator takes ``num_classes``."""
     ordered: ClassVar[bool] = False
     """The order of the instances matters (the model places them in a square or in groups)."""
+    pools_evenly: ClassVar[bool] = False
+    """Every instance has the same weight: there is no attention to show."""
+    rate_factor: ClassVar[float] = 1.0
+    """The model learns at so many times the training's rate, which was chosen for networks."""
     full_attention: ClassVar[bool] = False
     """Every instance attends to every other: time grows with the square of the bag."""
 
@@ -294,6 +298,7 @@ class MeanModelConfig(_ProjectionConfig):
     paper = "Ilse et al. 2018, arXiv 1802.04712, section 2.3"
     summary = "mean of the projected instances"
     reported_attention = "1/N"
+    pools_evenly = True
 
     name: Literal["mean"] = "mean"
 
@@ -481,6 +486,61 @@ class VitModelConfig(_ProjectionConfig):
     @model_validator(mode="after")
     def _check(self) -> Self:
         return _check_heads(self, self.vit.heads)
+
+
+@configclass
+class _VectorConfig(ModelConfig):
+    """Settings of the models of one vector a slide; each element of it is brought to mean 0 and deviation 1.
+
+    Attributes:
+        standardise: Bring each element to mean 0 and deviation 1 over the training slides first.
+    """
+
+    standardise: bool = True
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.mixup:
+            raise ValueError(f"mixup has no effect on {self.name}: mixing the instances of a bag keeps its mean")
+        if self.feature_dropout:
+            raise ValueError(f"{self.name} takes one vector a slide, whose features input_dropout drops")
+        return self
+
+
+@register_model
+class LinearModelConfig(_VectorConfig):
+    """The slide's vector, or the mean of its tiles, under a linear head; it learns at 20 times the rate."""
+
+    aggregator = "wsi_ncmi.mil.vectors:Linear"
+    rate_factor = 20.0
+    paper = "none: the linear probe of the slide encoders' papers"
+    summary = "one vector a slide (of bags: the mean), standardised, under a linear head"
+    reported_attention = "1/N"
+    pools_evenly = True
+
+    name: Literal["linear"] = "linear"
+
+
+@register_model
+class MlpModelConfig(_VectorConfig):
+    """Hidden layers on the slide's vector, or on the mean of its tiles.
+
+    Attributes:
+        hidden: Width of the layers.
+        layers: Hidden layers.
+        dropout: Dropout after each of them.
+    """
+
+    aggregator = "wsi_ncmi.mil.vectors:MLP"
+    paper = "none: STAMP's mlp for slide and patient vectors"
+    summary = "as linear, with hidden layers between"
+    reported_attention = "1/N"
+    pools_evenly = True
+
+    name: Literal["mlp"] = "mlp"
+    hidden: _Width = 256
+    layers: _Count = 1
+    dropout: _Probability = 0.25
 
 
 _WRITTEN_BY_0_1 = """

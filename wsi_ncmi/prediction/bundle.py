@@ -97,8 +97,8 @@ class ModelBundle:
         """Predicts one slide, with calibrated probabilities and spread.
 
         Args:
-            features: Its tile embeddings (N, D), array or tensor; or the path of the slide, which is embedded
-                in memory as the model's own slides were.
+            features: Its tile embeddings (N, D), array or tensor; of a model of slides' vectors also (D,); or
+                the path of the slide, which is embedded in memory as the model's own slides were.
             coords: The tiles' level-0 corners (N, 2); models with distance biases need them.
             **settings: For a path: ``weights`` of the encoder, ``weights_dir``, ``device``, ``default_mpp``….
 
@@ -111,6 +111,8 @@ class ModelBundle:
         elif settings:
             raise InputError(f"Features need no setting {min(settings)!r}; it goes with the path of a slide.")
         tiles = as_tensor(features, "The features of a slide", "(N, D), or the path of the slide")
+        if tiles.ndim == 1 and self.features.get("level"):
+            tiles = tiles[None]
         if tiles.ndim != 2 or not tiles.is_floating_point() or not len(tiles):
             raise InputError(
                 f"The features of a slide are (N, D) floating-point numbers of at least one tile, got "

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.provenance import read_record
+from wsi_ncmi.mil.config import MODELS
 from wsi_ncmi.training import RUN_JSON, TrainedModel, load_trained
 
 _MUST_AGREE = ("encoder", "encoder_weights_sha256", "transform", "mpp_target", "tile_px", "overlap_px")
@@ -64,6 +65,11 @@ class Ensemble:
     classes: tuple[str, ...]
     features: Mapping[str, Any]
     name: str
+
+    @property
+    def has_attention(self) -> bool:
+        """False where every tile has the same weight: there is no attention to show."""
+        return not MODELS[str(self.members[0].config["model"]["name"])].pools_evenly
 
     def predict(
         self, features: NDArray[np.floating[Any]], coords: NDArray[np.integer[Any]] | None = None

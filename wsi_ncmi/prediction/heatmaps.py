@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from wsi_ncmi.cohorts import open_bag_source
-from wsi_ncmi.core.errors import SlideError
+from wsi_ncmi.core.errors import InputError, SlideError
 from wsi_ncmi.features.interchange.detection import open_feature_set
 from wsi_ncmi.prediction.bundle import ModelBundle, load_model
 from wsi_ncmi.prediction.config import HeatmapConfig
@@ -42,6 +42,8 @@ class ModelFeatures:
             InputError: One of them can't be read, or the model doesn't take the features.
         """
         found = cls(load_model(model), open_feature_set(features))
+        if (level := found.features.level) != "tile":
+            raise InputError(f"{features} holds one vector a {level}: there are no tiles to draw.")
         if identity := dict(getattr(open_bag_source(features), "identity", {})):
             check_features(found.bundle.ensemble, identity)
         return found
@@ -73,7 +75,9 @@ def draw_slide(
     classes = (
         first.bundle.classes if config.classes == ("all",) else config.classes or (prediction.prediction,)
     )
-    layers = ["attention", *(f"evidence {name}" for name in classes)]
+    layers = [f"evidence {name}" for name in classes]
+    if first.bundle.ensemble.has_attention:
+        layers.insert(0, "attention")
     slide = None
     if config.slides is not None:
         if record is None:
@@ -96,7 +100,7 @@ def draw_slide(
                 write_overlay(path, tiles, name, scale, origin)
     if config.geojson:
         write_tiles_geojson(
-            out / f"{slide_id}.geojson", tiles, coloured_by="attention", scale=scales[0], origin=origin
+            out / f"{slide_id}.geojson", tiles, coloured_by=layers[0], scale=scales[0], origin=origin
         )
 
 

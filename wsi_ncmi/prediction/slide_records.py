@@ -159,13 +159,13 @@ class SlideRecords:
             with open_slide(path, compare_levels=False) as slide:
                 origin = slide.origin
             write_tiles_geojson(
-                files["geojson"], tiles, coloured_by="attention", scale=config.scale, origin=origin
+                files["geojson"], tiles, coloured_by=self._layers(prediction)[0], scale=config.scale, origin=origin
             )
         if config.heatmaps:
             with open_slide(path) as slide:
                 pictures = write_heatmaps(
                     self._out / "heatmaps", tiles, slide,
-                    layers=("attention", f"evidence {prediction.prediction}"), scales=(config.scale,),
+                    layers=self._layers(prediction), scales=(config.scale,),
                     top=config.top,
                 )  # fmt: skip
             files["page"] = self._out / "slides" / f"{slide_id}.html"
@@ -174,6 +174,10 @@ class SlideRecords:
             write_slide_page(files["page"], prediction, self._bundle, shown, back=_REPORT)
             files |= pictures
         return files
+
+    def _layers(self, prediction: SlidePrediction) -> tuple[str, ...]:
+        evidence = f"evidence {prediction.prediction}"
+        return ("attention", evidence) if self._bundle.ensemble.has_attention else (evidence,)
 
     def _key(self, file: FeatureFile, case_id: str) -> dict[str, Any]:
         return {

@@ -82,6 +82,8 @@ def viewed_tiles(
         SlideError: They can't be read or have no coordinates.
     """
     known = open_feature_set(features.parent if features.is_file() else features)
+    if known.level != "tile":
+        raise InputError(f"{features} holds one vector a {known.level}: there are no tiles to show.")
     if features.suffix in (".h5", ".pt") and features.is_file():
         slide_id = features.stem
     if slide_id not in known.slide_ids:

@@ -129,6 +129,7 @@ class ReportInput:
         compared: What the leak audit compared → of how many slides it was known.
         audit_notes: What the audit could not look at, in sentences.
         attention: What the attention of the pictures is; not every model's is a pooling weight.
+        without_attention: Why there are no pictures; empty where there can be.
         features: What made the features (encoder, resolution, …), by name; empty where they don't say.
     """
 
@@ -150,6 +151,7 @@ class ReportInput:
     audit_remarks: Sequence[str] = ()
     audit_notes: Sequence[str] = ()
     attention: str = ""
+    without_attention: str = ""
     features: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

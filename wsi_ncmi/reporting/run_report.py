@@ -74,6 +74,11 @@ def report_run(
     warnings = [*([LEAKING] if fatal else []), *data.warnings]
     warnings += [f"Run without result: {failed.reason}" for failed in result.failures]
     splits, cohort = data.slides
+    without_attention = ""
+    if data.source.level != "tile":
+        without_attention = f"The features are one vector a {data.source.level}: there are no tiles to show."
+    elif config.model.pools_evenly:
+        without_attention = f"{config.model.name} gives every tile the same weight: there is no attention to show."
     report = ReportInput(
         title=config.name,
         predictions=result.predictions,
@@ -96,8 +101,11 @@ def report_run(
         provenance=record["provenance"],
         hashes={**data.hashes, "predictions.csv": sha256_file(files["predictions"])},
         warnings=warnings,
-        pictures=_pictures(tables[headline], evaluations[headline], data, result.folders[headline]),
+        pictures={}
+        if without_attention
+        else _pictures(tables[headline], evaluations[headline], data, result.folders[headline]),
         attention=config.model.reported_attention,
+        without_attention=without_attention,
         features=record["features"],
     )
     return {**files, **write_outputs(report, out, options.figures), "splits": out / "splits.json"}

@@ -143,13 +143,19 @@ class BagCache:
         batch = BagBatch.pack(bags, places)
         return batch if self._dtype is torch.float32 else batch.to("cpu", torch.float32)
 
-    def statistics(self, slide_ids: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Mean and deviation of each feature over all instances of these slides, float32 (D,) each."""
+    def statistics(self, slide_ids: Sequence[str], *, of_means: bool = False) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of each feature over these slides, float32 (D,) each.
+
+        Args:
+            slide_ids: The slides.
+            of_means: Over the slides' mean instances, in place of all instances.
+        """
         count = 0
         total = torch.zeros(self.source.width, dtype=torch.float64)
         squares = torch.zeros_like(total)
         for slide_id in slide_ids:
             bag = self.bag(slide_id).double()
+            bag = bag.mean(dim=0, keepdim=True) if of_means else bag
             count += len(bag)
             total += bag.sum(dim=0)
             squares += bag.square().sum(dim=0)

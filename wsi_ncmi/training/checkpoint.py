@@ -103,7 +103,7 @@ class TrainedModel:
 
     @property
     def _device(self) -> torch.device:
-        return next(self.aggregator.parameters()).device
+        return self.aggregator.input_mean.device
 
     def _checked(self, features: NDArray[np.floating[Any]]) -> torch.Tensor:
         width = self.aggregator.in_features

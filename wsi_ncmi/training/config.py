@@ -30,7 +30,7 @@ class TrainingConfig:
         epochs: Passes over the training bags.
         batch_size: Bags per optimiser step (an epoch's steps get near-equal batches, so no step has one stray
             bag).
-        learning_rate: Peak rate of AdamW.
+        learning_rate: Peak rate of AdamW; the model ``linear`` takes 20 times as much.
         weight_decay: Decoupled decay of weight matrices; biases and other vectors are not decayed.
         warmup: Share of all steps in which the rate rises linearly; a cosine to zero follows.
         gradient_clip: Largest global L2 norm of a step's gradient; 0 = no clipping.

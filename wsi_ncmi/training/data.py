@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from wsi_ncmi.cohorts import (
     Evidence,
     JoinedBags,
     Leak,
+    MatchResult,
     PatientBags,
     Splits,
     Unmatched,
@@ -36,6 +37,7 @@ from wsi_ncmi.cohorts.joined_bags import feature_origin
 from wsi_ncmi.core.errors import InputError, counted
 from wsi_ncmi.core.values import SUSPECT, suspects_between
 from wsi_ncmi.metrics.confusion import class_ranks
+from wsi_ncmi.slides import SlideIndex
 from wsi_ncmi.training.config import TrainConfig
 
 _LOG = logging.getLogger(__name__)
@@ -202,17 +204,24 @@ def prepare_data(config: TrainConfig) -> TrainingData:
             raise InputError(f"{config.features} carries no labels; give a table with --labels.")
     else:
         labelled = read_labels(config.labels, group=group)
-    match = match_features(labelled, source)
-    by_slide = match.cohort
+    config = _for_level(config, source.level)
+    if source.level == "patient":
+        match, by_slide = _match_patients(labelled, source)
+    else:
+        match = match_features(labelled, source)
+        by_slide = match.cohort
     for note in by_slide.notes:
         _LOG.warning("%s", note)
     # Joined encoders have seen the same tiles: what the first one's files say holds for all.
     slides_source = source.parts[0] if isinstance(source, JoinedBags) else source
-    evidence = evidence_of_source(
-        slides_source, slide_ids=by_slide.slide_ids, most_bytes=_MAX_BYTES_FOR_THE_AUDIT
-    )
     folds = make_folds(config, labelled, by_slide)
-    source = PatientBags(source, folds.slides) if folds.slides else source
+    if source.level == "patient":
+        evidence = Evidence()  # a patient's vector is that of no slide
+    else:
+        evidence = evidence_of_source(
+            slides_source, slide_ids=by_slide.slide_ids, most_bytes=_MAX_BYTES_FOR_THE_AUDIT
+        )
+        source = PatientBags(source, folds.slides) if folds.slides else source
     warnings = [*by_slide.notes, *(str(text) for text in folds.splits.meta.get("warnings", ()))]
     if labelled.case_id_assumed or group:
         warnings.insert(
@@ -224,10 +233,57 @@ def prepare_data(config: TrainConfig) -> TrainingData:
         _LOG.warning("%s", warning)
     data = TrainingData(
         source, folds.cohort, folds.splits, folds.of_slides, match.unmatched, tuple(warnings),
-        _hashes(slides_source, by_slide, evidence), feature_origin(source), evidence,
+        _hashes(slides_source, match.cohort, evidence), feature_origin(source), evidence,
     )  # fmt: skip
     refuse_leaks(data.leaks, allowed=config.allow_leak)
     return data
+
+
+def _for_level(config: TrainConfig, level: str) -> TrainConfig:
+    """The training on rows of that level: patients' vectors are bags of patients.
+
+    Raises:
+        InputError: A setting is about the tiles of a bag, and there are none.
+    """
+    if level == "tile":
+        return config
+    one = config.bag == "slide" or level == "patient"
+    what = f"the features hold one vector a {level}"
+    if one and config.training.max_instances is not None:
+        raise InputError(f"training.max_instances has no effect: {what}; leave it out.")
+    if one and config.model.mixup:
+        raise InputError(f"model.mixup mixes the tiles of a bag, and {what}; leave it out.")
+    if one and not config.model.pools_evenly:
+        _LOG.warning(
+            "The attention of '%s' has nothing to choose from: %s; 'linear' and 'mlp' are made for them.",
+            config.model.name, what,
+        )  # fmt: skip
+    if level == "patient" and config.bag == "slide":
+        _LOG.info("The features are of patients: they are joined with the labels by case_id.")
+        return replace(config, bag="patient", split=replace(config.split, group="case_id"))
+    return config
+
+
+def _match_patients(labelled: Cohort, source: BagSource) -> tuple[MatchResult, Cohort]:
+    """Joins patients' vectors with labels by patient.
+
+    Returns:
+        What they have in common, patient by patient, and the labels of those patients slide by slide.
+
+    Raises:
+        InputError: As ``match_features`` and ``patient_cohort``.
+    """
+    # Where patients aren't known, the user has said that each id is a patient of its own.
+    of_patients = patient_cohort(replace(labelled, case_id_assumed=False))[0]
+    match = match_features(of_patients, source)
+    index = SlideIndex(match.cohort.slide_ids)
+    rows = [
+        replace(row, case_id=spelled)
+        for row in labelled.rows
+        if (spelled := index.spelled(row.case_id)) in match.cohort.by_slide
+    ]
+    by_slide = replace(labelled, rows=tuple(rows), case_id_assumed=False)
+    return match, replace(by_slide.restricted_to(by_slide.slide_ids), notes=match.cohort.notes)
 
 
 def _hashes(source: BagSource, cohort: Cohort, evidence: Evidence) -> dict[str, str]:

@@ -192,7 +192,8 @@ def _trained(
         cache.with_coordinates = aggregator.needs_coordinates
         reserve_for(cache, train, training)
         if config.model.standardise:
-            aggregator.set_input_statistics(*cache.statistics(train.slide_ids))
+            of_means = aggregator.standardises_means
+            aggregator.set_input_statistics(*cache.statistics(train.slide_ids, of_means=of_means))
         aggregator.to(device)
         criterion.to(device)
         place = () if distributed.world_size() == 1 else (distributed.rank(),)

@@ -70,8 +70,9 @@ class TrainingLoop:
         self._aggregator, self._criterion, self._cache = aggregator, criterion, cache
         self._train, self._validation = train, validation
         options = self._options = config.training
+        self._peak_rate = options.learning_rate * config.model.rate_factor
         self._folder, self._identity, self._on_epoch = folder, identity or {}, on_epoch
-        self._device = next(aggregator.parameters()).device
+        self._device = aggregator.input_mean.device
         self._train_y = torch.from_numpy(train.y).to(self._device)
         self._validation_y = torch.from_numpy(validation.y).to(self._device)
         self._bags = BagLoader(cache, train, options, config.seed)
@@ -175,7 +176,7 @@ class TrainingLoop:
         return learning_rate_at(
             self._epoch * per_epoch + self._step,
             self._options.epochs * per_epoch,
-            peak=self._options.learning_rate,
+            peak=self._peak_rate,
             warmup=self._options.warmup,
         )
 

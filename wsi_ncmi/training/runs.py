@@ -172,7 +172,7 @@ def _predictions(
     model: TrainedModel, cache: BagCache, cohort: Cohort, slide_ids: tuple[str, ...]
 ) -> pd.DataFrame:
     rows = [cohort.by_slide[slide_id] for slide_id in slide_ids]
-    device = next(model.aggregator.parameters()).device
+    device = model.aggregator.input_mean.device
     probabilities = probabilities_of(model.criterion, embed(model.aggregator, cache, slide_ids, device))
     table = pd.DataFrame({"slide_id": list(slide_ids), "case_id": [row.case_id for row in rows]})
     table["label"] = [row.label for row in rows]

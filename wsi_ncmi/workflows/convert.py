@@ -86,6 +86,11 @@ def convert(config: ConvertConfig, progress: ProgressReporter | None = None) -> 
     source = open_feature_set(config.features)
     if source.kind == config.to:
         raise InputError(f"{source.path} is in the format {config.to} already; there is nothing to convert.")
+    if source.level != "tile" and config.to != "packed":
+        raise InputError(
+            f"{source.path} holds one vector a {source.level}, which the format {config.to} has no place for; "
+            "give --to packed, or train on them as they are."
+        )
     if config.out.resolve() == config.features.resolve():
         raise InputError(f"{config.out} holds the features; give another folder with --out.")
     survey(source)  # files that can't be read are told when their turn comes
@@ -220,7 +225,8 @@ def _pack(config: ConvertConfig, source: FeatureSet, progress: ProgressReporter 
         texts = {}
         if columns is not None:
             texts = {key: [columns[s][key] for s in names] for key in next(iter(columns.values()))}
-        packed = PackedColumns(names, tuple(lengths.values()), texts, source.encoder() or config.encoder)
+        encoder = source.encoder() or config.encoder
+        packed = PackedColumns(names, tuple(lengths.values()), texts, encoder, source.level)
         write_packed(out, packed, width, features, coords if placed else None)
     named = out.name == PACKED_NAME
     ledger = out.with_name(LEDGER_NAME if named else f"{out.stem}.{LEDGER_NAME}")

@@ -24,12 +24,14 @@ class FeatureSet(ABC):
     Attributes:
         kind: Name of the format.
         path: Where it lies.
-        slide_ids: Ids, sorted.
+        slide_ids: Ids, sorted; of patients where ``level`` is ``patient``.
+        level: What a row is a vector of: ``tile``, ``slide`` or ``patient``.
     """
 
     kind: ClassVar[str]
     path: Path
     slide_ids: tuple[str, ...]
+    level: str = "tile"
 
     @abstractmethod
     def where(self, slide_id: str) -> Path:
@@ -105,7 +107,8 @@ def survey(source: FeatureSet) -> tuple[dict[str, tuple[int, int]], list[str]]:
                     f"{source.path} mixes features: {key} is {known!r} of slide {first!r} and {value!r} of "
                     f"{slide_id!r}; keep one encoder and one tile grid in a folder."
                 )
-    widths = {width: slide_id for slide_id, (_, width) in reversed(shapes.items())}
+    # Without tiles there is no vector of a slide, and no width.
+    widths = {width: slide_id for slide_id, (_, width) in reversed(shapes.items()) if width}
     if len(widths) > 1:
         (a, slide_a), (b, slide_b) = sorted(widths.items())[:2]
         raise InputError(

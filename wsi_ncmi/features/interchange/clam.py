@@ -76,7 +76,7 @@ class ClamSet(FeatureSet):
         """See the base class."""
         path = self.where(slide_id)
         if path.suffix == ".pt":
-            rows, width = _tensor(path, mapped=True).shape
+            rows, width = _bag(path, mapped=True).shape
             return int(rows), int(width)
         with opened(path) as handle:
             return shape_of(table_of(handle, _FEATURES, path))
@@ -85,7 +85,7 @@ class ClamSet(FeatureSet):
         """See the base class."""
         path = self.where(slide_id)
         if path.suffix == ".pt":
-            values: NDArray[Any] = _tensor(path).numpy()
+            values: NDArray[Any] = _bag(path).numpy()
             return values
         with opened(path) as handle:
             return rows_of(table_of(handle, _FEATURES, path))
@@ -186,7 +186,27 @@ def _patches(name: str, coords: NDArray[np.int64], metadata: TileMetadata) -> by
     return image_of(fill)
 
 
-def _tensor(path: Path, *, mapped: bool = False) -> torch.Tensor:
+def _bag(path: Path, *, mapped: bool = False) -> torch.Tensor:
+    loaded = read_tensor(path, mapped=mapped)
+    if loaded.ndim == 3 and loaded.shape[0] == 1:  # a batch of one
+        loaded = loaded[0]
+    if loaded.ndim != 2 or loaded.shape[1] == 0:
+        raise ExternalFileError(
+            f"{path} holds a tensor of shape {tuple(loaded.shape)}, not (tiles, dimensions)."
+        )
+    return loaded
+
+
+def read_tensor(path: Path, *, mapped: bool = False) -> torch.Tensor:
+    """A file's one tensor, of any shape, float16, 32 or 64; nothing but numbers is unpickled.
+
+    Args:
+        path: A ``.pt`` file.
+        mapped: Leave the numbers on disk, where the file can be mapped.
+
+    Raises:
+        ExternalFileError: It is damaged, or no dense tensor of floating-point numbers.
+    """
     import torch
 
     try:
@@ -207,12 +227,6 @@ def _tensor(path: Path, *, mapped: bool = False) -> torch.Tensor:
     if loaded.is_meta or loaded.is_quantized or loaded.is_nested or loaded.layout != torch.strided:
         kind = "quantised" if loaded.is_quantized else "without numbers" if loaded.is_meta else "not dense"
         raise ExternalFileError(f"{path} holds a tensor that is {kind}; save it dense, in float32.")
-    if loaded.ndim == 3 and loaded.shape[0] == 1:  # a batch of one
-        loaded = loaded[0]
-    if loaded.ndim != 2 or loaded.shape[1] == 0:
-        raise ExternalFileError(
-            f"{path} holds a tensor of shape {tuple(loaded.shape)}, not (tiles, dimensions)."
-        )
     if not loaded.is_floating_point():
         raise ExternalFileError(f"{path} holds {loaded.dtype}, not floating-point numbers.")
     if loaded.untyped_storage().nbytes() < loaded.numel() * loaded.element_size():

@@ -1,5 +1,6 @@
 """Formats of feature files: detection by content, and the reader and writer of each."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,12 +16,18 @@ from wsi_ncmi.features.interchange.native import NativeSet, NativeWriter
 from wsi_ncmi.features.interchange.packed import PackedSet
 from wsi_ncmi.features.interchange.stamp import StampSet, StampWriter
 from wsi_ncmi.features.interchange.trident import TridentSet, TridentWriter
+from wsi_ncmi.features.interchange.vectors import (
+    EMBEDDING_FOLDERS,
+    VectorSet,
+    is_vector_file,
+    vector_files,
+)
 
 KINDS = ("wsi-ncmi", "clam", "trident", "stamp", "packed")
 """Formats that can be written; the ACMIL family's one file a cohort is read too."""
 
 _SETS: dict[str, Callable[[Path], FeatureSet]] = {
-    "wsi-ncmi": NativeSet, "clam": ClamSet, "trident": TridentSet, "stamp": StampSet,
+    "wsi-ncmi": NativeSet, "clam": ClamSet, "trident": TridentSet, "stamp": StampSet, "vectors": VectorSet,
 }  # fmt: skip
 _WRITERS: dict[str, type[ImageWriter]] = {"clam": ClamWriter, "trident": TridentWriter, "stamp": StampWriter}
 _CLAM_FOLDERS = ("h5_files", "pt_files")
@@ -32,7 +39,8 @@ def open_feature_set(path: Path) -> FeatureSet:
 
     Args:
         path: A packed ``.npz``; a cohort ``.h5`` of the ACMIL family; a folder of ours, CLAM (with
-            ``h5_files`` or ``pt_files``), TRIDENT or STAMP, or a folder above the only one of them.
+            ``h5_files`` or ``pt_files``), TRIDENT or STAMP, of vectors of slides or patients, or a folder
+            above the only one of them.
 
     Raises:
         InputError: Nothing there, an unknown kind, or several folders to choose from.
@@ -90,7 +98,12 @@ def resolve_folder(path: Path) -> Path:
 
 
 def kind_of_folder(folder: Path) -> str:
-    """The format of the files in a folder: ``wsi-ncmi``, ``clam``, ``trident`` or ``stamp``."""
+    """The format of the files in a folder: ``wsi-ncmi``, ``clam``, ``trident``, ``stamp`` or ``vectors``."""
+    for file in vector_files(folder)[:_PROBED]:  # the first readable one decides for all
+        with contextlib.suppress(Exception):  # what a parser raises over damaged bytes is not documented
+            if is_vector_file(file):
+                return "vectors"
+            break
     if folder.name in _CLAM_FOLDERS or _has_clam_folders(folder) or any(folder.glob("*.pt")):
         return "clam"
     files = sorted(file for file in folder.glob("*.h5") if not file.name.startswith("."))
@@ -116,7 +129,11 @@ def _holds_features(folder: Path, *, tensors: bool) -> bool:
     # Tensors outside of pt_files/ count only in the folder that was given: elsewhere they may be checkpoints.
     if _has_clam_folders(folder) or any(not file.name.startswith(".") for file in folder.glob("*.h5")):
         return True
-    return tensors and any(folder.glob("*.pt"))
+    # slide2vec keeps nothing but vectors in its folders.
+    return (tensors or folder.name in EMBEDDING_FOLDERS) and any(
+        file.suffix in (".pt", ".npy") or (file.suffix == ".npz" and is_vector_file(file))
+        for file in vector_files(folder)
+    )
 
 
 def _has_clam_folders(folder: Path) -> bool:

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -30,6 +31,14 @@ class NativeSet(FolderSet):
     """
 
     kind: ClassVar[str] = "wsi-ncmi"
+
+    @cached_property
+    def level(self) -> str:  # type: ignore[override]
+        """What a row is a vector of, as the first readable file says."""
+        for slide_id in self.slide_ids:
+            with contextlib.suppress(ExternalFileError), self._of(slide_id) as file:
+                return str(file.attrs.get("level", "tile"))
+        return "tile"
 
     def shape(self, slide_id: str) -> tuple[int, int]:
         """See the base class."""

@@ -58,6 +58,7 @@ class PackedSet(FeatureSet):
             if key in arrays
         }
         self._encoder = str(arrays["encoder"]) if "encoder" in arrays else ""
+        self.level = str(arrays["level"]) if "level" in arrays else "tile"
         self._check_counts()
         self.table = self._array("features")
         if self.table.ndim != 2 or self.table.dtype.kind != "f":
@@ -129,7 +130,7 @@ class PackedSet(FeatureSet):
                 f"{', '.join(self._keys)}); a packed file needs 'features', 'lengths' and "
                 "'slide_id', and 'label' and 'case_id' for training."
             )
-        wanted = ("lengths", "slide_id", "encoder", *_TEXTS)
+        wanted = ("lengths", "slide_id", "encoder", "level", *_TEXTS)
         return {key: self._array(key, mapped=False) for key in wanted if key in self._keys}
 
     def _check_counts(self) -> None:
@@ -217,12 +218,14 @@ class PackedColumns:
         lengths: Tiles of each slide.
         columns: Further columns, such as ``label``, ``case_id`` and ``centre``: one text a slide.
         encoder: Name of the encoder, or empty.
+        level: What a row is a vector of: ``tile``, ``slide`` or ``patient``.
     """
 
     slide_ids: Sequence[str]
     lengths: Sequence[int]
     columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
     encoder: str = ""
+    level: str = "tile"
 
 
 def write_packed(
@@ -260,6 +263,8 @@ def write_packed(
         _write_array(archive, "lengths", np.asarray(columns.lengths, np.int64))
         if columns.encoder:
             _write_array(archive, "encoder", np.array(columns.encoder))
+        if columns.level != "tile":
+            _write_array(archive, "level", np.array(columns.level))
         if coords is not None:
             _write_rows(archive, "coords", "<i8", (total, 2), columns, coords)
         _write_rows(archive, "features", "<f2", (total, width), columns, features)
