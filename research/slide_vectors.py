@@ -101,7 +101,10 @@ def markdown(path: Path) -> str:
     """Test scores: mean over folds and seeds, ± the standard deviation of the seeds' means."""
     runs = pd.read_csv(path, keep_default_na=False)
     runs = runs[runs["stage"] == "test"]
-    lines = ["| cohort | model | loss | weight decay | macro-F1 | balanced accuracy |", "|---|---|---|---:|---:|---:|"]
+    lines = [
+        "| cohort | model | loss | weight decay | macro-F1 | balanced accuracy |",
+        "|---|---|---|---:|---:|---:|",
+    ]
     key = ["cohort", "model", "loss", "weight_decay"]
     for cell, of in runs.groupby(key, sort=False):
         seeds = of.groupby("seed")[["macro_f1", "balanced_accuracy"]].mean()

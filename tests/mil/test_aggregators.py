@@ -154,7 +154,9 @@ def test_gradcheck(name):
         assert torch.autograd.gradcheck(lambda a: model(BagBatch(a, lengths)).attention, x)
 
 
-@pytest.mark.parametrize("name", [n.name for n in list_models() if not n.full_attention and n.name in TRAINABLE])
+@pytest.mark.parametrize(
+    "name", [n.name for n in list_models() if not n.full_attention and n.name in TRAINABLE]
+)
 def test_a_bag_of_a_hundred_thousand_beside_one_of_one(name):
     model = _model(name, torch.float32).train()
     big, one = torch.randn(100_000, 4), torch.randn(1, 4)

@@ -50,7 +50,9 @@ def test_the_attention_is_even() -> None:
 
 
 @pytest.mark.parametrize("name", ["linear", "mlp"])
-@pytest.mark.parametrize(("setting", "words"), [("mixup", "no effect on"), ("feature_dropout", "input_dropout")])
+@pytest.mark.parametrize(
+    ("setting", "words"), [("mixup", "no effect on"), ("feature_dropout", "input_dropout")]
+)
 def test_settings_of_instances_are_refused(name, setting, words) -> None:
     with pytest.raises(InputError, match=words):
         model_config(name, **{setting: 0.5})

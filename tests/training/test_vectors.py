@@ -36,7 +36,11 @@ def vectors(folder: Path, ids, level: str = "slide", *, empty: str = "") -> Path
 
 def labels(path: Path, patients: int = 20, slides: int = 2) -> Path:
     rows = [
-        {"slide_id": f"s{slide}_{p:02d}{CLASSES[p % 2]}", "case_id": f"P{p:02d}{CLASSES[p % 2]}", "label": CLASSES[p % 2]}
+        {
+            "slide_id": f"s{slide}_{p:02d}{CLASSES[p % 2]}",
+            "case_id": f"P{p:02d}{CLASSES[p % 2]}",
+            "label": CLASSES[p % 2],
+        }
         for p in range(patients)
         for slide in range(slides)
     ]
@@ -93,14 +97,19 @@ def test_patients_vectors_take_a_table_of_patients_and_a_split_of_slides(tmp_pat
     data = prepare_data(config)
     lines = [{"train": "", "val": "", "test": ""}]
     table = pd.read_csv(tmp_path / "labels.csv")
-    part = {p: ("test", "val", "train", "train")[i // 2 % 4] for i, p in enumerate(sorted(table["case_id"].unique()))}
+    part = {
+        p: ("test", "val", "train", "train")[i // 2 % 4]
+        for i, p in enumerate(sorted(table["case_id"].unique()))
+    }
     by = {name: [s for s, c in zip(table["slide_id"], table["case_id"], strict=True) if part[c] == name]
           for name in ("train", "val", "test")}  # fmt: skip
     lines = pd.DataFrame({name: pd.Series(ids) for name, ids in by.items()})
     lines.to_csv(tmp_path / "splits_0.csv")
     (fold,) = prepare_data(replace(config, splits=tmp_path / "splits_0.csv")).splits.folds
     assert set(fold.test) == {case for case, name in part.items() if name == "test"}
-    patients = table.drop_duplicates("case_id").drop(columns="slide_id").rename(columns={"case_id": "slide_id"})
+    patients = (
+        table.drop_duplicates("case_id").drop(columns="slide_id").rename(columns={"case_id": "slide_id"})
+    )
     patients.to_csv(tmp_path / "patients.csv", index=False)
     split = replace(config.split, group="slide_id")
     alone = prepare_data(replace(config, labels=str(tmp_path / "patients.csv"), split=split))
@@ -128,7 +137,10 @@ def test_a_slide_without_tiles_is_named(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"training": replace(QUICK, max_instances=50)}, "training.max_instances has no effect.*one vector a slide"),
+        (
+            {"training": replace(QUICK, max_instances=50)},
+            "training.max_instances has no effect.*one vector a slide",
+        ),
         ({"model": model_config("abmil", mixup=0.5)}, "model.mixup mixes the tiles"),
     ],
 )

@@ -52,8 +52,8 @@ class JoinedBags:
         for part in self.parts[1:]:
             if part.level != self.level:
                 raise InputError(
-                    f"{first.path} holds vectors of {self.level}s and {part.path} of {part.level}s; only those "
-                    "of the same level can be joined."
+                    f"{first.path} holds vectors of {self.level}s and {part.path} of {part.level}s; only "
+                    "those of one level can be joined."
                 )
             _check_tiling(first, part)
         self.lengths = self._checked_lengths()

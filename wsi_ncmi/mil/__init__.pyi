@@ -23,6 +23,6 @@ from .registry import list_models as list_models
 from .registry import measure_model as measure_model
 from .registry import model_config as model_config
 from .transmil import TransMIL as TransMIL
-from .vit import VisionTransformer as VisionTransformer
 from .vectors import MLP as MLP
 from .vectors import Linear as Linear
+from .vit import VisionTransformer as VisionTransformer

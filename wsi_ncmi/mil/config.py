@@ -501,7 +501,9 @@ class _VectorConfig(ModelConfig):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.mixup:
-            raise ValueError(f"mixup has no effect on {self.name}: mixing the instances of a bag keeps its mean")
+            raise ValueError(
+                f"mixup has no effect on {self.name}: mixing the instances of a bag keeps its mean"
+            )
         if self.feature_dropout:
             raise ValueError(f"{self.name} takes one vector a slide, whose features input_dropout drops")
         return self

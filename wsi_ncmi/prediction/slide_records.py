@@ -159,7 +159,11 @@ class SlideRecords:
             with open_slide(path, compare_levels=False) as slide:
                 origin = slide.origin
             write_tiles_geojson(
-                files["geojson"], tiles, coloured_by=self._layers(prediction)[0], scale=config.scale, origin=origin
+                files["geojson"],
+                tiles,
+                coloured_by=self._layers(prediction)[0],
+                scale=config.scale,
+                origin=origin,
             )
         if config.heatmaps:
             with open_slide(path) as slide:

@@ -78,7 +78,9 @@ def report_run(
     if data.source.level != "tile":
         without_attention = f"The features are one vector a {data.source.level}: there are no tiles to show."
     elif config.model.pools_evenly:
-        without_attention = f"{config.model.name} gives every tile the same weight: there is no attention to show."
+        without_attention = (
+            f"{config.model.name} gives every tile the same weight: there is no attention to show."
+        )
     report = ReportInput(
         title=config.name,
         predictions=result.predictions,

@@ -88,7 +88,7 @@ def convert(config: ConvertConfig, progress: ProgressReporter | None = None) -> 
         raise InputError(f"{source.path} is in the format {config.to} already; there is nothing to convert.")
     if source.level != "tile" and config.to != "packed":
         raise InputError(
-            f"{source.path} holds one vector a {source.level}, which the format {config.to} has no place for; "
+            f"{source.path} holds one vector a {source.level}, which {config.to} has no place for; "
             "give --to packed, or train on them as they are."
         )
     if config.out.resolve() == config.features.resolve():

@@ -61,7 +61,12 @@ def slide2vec(folder, level: str = "slide", form: str = "pt"):
             torch.save(torch.from_numpy(vector_of(slide_id)), path / f"{slide_id}.pt")
         else:
             np.savez_compressed(path / f"{slide_id}.npz", features=vector_of(slide_id))
-        meta = {"artifact_type": f"{level}_embeddings", "encoder_name": "prism", "feature_dim": D, "format": form}
+        meta = {
+            "artifact_type": f"{level}_embeddings",
+            "encoder_name": "prism",
+            "feature_dim": D,
+            "format": form,
+        }
         (path / f"{slide_id}.meta.json").write_text(json.dumps(meta))
     return path
 
@@ -88,7 +93,10 @@ LAYOUTS = {
     "slide2vec": (slide2vec, "slide", "prism"),
     "slide2vec npz": (lambda folder: slide2vec(folder, form="npz"), "slide", "prism"),
     "slide2vec patients": (lambda folder: slide2vec(folder, "patient"), "patient", "prism"),
-    **{suffix: (lambda folder, s=suffix: plain(folder / "v", s), "slide", "") for suffix in (".h5", ".pt", ".npy")},
+    **{
+        suffix: (lambda folder, s=suffix: plain(folder / "v", s), "slide", "")
+        for suffix in (".h5", ".pt", ".npy")
+    },
 }
 
 
@@ -113,24 +121,28 @@ def test_the_folder_above_is_enough(tmp_path, make) -> None:
 def test_tridents_folder_of_tiles_beside_the_one_of_slides_is_a_choice(tmp_path) -> None:
     vectors = trident(tmp_path)
     makers.trident(vectors.parent / "features_conch_v15", "c")
-    with pytest.raises(InputError, match="features_conch_v15.*slide_features_titan"):
+    with pytest.raises(InputError, match=r"features_conch_v15.*slide_features_titan"):
         open_bag_source(vectors.parent)
     assert open_bag_source(vectors).level == "slide"
 
 
 def test_a_slide_without_tiles_has_no_vector(tmp_path) -> None:
     source = open_bag_source(trident(tmp_path, empty="TCGA-A.1"))
-    assert dict(zip(source.slide_ids, source.lengths.tolist(), strict=True)) == {"TCGA-A.1": 0, "TCGA-B.2": 1, "c": 1}
+    assert dict(zip(source.slide_ids, source.lengths.tolist(), strict=True)) == {
+        "TCGA-A.1": 0,
+        "TCGA-B.2": 1,
+        "c": 1,
+    }
     assert source.width == D
 
 
 def test_vectors_of_two_encoders_or_levels_in_a_folder_are_refused(tmp_path) -> None:
     path = stamp(tmp_path)
     stamp(tmp_path / "x", ids=("z",), encoder="chief").joinpath("z.h5").rename(path / "z.h5")
-    with pytest.raises(InputError, match="encoder is 'titan' of slide .* and 'chief' of 'z'"):
+    with pytest.raises(InputError, match=r"encoder is 'titan' of slide .* and 'chief' of 'z'"):
         open_bag_source(path)
     stamp(tmp_path / "y", "patient", ids=("z",)).joinpath("z.h5").rename(path / "z.h5")
-    with pytest.raises(InputError, match="level is 'slide' of slide .* and 'patient' of 'z'"):
+    with pytest.raises(InputError, match=r"level is 'slide' of slide .* and 'patient' of 'z'"):
         open_bag_source(path)
 
 
@@ -185,7 +197,7 @@ def test_vectors_of_several_encoders_are_joined_and_never_with_tiles(tmp_path) -
     assert (joined.level, joined.width) == ("slide", 2 * D)
     for slide_id in IDS:
         makers.ours(tmp_path / "features" / "uni_v1", slide_id, n=1)
-    with pytest.raises(InputError, match="vectors of slides and .* of tiles"):
+    with pytest.raises(InputError, match=r"vectors of slides and .* of tiles"):
         JoinedBags([first, open_bag_source(tmp_path / "features")])
 
 
@@ -197,5 +209,5 @@ def test_packed_vectors_keep_their_level(tmp_path) -> None:
 
 
 def test_there_is_no_other_format_for_vectors(tmp_path) -> None:
-    with pytest.raises(InputError, match="one vector a slide.*packed"):
+    with pytest.raises(InputError, match=r"one vector a slide.*packed"):
         convert(ConvertConfig(features=stamp(tmp_path), to="clam", out=tmp_path / "clam"))
