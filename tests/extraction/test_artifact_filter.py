@@ -19,9 +19,9 @@ from wsi_ncmi.features import open_features_file, verify_file
 from wsi_ncmi.slides import open_slide
 from wsi_ncmi.tiling import TileGrid, read_tile
 from wsi_ncmi.tissue import ARTIFACT_KINDS, ArtifactConfig, ArtifactMap
-from wsi_ncmi.tissue.config import DETECTORS
 
 DROP = ArtifactConfig(rule="drop")
+OF_0_1 = '{"blur":0.33,"border":0.1,"detectors":4,"fold":0.1,"pen":0.1,"rule":"drop"}'
 
 
 @pytest.fixture
@@ -99,16 +99,18 @@ def test_dropped_tiles_are_left_out_and_counted(tasks, encoder: Encoder) -> None
         assert len(prepare_slide(dropped, slide).selection) == whole.n_tiles - 6
 
 
-def test_the_rule_and_its_thresholds_are_part_of_the_identity(tasks, encoder: Encoder, monkeypatch) -> None:
+def test_the_rule_and_its_thresholds_are_part_of_the_identity(tasks, encoder: Encoder) -> None:
     keep = with_config(tasks()[1], artifacts=ArtifactConfig(pen=0.9)).identity(encoder.info)
     assert keep == tasks()[1].identity(encoder.info)  # thresholds of a rule that drops nothing change nothing
     drop = with_config(tasks()[1], artifacts=DROP).identity(encoder.info)
     other = with_config(tasks()[1], artifacts=ArtifactConfig(rule="drop", pen=0.9)).identity(encoder.info)
     assert len({keep.artifacts_rule, drop.artifacts_rule, other.artifacts_rule}) == 3
     # Tiles that other detectors dropped are not those that these would drop.
-    monkeypatch.setattr("wsi_ncmi.extraction.task.DETECTORS", DETECTORS + 1)
-    assert with_config(tasks()[1], artifacts=DROP).identity(encoder.info) != drop
-    assert tasks()[1].identity(encoder.info) == keep
+    old = with_config(tasks()[1], artifacts=replace(DROP, detectors=4)).identity(encoder.info)
+    assert old != drop
+    assert old.artifacts_rule == OF_0_1  # what 0.1 dropped goes on when its detectors are asked for
+    kept = with_config(tasks()[1], artifacts=ArtifactConfig(detectors=4)).identity(encoder.info)
+    assert kept == keep
 
 
 def test_blur_is_seen_on_the_pixels_that_come(tasks, monkeypatch) -> None:

@@ -67,6 +67,11 @@ def test_older_models_say_nothing_and_mean_the_defaults() -> None:
     assert asdict(artifact_config_of({"artifacts_rule": '{"rule":"drop","pen":0.5}'}, "m"))["pen"] == 0.5
     rule = ArtifactConfig(rule="drop", pen=0.5)
     assert artifact_config_of({"artifacts_rule": artifacts_rule(rule)}, "m") == rule
+    old = ArtifactConfig(
+        rule="drop", detectors=4
+    )  # a model of 0.1 goes on with the detectors it learned from
+    assert artifact_config_of({"artifacts_rule": artifacts_rule(old)}, "m") == old
+    assert artifact_config_of({"artifacts_rule": '{"rule":"drop","detectors":3}'}, "m").detectors == 5
     assert stain_target_of({}, "m") is None
     assert stain_target_of({"stain": "none"}, "m") is None
 

@@ -76,3 +76,18 @@ def test_what_cannot_be_read_again_has_no_fold(tmp_path: Path, monkeypatch: pyte
     rows = np.flatnonzero(fold.any(axis=1))
     assert rows.size
     assert rows.min() >= 60
+
+
+@pytest.mark.parametrize(("beside", "fold"), [(1.0, True), (1.5, False)])
+def test_a_layer_between_two_tissues_is_no_fold(tmp_path: Path, beside: float, fold: bool) -> None:
+    """Skin's horny layer lies between epithelium and loose keratin; a fold has the same tissue on both sides."""
+    path = picture(tmp_path, 2.4 * EOSIN)
+    pixels = np.asarray(Image.open(path)).astype(float) / 240.0
+    left = np.arange(SIDE) < (300 + 420 * np.clip((np.arange(SIDE)[:, None] - 200) / 800, 0, 1))
+    left &= draw_polygons([STRIP], SIDE, SIDE, 1.0) == 0
+    pixels[left] = pixels[left] ** beside
+    Image.fromarray((240 * pixels).clip(0, 255).astype(np.uint8)).save(path)
+    assert examined(path).artifacts.where("fold").any() == fold
+    with open_slide(path) as slide:
+        earlier = analyse_tissue(slide, Mpp(MPP, MPP, "table"), TissueConfig(), ArtifactConfig(detectors=4))
+    assert earlier.artifacts.where("fold").any()

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from wsi_ncmi.tissue.fold_windows import hue_contrast
+from wsi_ncmi.tissue.fold_windows import hue_contrast, side_contrast
 from wsi_ncmi.tissue.ridge_filter import DIRECTIONS, SIDE_UM
 
 
@@ -35,6 +35,18 @@ def test_hues_are_those_of_the_definition() -> None:
         max(abs(mean(i, 0.0) - mean(i, SIDE_UM)), abs(mean(i, 0.0) - mean(i, -SIDE_UM))) for i in range(60)
     ]
     assert found == pytest.approx(expected, abs=0.002)
+    hue = np.log(np.maximum(green, 0.02))
+    sides = side_contrast(green, solid, (y, x), direction, (3.0, 2.5), 60.0, 7)
+    assert sides == pytest.approx([abs(mean(i, SIDE_UM) - mean(i, -SIDE_UM)) for i in range(60)], abs=0.002)
+
+
+def test_a_side_without_tissue_says_nothing_of_its_density() -> None:
+    green = np.full((80, 80), 0.3, np.float32)
+    solid = np.zeros((80, 80), bool)
+    solid[:45] = True
+    middle = np.array([40]), np.array([40])
+    along = np.zeros(1, np.uint8)  # along x: one side lies above, in the tissue, one below
+    assert side_contrast(green, solid, middle, along, (3.0, 3.0), 60.0, 7) == [0.0]
 
 
 def test_no_place_no_hue() -> None:

@@ -11,7 +11,7 @@ from wsi_ncmi.extraction.config import ExtractConfig
 from wsi_ncmi.features.paths import claims_folder, feature_path, thumbnail_path, tissue_path
 from wsi_ncmi.features.schema import NONE, Identity, canonical_json, identity_of
 from wsi_ncmi.slides import Mpp, SlideRecord
-from wsi_ncmi.tissue.config import DETECTORS, ArtifactConfig
+from wsi_ncmi.tissue.config import ArtifactConfig
 
 if TYPE_CHECKING:
     from wsi_ncmi.features.stain import StainTarget
@@ -25,7 +25,7 @@ def artifacts_rule(config: ArtifactConfig) -> str:
     """
     if config.rule == "keep":
         return config.rule
-    return canonical_json({**asdict(config), "detectors": DETECTORS})
+    return canonical_json(asdict(config))
 
 
 @dataclass(frozen=True)

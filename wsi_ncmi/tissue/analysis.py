@@ -12,7 +12,7 @@ from scipy import ndimage
 from wsi_ncmi.slides import LevelReader, Mpp, OpenLevel, Overview, Slide
 from wsi_ncmi.tissue.artifacts import find_borders, find_ink
 from wsi_ncmi.tissue.colours import Colours
-from wsi_ncmi.tissue.config import ARTIFACT_KINDS, ArtifactConfig, TissueConfig
+from wsi_ncmi.tissue.config import ARTIFACT_KINDS, DETECTORS, ArtifactConfig, TissueConfig
 from wsi_ncmi.tissue.fold_windows import FINE_UM
 from wsi_ncmi.tissue.folds import SHARE_STEPS, find_folds
 from wsi_ncmi.tissue.high_res_reader import HighResReader
@@ -97,6 +97,7 @@ def find_artifacts(
     mask: TissueMask,
     pixel_um: tuple[float, float],
     open_level: OpenLevel = LevelReader,
+    detectors: int = DETECTORS,
 ) -> ArtifactMap:
     """Finds pen ink, folds and borders.
 
@@ -107,21 +108,22 @@ def find_artifacts(
         mask: Its tissue.
         pixel_um: Width and height of a pixel of the overview in µm.
         open_level: Opens a level for reading parts of it.
+        detectors: Version of the detectors.
     """
     pixel_um2 = pixel_um[0] * pixel_um[1]
     # Planes of a large slide have 22 MB each: none is kept longer than it is needed.
-    border, rim = find_borders(colours, pixel_um2)
+    border, rim = find_borders(colours, pixel_um2, detectors)
     eligible = overview.readable & ~rim
     bits = border.view(np.uint8) << np.uint8(2)
     del border, rim
-    pen = find_ink(colours, eligible, pixel_um2)
+    pen = find_ink(colours, eligible, pixel_um2, detectors)
     bits |= pen.view(np.uint8)
     eligible &= mask.mask
     # The rim of a mark is a little darker than the tissue, and as long and narrow as a fold.
     eligible &= ~(ndimage.binary_dilation(pen, iterations=_RIM_PX) if pen.any() else pen)
     del pen
     with HighResReader(slide, overview, pixel_um, FINE_UM, open_level) as high_res:
-        folds = find_folds(colours, eligible, pixel_um, high_res)
+        folds = find_folds(colours, eligible, pixel_um, high_res, detectors)
     bits |= (folds >= SHARE_STEPS // 2).view(np.uint8) << np.uint8(1)
     return ArtifactMap(bits, overview.downsample_x, overview.downsample_y, folds, SHARE_STEPS)
 
@@ -154,7 +156,7 @@ def analyse_tissue(
         slide: An open slide.
         mpp: Its resolution.
         tissue_options: Method and limits of the tissue mask.
-        artifact_options: Thresholds of the artefact scores; the map itself doesn't depend on them.
+        artifact_options: Version of the detectors; the map doesn't depend on the thresholds.
         open_level: Opens a level for reading at high resolution: through the slide's reader, or faster
             (``wsi_ncmi.tiling.StoredRegions``).
 
@@ -167,7 +169,9 @@ def analyse_tissue(
     overview = slide_overview(slide, mpp, tissue_options)
     mask, colours = find_tissue(overview, mpp, tissue_options)
     pixel_um = (overview.downsample_x * mpp.x, overview.downsample_y * mpp.y)
-    artifacts = find_artifacts(slide, overview, colours, mask, pixel_um, open_level)
+    artifacts = find_artifacts(
+        slide, overview, colours, mask, pixel_um, open_level, artifact_options.detectors
+    )
     if tissue_options.method == "hed":
         eligible = overview.readable & ~artifacts.where("border")
         smallest = tissue_options.min_object_um2 / (pixel_um[0] * pixel_um[1])

@@ -106,13 +106,16 @@ _FAR_RED, _FAR_BLUE = 0.16, 0.12
 _USUAL_RED, _USUAL_BLUE = 0.65, 0.55
 
 
-def find_ink(colours: Colours, eligible: NDArray[np.bool_], pixel_um2: float) -> NDArray[np.bool_]:
+def find_ink(
+    colours: Colours, eligible: NDArray[np.bool_], pixel_um2: float, detectors: int
+) -> NDArray[np.bool_]:
     """Finds pen marks.
 
     Args:
         colours: Smoothed densities.
         eligible: bool (h, w); False where there is a border or nothing can be read.
         pixel_um2: Area of a pixel.
+        detectors: Version of the detectors.
 
     Returns:
         bool (h, w).
@@ -127,10 +130,19 @@ def find_ink(colours: Colours, eligible: NDArray[np.bool_], pixel_um2: float) ->
         part = (red > 1.12) & (green > 0.1)
         part |= (red > 0.85) & (blue > 0.8) & (green > 0.25)
         part |= (red < 0.45) & (blue > max(0.74, blue_median + 0.12)) & (green * blue > 0.35)
+        if detectors > 4:
+            part |= (
+                (red < min(0.22, red_median - 0.2)) & (blue > max(0.66, blue_median + 0.09)) & (green > 0.3)
+            )
         part &= eligible[rows]
         plain[rows] = part
         mixed = (red > red_median + _FAR_RED) | (blue > blue_median + _FAR_BLUE)
-        mixed &= (green > 0.4) & eligible[rows]
+        mixed &= green > 0.4
+        if detectors > 4:
+            mixed |= (
+                (red < min(0.32, red_median - 0.12)) & (blue > max(0.64, blue_median + 0.06)) & (green > 0.2)
+            )
+        mixed &= eligible[rows]
         ink[rows] = part | mixed
     runs = connected_components(ink)
     weak = (runs.counts(plain) * pixel_um2 < _MIN_SEED_UM2) | (runs.areas() * pixel_um2 < _MIN_INK_UM2)
@@ -160,15 +172,20 @@ _BLACK = 28
 # A grey border is neutral, darker than glass, and flat.
 _GREY_DENSITY, _NEUTRAL, _FLAT = 0.07, 0.12, 0.015
 _MIN_CONTACT = 0.1
+# Length along a side over how far it reaches away from it.
+_MIN_ALONG = 0.5
 _RIM_PX = 2
 
 
-def find_borders(colours: Colours, pixel_um2: float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def find_borders(
+    colours: Colours, pixel_um2: float, detectors: int
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Finds borders of the scan.
 
     Args:
         colours: Smoothed densities.
         pixel_um2: Area of a pixel.
+        detectors: Version of the detectors.
 
     Returns:
         Their mask, and the same with the rim in which smoothing mixes them with their surroundings,
@@ -187,15 +204,18 @@ def find_borders(colours: Colours, pixel_um2: float) -> tuple[NDArray[np.bool_],
         border[rows] = (neutral | (colours.brightest[padded] <= _BLACK))[inner]
     runs = connected_components(border)
     contact = np.zeros(runs.n_pieces)
-    for at_edge, side in (
-        (runs.rows == 0, shape[1]),
-        (runs.rows == shape[0] - 1, shape[1]),
-        (runs.starts == 0, shape[0]),
-        (runs.ends == shape[1], shape[0]),
+    top, bottom, left, right = runs.bounds()
+    for at_edge, side, depth in (
+        (runs.rows == 0, shape[1], bottom),
+        (runs.rows == shape[0] - 1, shape[1], shape[0] - top),
+        (runs.starts == 0, shape[0], right),
+        (runs.ends == shape[1], shape[0], shape[1] - left),
     ):
         across = side == shape[1] and bool(np.isin(runs.rows[at_edge], (0, shape[0] - 1)).all())
         length = (runs.ends - runs.starts)[at_edge] if across else np.ones(int(at_edge.sum()))
         touched = np.bincount(runs.pieces[at_edge], length, runs.n_pieces)
+        if detectors > 4:  # what leads away from the side is a stroke of black ink
+            touched[touched < _MIN_ALONG * depth] = 0.0
         contact = np.maximum(contact, touched / side)
     drop_small_components(
         border, runs, (contact < _MIN_CONTACT) | (runs.areas() * pixel_um2 < _MIN_BORDER_UM2)

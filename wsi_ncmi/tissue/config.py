@@ -52,7 +52,7 @@ class TissueConfig:
 ARTIFACT_KINDS = ("pen", "fold", "border", "blur")
 """Names of a tile's artefact scores, in their order."""
 
-DETECTORS = 4
+DETECTORS = 5
 """Version of the detectors: raised when they score tiles otherwise than before."""
 
 _Share = Annotated[float, Field(gt=0, le=1)]
@@ -71,6 +71,7 @@ class ArtifactConfig:
         fold: Share of the tile on a tissue fold.
         border: Share of the tile on a black or grey border of the scan.
         blur: Share of the tile's detail that is out of focus.
+        detectors: Version of the detectors; 4 goes on with an output of wsi-ncmi 0.1 that dropped tiles.
     """
 
     rule: Literal["keep", "drop"] = "keep"
@@ -78,6 +79,7 @@ class ArtifactConfig:
     fold: _Share = 0.1
     border: _Share = 0.1
     blur: _Share = 0.33
+    detectors: Literal[4, 5] = DETECTORS
 
     def bad(self, scores: NDArray[np.floating]) -> NDArray[np.bool_]:
         """Marks the tiles that show an artefact, whatever the rule.

@@ -32,6 +32,15 @@ class Runs:
         lengths = (self.ends - self.starts).astype(np.float64)
         return np.bincount(self.pieces, lengths, self.n_pieces).astype(np.float64)
 
+    def bounds(self) -> tuple[NDArray[np.int64], ...]:
+        """First row and row behind the last, first column and column behind the last, of each piece."""
+        low = np.full((2, self.n_pieces), np.iinfo(np.int64).max)
+        high = np.zeros((2, self.n_pieces), np.int64)
+        for axis, (first, behind) in enumerate(((self.rows, self.rows + 1), (self.starts, self.ends))):
+            np.minimum.at(low[axis], self.pieces, first)
+            np.maximum.at(high[axis], self.pieces, behind)
+        return low[0], high[0], low[1], high[1]
+
     def counts(self, mask: NDArray[np.bool_]) -> NDArray[np.float64]:
         """Number of pixels of each piece that are set in another mask, float64 (n_pieces,).
 

@@ -40,6 +40,64 @@ def hue_contrast(
     Args:
         red: Smoothed density of red, float32 (h, w); its edge values continue beyond the edges.
         green: The same of green.
+        solid: As for ``bar_means``, as all that follow.
+        places: Rows and columns of the bars' middles.
+        direction: Number of the direction of each.
+        pixel_um: Width and height of a pixel.
+        half_bar_um: Half the length of the bars.
+        steps: Samples on either side of the middle.
+
+    Returns:
+        float64 (n,).
+    """
+    hue = np.maximum(red, np.float32(_MIN_DENSITY))
+    hue /= np.maximum(green, np.float32(_MIN_DENSITY))
+    np.log(hue, out=hue)
+    (middle, one, other), _ = bar_means(hue, solid, places, direction, pixel_um, half_bar_um, steps)
+    return np.maximum(np.abs(middle - one), np.abs(middle - other))
+
+
+def side_contrast(
+    green: NDArray[np.float32],
+    solid: NDArray[np.bool_],
+    places: tuple[NDArray[np.int64], NDArray[np.int64]],
+    direction: NDArray[np.uint8],
+    pixel_um: tuple[float, float],
+    half_bar_um: float,
+    steps: int,
+) -> NDArray[np.float64]:
+    """Difference of the logarithms of the density of the bars on both sides, 0 where one has no tissue.
+
+    Args:
+        green: Smoothed density of green, float32 (h, w).
+        solid: As for ``bar_means``, as all that follow.
+        places: Rows and columns of the bars' middles.
+        direction: Number of the direction of each.
+        pixel_um: Width and height of a pixel.
+        half_bar_um: Half the length of the bars.
+        steps: Samples on either side of the middle.
+
+    Returns:
+        float64 (n,).
+    """
+    level = np.log(np.maximum(green, np.float32(_MIN_DENSITY)))
+    means, counts = bar_means(level, solid, places, direction, pixel_um, half_bar_um, steps)
+    return np.abs(means[1] - means[2]) * (counts[1:].min(axis=0) > 0)
+
+
+def bar_means(
+    values: NDArray[np.float32],
+    solid: NDArray[np.bool_],
+    places: tuple[NDArray[np.int64], NDArray[np.int64]],
+    direction: NDArray[np.uint8],
+    pixel_um: tuple[float, float],
+    half_bar_um: float,
+    steps: int,
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Means of a plane along bars and along those beside them, over the samples that count.
+
+    Args:
+        values: float32 (h, w), within ±5; changed. Its edge values continue beyond the edges.
         solid: Mask of tissue to compare with; other samples don't count.
         places: Rows and columns of the bars' middles, int64 (n,) each.
         direction: Number of the direction of each, uint8 (n,), as ``ridge_filter`` gives it.
@@ -48,28 +106,25 @@ def hue_contrast(
         steps: Samples on either side of the middle, at most 31.
 
     Returns:
-        float64 (n,).
+        float64 (3, n), the bars' own and those of either side, 0 without a sample; and the samples that
+        count, int64 (3, n).
     """
-    hue = np.maximum(red, np.float32(_MIN_DENSITY))
-    hue /= np.maximum(green, np.float32(_MIN_DENSITY))
-    np.log(hue, out=hue)
-    hue += np.float32(_SHIFT)
-    hue *= np.float32(_STEPS)
-    np.clip(hue, 0.0, 2 * _SHIFT * _STEPS, out=hue)
+    values += np.float32(_SHIFT)
+    values *= np.float32(_STEPS)
+    np.clip(values, 0.0, 2 * _SHIFT * _STEPS, out=values)
     margin = math.ceil((half_bar_um + SIDE_UM) / min(pixel_um)) + 1
-    packed = (hue.astype(np.int32) + np.int32(1 << _COUNT_BITS)) * solid
+    packed = (values.astype(np.int32) + np.int32(1 << _COUNT_BITS)) * solid
     plane = np.pad(packed, margin, mode="edge")
     across, flat = plane.shape[1], plane.reshape(-1)
     middle = (places[0] + margin) * across + places[1] + margin
     along = np.linspace(-half_bar_um, half_bar_um, 2 * steps + 1)
-    found = np.zeros(len(middle))
+    means, counts = np.zeros((3, len(middle))), np.zeros((3, len(middle)), np.int64)
     for number in range(DIRECTIONS):
         chosen = np.flatnonzero(direction == number)
         if not len(chosen):
             continue
         cos, sin = math.cos(number * math.pi / DIRECTIONS), math.sin(number * math.pi / DIRECTIONS)
-        means = []
-        for side in (0.0, SIDE_UM, -SIDE_UM):
+        for row, side in enumerate((0.0, SIDE_UM, -SIDE_UM)):
             dx = np.rint((along * cos - side * sin) / pixel_um[0]).astype(np.int64)
             dy = np.rint((along * sin + side * cos) / pixel_um[1]).astype(np.int64)
             total = np.zeros(len(chosen), np.int32)
@@ -80,9 +135,9 @@ def hue_contrast(
                 total += flat[offset:].take(near)
             count = total >> _COUNT_BITS
             summed = (total & ((1 << _COUNT_BITS) - 1)) / _STEPS - _SHIFT * count
-            means.append(summed / np.maximum(count, 1))
-        found[chosen] = np.maximum(np.abs(means[0] - means[1]), np.abs(means[0] - means[2]))
-    return found
+            means[row, chosen] = summed / np.maximum(count, 1)
+            counts[row, chosen] = count
+    return means, counts
 
 
 FINE_UM = 2.67
@@ -179,7 +234,7 @@ class FoldWindow:
         maybe: NDArray[np.bool_],
         stain: Stain,
         pixel_um: tuple[float, float],
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    ) -> tuple[NDArray[np.float32], ...]:
         """Finds folds in the window.
 
         Args:
@@ -191,8 +246,9 @@ class FoldWindow:
 
         Returns:
             float32 (h, w) each, of the window without its margin: the share of each pixel of the overview
-            that is taken for a fold; over that share the mean ridge, and the mean difference of hue (of the
-            logarithm of red over green) from that side of the fold where it is larger.
+            that is taken for a fold; over that share the mean ridge, the mean difference of hue (of the
+            logarithm of red over green) from that side of the fold where it is larger, and the mean
+            difference of the two sides' densities (of the logarithm).
         """
         fine_um = pixel_um[0] / self.factor, pixel_um[1] / self.factor
         sigma = _SMOOTH_UM / fine_um[1], _SMOOTH_UM / fine_um[0]
@@ -216,19 +272,20 @@ class FoldWindow:
         size = tuple(part.stop - part.start for part in core)
         y, x = np.nonzero(fold[offset[0] : offset[0] + size[0], offset[1] : offset[1] + size[1]])
         at = y + offset[0], x + offset[1]
-        contrast = hue_contrast(
-            red, green, solid, (y + core[0].start, x + core[1].start), direction[at], fine_um, _HALF_BAR_UM,
+        bars = (
+            solid, (y + core[0].start, x + core[1].start), direction[at], fine_um, _HALF_BAR_UM,
             max(2, round(_HALF_BAR_UM / min(fine_um) / _STEP_PX)),
         )  # fmt: skip
+        measured = ridge[at], hue_contrast(red, green, *bars), side_contrast(green, *bars)
         shape = size[0] // self.factor, size[1] // self.factor
         cell = (y // self.factor) * shape[1] + x // self.factor
         counts = np.bincount(cell, minlength=shape[0] * shape[1])
-        strength, hue = (
+        means = (
             (np.bincount(cell, values, counts.size) / np.maximum(counts, 1)).astype(np.float32).reshape(shape)
-            for values in (ridge[at], contrast)
+            for values in measured
         )
         share = (counts / self.factor**2).astype(np.float32).reshape(shape)
-        return share, strength, hue
+        return share, *means
 
     def _finer(self, plane: NDArray[np.bool_]) -> NDArray[np.bool_]:
         part = plane[self.rows, self.columns]

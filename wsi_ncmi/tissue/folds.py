@@ -108,11 +108,18 @@ _MAX_WINDOW_PX = 256
 _GROW = 3
 # Second look: mean ridge and difference of hue over a piece, and its area.
 _MIN_MEAN, _MAX_HUE = 0.276, 0.35
+# The ridge less the difference of its two sides: a layer (skin's horny layer: up to 0.17) parts two kinds of
+# tissue, a fold (0.28 and more) lies within one.
+_MIN_LIKE_SIDES = 0.25
 _MIN_UM2 = 2_000.0
 
 
 def find_folds(
-    colours: Colours, tissue: NDArray[np.bool_], pixel_um: tuple[float, float], high_res: HighResReader
+    colours: Colours,
+    tissue: NDArray[np.bool_],
+    pixel_um: tuple[float, float],
+    high_res: HighResReader,
+    detectors: int,
 ) -> NDArray[np.uint8]:
     """Finds folds.
 
@@ -121,6 +128,7 @@ def find_folds(
         tissue: bool (h, w): the tissue without ink and borders.
         pixel_um: Width and height of a pixel in µm.
         high_res: Reads parts of the slide once more; places that it can't read have no fold.
+        detectors: Version of the detectors.
 
     Returns:
         uint8 (h, w): the share of each pixel under a fold, in steps of ``1 / SHARE_STEPS``.
@@ -130,22 +138,24 @@ def find_folds(
         return shares
     stain = Stain(*_densities(colours, tissue), gap=_GAP, palest=_PALEST)
     maybe = _first_pass(colours, tissue, pixel_um, stain)
-    places, strengths, hues = [], [], []
+    places: list[NDArray[np.int64]] = []
+    measured: list[tuple[NDArray[np.float32], ...]] = []
     margin = int(np.ceil(WINDOW_MARGIN_UM / min(pixel_um)))
     for rows, columns in tiling_windows(maybe, margin, _MAX_WINDOW_PX):
         try:
             window = FoldWindow.read(high_res, rows, columns, margin, tissue.shape)
         except SlideReadError:
             continue
-        share, strength, hue = window.folds(colours.white, tissue, maybe, stain, pixel_um)
+        share, *means = window.folds(colours.white, tissue, maybe, stain, pixel_um)
         shares[rows, columns] = np.rint(share * SHARE_STEPS)
         y, x = np.nonzero(shares[rows, columns])
         places.append((y + rows.start) * tissue.shape[1] + x + columns.start)
-        strengths.append(strength[y, x])
-        hues.append(hue[y, x])
+        measured.append(tuple(mean[y, x] for mean in means))
     if places:
-        measured = np.concatenate(places), np.concatenate(strengths), np.concatenate(hues)
-        _drop_others(shares, *measured, pixel_um)
+        ridges, hues, sides = map(np.concatenate, zip(*measured, strict=True))
+        if detectors == 4:
+            sides = np.zeros_like(sides)
+        _drop_others(shares, np.concatenate(places), ridges, hues, sides, pixel_um)
     return shares
 
 
@@ -177,26 +187,31 @@ def _first_pass(
 def _drop_others(
     shares: NDArray[np.uint8],
     places: NDArray[np.int64],
-    strengths: NDArray[np.float32],
+    ridges: NDArray[np.float32],
     hues: NDArray[np.float32],
+    sides: NDArray[np.float32],
     pixel_um: tuple[float, float],
 ) -> None:
     """Removes pieces that are small, short, hardly denser than their sides or of another hue, in place.
 
-    Pieces are connected through pixels that are covered by half; their rim goes with them.
+    Those between unlike sides go, too. Pieces are connected through pixels that are covered by half; their
+    rim goes with them.
     """
     covered = shares >= SHARE_STEPS // 2
     runs = connected_components(covered, diagonal=True)
     if runs.n_pieces:
         inside = covered.reshape(-1)[places]
-        places, strengths, hues = places[inside], strengths[inside], hues[inside]
+        places = places[inside]
         begin = runs.rows * shares.shape[1] + runs.starts
         piece = runs.pieces[np.searchsorted(begin, places, side="right") - 1]
         weights = shares.reshape(-1)[places].astype(np.float64)
         amount = np.bincount(piece, weights, runs.n_pieces)
-        ridge, hue = (np.bincount(piece, weights * v, runs.n_pieces) / amount for v in (strengths, hues))
+        ridge, hue, side = (
+            np.bincount(piece, weights * values[inside], runs.n_pieces) / amount
+            for values in (ridges, hues, sides)
+        )
         area = amount * (pixel_um[0] * pixel_um[1] / SHARE_STEPS)
-        keep = (ridge >= _MIN_MEAN) & (hue <= _MAX_HUE)
+        keep = (ridge >= _MIN_MEAN) & (hue <= _MAX_HUE) & (ridge - side >= _MIN_LIKE_SIDES)
         keep &= (area >= _MIN_UM2) & (_lengths(runs, pixel_um) >= _MIN_LENGTH_UM)
         drop_small_components(covered, runs, ~keep)
     if covered.any():
@@ -217,11 +232,6 @@ def _densities(colours: Colours, tissue: NDArray[np.bool_]) -> tuple[float, floa
 
 def _lengths(runs: Runs, pixel_um: tuple[float, float]) -> NDArray[np.float64]:
     """Extent of each piece: the diagonal of its bounding box in µm."""
-    high, wide = np.zeros(runs.n_pieces), np.zeros(runs.n_pieces)
-    low, left = np.full(runs.n_pieces, np.inf), np.full(runs.n_pieces, np.inf)
-    np.maximum.at(high, runs.pieces, runs.rows + 1.0)
-    np.minimum.at(low, runs.pieces, runs.rows.astype(np.float64))
-    np.maximum.at(wide, runs.pieces, runs.ends.astype(np.float64))
-    np.minimum.at(left, runs.pieces, runs.starts.astype(np.float64))
-    extent: NDArray[np.float64] = np.hypot((wide - left) * pixel_um[0], (high - low) * pixel_um[1])
+    top, bottom, left, right = runs.bounds()
+    extent: NDArray[np.float64] = np.hypot((right - left) * pixel_um[0], (bottom - top) * pixel_um[1])
     return extent
