@@ -52,7 +52,7 @@ class TissueConfig:
 ARTIFACT_KINDS = ("pen", "fold", "border", "blur")
 """Names of a tile's artefact scores, in their order."""
 
-DETECTORS = 5
+DETECTORS: Literal[4, 5] = 5
 """Version of the detectors: raised when they score tiles otherwise than before."""
 
 _Share = Annotated[float, Field(gt=0, le=1)]

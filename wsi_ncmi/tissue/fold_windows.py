@@ -54,7 +54,8 @@ def hue_contrast(
     hue /= np.maximum(green, np.float32(_MIN_DENSITY))
     np.log(hue, out=hue)
     (middle, one, other), _ = bar_means(hue, solid, places, direction, pixel_um, half_bar_um, steps)
-    return np.maximum(np.abs(middle - one), np.abs(middle - other))
+    contrast: NDArray[np.float64] = np.maximum(np.abs(middle - one), np.abs(middle - other))
+    return contrast
 
 
 def side_contrast(
@@ -82,7 +83,8 @@ def side_contrast(
     """
     level = np.log(np.maximum(green, np.float32(_MIN_DENSITY)))
     means, counts = bar_means(level, solid, places, direction, pixel_um, half_bar_um, steps)
-    return np.abs(means[1] - means[2]) * (counts[1:].min(axis=0) > 0)
+    contrast: NDArray[np.float64] = np.abs(means[1] - means[2]) * (counts[1:].min(axis=0) > 0)
+    return contrast
 
 
 def bar_means(
