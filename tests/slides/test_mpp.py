@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
-import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -141,20 +139,3 @@ def _resolved(path, reader):
             return resolve_mpp(slide)
         except MissingMppError:
             return None
-
-
-@pytest.mark.parametrize(
-    ("size", "unit", "said"), [("0.5", "µm", "0.5 µm"), ("500", "nm", "500.0 nm"), ("0.25", "", "0.25 µm")]
-)
-def test_a_size_in_ome_xml_alone_is_said_and_not_denied(tmp_path, size, unit, said):
-    options = {"PhysicalSizeX": float(size), "PhysicalSizeY": float(size)}
-    options |= {"PhysicalSizeXUnit": unit, "PhysicalSizeYUnit": unit} if unit else {}
-    tifffile.imwrite(
-        tmp_path / "a.ome.tif", np.zeros((512, 512, 3), np.uint8), ome=True, tile=(256, 256), photometric="rgb",
-        metadata={"axes": "YXS", **options},
-    )  # fmt: skip
-    with open_slide(tmp_path / "a.ome.tif") as slide, pytest.raises(MissingMppError) as caught:
-        resolve_mpp(slide)
-    assert f"OME-XML alone ({said} along x)" in str(caught.value)
-    assert "does not say" not in str(caught.value)
-    assert "--mpp-table" in str(caught.value)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from wsi_ncmi.core.errors import SlideReadError
 from wsi_ncmi.slides import Level, Slide, open_slide, read_overview, thumbnail
 from wsi_ncmi.slides import overview as overview_module
-from wsi_ncmi.slides.tiff_layout import find_absent_tiles
+from wsi_ncmi.slides.absent_tiles import find_absent_tiles
 
 
 class _Memory(Slide):

@@ -135,7 +135,10 @@ class Slide(OpenSlideNames, AbstractContextManager["Slide"]):
         numbers: Place of each level among ``reader_levels``.
         properties: Metadata under OpenSlide's names (``openslide.mpp-x``, ``tiff.XResolution``…), read-only.
         note: Empty, or sentences about the reader that is used and levels that are not (for the ledger).
+        pages: tifffile's page of each of ``reader_levels``, where the reader goes by them; else empty.
     """
+
+    pages: Sequence[Any] = ()
 
     def __init__(
         self,

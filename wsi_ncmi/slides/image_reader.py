@@ -38,7 +38,7 @@ class FlatImageSlide(Slide):
                 f"its {width} × {height} px are more than a flat image may have ({MAX_IMAGE_PX} px); "
                 "convert it to a tiled pyramidal TIFF"
             )
-        properties = {"openslide.vendor": "image"}
+        properties = {"openslide.vendor": "image", "tiff.ImageDescription": str(tags.get(270, ""))}
         if 282 in tags and 283 in tags:
             properties["tiff.XResolution"] = repr(float(tags[282]))
             properties["tiff.YResolution"] = repr(float(tags[283]))

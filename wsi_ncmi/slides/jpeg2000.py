@@ -54,6 +54,56 @@ def jpeg2000_damage(stream: bytes) -> str:
     return ""
 
 
+# Behind length and capabilities: size, offset, tile size and its offset, number of components.
+_SIZ = struct.Struct(">4x4I16xH")
+
+
+def jpeg2000_frame(stream: bytes) -> tuple[tuple[int, int], list[tuple[int, int]]]:
+    """Height, width and each component's steps, from a codestream's SIZ marker (ITU-T T.800, A.5.1).
+
+    Raises:
+        ValueError: It is no codestream.
+    """
+    start = len(_CODESTREAM) + _SIZ.size
+    if not stream.startswith(_CODESTREAM) or len(stream) < start:
+        raise ValueError("the tile is no JPEG 2000 codestream")
+    right, bottom, left, top, components = _SIZ.unpack_from(stream, len(_CODESTREAM))
+    stop = min(start + 3 * components, len(stream) - 2)
+    return (bottom - top, right - left), [(stream[i + 1], stream[i + 2]) for i in range(start, stop, 3)]
+
+
+TIFF_JPEG2000 = (33003, 33004, 33005, 34712)
+"""Numbers of the compression in TIFF files: Aperio's and Bio-Formats', and the one of libtiff's list."""
+
+_APERIO_YCBCR, _PHOTOMETRIC_YCBCR = 33003, 6
+
+
+def holds_ycbcr(stream: bytes, compression: int, photometric: int) -> bool:
+    """True if a decoder of a TIFF tile that undoes the codestream's own transform gets YCbCr.
+
+    Bio-Formats writes RGB under the number by which Aperio means YCbCr, so the codestream decides.
+
+    Args:
+        stream: A tile, or its first 1,000 bytes.
+        compression: Number of the compression.
+        photometric: Number of the photometric interpretation.
+
+    Raises:
+        ValueError: It may be either.
+    """
+    steps = jpeg2000_frame(stream)[1]
+    if len(steps) < 3:
+        return False
+    if any(step != (1, 1) for step in steps):
+        return True
+    coding = stream.find(_CODING.to_bytes(2, "big"))
+    if 0 <= coding < len(stream) - 8 and stream[coding + 8]:
+        return False
+    if compression == _APERIO_YCBCR and photometric != _PHOTOMETRIC_YCBCR:
+        raise ValueError("its JPEG 2000 tiles may be RGB or YCbCr; convert it with another compression")
+    return photometric == _PHOTOMETRIC_YCBCR
+
+
 def _main_header(stream: bytes) -> tuple[int, int]:
     """Packets of a tile, about, and the place of the first tile-part."""
     if not stream.startswith(_CODESTREAM):
@@ -172,7 +222,7 @@ def _stored_levels(slide: Slide) -> dict[int, StoredLevel]:
             for number, level in enumerate(slide.reader_levels)
         }
         return {number: stored for number, stored in found.items() if stored is not None}
-    from wsi_ncmi.slides.tiff_layout import level_directories
+    from wsi_ncmi.slides.absent_tiles import level_directories
 
     return {
         number: StoredLevel(

@@ -1,14 +1,12 @@
 """Microns per pixel of level 0: a written chain, each link checked, and the user's table.
 
 An explicit value of the user's per-slide table wins (the user knows this very slide). Otherwise, in
-order: the scanner vendor's own property, the TIFF resolution tags, the objective power by the convention
-10 / power (40× is 0.25 µm, the field's usual one), the cohort's default. Nothing is guessed: without any of
-them the slide has no resolution and is reported.
+order: the scanner vendor's own property, the OME-XML's physical size, the TIFF resolution
+tags, the objective power by the convention 10 / power (40× is 0.25 µm, the field's usual one), the cohort's
+default. Nothing is guessed: without any of them the slide has no resolution and is reported.
 """
 
 import math
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from wsi_ncmi.core.tables import TableRow, read_table
 from wsi_ncmi.core.values import parse_number
 from wsi_ncmi.slides.base import Slide
 from wsi_ncmi.slides.identity import slide_key
+from wsi_ncmi.slides.ome import ome_mpp
 
 FINEST_MPP = 0.02
 """At or below this many microns per pixel no value is believed (100× oil scans have about 0.05)."""
@@ -24,7 +23,7 @@ FINEST_MPP = 0.02
 COARSEST_MPP = 100.0
 """Above this no value is believed."""
 
-MPP_SOURCES = ("table", "vendor", "tiff", "objective", "default")
+MPP_SOURCES = ("table", "vendor", "ome", "tiff", "objective", "default")
 """The links of the chain in the order in which they are asked."""
 
 _OBJECTIVE_MICRONS = 10.0
@@ -35,9 +34,6 @@ _PRINT_DPI = (72, 75, 90, 96, 100, 120, 144, 150, 180, 192, 200, 240, 254,
                300, 360, 400, 600, 720, 1200, 2400)
 # fmt: on
 _MICRONS_PER_UNIT = {"inch": 25400.0, "centimeter": 10000.0, "millimeter": 1000.0, "micrometer": 1.0}
-_OME_SIZE = re.compile(r'\bPhysicalSizeX="([0-9.eE+-]{1,20})"')
-_OME_UNIT = re.compile(r'\bPhysicalSizeXUnit="(\w{1,12})"')
-_MOST_CHARACTERS = 1 << 20
 # OpenSlide fills openslide.mpp-x of these formats from the TIFF tags: the number is no vendor's.
 _VENDORS_WITHOUT_OWN_MPP = ("generic-tiff", "image", "")
 
@@ -49,7 +45,7 @@ class Mpp:
     Attributes:
         x: Microns per level-0 pixel along x.
         y: Microns per level-0 pixel along y (some scanners are anisotropic; neither is averaged away).
-        source: Where the numbers came from: ``table``, ``vendor``, ``tiff``, ``objective`` or ``default``.
+        source: Where the numbers came from, one of ``MPP_SOURCES``.
     """
 
     x: float
@@ -95,31 +91,28 @@ def resolve_mpp(slide: Slide, *, table_mpp: float | None = None, default_mpp: fl
     if table_mpp is not None:
         return Mpp(table_mpp, table_mpp, "table")
     refusals: list[str] = []
-    for source, link in (("vendor", _from_vendor), ("tiff", _from_tiff), ("objective", _from_objective)):
-        found = link(slide.properties, slide.vendor)
+    links = (
+        ("vendor", _from_vendor), ("ome", _from_ome), ("tiff", _from_tiff), ("objective", _from_objective),
+    )  # fmt: skip
+    for source, link in links:
+        found = link(slide)
         if not isinstance(found, str):
             return Mpp(*found, source)
-        refusals.append(found)
+        refusals.extend([found] if found else [])
     if default_mpp is not None:
         return Mpp(default_mpp, default_mpp, "default")
-    said = "does not say how many microns a pixel has"
-    if ome := _OME_SIZE.search(slide.properties.get("tiff.ImageDescription", "")[:_MOST_CHARACTERS]):
-        unit = _OME_UNIT.search(ome.string)
-        said = (
-            f"says how large a pixel is in its OME-XML alone ({ome[1]} {unit[1] if unit else 'µm'} along x), "
-            "which is not read for it"
-        )
     raise MissingMppError(
-        f"{slide.path.name} {said} ({'; '.join(refusals)}); "
+        f"{slide.path.name} does not say how many microns a pixel has ({'; '.join(refusals)}); "
         "give it in an mpp table (--mpp-table, columns slide_id,mpp) or as the cohort's default."
     )
 
 
-# Each link returns (x, y) in µm, or the reason why it has none as half a sentence.
+# Each link returns (x, y) in µm, or the reason why it has none as half a sentence (empty: not worth a word).
 
 
-def _from_vendor(properties: Mapping[str, str], vendor: str) -> tuple[float, float] | str:
-    if vendor in _VENDORS_WITHOUT_OWN_MPP:
+def _from_vendor(slide: Slide) -> tuple[float, float] | str:
+    properties = slide.properties
+    if slide.vendor in _VENDORS_WITHOUT_OWN_MPP:
         return "the format has no vendor property"
     texts = properties.get("openslide.mpp-x"), properties.get("openslide.mpp-y")
     if texts[0] is None or texts[1] is None:
@@ -130,7 +123,15 @@ def _from_vendor(properties: Mapping[str, str], vendor: str) -> tuple[float, flo
     return x, y
 
 
-def _from_tiff(properties: Mapping[str, str], vendor: str) -> tuple[float, float] | str:
+def _from_ome(slide: Slide) -> tuple[float, float] | str:
+    found = ome_mpp(slide)
+    if isinstance(found, str) or all(map(is_believable_mpp, found)):
+        return found
+    return f"the OME-XML gives {found[0]:g} × {found[1]:g} µm"
+
+
+def _from_tiff(slide: Slide) -> tuple[float, float] | str:
+    properties = slide.properties
     texts = properties.get("tiff.XResolution"), properties.get("tiff.YResolution")
     # TIFF 6.0: the unit is inch where the tag is absent, and readers fill that in.
     unit = properties.get("tiff.ResolutionUnit", "inch").strip().lower()
@@ -149,8 +150,8 @@ def _from_tiff(properties: Mapping[str, str], vendor: str) -> tuple[float, float
     return microns_x, microns_y
 
 
-def _from_objective(properties: Mapping[str, str], vendor: str) -> tuple[float, float] | str:
-    text = properties.get("openslide.objective-power")
+def _from_objective(slide: Slide) -> tuple[float, float] | str:
+    text = slide.properties.get("openslide.objective-power")
     if text is None:
         return "no objective power"
     power = _number(text)

@@ -14,7 +14,8 @@ from wsi_ncmi.slides.contents import describe_contents
 from wsi_ncmi.slides.dicom_header import has_dicom_magic
 from wsi_ncmi.slides.dicom_series import files_beside
 from wsi_ncmi.slides.level_check import leave_out_wrong_levels
-from wsi_ncmi.slides.registry import Reader, get_reader, list_readers
+from wsi_ncmi.slides.ome import OmeError, SlideImage, find_slide_image
+from wsi_ncmi.slides.registry import PAGES_READER, Reader, get_reader, list_readers
 from wsi_ncmi.slides.tiff_layout import TiffLayout, read_tiff_layout
 
 _LOG = logging.getLogger(__name__)
@@ -38,8 +39,8 @@ def probe_against_openslide(slide: Slide) -> int:
         slide: A slide opened by any reader from a local file.
 
     Returns:
-        The largest absolute difference over all channels in grey levels, 0 to 255; 255 also when the levels
-        have other sizes.
+        The largest absolute difference over all channels in grey levels, 0 to 255, of the levels that both
+        have; 255 also when the first ones have other sizes.
 
     Raises:
         Exception: Whatever OpenSlide raises when it can't open the file.
@@ -49,14 +50,19 @@ def probe_against_openslide(slide: Slide) -> int:
 
     worst = 0
     with OpenSlideSlide(slide.path, _dicom_files(slide.path) and slide.files) as reference:
-        sizes = [(level.width_px, level.height_px) for level in reference.levels]
-        if [(level.width_px, level.height_px) for level in slide.levels] != sizes:
+        if slide.level_dimensions[0] != reference.level_dimensions[0]:
             return _COMPLETELY_DIFFERENT
-        for number, (width, height) in enumerate(sizes):
+        # OpenSlide does not see levels in sub-directories.
+        numbers = dict(
+            zip(reversed(reference.level_dimensions), reversed(range(reference.level_count)), strict=True)
+        )
+        for number, (width, height) in enumerate(slide.level_dimensions):
+            if (width, height) not in numbers:
+                continue
             size = min(_PROBE_PX, width), min(_PROBE_PX, height)
-            for x, y in _places(reference, number, size):
+            for x, y in _places(slide, number, size):
                 ours = slide.read_region(x, y, number, *size).astype(np.int16)
-                theirs = reference.read_region(x, y, number, *size).astype(np.int16)
+                theirs = reference.read_region(x, y, numbers[width, height], *size).astype(np.int16)
                 worst = max(worst, int(np.abs(ours - theirs).max()))
     return worst
 
@@ -83,6 +89,8 @@ def open_slide(
     A TIFF-based file whose stored tiles do not all lie inside it is refused whoever could open it: readers
     give white or black for what was cut off. When a reader other than OpenSlide is asked for by name, its
     pixels are compared with OpenSlide's; if they differ, OpenSlide is used and :attr:`Slide.note` says so.
+    So are those of a file whose levels are in sub-directories (OME-TIFF), which OpenSlide does not see. Of an
+    OME-TIFF the first image is taken that is neither label nor macro, whatever reader is asked for.
 
     Args:
         path: A local file, or an fsspec address (``s3://…``), which only tiffslide reads; or all files of a
@@ -104,24 +112,56 @@ def open_slide(
         raise InputError(f"A slide is given by its path, got {described(path)}.")
     if "\0" in str(path):
         raise InputError("The path of a slide holds a zero byte, which no file's name does.")
-    readers = list_readers() if reader == "auto" else (get_reader(reader),)
     if isinstance(path, str) and "://" in path:
-        slide = _open_remote(path, readers)
+        slide = _open_remote(path, list_readers() if reader == "auto" else (get_reader(reader),))
     else:
         path = Path(path)
-        layout = _check_file(path)
-        slide = _first_that_opens(path, readers, files or _dicom_files(path))
-        # In the automatic order OpenSlide has refused already, so there is nothing to compare with.
-        if slide.reader != "openslide" and reader != "auto":
-            slide = _prove(slide)
+        layout, chosen = _check_file(path)
+        files = files or _dicom_files(path)
+        if chosen is not None and not chosen.is_first:
+            # All others show the file's first image: the label, or one of three colours.
+            slide = _first_that_opens(path, (get_reader(PAGES_READER),), ())
+        elif reader != "auto":
+            slide = _first_that_opens(path, (get_reader(reader),), files)
+            if slide.reader != "openslide":
+                slide = _prove(slide)
+        else:
+            nested = layout is not None and any(len(image) > 1 for image in layout.tiled_images)
+            slide = _open_by_order(path, files, nested=nested, compare_levels=compare_levels)
         if layout is not None:
-            slide.note = f"{slide.note} {describe_contents(slide, layout)}".strip()
+            slide.note = f"{slide.note} {describe_contents(slide, layout, chosen)}".strip()
     if compare_levels:
         leave_out_wrong_levels(slide)
     return slide
 
 
-def _check_file(path: Path) -> TiffLayout | None:
+def _open_by_order(
+    path: Path, files: tuple[Path, ...], *, nested: bool, compare_levels: bool
+) -> Slide:
+    pages = get_reader(PAGES_READER)
+    first, *rest = (each for each in list_readers() if each != pages)
+    # In this order OpenSlide has refused already where another reader opens the file, so there is nothing to
+    # compare with.
+    slide = _first_that_opens(path, (first, pages, *rest) if nested else (first, *rest), files)
+    if not nested or slide.reader != "openslide":
+        return slide
+    try:
+        fuller = pages.open(slide.path)
+    except Exception as error:  # as in the readers' order
+        reason = plain_reason(error, slide.path)
+        slide.note = f"{slide.note} Levels in sub-directories are not read ({reason}).".strip()
+        return slide
+    if fuller.level_dimensions[0] != slide.level_dimensions[0] or fuller.level_count <= slide.level_count:
+        fuller.close()
+        return slide
+    # What the scanner's software says of itself (Aperio's text, kept by vips) is OpenSlide's to read.
+    fuller.vendor, fuller.properties = slide.vendor, slide.properties
+    slide.close()
+    return _prove(fuller) if compare_levels else fuller
+
+
+def _check_file(path: Path) -> tuple[TiffLayout | None, SlideImage | None]:
+    """The directories of a TIFF file, and the image of an OME-TIFF that is the slide."""
     name = path.name
     try:
         if path.is_dir():
@@ -141,13 +181,17 @@ def _check_file(path: Path) -> TiffLayout | None:
         raise SlideOpenError(
             f"{name} is truncated or damaged: {layout.damage}; copy it again from its source."
         )
+    try:
+        chosen = layout and find_slide_image(layout.description, layout.main_directories)
+    except OmeError as error:
+        raise SlideOpenError(f"{name} can't be read as a slide: {error}.") from error
     bits = (
         max((directory.bits_per_sample for directory in layout.pixel_directories), default=0) if layout else 0
     )
     if bits > 8:
         # OpenSlide opens such files and leaves parts of their edge tiles black.
         raise SlideOpenError(f"{name} has {bits} bits per channel, not 8; convert it to 8-bit RGB.")
-    return layout
+    return layout, chosen
 
 
 def _dicom_files(path: Path) -> tuple[Path, ...]:

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import SlideReadError
+from wsi_ncmi.slides.absent_tiles import find_absent_tiles
 from wsi_ncmi.slides.base import Slide, background_colour
-from wsi_ncmi.slides.tiff_layout import find_absent_tiles
 
 _LOG = logging.getLogger(__name__)
 

@@ -70,6 +70,10 @@ def import_reason(module: str) -> str:
     return ""
 
 
+PAGES_READER = "tifffile"
+"""Name of the reader that is asked only for what the others don't see: levels in sub-directories of TIFF
+files, and the slide of an OME-TIFF that begins with another image."""
+
 _TIFFSLIDE = _open_with("tiffslide_reader", "TiffSlideSlide")
 _OPENSLIDE = _open_with("openslide_reader", "OpenSlideSlide")
 _READERS = (
@@ -89,5 +93,10 @@ _READERS = (
         name="image",
         open=_open_with("image_reader", "FlatImageSlide"),
         unavailable=lambda: import_reason("PIL"),
+    ),
+    Reader(
+        name=PAGES_READER,
+        open=_open_with("pages_reader", "TiffPagesSlide"),
+        unavailable=lambda: import_reason("tifffile"),
     ),
 )

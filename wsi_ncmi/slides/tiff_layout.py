@@ -1,13 +1,9 @@
-"""Positions of the pixels of a TIFF-based slide in its file, from its directories alone; absent tiles.
+"""Positions of the pixels of a TIFF-based slide in its file, from its directories alone.
 
 Source: TIFF 6.0, the BigTIFF design (libtiff), and Hamamatsu's NDPI variant as OpenSlide's documentation
 describes it: little-endian classic TIFF with 64-bit directory offsets. It is read here, not through a TIFF
 library, because it feeds the stored identity of a slide (which must not change with a library's version) and
 must survive any damaged file. No pixel is touched.
-
-CAMELYON's files leave out the tiles of pure background: byte count 0 in the table of tiles. OpenSlide gives
-such places transparent, in generic tiled TIFF and in Philips TIFF alike, so they need not be read to be
-known. In Aperio's files it draws them from the next finer level, and other formats move their tiles.
 """
 
 import os
@@ -19,8 +15,6 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.slides.base import Slide
-
 _MAX_DIRECTORIES = 5_000
 _MAX_ENTRIES = 4_096
 # OpenSlide takes memory for a tile of whatever size is claimed, and ends the process without it.
@@ -28,6 +22,7 @@ _MAX_TILE_PX = 1 << 26
 _WIDTH, _HEIGHT, _BITS_PER_SAMPLE, _COMPRESSION, _TILE_WIDTH, _TILE_HEIGHT = 256, 257, 258, 259, 322, 323
 _STRIP_OFFSETS, _STRIP_COUNTS, _TILE_OFFSETS, _TILE_COUNTS = 273, 279, 324, 325
 _SUB_DIRECTORIES, _NDPI_FORMAT_FLAG = 330, 65420
+_PHOTOMETRIC, _DESCRIPTION, _MOST_DESCRIPTION_BYTES = 262, 270, 1 << 25
 _SAMPLES, _RESOLUTION, _RESOLUTION_UNIT = 277, 282, 296
 _INCH, _CM_PER_UNIT = 2, {2: 2.54, 3: 1.0}
 # Values of all directories: three times those of the largest slide (ten centimetres at 0.1 µm).
@@ -49,6 +44,8 @@ class TiffDirectory:
         byte_counts: uint64 (N,) its stored size; 0 means that it is absent (background).
         px_per_cm: Pixels in a centimetre along x; 0 where none is said.
         samples: Channels of a pixel.
+        photometric: Number of the photometric interpretation; 0 when the tag is absent.
+        nested: It is a sub-directory, of the nearest main one in front of it.
         bits_per_sample: The widest channel's bits; 0 when the tag is absent.
         width_px: Width of the image; 0 when the tag is absent, as the next three.
         height_px: Its height.
@@ -63,6 +60,8 @@ class TiffDirectory:
     byte_counts: NDArray[np.uint64]
     px_per_cm: float
     samples: int
+    photometric: int
+    nested: bool
     bits_per_sample: int
     width_px: int
     height_px: int
@@ -79,11 +78,29 @@ class TiffLayout:
         directories: In file order, sub-directories behind their parent.
         ndpi: The file is Hamamatsu's variant.
         damage: Empty, or why the file can't be whole, as half a sentence.
+        description: The text of the first directory.
     """
 
     directories: tuple[TiffDirectory, ...]
     ndpi: bool
     damage: str
+    description: str = ""
+
+    @property
+    def main_directories(self) -> tuple[TiffDirectory, ...]:
+        """The directories that are linked to each other, without their sub-directories."""
+        return tuple(directory for directory in self.directories if not directory.nested)
+
+    @property
+    def tiled_images(self) -> list[list[TiffDirectory]]:
+        """Each tiled main directory with its tiled sub-directories, which hold the image's coarser levels."""
+        images: list[list[TiffDirectory]] = []
+        for directory in self.directories:
+            if not directory.nested:
+                images.append([])
+            if directory.tiled and (images[-1] or not directory.nested):
+                images[-1].append(directory)
+        return [image for image in images if image]
 
     @property
     def pixel_directories(self) -> tuple[TiffDirectory, ...]:
@@ -129,7 +146,8 @@ def read_tiff_layout(path: Path) -> TiffLayout | None:
         except _DamagedError as error:
             damage = str(error)
     directories = tuple(parser.directories)
-    return TiffLayout(directories, parser.ndpi, damage or _missing_pixels(directories, size, parser.ndpi))
+    damage = damage or _missing_pixels(directories, size, parser.ndpi)
+    return TiffLayout(directories, parser.ndpi, damage, parser.description)
 
 
 def _missing_pixels(directories: tuple[TiffDirectory, ...], size: int, ndpi: bool) -> str:
@@ -173,6 +191,7 @@ class _Parser:
         self._handle, self._size, self._order, self._big = handle, size, order, big
         self.ndpi = False
         self.directories: list[TiffDirectory] = []
+        self.description = ""
         self._seen: set[int] = set()
         self._listed = self._read = 0
 
@@ -244,7 +263,12 @@ class _Parser:
             for tag in (_BITS_PER_SAMPLE, _WIDTH, _HEIGHT, _TILE_WIDTH, _TILE_HEIGHT, _COMPRESSION)
         )
         resolution, samples = self._px_per_cm(tags), self._small(tags, _SAMPLES, 1)
-        self.directories.append(TiffDirectory(tiled, raw, offsets, counts, resolution, samples, *numbers))
+        photometric = self._small(tags, _PHOTOMETRIC, 0)
+        if not self.directories:
+            self.description = self._text(tags.get(_DESCRIPTION))
+        self.directories.append(
+            TiffDirectory(tiled, raw, offsets, counts, resolution, samples, photometric, nested, *numbers)
+        )
         if not nested:
             for child in self._values(tags.get(_SUB_DIRECTORIES), offset):
                 self._directory(int(child), nested=True)
@@ -270,6 +294,21 @@ class _Parser:
         kind, count, value = tags.get(tag, (0, 0, b""))
         return int(struct.unpack(self._order + "H", value[:2])[0]) if (kind, count) == (3, 1) else default
 
+    def _text(self, tag: tuple[int, int, bytes] | None) -> str:
+        """A text outside the directory; what can't be one is none, for nothing of the pixels hangs on it."""
+        _, count, value = tag or (0, 0, b"")
+        if self.ndpi or not len(value) < count <= _MOST_DESCRIPTION_BYTES:
+            return ""
+        start = struct.unpack(self._order + ("Q" if self._big else "I"), value)[0]
+        if start + count > self._size:
+            return ""
+        self._handle.seek(start)
+        data = self._handle.read(count).rstrip(b"\0")
+        try:
+            return data.decode("utf-8")
+        except UnicodeDecodeError:
+            return data.decode("latin-1")
+
     def _px_per_cm(self, tags: dict[int, tuple[int, int, bytes]]) -> float:
         kind, count, value = tags.get(_RESOLUTION, (0, 0, b""))
         unit = _CM_PER_UNIT.get(self._small(tags, _RESOLUTION_UNIT, _INCH), 0.0)
@@ -287,85 +326,3 @@ class _Parser:
         # NDPI stores 32 bits of an offset; the data lie in front of the directory that names them.
         wide = (directory & ~0xFFFFFFFF) | low
         return wide - (1 << 32) if wide >= directory and wide >= 1 << 32 else wide
-
-
-_VENDORS = ("generic-tiff", "philips")
-
-
-@dataclass(frozen=True, eq=False)
-class AbsentTiles:
-    """The absent tiles of one level.
-
-    Attributes:
-        stored: int32 (rows + 1, columns + 1): the number of stored tiles above and left of each corner.
-        tile_width_px: Width of a tile in pixels of the level.
-        tile_height_px: Its height.
-    """
-
-    stored: NDArray[np.int32]
-    tile_width_px: int
-    tile_height_px: int
-
-    def cover(self, x: int, y: int, width: int, height: int) -> bool:
-        """True if a rectangle in pixels of the level, inside it, touches no stored tile."""
-        left, right = x // self.tile_width_px, -(-(x + width) // self.tile_width_px)
-        top, bottom = y // self.tile_height_px, -(-(y + height) // self.tile_height_px)
-        table = self.stored
-        return bool(table[bottom, right] - table[top, right] - table[bottom, left] + table[top, left] == 0)
-
-
-def find_absent_tiles(slide: Slide, level: int) -> AbsentTiles | None:
-    """Finds the absent tiles of a level.
-
-    Args:
-        slide: An open slide.
-        level: Index of the level.
-
-    Returns:
-        The absent tiles; None when there are none, or where it can't be proven that their places are
-        background (another format, a directory that does not fit the level).
-    """
-    directories = level_directories(slide) if slide.vendor in _VENDORS else ()
-    if not directories or not _fits(directories[slide.numbers[level]], slide, level):
-        return None
-    chosen = directories[slide.numbers[level]]
-    present = chosen.byte_counts > 0
-    if present.all():
-        return None
-    across = -(-chosen.width_px // chosen.tile_width_px)
-    down = -(-chosen.height_px // chosen.tile_height_px)
-    table = np.zeros((down + 1, across + 1), dtype=np.int32)
-    table[1:, 1:] = present.reshape(down, across).cumsum(axis=0, dtype=np.int32).cumsum(axis=1)
-    return AbsentTiles(table, chosen.tile_width_px, chosen.tile_height_px)
-
-
-def level_directories(slide: Slide) -> tuple[TiffDirectory, ...]:
-    """The directory of each level that the slide's reader finds; empty where they can't be told apart."""
-    try:
-        layout = read_tiff_layout(slide.path)
-    except OSError:  # a remote slide
-        return ()
-    if layout is None or layout.damage:
-        return ()
-    # Finest first, as the levels are; a stable sort, so that equal sizes keep their order in the file.
-    directories = sorted(
-        (directory for directory in layout.directories if directory.tiled),
-        key=lambda directory: -directory.width_px * directory.height_px,
-    )
-    return tuple(directories) if len(directories) == len(slide.reader_levels) else ()
-
-
-def _fits(directory: TiffDirectory, slide: Slide, level: int) -> bool:
-    view = slide.levels[level]
-    wide, high = directory.tile_width_px, directory.tile_height_px
-    if min(wide, high) < 1:
-        return False
-    # Philips pads its levels to whole tiles; elsewhere the sizes agree. Separate colour planes list each
-    # tile three times and do not fit.
-    spare_x, spare_y = (wide, high) if slide.vendor == "philips" else (1, 1)
-    tiles = -(-directory.width_px // wide) * -(-directory.height_px // high)
-    return (
-        0 <= directory.width_px - view.width_px < spare_x
-        and 0 <= directory.height_px - view.height_px < spare_y
-        and len(directory.byte_counts) == tiles
-    )

@@ -5,6 +5,7 @@ import threading
 import warnings
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,11 +14,14 @@ from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import SlideOpenError
 from wsi_ncmi.slides.base import Level, Slide
+from wsi_ncmi.slides.ome import OmeError, find_slide_image, is_ome
 
 _OPENING = threading.Lock()
 # TIFF 6.0, PhotometricInterpretation: white-is-zero, CMYK, CIE L*a*b*; PlanarConfiguration: separate planes.
 _NOT_RGB = (0, 5, 8)
 _SEPARATE_PLANES = 2
+# Old-style JPEG, of which tifffile decodes whole files alone.
+_OLD_JPEG = (6,)
 
 
 class TiffSlideSlide(Slide):
@@ -36,11 +40,12 @@ class TiffSlideSlide(Slide):
             warnings.simplefilter("ignore")
             self._handle: Any = TiffSlide(source)
             try:
+                _check_ome(self._handle.ts_tifffile.pages)
                 raw: Mapping[str, Any] = self._handle.properties
                 sizes = [(int(w), int(h)) for w, h in self._handle.level_dimensions]
                 pages = self._pages(raw)
                 self._absent = [_absent_tiles(page) for page in pages]
-                _check_samples(pages[0])
+                check_samples(pages[0])
                 width, height = sizes[0]
                 super().__init__(
                     path,
@@ -88,7 +93,32 @@ class TiffSlideSlide(Slide):
         self._handle.close()
 
 
-def _check_samples(page: Any) -> None:
+def _check_ome(pages: Any) -> None:
+    """Refuses an OME-TIFF whose slide is not what tiffslide shows, before its XML is parsed there."""
+    if not is_ome(pages[0].description):
+        return
+    directories = [
+        SimpleNamespace(
+            width_px=page.imagewidth, height_px=page.imagelength, samples=page.samplesperpixel,
+            photometric=int(page.photometric),
+        )
+        for page in pages
+    ]  # fmt: skip
+    try:
+        chosen = find_slide_image(pages[0].description, directories)
+    except OmeError as error:
+        raise SlideOpenError(str(error)) from error
+    if chosen is not None and not chosen.is_first:
+        raise SlideOpenError("its first image is not the slide; only the reader tifffile takes another one")
+
+
+def check_samples(page: Any) -> None:
+    """Raises SlideOpenError unless the samples of tifffile's page are 8-bit RGB or grey."""
+    import tifffile
+
+    compression = int(page.compression)
+    if compression in _OLD_JPEG or compression not in tifffile.TIFF.DECOMPRESSORS:
+        raise SlideOpenError(f"no decoder is here for its compression {compression}")
     samples, dtype, photometric = int(page.samplesperpixel), str(page.dtype), int(page.photometric)
     if dtype != "uint8" or samples not in (1, 3, 4) or photometric in _NOT_RGB:
         raise SlideOpenError(

@@ -7,7 +7,6 @@ OpenJPEG through imagecodecs, which makes pixels of any bytes: what it is given 
 """
 
 import functools
-import struct
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,7 +16,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
-from wsi_ncmi.slides.jpeg2000 import jpeg2000_damage
+from wsi_ncmi.slides.jpeg2000 import holds_ycbcr, jpeg2000_damage, jpeg2000_frame
 
 
 class Decoder(Protocol):
@@ -28,9 +27,6 @@ class Decoder(Protocol):
 
 
 _START, _END = b"\xff\xd8", b"\xff\xd9"
-_CODESTREAM = b"\xff\x4f\xff\x51"
-# Behind length and capabilities: size, offset, tile size and its offset, number of components.
-_SIZ = struct.Struct(">4x4I16xH")
 
 
 @dataclass(frozen=True)
@@ -94,9 +90,18 @@ def jpeg2000_decoder(*, ycbcr: bool) -> Decoder:
     return functools.partial(_decode_jpeg2000, ycbcr)
 
 
+def tiff_jpeg2000_decoder(compression: int, photometric: int) -> Decoder:
+    """Decoder of JPEG 2000 tiles of TIFF files that are not Aperio's, by the numbers of their directory."""
+
+    def decode(data: bytes, out: NDArray[np.uint8], /) -> None:
+        _decode_jpeg2000(holds_ycbcr(data, compression, photometric), data, out)
+
+    return decode
+
+
 def _decode_jpeg2000(ycbcr: bool, data: bytes, out: NDArray[np.uint8]) -> None:
     # The decoder takes memory for whatever size the stream claims: that is looked at first.
-    size, steps = _jpeg2000_frame(data)
+    size, steps = jpeg2000_frame(data)
     _check_shape(size, out.shape[:2])
     if reason := jpeg2000_damage(data):
         raise ValueError(reason)
@@ -111,16 +116,6 @@ def _decode_jpeg2000(ycbcr: bool, data: bytes, out: NDArray[np.uint8]) -> None:
     if ycbcr and not subsampled:
         pixels = np.asarray(Image.frombytes("YCbCr", out.shape[1::-1], pixels.tobytes()).convert("RGB"))
     out[...] = pixels
-
-
-def _jpeg2000_frame(data: bytes) -> tuple[tuple[int, int], list[tuple[int, int]]]:
-    """Height, width and each component's steps, from a codestream's SIZ marker (ITU-T T.800, A.5.1)."""
-    start = len(_CODESTREAM) + _SIZ.size
-    if not data.startswith(_CODESTREAM) or len(data) < start:
-        raise ValueError("the tile is no JPEG 2000 codestream")
-    right, bottom, left, top, components = _SIZ.unpack_from(data, len(_CODESTREAM))
-    steps = [(data[i + 1], data[i + 2]) for i in range(start, min(start + 3 * components, len(data) - 2), 3)]
-    return (bottom - top, right - left), steps
 
 
 def _check_shape(found: tuple[int, ...], expected: tuple[int, ...]) -> None:

@@ -6,10 +6,8 @@ move or overlap their tiles (Ventana, Trestle, Leica's regions, Hamamatsu) and a
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,7 +17,15 @@ from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import SlideReadError
 from wsi_ncmi.slides import Slide
-from wsi_ncmi.slides.tile_decoders import Decoder, JpegDecoder, jpeg2000_decoder, jpeg_decoder
+from wsi_ncmi.slides.jpeg2000 import TIFF_JPEG2000
+from wsi_ncmi.slides.pages_reader import silent
+from wsi_ncmi.slides.tile_decoders import (
+    Decoder,
+    JpegDecoder,
+    jpeg2000_decoder,
+    jpeg_decoder,
+    tiff_jpeg2000_decoder,
+)
 
 _VENDORS = ("aperio", "generic-tiff", "philips")
 _JPEG, _APERIO_YCBCR, _APERIO_RGB = 7, 33003, 33005
@@ -133,9 +139,9 @@ def open_stored_tiles(slide: Slide, level: int) -> StoredTiles:
     if slide.vendor not in _VENDORS:
         raise NotDirectError(f"{slide.vendor or 'this format'} is not one of {', '.join(_VENDORS)}")
     try:
-        pages = _find_pages(slide)
+        pages = slide.pages or _find_pages(slide)
         page = _checked(pages[slide.numbers[level]], slide, level)
-        decoder = _decoder(page)
+        decoder = _decoder(page, slide.vendor)
         if slide.vendor == "aperio" and level > 0 and _has_holes(pages, slide.numbers[level]):
             # A hole at level 0 is background. In coarser levels OpenSlide renders its place, and all of the
             # tiles above it, from the finer level.
@@ -167,11 +173,11 @@ def open_stored_tiles(slide: Slide, level: int) -> StoredTiles:
     )
 
 
-def _find_pages(slide: Slide) -> list[Any]:
+def _find_pages(slide: Slide) -> Sequence[Any]:
     import tifffile
 
     # What is wrong with a directory becomes the reason for the other way; the parser's own log would alarm.
-    with _silent("tifffile"), tifffile.TiffFile(slide.path) as file:
+    with silent("tifffile"), tifffile.TiffFile(slide.path) as file:
         pages: list[Any] = [page for page in list[Any](file.pages) if page.is_tiled]
     if len(pages) != len(slide.reader_levels):
         raise NotDirectError(f"it has {len(pages)} tiled images for {len(slide.reader_levels)} levels")
@@ -193,27 +199,18 @@ def _checked(page: Any, slide: Slide, level: int) -> Any:
     return page
 
 
-@contextlib.contextmanager
-def _silent(logger: str) -> Iterator[None]:
-    log = logging.getLogger(logger)
-    before = log.level
-    log.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        log.setLevel(before)
-
-
-def _has_holes(pages: list[Any], level: int) -> bool:
+def _has_holes(pages: Sequence[Any], level: int) -> bool:
     return any(0 in page.databytecounts for page in pages[: level + 1])
 
 
-def _decoder(page: Any) -> Decoder:
+def _decoder(page: Any, vendor: str) -> Decoder:
     photometric, compression = int(page.photometric), int(page.compression)
     if (page.samplesperpixel, page.bitspersample, int(page.planarconfig)) != (3, 8, 1):
         raise NotDirectError("its tiles are not 8-bit RGB with interleaved samples")
     if compression == _JPEG and photometric in (_RGB, _YCBCR):
         return jpeg_decoder(page.jpegtables, ycbcr=photometric == _YCBCR)
+    if compression in TIFF_JPEG2000 and vendor != "aperio":
+        return tiff_jpeg2000_decoder(compression, photometric)
     if compression in (_APERIO_YCBCR, _APERIO_RGB):
         return jpeg2000_decoder(ycbcr=compression == _APERIO_YCBCR)
     if compression in _PLAIN_COMPRESSIONS and photometric == _RGB:
