@@ -135,9 +135,7 @@ def open_slide(
     return slide
 
 
-def _open_by_order(
-    path: Path, files: tuple[Path, ...], *, nested: bool, compare_levels: bool
-) -> Slide:
+def _open_by_order(path: Path, files: tuple[Path, ...], *, nested: bool, compare_levels: bool) -> Slide:
     pages = get_reader(PAGES_READER)
     first, *rest = (each for each in list_readers() if each != pages)
     # In this order OpenSlide has refused already where another reader opens the file, so there is nothing to
@@ -182,7 +180,7 @@ def _check_file(path: Path) -> tuple[TiffLayout | None, SlideImage | None]:
             f"{name} is truncated or damaged: {layout.damage}; copy it again from its source."
         )
     try:
-        chosen = layout and find_slide_image(layout.description, layout.main_directories)
+        chosen = find_slide_image(layout.description, layout.main_directories) if layout else None
     except OmeError as error:
         raise SlideOpenError(f"{name} can't be read as a slide: {error}.") from error
     bits = (
