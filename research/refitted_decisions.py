@@ -48,7 +48,7 @@ def main() -> None:
         if handle.tell() == 0:
             writer.writerow(COLUMNS)
         for name, path in paths.items():
-            data, cache = open_study_cohort(path), BagCache(open_bag_source(path), 2**30)
+            data, cache = open_study_cohort(str(path)), BagCache(open_bag_source(path), 2**30)
             classes = len(data.cohort.classes)
             for fold in given.folds:
                 for regime in REGIMES.values():

@@ -178,7 +178,7 @@ def main() -> None:
     if given.out.exists():
         with given.out.open(encoding="utf-8", newline="") as handle:
             done = {(r["cohort"], r["regime"], int(r["fold"]), r["loss"]) for r in csv.DictReader(handle)}
-    opened = {n: (open_study_cohort(p), BagCache(open_bag_source(p), 2**30)) for n, p in paths.items()}
+    opened = {n: (open_study_cohort(str(p)), BagCache(open_bag_source(p), 2**30)) for n, p in paths.items()}
     cells = [(f, r, n) for f in given.folds for r in given.regimes for n in opened]
     with given.out.open("a", encoding="utf-8", newline="") as handle:
         writer = csv.writer(handle, lineterminator="\n")
