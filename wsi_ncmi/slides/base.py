@@ -27,6 +27,8 @@ from wsi_ncmi.slides.openslide_names import OpenSlideNames
 if TYPE_CHECKING:
     from PIL import Image
 
+    from wsi_ncmi.slides.dicom_frames import DicomLevel
+
 _WHITE = (255, 255, 255)
 _HEX_COLOUR = re.compile(r"#?([0-9A-Fa-f]{6})")
 
@@ -136,9 +138,11 @@ class Slide(OpenSlideNames, AbstractContextManager["Slide"]):
         properties: Metadata under OpenSlide's names (``openslide.mpp-x``, ``tiff.XResolution``…), read-only.
         note: Empty, or sentences about the reader that is used and levels that are not (for the ledger).
         pages: tifffile's page of each of ``reader_levels``, where the reader goes by them; else empty.
+        dicom_levels: Of a DICOM series, the ``reader_levels`` as they lie in its files; else empty.
     """
 
     pages: Sequence[Any] = ()
+    dicom_levels: tuple[DicomLevel, ...] = ()
 
     def __init__(
         self,

@@ -12,20 +12,25 @@ in a fine sub-band is zero on average.
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import re
 import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import imagecodecs
 
 from wsi_ncmi.core.errors import SlideReadError
-from wsi_ncmi.slides.dicom_frames import StoredLevel, jpeg2000_levels
+from wsi_ncmi.slides.dicom_frames import JPEG_2000, DicomLevel
 from wsi_ncmi.slides.jpeg2000_packets import check_packets
 
 if TYPE_CHECKING:
     from wsi_ncmi.slides.base import Slide
+    from wsi_ncmi.slides.tiff_layout import TiffDirectory
 
 _CODESTREAM = b"\xff\x4f\xff\x51"
 _END = b"\xff\xd9"
@@ -204,31 +209,50 @@ class Jpeg2000Guard:
     def _damage(self, number: int, index: int) -> str:
         key = number, index
         if key not in self._known:
-            stored = self._levels[number]
-            offset, length = int(stored.offsets[index]), int(stored.byte_counts[index])
-            with stored.path.open("rb") as file:
-                stream = os.pread(file.fileno(), length, offset)
+            stream = self._levels[number].read(index)
             # A tile of no bytes is absent, not damaged.
-            self._known[key] = jpeg2000_damage(stream) if stream or length else ""
+            self._known[key] = "" if stream is None else jpeg2000_damage(stream)
         return self._known[key]
 
 
-def _stored_levels(slide: Slide) -> dict[int, StoredLevel]:
+@dataclass(frozen=True)
+class _Tiles:
+    """Stored tiles of a level; ``read`` gives one of them, None where it is absent."""
+
+    width_px: int
+    height_px: int
+    tile_width_px: int
+    tile_height_px: int
+    read: Callable[[int], bytes | None]
+
+
+def _stored_levels(slide: Slide) -> dict[int, _Tiles]:
     """Index into ``slide.reader_levels`` → its tiles, of the levels that are JPEG 2000."""
     if slide.vendor == "dicom":
-        of_size = {(each.width_px, each.height_px): each for each in jpeg2000_levels(slide.files)}
-        found = {
-            number: of_size.get((level.width_px, level.height_px))
-            for number, level in enumerate(slide.reader_levels)
-        }
-        return {number: stored for number, stored in found.items() if stored is not None}
+        return {
+            number: _Tiles(
+                each.width_px, each.height_px, each.tile_width_px, each.tile_height_px,
+                functools.partial(_read_frame, each),
+            )
+            for number, each in enumerate(slide.dicom_levels) if each.syntax in JPEG_2000
+        }  # fmt: skip
     from wsi_ncmi.slides.absent_tiles import level_directories
 
     return {
-        number: StoredLevel(
-            slide.path, each.width_px, each.height_px, each.tile_width_px, each.tile_height_px, each.offsets,
-            each.byte_counts,
+        number: _Tiles(
+            each.width_px, each.height_px, each.tile_width_px, each.tile_height_px,
+            functools.partial(_read_tile, slide.path, each),
         )
         for number, each in enumerate(level_directories(slide) if slide.vendor == "aperio" else ())
         if each.compression in _COMPRESSIONS
     }  # fmt: skip
+
+
+def _read_frame(level: DicomLevel, index: int) -> bytes | None:
+    return level.read(index) if level.byte_counts[index] else None
+
+
+def _read_tile(path: Path, directory: TiffDirectory, index: int) -> bytes | None:
+    length = int(directory.byte_counts[index])
+    with path.open("rb") as file:
+        return os.pread(file.fileno(), length, int(directory.offsets[index])) if length else None

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -199,10 +200,15 @@ def _dicom_files(path: Path) -> tuple[Path, ...]:
 def _first_that_opens(path: Path, readers: tuple[Reader, ...], dicom: tuple[Path, ...]) -> Slide:
     reasons: list[str] = []
     for reader in readers:
-        reason = reader.unavailable() or ("" if reader.open_dicom or not dicom else "it reads no DICOM")
-        if not reason:
+        opens: Callable[..., Slide] | None = reader.open_dicom if dicom else reader.open
+        if opens is None and len(readers) > 1:
+            continue
+        reason = reader.unavailable()
+        if opens is None:
+            reason = "it reads no DICOM" if dicom else "it reads DICOM alone"
+        elif not reason:
             try:
-                slide = reader.open_dicom(path, dicom) if reader.open_dicom and dicom else reader.open(path)
+                slide = opens(path, dicom) if dicom else opens(path)
             except Exception as error:  # readers raise whatever their parsers stumble over
                 reason = plain_reason(error, path)
             else:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import SlideReadError
 from wsi_ncmi.slides.base import Level, Slide
+from wsi_ncmi.slides.dicom_reader import check_openslide_dicom
 from wsi_ncmi.slides.dicom_series import LinkFolder
 from wsi_ncmi.slides.jpeg2000 import Jpeg2000Guard
 
@@ -22,6 +23,7 @@ class OpenSlideSlide(Slide):
     tile does not cost the rest of the slide, a failed region is tried once more with a fresh handle, which
     also tells a bad region from a good one that another thread's failure has spoilt.
 
+    A DICOM series that OpenSlide would show in wrong colours is refused.
     Damaged JPEG 2000 tiles (Aperio, DICOM), of which OpenSlide gives pixels, fail before it is asked.
 
     Args:
@@ -61,6 +63,9 @@ class OpenSlideSlide(Slide):
                 },
             )
             self.files = tuple(files) or (path,)
+            if self.vendor == "dicom":
+                sizes = [(level.width_px, level.height_px) for level in self.reader_levels]
+                self.dicom_levels = check_openslide_dicom(self.files, sizes)
             self._held = held.pop_all()
 
     def _open(self) -> Any:

@@ -16,14 +16,14 @@ class Reader:
 
     Attributes:
         name: Its name for users, in ledgers and in feature files.
-        open: Opens a local file; raises whatever it likes.
+        open: Opens a local file that is no DICOM, where the reader can; raises whatever it likes.
         unavailable: Empty text where the reader works on this machine, else the reason.
         open_remote: Opens an fsspec address such as ``s3://bucket/slide.svs``, where the reader can.
         open_dicom: Opens a DICOM slide by one of its files and all of them, where the reader can.
     """
 
     name: str
-    open: Callable[[Path], Slide]
+    open: Callable[[Path], Slide] | None
     unavailable: Callable[[], str]
     open_remote: Callable[[str], Slide] | None = None
     open_dicom: Callable[[Path, Sequence[Path]], Slide] | None = None
@@ -82,6 +82,12 @@ _READERS = (
         open=_OPENSLIDE,
         open_dicom=_OPENSLIDE,
         unavailable=lambda: import_reason("openslide"),
+    ),
+    Reader(
+        name="dicom",
+        open=None,
+        open_dicom=_open_with("dicom_reader", "DicomSlide"),
+        unavailable=lambda: import_reason("pydicom"),
     ),
     Reader(
         name="tiffslide",

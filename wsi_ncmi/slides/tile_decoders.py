@@ -1,4 +1,4 @@
-"""JPEG and JPEG 2000 tiles of TIFF files to RGB, as OpenSlide decodes them.
+"""Encoded tiles to RGB, as OpenSlide decodes them: JPEG and JPEG 2000 of TIFF and DICOM, JPEG-LS of DICOM.
 
 Decoders chosen by measurement (256 px, q80, 4:2:0, one Zen 4 core): simplejpeg (libjpeg-turbo) 5,140 tiles/s
 into a given buffer, imagecodecs 3,920, Pillow 2,900, all with identical pixels. simplejpeg also refuses a
@@ -7,6 +7,8 @@ OpenJPEG through imagecodecs, which makes pixels of any bytes: what it is given 
 """
 
 import functools
+import re
+import struct
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,7 +28,45 @@ class Decoder(Protocol):
         """Writes the pixels of a stored tile into ``out``."""
 
 
+class OtherSizeError(ValueError):
+    """The stream is of another size than the tile.
+
+    Attributes:
+        found: Its height and width.
+    """
+
+    def __init__(self, found: tuple[int, ...], expected: tuple[int, ...]) -> None:
+        super().__init__(f"the tile has the shape {found} instead of {expected}")
+        self.found = found[0], found[1]
+
+
+def decode_cut(decoder: Decoder, data: bytes, out: NDArray[np.uint8], least: tuple[int, int]) -> None:
+    """Decodes a tile that may be cut on the right and at the bottom, as some DICOM writers cut it.
+
+    Args:
+        decoder: Its decoder.
+        data: The stream.
+        out: uint8 (h, w, 3), C-contiguous; what a cut tile lacks becomes white.
+        least: Height and width that it has to have: what of it lies on the level.
+
+    Raises:
+        Exception: It can't be decoded, or has less than that.
+    """
+    try:
+        decoder(data, out)
+    except OtherSizeError as other:
+        height, width = other.found
+        if not (least[0] <= height <= out.shape[0] and least[1] <= width <= out.shape[1]):
+            raise
+        part = np.empty((height, width, 3), np.uint8)
+        decoder(data, part)
+        out[...] = 255
+        out[:height, :width] = part
+
+
 _START, _END = b"\xff\xd8", b"\xff\xd9"
+# Start of frame: length, precision, height and width (ITU-T T.87, C.1.1 and C.2.2).
+_JPEGLS_FRAME = re.compile(rb"\xff\xf7..\x08(....)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -45,6 +85,9 @@ class JpegDecoder:
     def __call__(self, data: bytes, out: NDArray[np.uint8], /) -> None:
         """Decodes a tile into an array of its size, or of ``1 / factor`` of its sides."""
         stream = self.head + _after_application_markers(data)
+        if self.factor > 1:  # of a stream of another size the decoder would choose another factor
+            found = simplejpeg.decode_jpeg_header(stream)[:2]
+            _check_shape(tuple(-(-side // self.factor) for side in found), out.shape[:2])
         # Least sides that the result must have: they make libjpeg-turbo choose the factor.
         height, width = out.shape[:2] if self.factor > 1 else (0, 0)
         pixels = simplejpeg.decode_jpeg(
@@ -108,16 +151,50 @@ def _decode_jpeg2000(ycbcr: bool, data: bytes, out: NDArray[np.uint8]) -> None:
     subsampled = any(step != (1, 1) for step in steps)
     if subsampled and not ycbcr:
         raise ValueError("the tile has components of different sizes that are no YCbCr")
-    pixels = imagecodecs.jpeg2k_decode(data, numthreads=1)
+    # Subsampled chroma tells the decoder that it is YCbCr, and it gives RGB itself.
+    _write(imagecodecs.jpeg2k_decode(data, numthreads=1), ycbcr and not subsampled, out)
+
+
+def jpegls_decoder(*, ycbcr: bool) -> Decoder:
+    """Decoder of JPEG-LS frames, of RGB or YCbCr."""
+    return functools.partial(_decode_jpegls, ycbcr)
+
+
+def plain_decoder(*, planar: bool, ycbcr: bool) -> Decoder:
+    """Decoder of frames that are not compressed.
+
+    Args:
+        planar: One colour lies behind the other; else one pixel behind the other.
+        ycbcr: The colours are YCbCr.
+    """
+    return functools.partial(_decode_plain, planar, ycbcr)
+
+
+def _decode_jpegls(ycbcr: bool, data: bytes, out: NDArray[np.uint8]) -> None:
+    # The decoder takes memory for whatever size the stream claims: that is looked at first.
+    frame = _JPEGLS_FRAME.search(data)
+    if frame is None:
+        raise ValueError("the tile is no JPEG-LS")
+    _check_shape(struct.unpack(">HH", frame[1]), out.shape[:2])
+    _write(imagecodecs.jpegls_decode(data), ycbcr, out)
+
+
+def _decode_plain(planar: bool, ycbcr: bool, data: bytes, out: NDArray[np.uint8]) -> None:
+    height, width = out.shape[:2]
+    values = np.frombuffer(data, np.uint8).reshape((3, height, width) if planar else out.shape)
+    _write(values.transpose(1, 2, 0) if planar else values, ycbcr, out)
+
+
+def _write(pixels: NDArray[np.uint8], ycbcr: bool, out: NDArray[np.uint8]) -> None:
+    """Checks what a decoder gave, and writes it as RGB."""
     _check_shape(pixels.shape, out.shape)
     if pixels.dtype != np.uint8:
         raise ValueError(f"the tile has {pixels.dtype} samples instead of 8 bits")
-    # Subsampled chroma tells the decoder that it is YCbCr, and it gives RGB itself.
-    if ycbcr and not subsampled:
+    if ycbcr:
         pixels = np.asarray(Image.frombytes("YCbCr", out.shape[1::-1], pixels.tobytes()).convert("RGB"))
     out[...] = pixels
 
 
 def _check_shape(found: tuple[int, ...], expected: tuple[int, ...]) -> None:
     if found != expected:
-        raise ValueError(f"the tile has the shape {found} instead of {expected}")
+        raise OtherSizeError(found, expected)

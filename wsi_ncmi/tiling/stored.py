@@ -1,27 +1,32 @@
 """The compressed tiles of one pyramid level, read by their offsets and proven to be the reader's pixels.
 
-Only formats whose tiles are a plain grid are opened this way: Aperio, generic tiled TIFF and Philips. Others
-move or overlap their tiles (Ventana, Trestle, Leica's regions, Hamamatsu) and are left to their readers.
+Only formats whose tiles are a plain grid are opened this way: Aperio, generic tiled TIFF, Philips and DICOM.
+Others move or overlap their tiles (Ventana, Trestle, Leica's regions, Hamamatsu): their readers read them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.core.errors import SlideReadError
+from wsi_ncmi.core.errors import SlideOpenError, SlideReadError, plain_reason
 from wsi_ncmi.slides import Slide
+from wsi_ncmi.slides.dicom_colours import level_decoder
+from wsi_ncmi.slides.dicom_frames import frame_of
 from wsi_ncmi.slides.jpeg2000 import TIFF_JPEG2000
 from wsi_ncmi.slides.pages_reader import silent
 from wsi_ncmi.slides.tile_decoders import (
     Decoder,
     JpegDecoder,
+    decode_cut,
     jpeg2000_decoder,
     jpeg_decoder,
     tiff_jpeg2000_decoder,
@@ -54,6 +59,8 @@ class StoredTiles(AbstractContextManager["StoredTiles"]):
         offsets: Byte offset of each tile, int64 (n_rows · n_columns,).
         byte_counts: Its stored size; 0 where the tile is absent.
         decoder: Decodes one stored tile.
+        file_of: Which of the files holds each tile; None: all lie in one.
+        encapsulated: Tiles lie in the items of DICOM frames, and may be cut at the level's edges.
     """
 
     width_px: int
@@ -65,7 +72,9 @@ class StoredTiles(AbstractContextManager["StoredTiles"]):
     offsets: NDArray[np.int64]
     byte_counts: NDArray[np.int64]
     decoder: Decoder
-    _descriptor: int
+    _descriptors: tuple[int, ...]
+    file_of: NDArray[np.int64] | None = None
+    encapsulated: bool = False
 
     def is_absent(self, index: int) -> bool:
         """True if the file stores no such tile (background)."""
@@ -85,10 +94,16 @@ class StoredTiles(AbstractContextManager["StoredTiles"]):
         length = int(self.byte_counts[index])
         if length > _MAX_BYTES_PER_PX * self.tile_width_px * self.tile_height_px + _SPARE_BYTES:
             raise ValueError(f"the tile claims {length} bytes")
-        data = os.pread(self._descriptor, length, int(self.offsets[index]))
+        descriptor = self._descriptors[0 if self.file_of is None else self.file_of[index]]
+        data = os.pread(descriptor, length, int(self.offsets[index]))
         if len(data) != length:
             raise ValueError("the file ends inside the tile")
-        self.decoder(data, out)
+        if not self.encapsulated:
+            self.decoder(data, out)
+            return
+        row, column = divmod(index, self.n_columns)
+        left, top = column * self.tile_width_px, row * self.tile_height_px
+        decode_cut(self.decoder, frame_of(data), out, (self.height_px - top, self.width_px - left))
 
     def reducible(self, factor: int) -> bool:
         """True if the decoder itself can reduce the tiles by 2, 4 or 8."""
@@ -119,8 +134,9 @@ class StoredTiles(AbstractContextManager["StoredTiles"]):
         self.close()
 
     def close(self) -> None:
-        """Closes the file."""
-        os.close(self._descriptor)
+        """Closes the files."""
+        for descriptor in self._descriptors:
+            os.close(descriptor)
 
 
 def open_stored_tiles(slide: Slide, level: int) -> StoredTiles:
@@ -136,8 +152,10 @@ def open_stored_tiles(slide: Slide, level: int) -> StoredTiles:
     Raises:
         NotDirectError: The file is no TIFF of a known plain layout, or uses what is not supported here.
     """
+    if slide.vendor == "dicom":
+        return _open_frames(slide, level)
     if slide.vendor not in _VENDORS:
-        raise NotDirectError(f"{slide.vendor or 'this format'} is not one of {', '.join(_VENDORS)}")
+        raise NotDirectError(f"{slide.vendor or 'this format'} is not one of {', '.join(_VENDORS)}, dicom")
     try:
         pages = slide.pages or _find_pages(slide)
         page = _checked(pages[slide.numbers[level]], slide, level)
@@ -154,10 +172,6 @@ def open_stored_tiles(slide: Slide, level: int) -> StoredTiles:
         raise NotDirectError(f"its TIFF directory can't be parsed ({error})") from error
     if len(offsets) != across * down or len(counts) != len(offsets):
         raise NotDirectError(f"it lists {len(offsets)} tiles where {across} × {down} are needed")
-    try:
-        descriptor = os.open(slide.path, os.O_RDONLY)
-    except OSError as error:
-        raise NotDirectError(f"it can't be opened again ({error.strerror})") from error
     view = slide.levels[level]
     return StoredTiles(
         width_px=view.width_px,
@@ -169,7 +183,43 @@ def open_stored_tiles(slide: Slide, level: int) -> StoredTiles:
         offsets=offsets,
         byte_counts=counts,
         decoder=decoder,
-        _descriptor=descriptor,
+        _descriptors=_opened((slide.path,)),
+    )
+
+
+def _opened(paths: Sequence[Path]) -> tuple[int, ...]:
+    with contextlib.ExitStack() as on_failure:
+        descriptors = []
+        for path in paths:
+            try:
+                descriptors.append(os.open(path, os.O_RDONLY))
+            except OSError as error:
+                raise NotDirectError(f"it can't be opened again ({error.strerror})") from error
+            on_failure.callback(os.close, descriptors[-1])
+        on_failure.pop_all()
+    return tuple(descriptors)
+
+
+def _open_frames(slide: Slide, level: int) -> StoredTiles:
+    """The frames of a level of a DICOM series."""
+    stored = slide.dicom_levels[slide.numbers[level]]
+    try:
+        decoder = level_decoder(stored)
+    except (SlideOpenError, OSError) as error:
+        raise NotDirectError(plain_reason(error, slide.path)) from error
+    return StoredTiles(
+        width_px=stored.width_px,
+        height_px=stored.height_px,
+        tile_width_px=stored.tile_width_px,
+        tile_height_px=stored.tile_height_px,
+        n_columns=stored.n_columns,
+        n_rows=stored.n_rows,
+        offsets=stored.offsets,
+        byte_counts=stored.byte_counts,
+        decoder=decoder,
+        _descriptors=_opened(stored.files),
+        file_of=stored.file_of,
+        encapsulated=stored.encapsulated,
     )
 
 
