@@ -25,10 +25,11 @@ if TYPE_CHECKING:
 
 _ELEMENTS = (
     "SOPClassUID", "ImageType", "SOPInstanceUID", "SOPInstanceUIDOfConcatenationSource",
-    "ConcatenationFrameOffsetNumber", "InConcatenationTotalNumber", "DimensionOrganizationType", "SamplesPerPixel",
-    "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "PixelRepresentation",
-    "TotalPixelMatrixColumns", "TotalPixelMatrixRows", "TotalPixelMatrixFocalPlanes", "NumberOfOpticalPaths",
-    "SharedFunctionalGroupsSequence", "ExtendedOffsetTable", "PixelData",
+    "ConcatenationFrameOffsetNumber", "InConcatenationTotalNumber", "DimensionOrganizationType",
+    "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows",
+    "Columns", "BitsAllocated", "PixelRepresentation", "TotalPixelMatrixColumns", "TotalPixelMatrixRows",
+    "TotalPixelMatrixFocalPlanes", "NumberOfOpticalPaths", "SharedFunctionalGroupsSequence",
+    "ExtendedOffsetTable", "PixelData",
 )  # fmt: skip
 _PLACES = "PerFrameFunctionalGroupsSequence"
 # Tables of places of 10^6 frames; a level of 10^6 px a side has 4,000² frames of 256 px.

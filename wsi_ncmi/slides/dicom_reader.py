@@ -22,10 +22,11 @@ class DicomSlide(Slide):
 
     Args:
         path: One of its files.
-        files: All of them.
+        files: All of them, if there are several.
     """
 
-    def __init__(self, path: Path, files: Sequence[Path]) -> None:
+    def __init__(self, path: Path, files: Sequence[Path] = ()) -> None:
+        files = files or (path,)
         self.dicom_levels = dicom_levels(files)
         self._decoders = [level_decoder(level) for level in self.dicom_levels]
         first = self.dicom_levels[0]

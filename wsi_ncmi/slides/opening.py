@@ -2,7 +2,6 @@
 
 import logging
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from wsi_ncmi.slides.dicom_header import has_dicom_magic
 from wsi_ncmi.slides.dicom_series import files_beside
 from wsi_ncmi.slides.level_check import leave_out_wrong_levels
 from wsi_ncmi.slides.ome import OmeError, SlideImage, find_slide_image
-from wsi_ncmi.slides.registry import PAGES_READER, Reader, get_reader, list_readers
+from wsi_ncmi.slides.registry import DICOM_READER, PAGES_READER, Reader, get_reader, list_readers
 from wsi_ncmi.slides.tiff_layout import TiffLayout, read_tiff_layout
 
 _LOG = logging.getLogger(__name__)
@@ -200,15 +199,13 @@ def _dicom_files(path: Path) -> tuple[Path, ...]:
 def _first_that_opens(path: Path, readers: tuple[Reader, ...], dicom: tuple[Path, ...]) -> Slide:
     reasons: list[str] = []
     for reader in readers:
-        opens: Callable[..., Slide] | None = reader.open_dicom if dicom else reader.open
-        if opens is None and len(readers) > 1:
+        other = reader.open_dicom is None if dicom else reader.name == DICOM_READER
+        if other and len(readers) > 1:
             continue
-        reason = reader.unavailable()
-        if opens is None:
-            reason = "it reads no DICOM" if dicom else "it reads DICOM alone"
-        elif not reason:
+        reason = reader.unavailable() or ("it reads no DICOM" if dicom and other else "")
+        if not reason:
             try:
-                slide = opens(path, dicom) if dicom else opens(path)
+                slide = reader.open_dicom(path, dicom) if reader.open_dicom and dicom else reader.open(path)
             except Exception as error:  # readers raise whatever their parsers stumble over
                 reason = plain_reason(error, path)
             else:

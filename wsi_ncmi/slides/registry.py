@@ -16,14 +16,14 @@ class Reader:
 
     Attributes:
         name: Its name for users, in ledgers and in feature files.
-        open: Opens a local file that is no DICOM, where the reader can; raises whatever it likes.
+        open: Opens a local file; raises whatever it likes.
         unavailable: Empty text where the reader works on this machine, else the reason.
         open_remote: Opens an fsspec address such as ``s3://bucket/slide.svs``, where the reader can.
         open_dicom: Opens a DICOM slide by one of its files and all of them, where the reader can.
     """
 
     name: str
-    open: Callable[[Path], Slide] | None
+    open: Callable[[Path], Slide]
     unavailable: Callable[[], str]
     open_remote: Callable[[str], Slide] | None = None
     open_dicom: Callable[[Path, Sequence[Path]], Slide] | None = None
@@ -74,20 +74,18 @@ PAGES_READER = "tifffile"
 """Name of the reader that is asked only for what the others don't see: levels in sub-directories of TIFF
 files, and the slide of an OME-TIFF that begins with another image."""
 
+DICOM_READER = "dicom"
+"""Name of the reader that opens DICOM alone."""
+
 _TIFFSLIDE = _open_with("tiffslide_reader", "TiffSlideSlide")
 _OPENSLIDE = _open_with("openslide_reader", "OpenSlideSlide")
+_DICOM = _open_with("dicom_reader", "DicomSlide")
 _READERS = (
     Reader(
         name="openslide",
         open=_OPENSLIDE,
         open_dicom=_OPENSLIDE,
         unavailable=lambda: import_reason("openslide"),
-    ),
-    Reader(
-        name="dicom",
-        open=None,
-        open_dicom=_open_with("dicom_reader", "DicomSlide"),
-        unavailable=lambda: import_reason("pydicom"),
     ),
     Reader(
         name="tiffslide",
@@ -99,6 +97,12 @@ _READERS = (
         name="image",
         open=_open_with("image_reader", "FlatImageSlide"),
         unavailable=lambda: import_reason("PIL"),
+    ),
+    Reader(
+        name=DICOM_READER,
+        open=_DICOM,
+        open_dicom=_DICOM,
+        unavailable=lambda: import_reason("pydicom"),
     ),
     Reader(
         name=PAGES_READER,
