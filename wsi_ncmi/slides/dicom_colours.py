@@ -27,7 +27,7 @@ from wsi_ncmi.slides.tile_decoders import (
     plain_decoder,
 )  # fmt: skip
 
-Colours = Literal["RGB", "YCbCr"]
+ColourSpace = Literal["RGB", "YCbCr"]
 _JPEG_LS = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")
 _FRAMES, _STEP = 6, 3
 # Share of pixels outside of RGB, by so many grey levels, if taken for YCbCr.
@@ -45,7 +45,7 @@ def level_decoder(level: DicomLevel) -> Decoder:
     return _decoder(level, true_colours(level))
 
 
-def _decoder(level: DicomLevel, colours: Colours) -> Decoder:
+def _decoder(level: DicomLevel, colours: ColourSpace) -> Decoder:
     ycbcr = colours == "YCbCr"
     if level.syntax == JPEG:
         return jpeg_decoder(None, ycbcr=ycbcr)
@@ -60,7 +60,7 @@ def _decoder(level: DicomLevel, colours: Colours) -> Decoder:
     raise SlideOpenError(f"its frames are {UID(level.syntax).name}, which isn't read")
 
 
-def declared_colours(level: DicomLevel) -> Colours:
+def declared_colours(level: DicomLevel) -> ColourSpace:
     """What the file says.
 
     Raises:
@@ -74,7 +74,7 @@ def declared_colours(level: DicomLevel) -> Colours:
     raise SlideOpenError(f"its colours are {level.photometric or 'of no stated kind'}, not RGB")
 
 
-def true_colours(level: DicomLevel) -> Colours:
+def true_colours(level: DicomLevel) -> ColourSpace:
     """What the components of a level's decoded frames are.
 
     JPEG 2000's own transforms (YBR_ICT, YBR_RCT) are undone by decoders: what they give is RGB.
@@ -103,12 +103,12 @@ def true_colours(level: DicomLevel) -> Colours:
     return found or declared
 
 
-def openslide_colours(level: DicomLevel) -> Colours:
+def openslide_colours(level: DicomLevel) -> ColourSpace:
     """What OpenSlide takes the components of decoded frames for."""
     return declared_colours(level) if level.syntax == JPEG else "RGB"
 
 
-def _stated(level: DicomLevel, stream: bytes) -> tuple[Colours | None, Colours | None]:
+def _stated(level: DicomLevel, stream: bytes) -> tuple[ColourSpace | None, ColourSpace | None]:
     """What a stream proves of its components, and what it says of them."""
     try:
         if level.syntax == JPEG:
@@ -124,9 +124,9 @@ def _stated(level: DicomLevel, stream: bytes) -> tuple[Colours | None, Colours |
     return None, None
 
 
-def _stated_by_jpeg(stream: bytes) -> tuple[Colours | None, Colours | None]:
+def _stated_by_jpeg(stream: bytes) -> tuple[ColourSpace | None, ColourSpace | None]:
     """By subsampled chroma; by Adobe's marker, JFIF, or the names of components (ITU-T T.81, B.2; T.871)."""
-    said: Colours | None = None
+    said: ColourSpace | None = None
     position = 2
     while True:
         marker, length = struct.unpack_from(">HH", stream, position)
@@ -141,7 +141,7 @@ def _stated_by_jpeg(stream: bytes) -> tuple[Colours | None, Colours | None]:
         position += 2 + length
 
 
-def _by_pixels(level: DicomLevel, tiles: list[int]) -> Colours | None:
+def _by_pixels(level: DicomLevel, tiles: list[int]) -> ColourSpace | None:
     """What the components of some frames can be; None where they don't tell."""
     decoder = _decoder(level, "RGB")
     found = []
