@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
+from wsi_ncmi.cli.predict import DICOM_FLAGS
 
 if TYPE_CHECKING:
     from wsi_ncmi.core.progress import ProgressReporter
@@ -28,6 +29,7 @@ FLAGS = ConfigFlags(
         "top": Flag(panel="Maps"),
         "overlay": Flag(name="--no-overlay", panel="Maps", help="No multi-resolution overlay.", sets=False),
         "geojson": Flag(name="--no-geojson", panel="Maps", help="No tiles for QuPath.", sets=False),
+        **DICOM_FLAGS,
     },
 )
 

@@ -16,6 +16,18 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
+DICOM_FLAGS = {
+    "dicom.write": Flag(
+        name="--dicom", panel="DICOM", help="Tiles and answer as DICOM objects in the slide's study."
+    ),
+    "dicom.map": Flag(
+        name="--dicom-map", panel="DICOM", help="Add a parametric map on a level of the slide's pyramid."
+    ),
+    "dicom.patient": Flag(
+        name="--dicom-patient", panel="DICOM", help="Copy patient, study and specimen from the slide."
+    ),
+}
+
 FLAGS = ConfigFlags(
     "wsi_ncmi.prediction.config.PredictConfig",
     {
@@ -37,6 +49,7 @@ FLAGS = ConfigFlags(
         "geojson": Flag(name="--no-geojson", panel="Explanation", help="No tiles for QuPath.", sets=False),
         "scale": Flag(panel="Explanation"),
         "top": Flag(panel="Explanation"),
+        **DICOM_FLAGS,
         "weights": Flag(panel="Encoder", there=True),
         "extraction.workers": Flag(panel="Machine", help="Processes (as the machine allows)."),
         "extraction.timeout_per_slide": Flag(

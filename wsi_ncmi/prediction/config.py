@@ -28,6 +28,32 @@ class WatchConfig:
 
 
 @configclass
+class DicomResultsConfig:
+    """What is written for DICOM viewers and archives, of slides that are DICOM themselves.
+
+    Attributes:
+        write: Tiles as annotations and the answer as a structured report, in the slide's study; see
+            ``docs/how-to/dicom.md``.
+        map: Add attention and evidence as a parametric map on a level of the slide's own pyramid.
+        patient: Copy patient, study and specimen from the slide, into ``dicom-with-patient/``; without it
+            they are empty.
+    """
+
+    write: bool = False
+    map: bool = False
+    patient: bool = False
+
+    @model_validator(mode="after")
+    def _check_write(self) -> Self:
+        for name in ("map", "patient"):
+            if getattr(self, name) and not self.write:
+                raise contradiction(
+                    "it is about the DICOM results; add --dicom, or leave it out", name, "write"
+                )
+        return self
+
+
+@configclass
 class PredictConfig:
     """Slides, models and output of a prediction job.
 
@@ -46,6 +72,7 @@ class PredictConfig:
         top: Tiles in each gallery; 0 = no gallery.
         heatmaps: Pictures of attention and of the evidence for the predicted class, and the slide's page.
         geojson: Tiles with attention and evidence for QuPath.
+        dicom: Results for DICOM viewers and archives.
         mpp_table: CSV with slide_id,mpp for slides whose own resolution is missing or wrong.
         default_mpp: µm per pixel where nothing else gives it.
         known_failures: CSV with ``slide_id`` and perhaps ``reason``, or a ledger; slides that fail as listed
@@ -68,6 +95,7 @@ class PredictConfig:
     top: Annotated[int, Field(ge=0)] = 12
     heatmaps: bool = True
     geojson: bool = True
+    dicom: DicomResultsConfig = Field(default_factory=DicomResultsConfig)
     mpp_table: Path | None = None
     default_mpp: _Mpp | None = None
     known_failures: Path | None = None
@@ -143,6 +171,7 @@ class HeatmapConfig:
         top: Tiles in the gallery; 0 = no gallery.
         overlay: Write the multi-resolution overlay.
         geojson: Write the tiles for QuPath.
+        dicom: Results for DICOM viewers and archives; needs ``slides``.
     """
 
     features: Path
@@ -157,9 +186,14 @@ class HeatmapConfig:
     top: Annotated[int, Field(ge=0)] = 16
     overlay: bool = True
     geojson: bool = True
+    dicom: DicomResultsConfig = Field(default_factory=DicomResultsConfig)
 
     @model_validator(mode="after")
     def _check_second(self) -> Self:
+        if self.dicom.write and self.slides is None:
+            raise contradiction(
+                "DICOM objects refer to the slides; give them with --slides", "dicom.write", "slides"
+            )
         if self.compare_features is not None and self.compare is None:
             raise contradiction("there is no second model to take them", "compare_features", "compare")
         return self

@@ -11,6 +11,7 @@ from wsi_ncmi.core.errors import InputError, SlideError
 from wsi_ncmi.features.interchange.detection import open_feature_set
 from wsi_ncmi.prediction.bundle import ModelBundle, load_model
 from wsi_ncmi.prediction.config import HeatmapConfig
+from wsi_ncmi.prediction.dicom_results import DicomSource, write_dicom_results
 from wsi_ncmi.prediction.ensemble import check_features
 from wsi_ncmi.prediction.tile_evidence import explained_tiles
 from wsi_ncmi.reporting.heatmaps import (
@@ -102,6 +103,9 @@ def draw_slide(
         write_tiles_geojson(
             out / f"{slide_id}.geojson", tiles, coloured_by=layers[0], scale=scales[0], origin=origin
         )
+    if config.dicom.write and record is not None and config.slides is not None:
+        source = DicomSource.read(_path(record, config.slides), with_patient=config.dicom.patient)
+        write_dicom_results(out, source, tiles, prediction, first.bundle, with_map=config.dicom.map)
 
 
 def _names(config: HeatmapConfig, first: ModelBundle, second: ModelBundle) -> tuple[str, str]:
@@ -111,10 +115,14 @@ def _names(config: HeatmapConfig, first: ModelBundle, second: ModelBundle) -> tu
     return f"{first.name} ({config.model.name})", f"{second.name} ({config.compare.name})"
 
 
+def _path(record: SlideRecord, root: Path) -> Path:
+    return root if root.is_file() else root / record.path
+
+
 def _open(record: SlideRecord, root: Path, tiles: TileValues) -> Slide:
     if record.problem:
         raise SlideError(record.problem)
-    slide = open_slide(root if root.is_file() else root / record.path)
+    slide = open_slide(_path(record, root))
     width, height = tiles.size_level0
     if (slide.width_px, slide.height_px) != (width, height):
         slide.close()

@@ -4,7 +4,7 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from wsi_ncmi.core.leftovers import clean_folder
 from wsi_ncmi.features import FeatureFile, open_features_file
 from wsi_ncmi.prediction.bundle import ModelBundle
 from wsi_ncmi.prediction.config import PredictConfig
+from wsi_ncmi.prediction.dicom_results import RESULT_FOLDERS, DicomSource, not_dicom, write_dicom_results
 from wsi_ncmi.prediction.ood import slide_properties
 from wsi_ncmi.prediction.pages import write_slide_page
 from wsi_ncmi.prediction.slide_prediction import NO_TILES, SlidePrediction, no_prediction, predict_slide
@@ -37,7 +38,10 @@ def rules(config: PredictConfig) -> dict[str, Any]:
 
 def explanation_settings(config: PredictConfig) -> dict[str, Any]:
     """Settings of the explanations, as they stand in the records."""
-    return {name: getattr(config, name) for name in ("heatmaps", "scale", "top", "geojson")}
+    settings = {name: getattr(config, name) for name in ("heatmaps", "scale", "top", "geojson")}
+    if config.dicom.write:  # records of earlier versions know nothing of it
+        settings["dicom"] = asdict(config.dicom)
+    return settings
 
 
 class SlideRecords:
@@ -65,7 +69,7 @@ class SlideRecords:
         self._paths = {record.slide_id: record.path for record in read_slides_csv(slides)}
         self._digest = bundle.digest
         clean_folder(self._out)
-        for name in ("slides", "attention", "heatmaps"):
+        for name in ("slides", "attention", "heatmaps", *(RESULT_FOLDERS if config.dicom.write else ())):
             clean_folder(ensure_folder(self._out / name))
 
     @cached_property
@@ -80,6 +84,8 @@ class SlideRecords:
             case_id: Its patient, where known.
         """
         config = self._config
+        # Told by every run, as the ledger is about every slide.
+        no_dicom = not_dicom(self._path(slide_id)) if config.dicom.write else ""
         try:
             file = open_features_file(self._features / f"{slide_id}.h5")
             if file.n_tiles == 0:
@@ -89,7 +95,7 @@ class SlideRecords:
             record = self._out / "slides" / f"{slide_id}.json"
             kept = self._kept(record, key)
             if kept is not None:
-                return kept, ""
+                return kept, no_dicom
             self.retire(slide_id, key)
             with self._timed("prediction"):
                 features = self._source.load(slide_id)
@@ -97,24 +103,30 @@ class SlideRecords:
                     self._bundle, slide_id, features, slide_properties(file), config, file.coords
                 )
                 evidence = None
-                if config.heatmaps or config.geojson:
+                if config.heatmaps or config.geojson or config.dicom.write:
                     evidence = self._bundle.ensemble.tile_probabilities(features)
         except InputError as error:
             return no_prediction(slide_id, str(error)), str(error)
         prediction = replace(prediction, case_id=case_id)
-        problem, files = "", {}
+        problems, files = [], {}
         if evidence is not None:
             tiles = tile_values(file, output.attention, evidence, self._bundle.classes)
             with self._timed("heatmaps"):
                 try:
                     files = self._explain(prediction, tiles)
                 except SlideError as error:
-                    problem = f"no heatmap ({error})"
-        if not problem:  # what is missing is made by the next run
+                    problems.append(f"no heatmap ({error})")
+            if config.dicom.write and not no_dicom:
+                with self._timed("DICOM"):
+                    try:
+                        files |= self._write_dicom(prediction, tiles)
+                    except SlideError as error:
+                        problems.append(str(error))
+        if not problems:  # what is missing is made by the next run
             names = {name: path.relative_to(self._out).as_posix() for name, path in files.items()}
             content = {"schema": _SCHEMA, "key": key, "answer": prediction.to_json(), "files": names}
             write_json(record, content)
-        return prediction, problem
+        return prediction, "; ".join(filter(None, (*problems, no_dicom)))
 
     def retire(self, slide_id: str, key: Mapping[str, Any] | None = None) -> None:
         """Takes away an earlier prediction; that of another file, or by another model, goes to ``history/``.
@@ -152,8 +164,7 @@ class SlideRecords:
         """Writes the tiles for QuPath, heatmaps and the page; what each shows → file."""
         config, slide_id = self._config, prediction.slide_id
         files: dict[str, Path] = {}
-        root = config.slides
-        path = root if root.is_file() else root / self._paths[slide_id]
+        path = self._path(slide_id)
         if config.geojson:
             files["geojson"] = self._out / "attention" / f"{slide_id}.geojson"
             with open_slide(path, compare_levels=False) as slide:
@@ -182,6 +193,15 @@ class SlideRecords:
     def _layers(self, prediction: SlidePrediction) -> tuple[str, ...]:
         evidence = f"evidence {prediction.prediction}"
         return ("attention", evidence) if self._bundle.ensemble.has_attention else (evidence,)
+
+    def _write_dicom(self, prediction: SlidePrediction, tiles: TileValues) -> dict[str, Path]:
+        settings = self._config.dicom
+        source = DicomSource.read(self._path(prediction.slide_id), with_patient=settings.patient)
+        return write_dicom_results(self._out, source, tiles, prediction, self._bundle, with_map=settings.map)
+
+    def _path(self, slide_id: str) -> Path:
+        root = self._config.slides
+        return root if root.is_file() else root / self._paths[slide_id]
 
     def _key(self, file: FeatureFile, case_id: str) -> dict[str, Any]:
         return {

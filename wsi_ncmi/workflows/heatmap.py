@@ -1,10 +1,12 @@
 """Heatmaps of cached features and a model: pictures, overlays, GeoJSON and galleries."""
 
 from wsi_ncmi.core.errors import InputError, WsiNcmiError, counted
+from wsi_ncmi.core.extras import require
 from wsi_ncmi.core.files import job_folder
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
 from wsi_ncmi.core.provenance import write_record
 from wsi_ncmi.prediction.config import HeatmapConfig
+from wsi_ncmi.prediction.dicom_results import check_any_dicom, results_folder
 from wsi_ncmi.prediction.heatmaps import ModelFeatures, draw_slide
 from wsi_ncmi.slides import SlideIndex, SlideRecord, take_inventory
 from wsi_ncmi.workflows.result import JobResult
@@ -18,12 +20,16 @@ def make_heatmaps(config: HeatmapConfig, progress: ProgressReporter | None = Non
         progress: Shows every slide.
 
     Returns:
-        Path of ``heatmaps``; a failure for every slide that could not be drawn.
+        Path of ``heatmaps`` and, where asked for, ``dicom``; a failure for every slide that could not be
+        drawn.
 
     Raises:
         InputError: Wrong input; nothing was started.
     """
     progress = progress or NullProgress()
+    if config.dicom.write and config.slides is not None:
+        require(("dicom",), "--dicom")
+        check_any_dicom(config.slides)
     first = ModelFeatures.open(config.model, config.features)
     second = None
     if config.compare is not None:
@@ -71,7 +77,11 @@ def make_heatmaps(config: HeatmapConfig, progress: ProgressReporter | None = Non
         notes.append("Without --slides the maps are drawn on white and there is no gallery of tiles.")
     elif bare := [name for name in ids if name not in records]:
         notes.append(f"{counted(len(bare), 'slide')} not below {config.slides}, drawn on white: {bare[0]}, …")
-    return JobResult({"heatmaps": out}, tuple(failures), tuple(notes))
+    files = {"heatmaps": out}
+    if config.dicom.write:
+        files["dicom"], note = results_folder(out, config.dicom)
+        notes.append(note)
+    return JobResult(files, tuple(failures), tuple(notes))
 
 
 def _check_classes(config: HeatmapConfig, classes: tuple[str, ...]) -> None:

@@ -15,6 +15,7 @@ from wsi_ncmi.core.progress import NullProgress, ProgressReporter
 from wsi_ncmi.encoders.weights_folder import resolve_weights
 from wsi_ncmi.prediction.bundle import ModelBundle, load_model
 from wsi_ncmi.prediction.config import PredictConfig
+from wsi_ncmi.prediction.dicom_results import check_any_dicom, results_folder
 from wsi_ncmi.prediction.ensemble import check_features
 from wsi_ncmi.prediction.extraction_settings import extract_config, stain_target_of
 from wsi_ncmi.prediction.outputs import case_notes, prediction_notes, read_cases, write_predictions
@@ -37,8 +38,9 @@ def predict(config: PredictConfig, progress: ProgressReporter | None = None) -> 
         progress: Shows every slide.
 
     Returns:
-        Paths of ``predictions``, ``answers`` (JSON), ``report``, ``attention``, ``ledger`` and, with
-        patients, ``patients``; a failure for every slide that could not be predicted for a fault of its own.
+        Paths of ``predictions``, ``answers`` (JSON), ``report``, ``attention``, ``ledger`` and, where asked
+        for, ``patients`` and ``dicom``; a failure for every slide that could not be predicted, or of which no
+        DICOM objects could be written, for a fault of its own.
 
     Raises:
         InputError: The origin of the models' features is unknown, or the encoder differs from theirs.
@@ -47,7 +49,10 @@ def predict(config: PredictConfig, progress: ProgressReporter | None = None) -> 
         >>> result = predict("new_slides", "model.zip", "out")  # doctest: +SKIP
         >>> result.predictions[["slide_id", "prediction", "decision"]]  # doctest: +SKIP
     """
-    return Predictor(config).run(progress)
+    predictor = Predictor(config)
+    if config.dicom.write:
+        check_any_dicom(config.slides)
+    return predictor.run(progress)
 
 
 class Predictor:
@@ -65,6 +70,8 @@ class Predictor:
 
     def __init__(self, config: PredictConfig) -> None:
         require(("slides", "train"), "predict")
+        if config.dicom.write:
+            require(("dicom",), "--dicom")
         self.config = config
         self.problems: dict[str, str] = {}
         self._seconds: dict[str, float] = {}
@@ -138,6 +145,9 @@ class Predictor:
         )
         notes = prediction_notes(predictions, self.bundle, self._seconds)
         notes = (*notes, *case_notes(predictions, self._cases))
+        if self.config.dicom.write:
+            files["dicom"], note = results_folder(self.config.out, self.config.dicom)
+            notes = (*notes, note)
         history = self.config.out / "history"
         if history.is_dir():
             notes = (*notes, "Earlier predictions of slides that were replaced since are kept in history/.")
