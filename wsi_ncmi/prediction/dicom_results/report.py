@@ -41,7 +41,9 @@ def answer_report(
     from highdicom import sr
     from pydicom.sr.codedict import codes
 
-    numbers: list[tuple[sr.CodedConcept, float | None]] = [(class_code("p", name), p) for name, p in prediction.probabilities.items()]
+    numbers: list[tuple[sr.CodedConcept, float | None]] = [
+        (class_code("p", name), p) for name, p in prediction.probabilities.items()
+    ]
     numbers.append((private_code("agreement"), prediction.agreement))
     numbers.append((private_code("tiles"), prediction.tiles))
     numbers.append((private_code("ood_score"), prediction.ood_score))
