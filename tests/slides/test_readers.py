@@ -21,7 +21,9 @@ EVERY = ("openslide", "tiffslide")
 
 
 def test_readers_come_in_their_order_and_say_whether_they_work():
-    assert [reader.name for reader in list_readers()][:3] == ["openslide", "tiffslide", "image"]
+    names = [reader.name for reader in list_readers()]
+    assert names[:2] == ["openslide", "tiffslide"]
+    assert names[-4:] == ["czi", "isyntax", "fastslide", "image"]
     assert all(reader.is_available for reader in list_readers())
     assert "no_such_package" in import_reason("no_such_package")
 
@@ -247,5 +249,5 @@ def test_a_reader_with_other_pixels_is_replaced_by_openslide_and_says_so(svs, mo
 
 
 def test_an_unknown_reader_is_an_input_error(svs):
-    with pytest.raises(InputError, match="choose auto or one of openslide, tiffslide, image"):
+    with pytest.raises(InputError, match=r"choose auto or one of openslide, tiffslide, .*image"):
         open_slide(svs, "cucim")

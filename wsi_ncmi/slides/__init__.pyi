@@ -3,6 +3,7 @@ from .base import LevelPart as LevelPart
 from .base import LevelReader as LevelReader
 from .base import OpenLevel as OpenLevel
 from .base import Slide as Slide
+from .clipped import ClippedSlide as ClippedSlide
 from .identity import SLIDE_EXTENSIONS as SLIDE_EXTENSIONS
 from .identity import SlideIndex as SlideIndex
 from .identity import slide_id_of as slide_id_of
@@ -21,3 +22,4 @@ from .record import SlideRecord as SlideRecord
 from .record import read_slides_csv as read_slides_csv
 from .record import write_slides_csv as write_slides_csv
 from .registry import list_readers as list_readers
+from .testing import check_reader as check_reader

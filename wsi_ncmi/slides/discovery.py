@@ -13,12 +13,14 @@ from wsi_ncmi.core.files import OUTPUT_MARKER, irregular_kind
 from wsi_ncmi.slides.dicom_header import is_other_object, read_dicom_header, shows_label
 from wsi_ncmi.slides.identity import (
     FLAT_EXTENSIONS,
+    has_base_extension,
     has_slide_extension,
     shown_path,
     slide_id_of,
     slide_key,
     unread_format,
 )
+from wsi_ncmi.slides.registry import companions_of, refusal
 from wsi_ncmi.slides.side_pictures import TIFF_EXTENSIONS, is_side_picture
 
 _LOG = logging.getLogger(__name__)
@@ -40,7 +42,7 @@ _RESULTS = (
 _OUTPUT = "of results left out of the search ({}); name one as the folder of slides to search it."
 _PICTURE = "of a slide's label, glass or overview left out ({}); list their ids in --list to read them."
 _NO_IMAGE = "without an image (annotations, reports, segmentations) left out ({})."
-_CONVERTED = "that no reader opens left out ({}): files of the same name stand beside them."
+_CONVERTED = "of formats that most often aren't read left out ({}): files of the same name stand beside them."
 _NOUNS = {_OUTPUT: "folder", _PICTURE: "picture", _NO_IMAGE: "DICOM object", _CONVERTED: "slide"}
 _NAMED = 5
 
@@ -86,7 +88,7 @@ def find_slides(
     """
     if not root.exists():
         raise InputError(f"There is no file or folder {root}; give the folder that holds the slides.")
-    if not root.is_dir() or unread_format(root.name):
+    if not root.is_dir() or refusal(root.name):
         return (_shown(_single(root), ""),)
     search = _Search(frozenset(map(slide_key, listed)))
     seen: set[tuple[int, int]] = set()
@@ -128,7 +130,7 @@ def _single(root: Path) -> FoundSlide:
         for slide in search.found:
             if root in (slide.path, *slide.companions):
                 return slide
-    problem = _unread(root.name) or (_waits(root) if root.is_file() else _irregular(root))
+    problem = _refusal(root.name) or (_waits(root) if root.is_file() else _irregular(root))
     return FoundSlide(root, root.name, () if problem else _companions_of(root), problem)
 
 
@@ -186,8 +188,9 @@ class _Search:
                 for name in [name for name in folders if re.fullmatch(results, name)]:
                     self.leave_out(_OUTPUT, prefix + name)
                     del folders[name]
-        mirax = {slide_id_of(name) for name in files if name.lower().endswith(".mrxs")}
-        return {name: is_link for name, is_link in folders.items() if name not in mirax}
+        of_slides = {slide_id_of(name) for name in files if name.lower().endswith(".mrxs")}
+        of_slides |= {f"_{name[:-4]}_" for name in files if name.lower().endswith(".vsi")}
+        return {name: is_link for name, is_link in folders.items() if name not in of_slides}
 
     def _slides_of(
         self, folder: Path, prefix: str, files: Mapping[str, str], in_the_way: str
@@ -197,7 +200,7 @@ class _Search:
             name = shown_path(folder.name)[0]
             problem = f"{name} holds MIRAX data without its file {name}.mrxs; put that beside the folder."
             slides.append(FoundSlide(folder / "Slidedat.ini", "Slidedat.ini", problem=problem))
-        names = [name for name in files if has_slide_extension(name)]
+        names = [name for name in files if has_slide_extension(name) and not unread_format(name)]
         ids = {slide_id_of(name) for name in names if not name.lower().endswith(FLAT_EXTENSIONS)}
         plain = (*FLAT_EXTENSIONS, *TIFF_EXTENSIONS)
         scanned = {slide_id_of(name) for name in names if not name.lower().endswith(plain)}
@@ -242,12 +245,11 @@ class _Search:
 
     def _unread_slide(self, path: Path, prefix: str, files: Mapping[str, str]) -> None:
         stem = path.name[: path.name.rindex(".")]
-        if any(
-            has_slide_extension(name) and slide_id_of(name) in (stem, slide_id_of(stem)) for name in files
-        ):
+        if any(has_base_extension(name) and slide_id_of(name) in (stem, slide_id_of(stem)) for name in files):
             self.leave_out(_CONVERTED, prefix + path.name)
         else:
-            self.add(FoundSlide(path, path.name, problem=_unread(path.name)), prefix)
+            problem = _refusal(path.name)
+            self.add(FoundSlide(path, path.name, () if problem else _companions_of(path), problem), prefix)
 
 
 def _folders(entries: Sequence[os.DirEntry[str]]) -> dict[str, bool]:
@@ -304,12 +306,8 @@ def _waits_at(name: str, in_the_way: str) -> str:
     return in_the_way and f"{shown_path(name)[0]} is read together with the files beside it, and {in_the_way}"
 
 
-def _unread(name: str) -> str:
-    kind = unread_format(name)
-    if not kind:
-        return ""
-    remedy = "unpack it" if " packed " in kind else "export it as SVS, DICOM or OME-TIFF"
-    return f"{shown_path(name)[0]} is {kind}, which no reader here opens; {remedy}."
+def _refusal(name: str) -> str:
+    return refusal(shown_path(name)[0])
 
 
 def _dicom_header(path: Path) -> dict[str, str] | None:
@@ -329,7 +327,7 @@ def _companions_of(path: Path) -> tuple[Path, ...]:
     if lower.endswith((".vms", ".vmu")):
         named = (path.with_name(name) for name in sorted(_named_in_index(path)))
         return tuple(file for file in named if file.is_file())
-    return ()
+    return companions_of(path)
 
 
 def _named_in_index(path: Path) -> set[str]:

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from wsi_ncmi.core.values import holds_control, printable, tidy
+from wsi_ncmi.slides.plugins import announced
 from wsi_ncmi.slides.tiff_layout import TiffLayout, read_tiff_layout
 
 FLAT_EXTENSIONS = (".png", ".jpg", ".jpeg")
@@ -27,7 +28,10 @@ SLIDE_EXTENSIONS = (
     ".ome.tiff", ".ome.tif", ".svslide", ".qptiff", ".tiff", ".mrxs", ".ndpi", ".svs", ".tif", ".btf", ".scn",
     ".bif", ".vms", ".vmu", ".czi", ".dcm", *FLAT_EXTENSIONS,
 )  # fmt: skip
-"""Lower-case extensions of the files that an inventory lists, longer ones first where one ends another."""
+"""Lower-case extensions of the files that an inventory lists, longer ones first where one ends another.
+
+Those of :data:`UNREAD_FORMATS` and of plug-ins (``wsi_ncmi.readers``) come on top.
+"""
 
 UNREAD_FORMATS = {
     ".isyntax": "Philips iSyntax", ".i2syntax": "Philips iSyntax", ".vsi": "Olympus VSI",
@@ -37,7 +41,7 @@ UNREAD_FORMATS = {
     ".afi": "Aperio AFI (fluorescence)", ".jp2": "bare JPEG 2000", ".jpx": "bare JPEG 2000",
     ".j2k": "bare JPEG 2000", ".hdp": "JPEG XR", ".jxr": "JPEG XR",
 }  # fmt: skip
-"""Lower-case extensions of slides that no reader opens, and what each is called."""
+"""Lower-case extensions of slides that optional readers and plug-ins alone open, and their names."""
 
 _PACKED = (".gz", ".zip", ".bz2", ".xz", ".zst", ".7z")
 _MAX_ID_BYTES = 180
@@ -45,13 +49,18 @@ _MAX_ID_BYTES = 180
 _MAX_NAME_BYTES = 220
 
 
-def has_slide_extension(name: str) -> bool:
-    """True if a file name ends like a slide's (upper or lower case)."""
+def has_base_extension(name: str) -> bool:
+    """True if a file name ends like that of a slide which a base install reads (upper or lower case)."""
     return name.lower().endswith(SLIDE_EXTENSIONS)
 
 
+def has_slide_extension(name: str) -> bool:
+    """True if a file name ends like a slide's which a base install or a plug-in reads, in either case."""
+    return name.lower().endswith((*SLIDE_EXTENSIONS, *announced()))
+
+
 def unread_format(name: str) -> str:
-    """What a file name says that no reader opens, such as ``a KFBIO KFB file``; empty for all other names."""
+    """A format that a base install doesn't read, as ``a slide of the format KFBIO KFB``; or empty."""
     stem, dot, extension = name.lower().rpartition(".")
     extension = dot + extension
     if extension in _PACKED and has_slide_extension(stem):
@@ -106,7 +115,7 @@ def slide_id_of(name: str) -> str:
         The id; a name of nothing but dots becomes underscores, because ids become file names.
     """
     lower = name.lower()
-    for extension in SLIDE_EXTENSIONS:
+    for extension in (*SLIDE_EXTENSIONS, *UNREAD_FORMATS, *announced()):
         if lower.endswith(extension) and len(name) > len(extension):
             name = name[: -len(extension)]
             break
@@ -170,7 +179,8 @@ def assign_slide_ids(relative_paths: Sequence[str], given: Mapping[str, str] | N
         shared = [path for path in step if count[ids[path]] > 1 and step[path] < len(ways) - 1]
         if not shared:
             return [ids[path] for path in relative_paths]
-        for path in shared:
+        # A slide keeps its name beside one of a format that most often isn't read.
+        for path in [path for path in shared if unread_format(path.rsplit("/", 1)[-1])] or shared:
             step[path] += 1
 
 
@@ -185,6 +195,8 @@ def _digest(path: str) -> str:
     return hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
 
+# The file itself holds label and overview; the slide is in its companions.
+_PICTURES_ONLY = (".vsi",)
 _VERSION = b"wsi-ncmi fingerprint 1\n"
 _SAMPLES = 16
 _SAMPLE_BYTES = 4096
@@ -220,11 +232,12 @@ def files_sha256(path: Path, companions: Sequence[Path] = ()) -> str:
 
 
 def _file_digest(path: Path) -> bytes:
-    layout = read_tiff_layout(path)
+    pictures = path.name.lower().endswith(_PICTURES_ONLY)
+    layout = None if pictures else read_tiff_layout(path)
     with path.open("rb") as handle:
         size = os.fstat(handle.fileno()).st_size
         digest = hashlib.sha256(size.to_bytes(8, "little"))
-        spans = _pixel_spans(layout, size)
+        spans = [] if pictures else _pixel_spans(layout, size)
         if layout is not None:
             for directory in layout.pixel_directories:
                 digest.update(directory.entries)

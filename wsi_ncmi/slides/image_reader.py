@@ -1,4 +1,4 @@
-"""The third reader: flat PNG, JPEG and TIFF images through Pillow, one level, bounded in size."""
+"""The last reader: flat PNG, JPEG and TIFF images through Pillow, one level, bounded in size."""
 
 import threading
 import warnings
@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from wsi_ncmi.core.errors import SlideOpenError
-from wsi_ncmi.slides.base import Level, Slide
+from wsi_ncmi.slides.base import Level
+from wsi_ncmi.slides.clipped import ClippedSlide
 
 MAX_IMAGE_PX = 13376 * 13376
 """Largest flat image in pixels (just below Pillow's own refusal): it is decoded whole, 512 MiB as RGB."""
@@ -21,7 +22,7 @@ _UNITS = {1: "none", 2: "inch", 3: "centimeter"}
 _PILLOW_LOCK = threading.Lock()
 
 
-class FlatImageSlide(Slide):
+class FlatImageSlide(ClippedSlide):
     """A flat image as a slide of one level; PNG and JPEG tell no believable resolution: mpp must be given.
 
     The image is decoded at the first read and kept; EXIF orientation and colour profiles are left alone.
@@ -65,18 +66,10 @@ class FlatImageSlide(Slide):
                     self._pixels = np.asarray(image.convert("RGBA" if transparent else "RGB"))
             return self._pixels
 
-    def _read(
-        self, x_level0: int, y_level0: int, level: int, width_px: int, height_px: int
+    def _read_inside(
+        self, level: int, left: int, top: int, width_px: int, height_px: int
     ) -> NDArray[np.uint8]:
-        pixels = self._decoded()
-        result = np.zeros((height_px, width_px, 4), dtype=np.uint8)
-        x0, y0 = max(x_level0, 0), max(y_level0, 0)
-        x1, y1 = min(x_level0 + width_px, self.width_px), min(y_level0 + height_px, self.height_px)
-        if x0 < x1 and y0 < y1:
-            part = result[y0 - y_level0 : y1 - y_level0, x0 - x_level0 : x1 - x_level0]
-            part[:, :, 3] = 255
-            part[:, :, : pixels.shape[2]] = pixels[y0:y1, x0:x1]
-        return result
+        return self._decoded()[top : top + height_px, left : left + width_px]
 
     def _close(self) -> None:
         self._pixels = None

@@ -15,7 +15,15 @@ from wsi_ncmi.slides.dicom_header import has_dicom_magic
 from wsi_ncmi.slides.dicom_series import files_beside
 from wsi_ncmi.slides.level_check import leave_out_wrong_levels
 from wsi_ncmi.slides.ome import OmeError, SlideImage, find_slide_image
-from wsi_ncmi.slides.registry import DICOM_READER, PAGES_READER, Reader, get_reader, list_readers
+from wsi_ncmi.slides.registry import (
+    DICOM_READER,
+    PAGES_READER,
+    Reader,
+    get_reader,
+    list_readers,
+    readers_of,
+    refusal,
+)
 from wsi_ncmi.slides.tiff_layout import TiffLayout, read_tiff_layout
 
 _LOG = logging.getLogger(__name__)
@@ -116,9 +124,16 @@ def open_slide(
         slide = _open_remote(path, list_readers() if reader == "auto" else (get_reader(reader),))
     else:
         path = Path(path)
-        layout, chosen = _check_file(path)
+        fit = readers_of(path.name)
+        if reader != "auto" and get_reader(reader).name not in [each.name for each in fit]:
+            raise SlideOpenError(f"{path.name} is of a format for which the reader {reader} isn't made.")
+        # Of a format with its own readers, what else can be read in the file is no slide.
+        has_own_format = all(each.extensions for each in fit)
+        layout, chosen = _check_file(path, has_own_format)
         files = files or _dicom_files(path)
-        if chosen is not None and not chosen.is_first:
+        if has_own_format:
+            slide = _first_that_opens(path, fit if reader == "auto" else (get_reader(reader),), ())
+        elif chosen is not None and not chosen.is_first:
             # All others show the file's first image: the label, or one of three colours.
             slide = _first_that_opens(path, (get_reader(PAGES_READER),), ())
         elif reader != "auto":
@@ -137,7 +152,7 @@ def open_slide(
 
 def _open_by_order(path: Path, files: tuple[Path, ...], *, nested: bool, compare_levels: bool) -> Slide:
     pages = get_reader(PAGES_READER)
-    first, *rest = (each for each in list_readers() if each != pages)
+    first, *rest = (each for each in readers_of(path.name) if each.name != PAGES_READER)
     # In this order OpenSlide has refused already where another reader opens the file, so there is nothing to
     # compare with.
     slide = _first_that_opens(path, (first, pages, *rest) if nested else (first, *rest), files)
@@ -158,7 +173,7 @@ def _open_by_order(path: Path, files: tuple[Path, ...], *, nested: bool, compare
     return _prove(fuller) if compare_levels else fuller
 
 
-def _check_file(path: Path) -> tuple[TiffLayout | None, SlideImage | None]:
+def _check_file(path: Path, has_own_format: bool) -> tuple[TiffLayout | None, SlideImage | None]:
     """The directories of a TIFF file, and the image of an OME-TIFF that is the slide."""
     name = path.name
     try:
@@ -168,7 +183,7 @@ def _check_file(path: Path) -> tuple[TiffLayout | None, SlideImage | None]:
             raise SlideOpenError(f"{name} is {kind}, not a file; remove it.")
         with path.open("rb") as handle:
             size = os.fstat(handle.fileno()).st_size
-        layout = read_tiff_layout(path) if size else None
+        layout = read_tiff_layout(path) if size and not has_own_format else None
     except OSError as error:
         raise SlideOpenError(
             f"{name} can't be read ({plain_reason(error, path)}); check its name and permissions."
@@ -197,12 +212,18 @@ def _dicom_files(path: Path) -> tuple[Path, ...]:
 
 
 def _first_that_opens(path: Path, readers: tuple[Reader, ...], dicom: tuple[Path, ...]) -> Slide:
+    if text := refusal(path.name):
+        raise SlideOpenError(text)
     reasons: list[str] = []
+    remedy = "check that the copy is whole and that it is a slide format"
     for reader in readers:
         other = reader.open_dicom is None if dicom else reader.name == DICOM_READER
         if other and len(readers) > 1:
             continue
         reason = reader.unavailable() or ("it reads no DICOM" if dicom and other else "")
+        if reason and reader.extensions:
+            remedy = reason
+            continue
         if not reason:
             try:
                 slide = reader.open_dicom(path, dicom) if reader.open_dicom and dicom else reader.open(path)
@@ -210,18 +231,18 @@ def _first_that_opens(path: Path, readers: tuple[Reader, ...], dicom: tuple[Path
                 reason = plain_reason(error, path)
             else:
                 # Flat images are nobody else's; a slide that OpenSlide refuses belongs into the ledger.
-                if reasons and slide.vendor != "image":
-                    slide.note = f"{_only_by(slide.reader, reasons[0])} {slide.note}".strip()
+                if slide.vendor != "image" and (reasons or reader.extensions):
+                    slide.note = f"{_only_by(slide.reader, reasons)} {slide.note}".strip()
                 return slide
         reasons.append(f"{reader.name}: {reason}")
-    raise SlideOpenError(
-        f"{path.name} can't be opened as a slide ({'; '.join(reasons)}); "
-        "check that the copy is whole and that it is a slide format."
-    )
+    refusals = f" ({'; '.join(reasons)})" if reasons else ""
+    raise SlideOpenError(f"{path.name} can't be opened as a slide{refusals}; {remedy}.")
 
 
-def _only_by(reader: str, refusal: str) -> str:
-    name, reason = refusal.split(": ", 1)
+def _only_by(reader: str, refusals: list[str]) -> str:
+    if not refusals:
+        return f"Read by {reader}, the only reader of its format: its pixels were compared with nothing."
+    name, reason = refusals[0].split(": ", 1)
     return f"Read by {reader}, with nothing to compare its pixels to, because {name} refuses it ({reason})."
 
 
