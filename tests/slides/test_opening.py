@@ -67,7 +67,7 @@ def test_a_reader_that_is_not_installed_is_named(tmp_path, monkeypatch):
         dataclasses.replace(reader, unavailable=lambda: "the package x can't be loaded")
         for reader in opening.list_readers()
     ]
-    monkeypatch.setattr(opening, "list_readers", lambda: tuple(readers))
+    monkeypatch.setattr("wsi_ncmi.slides.registry.list_readers", lambda: tuple(readers))
     (tmp_path / "a.svs").write_text("x")
     assert "openslide: the package x can't be loaded; tiffslide: the package x can't be loaded" in _refusal(
         tmp_path / "a.svs"
