@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.encoders.architectures import AttentionPool, ConvStem, build_architecture
+from wsi_ncmi.encoders.architectures import (
+    AttentionPool,
+    CocaVision,
+    ConvStem,
+    HalfRotary,
+    build_architecture,
+)
 from wsi_ncmi.encoders.preset_models import TileNetwork
 from wsi_ncmi.encoders.presets import presets
 from wsi_ncmi.encoders.tensor_names import to_our_names
@@ -264,3 +271,108 @@ def test_building_leaves_the_callers_random_state():
     before = torch.random.get_rng_state()
     build_architecture(_preset_like("uni_v1"), meta=False)
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def _equals_the_publisher(reference, network, names, head, *, similar=None):
+    state, pixels, expected = _reference(reference)
+    ours = to_our_names(names, state, network)
+    load_strictly(network, ours, head=head, path=Path("x"), name="tiny")
+    with torch.inference_mode():
+        found = TileNetwork(network.eval(), pixels.shape[-1], "class")(pixels)
+    if expected.ndim == 3:
+        expected = expected[:, 0]
+    if similar is None:
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=2e-5)
+    else:
+        assert nn.functional.cosine_similarity(found, expected).min() > similar
+    return found, expected
+
+
+def test_conch_v15_equals_its_publishers_code():
+    """Its positions are resampled twice: to 14 × 14 on reading, to 28 × 28 at every forward pass."""
+    tiny = {"patch_size": 2, "img_size": 56, "embed_dim": 16, "depth": 2, "num_heads": 2}
+    whole = presets()["conch_v15"].architecture
+    trunk = build_architecture(replace(whole, kind="vit", arguments={**whole.arguments, **tiny}), meta=False)
+    network = CocaVision(trunk, width=24, heads=2, bias=False)
+    _equals_the_publisher("conch_v15", network, "conch_v15", whole.left_over)
+
+
+def test_positions_of_conch_v15_for_another_size_go_through_its_publishers_grid():
+    state, *_ = _reference("conch_v15")
+    whole = presets()["conch_v15"].architecture
+    tiny = {"patch_size": 2, "img_size": 28, "embed_dim": 16, "depth": 1, "num_heads": 2}
+    trunk = build_architecture(replace(whole, kind="vit", arguments={**whole.arguments, **tiny}), meta=False)
+    network = CocaVision(trunk, width=24, heads=2, bias=False)
+    given = torch.randn(1, 1 + 28 * 28, 16)
+    ours = to_our_names("conch_v15", {**state, "trunk.pos_embed": given}, network)["trunk.pos_embed"]
+    grid = given[:, 1:].reshape(14, 2, 14, 2, 16)  # halved without antialias: the mean of four neighbours
+    torch.testing.assert_close(ours[0, 1:].reshape(14, 14, 16), grid.mean(dim=(1, 3)), rtol=1e-5, atol=1e-6)
+    assert torch.equal(ours[:, 0], given[:, 0])
+
+
+def test_musk_equals_its_publishers_code():
+    architecture = _preset_like("musk")
+    _equals_the_publisher("musk", build_architecture(architecture), "beit3", architecture.left_over)
+
+
+def test_genbio_equals_its_publishers_code_to_the_rounding_of_its_queries():
+    tiny = {"patch_size": 4, "img_size": 24, "embed_dim": 32, "depth": 2, "num_heads": 2}
+    architecture = presets()["genbio-pathfm"].architecture
+    architecture = replace(architecture, arguments={**architecture.arguments, **tiny})
+    found, expected = _equals_the_publisher(
+        "genbio", build_architecture(architecture), "genbio", (), similar=0.9999
+    )
+    assert (found - expected).abs().max() < 0.05
+    # The rounding of the positions is the publisher's: without it the difference is larger.
+    exact = build_architecture(architecture, meta=False)
+    exact.trunk.rope = build_architecture(architecture, meta=False).trunk.rope
+    exact.trunk.rope.embed = torch.cat([_rotary(6, 16).sin(), _rotary(6, 16).cos()], -1)
+    other, _ = _equals_the_publisher("genbio", exact, "genbio", (), similar=0.99)
+    assert (other - expected).norm() > (found - expected).norm()
+
+
+def _rotary(edge, dim):
+    """Angles of rotary positions in float64, place by place."""
+    rows = []
+    for row in range(edge):
+        for column in range(edge):
+            angles = [
+                2 * math.pi * (2 * (at + 0.5) / edge - 1) / 100 ** (2 * k / (dim / 2))
+                for at in (row, column)
+                for k in range(dim // 4)
+            ]
+            rows.append(angles * 2)
+    return torch.tensor(rows, dtype=torch.float64).float()
+
+
+def test_the_positions_of_genbio_are_rounded_rotary_ones():
+    embed = HalfRotary(14, 64).embed
+    angles = _rotary(14, 64)
+    torch.testing.assert_close(embed, torch.cat([angles.sin(), angles.cos()], -1), rtol=0, atol=0.05)
+    assert torch.equal(embed, embed.bfloat16().float())
+
+
+def test_keep_is_the_normalised_projection_of_the_class_token():
+    whole = presets()["keep"].architecture
+    architecture = replace(whole, arguments={**whole.arguments, **TINY})
+    network = build_architecture(architecture, meta=False)
+    torch.manual_seed(5)
+    with torch.no_grad():
+        for tensor in network.parameters():
+            tensor.normal_(std=0.3)
+    state = {
+        key.replace("ls1.gamma", "ls1.weight").replace("ls2.gamma", "ls2.weight"): value
+        for key, value in network.state_dict().items()
+    }
+    assert "visual.blocks.0.ls1.weight" in state  # KEEP's own name
+    rest = {"text.embeddings.word_embeddings.weight": torch.zeros(1), "logit_scale": torch.zeros(())}
+    loaded = _load(architecture, {**state, **rest})
+    pixels = torch.randn(2, 3, 12, 12)
+    with torch.inference_mode():
+        token = loaded.visual(pixels)[:, 0]
+        first, second = loaded.visual_head[0], loaded.visual_head[2]
+        hidden = token @ first.weight.T + first.bias
+        hidden = hidden * 0.5 * (1 + torch.erf(hidden / 2**0.5))
+        expected = hidden @ second.weight.T + second.bias
+        expected = expected / expected.square().sum(1, keepdim=True).sqrt()
+        torch.testing.assert_close(loaded(pixels), expected)

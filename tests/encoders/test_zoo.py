@@ -102,7 +102,7 @@ def test_the_table_is_the_registry_of_the_package():
         card = lazyslide_models.MODEL_REGISTRY[key]
         if ours and card.encode_dim:
             assert ours.embed_dim == card.encode_dim, key
-        if ours and ours.hub and model.repository:
+        if ours and ours.hub and model.repository and key != "conch_v1.5":  # TITAN's repository holds it, too
             assert ours.hub.repository.lower() == model.repository.lower(), key
         if card.hf_url and model.repository and key != "madeleine":  # which its makers export themselves
             assert card.hf_url.lower().endswith(model.repository.lower()), key

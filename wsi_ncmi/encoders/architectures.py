@@ -17,12 +17,13 @@ class AttentionPool(nn.Module):
         width: Width of the queries and of the output.
         tokens: Width of the tokens.
         heads: Attention heads.
+        bias: The projections of queries, keys, values and output have one.
     """
 
-    def __init__(self, width: int, tokens: int, heads: int) -> None:
+    def __init__(self, width: int, tokens: int, heads: int, *, bias: bool = True) -> None:
         super().__init__()
         self.query = nn.Parameter(torch.zeros(1, width))
-        self.attn = nn.MultiheadAttention(width, heads, kdim=tokens, vdim=tokens, batch_first=True)
+        self.attn = nn.MultiheadAttention(width, heads, bias=bias, kdim=tokens, vdim=tokens, batch_first=True)
         self.ln_q = nn.LayerNorm(width)
         self.ln_k = nn.LayerNorm(tokens)
 
@@ -41,18 +42,84 @@ class CocaVision(nn.Module):
         trunk: Transformer that gives all its tokens, the class token among them.
         width: Width of the embedding.
         heads: Heads of the pool.
+        bias: The pool's projections have one.
     """
 
-    def __init__(self, trunk: nn.Module, width: int, heads: int) -> None:
+    def __init__(self, trunk: nn.Module, width: int, heads: int, *, bias: bool = True) -> None:
         super().__init__()
         self.trunk = trunk
-        self.attn_pool_contrast = AttentionPool(width, int(trunk.num_features), heads)  # type: ignore[arg-type]
+        tokens = int(trunk.num_features)  # type: ignore[arg-type]
+        self.attn_pool_contrast = AttentionPool(width, tokens, heads, bias=bias)
         self.ln_contrast = nn.LayerNorm(width)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Maps (n, 3, px, px) to (n, embed_dim)."""
         pooled: Tensor = self.ln_contrast(self.attn_pool_contrast(self.trunk(pixels)))
         return pooled
+
+
+class ProjectedVit(nn.Module):
+    """The class token through two linear layers, at length 1: KEEP's image embedding (Zhou et al. 2026).
+
+    Args:
+        trunk: Transformer that gives all its tokens, the class token first.
+        width: Width of the embedding.
+    """
+
+    def __init__(self, trunk: nn.Module, width: int) -> None:
+        super().__init__()
+        self.visual = trunk
+        tokens = int(trunk.num_features)  # type: ignore[arg-type]
+        self.visual_head = nn.Sequential(nn.Linear(tokens, width), nn.GELU(), nn.Linear(width, width))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Maps (n, 3, px, px) to (n, embed_dim)."""
+        return nn.functional.normalize(self.visual_head(self.visual(pixels)[:, 0]), dim=-1)
+
+
+class ChannelwiseVit(nn.Module):
+    """Red, green and blue as images of their own, their class tokens joined (Kapse et al. 2026).
+
+    Args:
+        trunk: Transformer of one channel that gives all its tokens, the class token first.
+    """
+
+    def __init__(self, trunk: nn.Module) -> None:
+        super().__init__()
+        self.trunk = trunk
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Maps (n, 3, px, px) to (n, 3 · dim)."""
+        # Not a view: pixels are stored channels last.
+        tokens = self.trunk(pixels.reshape(-1, 1, *pixels.shape[2:]))
+        return cast("Tensor", tokens[:, 0].reshape(pixels.shape[0], -1))
+
+
+class HalfRotary(nn.Module):
+    """Rotary positions (Siméoni et al. 2025, DINOv3, section 3.2) rounded as by a file in bfloat16.
+
+    Sine and cosine of 2π · (centre of a patch, -1 … 1) / period, of rows and columns, twice each; every step
+    is rounded to bfloat16, as GenBio-PathFM computes them.
+
+    Args:
+        edge: Patches of an edge.
+        dim: Width of a head, a multiple of 4.
+    """
+
+    embed: Tensor
+
+    def __init__(self, edge: int, dim: int) -> None:
+        super().__init__()
+        half = torch.bfloat16
+        periods = 100.0 ** (2 * torch.arange(dim // 4, dtype=half) / (dim // 2))
+        centres = 2.0 * (torch.arange(0.5, edge, dtype=half) / edge) - 1.0
+        places = torch.stack(torch.meshgrid(centres, centres, indexing="ij"), dim=-1).flatten(0, 1)
+        angles = (2 * torch.pi * places[:, :, None] / periods).flatten(1, 2).tile(2)
+        self.register_buffer("embed", torch.cat([angles.sin(), angles.cos()], -1).float(), persistent=False)
+
+    def get_embed(self, shape: object = None) -> Tensor:
+        """Sines and cosines, (patches, 2 · dim); the shape is that of the network's own size."""
+        return self.embed
 
 
 class ConvStem(nn.Module):
@@ -122,7 +189,7 @@ class ResidualTrunk(nn.Module):
 
 
 # Kinds without buffers outside their state dict: these can be built without memory and filled later.
-_WITHOUT_MEMORY = ("vit", "coca_vision")
+_WITHOUT_MEMORY = ("vit", "coca_vision", "coca_vision_768", "projected_vit", "channelwise_vit")
 
 
 def build_architecture(architecture: Architecture, *, meta: bool | None = None) -> nn.Module:
@@ -136,10 +203,15 @@ def build_architecture(architecture: Architecture, *, meta: bool | None = None) 
         The network; its state dict has the names that a file imported here has. A ``vit`` maps
         (n, 3, px, px) to tokens (n, prefix + patches, dim), any other to vectors (n, embed_dim).
     """
-    if meta is None:
-        meta = architecture.kind in _WITHOUT_MEMORY
-    with torch.random.fork_rng(devices=[]), torch.device("meta" if meta else "cpu"):
-        return _BUILDERS[architecture.kind](architecture)
+    without = architecture.kind in _WITHOUT_MEMORY if meta is None else meta
+    with torch.random.fork_rng(devices=[]), torch.device("meta" if without else "cpu"):
+        network = _BUILDERS[architecture.kind](architecture)
+    if isinstance(network, ChannelwiseVit) and meta is not True:  # no weights file holds its positions
+        trunk: Any = network.trunk
+        trunk.rope = HalfRotary(
+            trunk.patch_embed.grid_size[0], trunk.embed_dim // trunk.blocks[0].attn.num_heads
+        )
+    return network
 
 
 def _timm(architecture: Architecture, **more: Any) -> nn.Module:
@@ -172,10 +244,25 @@ def _coca_vision(architecture: Architecture) -> nn.Module:
     return CocaVision(_vit(architecture), width=512, heads=8)
 
 
+def _coca_vision_768(architecture: Architecture) -> nn.Module:
+    return CocaVision(_vit(architecture), width=768, heads=8, bias=False)
+
+
+def _projected_vit(architecture: Architecture) -> nn.Module:
+    return ProjectedVit(_vit(architecture), width=768)
+
+
+def _channelwise_vit(architecture: Architecture) -> nn.Module:
+    return ChannelwiseVit(_timm(architecture, global_pool=""))
+
+
 _BUILDERS = {
     "vit": _vit,
     "resnet": _timm,
     "resnet_trunk": _resnet_trunk,
     "conv_stem_swin": _conv_stem_swin,
     "coca_vision": _coca_vision,
+    "coca_vision_768": _coca_vision_768,
+    "projected_vit": _projected_vit,
+    "channelwise_vit": _channelwise_vit,
 }

@@ -25,23 +25,30 @@ class Architecture:
     """Construction of a network.
 
     Attributes:
-        kind: ``vit`` (timm's vision transformer), ``resnet``, ``resnet_trunk``, ``conv_stem_swin`` or
-            ``coca_vision``.
+        kind: ``vit`` (timm's vision transformer), ``resnet``, ``resnet_trunk``, ``conv_stem_swin``,
+            ``coca_vision`` (CONCH), ``coca_vision_768`` (CONCH v1.5), ``projected_vit`` (KEEP) or
+            ``channelwise_vit`` (GenBio-PathFM).
         name: timm's name of the network.
         arguments: Construction arguments beyond timm's own for that name.
         swiglu: The blocks have a packed SwiGLU in place of the MLP.
         norm_eps: Epsilon of every layer norm where it is not timm's 1e-6.
         names: Parameter names of the published file: ``timm``, ``dinov2`` (the original code),
-            ``hf_dinov2`` or ``hf_vit`` (transformers), ``timm_0_5`` (Swin of that version), ``conch``.
+            ``hf_dinov2`` or ``hf_vit`` (transformers), ``timm_0_5`` (Swin of that version), ``conch``,
+            ``conch_v15``, ``beit3``, ``keep``, ``genbio``.
         left_over: Prefixes of tensors in the published file that this encoder does not use.
     """
 
-    kind: Literal["vit", "resnet", "resnet_trunk", "conv_stem_swin", "coca_vision"]
+    kind: Literal[
+        "vit", "resnet", "resnet_trunk", "conv_stem_swin", "coca_vision", "coca_vision_768", "projected_vit",
+        "channelwise_vit",
+    ]  # fmt: skip
     name: Text
     arguments: dict[str, Any] = Field(default_factory=dict)
     swiglu: bool = False
     norm_eps: float | None = None
-    names: Literal["timm", "dinov2", "hf_dinov2", "hf_vit", "timm_0_5", "conch"] = "timm"
+    names: Literal[
+        "timm", "dinov2", "hf_dinov2", "hf_vit", "timm_0_5", "conch", "conch_v15", "beit3", "keep", "genbio"
+    ] = "timm"
     left_over: tuple[str, ...] = ("head.", "fc.")
 
 

@@ -1,7 +1,8 @@
 """From the tensor names of published files to ours, exactly: no name is guessed, none is dropped silently."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,29 @@ _HF = (
     (r"^(blocks\.\d+)\.output\.dense\.", r"\1.mlp.fc2."),
     (r"^layernorm\.", "norm."),
 )
+_BEIT3 = (
+    (r"^beit3\.", ""),
+    (r"^vision_embed\.cls_token$", "cls_token"),
+    (r"^vision_embed\.proj\.", "patch_embed.proj."),
+    (r"^encoder\.(layers\.)?", lambda at: "blocks." if at[1] else ""),
+    (r"\.A\.", "."),  # of images; B is of texts
+    (r"\.self_attn_layer_norm\.", ".norm1."),
+    (r"\.self_attn\.inner_attn_ln\.", ".attn.norm."),
+    (r"\.self_attn\.out_proj\.", ".attn.proj."),
+    (r"\.self_attn\.", ".attn."),
+    (r"\.ffn\.ffn_layernorm\.", ".mlp.norm."),
+    (r"\.ffn\.", ".mlp."),
+    (r"\.final_layer_norm\.", ".norm2."),
+    (r"^layer_norm\.", "norm."),
+)
+_GENBIO = (
+    (r"^storage_tokens$", "reg_token"),
+    (r"\.ls([12])\.gamma$", r".gamma_\1"),
+    (r"\.mlp\.w1\.", ".mlp.fc1_g."),
+    (r"\.mlp\.w2\.", ".mlp.fc1_x."),
+    (r"\.mlp\.w3\.", ".mlp.fc2."),
+    (r"^", "trunk."),
+)
 
 
 def to_our_names(names: str, state: _State, network: nn.Module) -> dict[str, Tensor]:
@@ -42,8 +66,8 @@ def to_our_names(names: str, state: _State, network: nn.Module) -> dict[str, Ten
     follows reports them.
 
     Args:
-        names: Names that the file may use: ``timm``, ``dinov2``, ``hf_dinov2``, ``hf_vit``, ``timm_0_5`` or
-            ``conch``.
+        names: Names that the file may use, as in
+            :class:`~wsi_ncmi.encoders.presets.Architecture`.
         state: Tensors by published name.
         network: The network as built, possibly on the ``meta`` device.
 
@@ -68,13 +92,7 @@ def _hf(state: _State, network: nn.Module) -> dict[str, Tensor]:
     if "patch_embed.proj.weight" in state:
         return _dinov2(state, network)
     renamed = _renamed(state, _HF)
-    for block in range(len(network.get_submodule("blocks")._modules)):
-        for kind in ("weight", "bias"):
-            parts = [
-                f"blocks.{block}.attention.attention.{part}.{kind}" for part in ("query", "key", "value")
-            ]
-            if all(part in renamed for part in parts):
-                renamed[f"blocks.{block}.attn.qkv.{kind}"] = torch.cat([renamed.pop(part) for part in parts])
+    _join_qkv(renamed, network, "attention.attention.{}", ("query", "key", "value"))
     return _positions(renamed, network, antialias=False)
 
 
@@ -95,7 +113,70 @@ def _conch(state: _State, network: nn.Module) -> dict[str, Tensor]:
     return {key.removeprefix("visual."): value for key, value in state.items()}
 
 
-def _renamed(state: _State, rules: tuple[tuple[str, str], ...]) -> dict[str, Tensor]:
+def _conch_v15(state: _State, network: nn.Module) -> dict[str, Tensor]:
+    pool = "attn_pool_contrast."
+    ours = {
+        key.replace(f"{pool}to_q.weight", f"{pool}attn.q_proj_weight").replace(
+            f"{pool}to_out.weight", f"{pool}attn.out_proj.weight"
+        ): value
+        for key, value in state.items()
+    }
+    if f"{pool}to_kv.weight" in ours:
+        both = ours.pop(f"{pool}to_kv.weight").chunk(2)
+        ours |= {f"{pool}attn.{part}_proj_weight": each for part, each in zip("kv", both, strict=True)}
+    given = ours.get("trunk.pos_embed")
+    if (
+        given is not None
+        and given.ndim == 3
+        and round((given.shape[1] - 1) ** 0.5) ** 2 == given.shape[1] - 1
+    ):
+        edge = round((network.state_dict()["trunk.pos_embed"].shape[1] - 1) ** 0.5)
+        ours["trunk.pos_embed"] = _resampled(given, edge)
+    return ours
+
+
+def _resampled(given: Tensor, edge: int) -> Tensor:
+    """Positions as the publisher resamples them: to 14 × 14 on reading, to the tile's at every forward pass.
+
+    The second step takes DINO's scale, a tenth of a patch larger than the whole number.
+    """
+    image = given[:, 1:].float().unflatten(1, (round((given.shape[1] - 1) ** 0.5), -1)).permute(0, 3, 1, 2)
+    if image.shape[-1] != 14:
+        image = nn.functional.interpolate(image, size=(14, 14), mode="bilinear", align_corners=False)
+    if edge != 14:
+        scale = (edge + 0.1) / 14
+        image = nn.functional.interpolate(image, scale_factor=(scale, scale), mode="bicubic")
+    return torch.cat([given[:, :1], image.permute(0, 2, 3, 1).flatten(1, 2).to(given.dtype)], dim=1)
+
+
+def _beit3(state: _State, network: nn.Module) -> dict[str, Tensor]:
+    renamed = _renamed({key: value for key, value in state.items() if ".B." not in key}, _BEIT3)
+    _join_qkv(renamed, network, "attn.{}_proj", "qkv")
+    # The first two of fairseq's positions belong to no token.
+    if (places := renamed.pop("embed_positions.weight", None)) is not None:
+        renamed["pos_embed"] = places[None, 2:]
+    return renamed
+
+
+def _keep(state: _State, network: nn.Module) -> dict[str, Tensor]:
+    return {re.sub(r"\.ls([12])\.weight$", r".ls\1.gamma", key): value for key, value in state.items()}
+
+
+def _genbio(state: _State, network: nn.Module) -> dict[str, Tensor]:
+    # The periods are computed.
+    return _renamed({key: value for key, value in state.items() if not key.endswith(".periods")}, _GENBIO)
+
+
+def _join_qkv(state: dict[str, Tensor], network: nn.Module, form: str, parts: Iterable[str]) -> None:
+    """Makes one tensor of a block's query, key and value, whose names ``form`` gives."""
+    for block in range(len(network.get_submodule("blocks")._modules)):
+        for kind in ("weight", "bias"):
+            names = [f"blocks.{block}.{form.format(part)}.{kind}" for part in parts]
+            if all(name in state for name in names):
+                state[f"blocks.{block}.attn.qkv.{kind}"] = torch.cat([state.pop(name) for name in names])
+
+
+def _renamed(state: _State, rules: Sequence[tuple[str, Any]]) -> dict[str, Tensor]:
     renamed = {}
     for key, value in state.items():
         name = key
@@ -138,4 +219,8 @@ _MAPS: dict[str, Callable[[_State, nn.Module], dict[str, Tensor]]] = {
     "hf_vit": _hf,
     "timm_0_5": _swin,
     "conch": _conch,
+    "conch_v15": _conch_v15,
+    "beit3": _beit3,
+    "keep": _keep,
+    "genbio": _genbio,
 }

@@ -3,6 +3,7 @@
     python make_reference.py hf     # transformers 4.51.3: ViTModel, Dinov2Model, Dinov2WithRegistersModel
     python make_reference.py names  # transformers 4.51.3: tensors of the full-size models, hf_names.json
     python make_reference.py swin   # timm_ctp 0.5.4, the timm that CTransPath asks for
+    python make_reference.py publishers  # TRIDENT's conchv1_5.py, and the packages musk and genbio_pathfm, on the path
 
 ``hf_names.json`` holds names and shapes as the published files have them, those of one block standing for
 all. Each other file holds a random network's state dict under the package's own names (values that float16 holds
@@ -44,6 +45,48 @@ def keep(name: str, model: torch.nn.Module, pixels: torch.Tensor, output: torch.
         HERE / f"{name}.safetensors",
         metadata={"made_by": version},
     )
+
+
+def publishers_networks() -> None:
+    import conchv1_5
+    from genbio_pathfm.model import VisionTransformer
+    from musk.torchscale.architecture.config import EncoderConfig
+    from musk.torchscale.model.BEiT3 import BEiT3
+
+    class Tower(conchv1_5.CONCHVisionTower):
+        def __init__(self) -> None:
+            torch.nn.Module.__init__(self)
+            tiny = {"patch_size": 2, "img_size": 28, "embed_dim": 16, "depth": 2, "num_heads": 2}
+            self.trunk = conchv1_5.VisionTransformer(**tiny, init_values=1.0)
+            self.attn_pool_contrast = conchv1_5.AttentionalPooler(24, 16, n_head=2, n_queries=1)
+            self.ln_contrast = torch.nn.LayerNorm(24)
+
+    class Musk(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            tiny = {"encoder_embed_dim": 16, "encoder_attention_heads": 2, "encoder_ffn_embed_dim": 64}
+            tiny |= {"encoder_layers": 2, "img_size": 12, "patch_size": 4, "vocab_size": 5, "multiway": True}
+            self.beit3 = BEiT3(EncoderConfig(**tiny, no_output_layer=True, max_source_positions=4))
+            self.vision_head = torch.nn.Linear(16, 16, bias=False)
+
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            return self.beit3(visual_tokens=pixels)["encoder_out"]
+
+    class GenBio(VisionTransformer):
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            channels = super().forward(pixels.reshape(-1, 1, *pixels.shape[2:]))["x_norm_clstoken"]
+            return channels.reshape(len(pixels), -1)
+
+    tiny = {"img_size": 24, "patch_size": 4, "embed_dim": 32, "depth": 2, "num_heads": 2, "ffn_ratio": 4}
+    genbio = GenBio(**tiny, layerscale_init=1e-5, qkv_bias=False)
+    for name, model, edge in (("conch_v15", Tower(), 56), ("musk", Musk(), 12), ("genbio", genbio, 24)):
+        periods = genbio.rope_embed.periods.clone()
+        fill(model)
+        genbio.rope_embed.periods.copy_(periods)
+        pixels = torch.randn(2, 3, edge, edge, generator=torch.Generator().manual_seed(3)).half().float()
+        with torch.inference_mode():
+            output = model.eval()(pixels)
+        keep(name, model, pixels, output, "the publisher's code")
 
 
 def transformers_networks() -> None:
@@ -146,4 +189,9 @@ def swin() -> None:
 
 
 if __name__ == "__main__":
-    {"hf": transformers_networks, "names": transformers_names, "swin": swin}[sys.argv[1]]()
+    {
+        "hf": transformers_networks,
+        "names": transformers_names,
+        "swin": swin,
+        "publishers": publishers_networks,
+    }[sys.argv[1]]()
