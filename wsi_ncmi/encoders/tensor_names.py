@@ -140,8 +140,9 @@ def _resampled(given: Tensor, edge: int) -> Tensor:
 
     The second step takes DINO's scale, a tenth of a patch larger than the whole number.
     """
-    image = given[:, 1:].float().unflatten(1, (round((given.shape[1] - 1) ** 0.5), -1)).permute(0, 3, 1, 2)
-    if image.shape[-1] != 14:
+    side = round((given.shape[1] - 1) ** 0.5)
+    image = given[:, 1:].float().reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    if side != 14:
         image = nn.functional.interpolate(image, size=(14, 14), mode="bilinear", align_corners=False)
     if edge != 14:
         scale = (edge + 0.1) / 14
