@@ -189,3 +189,20 @@ class PeerTransMil(nn.Module):
         folded = [weights[i] + (weights[n + i] if n + i < len(weights) else 0) for i in range(n)]
         attention = torch.stack(folded) / sum(folded)
         return self._fc2(self.norm((x + mixed)[0])), attention.detach()
+
+
+class PeerAbmil(nn.Module):
+    """MIL-Lab's ``ABMIL``, whose pretrained models are FEATHER."""
+
+    def __init__(self, D, C, *, hidden=6, width=5, gated=True) -> None:
+        super().__init__()
+        self.patch_embed = nn.Sequential(nn.Linear(D, hidden), nn.ReLU())
+        self.global_attn = _Gated(hidden, width, 1) if gated else _Plain(hidden, width, 1, early=False)
+        if C:
+            self.classifier = nn.Linear(hidden, C)
+
+    def forward(self, bag):
+        h = self.patch_embed(bag)
+        scores = self.global_attn(h)
+        weights = torch.exp(scores) / torch.exp(scores).sum(0)
+        return self.classifier((weights * h).sum(0)), weights, h

@@ -6,8 +6,9 @@ import pickle
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from tests.mil.peers import PeerClam, PeerDsmil, PeerTransMil
+from tests.mil.peers import PeerAbmil, PeerClam, PeerDsmil, PeerTransMil
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.mil import BagBatch, import_checkpoint
 
@@ -19,6 +20,8 @@ def _peer(kind: str):
     if kind.startswith("clam"):
         several, gated, early = ("mb" in kind), ("plain" not in kind), ("early" in kind)
         return PeerClam(D, 3, several=several, gated=gated, early=early)
+    if kind.startswith("abmil"):
+        return PeerAbmil(D, 3, gated=kind == "abmil")
     if kind == "transmil":
         return PeerTransMil(D, 4, dim=16, heads=8)
     value = {"dsmil": "identity", "dsmil relu": "relu", "dsmil linear": "linear"}[kind]
@@ -27,7 +30,7 @@ def _peer(kind: str):
 
 KINDS = [
     "clam sb", "clam mb", "clam sb plain", "clam mb plain", "clam sb early", "clam mb plain early",
-    "dsmil", "dsmil relu", "dsmil linear", "transmil",
+    "dsmil", "dsmil relu", "dsmil linear", "transmil", "abmil", "abmil plain",
 ]  # fmt: skip
 # The names that the published classes give, written out from their source.
 PUBLISHED = {
@@ -53,6 +56,11 @@ PUBLISHED = {
         "i_classifier.fc.0.weight", "i_classifier.fc.0.bias", "b_classifier.q.weight", "b_classifier.q.bias",
         "b_classifier.v.1.weight", "b_classifier.v.1.bias", "b_classifier.fcc.weight", "b_classifier.fcc.bias",
     },
+    "abmil": {
+        *(f"patch_embed.0.{p}" for p in ("weight", "bias")), *(f"classifier.{p}" for p in ("weight", "bias")),
+        *(f"global_attn.{n}.{p}" for n in ("attention_a.0", "attention_b.0", "attention_c")
+          for p in ("weight", "bias")),
+    },
     "transmil": {
         "cls_token", "_fc1.0.weight", "_fc1.0.bias", "norm.weight", "norm.bias", "_fc2.weight", "_fc2.bias",
         *(f"pos_layer.{n}.{p}" for n in ("proj", "proj1", "proj2") for p in ("weight", "bias")),
@@ -75,9 +83,13 @@ def test_the_imported_model_answers_as_the_peer(tmp_path, kind, wrapped):
     peer = _peer(kind)
     path = tmp_path / "s_0_checkpoint.pt"
     state = peer.state_dict()
-    if wrapped:  # as Lightning and DataParallel write
+    if kind.startswith("abmil") and wrapped:  # as MIL-Lab publishes them
+        path = tmp_path / "model.safetensors"
+        save_file({f"model.{name}": value for name, value in state.items()}, path)
+    elif wrapped:  # as Lightning and DataParallel write
         state = {"epoch": 3, "state_dict": {f"model.{name}": value for name, value in state.items()}}
-    torch.save(state, path)
+    if path.suffix == ".pt":
+        torch.save(state, path)
     model = import_checkpoint(path)
     assert model.num_classes == (4 if kind == "transmil" else 3)
     bags = [torch.randn(n, D) for n in (1, 7, 12)]
@@ -86,7 +98,9 @@ def test_the_imported_model_answers_as_the_peer(tmp_path, kind, wrapped):
         expected = torch.stack([peer(bag)[0] for bag in bags])
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     assert not model.aggregator.training
-    assert model.config.name == kind.split()[0] + ("_" + kind.split()[1] if kind.startswith("clam") else "")
+    assert model.config.name == kind.split()[0] + (
+        "_" + kind.split()[1] if kind.startswith(("clam", "abmil ")) else ""
+    )
 
 
 def _compiled(state):
@@ -188,6 +202,7 @@ def test_files_that_are_no_plain_tensors_are_refused(tmp_path, capsys):
         import_checkpoint(path)
     torch.save({"layer.weight": torch.zeros(2)}, path)
     with pytest.raises(
-        InputError, match=r"no checkpoint of CLAM, DSMIL or TransMIL \(it begins with 'layer.weight'"
+        InputError,
+        match=r"no checkpoint of CLAM, DSMIL, TransMIL or MIL-Lab's ABMIL \(it begins with 'layer.weight'",
     ):
         import_checkpoint(path)

@@ -27,11 +27,11 @@ from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.losses import PRESETS, build_loss, list_losses, loss_config
 from wsi_ncmi.mil import build_aggregator, list_models, model_config
 from wsi_ncmi.prediction import ModelBundle, load_bundle, load_model
-from wsi_ncmi.prediction.bundle_io import sums_of
 from wsi_ncmi.prediction.ood import SlideProperties
 from wsi_ncmi.prediction.outputs import prediction_notes
 from wsi_ncmi.prediction.pages import write_prediction_page, write_slide_page
 from wsi_ncmi.prediction.slide_prediction import predict_slide
+from wsi_ncmi.training.bundle_io import sums_of
 from wsi_ncmi.training.checkpoint import load_trained, write_trained
 
 
@@ -385,7 +385,7 @@ def test_links_are_refused(folder: Path) -> None:
 
 
 def test_a_zip_that_claims_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wsi_ncmi.prediction.bundle_io.MAX_BYTES", 1000)
+    monkeypatch.setattr("wsi_ncmi.training.bundle_io.MAX_BYTES", 1000)
     with zipfile.ZipFile(tmp_path / "big.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("bundle.json", b"0" * 1001)
     with pytest.raises(InputError, match="claims 1,001 bytes"):

@@ -25,6 +25,7 @@ SHARED = {
         there=True, metavar="CSV|ADAPTER:FILE", help="Labels; not needed where FEATURES carries them."
     ),
     "order": Flag(metavar="A,B,…", panel="Expert"),
+    "init": Flag(there=True, panel="Training", help="Model whose weights the training starts from."),
     "out": Flag(required=True, folder=True),
     "splits": Flag(there=True, metavar="FILE", help="Splits file; else folds are made."),
     "official_split": Flag(),

@@ -4,8 +4,10 @@ import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from wsi_ncmi.core.errors import InputError
@@ -78,7 +80,7 @@ class Tensors:
 
 
 def read_tensors(path: Path) -> Tensors:
-    """Reads a ``.pt``/``.pth``/``.ckpt`` without executing anything in it.
+    """Reads a ``.pt``/``.pth``/``.ckpt``/``.safetensors`` without executing anything in it.
 
     A state inside ``state_dict``, ``model_state_dict`` or ``model`` is found. What training code puts around
     it is taken off: the prefixes ``module.``, ``model.`` and ``net.`` that all names share, in any nesting,
@@ -90,7 +92,10 @@ def read_tensors(path: Path) -> Tensors:
         InputError: The file is missing, isn't a checkpoint, or holds more than numbers.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        if path.suffix == ".safetensors":
+            content: Any = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise InputError(f"There is no checkpoint {path}.") from error
     except Exception as error:  # an unpickler on someone else's bytes can fail in any way

@@ -2,7 +2,8 @@
 
 Names of tensors: models/model_clam.py of github.com/mahmoodlab/CLAM; dsmil.py of
 github.com/binli123/dsmil-wsi; models/TransMIL.py of github.com/szc19990412/TransMIL with
-nystrom_attention/nystrom_attention.py of github.com/lucidrains/nystrom-attention.
+nystrom_attention/nystrom_attention.py of github.com/lucidrains/nystrom-attention; src/models/abmil.py and
+layers.py of github.com/mahmoodlab/MIL-Lab, whose pretrained ABMIL is FEATHER.
 """
 
 from collections.abc import Mapping
@@ -27,9 +28,9 @@ class Translation:
     Attributes:
         config: The aggregator that they fit.
         in_features: Width D of the instance features.
-        num_classes: C.
+        num_classes: C; 0 where there is no head.
         aggregator: State of the aggregator without its input statistics.
-        head: State of the linear head on the embedding: ``weight`` (C, E) and ``bias`` (C,).
+        head: State of the linear head on the embedding: ``weight`` (C, E) and ``bias`` (C,), or empty.
     """
 
     config: ModelConfig
@@ -197,6 +198,31 @@ def translate_transmil(tensors: Tensors) -> Translation:
     return Translation(config, projection.shape[1], len(weight), state, head)
 
 
+def translate_abmil(tensors: Tensors) -> Translation:
+    """Tensors of MIL-Lab's ``ABMIL`` with one layer before the attention, such as FEATHER's.
+
+    Raises:
+        InputError: A tensor is missing, left over, or of another shape.
+    """
+    weight = tensors.take("patch_embed.0.weight", None, None)
+    hidden, in_features = weight.shape
+    state = {"projection.weight": weight, "projection.bias": tensors.take("patch_embed.0.bias", hidden)}
+    gated = "global_attn.attention_c.weight" in tensors
+    names = ["attention_a.0", "attention_b.0"] if gated else ["module.0"]
+    branches = [_linear(tensors, f"global_attn.{name}", None, hidden) for name in names]
+    width = len(branches[0][1])
+    state["branches.weight"] = torch.cat([weight for weight, _ in branches])
+    state["branches.bias"] = torch.cat([bias for _, bias in branches])
+    last = f"global_attn.{'attention_c' if gated else 'module.3'}"
+    state["score.weight"], state["score.bias"] = _linear(tensors, last, 1, width)
+    head: dict[str, Tensor] = {}
+    if "classifier.weight" in tensors:
+        head["weight"], head["bias"] = _linear(tensors, "classifier", None, hidden)
+    tensors.finish()
+    config = model_config(name="abmil" if gated else "abmil_plain", hidden=hidden, attention=width)
+    return Translation(config, in_features, len(head.get("bias", ())), state, head)
+
+
 @dataclass(frozen=True)
 class ExternalModel:
     """An imported model, in evaluation mode, on the CPU.
@@ -215,7 +241,7 @@ class ExternalModel:
 
 
 def import_checkpoint(path: Path, *, dsmil_value: Literal["linear", "relu"] | None = None) -> ExternalModel:
-    """Imports a checkpoint of CLAM, DSMIL or TransMIL; which one is told by its names.
+    """Imports a checkpoint of CLAM, DSMIL, TransMIL or MIL-Lab's ABMIL; which one is told by its names.
 
     Every tensor must have its place and every place its tensor; nothing in the file is executed.
 
@@ -224,9 +250,12 @@ def import_checkpoint(path: Path, *, dsmil_value: Literal["linear", "relu"] | No
         dsmil_value: What follows DSMIL's value layer (see :func:`translate_dsmil`).
 
     Raises:
-        InputError: The file can't be read, is of none of the three, or doesn't fit the published one.
+        InputError: The file can't be read, is of none of these, has no head, or doesn't fit the published
+            one.
     """
-    translated = _translate(read_tensors(Path(path)), dsmil_value)
+    translated = translate(read_tensors(Path(path)), dsmil_value)
+    if not translated.head:
+        raise InputError(f"{path} has no classifier to predict with; train from it with --init.")
     aggregator = build_aggregator(translated.config, translated.in_features, translated.num_classes)
     statistics = {name: getattr(aggregator, name) for name in ("input_mean", "input_scale")}
     aggregator.load_state_dict({**statistics, **translated.aggregator}, strict=True)
@@ -235,15 +264,22 @@ def import_checkpoint(path: Path, *, dsmil_value: Literal["linear", "relu"] | No
     return ExternalModel(aggregator.eval(), head.eval(), translated.config, translated.num_classes)
 
 
-def _translate(tensors: Tensors, dsmil_value: Literal["linear", "relu"] | None) -> Translation:
+def translate(tensors: Tensors, dsmil_value: Literal["linear", "relu"] | None = None) -> Translation:
+    """A checkpoint under this package's names; which codebase it is of is told by its own.
+
+    Raises:
+        InputError: It is of none that are known, or doesn't fit the published architecture.
+    """
     if "attention_net.0.weight" in tensors:
         return translate_clam(tensors)
     if "b_classifier.fcc.weight" in tensors:
         return translate_dsmil(tensors, dsmil_value)
     if "pos_layer.proj.weight" in tensors:
         return translate_transmil(tensors)
+    if "patch_embed.0.weight" in tensors and any(n.startswith("global_attn.") for n in tensors.names()):
+        return translate_abmil(tensors)
     first = tensors.names()[0]
     raise InputError(
-        f"{tensors.place} is no checkpoint of CLAM, DSMIL or TransMIL (it begins with {first!r}); other "
-        "models can't be imported."
+        f"{tensors.place} is no checkpoint of CLAM, DSMIL, TransMIL or MIL-Lab's ABMIL (it begins with "
+        f"{first!r}); other models can't be imported."
     )

@@ -2,7 +2,6 @@ from .bundle import ModelBundle as ModelBundle
 from .bundle import is_bundle as is_bundle
 from .bundle import load_bundle as load_bundle
 from .bundle import load_model as load_model
-from .bundle_io import write_bundle as write_bundle
 from .calibration import Calibration as Calibration
 from .config import ExportConfig as ExportConfig
 from .config import HeatmapConfig as HeatmapConfig

@@ -21,7 +21,11 @@ from wsi_ncmi.core.arguments import as_tensor, described
 from wsi_ncmi.core.config.keywords import from_keywords
 from wsi_ncmi.core.errors import InputError, counted
 from wsi_ncmi.core.files import parse_json
-from wsi_ncmi.prediction.bundle_io import (
+from wsi_ncmi.prediction.calibration import Calibration
+from wsi_ncmi.prediction.config import PredictConfig
+from wsi_ncmi.prediction.ensemble import Ensemble, EnsembleOutput, headline_folder, load_ensemble
+from wsi_ncmi.prediction.ood import OodDetector
+from wsi_ncmi.training.bundle_io import (
     BUNDLE_SCHEMA,
     CARD,
     MANIFEST,
@@ -31,10 +35,6 @@ from wsi_ncmi.prediction.bundle_io import (
     read_files,
     sums_of,
 )
-from wsi_ncmi.prediction.calibration import Calibration
-from wsi_ncmi.prediction.config import PredictConfig
-from wsi_ncmi.prediction.ensemble import Ensemble, EnsembleOutput, headline_folder, load_ensemble
-from wsi_ncmi.prediction.ood import OodDetector
 from wsi_ncmi.training.checkpoint import MODEL_JSON, MODEL_WEIGHTS, trained_from_bytes
 
 _LOG = logging.getLogger(__name__)

@@ -129,6 +129,7 @@ def _record(config: TrainConfig, data: TrainingData) -> dict[str, Any]:
         "labels": config.labels,
         "order": list(config.order),
         "allow_leak": config.allow_leak,
+        **({"init": config.init} if config.init else {}),
     }
     return write_record(
         config.out / "run.json",

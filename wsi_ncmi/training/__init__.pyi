@@ -1,4 +1,5 @@
 from .bags import BagCache as BagCache
+from .bundle_io import write_bundle as write_bundle
 from .checkpoint import MODEL_JSON as MODEL_JSON
 from .checkpoint import MODEL_WEIGHTS as MODEL_WEIGHTS
 from .checkpoint import TrainedModel as TrainedModel

@@ -104,12 +104,14 @@ class RunConfig:
         training: Optimisation.
         seed: Seed of weights, order and dropout. Equal seeds give equal initial aggregators, whatever the
             loss.
+        init: Model whose weights the run starts from; None = as drawn.
     """
 
     model: AnyModel = Field(default_factory=model_config)
     loss: AnyLoss = loss_config()
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     seed: int = 0
+    init: Path | None = None
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide the weights, JSON-ready."""
@@ -159,6 +161,8 @@ class TrainConfig:
         official_split: Use the split that the cohort ships (CAMELYON-17: centres 0–2 / 3–4; BRACS).
         split: How folds are made otherwise.
         model: Aggregator.
+        init: Start from the weights of this model: a bundle, the folder of a run's model, or a checkpoint of
+            FEATHER (MIL-Lab's ABMIL), CLAM, DSMIL or TransMIL.
         losses: Losses to train; the first one is the headline.
         seeds: Number of seeds (0, 1, …).
         training: Optimisation.
@@ -179,6 +183,7 @@ class TrainConfig:
     official_split: bool = False
     split: SplitConfig = Field(default_factory=SplitConfig)
     model: AnyModel = Field(default_factory=model_config)
+    init: Path | None = None
     losses: Annotated[tuple[AnyLoss, ...], Field(min_length=1)] = (loss_config(),)
     seeds: Annotated[int, Field(ge=1, le=1000)] = 1
     training: TrainingConfig = Field(default_factory=TrainingConfig)

@@ -31,6 +31,7 @@ from wsi_ncmi.training.runs import (
     read_run_predictions,
     remove_run,
 )
+from wsi_ncmi.training.warm_start import check_warm_start
 
 _LOG = logging.getLogger(__name__)
 
@@ -148,13 +149,18 @@ def _plan(experiment: Experiment, workers: int) -> _Plan:
     # The losses of a fold and seed together, so that an early stop leaves fair pairs.
     runs = [
         Run(
-            name, RunConfig(model=config.model, loss=loss, training=training, seed=seed), fold,
+            name,
+            RunConfig(model=config.model, loss=loss, training=training, seed=seed, init=config.init),
+            fold,
             config.folder_of(name) / f"fold_{fold}" / f"seed_{seed}",
         )
         for seed in range(config.seeds)
         for fold in folds
         for name, loss in config.named_losses.items()
     ]  # fmt: skip
+    for loss in config.named_losses.values():
+        run = RunConfig(model=config.model, loss=loss, init=config.init)
+        check_warm_start(run, data, allow_leak=config.allow_leak)
     is_finished = _is_done_or_removed if config.overwrite else is_done
     todo = [run for run in runs if not is_finished(run, run.identity(data))]
     return _Plan(runs, distributed.from_first(todo))

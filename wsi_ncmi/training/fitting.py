@@ -26,6 +26,7 @@ from wsi_ncmi.training.loop import TrainingLoop
 from wsi_ncmi.training.resume import LAST, first_difference, read_resume, run_identity
 from wsi_ncmi.training.sampling import LabelledSlides, derive_seed, reserve_for
 from wsi_ncmi.training.scoring import embed
+from wsi_ncmi.training.warm_start import apply_warm_start
 
 
 @dataclass(frozen=True)
@@ -120,8 +121,9 @@ def fit(
             if on_epoch is not None:
                 on_epoch(row)
 
-        aggregator, criterion, loop = _trained(
-            cache, train, validation, counts, config, out, identity, state=state, on_epoch=on_row
+        aggregator, criterion, loop, warm = _trained(
+            cache, train, validation, counts, config, out, identity, classes=cohort.classes, state=state,
+            on_epoch=on_row,
         )  # fmt: skip
     if not first:
         found = TrainedModel(aggregator, criterion, cohort.classes, {"identity": identity})
@@ -137,6 +139,7 @@ def fit(
             "validation": {k: v if np.isfinite(v) else None for k, v in best.items() if k.startswith("val_")},
             "encoder": dict(encoder or {"name": cache.source.encoder}),
             "identity": identity,
+            **({"init": warm} if warm else {}),
             "provenance": collect_provenance(),
         },
     )  # fmt: skip
@@ -167,7 +170,7 @@ def fit_in_memory(
         TrainingError: A loss or gradient isn't finite.
     """
     counts = tuple(np.bincount(train.y, minlength=num_classes).tolist())
-    aggregator, criterion, loop = _trained(cache, train, validation, counts, config)
+    aggregator, criterion, loop, _ = _trained(cache, train, validation, counts, config)
     return FittedModules(aggregator, criterion, loop.best_epoch, tuple(loop.curves))
 
 
@@ -180,9 +183,10 @@ def _trained(
     folder: Path | None = None,
     identity: Mapping[str, Any] | None = None,
     *,
+    classes: Sequence[str] = (),
     state: Mapping[str, Any] | None = None,
     on_epoch: Callable[[Mapping[str, float]], None] | None = None,
-) -> tuple[Aggregator, Criterion, TrainingLoop]:
+) -> tuple[Aggregator, Criterion, TrainingLoop, dict[str, Any]]:
     training = config.training
     device = distributed.resolve_device(training.device, "training.device")
     if training.precision == "fp16" and device.type != "cuda":
@@ -194,6 +198,8 @@ def _trained(
         if config.model.standardise:
             of_means = aggregator.standardises_means
             aggregator.set_input_statistics(*cache.statistics(train.slide_ids, of_means=of_means))
+        # A resumed run has its own weights; it does tell where the first ones came from.
+        warm = {} if config.init is None else apply_warm_start(config, aggregator, criterion, classes)
         aggregator.to(device)
         criterion.to(device)
         place = () if distributed.world_size() == 1 else (distributed.rank(),)
@@ -206,7 +212,7 @@ def _trained(
             loop.load_state_dict(state)
         loop.run()
         _fit_decision(aggregator, criterion, cache, train, validation, training, device)
-    return aggregator, criterion, loop
+    return aggregator, criterion, loop, warm
 
 
 def build_modules(

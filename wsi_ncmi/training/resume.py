@@ -18,6 +18,7 @@ from wsi_ncmi.core.files import atomic_path
 from wsi_ncmi.losses import loss_config
 from wsi_ncmi.mil import model_config
 from wsi_ncmi.training.config import RunConfig, TrainingConfig
+from wsi_ncmi.training.warm_start import read_warm_start
 
 
 def run_identity(source: BagSource, split: Fold, cohort: Cohort, config: RunConfig) -> dict[str, Any]:
@@ -36,8 +37,10 @@ def run_identity(source: BagSource, split: Fold, cohort: Cohort, config: RunConf
     sample = hashlib.sha256()
     for position in {0, len(split.train) // 2, len(split.train) - 1}:
         sample.update(source.load(split.train[position]).tobytes())
+    init = {} if config.init is None else {"init": read_warm_start(config.init).sha256}
     return {
         **config.identity(),
+        **init,
         "classes": list(cohort.classes),
         "features": {"encoder": source.encoder, "width": source.width, "sample": sample.hexdigest()[:16]},
         "split": {part: identity_hash({"rows": rows})[:16] for part, rows in parts.items()},

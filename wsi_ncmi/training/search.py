@@ -196,7 +196,10 @@ class FoldSearch:
         fitted = fit_in_memory(
             cache, labelled_part("training", fold.train, self.cohort),
             labelled_part("validation", fold.validation, self.cohort), len(self.cohort.classes),
-            RunConfig(model=config.model, loss=config.losses[0], training=config.training, seed=seed),
+            RunConfig(
+                model=config.model, loss=config.losses[0], training=config.training, seed=seed,
+                init=config.init,
+            ),
         )  # fmt: skip
         return float(fitted.curves[fitted.best_epoch - 1]["val_macro_f1"])
 

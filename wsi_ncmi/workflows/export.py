@@ -7,7 +7,6 @@ from wsi_ncmi.core.config.keywords import takes_settings
 from wsi_ncmi.core.errors import InputError, counted
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
 from wsi_ncmi.prediction.bundle import ModelBundle, bundle_files, load_bundle
-from wsi_ncmi.prediction.bundle_io import write_bundle
 from wsi_ncmi.prediction.calibration import selective_table
 from wsi_ncmi.prediction.config import ExportConfig
 from wsi_ncmi.prediction.ensemble import headline_folder, load_ensemble, model_folders
@@ -20,6 +19,7 @@ from wsi_ncmi.prediction.export import (
     summarise,
 )
 from wsi_ncmi.prediction.ood_fitting import find_features, fit_ood_detector, training_samples
+from wsi_ncmi.training.bundle_io import write_bundle
 from wsi_ncmi.training.checkpoint import MODEL_JSON, MODEL_WEIGHTS
 from wsi_ncmi.training.runs import PREDICTIONS
 from wsi_ncmi.workflows.result import JobResult
