@@ -5,10 +5,11 @@
     python -m research.slide_vectors table OUT.csv
 
 Every slide of a packed cohort becomes its mean vector. ``choose`` trains each setting with seed 0 and scores
-the inner validation parts alone; ``test`` takes, of each cohort, model and loss, the setting that was best
-there, and scores the test parts with three seeds. ``floor`` is scikit-learn's logistic regression, its
-strength chosen on the validation part and fitted to the training part, as ``benchmarks/model_tables.py`` has
-it. Finished runs stay in the table.
+the inner validation parts alone; ``test`` takes, of each cohort, model and loss, the setting with the lowest
+validation loss, and scores the test parts with three seeds. The loss also keeps the epoch: macro-F1 of a
+small part favours the epoch, and the setting, that varies most. ``floor`` is scikit-learn's logistic
+regression, its strength chosen on the validation part and fitted to the training part, as
+``benchmarks/model_tables.py`` has it. Finished runs stay in the table.
 """
 
 import argparse
@@ -30,10 +31,14 @@ from wsi_ncmi.mil import model_config
 from wsi_ncmi.training import BagCache, RunConfig, TrainingConfig, fit_in_memory
 from wsi_ncmi.training.scoring import embed, f1_and_recall, probabilities_of
 
-DECAYS = (0.01, 0.3, 1.0)
+SETTINGS: Mapping[str, dict[str, float]] = {
+    "default": {},
+    "decay 1": {"weight_decay": 1.0},
+    "decay 1, average 0.99": {"weight_decay": 1.0, "ema": 0.99},
+}
 CELLS = tuple(itertools.product(("linear", "mlp"), ("ce", "ncmi")))
-KEY = ("stage", "cohort", "model", "loss", "weight_decay", "fold", "seed")
-COLUMNS = (*KEY, "macro_f1", "balanced_accuracy", "best_epoch")
+KEY = ("stage", "cohort", "model", "loss", "setting", "fold", "seed")
+COLUMNS = (*KEY, "macro_f1", "balanced_accuracy", "val_loss", "best_epoch")
 
 
 def open_vectors(path: Path, splits: Path | None, folder: Path) -> Task:
@@ -55,28 +60,28 @@ def runs_of(stage: str, name: str, task: Task, table: Path) -> Iterator[tuple]:
     """The keys of a stage, in order."""
     folds = range(len(task.splits.folds))
     if stage == "choose":
-        for (model, loss), decay, fold in itertools.product(CELLS, DECAYS, folds):
-            yield stage, name, model, loss, decay, fold, 0
+        for (model, loss), setting, fold in itertools.product(CELLS, SETTINGS, folds):
+            yield stage, name, model, loss, setting, fold, 0
         return
-    yield from ((stage, name, "floor", "", "", fold, 0) for fold in folds)
-    chosen = chosen_decays(pd.read_csv(table))
+    yield from ((stage, name, "floor", "ce", "strength", fold, 0) for fold in folds)
+    chosen = chosen_settings(pd.read_csv(table))
     for seed, (model, loss), fold in itertools.product(range(3), CELLS, folds):
         yield stage, name, model, loss, chosen[name, model, loss], fold, seed
 
 
-def chosen_decays(runs: pd.DataFrame) -> Mapping[tuple[str, str, str], float]:
-    """(cohort, model, loss) → the weight decay with the best mean macro-F1 on the validation parts."""
-    key = ["cohort", "model", "loss", "weight_decay"]
-    means = runs[runs["stage"] == "choose"].groupby(key)["macro_f1"].mean()
-    return {cell: float(of.idxmax()[-1]) for cell, of in means.groupby(level=[0, 1, 2])}
+def chosen_settings(runs: pd.DataFrame) -> Mapping[tuple[str, str, str], str]:
+    """(cohort, model, loss) → the setting with the lowest mean loss on the validation parts."""
+    key = ["cohort", "model", "loss", "setting"]
+    means = runs[runs["stage"] == "choose"].groupby(key)["val_loss"].mean()
+    return {cell: str(of.idxmin()[-1]) for cell, of in means.groupby(level=[0, 1, 2])}
 
 
 def row_of(task: Task, key: tuple) -> Mapping[str, object]:
     """One run, from training to its line in the table."""
-    stage, _, model, loss, decay, number, seed = key
+    stage, _, model, loss, setting, number, seed = key
     fold = task.splits.folds[number]
     classes = len(task.cohort.classes)
-    epoch = 0
+    epoch, val_loss = 0, ""
     if model == "floor":
         p = floor_probabilities(task, fold, ("train",))
     else:
@@ -84,16 +89,18 @@ def row_of(task: Task, key: tuple) -> Mapping[str, object]:
             task.cache, task.part(fold.train), task.part(fold.validation), classes,
             RunConfig(
                 model=model_config(model), loss=loss_config(loss), seed=seed,
-                training=TrainingConfig(device="cpu", weight_decay=decay),
+                training=TrainingConfig(device="cpu", selection="loss", **SETTINGS[setting]),
             ),
         )  # fmt: skip
         epoch = fitted.best_epoch
+        val_loss = f"{fitted.curves[epoch - 1]['val_loss']:.6f}"
         part = fold.validation if stage == "choose" else fold.test
         z = embed(fitted.aggregator, task.cache, part, torch.device("cpu"))
         p = probabilities_of(fitted.criterion, z)
     truth = task.part(fold.validation if stage == "choose" else fold.test).y
     f1, recall = f1_and_recall(truth, p.argmax(axis=1), classes)
-    found = {"macro_f1": f"{f1:.6f}", "balanced_accuracy": f"{recall:.6f}", "best_epoch": epoch}
+    found = {"macro_f1": f"{f1:.6f}", "balanced_accuracy": f"{recall:.6f}"}
+    found |= {"val_loss": val_loss, "best_epoch": epoch}
     return dict(zip(KEY, key, strict=True)) | found
 
 
@@ -102,10 +109,10 @@ def markdown(path: Path) -> str:
     runs = pd.read_csv(path, keep_default_na=False)
     runs = runs[runs["stage"] == "test"]
     lines = [
-        "| cohort | model | loss | weight decay | macro-F1 | balanced accuracy |",
-        "|---|---|---|---:|---:|---:|",
+        "| cohort | model | loss | setting | macro-F1 | balanced accuracy |",
+        "|---|---|---|---|---:|---:|",
     ]
-    key = ["cohort", "model", "loss", "weight_decay"]
+    key = ["cohort", "model", "loss", "setting"]
     for cell, of in runs.groupby(key, sort=False):
         seeds = of.groupby("seed")[["macro_f1", "balanced_accuracy"]].mean()
         shown = [

@@ -19,11 +19,12 @@ from safetensors.torch import save as save_tensors
 
 from wsi_ncmi.losses import build_loss, loss_config
 from wsi_ncmi.mil import build_model, model_config
-from wsi_ncmi.prediction import ExportConfig, ModelBundle, load_ensemble, load_model, write_bundle
+from wsi_ncmi.prediction import ExportConfig, ModelBundle, load_ensemble, load_model
 from wsi_ncmi.prediction.bundle import bundle_files
 from wsi_ncmi.prediction.calibration import Calibration
 from wsi_ncmi.prediction.ood import SlideProperties
 from wsi_ncmi.prediction.ood_fitting import fit_ood_detector, sample_slide
+from wsi_ncmi.training import write_bundle
 from wsi_ncmi.training.bundle_io import SUMS, read_files, sums_of
 from wsi_ncmi.training.checkpoint import write_trained
 

@@ -10,13 +10,14 @@ import torch
 
 from wsi_ncmi.losses import build_loss, loss_config
 from wsi_ncmi.mil import build_aggregator, model_config
-from wsi_ncmi.prediction import ModelBundle, load_ensemble, write_bundle
+from wsi_ncmi.prediction import ModelBundle, load_ensemble
 from wsi_ncmi.prediction.bundle import bundle_files
 from wsi_ncmi.prediction.calibration import Calibration
 from wsi_ncmi.prediction.config import ExportConfig, PredictConfig
 from wsi_ncmi.prediction.export import render_card
 from wsi_ncmi.prediction.ood import SlideProperties
 from wsi_ncmi.prediction.ood_fitting import SlideSample, fit_ood_detector, sample_slide
+from wsi_ncmi.training import write_bundle
 from wsi_ncmi.training.checkpoint import write_trained
 
 FEATURES = {

@@ -425,7 +425,7 @@ def test_nothing_is_written_over_unasked(
         export(bundle, run, folder)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
-    from wsi_ncmi.prediction import write_bundle
+    from wsi_ncmi.training import write_bundle
 
     with pytest.raises(InputError, match="other things"):
         write_bundle(tmp_path / "mine", {"bundle.json": b"{}"}, overwrite=True)
@@ -436,7 +436,7 @@ def test_nothing_is_written_over_unasked(
 def test_a_bundle_whose_replacement_fails_at_the_last_step_is_there_as_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from wsi_ncmi.prediction import write_bundle
+    from wsi_ncmi.training import write_bundle
 
     path = tmp_path / "model"
     write_bundle(path, {"bundle.json": b"old"})

@@ -129,9 +129,9 @@ def _read(path: Path, _changed: int) -> WarmStart:
         return _of_ours(
             path.name, trained_from_bytes(description, weights, f"{path}/{member}"), labels=labels
         )
-    found = translate(read_tensors(path))
+    other = translate(read_tensors(path))
     return WarmStart(
-        path.name, sha256_file(path), found.config, found.in_features, found.num_classes, found.aggregator
+        path.name, sha256_file(path), other.config, other.in_features, other.num_classes, other.aggregator
     )
 
 
