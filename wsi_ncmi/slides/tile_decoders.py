@@ -47,7 +47,7 @@ def decode_cut(decoder: Decoder, data: bytes, out: NDArray[np.uint8], least: tup
         decoder: Its decoder.
         data: The stream.
         out: uint8 (h, w, 3), C-contiguous; what a cut tile lacks becomes white.
-        least: Height and width that it has to have: what of it lies on the level.
+        least: Height and width from its corner to the level's end: so much of it has to be there.
 
     Raises:
         Exception: It can't be decoded, or has less than that.
@@ -56,7 +56,10 @@ def decode_cut(decoder: Decoder, data: bytes, out: NDArray[np.uint8], least: tup
         decoder(data, out)
     except OtherSizeError as other:
         height, width = other.found
-        if not (least[0] <= height <= out.shape[0] and least[1] <= width <= out.shape[1]):
+        if not all(
+            min(needed, full) <= side <= full
+            for needed, side, full in zip(least, other.found, out.shape[:2], strict=True)
+        ):
             raise
         part = np.empty((height, width, 3), np.uint8)
         decoder(data, part)
@@ -175,6 +178,8 @@ def _decode_jpegls(ycbcr: bool, data: bytes, out: NDArray[np.uint8]) -> None:
     frame = _JPEGLS_FRAME.search(data)
     if frame is None:
         raise ValueError("the tile is no JPEG-LS")
+    if not data.rstrip(b"\0").endswith(_END):  # the decoder would search for it for 17 s
+        raise ValueError("the JPEG-LS tile ends early")
     _check_shape(struct.unpack(">HH", frame[1]), out.shape[:2])
     _write(imagecodecs.jpegls_decode(data), ycbcr, out)
 
