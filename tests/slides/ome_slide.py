@@ -78,3 +78,38 @@ def write_nested(
         for picture in after:
             file.write(picture, **flat)
     return path
+
+
+def stored_levels(path: Path) -> list[tuple[Any, list[bytes]]]:
+    """tifffile's page of each tiled image in the main chain, and its tiles as they are stored."""
+    with tifffile.TiffFile(path) as file:
+        pages = [page for page in file.pages if page.is_tiled]
+        content = path.read_bytes()
+        return [
+            (page, [content[at : at + size] for at, size in zip(page.dataoffsets, page.databytecounts, strict=True)])
+            for page in pages
+        ]  # fmt: skip
+
+
+def write_stored(
+    path: Path, levels: Sequence[tuple[Any, list[bytes]]], *, nested: bool = True, description: str | None = None
+) -> Path:  # fmt: skip
+    """The same codestreams as an OME-TIFF with its levels in sub-directories, or as a plain pyramid."""
+    with tifffile.TiffWriter(path, bigtiff=True) as file:
+        for number, (page, tiles) in enumerate(levels):
+            more: dict[str, Any] = (
+                {"subfiletype": 1} if number else {"description": (description or "").encode()}
+            )
+            if nested and number == 0:
+                more["subifds"] = len(levels) - 1
+            if page.jpegtables:
+                more["extratags"] = [(347, 7, len(page.jpegtables), page.jpegtables, True)]
+            if int(page.photometric) == 6:
+                more["subsampling"] = tuple(page.tags.valueof(530, default=(2, 2)))
+            if page.predictor != 1:
+                more["predictor"] = page.predictor
+            file.write(
+                iter(tiles), shape=page.shape, dtype=np.uint8, tile=(page.tilelength, page.tilewidth),
+                compression=page.compression, photometric=page.photometric, metadata=None, **more,
+            )  # fmt: skip
+    return path

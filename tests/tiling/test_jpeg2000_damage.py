@@ -182,3 +182,12 @@ def test_frames_of_a_real_dicom_slide_are_found_and_sound(real_data: Path) -> No
     (level,) = dicom_levels([path])
     assert all(jpeg2000_damage(level.read(index)) == "" for index in range(28))
     assert len(level.offsets) == 28
+
+
+def test_lossless_tiles_of_flat_background_are_sound() -> None:
+    """Their codestreams repeat themselves, which lossy ones do only where something was written over them."""
+    rows = np.random.default_rng(0).integers(120, 200, (1, 256, 3), dtype=np.uint8)
+    tile = np.repeat(rows, 256, axis=0)
+    stream = imagecodecs.jpeg2k_encode(tile, codecformat="j2k", reversible=True, mct=True)
+    assert len(stream) - len(imagecodecs.lz4_encode(stream, header=False)) > 512
+    assert jpeg2000_damage(stream) == ""

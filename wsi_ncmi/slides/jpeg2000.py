@@ -4,10 +4,10 @@ An arithmetic decoder makes pixels of any bytes: OpenJPEG decodes a tile of whic
 warning at most. What compressed data can't look like tells most damage in less than 1 ms (decoding takes 5 to
 20): the chain of tile-parts must lead to the end marker; a byte 0xFF is never followed by more than 0x8F
 (ITU-T T.800, B.10.1 and C.2.1; resynchronisation markers excepted); what is compressed can't be compressed
-again; the headers of the packets must lead from one to the next. Changed bytes inside one packet's
-code-blocks can't be seen this way, nor by a decoder: the format has no checksum. Comparing with the next
-level would find a tenth to two fifths of those that show, at the cost of reading it for every tile: an error
-in a fine sub-band is zero on average.
+again (unless it is lossless: flat background leaves that repetitive); the headers of the packets must lead
+from one to the next. Changed bytes inside one packet's code-blocks can't be seen this way, nor by a decoder:
+the format has no checksum. Comparing with the next level would find a tenth to two fifths of those that show,
+at the cost of reading it for every tile: an error in a fine sub-band is zero on average.
 """
 
 from __future__ import annotations
@@ -80,6 +80,9 @@ def jpeg2000_frame(stream: bytes) -> tuple[tuple[int, int], list[tuple[int, int]
 TIFF_JPEG2000 = (33003, 33004, 33005, 34712)
 """Numbers of the compression in TIFF files: Aperio's and Bio-Formats', and the one of libtiff's list."""
 
+HEAD_BYTES = 1000
+"""Of a tile, which hold the main header of its codestream."""
+
 _APERIO_YCBCR, _PHOTOMETRIC_YCBCR = 33003, 6
 
 
@@ -89,7 +92,7 @@ def holds_ycbcr(stream: bytes, compression: int, photometric: int) -> bool:
     Bio-Formats writes RGB under the number by which Aperio means YCbCr, so the codestream decides.
 
     Args:
-        stream: A tile, or its first 1,000 bytes.
+        stream: A tile, or its first ``HEAD_BYTES``.
         compression: Number of the compression.
         photometric: Number of the photometric interpretation.
 
@@ -157,10 +160,18 @@ def _check_part(stream: bytes, start: int, packets: int) -> int:
         raise ValueError("the JPEG 2000 tile holds bytes that no encoder writes")
     if bytes(packets + _MORE_ZEROS) in data:
         raise ValueError("parts of the JPEG 2000 tile are zeros")
+    if _is_reversible(stream):
+        return stop
     saved = len(data) - len(imagecodecs.lz4_encode(data, header=False)) if data else 0
     if saved > _SAVED_BYTES + _SAVED_A_PACKET * packets:
         raise ValueError("parts of the JPEG 2000 tile were overwritten by something that repeats itself")
     return stop
+
+
+def _is_reversible(stream: bytes) -> bool:
+    """True if nothing was quantised (5-3 transform): of flat background such data do repeat themselves."""
+    coding = stream.find(_CODING.to_bytes(2, "big"))
+    return 0 <= coding < len(stream) - 13 and stream[coding + 13] == 1
 
 
 # Aperio's compressions of its own: YCbCr and RGB.

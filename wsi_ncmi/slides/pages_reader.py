@@ -14,17 +14,18 @@ from PIL import Image
 
 from wsi_ncmi.core.errors import SlideOpenError
 from wsi_ncmi.slides.base import Level, Slide
-from wsi_ncmi.slides.jpeg2000 import TIFF_JPEG2000, holds_ycbcr, jpeg2000_damage, jpeg2000_frame
+from wsi_ncmi.slides.jpeg2000 import HEAD_BYTES, TIFF_JPEG2000, holds_ycbcr, jpeg2000_damage, jpeg2000_frame
 from wsi_ncmi.slides.ome import OmeError, find_slide_image
 from wsi_ncmi.slides.tiff_layout import read_tiff_layout
 from wsi_ncmi.slides.tiffslide_reader import check_samples
+from wsi_ncmi.slides.tile_decoders import jpeg_decoder
 
 _SEPARATE_PLANES = 2
-_HEAD_BYTES = 1000
+_JPEG, _YCBCR = 7, 6
 
 
 class TiffPagesSlide(Slide):
-    """A slide read tile by tile through tifffile's decoders.
+    """A slide read tile by tile through tifffile's decoders, and libjpeg-turbo's for JPEG.
 
     It is the image that the OME-XML names as the slide, else the first tiled one. OpenSlide sees no
     sub-directories, and would show an OME-TIFF's first image, which may be the label. The XML is not given to
@@ -67,7 +68,7 @@ class TiffPagesSlide(Slide):
     def _check_colours(self, page: Any) -> None:
         stored = next((i for i, length in enumerate(page.databytecounts) if length), None)
         if page.compression in TIFF_JPEG2000 and stored is not None:
-            head = os.pread(self._descriptor, _HEAD_BYTES, page.dataoffsets[stored])
+            head = os.pread(self._descriptor, HEAD_BYTES, page.dataoffsets[stored])
             holds_ycbcr(head, page.compression, page.photometric)
 
     def _read(
@@ -111,6 +112,11 @@ class TiffPagesSlide(Slide):
         if len(data) != length:
             raise ValueError("the file ends inside the tile")
         ycbcr = False
+        if page.compression == _JPEG and page.planarconfig != _SEPARATE_PLANES and page.samplesperpixel == 3:
+            # tifffile's own decoder fills up a stream that ends early, and says nothing.
+            tile = np.empty((page.tilelength, page.tilewidth, 3), np.uint8)
+            jpeg_decoder(page.jpegtables, ycbcr=page.photometric == _YCBCR)(data, tile)
+            return tile
         if page.compression in TIFF_JPEG2000:
             # The decoder takes memory for whatever the stream claims, and makes pixels of any bytes.
             size, steps = jpeg2000_frame(data)
@@ -119,9 +125,7 @@ class TiffPagesSlide(Slide):
             if reason := jpeg2000_damage(data):
                 raise ValueError(reason)
             ycbcr = set(steps) == {(1, 1)} and holds_ycbcr(data, page.compression, page.photometric)
-        tile: NDArray[np.uint8] = page.decode(
-            data, index, jpegtables=page.jpegtables, jpegheader=page.jpegheader
-        )[0][0]
+        tile = page.decode(data, index, jpegtables=page.jpegtables, jpegheader=page.jpegheader)[0][0]
         # Of subsampled chroma the decoder gives RGB itself.
         if ycbcr:
             tile = np.asarray(Image.fromarray(tile, "YCbCr").convert("RGB"))

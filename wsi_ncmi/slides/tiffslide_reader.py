@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import SlideOpenError
 from wsi_ncmi.slides.base import Level, Slide
+from wsi_ncmi.slides.jpeg2000 import HEAD_BYTES, TIFF_JPEG2000, holds_ycbcr, jpeg2000_frame
 from wsi_ncmi.slides.ome import OmeError, find_slide_image, is_ome
 
 _OPENING = threading.Lock()
@@ -46,6 +47,8 @@ class TiffSlideSlide(Slide):
                 pages = self._pages(raw)
                 self._absent = [_absent_tiles(page) for page in pages]
                 check_samples(pages[0])
+                if "aperio" not in str(raw.get("tiffslide.vendor")):
+                    self._check_colours(pages[0])
                 width, height = sizes[0]
                 super().__init__(
                     path,
@@ -62,6 +65,19 @@ class TiffSlideSlide(Slide):
     def _pages(self, raw: Mapping[str, Any]) -> list[Any]:
         series = self._handle.ts_tifffile.series[raw["tiffslide.series-index"]]
         return [level[0] for level in series.levels]
+
+    def _check_colours(self, page: Any) -> None:
+        """Refuses JPEG 2000 in YCbCr, which tifffile gives as if it were RGB, and what may be either."""
+        stored = next((place for place, size in enumerate(page.databytecounts) if size), None)
+        if int(page.compression) not in TIFF_JPEG2000 or stored is None:
+            return
+        file = self._handle.ts_tifffile.filehandle
+        file.seek(page.dataoffsets[stored])
+        head = file.read(HEAD_BYTES)
+        if holds_ycbcr(head, int(page.compression), int(page.photometric)) and set(
+            jpeg2000_frame(head)[1]
+        ) == {(1, 1)}:
+            raise SlideOpenError("its JPEG 2000 tiles are YCbCr, of which it makes no RGB")
 
     def _read(
         self, x_level0: int, y_level0: int, level: int, width_px: int, height_px: int
