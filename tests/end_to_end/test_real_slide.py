@@ -65,5 +65,5 @@ def test_a_dicom_that_is_no_slide_and_a_text_file_are_explained(real_data: Path,
     assert result.exit_code == 1
     lines = {line.split(":")[0]: line for line in result.stdout.splitlines()}
     assert "PROBLEM" in lines["broken"]
-    assert "PROBLEM" in lines["small_dicom"]
+    assert "PROBLEM small_dicom.dcm can't be opened" in result.stdout
     assert "0.499" in lines[SLIDE]

@@ -186,6 +186,7 @@ def test_a_dicom_series_is_one_slide_represented_by_its_largest_file(tmp_path):
     _touch(tmp_path, "s/no.dcm")
     slides = find_slides(tmp_path)
     assert [(slide.relative, [path.name for path in slide.companions]) for slide in slides] == [
-        ("s/2.dcm", ["1.dcm", "3.dcm"]), ("s/4.dcm", []), ("s/no.dcm", []), ("t/1.dcm", []),
+        ("s/2.dcm", ["3.dcm", "1.dcm", "1.dcm"]), ("s/4.dcm", []), ("s/no.dcm", []),
     ]  # fmt: skip
+    assert slides[0].companions[2] == tmp_path / "t" / "1.dcm"
     assert find_slides(tmp_path / "s" / "1.dcm")[0].path == tmp_path / "s" / "2.dcm"

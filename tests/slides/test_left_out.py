@@ -8,8 +8,9 @@ import tifffile
 from PIL import Image
 
 from tests.slides.test_discovery import _dicom, _touch
-from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.errors import InputError, SlideOpenError
 from wsi_ncmi.core.files import OUTPUT_MARKER, job_folder
+from wsi_ncmi.slides import open_slide
 from wsi_ncmi.slides.discovery import find_slides
 from wsi_ncmi.slides.identity import UNREAD_FORMATS
 from wsi_ncmi.slides.registry import readers_of
@@ -113,13 +114,36 @@ def with_class(uid: str, series: str = "1.2", image_type: str = "ORIGINAL") -> b
     return data
 
 
-@pytest.mark.parametrize("part", ["91.1", "88.33", "66.4", "30", "11.1", "66"])
-def test_dicom_objects_without_an_image_are_no_slides_and_no_failures(tmp_path, part):
+@pytest.mark.parametrize(
+    ("part", "kind"),
+    [
+        ("91.1", "Microscopy Bulk Simple Annotations"), ("88.33", "Comprehensive SR"), ("66.4", "Segmentation"),
+        ("30", "Parametric Map"), ("11.1", "Grayscale Softcopy Presentation State"), ("66", "Raw Data"),
+        ("104.1", "Encapsulated PDF"), ("2", "CT Image"), ("77.1.2", "VL Microscopic Image"),
+    ],
+)  # fmt: skip
+def test_dicom_objects_that_are_no_slides_are_no_failures(tmp_path, part, kind):
     (tmp_path / "x.dcm").write_bytes(with_class(f"1.2.840.10008.5.1.4.1.1.{part}", series="1.9"))
     (tmp_path / "wsi.dcm").write_bytes(with_class("1.2.840.10008.5.1.4.1.1.77.1.6"))
     found, said = search(tmp_path)
     assert found == ["wsi.dcm"]
-    assert said == ["1 DICOM object without an image (annotations, reports, segmentations) left out (x.dcm)."]
+    assert said == [f"1 DICOM object that is no whole-slide image left out: 1 × {kind}."]
+    with pytest.raises(SlideOpenError) as caught:
+        open_slide(tmp_path / "x.dcm")
+    assert str(caught.value) == (
+        f"x.dcm is DICOM, but no whole-slide image ({kind}); give the image that it is about."
+    )
+
+
+def test_further_dicom_objects_are_counted_in_one_line(tmp_path):
+    for number, part in enumerate(("88.33", "91.1", "88.33", "77.1.6")):
+        (tmp_path / f"IM{number}").write_bytes(with_class(f"1.2.840.10008.5.1.4.1.1.{part}", f"1.{number}"))
+    found, said = search(tmp_path)
+    assert found == ["IM3"]
+    assert said == [
+        "3 DICOM objects that are no whole-slide images left out: 2 × Comprehensive SR, "
+        "1 × Microscopy Bulk Simple Annotations."
+    ]
 
 
 def test_a_dicom_series_of_the_label_alone_is_left_out(tmp_path):

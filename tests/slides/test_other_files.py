@@ -25,7 +25,7 @@ def test_a_dicom_series_is_opened_whole_from_any_of_its_files(tmp_path, kit):
     write_instance(tmp_path / "zz.dcm", pixels, series="1.2.77", uid="1.2.77.1", mpp=0.25)
     write_instance(tmp_path / "aa.dcm", pixels[::2, ::2].copy(), series="1.2.77", uid="1.2.77.2", mpp=0.5)
     (record,) = take_inventory(tmp_path)
-    assert (record.slide_id, record.reader, record.vendor, record.problem) == ("zz", "openslide", "dicom", "")
+    assert (record.path, record.reader, record.vendor, record.problem) == ("zz.dcm", "openslide", "dicom", "")
     assert (record.width_px, record.height_px, record.n_levels, record.mpp_x) == (500, 400, 2, 0.25)
     assert record.size_bytes == sum(path.stat().st_size for path in tmp_path.iterdir())
     regions = []

@@ -25,6 +25,9 @@ FLAGS = ConfigFlags(
         "annotations": Flag(metavar="DIR"),
         "known_failures": Flag(metavar="CSV"),
         "overwrite": Flag(),
+        "dicom_id": Flag(panel="DICOM"),
+        "dicom_patients": Flag(panel="DICOM"),
+        "dicom_key": Flag(panel="DICOM", metavar="FILE"),
         "grid.mpp": Flag(
             panel="Tiles",
             rest="further_mpp",

@@ -16,7 +16,14 @@ if TYPE_CHECKING:
 
 FLAGS = ConfigFlags(
     "wsi_ncmi.extraction.config.ExtractConfig",
-    {"slides": Flag(argument=True), "mpp_table": Flag(metavar="CSV"), "default_mpp": Flag()},
+    {
+        "slides": Flag(argument=True),
+        "mpp_table": Flag(metavar="CSV"),
+        "default_mpp": Flag(),
+        "dicom_id": Flag(panel="DICOM"),
+        "dicom_patients": Flag(panel="DICOM"),
+        "dicom_key": Flag(panel="DICOM", metavar="FILE"),
+    },
 )
 
 
@@ -25,6 +32,10 @@ def command(
     out: Annotated[
         str, typer.Option("--out", metavar="CSV", help="Table to write.", rich_help_panel="Input")
     ] = "slides.csv",
+    new_dicom_key: Annotated[
+        bool,
+        typer.Option("--new-dicom-key", help="Make the key of --dicom-key first.", rich_help_panel="DICOM"),
+    ] = False,
 ) -> None:
     """List slides: reader, size, levels, mpp and its source, duplicates, problems.
 
@@ -33,13 +44,21 @@ def command(
     from wsi_ncmi.core.errors import InputError
     from wsi_ncmi.core.files import check_folder, ensure_folder
     from wsi_ncmi.slides import take_inventory, write_slides_csv
+    from wsi_ncmi.slides.pseudonyms import make_key
 
     def act(progress: ProgressReporter) -> tuple[SlideRecord, ...]:
         config, table = given.read(), named_path(out, "--out")
         check_folder(table.parent)
+        if new_dicom_key:
+            if config.dicom_key is None:
+                raise InputError(
+                    "--new-dicom-key makes a key for pseudonyms; name its file with --dicom-key."
+                )
+            make_key(config.dicom_key)
         records = take_inventory(
-            config.slides, mpp_table=config.mpp_table, default_mpp=config.default_mpp, progress=progress
-        )
+            config.slides, mpp_table=config.mpp_table, default_mpp=config.default_mpp, progress=progress,
+            dicom_id=config.dicom_id, patient_key=config.patient_key,
+        )  # fmt: skip
         if not records:
             raise InputError(
                 f"There is no slide in {config.slides}, only files of other kinds or none; give the folder "

@@ -83,14 +83,13 @@ def evidence_of_slides(path: Path, progress: ProgressReporter | None = None) -> 
         return _of_records(slides.read_slides_csv(path), {}, ())
     progress = progress or NullProgress()
     records = slides.take_inventory(path, progress=progress)
-    root = path if path.is_dir() else path.parent
     signatures: dict[str, ThumbnailSignature] = {}
     unseen: list[str] = []
     with progress.task("thumbnails", len(records), "slides") as task:
         for record in records:
             if not record.problem:
                 try:
-                    with slides.open_slide(root / record.path) as slide:
+                    with slides.open_slide(record.files(path)) as slide:
                         signature = thumbnail_signature(slides.thumbnail(slide, _THUMBNAIL_PX))
                 except WsiNcmiError:
                     signature = None

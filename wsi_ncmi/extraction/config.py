@@ -10,6 +10,7 @@ from wsi_ncmi.core.config import Short, configclass, contradiction
 from wsi_ncmi.encoders.config import EncoderConfig
 from wsi_ncmi.extraction.encoder_grid import check_encoder_grid
 from wsi_ncmi.features.stain.config import StainConfig
+from wsi_ncmi.slides.pseudonyms import read_key
 from wsi_ncmi.tiling.config import GridConfig
 from wsi_ncmi.tissue.config import ArtifactConfig, TissueConfig
 
@@ -86,6 +87,11 @@ class ExtractConfig:
         known_failures: CSV with ``slide_id`` and perhaps ``reason``, or a ledger; slides that fail as listed
             there don't count for the exit code.
         overwrite: Replace features of another identity.
+        dicom_id: What DICOM slides are called by: the ``container`` identifier (where several slides have it,
+            the series), the ``series``, or the ``file``. An output folder keeps the ids that it has.
+        dicom_patients: ``pseudonym`` gives a keyed hash of the DICOM patient id as ``case_id`` in
+            ``slides.csv``; ``none`` reads no patient id.
+        dicom_key: File with the key of the pseudonyms, which the site keeps.
     """
 
     slides: Path | None = None
@@ -106,6 +112,9 @@ class ExtractConfig:
     inventory: Path | None = None
     known_failures: Path | None = None
     overwrite: bool = False
+    dicom_id: Literal["container", "series", "file"] = "container"
+    dicom_patients: Literal["none", "pseudonym"] = "none"
+    dicom_key: Path | None = None
 
     @model_validator(mode="after")
     def _check_inventory(self) -> Self:
@@ -115,7 +124,28 @@ class ExtractConfig:
                     "the inventory holds the resolution of every slide; state others to wsi-ncmi inventory",
                     key, "inventory",
                 )  # fmt: skip
+        if self.inventory is not None and (self.dicom_id != "container" or self.dicom_key is not None):
+            key = "dicom_id" if self.dicom_key is None else "dicom_key"
+            raise contradiction("the inventory holds ids and patients; state others to it", key, "inventory")
         return self
+
+    @model_validator(mode="after")
+    def _check_patients(self) -> Self:
+        if (self.dicom_patients == "pseudonym") != (self.dicom_key is not None):
+            raise contradiction(
+                "pseudonyms need the key of the site, and only they do; give both or neither",
+                "dicom_patients", "dicom_key",
+            )  # fmt: skip
+        return self
+
+    @property
+    def patient_key(self) -> bytes | None:
+        """The key of the pseudonyms; None without.
+
+        Raises:
+            InputError: There is no such key.
+        """
+        return None if self.dicom_key is None else read_key(self.dicom_key)
 
     @model_validator(mode="after")
     def _grid_suits_the_encoder(self) -> Self:

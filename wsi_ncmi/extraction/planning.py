@@ -16,7 +16,7 @@ from wsi_ncmi.features.paths import set_name
 from wsi_ncmi.features.stain import StainTarget
 from wsi_ncmi.slides import SlideRecord, earlier_records, read_slides_csv, slide_key, take_inventory
 from wsi_ncmi.slides.discovery import find_slides
-from wsi_ncmi.slides.identity import assign_slide_ids
+from wsi_ncmi.slides.found import name_slides
 from wsi_ncmi.slides.mpp import read_mpp_table
 from wsi_ncmi.tiling import GridConfig
 
@@ -53,6 +53,8 @@ def list_slides(
             progress=progress,
             opened=opened,
             earlier=earlier,
+            dicom_id=config.dicom_id,
+            patient_key=config.patient_key,
         )
     return read_slides_csv(config.inventory)
 
@@ -72,6 +74,7 @@ def check_inputs(config: ExtractConfig) -> None:
         raise InputError(f"There is no inventory {config.inventory}; check --inventory.")
     if config.mpp_table is not None:
         read_mpp_table(config.mpp_table)
+    _ = config.patient_key
     if config.only is not None:
         _listed(config.only)
 
@@ -103,7 +106,7 @@ def slide_ids_of(config: ExtractConfig) -> tuple[str, ...]:
         given = {path: r.slide_id for path, r in earlier_records(config.out / "slides.csv", slides).items()}
         # What is left out is told when the slides are opened.
         found = find_slides(slides, listed=requested or (), remark=lambda _: None)
-        ids = assign_slide_ids([slide.relative for slide in found], given)
+        ids = name_slides(found, given, config.dicom_id)
     return tuple(slide_id for slide_id in ids if requested is None or slide_key(slide_id) in requested)
 
 
@@ -263,13 +266,15 @@ def _check_unchanged(records: Sequence[SlideRecord], root: Path, inventory: Path
         if record.problem:
             continue
         path = root if root.is_file() else root / record.path
+        files = record.files(root)
         try:
-            size = path.stat().st_size
+            size = sum(file.stat().st_size for file in (files if isinstance(files, tuple) else (files,)))
         except OSError:
             changed.append((record, "is not there any more"))
             continue
         # The recorded size is that of all files of a slide; most have one.
-        if size > record.size_bytes or (size < record.size_bytes and not _has_several(path)):
+        one = isinstance(files, tuple) or not _has_several(path)
+        if size > record.size_bytes or (size < record.size_bytes and one):
             changed.append((record, f"has {size} bytes instead of {record.size_bytes}"))
     if changed:
         record, what = changed[0]

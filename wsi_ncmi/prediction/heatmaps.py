@@ -104,7 +104,7 @@ def draw_slide(
             out / f"{slide_id}.geojson", tiles, coloured_by=layers[0], scale=scales[0], origin=origin
         )
     if config.dicom.write and record is not None and config.slides is not None:
-        source = DicomSource.read(_path(record, config.slides), with_patient=config.dicom.patient)
+        source = DicomSource.read(record.files(config.slides), with_patient=config.dicom.patient)
         write_dicom_results(out, source, tiles, prediction, first.bundle, with_map=config.dicom.map)
 
 
@@ -115,14 +115,10 @@ def _names(config: HeatmapConfig, first: ModelBundle, second: ModelBundle) -> tu
     return f"{first.name} ({config.model.name})", f"{second.name} ({config.compare.name})"
 
 
-def _path(record: SlideRecord, root: Path) -> Path:
-    return root if root.is_file() else root / record.path
-
-
 def _open(record: SlideRecord, root: Path, tiles: TileValues) -> Slide:
     if record.problem:
         raise SlideError(record.problem)
-    slide = open_slide(_path(record, root))
+    slide = open_slide(record.files(root))
     width, height = tiles.size_level0
     if (slide.width_px, slide.height_px) != (width, height):
         slide.close()

@@ -66,7 +66,7 @@ class SlideRecords:
     ) -> None:
         self._bundle, self._config, self._features, self._timed = bundle, config, features, timed
         self._out = config.out
-        self._paths = {record.slide_id: record.path for record in read_slides_csv(slides)}
+        self._slides = {record.slide_id: record for record in read_slides_csv(slides)}
         self._digest = bundle.digest
         clean_folder(self._out)
         for name in ("slides", "attention", "heatmaps", *(RESULT_FOLDERS if config.dicom.write else ())):
@@ -85,7 +85,10 @@ class SlideRecords:
         """
         config = self._config
         # Told by every run, as the ledger is about every slide.
-        no_dicom = not_dicom(self._path(slide_id)) if config.dicom.write else ""
+        no_dicom = ""
+        if config.dicom.write:
+            opened = self._files(slide_id)
+            no_dicom = not_dicom(opened[0] if isinstance(opened, tuple) else opened)
         try:
             file = open_features_file(self._features / f"{slide_id}.h5")
             if file.n_tiles == 0:
@@ -164,7 +167,7 @@ class SlideRecords:
         """Writes the tiles for QuPath, heatmaps and the page; what each shows → file."""
         config, slide_id = self._config, prediction.slide_id
         files: dict[str, Path] = {}
-        path = self._path(slide_id)
+        path = self._files(slide_id)
         if config.geojson:
             files["geojson"] = self._out / "attention" / f"{slide_id}.geojson"
             with open_slide(path, compare_levels=False) as slide:
@@ -196,12 +199,11 @@ class SlideRecords:
 
     def _write_dicom(self, prediction: SlidePrediction, tiles: TileValues) -> dict[str, Path]:
         settings = self._config.dicom
-        source = DicomSource.read(self._path(prediction.slide_id), with_patient=settings.patient)
+        source = DicomSource.read(self._files(prediction.slide_id), with_patient=settings.patient)
         return write_dicom_results(self._out, source, tiles, prediction, self._bundle, with_map=settings.map)
 
-    def _path(self, slide_id: str) -> Path:
-        root = self._config.slides
-        return root if root.is_file() else root / self._paths[slide_id]
+    def _files(self, slide_id: str) -> Path | tuple[Path, ...]:
+        return self._slides[slide_id].files(self._config.slides)
 
     def _key(self, file: FeatureFile, case_id: str) -> dict[str, Any]:
         return {

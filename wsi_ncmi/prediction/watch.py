@@ -15,8 +15,9 @@ from pathlib import Path
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import parse_json, write_json, write_text
 from wsi_ncmi.slides import earlier_records
-from wsi_ncmi.slides.discovery import FoundSlide, find_slides
-from wsi_ncmi.slides.identity import assign_slide_ids
+from wsi_ncmi.slides.discovery import find_slides
+from wsi_ncmi.slides.found import FoundSlide, name_slides
+from wsi_ncmi.slides.identity import assign_slide_ids, file_name_of
 
 _LOG = logging.getLogger(__name__)
 _SCHEMA = "wsi-ncmi-watch/1"
@@ -98,7 +99,7 @@ class WatchedFolder:
             now: Seconds since the epoch.
         """
         found = find_slides(self._root, remark=self._remark)
-        ids = assign_slide_ids([slide.relative for slide in found], self.given())
+        ids = name_slides(found, self.given())
         ready: dict[str, FoundSlide] = {}
         pending: dict[str, tuple[str, float]] = {}
         for slide_id, slide in zip(ids, found, strict=True):
@@ -158,7 +159,10 @@ class WatchedFolder:
             if content["schema"] != _SCHEMA:
                 raise ValueError(f"schema {content['schema']!r}")
             seen = {str(path): WatchedSlide(**values) for path, values in content["slides"].items()}
-            ids = assign_slide_ids(list(seen), {path: slide.slide_id for path, slide in seen.items()})
+            given = {path: slide.slide_id for path, slide in seen.items()}
+            ids = assign_slide_ids(
+                list(seen), given, {path: (file_name_of(name),) for path, name in given.items()}
+            )
             seen = {
                 path: replace(slide, slide_id=slide_id)
                 for slide_id, (path, slide) in zip(ids, seen.items(), strict=True)

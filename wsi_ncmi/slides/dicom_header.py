@@ -18,6 +18,12 @@ from wsi_ncmi.core.errors import SlideOpenError, plain_reason
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
+PATIENT = ("PatientID", "IssuerOfPatientID")
+"""Keywords of the patient, read only where the user asks for pseudonyms."""
+
+PSEUDONYM = "Pseudonym"
+"""What stands in a header in their place."""
+
 IDENTIFYING = (
     "SOPClassUID", "SOPInstanceUID", "ImageType", "PyramidUID", "StudyInstanceUID", "SeriesInstanceUID",
     "FrameOfReferenceUID", "ContainerIdentifier",
@@ -155,6 +161,31 @@ def read_dicom_header(path: Path, keywords: Collection[str] = IDENTIFYING) -> di
 def is_other_object(header: dict[str, str]) -> bool:
     """Whether an object is something else than a whole-slide image: annotations, a report, a CT."""
     return header.get("SOPClassUID", "") not in ("", WHOLE_SLIDE_IMAGE)
+
+
+def kind_of(header: dict[str, str]) -> str:
+    """What an object is in DICOM's words, such as ``Microscopy Bulk Simple Annotations``."""
+    from pydicom.uid import UID
+
+    return str(UID(header.get("SOPClassUID", "")).name).removesuffix(" Storage")
+
+
+def unread_object(name: str, header: dict[str, str]) -> str:
+    """Why an object can't be a slide, in one sentence; empty where it can.
+
+    Args:
+        name: Its file's name.
+        header: Of the object.
+    """
+    if is_other_object(header):
+        return (
+            f"{name} is DICOM, but no whole-slide image ({kind_of(header)}); give the image that it is about."
+        )
+    if header.get("TransferSyntaxUID") == DEFLATED:
+        return (
+            f"{name} is a DICOM image that is deflated as a whole; inflate it, for example with dcmconv +te."
+        )
+    return ""
 
 
 def shows_label(header: dict[str, str]) -> bool:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsi_ncmi.core.errors import SlideOpenError
-from wsi_ncmi.slides.dicom_header import is_other_object, read_dicom_header, shows_label
+from wsi_ncmi.slides.dicom_header import read_dicom_header, shows_label, unread_object
 from wsi_ncmi.slides.identity import has_slide_extension, unread_format
 
 # Beside those that Python knows: what lies on shares of slides and of machine learning.
@@ -109,9 +109,11 @@ def files_beside(path: Path) -> tuple[Path, ...]:
 
     Raises:
         OSError: The file or its folder can't be read.
-        SlideOpenError: Its header is damaged.
+        SlideOpenError: Its header is damaged, or it is no image that can be a slide.
     """
     own = read_dicom_header(path) or {}
+    if problem := unread_object(path.name, own):
+        raise SlideOpenError(problem)
     instances = []
     for file in sorted(path.parent.iterdir()):
         header = own
@@ -122,7 +124,7 @@ def files_beside(path: Path) -> tuple[Path, ...]:
                 header = read_dicom_header(file) or {}
             except (OSError, SlideOpenError):  # told where the folder is searched
                 continue
-            if not header or is_other_object(header):
+            if not header or unread_object(file.name, header):
                 continue
         instances.append(Instance(file, file.name, file.stat().st_size, header))
     for members in group_by_slide(instances)[0]:
@@ -152,8 +154,10 @@ class LinkFolder:
         folder = folder.rename(folder.with_name(folder.name[1:]))  # only now others see it, locked
         self._remove = weakref.finalize(self, _unlink, folder, self._lock)
         self.main = folder / files[0].name
-        for number, file in enumerate(files):
-            (folder / f"{number}" if number else self.main).symlink_to(file.absolute())
+        self.main.symlink_to(files[0].absolute())
+        for number, file in enumerate(files[1:]):
+            name = f"{number}" if files[0].name != f"{number}" else f"{number}_"
+            (folder / name).symlink_to(file.absolute())
 
     def close(self) -> None:
         """Removes it."""

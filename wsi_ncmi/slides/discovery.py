@@ -3,14 +3,25 @@
 import logging
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from wsi_ncmi.core.errors import InputError, SlideOpenError, counted, plain_reason
 from wsi_ncmi.core.files import OUTPUT_MARKER, irregular_kind
-from wsi_ncmi.slides.dicom_header import is_other_object, read_dicom_header, shows_label
+from wsi_ncmi.slides.dicom_header import (
+    IDENTIFYING,
+    PATIENT,
+    PSEUDONYM,
+    is_other_object,
+    kind_of,
+    read_dicom_header,
+    shows_label,
+    unread_object,
+)
+from wsi_ncmi.slides.dicom_series import Instance, group_by_slide, may_be_dicom
+from wsi_ncmi.slides.found import FoundSlide, shown
 from wsi_ncmi.slides.identity import (
     FLAT_EXTENSIONS,
     has_base_extension,
@@ -20,6 +31,7 @@ from wsi_ncmi.slides.identity import (
     slide_key,
     unread_format,
 )
+from wsi_ncmi.slides.pseudonyms import pseudonym
 from wsi_ncmi.slides.registry import companions_of, refusal
 from wsi_ncmi.slides.side_pictures import TIFF_EXTENSIONS, is_side_picture
 
@@ -27,8 +39,6 @@ _LOG = logging.getLogger(__name__)
 
 _COMPANION_IMAGE = re.compile(rb"=\s*([^\r\n=]+\.(?:jpg|jpeg|opt))\s*$", re.IGNORECASE | re.MULTILINE)
 _INDEX_FILE_BYTES = 1 << 20
-# Names that an archive gives its DICOM files: without extension, or their UID.
-_MAYBE_DICOM = re.compile(r"[^.]+|[0-9.]+")
 # What stands in a folder that a tool wrote into, and the names of its folders of pictures and features.
 _RESULTS = (
     (r"ledger\.(csv|jsonl)|predictions\.csv", r"features|tissue|(thumbnails|heatmaps)(@.*)?"),  # wsi-ncmi
@@ -41,44 +51,35 @@ _RESULTS = (
 # Remarks on what is left out.
 _OUTPUT = "of results left out of the search ({}); name one as the folder of slides to search it."
 _PICTURE = "of a slide's label, glass or overview left out ({}); list their ids in --list to read them."
-_NO_IMAGE = "without an image (annotations, reports, segmentations) left out ({})."
+_OTHER_OBJECT = "that {} no whole-slide {} left out: {}."
+_COPY = "left out, as the same object of the same slide lies elsewhere ({})."
 _CONVERTED = "of formats that most often aren't read left out ({}): files of the same name stand beside them."
-_NOUNS = {_OUTPUT: "folder", _PICTURE: "picture", _NO_IMAGE: "DICOM object", _CONVERTED: "slide"}
+_NOUNS = {_OUTPUT: "folder", _PICTURE: "picture", _COPY: "DICOM file", _CONVERTED: "slide"}
 _NAMED = 5
 
 
-@dataclass(frozen=True)
-class FoundSlide:
-    """One slide on disk, not yet opened.
-
-    Attributes:
-        path: Its main file.
-        relative: The path below the root with ``/``; never absolute, and fit to be shown.
-        companions: Further files of the same slide.
-        problem: Empty, or the reason why it can't be listed.
-    """
-
-    path: Path
-    relative: str
-    companions: tuple[Path, ...] = ()
-    problem: str = ""
-
-
 def find_slides(
-    root: Path, *, listed: Collection[str] = (), remark: Callable[[str], None] = _LOG.warning
+    root: Path,
+    *,
+    listed: Collection[str] = (),
+    remark: Callable[[str], None] = _LOG.warning,
+    patient_key: bytes | None = None,
 ) -> tuple[FoundSlide, ...]:
     """Lists the slides of a folder in the order of their paths.
 
-    Multi-file slides count once: MRXS with its data folder, VMS/VMU with their JPEG files, a DICOM series
-    (represented by its largest file). Not searched are hidden files, folders that a job or another tool wrote
-    into, and pictures of a slide's label or glass beside it (patient data as a rule). What can't be read
-    whatever it holds is listed with a problem, so that nothing is lost unseen: folders that can't be listed,
-    links that lead nowhere, pipes and devices, formats without a reader, names that results can't bear.
+    Multi-file slides count once: MRXS with its data folder, VMS/VMU with their JPEG files, DICOM objects of
+    a series and pyramid (represented by the largest file) wherever they lie. Files are opened only where
+    their name leaves it open that they are DICOM. Not searched are hidden files, folders that a job or
+    another tool wrote into, and pictures of a slide's label or glass beside it (patient data as a rule).
+    What can't be read whatever it holds is listed with a problem, so that nothing is lost unseen: folders
+    that can't be listed, links that lead nowhere, pipes and devices, formats without a reader, names that
+    results can't bear.
 
     Args:
         root: A folder, or a single slide file.
         listed: Ids that the user asks for; their files are slides whatever they look like.
         remark: Told in one sentence of each kind of files that was left out.
+        patient_key: Key of the pseudonyms of DICOM patients; without one nothing of the patient is read.
 
     Returns:
         The slides, sorted by their relative path.
@@ -89,8 +90,8 @@ def find_slides(
     if not root.exists():
         raise InputError(f"There is no file or folder {root}; give the folder that holds the slides.")
     if not root.is_dir() or refusal(root.name):
-        return (_shown(_single(root), ""),)
-    search = _Search(frozenset(map(slide_key, listed)))
+        return (shown(_single(root, patient_key), ""),)
+    search = _Search(frozenset(map(slide_key, listed)), patient_key)
     seen: set[tuple[int, int]] = set()
     # Linked folders wait until all real ones are walked, so that a folder is listed under its real name.
     queue: list[tuple[Path, str]] = [(root, "")]
@@ -117,28 +118,23 @@ def find_slides(
         for name, is_link in search.look_at(folder, prefix, entries).items():
             (linked if is_link else queue).append((folder / name, f"{prefix}{name}/"))
         linked.sort(key=lambda pair: pair[1])
+    search.finish()
     search.tell(remark)
     return tuple(sorted(search.found, key=lambda slide: slide.relative))
 
 
-def _single(root: Path) -> FoundSlide:
+def _single(root: Path, patient_key: bytes | None) -> FoundSlide:
     """One named file, as the same slide that its folder's listing would give."""
-    if root.is_file() and _dicom_header(root) is not None:
-        search = _Search(frozenset())
+    if may_be_dicom(root.name) and root.is_file():
+        search = _Search(frozenset(), patient_key)
         with os.scandir(root.parent) as scan:
             search.look_at(root.parent, "", sorted(scan, key=lambda entry: entry.name))
+        search.finish()
         for slide in search.found:
             if root in (slide.path, *slide.companions):
                 return slide
     problem = _refusal(root.name) or (_waits(root) if root.is_file() else _irregular(root))
     return FoundSlide(root, root.name, () if problem else _companions_of(root), problem)
-
-
-def _shown(slide: FoundSlide, prefix: str) -> FoundSlide:
-    """The slide below a folder, with a problem where its path is one that tables or results can't bear."""
-    shown, fault = shown_path(prefix + slide.relative)
-    problem = slide.problem or (f"The name {shown} {fault}; rename it." if fault else "")
-    return replace(slide, relative=shown, problem=problem)
 
 
 @dataclass
@@ -147,16 +143,22 @@ class _Search:
 
     Attributes:
         listed: Ids that the user asks for.
+        patient_key: Key of the pseudonyms of patients, or None.
         found: The slides.
+        instances: DICOM images of all folders.
+        others: Further DICOM objects by kind.
         left_out: Remark → paths that it is about.
     """
 
     listed: frozenset[str]
+    patient_key: bytes | None
     found: list[FoundSlide] = field(default_factory=list)
+    instances: list[Instance] = field(default_factory=list)
+    others: Counter[str] = field(default_factory=Counter)
     left_out: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, slide: FoundSlide, prefix: str) -> None:
-        self.found.append(_shown(slide, prefix))
+        self.found.append(shown(slide, prefix))
 
     def leave_out(self, why: str, relative: str) -> None:
         self.left_out[why].append(shown_path(relative)[0])
@@ -165,10 +167,55 @@ class _Search:
         for why, paths in self.left_out.items():
             named = ", ".join(sorted(paths)[:_NAMED]) + (", …" if len(paths) > _NAMED else "")
             remark(f"{counted(len(paths), _NOUNS[why])} {why.format(named)}")
+        if self.others:
+            kinds = ", ".join(f"{number} × {kind}" for kind, number in sorted(self.others.items()))
+            words = ("is", "image") if self.others.total() == 1 else ("are", "images")
+            remark(f"{counted(self.others.total(), 'DICOM object')} {_OTHER_OBJECT.format(*words, kinds)}")
+
+    def finish(self) -> None:
+        """Makes slides of the DICOM objects, when all folders were searched."""
+        slides, copies = group_by_slide(sorted(self.instances, key=lambda each: each.relative))
+        for each in copies:
+            self.leave_out(_COPY, each.relative)
+        for members in slides:
+            if all(shows_label(each.header) for each in members):
+                for each in members:
+                    self.leave_out(_PICTURE, each.relative)
+                continue
+            main, *others = members
+            faults = (shown(FoundSlide(each.path, each.relative), "").problem for each in others)
+            problem = next(filter(None, faults), "")
+            files = tuple(each.path for each in others)
+            self.add(FoundSlide(main.path, main.relative, files, problem, tuple(members)), "")
+
+    def _takes_dicom(self, path: Path, relative: str) -> bool:
+        """Whether a file is a DICOM object; notes what of."""
+        if not may_be_dicom(path.name):
+            return False
+        wanted = IDENTIFYING if self.patient_key is None else IDENTIFYING + PATIENT
+        try:
+            header = read_dicom_header(path, wanted)
+            size = path.stat().st_size
+        except OSError:  # listed on its own, with the problem when it is opened
+            return False
+        except SlideOpenError as error:
+            self.add(FoundSlide(path, relative, problem=str(error)), "")
+            return True
+        if header is None:
+            return False
+        if is_other_object(header):
+            self.others[kind_of(header)] += 1
+        elif problem := unread_object(path.name, header):
+            self.add(FoundSlide(path, relative, problem=problem), "")
+        else:
+            if self.patient_key is not None:
+                patient, issuer = (header.pop(keyword, "") for keyword in PATIENT)
+                header[PSEUDONYM] = pseudonym(self.patient_key, patient, issuer)
+            self.instances.append(Instance(path, relative, size, header))
+        return True
 
     def look_at(self, folder: Path, prefix: str, entries: Sequence[os.DirEntry[str]]) -> dict[str, bool]:
         """Takes the slides of one folder; gives the subfolders to search, True for links."""
-        in_the_way = _in_the_way(folder, entries)
         entries = [entry for entry in entries if not entry.name.startswith(".")]
         folders = _folders(entries)
         files = {}
@@ -177,7 +224,7 @@ class _Search:
                 problem = "" if _is_regular(entry) else _irregular(folder / entry.name)
                 if not problem or has_slide_extension(entry.name) or unread_format(entry.name):
                     files[entry.name] = problem
-        for slide in self._slides_of(folder, prefix, files, in_the_way):
+        for slide in self._slides_of(folder, prefix, files):
             self.add(slide, prefix)
         for name in [name for name in folders if unread_format(name)]:
             self._unread_slide(folder / name, prefix, files)
@@ -192,9 +239,7 @@ class _Search:
         of_slides |= {f"_{name[:-4]}_" for name in files if name.lower().endswith(".vsi")}
         return {name: is_link for name, is_link in folders.items() if name not in of_slides}
 
-    def _slides_of(
-        self, folder: Path, prefix: str, files: Mapping[str, str], in_the_way: str
-    ) -> list[FoundSlide]:
+    def _slides_of(self, folder: Path, prefix: str, files: Mapping[str, str]) -> list[FoundSlide]:
         slides: list[FoundSlide] = []
         if "Slidedat.ini" in files:  # else its parent's .mrxs would have claimed this folder
             name = shown_path(folder.name)[0]
@@ -204,8 +249,6 @@ class _Search:
         ids = {slide_id_of(name) for name in names if not name.lower().endswith(FLAT_EXTENSIONS)}
         plain = (*FLAT_EXTENSIONS, *TIFF_EXTENSIONS)
         scanned = {slide_id_of(name) for name in names if not name.lower().endswith(plain)}
-        series: dict[str, list[str]] = defaultdict(list)
-        dicom: dict[str, dict[str, str]] = {}
         hidden: set[str] = set()
         for name, problem in files.items():
             if problem:
@@ -214,29 +257,16 @@ class _Search:
                 self._unread_slide(folder / name, prefix, files)
             elif name.lower().endswith((".vms", ".vmu")):
                 hidden |= _named_in_index(folder / name)
-            elif (header := _dicom_header(folder / name)) is not None:
-                dicom[name] = header
-        for name in (*names, *(name for name in dicom if name not in names)):
-            path, header = folder / name, dicom.get(name, {})
+            elif self._takes_dicom(folder / name, prefix + name):
+                hidden.add(name)
+        for name in names:
+            path = folder / name
             if name in hidden or files[name]:
                 continue
-            if is_other_object(header):
-                self.leave_out(_NO_IMAGE, prefix + name)
-            elif header.get("SeriesInstanceUID"):
-                series[header["SeriesInstanceUID"]].append(name)
-            elif not self._is_listed(prefix + name) and is_side_picture(path, ids, scanned):
+            if not self._is_listed(prefix + name) and is_side_picture(path, ids, scanned):
                 self.leave_out(_PICTURE, prefix + name)
             else:
                 slides.append(FoundSlide(path, name, _companions_of(path), _waits(path)))
-        for members in series.values():
-            if all(shows_label(dicom[name]) for name in members):
-                for name in members:
-                    self.leave_out(_PICTURE, prefix + name)
-                continue
-            # The largest file holds the finest level; the first of equals keeps the choice stable.
-            main = max(sorted(members), key=lambda name: (folder / name).stat().st_size)
-            others = tuple(folder / name for name in sorted(members) if name != main)
-            slides.append(FoundSlide(folder / main, main, others, _waits_at(main, in_the_way)))
         return slides
 
     def _is_listed(self, relative: str) -> bool:
@@ -280,7 +310,7 @@ def _irregular(path: Path) -> str:
 
 
 def _in_the_way(folder: Path, entries: Sequence[os.DirEntry[str]]) -> str:
-    """Why readers that open every file of a folder (DICOM, MIRAX) would wait for ever; empty if not."""
+    """Why MIRAX's reader, which opens every file of a folder, would wait for ever; empty if not."""
     folders = _folders(entries)
     odd = (folder / e.name for e in entries if e.name not in folders and not _is_regular(e))
     return next((_irregular(path) for path in odd if path.exists()), "")
@@ -308,15 +338,6 @@ def _waits_at(name: str, in_the_way: str) -> str:
 
 def _refusal(name: str) -> str:
     return refusal(shown_path(name)[0])
-
-
-def _dicom_header(path: Path) -> dict[str, str] | None:
-    if not (path.name.lower().endswith(".dcm") or _MAYBE_DICOM.fullmatch(path.name)):
-        return None
-    try:
-        return read_dicom_header(path)
-    except (OSError, SlideOpenError):  # listed on its own, with the problem when it is opened
-        return None
 
 
 def _companions_of(path: Path) -> tuple[Path, ...]:

@@ -11,6 +11,7 @@ slides only pyramid tiles are sampled, so bytes of label and macro images do not
 
 import hashlib
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -45,6 +46,7 @@ UNREAD_FORMATS = {
 
 _PACKED = (".gz", ".zip", ".bz2", ".xz", ".zst", ".7z")
 _MAX_ID_BYTES = 180
+_NOT_IN_NAMES = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
 # With the longest suffix that is written (.geojson) and that of a temporary file it makes 255.
 _MAX_NAME_BYTES = 220
 
@@ -150,7 +152,17 @@ def slide_key(name: str) -> str:
     return slide_id_of(tidy(name))
 
 
-def assign_slide_ids(relative_paths: Sequence[str], given: Mapping[str, str] | None = None) -> list[str]:
+def file_name_of(text: str) -> str:
+    """A text such as a barcode as the name of a file: what can't stand in one is ``_``; empty stays empty."""
+    return text and _short(slide_id_of(_NOT_IN_NAMES.sub("_", tidy(text))), text, _MAX_NAME_BYTES)
+
+
+def assign_slide_ids(
+    relative_paths: Sequence[str],
+    given: Mapping[str, str] | None = None,
+    names: Mapping[str, Sequence[str]] | None = None,
+    first: int = 0,
+) -> list[str]:
     """Gives every file of a job an id of its own.
 
     A name that only one file has is its id. Files that share a name get their path below the root with
@@ -161,27 +173,39 @@ def assign_slide_ids(relative_paths: Sequence[str], given: Mapping[str, str] | N
     Args:
         relative_paths: Paths below the root with ``/``, each once.
         given: Path → id of earlier jobs; ids of files that are gone aren't given again.
+        names: Path → names that its content gives it, which go before the path; empty ones are none.
+        first: How many of those names are passed over.
 
     Returns:
         One id a path, all different, independent of the order of the paths.
     """
-    ways: tuple[Callable[[str], str], ...] = (
+    of_path: tuple[Callable[[str], str], ...] = (
         lambda path: _short(slide_id_of(path.rsplit("/", 1)[-1]), path, _MAX_NAME_BYTES),
         lambda path: _short(slide_id_of(path.replace("/", "__")), path),
         lambda path: _short(path.replace("/", "__"), path),
         lambda path: _short(f"{path.replace('/', '__')}.{_digest(path)}", path),
     )
-    kept = {path: name for path, name in (given or {}).items() if any(name == way(path) for way in ways)}
-    step = {path: 0 for path in relative_paths if path not in kept}
+    content = names or {}
+
+    def ways(path: str) -> list[str]:
+        return [*content.get(path, ()), *(way(path) for way in of_path)]
+
+    here = frozenset(relative_paths)
+    kept = {
+        path: name for path, name in (given or {}).items()
+        if name.strip(".") and (name in ways(path) or (path not in here and not _NOT_IN_NAMES.search(name)))
+    }  # fmt: skip
+    passed = {path: min(first, len(known)) for path, known in content.items()}
+    left = {path: ways(path)[passed.get(path, 0) :] for path in relative_paths if path not in kept}
     while True:
-        ids = kept | {path: ways[number](path) for path, number in step.items()}
+        ids = kept | {path: names_left[0] for path, names_left in left.items()}
         count = Counter(ids.values())
-        shared = [path for path in step if count[ids[path]] > 1 and step[path] < len(ways) - 1]
+        shared = [path for path in left if (count[ids[path]] > 1 and len(left[path]) > 1) or not ids[path]]
         if not shared:
             return [ids[path] for path in relative_paths]
         # A slide keeps its name beside one of a format that most often isn't read.
         for path in [path for path in shared if unread_format(path.rsplit("/", 1)[-1])] or shared:
-            step[path] += 1
+            del left[path][0]
 
 
 def _short(name: str, path: str, most: int = _MAX_ID_BYTES) -> str:

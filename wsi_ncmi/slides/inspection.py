@@ -13,11 +13,12 @@ from wsi_ncmi.parallel.limits import limit_memory, memory_limit, peak_memory
 from wsi_ncmi.parallel.pool import Job
 from wsi_ncmi.parallel.process_pool import ProcessPool
 from wsi_ncmi.parallel.worker import Finished, Message, Progress, SlotFree, Started, WorkerHandle
-from wsi_ncmi.slides.discovery import FoundSlide
+from wsi_ncmi.slides.dicom_header import PSEUDONYM
+from wsi_ncmi.slides.found import FoundSlide
 from wsi_ncmi.slides.identity import fingerprint
 from wsi_ncmi.slides.mpp import resolve_mpp
 from wsi_ncmi.slides.opening import open_slide
-from wsi_ncmi.slides.record import SlideRecord
+from wsi_ncmi.slides.record import BETWEEN, SlideRecord
 from wsi_ncmi.slides.registry import list_readers
 
 TIMEOUT_S = 120.0
@@ -138,7 +139,8 @@ def inspect_slide(
         size = sum(file.stat().st_size for file in (found.path, *found.companions))
         record = replace(record, size_bytes=size)
         record = replace(record, fingerprint=fingerprint(found.path, found.companions))
-        with open_slide(found.path, compare_levels=False) as slide:
+        files = (found.path, *found.companions) if found.dicom else found.path
+        with open_slide(files, compare_levels=False) as slide:
             record = replace(
                 record, reader=slide.reader, vendor=slide.vendor, width_px=slide.width_px,
                 height_px=slide.height_px, n_levels=len(slide.levels), remark=slide.note,
@@ -161,4 +163,7 @@ def _unopened(found: FoundSlide, slide_id: str, problem: str) -> SlideRecord:
     return SlideRecord(
         slide_id=slide_id, path=found.relative, reader="", vendor="", width_px=0, height_px=0, n_levels=0,
         mpp_x=None, mpp_y=None, mpp_source="", fingerprint="", size_bytes=0, problem=problem,
+        container_id=found.element("ContainerIdentifier"), series_uid=found.element("SeriesInstanceUID"),
+        study_uid=found.element("StudyInstanceUID"), case_id=found.element(PSEUDONYM),
+        companions=BETWEEN.join(each.relative for each in found.dicom[1:]),
     )  # fmt: skip

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from wsi_ncmi.core.errors import InputError, WsiNcmiError
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
-from wsi_ncmi.slides.discovery import FoundSlide, find_slides
-from wsi_ncmi.slides.identity import assign_slide_ids, files_sha256, fingerprint, slide_key
+from wsi_ncmi.slides.discovery import find_slides
+from wsi_ncmi.slides.found import FoundSlide, name_slides
+from wsi_ncmi.slides.identity import files_sha256, fingerprint, slide_key
 from wsi_ncmi.slides.inspection import inspect_slides
 from wsi_ncmi.slides.mpp import COARSEST_MPP, FINEST_MPP, is_believable_mpp, read_mpp_table
 from wsi_ncmi.slides.record import SlideRecord, read_slides_csv
@@ -37,7 +38,10 @@ def earlier_records(table: Path, root: Path) -> dict[str, SlideRecord]:
 
     def is_there(record: SlideRecord) -> bool:
         try:
-            (found,) = find_slides(base / record.path)
+            files = record.files(base)
+            if isinstance(files, tuple):
+                return fingerprint(files[0], files[1:]) == record.fingerprint
+            (found,) = find_slides(files)
             return not found.problem and fingerprint(found.path, found.companions) == record.fingerprint
         except (OSError, WsiNcmiError):
             return False
@@ -56,6 +60,8 @@ def take_inventory(
     listed: Collection[str] = (),
     opened: Collection[str] | None = None,
     earlier: Mapping[str, SlideRecord] | None = None,
+    dicom_id: str = "container",
+    patient_key: bytes | None = None,
 ) -> tuple[SlideRecord, ...]:
     """Lists the slides of a folder from their headers; no pixel is decoded.
 
@@ -70,6 +76,8 @@ def take_inventory(
         listed: Ids that the user asks for (:func:`~wsi_ncmi.slides.discovery.find_slides`).
         opened: Ids of the only slides that are opened; None = all.
         earlier: Path → record of slides that aren't opened; one without is left out.
+        dicom_id: What DICOM slides are called by (:func:`~wsi_ncmi.slides.discovery.name_slides`).
+        patient_key: Key of the pseudonyms of DICOM patients; without one nothing of the patient is read.
 
     Returns:
         One record a slide in the order of the paths. Unusable slides carry a ``problem``, copies a
@@ -84,8 +92,8 @@ def take_inventory(
             f"give a value above {FINEST_MPP} and at most {COARSEST_MPP:g}."
         )
     table = read_mpp_table(mpp_table) if mpp_table is not None else {}
-    found = find_slides(root, listed=listed)
-    ids = assign_slide_ids([slide.relative for slide in found], given)
+    found = find_slides(root, listed=listed, patient_key=patient_key)
+    ids = name_slides(found, given, dicom_id)
     own_mpp = _match_table(table, found, ids, mpp_table.name if mpp_table is not None else "")
     asked = [(slide, slide_id, own_mpp.get(slide_id)) for slide, slide_id in zip(found, ids, strict=True)]
     kept: dict[str, SlideRecord] = {}

@@ -37,6 +37,11 @@ class SlideRecord:
         remark: What the file holds that is not read, and the like, in sentences; or empty.
         bounds: Left, top, width and height of the scanned area in level-0 pixels where it does not begin at
             0, 0 (MIRAX, SCN), separated by blanks; else empty.
+        container_id: Container identifier of a DICOM slide, as it is; else empty, as what follows.
+        series_uid: UID of its series.
+        study_uid: UID of its study.
+        case_id: Pseudonym of its patient, where it was asked for.
+        companions: Its further files as paths below the root, with ``//`` between them.
     """
 
     slide_id: str
@@ -55,6 +60,23 @@ class SlideRecord:
     duplicate_of: str = ""
     remark: str = ""
     bounds: str = ""
+    container_id: str = ""
+    series_uid: str = ""
+    study_uid: str = ""
+    case_id: str = ""
+    companions: str = ""
+
+    def files(self, root: Path) -> Path | tuple[Path, ...]:
+        """What :func:`~wsi_ncmi.slides.open_slide` opens: the file, or all files of a DICOM slide.
+
+        Args:
+            root: The folder that its paths are relative to, or the one slide.
+        """
+        path = root if root.is_file() else root / self.path
+        if not self.series_uid:  # also in inventories of 0.1
+            return path
+        base = root.parent if root.is_file() else root
+        return path, *(base / name for name in self.companions.split(BETWEEN) if name)
 
     @property
     def scanned(self) -> tuple[int, int, int, int] | None:
@@ -63,11 +85,14 @@ class SlideRecord:
         return (numbers[0], numbers[1], numbers[2], numbers[3]) if len(numbers) == 4 else None
 
 
+BETWEEN = "//"
+"""What stands between paths in one cell; no path holds it."""
+
 _COLUMNS = tuple(field.name for field in fields(SlideRecord))
 _INTEGERS = ("width_px", "height_px", "n_levels", "size_bytes")
 _NUMBERS = ("mpp_x", "mpp_y")
 # Columns that inventories of 0.1 lack.
-_LATER = ("remark", "bounds")
+_LATER = ("remark", "bounds", "container_id", "series_uid", "study_uid", "case_id", "companions")
 
 
 def write_slides_csv(records: Iterable[SlideRecord], path: Path) -> None:

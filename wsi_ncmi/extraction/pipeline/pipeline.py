@@ -181,7 +181,7 @@ class Pipeline:
         if final is not None:
             work.row = final
             return
-        slide = open_slide(work.task.slide_path)
+        slide = open_slide(work.task.record.files(work.task.root))
         try:
             prepared = prepare_slide(work.task, slide)
         except BaseException:
