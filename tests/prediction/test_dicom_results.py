@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -205,7 +206,8 @@ def test_a_slide_without_a_small_level_has_no_map(
     monkeypatch.setattr("wsi_ncmi.prediction.dicom_results.parametric_map._MAX_PX", 1000 * 600 - 1)
     with pytest.raises(SlideError, match=r"1000 × 600 px.*leave --dicom-map out"):
         write_dicom_results(tmp_path, source, tiles, PREDICTION, bundle, with_map=True)
-    assert not list(tmp_path.glob("dicom/*"))
+    kinds = {path.name for path in (tmp_path / "dicom").iterdir()}
+    assert kinds == {"slide_annotations.dcm", "slide_report.dcm"}  # for these it does
 
 
 def test_the_patient_is_copied_only_when_asked_for(written: dict[str, Path]) -> None:
@@ -269,15 +271,18 @@ def uids(found: pydicom.Dataset) -> list[str]:
 @pytest.mark.parametrize("kind", ["annotations", "report", "map"])
 @pytest.mark.parametrize("who", ["", "patient "])
 def test_dciodvfy_finds_no_error(written: dict[str, Path], kind: str, who: str) -> None:
-    told = subprocess.run(
-        ["dciodvfy", written[f"{who}DICOM {kind}"]], capture_output=True, text=True, check=False
-    ).stderr
+    check(written[f"{who}DICOM {kind}"])
+
+
+def check(path: Path) -> None:
+    """Lets dciodvfy look for errors."""
+    told = subprocess.run(["dciodvfy", path], capture_output=True, text=True, check=False).stderr
     errors = {line for line in told.splitlines() if line.startswith("Error")}
     # Said of every object with 2D coordinates, as there is no such element: a fault of version 2022-06.
     errors -= {
         "Error - Only valid for AnnotationCoordinateType of 3D - attribute <CommonZCoordinateValue> = <>"
     }
-    assert "CommonZCoordinateValue" not in {each.keyword for each in read(written[f"DICOM {kind}"]).iterall()}
+    assert "CommonZCoordinateValue" not in {each.keyword for each in read(path).iterall()}
     assert not errors
 
 
@@ -357,9 +362,44 @@ def test_a_header_that_the_standard_does_not_allow_is_told_without_the_patient(
     with pytest.raises(SlideError, match=r"no DICOM annotations: .* \(ValueError\)") as told:
         write_dicom_results(tmp_path, source, tiles, PREDICTION, bundle)
     assert "WOMAN" not in str(told.value)
+    assert not list(tmp_path.glob("dicom*/*"))
     with pytest.raises(SlideError, match=r"no DICOM map: .*isn't as the standard has it \(.*\w"):
         write_dicom_results(tmp_path, DicomSource.read(slide), tiles, PREDICTION, bundle, with_map=True)
-    assert not list(tmp_path.glob("dicom*/*"))
+
+
+def test_a_slide_whose_tiles_have_places_gives_the_same_map(
+    tmp_path: Path, tiles: TileValues, bundle: ModelBundle, written: dict[str, Path]
+) -> None:
+    source = DicomSource.read(write_slide(tmp_path, sparse=True))
+    files = write_dicom_results(tmp_path, source, tiles, PREDICTION, bundle, with_map=True)
+    assert read(files["DICOM map"]).FloatPixelData == read(written["DICOM map"]).FloatPixelData
+    assert uids(read(files["DICOM map"])) == uids(read(written["DICOM map"]))
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("name", ["camelyon_multiframe_jpeg2000.dcm", "highdicom_sm_image.dcm"])
+def test_real_slides_are_referred_to(real_data: Path, name: str, bundle: ModelBundle, tmp_path: Path) -> None:
+    header = pydicom.dcmread(real_data / "dicom" / name, stop_before_pixels=True)
+    size = int(header.TotalPixelMatrixColumns), int(header.TotalPixelMatrixRows)
+    coords = np.array([(x, y) for y in range(0, 40, 10) for x in range(0, 40, 10)], np.int64)
+    layers = model_layers(np.full(16, 1 / 16), np.full((16, 3), 1 / 3), CLASSES)
+    tiles = TileValues("real", coords, (10, 10), size, layers)
+    for with_patient in (False, True):
+        source = DicomSource.read(real_data / "dicom" / name, with_patient=with_patient)
+        out = tmp_path / str(with_patient)
+        # The older converter left out what places a level on the slide.
+        placed = "TotalPixelMatrixOriginSequence" in header
+        with nullcontext() if placed else pytest.raises(SlideError, match="no DICOM map: "):
+            write_dicom_results(out, source, tiles, PREDICTION, bundle, with_map=True)
+        files = list(out.glob("*/*.dcm"))
+        assert len(files) == 2 + placed
+        for path in files:
+            found = read(path)
+            assert found.StudyInstanceUID == header.StudyInstanceUID
+            assert found.PatientID == (header.get("PatientID") if with_patient else "")
+            assert header.SOPInstanceUID.encode() in path.read_bytes()
+            if shutil.which("dciodvfy"):
+                check(path)
 
 
 def test_tiles_of_another_slide_are_refused(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from wsi_ncmi.extraction.config import ExecutionConfig
 from wsi_ncmi.features import open_features_file
 from wsi_ncmi.prediction import load_bundle
 from wsi_ncmi.prediction.config import DicomResultsConfig, HeatmapConfig, PredictConfig
+from wsi_ncmi.prediction.slide_records import SlideRecords, explanation_settings
 from wsi_ncmi.workflows.heatmap import make_heatmaps
 from wsi_ncmi.workflows.predict import predict
 from wsi_ncmi.workflows.result import JobResult
@@ -89,11 +91,18 @@ def test_predict_copies_the_patient_into_a_folder_of_its_own(config: PredictConf
     assert [path.name for path in files] == ["d1_annotations.dcm", "d1_map.dcm", "d1_report.dcm"]
     assert {pydicom.dcmread(path).PatientID for path in files} == {"P-17"}
     assert {pydicom.dcmread(path).PatientID for path in done.files["dicom"].iterdir()} == {""}
+    # An earlier answer is kept, but for what names the patient.
+    records = SlideRecords(
+        load_bundle(config.model), config, features=named.files["features"], slides=named.files["slides"],
+        timed=lambda _: nullcontext(),
+    )  # fmt: skip
+    records.retire("d1")
+    assert not any(path.exists() for path in files)
+    (kept,) = (config.out / "history").rglob("*.json")
+    assert b"P-17" not in b"".join(path.read_bytes() for path in kept.parents[1].rglob("*") if path.is_file())
 
 
 def test_records_without_dicom_are_those_of_earlier_versions(config: PredictConfig, tmp_path: Path) -> None:
-    from wsi_ncmi.prediction.slide_records import explanation_settings
-
     assert "dicom" not in explanation_settings(replace(config, dicom=DicomResultsConfig()))
     assert explanation_settings(config)["dicom"] == {"write": True, "map": False, "patient": False}
 

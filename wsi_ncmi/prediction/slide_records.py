@@ -153,6 +153,9 @@ class SlideRecords:
             predicted = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(record.stat().st_mtime))
             kept = self._out / "history" / f"{slide_id}.{predicted}"
             for name in names:
+                if name.startswith(f"{RESULT_FOLDERS[True]}/"):  # the patient stays in that folder
+                    (self._out / name).unlink(missing_ok=True)
+                    continue
                 (kept / name).parent.mkdir(parents=True, exist_ok=True)
                 with contextlib.suppress(FileNotFoundError):
                     (self._out / name).replace(kept / name)

@@ -72,8 +72,8 @@ def write_dicom_results(
         Kind → file.
 
     Raises:
-        SlideError: The slide's pyramid has no level for a map, its header isn't as the standard has it, or
-            the tiles are those of another slide.
+        SlideError: The slide's pyramid has no level for a map, or its header isn't as the standard has it;
+            objects that it does for are written. Or the tiles are those of another slide.
     """
     from highdicom.coding_schemes import CodingSchemeIdentificationItem
 
@@ -118,24 +118,28 @@ def write_dicom_results(
     }  # fmt: skip
     if not with_map:
         del makers["map"]
-    made = {}
+    files: dict[str, Path] = {}
+    problem: SlideError | None = None
     for kind, make in makers.items():
         try:
-            made[kind] = make()
-        except SlideError:
-            raise
+            result = make()
+        except SlideError as error:
+            problem = problem or error
+            continue
         except Exception as error:  # whatever highdicom finds wrong in the slide's own header
             reason = type(error).__name__ if source.with_patient else str(error)  # it may quote the patient
-            raise SlideError(
+            problem = problem or SlideError(
                 f"no DICOM {kind}: the slide's own header isn't as the standard has it ({reason})"
-            ) from error
-    files = {f"DICOM {kind}": folder / f"{name}_{kind}.dcm" for kind in made}
-    for kind, result in made.items():
+            )
+            continue
         if not source.with_patient:
             result.PatientIdentityRemoved, result.DeidentificationMethod = "YES", _DEIDENTIFIED
         if kind != "report" and "ContainerIdentifier" not in result:
             result.Laterality = ""  # PS3.3, C.7.3.1: asked for where nothing says that it is a specimen
+        files[f"DICOM {kind}"] = folder / f"{name}_{kind}.dcm"
         _write(result, files[f"DICOM {kind}"])
+    if problem is not None:
+        raise problem
     return files
 
 
