@@ -53,6 +53,8 @@ FLAGS = ConfigFlags(
         "encoder.device": Flag(panel="Machine"),
         "extraction.workers": Flag(panel="Machine"),
         "extraction.timeout_per_slide": Flag(panel="Machine", metavar="S"),
+        "extraction.stage": Flag(panel="Machine", metavar="DIR"),
+        "extraction.stage_gib": Flag(panel="Machine", metavar="GIB"),
         "shard": Flag(panel="Cluster", metavar="I/N"),
         "extraction.engine": Flag(panel="Cluster"),
         "extraction.ray_address": Flag(panel="Cluster", metavar="HOST:PORT"),

@@ -55,6 +55,8 @@ FLAGS = ConfigFlags(
         "extraction.timeout_per_slide": Flag(
             panel="Machine", metavar="S", help="Seconds a slide may take (with --watch 3600)."
         ),
+        "extraction.stage": Flag(panel="Machine", metavar="DIR"),
+        "extraction.stage_gib": Flag(panel="Machine", metavar="GIB"),
         "device": Flag(panel="Machine"),
         "watch.interval_s": Flag(name="--interval", panel="Watching", metavar="S"),
         "watch.settle_s": Flag(name="--settle", panel="Watching", metavar="S"),

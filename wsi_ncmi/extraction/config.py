@@ -30,6 +30,9 @@ class ExecutionConfig:
         engine: ``local`` processes, or the nodes of a ``ray`` cluster, which all see the same folders.
         ray_address: Head of the Ray cluster as ``HOST:PORT``; None takes ``RAY_ADDRESS``, else the cluster
             that runs on this machine.
+        stage: Folder on a local disk to which slides are copied ahead of the readers, and removed again; for
+            slides on slow or shared storage.
+        stage_gib: GiB of slides in it at a time on each machine; None takes half of what is free there.
         check_space: Refuse a job whose features will most likely not fit on the disk.
     """
 
@@ -38,15 +41,19 @@ class ExecutionConfig:
     buffer_mib: Annotated[int, Field(ge=64)] = 512
     engine: Literal["local", "ray"] = "local"
     ray_address: str | None = None
+    stage: Path | None = None
+    stage_gib: Annotated[float, Field(gt=0)] | None = None
     check_space: bool = True
 
     @model_validator(mode="after")
-    def _check_cluster(self) -> Self:
+    def _check_places(self) -> Self:
         if self.engine == "local" and self.ray_address is not None:
             raise contradiction(
                 "this machine's own processes have no cluster; take engine ray, or leave the address out",
                 "ray_address", "engine",
             )  # fmt: skip
+        if self.stage is None and self.stage_gib is not None:
+            raise contradiction("nothing is staged without a folder", "stage_gib", "stage")
         return self
 
 

@@ -70,6 +70,7 @@ def extract(
     from wsi_ncmi.extraction.known_failures import is_known, read_known_failures, settle
     from wsi_ncmi.extraction.pipeline import Utilisation
     from wsi_ncmi.extraction.planning import check_inputs, grids_of, list_slides, make_tasks
+    from wsi_ncmi.extraction.staging import prepare_stage
     from wsi_ncmi.features.stain import stain_target
     from wsi_ncmi.tissue import SPECIAL_STAIN
 
@@ -85,6 +86,8 @@ def extract(
     known = read_known_failures(config.known_failures) if config.known_failures is not None else {}
     check_folder(config.out)
     check_inputs(config)
+    if settings.stage is not None:
+        prepare_stage(settings.stage)
     # A wrong name or file is told before any slide is opened.
     with open_engine(settings, encoder_config) as engine:
         encoder = engine.encoder
@@ -183,8 +186,8 @@ def _record(
             "further_mpp": config.further_mpp,
             # The reference image is known by its hash, never by its path.
             "stain": "none" if stain is None else stain.identity,
-            # The address of a cluster names a host.
-            "extraction": {**asdict(config.extraction), "ray_address": None},
+            # The address of a cluster names a host, the stage folder is a path of this machine.
+            "extraction": {**asdict(config.extraction), "ray_address": None, "stage": None},
             "default_mpp": config.default_mpp,
             "shard": config.shard,
         },

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from wsi_ncmi.core.progress import ProgressReporter
 from wsi_ncmi.encoders import EncoderConfig, EncoderInfo
 from wsi_ncmi.extraction.config import ExecutionConfig
-from wsi_ncmi.extraction.execution.plan import ResourcePlan, can_use_gpu, plan_resources
+from wsi_ncmi.extraction.execution.plan import ResourcePlan, can_use_gpu, plan_resources, with_stage
 from wsi_ncmi.extraction.execution.recorder import recording
 from wsi_ncmi.extraction.execution.worker import SlideWorker
 from wsi_ncmi.extraction.ledger import LedgerRow
@@ -191,10 +191,11 @@ class LocalEngine(contextlib.ExitStack):
         return visible_gpus() if can_use_gpu(self._encoder) else ()
 
     def _plan(self, slides: int) -> ResourcePlan:
-        return plan_resources(
+        plan = plan_resources(
             self._encoder, workers=self._config.workers, slides=slides, cores=available_cores(),
             memory=memory_limit(), gpus=len(self._gpus()), buffer_bytes=self._config.buffer_mib << 20,
         )  # fmt: skip
+        return with_stage(plan, self._config.stage, self._config.stage_gib, plan.processes)
 
     def _pool(self, plan: ResourcePlan) -> ProcessPool:
         return ProcessPool(

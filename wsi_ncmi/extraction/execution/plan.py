@@ -1,9 +1,11 @@
 """Division of machines: processes and threads of one machine, worker slots of a cluster."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from wsi_ncmi.encoders import EncoderConfig
+from wsi_ncmi.extraction.staging import prepare_stage
 
 DESCRIPTOR = "descriptor"
 """The encoder that is no network."""
@@ -33,6 +35,8 @@ class PipelineConfig:
         readers: Slides read at a time.
         decode_threads: Threads that decode the tiles of one slide.
         buffer_bytes: Decoded pixels on their way to the encoder, all slides together.
+        stage: Folder to which slides are copied ahead of the readers; None = they are read where they are.
+        stage_bytes: Copies in it at a time.
         slide_bytes: Masks and features of slides that are not published yet, all together; one slide is
             always let in.
     """
@@ -43,6 +47,8 @@ class PipelineConfig:
     decode_threads: int = 1
     buffer_bytes: int = 256 << 20
     slide_bytes: int = 2 << 30
+    stage: Path | None = None
+    stage_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -113,6 +119,18 @@ def plan_resources(
         buffer_bytes=buffer_bytes // processes, slide_bytes=_slide_bytes(usable, processes),
     )  # fmt: skip
     return ResourcePlan(processes, threads, pipeline)
+
+
+def with_stage(plan: ResourcePlan, stage: Path | None, gib: float | None, processes: int) -> ResourcePlan:
+    """The plan of a machine on which so many processes copy slides to a stage folder first.
+
+    Raises:
+        InputError: The folder can't be made or written to.
+    """
+    if stage is None:
+        return plan
+    share = prepare_stage(stage, gib, processes)
+    return replace(plan, pipeline=replace(plan.pipeline, stage=stage, stage_bytes=share))
 
 
 def _slide_bytes(memory: int, processes: int) -> int:

@@ -81,6 +81,7 @@ class RayEngine:
                     config = WorkerConfig(
                         _pinned(self._encoder, self.encoder), self.encoder, WorkerSlot("", 0, 1, False, 1),
                         self._config.buffer_mib << 20, len(todo), __version__, todo[0].root, probe,
+                        self._config.stage and self._config.stage.absolute(), self._config.stage_gib,
                     )  # fmt: skip
                     timeout_s = self._config.timeout_per_slide
                     with RayPool(self._cluster, config, self._config.workers, timeout_s) as pool:

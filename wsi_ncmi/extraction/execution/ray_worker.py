@@ -10,7 +10,7 @@ from wsi_ncmi import __version__
 from wsi_ncmi.core.errors import InputError, WsiNcmiError
 from wsi_ncmi.encoders import EncoderConfig, EncoderInfo, load_encoder
 from wsi_ncmi.extraction.claims import clean_up
-from wsi_ncmi.extraction.execution.plan import WorkerSlot, plan_resources
+from wsi_ncmi.extraction.execution.plan import WorkerSlot, plan_resources, with_stage
 from wsi_ncmi.extraction.execution.worker import SlideWorker
 from wsi_ncmi.extraction.task import SlideTask
 from wsi_ncmi.parallel import ForwardHandler, Message, Ready, Stopped, memory_limit
@@ -33,6 +33,8 @@ class WorkerConfig:
         version: The version of this program that hands out the work.
         sources: A path that has to be there: the slides.
         probe: A file that the job's driver has just written into the output folder.
+        stage: Folder of each node to which slides are copied first.
+        stage_gib: GiB of slides in it at a time.
     """
 
     encoder: EncoderConfig
@@ -43,6 +45,8 @@ class WorkerConfig:
     version: str
     sources: Path
     probe: Path
+    stage: Path | None = None
+    stage_gib: float | None = None
 
 
 class RemoteWorker:
@@ -98,6 +102,7 @@ class RemoteWorker:
             memory=memory_limit() // slot.workers_on_node, gpus=int(slot.gpu),
             buffer_bytes=config.buffer_bytes // slot.workers_on_node,
         )  # fmt: skip
+        plan = with_stage(plan, config.stage, config.stage_gib, slot.workers_on_node)
         worker = SlideWorker(config.encoder)
         if differs := config.info.difference(worker.info):
             raise InputError(f"its encoder would give other numbers ({differs})")

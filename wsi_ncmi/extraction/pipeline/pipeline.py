@@ -5,11 +5,14 @@
               tissue,      of one     (CPU threads or
               decoded tiles shape     one CUDA device)
 
-Between readers and encoder threads, bytes of pixels are bounded; so are those of features of slides that are
-not published. A tile's vector depends on the tile alone, so it does not matter which tiles share its batch.
+With a stage folder, a thread claims and copies the next slides while others are read: at most as many wait as
+there are readers. Between readers and encoder threads, bytes of pixels are bounded; so are those of features
+of slides that are not published. A tile's vector depends on the tile alone, so it does not matter which tiles
+share its batch.
 """
 
 import contextlib
+import logging
 import queue
 import threading
 import time
@@ -29,11 +32,14 @@ from wsi_ncmi.extraction.pipeline.slide_work import SlideWork
 from wsi_ncmi.extraction.pipeline.utilisation import Utilisation, UtilisationMeter
 from wsi_ncmi.extraction.publishing import done_row, publish_slide
 from wsi_ncmi.extraction.slide import prepare_slide
+from wsi_ncmi.extraction.staging import NotStagedError, Stage
 from wsi_ncmi.extraction.task import SlideTask
 from wsi_ncmi.features.storage import check_same_mount
 from wsi_ncmi.parallel import Finished, Message, Paused, Progress, Resumed, SlotFree, Started, Stopped
 from wsi_ncmi.slides import open_slide
+from wsi_ncmi.slides.discovery import find_slides
 
+_LOG = logging.getLogger(__name__)
 # An idle encoder thread polls for the tiles of an unfinished batch, and takes them when none has come for the
 # longest wait. An idle device loses nothing by computing a batch that is partly empty.
 _POLL_INTERVAL_S = 0.05
@@ -65,12 +71,16 @@ class Pipeline:
         self._works: dict[int, SlideWork] = {}
         n_encoders = config.encoder_threads if encoder.concurrent else 1
         self._meter = UtilisationMeter(n_encoders)
+        self._stage = Stage(config.stage, config.stage_bytes) if config.stage is not None else None
+        self._incoming = self._inbox if self._stage is None else queue.SimpleQueue[SlideWork | None]()
+        self._ahead = threading.Semaphore(config.readers)
+        self._stager = [self._thread(self._stage_all, "stager")] if self._stage is not None else []
         self._readers = [self._thread(self._read_all, f"reader-{i}") for i in range(config.readers)]
         self._encoders = [self._thread(self._encode_all, f"encoder-{i}") for i in range(n_encoders)]
         self._writer = self._thread(self._write_all, "writer")
 
     def __enter__(self) -> Self:
-        for thread in (*self._readers, *self._encoders, self._writer):
+        for thread in (*self._stager, *self._readers, *self._encoders, self._writer):
             thread.start()
         return self
 
@@ -83,9 +93,14 @@ class Pipeline:
         if error is not None or self._stop.is_set():
             self.abort()
             return
+        if self._stager:
+            self._incoming.put(None)
+            _join(self._stager)
         for _ in self._readers:
             self._inbox.put(None)
         _join(self._readers)
+        if self._stage is not None:
+            self._stage.close()
         self._all_read.set()
         _join(self._encoders)
         self._outbox.put(None)
@@ -96,7 +111,7 @@ class Pipeline:
         work = SlideWork(index, task)
         with self._lock:
             self._works[index] = work
-        self._inbox.put(work)
+        self._incoming.put(work)
 
     @property
     def utilisation(self) -> Utilisation:
@@ -109,11 +124,15 @@ class Pipeline:
         self._all_read.set()
         for budget in (self._pixels, self._slides):
             budget.close()
+        if self._stage is not None:
+            self._stage.close()
+            self._ahead.release()
+            self._incoming.put(None)
         for _ in self._readers:
             self._inbox.put(None)
         self._outbox.put(None)
         deadline = time.monotonic() + _ABORT_S
-        for thread in (*self._readers, *self._encoders, self._writer):
+        for thread in (*self._stager, *self._readers, *self._encoders, self._writer):
             if thread is not threading.current_thread():
                 thread.join(max(0.0, deadline - time.monotonic()))
         with self._lock:
@@ -143,12 +162,54 @@ class Pipeline:
                 budget.close()
             self._report(Stopped(error))
 
+    def _stage_all(self) -> None:
+        while not self._stop.is_set():
+            self._ahead.acquire()
+            self._report(SlotFree())
+            work = self._incoming.get()
+            if work is None:
+                return
+            self._report(Started(work.index))
+            try:
+                self._begin(work)
+                self._copy(work)
+            except ClosedError:
+                return
+            except (IdentityConflictError, JobStoppedError) as error:
+                self._give_up(error)
+                return
+            except Exception as error:
+                work.fail(error)
+                work.is_settled = True
+            self._report(Paused(work.index))
+            self._inbox.put(work)
+
+    def _copy(self, work: SlideWork) -> None:
+        """Copies a slide to the stage folder; what can't be copied is read where it is."""
+        if self._stage is None or work.is_settled:
+            return
+        source = work.source
+        if isinstance(source, tuple):
+            files = source
+        else:
+            (found,) = find_slides(source)
+            files = (found.path, *found.companions)
+        try:
+            expected = work.task.record.fingerprint
+            work.staged = self._stage.take(files, expected, self._waiting_context(work))
+        except NotStagedError as error:
+            if self._stop.is_set():
+                raise ClosedError from None
+            _LOG.warning("%s", error)
+
     def _read_all(self) -> None:
         while not self._stop.is_set():
-            self._report(SlotFree())
+            if self._stage is None:
+                self._report(SlotFree())
             work = self._inbox.get()
             if work is None:
                 return
+            self._ahead.release()
             self._count_reading(+1)
             self._report(Started(work.index))
             try:
@@ -164,6 +225,8 @@ class Pipeline:
                 self._count_reading(-1)
                 if work.prepared is not None:
                     work.slide.close()
+                if self._stage is not None and work.staged is not None:
+                    self._stage.release(work.staged)
             self._complete(work, 1)
 
     def _count_reading(self, change: int) -> None:
@@ -174,14 +237,16 @@ class Pipeline:
         with self._lock:
             self._blocked += change
 
+    def _begin(self, work: SlideWork) -> None:
+        if not work.is_settled and (final := self._claim(work)) is not None:
+            work.row, work.is_settled = final, True
+
     def _read(self, work: SlideWork) -> None:
-        if work.task.record.problem:
+        if self._stage is None:
+            self._begin(work)
+        if work.is_settled:
             return
-        final = self._claim(work)
-        if final is not None:
-            work.row = final
-            return
-        slide = open_slide(work.task.record.files(work.task.root))
+        slide = open_slide(work.source)
         try:
             prepared = prepare_slide(work.task, slide)
         except BaseException:

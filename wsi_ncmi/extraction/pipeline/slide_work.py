@@ -5,6 +5,7 @@ import logging
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from wsi_ncmi.core.errors import SlideError, WsiNcmiError
 from wsi_ncmi.encoders import EncoderInfo
 from wsi_ncmi.extraction.ledger import LedgerRow, failed_row
 from wsi_ncmi.extraction.slide import PreparedSlide, SlideEmbedding
+from wsi_ncmi.extraction.staging import StagedSlide
 from wsi_ncmi.extraction.task import SlideTask
 from wsi_ncmi.features.writer import to_float16
 from wsi_ncmi.slides import Slide
@@ -34,6 +36,8 @@ class SlideWork:
         row: Its row so far; failed until it is published.
         error: The error that it fails with; None without one.
         held: Releases its claim and its share of memory.
+        staged: Its local copy; None where it is read where it is.
+        is_settled: Whether nothing is to be done, for it has its row or was given up.
         slide: The open slide; closed when its tiles are read, its metadata stays.
         prepared: Its tissue and tiles; None before, and where nothing is to be done.
         features: float16 (N, D), a row a tile of the selection.
@@ -52,6 +56,8 @@ class SlideWork:
         self.row: LedgerRow = failed_row(task, task.record.problem)
         self.error: BaseException | None = None
         self.held = contextlib.ExitStack()
+        self.staged: StagedSlide | None = None
+        self.is_settled = bool(task.record.problem)
         self.prepared: PreparedSlide | None = None
         self.n_failed = 0
         self.reader_note = ""
@@ -59,6 +65,14 @@ class SlideWork:
         self._started = time.monotonic()
         self._pending = 1  # the reader's own share
         self._lock = threading.Lock()
+
+    @property
+    def source(self) -> Path | tuple[Path, ...]:
+        """What is opened: the slide's own files, or their copies."""
+        files = self.task.record.files(self.task.root)
+        if self.staged is None:
+            return files
+        return self.staged.files if isinstance(files, tuple) else self.staged.files[0]
 
     def set_prepared(self, prepared: PreparedSlide, embed_dim: int) -> None:
         """Takes the prepared slide, and allocates its features."""
