@@ -222,7 +222,7 @@ class _Real:
         return self.opener(self.path, *arguments, **options)
 
 
-def test_a_dicom_series_of_two_folders_is_staged_whole(tmp_path, folder, encoder):
+def test_a_dicom_series_of_two_folders_is_staged_whole(tmp_path, folder, encoder, caplog):
     pixels = np.full((400, 500, 3), 240, np.uint8)
     pixels[50:300, 50:300] = np.random.default_rng(0).normal((190, 110, 165), 18, (250, 250, 3)).clip(0, 255)
     for place, down in (("a/1.dcm", 1), ("b/2.dcm", 2)):
@@ -238,6 +238,7 @@ def test_a_dicom_series_of_two_folders_is_staged_whole(tmp_path, folder, encoder
         outs.append(files_of(tmp_path / name))
     assert outs[0] == outs[1]
     assert record.n_levels == 2
+    assert "read where it is" not in caplog.text
 
 
 def test_what_changed_or_is_gone_is_not_staged(tmp_path, folder):
