@@ -19,6 +19,7 @@ from wsi_ncmi.cli.app import _PANELS, _name, app
 from wsi_ncmi.cli.flags import _kind
 from wsi_ncmi.core.config import field_help
 from wsi_ncmi.encoders.presets import presets
+from wsi_ncmi.encoders.zoo import zoo_models
 from wsi_ncmi.losses import list_losses
 from wsi_ncmi.mil import list_models
 from wsi_ncmi.prediction import ExportConfig, HeatmapConfig, PredictConfig
@@ -45,7 +46,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Fills in the tables, and leads links that cross the border of ``docs/`` to their pages."""
-    for mark, table in (("<!-- presets -->", preset_table), ("<!-- grids -->", grid_table)):
+    tables = {
+        "presets": preset_table, "parameters": parameter_table, "grids": grid_table, "zoo": zoo_table,
+    }  # fmt: skip
+    for mark, table in ((f"<!-- {name} -->", table) for name, table in tables.items()):
         if mark in markdown:
             markdown = markdown.replace(mark, table())
     return inner_links(markdown, page.file.src_uri)
@@ -191,19 +195,42 @@ def _row(*cells: str) -> str:
 
 
 def preset_table() -> str:
-    """The published encoders, and what of each was checked."""
+    """The published encoders with the commands that fetch and use each."""
     lines = [
-        "| key | encoder | width | parameters | µm/px | tile px | licence | gated | parameters equal to |",
-        "|---|---|--:|--:|---|--:|---|---|---|",
+        "| `--encoder` | encoder | µm/px | tile px | width | licence | gated | command |",
+        "|---|---|---|--:|--:|---|---|---|",
     ]
     for preset in presets().values():
         resolution = ", ".join(f"{mpp:g}" for mpp in preset.mpp)
         licence = preset.licence if preset.commercial else f"**{preset.licence}**"
+        how = f"fetch {preset.weights_key}" if preset.hub else f"import FILE --as {preset.weights_key}"
+        commands = (f"encoders {how}", f"extract slides --out features --encoder {preset.key}")
         lines.append(
-            f"| `{preset.key}` | {preset.title} | {preset.embed_dim} | {preset.parameters:,} | "
-            f"{resolution} | {preset.tile_px} | {licence} | {'yes' if preset.gated else 'no'} | "
-            f"{preset.published_by or '– (unverified)'} |"
+            f"| `{preset.key}` | {preset.title} | {resolution} | {preset.tile_px} | {preset.embed_dim} | "
+            f"{licence} | {'yes' if preset.gated else 'no'} | "
+            f"{'<br>'.join(f'`wsi-ncmi {command}`' for command in commands)} |"
         )
+    return "\n".join(lines)
+
+
+def parameter_table() -> str:
+    """Parameters of each published encoder, and what they were compared with."""
+    lines = ["| key | parameters | equal to |", "|---|--:|---|"]
+    for preset in presets().values():
+        source = preset.published_by or "– (unverified)"
+        lines.append(f"| `{preset.key}` | {preset.parameters:,} | {source} |")
+    return "\n".join(lines)
+
+
+def zoo_table() -> str:
+    """Encoders of lazyslide-models: those served, and why others are not."""
+    lines = ["| `lazyslide:` | takes | runs code | preset | |", "|---|---|---|---|---|"]
+    for model in zoo_models().values():
+        kind = "slides" if model.slide else "tiles"
+        preset = f"`{model.preset}`" if model.preset else ""
+        needs = f"needs {', '.join(model.packages)}" if model.packages else ""
+        why = f"**not served**: {model.refused}" if model.refused else needs
+        lines.append(f"| `{model.key}` | {kind} | {'yes' if model.code else 'no'} | {preset} | {why} |")
     return "\n".join(lines)
 
 

@@ -10,9 +10,12 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import typer
 
-from wsi_ncmi.cli.app import _PANELS, _name
+from wsi_ncmi.cli.app import _PANELS, _name, app
+from wsi_ncmi.encoders import EncoderConfig
 from wsi_ncmi.encoders.presets import presets
+from wsi_ncmi.encoders.zoo import zoo_models
 from wsi_ncmi.losses import list_losses
 from wsi_ncmi.workflows.config import JobConfig
 
@@ -69,8 +72,25 @@ def test_the_tables_of_encoders_have_every_preset(hooks: ModuleType) -> None:
     rows = {line.split("|")[1].strip(" `"): line for line in table.splitlines()[2:]}
     assert "| **CC-BY-NC-ND-4.0" in rows["uni_v1"]  # a licence that forbids commerce stands out
     assert "| Apache-2.0 |" in rows["hoptimus0"]
-    assert "| 1,134,774,272 |" in rows["hoptimus0"]
+    assert "| `hoptimus0` | 1,134,774,272 |" in hooks.parameter_table()
+    assert all(f"| `{key}` |" in hooks.zoo_table() for key in zoo_models())
     assert "| `gpfm` | 0.25 | 512 | 128 µm | 1,024 |" in grids
+
+
+def test_the_commands_of_the_table_are_the_programs_own(hooks: ModuleType) -> None:
+    root: Any = typer.main.get_command(app)
+    above = root.make_context("wsi-ncmi", ["doctor"])
+    rows = hooks.preset_table().splitlines()[2:]
+    assert len(rows) == len(presets())
+    for key, row in zip(presets(), rows, strict=True):
+        commands = re.findall(r"`wsi-ncmi ([^`]+)`", row)
+        assert len(commands) == 2
+        assert EncoderConfig(name=key).name == key == commands[1].split()[-1]
+        for words in map(str.split, commands):
+            context, command = above, root.get_command(above, words.pop(0))
+            if words[0] in getattr(command, "commands", {}):
+                context, command = above, command.commands[words.pop(0)]
+            command.make_context("x", words, parent=context)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
-"""``wsi-ncmi encoders list|show|fetch|import|verify``."""
+"""``wsi-ncmi encoders list|show|fetch|import|verify|reference``."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,7 @@ from wsi_ncmi.cli.common import AsJson, Debug, Quiet, check_there, guarded, name
 from wsi_ncmi.core.errors import InputError, counted
 
 if TYPE_CHECKING:
+    from wsi_ncmi.encoders import Encoder
     from wsi_ncmi.encoders.weights_import import Imported
 
 app = typer.Typer(help="Published tile encoders and the folder of their weights.", no_args_is_help=True)
@@ -25,6 +27,19 @@ Folder = Annotated[
     ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace weights that are there.")]
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights",
+        parser=lambda text: named_path(str(text), "--weights"),
+        metavar="PATH",
+        help="File or folder of the encoder's weights; by default the weights folder.",
+    ),
+]
+Device = Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda", help="Where the encoder computes.")]
+Precision = Annotated[
+    str, typer.Option("--precision", metavar="auto|fp32|bf16|fp16", help="Arithmetic of the encoder.")
+]
 
 
 @app.command("list")
@@ -156,12 +171,52 @@ def import_(
 
 @app.command("verify")
 def verify(
-    folder: Folder = None, quiet: Quiet = False, debug: Debug = False, as_json: AsJson = False
+    folder: Folder = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            "--reference", metavar="FILE", help="Compare an encoder with published vectors; prints a report."
+        ),
+    ] = None,
+    encoder: Annotated[
+        str | None, typer.Option("--encoder", metavar="NAME", help="The encoder; the reference's by default.")
+    ] = None,
+    weights: Weights = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    quiet: Quiet = False,
+    debug: Debug = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Prove every file of the weights folder by its SHA-256.
+    """Prove every file of the weights folder by its SHA-256, or an encoder by reference vectors.
 
-    Example: wsi-ncmi encoders verify
+    Example: wsi-ncmi encoders verify --reference gigapath
     """
+    if reference is not None:
+
+        def act(_: object) -> Any:
+            from wsi_ncmi.encoders.config import split_name
+            from wsi_ncmi.encoders.reference import compare_with, find_reference, read_reference
+
+            known = read_reference(find_reference(named_path(reference, "--reference")))
+            name = encoder or known.about.encoder
+            if encoder is None and split_name(name)[0] in ("file", "plugin", "torchscript", "onnx"):
+                # A file from elsewhere must not choose a program to run.
+                raise InputError(f"The reference is of {name}; name your file of it with --encoder.")
+            return compare_with(_loaded(name, weights, folder, device, precision), known)
+
+        made = guarded(act, quiet=quiet, debug=debug)
+        if as_json:
+            say_json({
+                "equal": made.equal, "cosine": made.cosine.tolist(), "difference": made.difference.tolist(),
+                "reference": asdict(made.reference), "here": asdict(made.here),
+            })  # fmt: skip
+        else:
+            for line in made.markdown().splitlines():
+                say(line)
+        raise typer.Exit(0 if made.equal else 1)
+    if encoder is not None or weights is not None:
+        guarded(_without_reference, quiet=quiet, debug=debug)
     from wsi_ncmi.encoders.weights_folder import verify_weights_folder
 
     found = guarded(lambda _: verify_weights_folder(_needed(folder)), quiet=quiet, debug=debug)
@@ -180,6 +235,51 @@ def verify(
                 say(f"ok: {row['file']} ({row['encoder']})")
         say(f"{counted(len(rows) - len(bad), 'file')} whole, {len(bad)} bad.")
     raise typer.Exit(1 if bad else 0)
+
+
+@app.command("reference")
+def reference_(
+    encoder: Annotated[str, typer.Argument(metavar="NAME", help="The encoder, as --encoder takes it.")],
+    write: Annotated[str, typer.Option("--write", metavar="FILE", help="The file to make (.npz).")],
+    by: Annotated[str, typer.Option("--by", metavar="TEXT", help="Who makes it; stored in the file.")] = "",
+    weights: Weights = None,
+    folder: Folder = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    quiet: Quiet = False,
+    debug: Debug = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a file of reference vectors: what an encoder gives for the probe tiles of this package.
+
+    Example: wsi-ncmi encoders reference uni_v1 --write uni_v1.npz --by "A Lab"
+    """
+
+    def act(_: object) -> Any:
+        path = named_path(write, "--write")
+        if path.suffix != ".npz" or not path.parent.is_dir():
+            raise InputError(f"--write {path} must be a file .npz in a folder that exists.")
+        from wsi_ncmi.encoders.reference import encode_probe, write_reference
+
+        made = encode_probe(_loaded(encoder, weights, folder, device, precision), by=by)
+        return made, write_reference(made, path)
+
+    made, path = guarded(act, quiet=quiet, debug=debug)
+    if as_json:
+        say_json({"path": str(path), "about": asdict(made.about)})
+    else:
+        say(f"reference: {path}")
+
+
+def _loaded(name: str, weights: Path | None, folder: Path | None, device: str, precision: str) -> Encoder:
+    from wsi_ncmi.encoders import load_encoder
+
+    settings = {"device": device, "precision": precision, **({"weights": weights} if weights else {})}
+    return load_encoder(name, weights_dir=folder, **settings)
+
+
+def _without_reference(_: object) -> None:
+    raise InputError("--encoder and --weights go with --reference; without it the weights folder is proven.")
 
 
 def _needed(given: Path | None) -> Path:
