@@ -51,7 +51,7 @@ def _tile(seed: int, edge: int) -> NDArray[np.uint8]:
         part = np.s_[max(0, y - high) : y + high, max(0, x - wide) : x + wide]
         inside = (columns[part] - x) ** 2 * high**2 + (rows[part] - y) ** 2 * wide**2 < (wide * high) ** 2
         image[part][inside] = np.array(_NUCLEUS) + (noise[part][inside] - 8)[:, None]
-    return np.clip(image, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(image, 0, 255), np.uint8)
 
 
 def _hash(numbers: NDArray[np.int64] | np.int64) -> NDArray[np.int64]:
