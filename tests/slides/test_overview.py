@@ -112,6 +112,35 @@ def test_a_bad_place_is_marked_grey_and_costs_only_itself(caplog):
     assert (overview.pixels[broken] == 128).all()
     assert (overview.pixels[~broken] == 200).all()
     assert "bad tile" in caplog.text
+    said = (
+        f"{broken.mean():.0%} of the slide can't be read and was taken for glass (m can't be read at level 0"
+    )
+    assert overview.note.startswith(said)
+
+
+def test_a_bad_place_of_a_level_is_the_mean_of_the_next_finer_one():
+    class Pyramid(_Memory):
+        def _read(self, x, y, level, width, height):
+            if level == 2 and x // 5 <= 150 < x // 5 + width and y // 5 <= 150 < y // 5 + height:
+                raise OSError("bad tile")
+            factor = (1, 2, 5)[level]
+            part = np.full((height, width, 3), 10 + 50 * level, np.uint8)
+            part[:, : max(0, 700 // factor - x // factor)] += 100
+            return part
+
+    slide = Pyramid(sides=(1100, 950))
+    levels = [Level(-(-1100 // f), -(-950 // f), 1100 / -(-1100 // f), 950 / -(-950 // f)) for f in (1, 2, 5)]
+    slide.levels = slide.reader_levels = tuple(levels)
+    slide.numbers = (0, 1, 2)
+    seen = read_overview(slide, 110, 95)
+    values = np.unique(seen.pixels)
+    assert {60, 110, 160, 210} <= set(values.tolist())
+    assert seen.readable.all()
+    # Right of the edge at 700 px: the coarsest level above, the next one where that can't be read.
+    assert seen.pixels[5, 100, 0] == 110
+    assert seen.pixels[90, 100, 0] == 60
+    assert seen.pixels[90, 66, 0] == 160
+    assert "of the level of 220 × 190 px can't be read and was taken from finer ones" in seen.note
 
 
 def test_a_slide_of_which_nothing_can_be_read_is_an_error(tmp_path, kit, svs):

@@ -20,6 +20,7 @@ from wsi_ncmi.slides import Mpp, open_slide, read_overview
 from wsi_ncmi.slides.dicom_frames import dicom_levels
 from wsi_ncmi.slides.jpeg2000 import jpeg2000_damage
 from wsi_ncmi.tiling import GridConfig, TileGrid, TileReader
+from wsi_ncmi.tissue import ArtifactConfig, TissueConfig, analyse_tissue
 
 MPP = Mpp(0.25, 0.25, "table")
 
@@ -148,11 +149,28 @@ def test_a_damaged_tile_of_a_coarser_level_is_no_glass_in_the_overview(
     make_slide: Callable[..., Path],
 ) -> None:
     path = make_slide(1024, 512, Kind("j2k-rgb", vendor="aperio", tile=(128, 128)))
+    with open_slide(path) as slide:
+        expected = read_overview(slide, 128, 64)
+    assert expected.note == ""
     spoil(path, 1, 1)
+    with open_slide(path) as slide:
+        seen = read_overview(slide, 128, 64)
+        for_ledger = analyse_tissue(slide, MPP, TissueConfig(), ArtifactConfig()).mask.note
+    assert "of the level of 256 × 128 px can't be read and was taken from finer ones (" in for_ledger
+    assert seen.note.startswith(
+        "50% of the level of 256 × 128 px can't be read and was taken from finer ones ("
+    )
+    assert seen.readable.all()
+    # Levels of this slide are decimations of the first, of which these are means.
+    rough = np.abs(seen.pixels.astype(float) - expected.pixels)
+    assert rough[:, :64].max() == 0
+    assert 0 < rough[:, 64:].mean() < 10
+    spoil(path, 0, 7)
     with open_slide(path) as slide:
         seen = read_overview(slide, 128, 64)
     assert not seen.readable[:, 64:].any()
     assert seen.readable[:, :64].all()
+    assert seen.note.startswith("50% of the slide can't be read and was taken for glass (")
 
 
 @pytest.mark.parametrize("level", [0, 1])

@@ -10,11 +10,13 @@ exactly over the slide: output pixel (i, j) covers level-0 columns ``i·W/w … 
 """
 
 import logging
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from wsi_ncmi.core.errors import SlideReadError
 from wsi_ncmi.slides.absent_tiles import find_absent_tiles
@@ -95,6 +97,7 @@ def _overlaps(edges: NDArray[np.float64], length: int, channels: int, dtype: typ
 _BLOCK_PX = 1024
 _SMALLEST_BLOCK_PX = 128
 _UNREADABLE_GREY = 128
+_MOST_FINER_PX = 1 << 24
 _RUN_CELLS = 1 << 19
 
 
@@ -107,12 +110,14 @@ class Overview:
         readable: bool (h, w); False where any part of the pixel's area could not be read.
         downsample_x: Level-0 pixels for one pixel of this picture along x.
         downsample_y: The same along y.
+        note: Empty, or what could not be read, as half a sentence for the ledger.
     """
 
     pixels: NDArray[np.uint8]
     readable: NDArray[np.bool_]
     downsample_x: float
     downsample_y: float
+    note: str = ""
 
 
 def thumbnail(slide: Slide, max_px: int = 1024) -> NDArray[np.uint8]:
@@ -139,7 +144,7 @@ def read_overview(slide: Slide, width_px: int, height_px: int) -> Overview:
     """Reads the whole slide as a picture of the given size.
 
     The coarsest level that is at least as fine as the picture is read block by block. A region that can't
-    be read costs its own place only and is marked.
+    be read is taken from the next finer level; what no level has costs its own place only and is marked.
 
     Args:
         slide: An open slide.
@@ -187,6 +192,7 @@ class _AreaMean:
         self._background = np.array(background_colour(slide.properties), dtype=np.float64)
         self._read_any = False
         self._failure: SlideReadError | None = None
+        self._finer_px = 0
 
     def result(self) -> Overview:
         """Reads everything.
@@ -199,12 +205,27 @@ class _AreaMean:
         if self._failure is not None:
             if not self._read_any:
                 raise self._failure
-            _LOG.warning("%s (seen in the overview; its place is marked)", self._failure)
+            _LOG.warning("%s (seen in the overview)", self._failure)
         self._pixels[self._broken] = _UNREADABLE_GREY
         height, width = self._broken.shape
         return Overview(
-            self._pixels, ~self._broken, self._slide.width_px / width, self._slide.height_px / height
+            self._pixels,
+            ~self._broken,
+            self._slide.width_px / width,
+            self._slide.height_px / height,
+            self._note(),
         )
+
+    def _note(self) -> str:
+        notes = []
+        if self._finer_px:
+            share = max(self._finer_px / (self._level.width_px * self._level.height_px), 0.01)
+            level = f"the level of {self._level}"
+            notes.append(f"{share:.0%} of {level} can't be read and was taken from finer ones")
+        if self._broken.any():
+            share = max(float(self._broken.mean()), 0.01)
+            notes.append(f"{share:.0%} of the slide can't be read and was taken for glass")
+        return f"{' and '.join(notes)} ({self._failure})" if notes else ""
 
     def _band(self, y: int, height: int) -> None:
         rows = touched_cells(self._edges_y, y, y + height)
@@ -267,11 +288,36 @@ class _AreaMean:
             self._failure = self._failure or error
             return self._parts(x, y, width, height)
         self._read_any = True
+        return self._cell_sums(block, x, y)
+
+    def _cell_sums(self, block: NDArray[np.uint8], x: int, y: int) -> NDArray[np.float64]:
+        rows, columns = self._cells(x, y, block.shape[1], block.shape[0])
         return cell_sums(
             block,
             self._edges_y[rows.start : rows.stop + 1] - y,
             self._edges_x[columns.start : columns.stop + 1] - x,
         )
+
+    def _finer_block(self, x: int, y: int, width: int, height: int) -> NDArray[np.uint8] | None:
+        """A block as the mean of the next finer level that can be read there; None where none can."""
+        for number in reversed(range(self._number)):
+            fine = self._slide.levels[number]
+            across, down = fine.width_px / self._level.width_px, fine.height_px / self._level.height_px
+            box = x * across, y * down, (x + width) * across, (y + height) * down
+            left, top = math.floor(box[0]), math.floor(box[1])
+            right, bottom = min(math.ceil(box[2]), fine.width_px), min(math.ceil(box[3]), fine.height_px)
+            if (right - left) * (bottom - top) > _MOST_FINER_PX:
+                return None
+            scale = (fine.downsample_x + fine.downsample_y) / 2
+            corner = round(left * scale), round(top * scale)
+            try:
+                part = self._slide.read_region(*corner, number, right - left, bottom - top)
+            except SlideReadError:
+                continue
+            inside = box[0] - left, box[1] - top, min(box[2], right) - left, min(box[3], bottom) - top
+            picture = Image.fromarray(part).resize((width, height), Image.Resampling.BOX, box=inside)
+            return np.asarray(picture)
+        return None
 
     def _parts(self, x: int, y: int, width: int, height: int) -> NDArray[np.float64]:
         """A block that can't be read as a whole, in quarters; the smallest of them are marked as broken."""
@@ -279,8 +325,13 @@ class _AreaMean:
         cells = np.zeros((rows.stop - rows.start, columns.stop - columns.start, 3), dtype=np.float64)
         half = _half(max(width, height))
         if half < _SMALLEST_BLOCK_PX:
-            self._broken[rows, columns] = True
-            return cells
+            block = self._finer_block(x, y, width, height)
+            if block is None:
+                self._broken[rows, columns] = True
+                return cells
+            self._read_any = True
+            self._finer_px += width * height
+            return self._cell_sums(block, x, y)
         for top in range(y, y + height, half):
             for left in range(x, x + width, half):
                 wide, high = min(half, x + width - left), min(half, y + height - top)

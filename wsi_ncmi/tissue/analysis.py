@@ -172,9 +172,10 @@ def analyse_tissue(
     artifacts = find_artifacts(
         slide, overview, colours, mask, pixel_um, open_level, artifact_options.detectors
     )
+    notes = [overview.note, mask.note]
     if tissue_options.method == "hed":
         eligible = overview.readable & ~artifacts.where("border")
         smallest = tissue_options.min_object_um2 / (pixel_um[0] * pixel_um[1])
-        note = other_colours_note(colours, eligible, mask.mask, smallest)
-        mask = replace(mask, note="; ".join(text for text in (mask.note, note) if text))
+        notes.append(other_colours_note(colours, eligible, mask.mask, smallest))
+    mask = replace(mask, note="; ".join(text for text in notes if text))
     return TissueAnalysis(mask, artifacts, overview.pixels)
