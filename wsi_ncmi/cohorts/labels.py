@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wsi_ncmi.cohorts.cohort import Cohort, order_classes
+from wsi_ncmi.cohorts.dicom_labels import read_dicom_labels
 from wsi_ncmi.cohorts.external_labels import read_slideflow, read_stamp
 from wsi_ncmi.cohorts.label_table import (
     Exclusion,
@@ -231,6 +232,10 @@ ADAPTERS: Mapping[str, Adapter] = {
     "camelyon17": _alone(read_camelyon17),
     "clam": _PLAIN,
     "csv": _PLAIN,
+    "dicom": Adapter(
+        lambda table, spec: read_dicom_labels(table, spec.settings, spec.file("slides")),
+        ("slides", *COLUMN_SETTINGS),
+    ),
     "slideflow": Adapter(lambda table, spec: read_slideflow(table, _columns(spec)), ("label", "centre")),
     "stamp": _STAMP,
     "tcga": Adapter(lambda table, spec: read_tcga(table, _columns(spec)), ("slide_id", "label")),

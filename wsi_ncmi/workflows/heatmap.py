@@ -8,7 +8,7 @@ from wsi_ncmi.core.provenance import write_record
 from wsi_ncmi.prediction.config import HeatmapConfig
 from wsi_ncmi.prediction.dicom_results import check_any_dicom, results_folder
 from wsi_ncmi.prediction.heatmaps import ModelFeatures, draw_slide
-from wsi_ncmi.slides import SlideIndex, SlideRecord, take_inventory
+from wsi_ncmi.slides import SlideIndex, SlideRecord, earlier_records, take_inventory
 from wsi_ncmi.workflows.result import JobResult
 
 
@@ -43,7 +43,11 @@ def make_heatmaps(config: HeatmapConfig, progress: ProgressReporter | None = Non
     ids = _chosen(config, first.features.slide_ids)
     records: dict[str, SlideRecord] = {}
     if config.slides is not None:
-        records = {record.slide_id: record for record in take_inventory(config.slides, progress=progress)}
+        # As the extraction called them.
+        before = earlier_records(config.features.parent / "slides.csv", config.slides)
+        given = {path: record.slide_id for path, record in before.items()}
+        found = take_inventory(config.slides, given=given, progress=progress)
+        records = {record.slide_id: record for record in found}
         named = SlideIndex(records)
         records = {name: records[own] for name in ids if (own := named.spelled(name)) in records}
         if not records:
