@@ -195,6 +195,19 @@ def test_the_overview_of_nested_levels_does_not_read_the_first_one(tmp_path, lev
     assert picture.shape == (146, 170, 3)
 
 
+@pytest.mark.parametrize(("kept", "decoded"), [(1 << 20, 9), (0, 36)])
+def test_decoded_tiles_are_kept_within_bounds(tmp_path, levels, monkeypatch, kept, decoded):
+    monkeypatch.setattr("wsi_ncmi.slides.pages_reader._KEPT_BYTES", kept)
+    with open_slide(qupath(tmp_path / "a.ome.tif", levels), compare_levels=False) as slide:
+        honest, count = slide._decoded, []
+        slide._decoded = lambda *request: count.append(request) or honest(*request)
+        for _ in range(4):
+            np.testing.assert_array_equal(
+                slide.read_region(100, 100, 0, 200, 200), levels[0][100:300, 100:300]
+            )
+    assert len(count) == decoded
+
+
 @pytest.mark.parametrize(
     ("xml", "words"),
     [

@@ -4,6 +4,8 @@ import contextlib
 import logging
 import math
 import os
+import threading
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ from wsi_ncmi.slides.tile_decoders import jpeg_decoder
 
 _SEPARATE_PLANES = 2
 _JPEG, _YCBCR = 7, 6
+# Decoded tiles that are kept, as much as OpenSlide does: converters write tiles of 1,024 px.
+_KEPT_BYTES = 32 << 20
 
 
 class TiffPagesSlide(Slide):
@@ -58,6 +62,8 @@ class TiffPagesSlide(Slide):
             | {"tiff.ImageDescription": layout.description},
         )
         self.pages = [pages[0] for pages in self._levels] if len(planes) == 1 else ()
+        self._kept: OrderedDict[tuple[int, int], NDArray[np.uint8]] = OrderedDict()
+        self._lock = threading.Lock()
         self._descriptor = os.open(path, os.O_RDONLY)
         try:
             self._check_colours(planes[0])
@@ -105,6 +111,20 @@ class TiffPagesSlide(Slide):
         return result
 
     def _tile(self, page: Any, index: int) -> NDArray[np.uint8] | None:
+        key = int(page.offset), index
+        with self._lock:
+            if (known := self._kept.get(key)) is not None:
+                self._kept.move_to_end(key)
+                return known
+        tile = self._decoded(page, index)
+        if tile is not None:
+            with self._lock:
+                self._kept[key] = tile
+                while sum(each.nbytes for each in self._kept.values()) > _KEPT_BYTES:
+                    self._kept.popitem(last=False)
+        return tile
+
+    def _decoded(self, page: Any, index: int) -> NDArray[np.uint8] | None:
         length = page.databytecounts[index]
         if length == 0:
             return None
@@ -132,6 +152,7 @@ class TiffPagesSlide(Slide):
         return tile
 
     def _close(self) -> None:
+        self._kept.clear()
         os.close(self._descriptor)
 
 
