@@ -78,6 +78,14 @@ def test_json(file):
     assert json.loads(call("verify", "--json")[1])["bad"] == 0
 
 
+def test_an_encoder_of_the_zoo_is_shown_with_its_licence(file):
+    code, out, _ = call("show", "lazyslide:phaet")
+    assert code == 0
+    assert out.splitlines()[0] == "encoder: lazyslide:phaet"
+    assert "licence: Waiv custom non-commercial license" in out
+    assert "runs code: True" in out
+
+
 def test_a_tampered_file_ends_in_1(file):
     call("import", file, "--as", "uni_v1")
     made = file.parent / "w" / "uni_v1.safetensors"
@@ -94,6 +102,9 @@ def test_a_tampered_file_ends_in_1(file):
         (("fetch", "ctranspath"), "can't be fetched"),
         (("import", "absent.bin", "--as", "uni_v1"), "no file or folder absent.bin"),
         (("verify", "--weights-dir", "absent"), "no weights folder absent"),
+        (("show", "lazyslide:midnite"), "did you mean midnight"),
+        (("fetch", "lazyslide:omiclip"), "isn't served here: its checkpoint is read as a pickle"),
+        (("fetch", "uni_v1", "--trust-remote-code"), "--trust-remote-code is for lazyslide:KEY; uni_v1"),
     ],
 )
 def test_errors_are_one_sentence(file, arguments, words):

@@ -175,12 +175,12 @@ def _dinov2_names(network, state):
     return {**back, "mask_token": torch.zeros(1, 16)}
 
 
-@pytest.mark.parametrize("key", ["gpfm", "kaiko-vitl14", "hibou_b"])
+@pytest.mark.parametrize("key", ["gpfm", "kaiko-vitl14", "hibou_b", "openmidnight"])
 @pytest.mark.parametrize("chunked", [False, True])
 def test_dinov2_names_are_mapped_as_timm_maps_them(key, chunked):
     from timm.models.vision_transformer import checkpoint_filter_fn
 
-    architecture = _preset_like(key, **({"mlp_ratio": 6} if key == "hibou_b" else {}))
+    architecture = _preset_like(key, **({"mlp_ratio": 6} if key in ("hibou_b", "openmidnight") else {}))
     network = build_architecture(architecture, meta=False)
     torch.manual_seed(1)
     state = {name: torch.randn_like(value) for name, value in network.state_dict().items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import json
 import os
@@ -180,6 +181,18 @@ def spoil(path: Path, corners: set[tuple[int, int]]) -> None:
             offset, length = spans[(y // 256) * 4 + x // 256]
             handle.seek(offset)
             handle.write(b"\xff" * length)
+
+
+def test_the_licence_of_the_weights_travels_with_the_features(tasks, encoder: Encoder) -> None:
+    task = tasks()[1]
+    licensed = copy.copy(encoder)
+    licensed.info = replace(encoder.info, licence="GPL-3.0")
+    extract_slide(task, licensed)
+    assert (
+        open_features_file(feature_path(task.out, "descriptor", "slide_0")).attrs["encoder_licence"]
+        == "GPL-3.0"
+    )
+    assert extract_slide(task, encoder).status == "skipped"  # it is no part of a file's identity
 
 
 def test_failed_reads_have_no_row_and_are_counted(

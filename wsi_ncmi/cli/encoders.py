@@ -63,23 +63,32 @@ def list_(folder: Folder = None, quiet: Quiet = False, debug: Debug = False, as_
 
 @app.command("show")
 def show(
-    key: Annotated[str, typer.Argument(metavar="PRESET", help="Key of the preset.")],
+    key: Annotated[str, typer.Argument(metavar="NAME", help="Key of a preset, or lazyslide:KEY.")],
     folder: Folder = None,
     quiet: Quiet = False,
     debug: Debug = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show all facts of a preset, what they rest on, and how to get its weights.
+    """Show all facts of an encoder, what they rest on, and how to get its weights.
 
     Example: wsi-ncmi encoders show uni_v1
     """
     from wsi_ncmi.encoders.weights_folder import describe_preset, find_weights_folder
 
-    facts = guarded(lambda _: describe_preset(key, find_weights_folder(folder)), quiet=quiet, debug=debug)
+    zoo = key.partition(":")[2] if key.startswith("lazyslide:") else ""
+
+    def act(_: object) -> dict[str, Any]:
+        if not zoo:
+            return describe_preset(key, find_weights_folder(folder))
+        from wsi_ncmi.encoders.zoo_fetch import describe_zoo
+
+        return describe_zoo(zoo, find_weights_folder(folder))
+
+    facts = guarded(act, quiet=quiet, debug=debug)
     if as_json:
         say_json(facts)
         return
-    for line in _lines(facts):
+    for line in (f"{name}: {value}" for name, value in facts.items()) if zoo else _lines(facts):
         say(line)
 
 

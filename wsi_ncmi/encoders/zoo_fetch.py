@@ -96,6 +96,26 @@ def licence_of(model: ZooModel) -> str:
     return " and ".join(stated) if isinstance(stated, list) else str(stated)
 
 
+def describe_zoo(key: str, folder: Path | None) -> dict[str, Any]:
+    """What is known of an encoder of lazyslide-models, and its entry in the folder's manifest.
+
+    Raises:
+        InputError: The key is unknown or refused, or the extra isn't installed.
+    """
+    require(("zoo",), f"lazyslide:{key}")
+    model = find_zoo_model(key)
+    entry = find_entry(folder, model.name) if folder and folder.is_dir() else None
+    return {
+        "encoder": model.name,
+        "weights": entry.to_json() if entry else None,
+        "hub": model.repository,
+        "licence": licence_of(model),
+        "takes": "features of tiles" if model.slide else "tiles",
+        "runs code": model.code,
+        "preset": model.preset or None,
+    }
+
+
 def _publish(model: ZooModel, snapshot: Snapshot, files: Path, folder: Path) -> Imported:
     from wsi_ncmi.encoders.zoo_models import build_zoo
 
