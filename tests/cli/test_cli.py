@@ -92,6 +92,11 @@ def test_version() -> None:
             ("predict", "s", "--model", "m", "--out", "x", "--interval", "5"),
             "--interval is for a watched folder",
         ),
+        (
+            ("predict", "s", "--model", "m", "--out", "x", "--dicom-map"),
+            "it is about the DICOM results; add --dicom, or leave it out",
+        ),
+        (("heatmap", "f", "--model", "m", "--out", "x", "--dicom"), "give them with --slides"),
         (("extract", "nowhere", "--out", "x" * 300), "File name too long"),
         (("extract", "nowhere", "--out", ""), "it needs a name"),
         (("extract", "nowhere", "--out", "x", "--encoder", "onnx:nope"), "There is no ONNX file nope"),

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from wsi_ncmi.losses import build_loss, loss_config
-from wsi_ncmi.mil import build_aggregator, model_config
+from wsi_ncmi.mil import ModelConfig, build_aggregator, model_config
 from wsi_ncmi.prediction import ModelBundle, load_ensemble
 from wsi_ncmi.prediction.bundle import bundle_files
 from wsi_ncmi.prediction.calibration import Calibration
@@ -35,10 +35,11 @@ def abstaining(**settings: Any) -> PredictConfig:
 
 
 def write_model(
-    folder: Path, seed: int, classes: tuple[str, ...] = ("a", "b"), width: int = 6, **features: Any
-) -> None:
+    folder: Path, seed: int, classes: tuple[str, ...] = ("a", "b"), width: int = 6,
+    model: ModelConfig | None = None, **features: Any,
+) -> None:  # fmt: skip
     torch.manual_seed(seed)
-    options, loss = model_config(hidden=8, attention=4), loss_config(name="ncmi")
+    options, loss = model or model_config(hidden=8, attention=4), loss_config(name="ncmi")
     aggregator = build_aggregator(options, width)
     criterion = build_loss(loss, len(classes), aggregator.embedding_width, (5,) * len(classes))
     folder.mkdir(parents=True, exist_ok=True)

@@ -20,6 +20,7 @@ from pynetdicom import AE, AllStoragePresentationContexts, evt
 from tests.prediction.models import make_bundle, write_run
 from tests.slides.dicom_slide import write_level
 from wsi_ncmi.core.errors import InputError, SlideError
+from wsi_ncmi.mil import model_config
 from wsi_ncmi.prediction import ModelBundle
 from wsi_ncmi.prediction.dicom_results import (
     DicomSource,
@@ -142,7 +143,13 @@ def test_the_report_holds_the_answer(written: dict[str, Path], bundle: ModelBund
         ("ood", private_code("stain")),
     ]
     texts = [item.TextValue for item in walk(found) if "TextValue" in item]
-    for text in (PREDICTION.reason, *(flag.words for flag in PREDICTION.flags), RESEARCH_USE, bundle.name):
+    for text in (
+        PREDICTION.reason,
+        *(flag.words for flag in PREDICTION.flags),
+        RESEARCH_USE,
+        bundle.name,
+        bundle.limits,
+    ):
         assert text in texts
     assert any(bundle.digest in text for text in texts)
     assert (found.CompletionFlag, found.PreliminaryFlag, found.VerificationFlag) == (
@@ -197,6 +204,15 @@ def test_the_map_has_each_tiles_values_on_pixels_of_a_level(
         for group in raw.PerFrameFunctionalGroupsSequence
     ]
     assert mappings == ["attention", class_code("e", CLASSES[0]).value]
+
+
+def test_a_model_without_attention_shows_none(slide: Path, tiles: TileValues, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", folds=1, classes=CLASSES, model=model_config("linear"))
+    bundle = make_bundle(run, reference=False)
+    files = write_dicom_results(tmp_path, DicomSource.read(slide), tiles, PREDICTION, bundle, with_map=True)
+    (group,) = highdicom.ann.annread(files["DICOM annotations"]).get_annotation_groups()
+    assert group.get_measurements()[0] == [class_code("e", name) for name in CLASSES]
+    assert read(files["DICOM map"]).NumberOfFrames == 1
 
 
 def test_a_slide_without_a_small_level_has_no_map(

@@ -20,8 +20,8 @@ PRIVATE_CODES = {
     "attention": "Attention",
     "prediction": "Most probable class",
     "decision": "Decision",
-    "abstain": "No decision",
-    "reason": "Reason of no decision",
+    "abstain": "Abstained",
+    "reason": "Reason of abstention",
     "confidence": "Confidence as supported by validation",
     "agreement": "Share of models that agree",
     "tiles": "Number of tiles",
@@ -34,6 +34,7 @@ PRIVATE_CODES = {
     "features": "Mean embedding far from the training slides",
     "foreign_tiles": "Many tiles unlike the training tiles",
     "use": "Intended use",
+    "limits": "Limits",
 }
 """Value → meaning."""
 

@@ -99,9 +99,8 @@ def answer_report(
     texts += [("ood_detail", flag.words) for flag in prediction.flags]
     group = content[0].ContentSequence[-1].ContentSequence[0]
     group.ContentSequence.extend(_text(name, text) for name, text in texts if text)
-    content[0].ContentSequence.append(_text("use", RESEARCH_USE))
-    if bundle.intended_use:
-        content[0].ContentSequence.append(_text("use", bundle.intended_use))
+    about = [("use", RESEARCH_USE), ("use", bundle.intended_use), ("limits", bundle.limits)]
+    content[0].ContentSequence.extend(_text(name, text) for name, text in about if text)
     return sr.ComprehensiveSR(
         evidence=list(source.full_size),
         content=content,

@@ -82,12 +82,12 @@ class DicomSource:
         Raises:
             SlideError: It is no DICOM slide, or lacks what references need.
         """
-        files = path if isinstance(path, tuple) else (path,)
-        path = files[0]
+        files = path if isinstance(path, tuple) else ()
+        path = files[0] if isinstance(path, tuple) else path
         if reason := not_dicom(path):
             raise SlideError(reason)
         found: dict[str, Dataset] = {}
-        for each in files if len(files) > 1 else files_beside(path):
+        for each in files or files_beside(path):
             image = _header(each, with_patient)
             if image.get("SOPClassUID") == WHOLE_SLIDE_IMAGE and "VOLUME" in image.get("ImageType", ()):
                 found.setdefault(image.SOPInstanceUID, image)  # parts of one object are one

@@ -93,7 +93,7 @@ def write_dicom_results(
             "series_number": number,
             "sop_instance_uid": uid("instance", kind),
             "instance_number": 1,
-            "series_description": plain_text(f"{bundle.name}: {kind}"),
+            "series_description": plain_text(f"Research use: {kind} of {bundle.name}"),
             "manufacturer": "wsi-ncmi",
             "manufacturer_model_name": plain_text(bundle.name),
             "software_versions": __version__,
