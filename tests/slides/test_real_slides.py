@@ -7,8 +7,9 @@ import hashlib
 import numpy as np
 import openslide
 import pytest
+from PIL import Image
 
-from wsi_ncmi.core.errors import SlideOpenError
+from wsi_ncmi.core.errors import SlideError, SlideOpenError
 from wsi_ncmi.slides import Mpp, open_slide, probe_against_openslide, resolve_mpp, take_inventory, thumbnail
 
 pytestmark = pytest.mark.real_data
@@ -89,3 +90,28 @@ def test_a_real_slide_cut_at_random_places_is_never_white(real_data, tmp_path):
             opened += 1
             assert hashlib.sha256(slide.read_region(0, 0, 0, 2220, 2967).tobytes()).digest() == digest
     assert opened < 50
+
+
+REFUSED = {
+    "himl_mock0_wsi.tiff": "32 bits per channel",
+    "multi-channel-z-series.ome.tif": "3 × int8 a pixel, not 8-bit RGB",
+    "openslide_unopenable.tiff": "no decoder is here for its compression 52479",
+    "openslide_unreadable.svs": "can't be read at level 0",
+}
+
+
+def test_every_real_tiff_is_read_to_the_pixel_or_refused_in_a_sentence(real_data):
+    files = sorted(
+        path for path in (real_data / "tiff").iterdir() if "tif" in path.name or "svs" in path.name
+    )
+    assert len(files) == 9
+    for path in files:
+        if path.name in REFUSED:
+            with pytest.raises(SlideError) as caught, open_slide(path) as slide:
+                slide.read_region(0, 0, 0, *slide.dimensions)
+            assert REFUSED[path.name] in str(caught.value)
+            assert "\n" not in str(caught.value)
+            continue
+        with open_slide(path) as slide, Image.open(path) as expected:
+            pixels = slide.read_region(0, 0, 0, *slide.dimensions)
+            np.testing.assert_array_equal(pixels, np.asarray(expected.convert("RGB")), err_msg=path.name)
