@@ -21,6 +21,7 @@ from wsi_ncmi.cli import (
     convert,
     demo,
     doctor,
+    encode_slides,
     encoders,
     evaluate,
     export,
@@ -51,7 +52,9 @@ __all__ = ["app", "main"]
 _SLIDES, _TRAIN, _ALL = ("slides",), ("train",), ("slides", "train")
 # Each verb with the extras that it needs; the command line's own packages are there, or nothing of this is.
 _PANELS: dict[str, dict[ModuleType, tuple[str, ...]]] = {
-    "Slides": {inventory: _SLIDES, extract: _SLIDES, verify: _SLIDES, view: _ALL},
+    "Slides": {
+        inventory: _SLIDES, extract: _SLIDES, encode_slides: _SLIDES, verify: _SLIDES, view: _ALL,
+    },
     "Training": {
         split: _TRAIN, audit: _TRAIN, train: _TRAIN, compare: _TRAIN, grid: _TRAIN, evaluate: ("report",),
         search: (*_TRAIN, "search"),
@@ -159,7 +162,7 @@ class VerbGroup(TyperGroup):
 
 
 def _name(module: ModuleType) -> str:
-    return module.__name__.rpartition(".")[2]
+    return module.__name__.rpartition(".")[2].replace("_", "-")
 
 
 def _summary(module: ModuleType) -> str:

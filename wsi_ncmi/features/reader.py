@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.core.files import check_regular
+from wsi_ncmi.core.files import check_regular, parse_json
 from wsi_ncmi.features.checksum_trailer import check_trailer, has_trailer
 from wsi_ncmi.features.hdf5_io import check_heaps, own_table, python_value
 from wsi_ncmi.features.schema import (
@@ -76,6 +76,11 @@ class FeatureFile:
             raise InputError(
                 f"{self.path} lacks or garbles an attribute ({_one_line(error)}); extract the slide again."
             ) from error
+
+    @property
+    def tile_features(self) -> dict[str, str]:
+        """Of a slide's vector: encoder and content of the tiles' features; empty for tiles."""
+        return dict(parse_json(str(self.attrs.get("tile_features", "{}"))))
 
     @cached_property
     def features(self) -> NDArray[np.float16]:

@@ -37,6 +37,8 @@ class SlideAttributes:
         encoder_licence: Licence of the encoder's weights.
         tissue_found: What the tissue method found on this slide, JSON-ready.
         stain_found: The slide's own stain and the one that its tiles were given, JSON; empty without.
+        level: What a row is a vector of: ``tile`` or ``slide``.
+        tile_features: Of a slide's vector: encoder and content of the tiles' features.
     """
 
     slide_id: str
@@ -52,6 +54,8 @@ class SlideAttributes:
     encoder_licence: str = ""
     tissue_found: Mapping[str, Any] = field(default_factory=dict)
     stain_found: str = ""
+    level: str = "tile"
+    tile_features: Mapping[str, str] = field(default_factory=dict)
 
 
 def to_float16(features: NDArray[np.floating[Any]], encoder: str) -> NDArray[np.float16]:
@@ -147,7 +151,9 @@ def _file_attrs(
     identity: Identity, slide: SlideAttributes, features: NDArray[np.float16], coords: NDArray[np.int64]
 ) -> dict[str, Any]:
     width, height = slide.tile_size_level0
+    of_slide = {"level": slide.level, "tile_features": canonical_json(slide.tile_features)}
     return {
+        **(of_slide if slide.level != "tile" else {}),
         "software": f"wsi-ncmi {__version__}",
         **asdict(identity),
         "n_tiles": len(features),

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import math
 import pkgutil
 import re
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from wsi_ncmi.core.arguments import as_tensor, described
 from wsi_ncmi.core.config.keywords import from_keywords
 from wsi_ncmi.core.errors import InputError, counted
 from wsi_ncmi.core.files import parse_json
+from wsi_ncmi.encoders.slide_encoders import stored_vector
 from wsi_ncmi.prediction.calibration import Calibration
 from wsi_ncmi.prediction.config import PredictConfig
 from wsi_ncmi.prediction.ensemble import Ensemble, EnsembleOutput, headline_folder, load_ensemble
@@ -147,6 +149,11 @@ class ModelBundle:
         embedding = embed_as(settings_of.extract_config(self, config), stain=stain)
         if not len(embedding.features):
             raise InputError(f"{slide.name} has no tissue tile: there is nothing to predict from.")
+        encoder = settings_of.slide_encoder_of(self.features, config, f"the model {self.name}")
+        if encoder is not None:
+            edge = math.sqrt(math.prod(embedding.slide.tile_size_level0))
+            vector = stored_vector(encoder, embedding.features, embedding.coords, edge)
+            return vector, np.zeros((1, 2), np.int64)
         return embedding.features, embedding.coords
 
     def __repr__(self) -> str:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from wsi_ncmi.core.config import config_from
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import parse_json
+from wsi_ncmi.encoders.slide_encoders import NEEDS, SlideEncoder, mean_encoder, open_zoo_slide_encoder
+from wsi_ncmi.encoders.weights_folder import find_weights_folder
 from wsi_ncmi.extraction.config import ExtractConfig
 from wsi_ncmi.prediction.bundle import ModelBundle
 from wsi_ncmi.prediction.config import PredictConfig
@@ -27,7 +29,7 @@ def extract_config(bundle: ModelBundle, config: PredictConfig) -> ExtractConfig:
     Raises:
         InputError: The model does not say what made its features, or says what this version does not know.
     """
-    known = dict(bundle.features)
+    known = tile_origin(bundle.features, f"the model {bundle.name}")
     if known.get("joined"):
         raise InputError(
             f"The model {bundle.name} was trained on the joined embeddings of {known.get('encoder')}; new "
@@ -77,6 +79,47 @@ def extract_config(bundle: ModelBundle, config: PredictConfig) -> ExtractConfig:
         "known_failures": config.known_failures,
     }
     return config_from(ExtractConfig, values, where)
+
+
+def tile_origin(origin: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The origin of the tiles' features: of a model of slides' vectors what was under the slide encoder.
+
+    Raises:
+        InputError: The vectors were not made by encode-slides from features of ours.
+    """
+    if not origin.get("level"):
+        return dict(origin)
+    try:
+        tiles = dict(parse_json(origin["transform"])["tiles"])
+    except (KeyError, TypeError, ValueError):
+        raise InputError(
+            f"{where[0].upper()}{where[1:]} takes vectors of {origin['level']}s, which 'wsi-ncmi "
+            "encode-slides' didn't make, so new slides can't be encoded alike; give vectors to "
+            "wsi_ncmi.load_bundle(…).predict(…)."
+        ) from None
+    return {**{key: value for key, value in origin.items() if key != "level"}, **tiles}
+
+
+def slide_encoder_of(origin: Mapping[str, Any], config: PredictConfig, where: str) -> SlideEncoder | None:
+    """The slide encoder that a model's vectors were made by; None for a model of tiles.
+
+    Raises:
+        InputError: It can't be had here, or has other weights.
+    """
+    if not origin.get("level"):
+        return None
+    name, tiles = str(origin.get("encoder")), tile_origin(origin, where)
+    if name == f"mean-{tiles.get('encoder')}":
+        return mean_encoder(str(tiles["encoder"]))
+    if name not in NEEDS:
+        raise InputError(
+            f"{where[0].upper()}{where[1:]} takes vectors by {name}, which predict can't make; encode the "
+            "slides by 'wsi-ncmi encode-slides' and give vectors to wsi_ncmi.load_bundle(…).predict(…)."
+        )
+    encoder = open_zoo_slide_encoder(name, find_weights_folder(config.weights_dir), "cpu")
+    if encoder.weights_sha256 != origin.get("encoder_weights_sha256"):
+        raise InputError(f"The weights of {name} here are others than those that {where} was trained with.")
+    return encoder
 
 
 def artifact_config_of(origin: Mapping[str, Any], where: str) -> ArtifactConfig:

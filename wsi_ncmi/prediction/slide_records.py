@@ -13,6 +13,7 @@ from wsi_ncmi.cohorts.bags import FeatureFolder
 from wsi_ncmi.core.errors import InputError, SlideError
 from wsi_ncmi.core.files import ensure_folder, parse_json, write_json, write_text
 from wsi_ncmi.core.leftovers import clean_folder
+from wsi_ncmi.encoders.slide_encoders import SlideEncoder, stored_vector
 from wsi_ncmi.features import FeatureFile, open_features_file
 from wsi_ncmi.prediction.bundle import ModelBundle
 from wsi_ncmi.prediction.config import PredictConfig
@@ -53,6 +54,7 @@ class SlideRecords:
         features: Folder of feature files.
         slides: ``slides.csv`` of the extraction.
         timed: Measures the stages.
+        slide_encoder: Makes the vector that the model takes; None = it takes the tiles.
     """
 
     def __init__(
@@ -63,7 +65,9 @@ class SlideRecords:
         features: Path,
         slides: Path,
         timed: Callable[[str], AbstractContextManager[None]],
+        slide_encoder: SlideEncoder | None = None,
     ) -> None:
+        self._slide_encoder = slide_encoder
         self._bundle, self._config, self._features, self._timed = bundle, config, features, timed
         self._out = config.out
         self._slides = {record.slide_id: record for record in read_slides_csv(slides)}
@@ -102,13 +106,18 @@ class SlideRecords:
             self.retire(slide_id, key)
             with self._timed("prediction"):
                 features = self._source.load(slide_id)
+                encoder = self._slide_encoder
+                if encoder is not None:
+                    edge = float(file.attrs.get("tile_size_level0", 0))
+                    features = stored_vector(encoder, features, file.coords, edge)
                 prediction, output = predict_slide(
                     self._bundle, slide_id, features, slide_properties(file), config, file.coords
                 )
-                evidence = None
-                if config.heatmaps or config.geojson or config.dicom.write:
+                prediction = replace(prediction, tiles=file.n_tiles)
+                evidence = None  # a vector of the whole slide has none
+                if encoder is None and (config.heatmaps or config.geojson or config.dicom.write):
                     evidence = self._bundle.ensemble.tile_probabilities(features)
-        except InputError as error:
+        except (InputError, SlideError) as error:
             return no_prediction(slide_id, str(error)), str(error)
         prediction = replace(prediction, case_id=case_id)
         problems, files = [], {}

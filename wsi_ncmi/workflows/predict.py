@@ -17,7 +17,12 @@ from wsi_ncmi.prediction.bundle import ModelBundle, load_model
 from wsi_ncmi.prediction.config import PredictConfig
 from wsi_ncmi.prediction.dicom_results import check_any_dicom, results_folder
 from wsi_ncmi.prediction.ensemble import check_features
-from wsi_ncmi.prediction.extraction_settings import extract_config, stain_target_of
+from wsi_ncmi.prediction.extraction_settings import (
+    extract_config,
+    slide_encoder_of,
+    stain_target_of,
+    tile_origin,
+)
 from wsi_ncmi.prediction.outputs import case_notes, prediction_notes, read_cases, write_predictions
 from wsi_ncmi.prediction.slide_prediction import SlidePrediction, no_prediction
 from wsi_ncmi.prediction.slide_records import SlideRecords
@@ -78,6 +83,9 @@ class Predictor:
         with self._timed("model"):
             self.bundle: ModelBundle = load_model(config.model)
             self._extraction = extract_config(self.bundle, config)
+            self._slide_encoder = slide_encoder_of(
+                self.bundle.features, config, f"the model {self.bundle.name}"
+            )
             self._stain = stain_target_of(self.bundle.features, f"the model {self.bundle.name}")
         check_folder(config.out)
         self._cases = {} if config.cases is None else read_cases(config.cases)
@@ -121,6 +129,7 @@ class Predictor:
             features=extracted.files["features"],
             slides=extracted.files["slides"],
             timed=self._timed,
+            slide_encoder=self._slide_encoder,
         )
         predictions: list[SlidePrediction] = []
         self.problems = {}
@@ -180,7 +189,8 @@ class Predictor:
             "tile_px": grid.tile_px,
             "overlap_px": grid.overlap_px,
         }
-        check_features(self.bundle.ensemble, found)
+        of_tiles = tile_origin(self.bundle.features, f"the model {self.bundle.name}")
+        check_features(replace(self.bundle.ensemble, features=of_tiles), found)
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
