@@ -36,7 +36,9 @@ def hooks() -> ModuleType:
 
 def test_the_page_of_commands_has_every_verb_and_flag(hooks: ModuleType) -> None:
     page = hooks.cli_page()
-    sections = dict(re.findall(r"^### wsi-ncmi ([a-z-]+)\n(.*?)(?=^###? |\Z)", page, re.DOTALL | re.MULTILINE))
+    sections = dict(
+        re.findall(r"^### wsi-ncmi ([a-z-]+)\n(.*?)(?=^###? |\Z)", page, re.DOTALL | re.MULTILINE)
+    )
     modules = [module for panel in _PANELS.values() for module in panel]
     assert list(sections) == [_name(module) for module in modules]
     for module in modules:
