@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     from wsi_ncmi.features.schema import Identity
 
 _LOG = logging.getLogger(__name__)
-LEDGER_NAME = "slide_vectors.csv"
-"""The ledger; ``ledger.csv`` beside it may be that of an extraction."""
+_LEDGER = "slide_vectors.csv"  # ledger.csv beside it may be that of an extraction
 
 TILES_ENCODED = ("encoder", "encoder_weights_sha256", "transform", "precision", "backend")
 """What of the tiles' identity a vector's own replaces, and keeps as ``tile_features``."""
@@ -118,7 +117,7 @@ def encode_slides(config: EncodeSlidesConfig, progress: ProgressReporter | None 
                 task.advance(1, note=slide_id)
     finally:
         if rows:
-            write_ledger(rows, out / LEDGER_NAME)
+            write_ledger(rows, out / _LEDGER)
     folder = feature_folder(out, encoder.name)
     write_record(
         folder / "encoder.json",
@@ -131,7 +130,7 @@ def encode_slides(config: EncodeSlidesConfig, progress: ProgressReporter | None 
     made, kept = (sum(row.status == status for row in rows) for status in ("done", "skipped"))
     note = f"{counted(made, 'vector')} of width {width} made, {kept} there already."
     notes = [note, *([f"Licence of {encoder.name}: {encoder.licence}."] if encoder.licence else [])]
-    return JobResult({"features": folder, "ledger": out / LEDGER_NAME}, failures, tuple(notes))
+    return JobResult({"features": folder, "ledger": out / _LEDGER}, failures, tuple(notes))
 
 
 def open_slide_encoder(config: EncodeSlidesConfig, tiles: dict[str, Any], width: int) -> SlideEncoder:
