@@ -27,7 +27,7 @@ class DeadlyTask(SlideTask):
     """A slide whose decoder takes the process with it, with all that is in flight."""
 
     @property
-    def slide_path(self) -> Path:
+    def files(self) -> Path:
         os.kill(os.getpid(), signal.SIGKILL)
         raise AssertionError("unreachable")
 

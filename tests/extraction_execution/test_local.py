@@ -18,8 +18,8 @@ import pytest
 from wsi_ncmi.core.errors import IdentityConflictError, InputError, JobStoppedError
 from wsi_ncmi.encoders import EncoderConfig
 from wsi_ncmi.extraction.claims import claim
-from wsi_ncmi.extraction.config import ExtractConfig
-from wsi_ncmi.extraction.execution.local import run_slides
+from wsi_ncmi.extraction.config import ExecutionConfig, ExtractConfig
+from wsi_ncmi.extraction.execution.local import open_engine, run_slides
 from wsi_ncmi.extraction.ledger import LedgerRow, read_journal
 from wsi_ncmi.extraction.task import SlideTask
 from wsi_ncmi.features import feature_path, verify_folder
@@ -41,7 +41,7 @@ class HangingTask(SlideTask):
     """A slide on slow storage: finding it takes for ever (the path is asked for inside the worker)."""
 
     @property
-    def slide_path(self) -> Path:
+    def files(self) -> Path:
         while True:
             time.sleep(60)
 
@@ -51,7 +51,7 @@ class DeadlyTask(SlideTask):
     """A slide whose decoder takes the process with it."""
 
     @property
-    def slide_path(self) -> Path:
+    def files(self) -> Path:
         os.kill(os.getpid(), signal.SIGKILL)
         raise AssertionError("unreachable")
 
@@ -240,3 +240,12 @@ def dying(*_: object) -> None:
 
 def test_no_slides_no_rows() -> None:
     assert run_slides([], OPTIONS, workers=4) == []
+
+
+def test_worker_processes_leave_nothing_in_the_stage_folder(tasks, tmp_path) -> None:
+    stage = tmp_path / "stage"
+    config = ExecutionConfig(workers=2, stage=stage)
+    with open_engine(config, EncoderConfig()) as engine:
+        rows = engine.run(tasks())
+    assert {row.status for row in rows} == {"done"}
+    assert [path.name for path in stage.iterdir()] == [".wsi-ncmi-stage.lock"]

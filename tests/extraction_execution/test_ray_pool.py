@@ -278,7 +278,7 @@ class HangingTask(SlideTask):
     """A slide on slow storage."""
 
     @property
-    def slide_path(self) -> Path:
+    def files(self) -> Path:
         threading.Event().wait()
         raise AssertionError("unreachable")
 

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from wsi_ncmi.core.errors import SlideOpenError
+from wsi_ncmi.doctor.finding import DoctorConfig
+from wsi_ncmi.doctor.readers import more_readers
 from wsi_ncmi.slides import check_reader, list_readers, open_slide, slide_id_of, slide_key, take_inventory
 from wsi_ncmi.slides.plugins import announced, plugin_fault
 
@@ -95,6 +97,19 @@ def test_a_package_that_cant_be_loaded_costs_its_own_slides_alone(tmp_path, inst
     assert bad.problem.startswith("a.kfb can't be opened as a slide; the package broken_reader 1.2")
     assert BROKEN[code] in bad.problem
     assert good.problem == ""
+
+
+def test_the_machine_check_lists_what_is_announced(install):
+    install("array_reader", EXAMPLE, "array = array_reader:ArraySlide")
+    install("broken_reader", "1 / 0", "kfb = broken_reader:Reader")
+    found = {finding.name: finding for finding in more_readers(DoctorConfig())}
+    assert (found["reader plugin:array"].status, found["reader plugin:array"].detail) == (
+        "ok",
+        "reads .array",
+    )
+    assert found["reader plugin:kfb"].status == "fail"
+    assert "broken_reader 1.2" in found["reader plugin:kfb"].detail
+    assert found["reader czi"].detail == "reads .czi"
 
 
 def test_two_packages_for_one_extension_are_named_and_neither_is_taken(tmp_path, install, picture):

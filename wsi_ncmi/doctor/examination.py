@@ -11,6 +11,7 @@ _CHECKS: tuple[Callable[[DoctorConfig], Iterator[Finding]], ...] = (
     readers.pixman,
     readers.pixels,
     readers.tiffslide,
+    readers.more_readers,
     readers.codecs,
     compute.torch,
     compute.gpus,

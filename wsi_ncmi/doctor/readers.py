@@ -105,6 +105,23 @@ def tiffslide(_: DoctorConfig) -> Iterator[Finding]:
     )
 
 
+def more_readers(_: DoctorConfig) -> Iterator[Finding]:
+    """Readers of one format: those of extras that are installed, and plug-ins."""
+    from wsi_ncmi.slides import list_readers
+
+    for reader in list_readers():
+        if not reader.extensions:
+            continue
+        reason = reader.unavailable()
+        if reason and not reader.name.startswith("plugin:"):
+            continue  # most sites have no such slides; those that have are told by their rows
+        what = f"reads {', '.join(reader.extensions)}"
+        yield Finding(
+            f"reader {reader.name}", "fail" if reason else "ok", reason or what,
+            "Its slides fail, all others don't." if reason else "",
+        )  # fmt: skip
+
+
 def codecs(_: DoctorConfig) -> Iterator[Finding]:
     """JPEG, JPEG 2000 and the lossless codecs of slide formats, there and back."""
     import imagecodecs

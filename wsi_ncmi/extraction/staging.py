@@ -58,6 +58,15 @@ def prepare_stage(folder: Path, gib: float | None = None, processes: int = 1) ->
     return int(room / processes)
 
 
+def clean_stage(folder: Path) -> None:
+    """Removes the copies of processes that are gone."""
+    with contextlib.suppress(OSError), _locked(folder):
+        for left in folder.glob(f"{_PREFIX}*/"):
+            with contextlib.suppress(OSError), (left / _LOCK).open("wb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(left, ignore_errors=True)
+
+
 class StagedSlide:
     """A local copy of a slide; removed when it is released as often as it was taken.
 
@@ -85,11 +94,8 @@ class Stage:
         self._limit, self._used, self._closed = limit, 0, False
         self._changed = threading.Condition()
         self._slides: dict[Path, StagedSlide] = {}
+        clean_stage(folder)
         with _locked(folder):
-            for left in folder.glob(f"{_PREFIX}*/"):
-                with contextlib.suppress(OSError), (left / _LOCK).open("wb") as lock:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    shutil.rmtree(left, ignore_errors=True)
             self.folder = folder / f"{_PREFIX}{secrets.token_hex(8)}"
             # Slides hold label pictures.
             self.folder.mkdir(mode=0o700)

@@ -83,6 +83,11 @@ class SlideTask:
         return self.root if self.root.is_file() else self.root / self.record.path
 
     @property
+    def files(self) -> Path | tuple[Path, ...]:
+        """What is opened: the slide's file, or all files of a DICOM slide."""
+        return self.record.files(self.root)
+
+    @property
     def mpp(self) -> Mpp:
         """Resolution as the inventory resolved it.
 

@@ -17,6 +17,7 @@ from wsi_ncmi.extraction.execution.recorder import recording
 from wsi_ncmi.extraction.execution.worker import SlideWorker
 from wsi_ncmi.extraction.ledger import LedgerRow
 from wsi_ncmi.extraction.pipeline import Utilisation
+from wsi_ncmi.extraction.staging import clean_stage
 from wsi_ncmi.extraction.task import SlideTask
 from wsi_ncmi.parallel import (
     Message,
@@ -84,8 +85,12 @@ def open_engine(config: ExecutionConfig, encoder: EncoderConfig) -> Iterator[Ext
         InputError: There is no such cluster.
     """
     if config.engine == "local":
-        with LocalEngine(config, encoder) as engine:
-            yield engine
+        try:
+            with LocalEngine(config, encoder) as engine:
+                yield engine
+        finally:
+            if config.stage is not None:
+                clean_stage(config.stage)  # worker processes end without it
         return
     from wsi_ncmi.extraction.execution.ray_cluster import connect
     from wsi_ncmi.extraction.execution.ray_pool import RayEngine

@@ -69,7 +69,7 @@ class SlideWork:
     @property
     def source(self) -> Path | tuple[Path, ...]:
         """What is opened: the slide's own files, or their copies."""
-        files = self.task.record.files(self.task.root)
+        files = self.task.files
         if self.staged is None:
             return files
         return self.staged.files if isinstance(files, tuple) else self.staged.files[0]
