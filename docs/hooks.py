@@ -197,18 +197,19 @@ def _row(*cells: str) -> str:
 def preset_table() -> str:
     """The published encoders with the commands that fetch and use each."""
     lines = [
-        "| `--encoder` | encoder | µm/px | tile px | width | licence | gated | command |",
-        "|---|---|---|--:|--:|---|---|---|",
+        "| `--encoder` | commands | µm/px | tile px | width | licence | encoder |",
+        "|---|---|---|--:|--:|---|---|",
     ]
     for preset in presets().values():
         resolution = ", ".join(f"{mpp:g}" for mpp in preset.mpp)
-        licence = preset.licence if preset.commercial else f"**{preset.licence}**"
+        short = preset.licence.partition(" (")[0]
+        licence = (short if preset.commercial else f"**{short}**") + (", gated" if preset.gated else "")
         how = f"fetch {preset.weights_key}" if preset.hub else f"import FILE --as {preset.weights_key}"
-        commands = (f"encoders {how}", f"extract slides --out features --encoder {preset.key}")
+        both = (f"encoders {how}", f"extract slides --out features --encoder {preset.key}")
+        commands = "<br>".join(f"`wsi-ncmi {command}`" for command in both)
         lines.append(
-            f"| `{preset.key}` | {preset.title} | {resolution} | {preset.tile_px} | {preset.embed_dim} | "
-            f"{licence} | {'yes' if preset.gated else 'no'} | "
-            f"{'<br>'.join(f'`wsi-ncmi {command}`' for command in commands)} |"
+            f"| `{preset.key}` | {commands} | {resolution} | {preset.tile_px} | {preset.embed_dim} | "
+            f"{licence} | {preset.title} |"
         )
     return "\n".join(lines)
 

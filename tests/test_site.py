@@ -73,7 +73,7 @@ def test_the_tables_of_encoders_have_every_preset(hooks: ModuleType) -> None:
     assert all(f"| `{key}` |" in text for key in presets() for text in (table, grids))
     rows = {line.split("|")[1].strip(" `"): line for line in table.splitlines()[2:]}
     assert "| **CC-BY-NC-ND-4.0" in rows["uni_v1"]  # a licence that forbids commerce stands out
-    assert "| Apache-2.0 |" in rows["hoptimus0"]
+    assert "| Apache-2.0, gated |" in rows["hoptimus0"]
     assert "| `hoptimus0` | 1,134,774,272 |" in hooks.parameter_table()
     assert all(f"| `{key}` |" in hooks.zoo_table() for key in zoo_models())
     assert "| `gpfm` | 0.25 | 512 | 128 µm | 1,024 |" in grids
