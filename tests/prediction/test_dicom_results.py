@@ -156,6 +156,9 @@ def test_the_report_holds_the_answer(written: dict[str, Path], bundle: ModelBund
         "COMPLETE", "PRELIMINARY", "UNVERIFIED",
     )  # fmt: skip
     assert [uids[2] for uids in found.get_evidence()] == ["1.2.77.1"]
+    # Else a reader such as dsr2html shows values without their names.
+    shown = {each.value for each in found.iterall() if each.keyword == "ContinuityOfContent"}
+    assert shown == {"SEPARATE"}
 
 
 def answers(group: highdicom.sr.MeasurementsAndQualitativeEvaluations) -> list[tuple[str, Any]]:

@@ -101,6 +101,9 @@ def answer_report(
     group.ContentSequence.extend(_text(name, text) for name, text in texts if text)
     about = [("use", RESEARCH_USE), ("use", bundle.intended_use), ("limits", bundle.limits)]
     content[0].ContentSequence.extend(_text(name, text) for name, text in about if text)
+    for element in content[0].iterall():
+        if element.keyword == "ContinuityOfContent":
+            element.value = "SEPARATE"  # else readers show values without their names, as running text
     return sr.ComprehensiveSR(
         evidence=list(source.full_size),
         content=content,
