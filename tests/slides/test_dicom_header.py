@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 import warnings
 import zlib
 from pathlib import Path
@@ -18,6 +20,7 @@ from pydicom.uid import (
     JPEGBaseline8Bit,
 )
 
+from tests.slides.dicom_slide import write_instance
 from wsi_ncmi.core.errors import SlideOpenError
 from wsi_ncmi.slides.dicom_header import (
     DEFLATED,
@@ -175,3 +178,34 @@ def test_headers_of_real_objects_are_what_pydicom_reads(real_data: Path) -> None
             for keyword in set(IDENTIFYING) - {"ImageType"}:
                 assert header.get(keyword, "") == str(reference.get(keyword, "")), (path.name, keyword)
     assert len(paths) >= 11
+
+
+def test_threads_that_read_while_the_parser_is_loaded_get_it_whole(tmp_path: Path) -> None:
+    """One came while the package was half loaded, took up another module of it, and both got halves."""
+    write_instance(tmp_path / "a.dcm", np.zeros((8, 8, 3), np.uint8), series="1.2.3", uid="1.2.3.1", mpp=0.5)
+    code = """
+import importlib.abc, sys, threading, time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from wsi_ncmi.slides.dicom_header import read_dicom_header
+
+paused = threading.Event()
+
+
+class Slow(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name == "pydicom.dataset" and not paused.is_set():
+            paused.set()
+            time.sleep(0.2)
+
+
+def read(number):
+    assert not number or paused.wait(20)
+    return read_dicom_header(Path("a.dcm"))
+
+
+sys.meta_path.insert(0, Slow())
+with ThreadPoolExecutor(2) as pool:
+    assert all(pool.map(read, range(2)))
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)

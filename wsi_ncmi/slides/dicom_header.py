@@ -109,6 +109,8 @@ def read_dicom(
 
 
 def _read(file: _BoundedFile, keywords: Collection[str]) -> tuple[Dataset, int]:
+    # The package first: a thread that takes up a module of it while another one loads it gets halves.
+    import pydicom  # noqa: F401
     from pydicom.datadict import tag_for_keyword
     from pydicom.filereader import read_dataset
 

@@ -110,7 +110,7 @@ class Overview:
         readable: bool (h, w); False where any part of the pixel's area could not be read.
         downsample_x: Level-0 pixels for one pixel of this picture along x.
         downsample_y: The same along y.
-        note: Empty, or what could not be read, as half a sentence for the ledger.
+        note: Empty, or what was read of finer levels, as half a sentence for the ledger.
     """
 
     pixels: NDArray[np.uint8]
@@ -217,15 +217,11 @@ class _AreaMean:
         )
 
     def _note(self) -> str:
-        notes = []
-        if self._finer_px:
-            share = max(self._finer_px / (self._level.width_px * self._level.height_px), 0.01)
-            level = f"the level of {self._level}"
-            notes.append(f"{share:.0%} of {level} can't be read and was taken from finer ones")
-        if self._broken.any():
-            share = max(float(self._broken.mean()), 0.01)
-            notes.append(f"{share:.0%} of the slide can't be read and was taken for glass")
-        return f"{' and '.join(notes)} ({self._failure})" if notes else ""
+        if not self._finer_px:
+            return ""
+        share = 100 * self._finer_px / (self._level.width_px * self._level.height_px)
+        level = f"the level of {self._level}"
+        return f"{share:.2g} % of {level} can't be read and was taken from finer ones ({self._failure})"
 
     def _band(self, y: int, height: int) -> None:
         rows = touched_cells(self._edges_y, y, y + height)
