@@ -39,6 +39,7 @@ FLAGS = ConfigFlags(
         "grid.allow_upsample": Flag(panel="Tiles"),
         "grid.allow_other_grid": Flag(panel="Tiles"),
         "grid.scaled_decoding": Flag(panel="Tiles"),
+        "tissue.method": Flag(name="--tissue", panel="Tiles", metavar="METHOD"),
         "artifacts.rule": Flag(
             name="--artifacts", panel="Tiles", help="Tiles with pen, folds, borders or blur."
         ),

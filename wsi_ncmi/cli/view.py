@@ -16,6 +16,7 @@ FLAGS = ConfigFlags(
         "model": Flag(there=True),
         "annotations": Flag(there=True),
         "default_mpp": Flag(),
+        "tissue.method": Flag(name="--tissue", metavar="METHOD"),
         "port": Flag(panel="Page"),
     },
     result=False,

@@ -70,11 +70,16 @@ def load_torchscript(_: str, config: EncoderConfig) -> Encoder:
     name = f"torchscript:{path.name}"
     _LOG.warning("Encoder %s runs the program in its file; take such files only from people you trust.", name)
     digest = sha256_file(path)
-    module = _read_torchscript(path)
+    module = read_torchscript(path)
     return encoder_of_module(module, name, f"torchscript sha256 {digest}", path.name, config)
 
 
-def _read_torchscript(path: Path) -> torch.jit.ScriptModule:
+def read_torchscript(path: Path) -> torch.jit.ScriptModule:
+    """Reads a TorchScript file, which is a program, onto the CPU.
+
+    Raises:
+        InputError: It is none.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch announces the end of TorchScript at every load

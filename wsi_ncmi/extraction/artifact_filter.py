@@ -24,6 +24,7 @@ class ArtifactFilter:
         scored: bool (N,), the tiles that were read.
         left_out: int64 (M,), grid indices of tiles that were dropped before reading.
         left_out_scores: float16 (M, 4), theirs.
+        blur_is_told: The map tells what is out of focus, so that it isn't measured on the pixels.
     """
 
     config: ArtifactConfig
@@ -32,6 +33,7 @@ class ArtifactFilter:
     scored: NDArray[np.bool_] = field(repr=False)
     left_out: NDArray[np.int64] = field(repr=False)
     left_out_scores: NDArray[np.float16] = field(repr=False)
+    blur_is_told: bool = False
 
     @classmethod
     def from_map(
@@ -57,7 +59,7 @@ class ArtifactFilter:
             selection = TileSelection(chosen.indices[left], chosen.coords[left], chosen.tissue_fraction[left])
         filtered = cls(
             config, grid.target_mpp, scores[left], np.zeros(len(selection), np.bool_),
-            chosen.indices[~left], scores[~left],
+            chosen.indices[~left], scores[~left], "blur" in found.kinds,
         )  # fmt: skip
         return filtered, selection
 
@@ -71,7 +73,8 @@ class ArtifactFilter:
         Returns:
             bool (n,): the tiles to keep under the rule.
         """
-        self.scores[rows, _BLUR] = np.clip(tile_blur(pixels, self.mpp), 0, 1)
+        if not self.blur_is_told:
+            self.scores[rows, _BLUR] = np.clip(tile_blur(pixels, self.mpp), 0, 1)
         self.scored[rows] = True
         if self.config.rule == "keep":
             return np.ones(len(rows), np.bool_)

@@ -17,7 +17,7 @@ from wsi_ncmi.extraction.config import ExtractConfig
 from wsi_ncmi.extraction.execution.plan import PipelineConfig
 from wsi_ncmi.extraction.pipeline.pipeline import Pipeline
 from wsi_ncmi.extraction.pipeline.slide_work import SlideWork
-from wsi_ncmi.extraction.planning import make_tasks
+from wsi_ncmi.extraction.planning import make_tasks, with_mask_model
 from wsi_ncmi.extraction.slide import SlideEmbedding
 from wsi_ncmi.features.stain import stain_target
 from wsi_ncmi.parallel import Finished, Message, Stopped
@@ -90,6 +90,7 @@ def embed_as(
     if config.further_mpp:
         raise InputError("One resolution at a time is embedded in memory; leave further_mpp out.")
     records = take_inventory(path, mpp_table=config.mpp_table, default_mpp=config.default_mpp)
+    config = with_mask_model(config)
     (task,) = make_tasks(config, records, stain or stain_target(config.stain))
     if task.record.problem:
         raise SlideError(task.record.problem)

@@ -9,6 +9,7 @@ from wsi_ncmi.core.errors import InputError, counted
 from wsi_ncmi.core.progress import ProgressReporter
 from wsi_ncmi.core.tables import read_table
 from wsi_ncmi.core.values import SUSPECT, suspects_between
+from wsi_ncmi.encoders.weights_folder import find_weights_folder
 from wsi_ncmi.extraction.config import ExtractConfig
 from wsi_ncmi.extraction.encoder_grid import encoder_grid
 from wsi_ncmi.extraction.task import AnnotationFile, SlideTask
@@ -77,6 +78,20 @@ def check_inputs(config: ExtractConfig) -> None:
     _ = config.patient_key
     if config.only is not None:
         _listed(config.only)
+
+
+def with_mask_model(config: ExtractConfig) -> ExtractConfig:
+    """The job with its mask model found, run once and hashed, where its tissue comes from one.
+
+    Raises:
+        InputError: It can't be used.
+    """
+    if config.tissue.model_file is None:
+        return config
+    from wsi_ncmi.tissue.learned import check_mask_model
+
+    folder = find_weights_folder(config.weights_dir)
+    return replace(config, tissue=check_mask_model(config.tissue, folder))
 
 
 def slides_of(config: ExtractConfig) -> Path:

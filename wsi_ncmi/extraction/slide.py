@@ -149,7 +149,11 @@ class PreparedSlide:
     def _remark(self, reader_note: str, n_failed: int) -> str:
         remarks = [*self.notes, reader_note]
         if not self.mask.mask.any():
-            remarks.append("no tissue found")
+            hidden = {kind: self.artifact_map.where(kind).mean() for kind in self.artifact_map.kinds}
+            taken = ", ".join(f"{kind} {share:.2g}" for kind, share in hidden.items() if share)
+            remarks.append(
+                "no tissue found" + (f" beside artefacts (share of the slide: {taken})" if taken else "")
+            )
         elif not len(self.grid):
             remarks.append("no tissue found in a whole tile: the slide is smaller than one tile")
         elif not len(self.selection) and not self.artifact_filter.n_dropped:

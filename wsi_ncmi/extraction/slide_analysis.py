@@ -3,12 +3,13 @@
 import threading
 from collections import OrderedDict
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import SlideError
+from wsi_ncmi.extraction.execution.plan import can_use_gpu
 from wsi_ncmi.extraction.task import SlideTask
 from wsi_ncmi.features.schema import canonical_json
 from wsi_ncmi.features.stain.density import tissue_colour
@@ -58,7 +59,9 @@ def analyse_slide(task: SlideTask, slide: Slide) -> SlideAnalysis:
 
 
 def _analyse(task: SlideTask, slide: Slide) -> SlideAnalysis:
-    seen = analyse_tissue(slide, task.mpp, task.config.tissue, task.config.artifacts, StoredRegions)
+    config = task.config
+    device = config.encoder.device if can_use_gpu(config.encoder) else "cpu"
+    seen = analyse_tissue(slide, task.mpp, config.tissue, config.artifacts, StoredRegions, device)
     mask, remark = seen.mask, ""
     if task.annotations is not None:
         if task.annotations.path is None:
@@ -135,7 +138,8 @@ def _key(task: SlideTask) -> str:
     return canonical_json(
         {
             "slide": [str(task.slide_path), record.fingerprint, record.mpp_x, record.mpp_y],
-            "tissue": asdict(task.config.tissue),
+            "tissue": task.config.tissue.to_json(),
+            "detectors": task.config.artifacts.detectors,
             "annotations": None if task.annotations is None else task.annotations.sha256,
         }
     )

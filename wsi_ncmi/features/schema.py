@@ -125,7 +125,7 @@ def identity_of(
     """
     if record.mpp_x is None or record.mpp_y is None:
         raise ValueError(f"{record.slide_id} has no resolution")
-    parameters = dataclasses.asdict(tissue)
+    parameters = tissue.to_json()
     method = str(parameters.pop("method"))
     return Identity(
         schema=FEATURES_SCHEMA,

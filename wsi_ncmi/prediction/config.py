@@ -5,8 +5,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from wsi_ncmi.core.config import configclass, contradiction
+from wsi_ncmi.core.config import Short, configclass, contradiction
 from wsi_ncmi.extraction.config import ExecutionConfig
+from wsi_ncmi.tissue.config import TissueConfig
 
 _Mpp = Annotated[float, Field(gt=0.02, lt=100)]
 _Probability = Annotated[float, Field(ge=0, le=1)]
@@ -214,6 +215,7 @@ class ViewConfig:
         model: Bundle or run whose attention and evidence are shown; needs features.
         annotations: QuPath or ASAP annotations, file or folder.
         default_mpp: µm per pixel where the slide has no resolution.
+        tissue: How tissue is found.
         port: Port of the page; 0 takes a free one.
     """
 
@@ -222,4 +224,5 @@ class ViewConfig:
     model: Path | None = None
     annotations: Path | None = None
     default_mpp: _Mpp | None = None
+    tissue: Annotated[TissueConfig, Short("method")] = Field(default_factory=TissueConfig)
     port: Annotated[int, Field(ge=0, le=65535)] = 0

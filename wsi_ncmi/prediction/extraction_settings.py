@@ -63,7 +63,8 @@ def extract_config(bundle: ModelBundle, config: PredictConfig) -> ExtractConfig:
     if known.get("tissue_method"):
         tissue["method"] = known["tissue_method"]
         # Earlier versions recorded settings of the other methods too; they had no effect.
-        others = {key for key, method in TissueConfig.methods_of.items() if method != tissue["method"]}
+        kind = str(tissue["method"]).partition(":")[0]
+        others = {key for key, method in TissueConfig.methods_of.items() if method != kind}
         tissue = {key: value for key, value in tissue.items() if key not in others}
     values = {
         "slides": config.slides,

@@ -11,13 +11,14 @@ from scipy import ndimage
 
 from wsi_ncmi.slides import LevelReader, Mpp, OpenLevel, Overview, Slide
 from wsi_ncmi.tissue.artifacts import find_borders, find_ink
-from wsi_ncmi.tissue.colours import Colours
+from wsi_ncmi.tissue.colours import Colours, glass_colour, smooth_colours
 from wsi_ncmi.tissue.config import ARTIFACT_KINDS, DETECTORS, ArtifactConfig, TissueConfig
+from wsi_ncmi.tissue.connected_components import without_small
 from wsi_ncmi.tissue.fold_windows import FINE_UM
 from wsi_ncmi.tissue.folds import SHARE_STEPS, find_folds
 from wsi_ncmi.tissue.high_res_reader import HighResReader
 from wsi_ncmi.tissue.mask import TissueMask, integral, shares_under
-from wsi_ncmi.tissue.segmentation import find_tissue, other_colours_note, slide_overview
+from wsi_ncmi.tissue.segmentation import add_unreadable, find_tissue, other_colours_note, slide_overview
 
 if TYPE_CHECKING:
     import shapely
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)  # arrays have no one truth value to compare by
 class ArtifactMap:
-    """Artefacts seen on the overview; blur is seen on the tiles themselves.
+    """Artefacts seen on the overview; blur is seen on the tiles themselves, unless a mask model sees it.
 
     Attributes:
         bits: uint8 (H, W); bit k is set where kind k is, for folds in at least half of the pixel.
@@ -34,6 +35,7 @@ class ArtifactMap:
         fold_shares: uint8 (H, W), how much of each pixel is under a fold, in steps of ``1 / fold_steps``;
             None where no more is known than ``bits``.
         fold_steps: Steps in a whole pixel.
+        kinds: The kinds of this map, in the order of the scores.
     """
 
     bits: NDArray[np.uint8]
@@ -41,11 +43,7 @@ class ArtifactMap:
     downsample_y: float
     fold_shares: NDArray[np.uint8] | None = None
     fold_steps: int = 1
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """The kinds of this map, in the order of the scores."""
-        return ARTIFACT_KINDS[:3]
+    kinds: tuple[str, ...] = ARTIFACT_KINDS[:3]
 
     def where(self, kind: str) -> NDArray[np.bool_]:
         """Outlines of an artefact.
@@ -67,7 +65,7 @@ class ArtifactMap:
                 no artefact.
 
         Returns:
-            float32 (N, 3) in the order of :attr:`kinds`.
+            float32 (N, kinds) in the order of :attr:`kinds`.
         """
         scores = np.zeros((len(boxes), len(self.kinds)), np.float32)
         for column, kind in enumerate(self.kinds):
@@ -149,6 +147,7 @@ def analyse_tissue(
     tissue_options: TissueConfig,
     artifact_options: ArtifactConfig,
     open_level: OpenLevel = LevelReader,
+    device: str = "cpu",
 ) -> TissueAnalysis:
     """Finds tissue and artefacts of a slide from one overview, and folds from places read at high resolution.
 
@@ -159,14 +158,19 @@ def analyse_tissue(
         artifact_options: Version of the detectors; the map doesn't depend on the thresholds.
         open_level: Opens a level for reading at high resolution: through the slide's reader, or faster
             (``wsi_ncmi.tiling.StoredRegions``).
+        device: Where a mask model in TorchScript runs: ``auto``, ``cpu`` or ``cuda``.
 
     Returns:
         Both, at most as coarse as ``working_mpp``.
 
     Raises:
         SlideReadError: Nothing of the slide can be read.
+        SlideError: It is coarser than the mask model's input.
+        InputError: The mask model can't be used.
     """
     overview = slide_overview(slide, mpp, tissue_options)
+    if tissue_options.model_file is not None:
+        return _with_model(slide, mpp, overview, tissue_options, artifact_options, open_level, device)
     mask, colours = find_tissue(overview, mpp, tissue_options)
     pixel_um = (overview.downsample_x * mpp.x, overview.downsample_y * mpp.y)
     artifacts = find_artifacts(
@@ -179,3 +183,44 @@ def analyse_tissue(
         notes.append(other_colours_note(colours, eligible, mask.mask, smallest))
     mask = replace(mask, note="; ".join(text for text in notes if text))
     return TissueAnalysis(mask, artifacts, overview.pixels)
+
+
+def _with_model(
+    slide: Slide,
+    mpp: Mpp,
+    overview: Overview,
+    options: TissueConfig,
+    artifact_options: ArtifactConfig,
+    open_level: OpenLevel,
+    device: str,
+) -> TissueAnalysis:
+    """Tissue by a mask model, and the artefacts that it has a class for; the detectors see the others."""
+    from wsi_ncmi.tissue.learned import check_mask_model, find_classes, load_mask_model
+
+    options = options if options.model_sha256 else check_mask_model(options)
+    assert options.model_file is not None
+    assert options.model_sha256 is not None
+    model = load_mask_model(options.model_file, options.model_sha256, device)
+    pixel_um = (overview.downsample_x * mpp.x, overview.downsample_y * mpp.y)
+    sigma = options.smooth_um / pixel_um[1], options.smooth_um / pixel_um[0]
+    colours = smooth_colours(overview, glass_colour(overview), sigma)
+    seen = find_classes(slide, mpp, overview, colours.green, model, SHARE_STEPS, open_level)
+    without_small(seen.tissue, options.min_object_um2 / (pixel_um[0] * pixel_um[1]))
+    without_small(seen.tissue, options.min_hole_um2 / (pixel_um[0] * pixel_um[1]), value=False)
+    note = "; ".join(add_unreadable(seen.tissue, overview.readable))
+    settings = options.to_json()
+    mask = TissueMask(
+        seen.tissue, overview.downsample_x, overview.downsample_y, settings["method"], settings, note
+    )
+    bits, folds = seen.bits, seen.fold_shares
+    if not set(ARTIFACT_KINDS[:3]) <= set(seen.told):
+        others = find_artifacts(
+            slide, overview, colours, mask, pixel_um, open_level, artifact_options.detectors
+        )
+        told = sum(1 << ARTIFACT_KINDS.index(kind) for kind in seen.told)
+        bits = bits | (others.bits & np.uint8(0xFF ^ told))
+        if "fold" not in seen.told and others.fold_shares is not None:
+            folds = others.fold_shares
+    kinds = ARTIFACT_KINDS if "blur" in seen.told else ARTIFACT_KINDS[:3]
+    found = ArtifactMap(bits, overview.downsample_x, overview.downsample_y, folds, SHARE_STEPS, kinds)
+    return TissueAnalysis(mask, found, overview.pixels)

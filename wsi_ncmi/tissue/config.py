@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from wsi_ncmi.core.config import configclass, contradiction
+from wsi_ncmi.core.config import configclass, contradiction, nearest
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+
+TISSUE_METHODS = ("hed", "otsu", "threshold")
+"""Methods beside ``model:FILE``."""
+
+
+def _known_method(name: str) -> str:
+    kind, _, file = name.partition(":")
+    if name not in TISSUE_METHODS and not (kind == "model" and file):
+        raise ValueError(
+            f"there is no tissue method {name!r}; {nearest(name, [*TISSUE_METHODS, 'model:FILE'])}"
+        )
+    return name
 
 
 @configclass
@@ -20,33 +35,52 @@ class TissueConfig:
 
     Attributes:
         method: ``hed`` = optical density with the colour of H&E (ink is not tissue); ``otsu`` = Otsu's
-            threshold on saturation; ``threshold`` = a fixed threshold on saturation. Both are relative to
-            the slide's glass.
+            threshold on saturation; ``threshold`` = a fixed threshold on saturation, both relative to the
+            slide's glass; ``model:FILE`` = a network (ONNX or TorchScript) with a JSON of the same name.
         working_mpp: Resolution at which the mask is made, µm per pixel.
         threshold: Saturation (0 to 1) of the ``threshold`` method.
         min_density: Least optical density of the ``hed`` method, whatever Otsu says: below it is glass.
         min_object_um2: Smaller pieces of tissue are specks.
         min_hole_um2: Smaller holes belong to the tissue.
         smooth_um: Gaussian sigma applied before the threshold.
+        model_sha256: Hash that the model and its JSON must have; the job fills it in.
     """
 
-    method: Literal["hed", "otsu", "threshold"] = "hed"
+    method: Annotated[str, AfterValidator(_known_method)] = "hed"
     working_mpp: Annotated[float, Field(ge=0.5, le=64)] = 8.0
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.07
     min_density: Annotated[float, Field(gt=0, lt=1)] = 0.06
     min_object_um2: Annotated[float, Field(ge=0)] = 20_000.0
     min_hole_um2: Annotated[float, Field(ge=0)] = 10_000.0
     smooth_um: Annotated[float, Field(ge=0, le=200)] = 8.0
+    model_sha256: str | None = None
 
-    methods_of: ClassVar[Mapping[str, str]] = {"threshold": "threshold", "min_density": "hed"}
+    methods_of: ClassVar[Mapping[str, str]] = {
+        "threshold": "threshold", "min_density": "hed", "model_sha256": "model",
+    }  # fmt: skip
     """Setting → the only method that has it."""
 
     @model_validator(mode="after")
     def _check_method(self) -> Self:
         for key, method in self.methods_of.items():
-            if self.method != method and getattr(self, key) != getattr(type(self), key):
+            if self.method.partition(":")[0] != method and getattr(self, key) != getattr(type(self), key):
                 raise contradiction(f"only the method {method!r} has it; leave it out", key, "method")
         return self
+
+    @property
+    def model_file(self) -> Path | None:
+        """File of the mask model; None of the other methods."""
+        kind, _, file = self.method.partition(":")
+        return Path(file) if kind == "model" else None
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as outputs hold them: a model by its name and hash, never by its path."""
+        values = asdict(self)
+        if self.model_file is None:
+            del values["model_sha256"]
+        else:
+            values["method"] = f"model:{self.model_file.name}"
+        return values
 
 
 ARTIFACT_KINDS = ("pen", "fold", "border", "blur")
@@ -54,6 +88,48 @@ ARTIFACT_KINDS = ("pen", "fold", "border", "blur")
 
 DETECTORS: Literal[4, 5] = 5
 """Version of the detectors: raised when they score tiles otherwise than before."""
+
+_Positive = Annotated[float, Field(gt=0)]
+
+
+@configclass
+class MaskModelConfig:
+    """The JSON beside a mask model: how it takes its input, and what its classes are.
+
+    Attributes:
+        mpp: Resolution of its input, µm per pixel.
+        tile_px: Edge of its input in pixels.
+        classes: Of each channel of its output, in order: ``background``, ``tissue``, ``pen``, ``fold``,
+            ``border`` or ``blur``; several channels may stand for the same.
+        overlap_px: Pixels that neighbouring inputs share, half of them on either side; None = an eighth.
+        mean: Of each channel of RGB in 0 … 1; the default is ImageNet's.
+        std: Standard deviation, same.
+        jpeg_quality: Quality of the JPEG compression that its training images went through; None = none.
+    """
+
+    mpp: Annotated[float, Field(ge=0.1, le=64)]
+    tile_px: Annotated[int, Field(ge=16, le=4096)]
+    classes: Annotated[
+        tuple[Literal["background", "tissue", "pen", "fold", "border", "blur"], ...], Field(min_length=2)
+    ]
+    overlap_px: Annotated[int, Field(ge=0)] | None = None
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[_Positive, _Positive, _Positive] = (0.229, 0.224, 0.225)
+    jpeg_quality: Annotated[int, Field(ge=1, le=100)] | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if "tissue" not in self.classes:
+            raise ValueError("none of its classes is 'tissue'")
+        if self.core_px < self.tile_px / 2:
+            raise ValueError(f"an overlap of {self.overlap_px} px leaves too little of {self.tile_px} px")
+        return self
+
+    @property
+    def core_px(self) -> int:
+        """Edge of the part of an input that its neighbours don't show."""
+        return self.tile_px - (self.tile_px // 8 if self.overlap_px is None else self.overlap_px)
+
 
 _Share = Annotated[float, Field(gt=0, le=1)]
 

@@ -4,7 +4,7 @@ Both are taken relative to the slide's own glass, so that a tinted or dim scan i
 """
 
 import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -138,7 +138,13 @@ def segment_tissue(slide: Slide, mpp: Mpp, options: TissueConfig) -> TissueMask:
 
     Raises:
         SlideReadError: Nothing of the slide can be read.
+        InputError: The mask model can't be used.
     """
+    if options.model_file is not None:
+        from wsi_ncmi.tissue.analysis import analyse_tissue
+        from wsi_ncmi.tissue.config import ArtifactConfig
+
+        return analyse_tissue(slide, mpp, options, ArtifactConfig()).mask
     return find_tissue(slide_overview(slide, mpp, options), mpp, options)[0]
 
 
@@ -183,19 +189,24 @@ def find_tissue(overview: Overview, mpp: Mpp, options: TissueConfig) -> tuple[Ti
         if _clean(signal, threshold, eligible, pixel_um, specks).any():
             limit = f"{options.min_object_um2:g} µm²"
             notes.append(f"what was found are specks below {limit} (tissue.min_object_um2)")
-    if not overview.readable.all():
-        share = 100.0 * float(1.0 - overview.readable.mean())
-        notes.append(f"{share:.2g} % of the slide can't be read and counts as tissue")
-        mask |= ~overview.readable
+    notes += add_unreadable(mask, overview.readable)
     found = TissueMask(
         mask=mask,
         downsample_x=overview.downsample_x,
         downsample_y=overview.downsample_y,
         method=options.method,
-        parameters={**asdict(options), "threshold_used": round(float(threshold), 6), "loosened": loosened},
+        parameters={**options.to_json(), "threshold_used": round(float(threshold), 6), "loosened": loosened},
         note="; ".join(notes),
     )
     return found, colours
+
+
+def add_unreadable(mask: NDArray[np.bool_], readable: NDArray[np.bool_]) -> list[str]:
+    """Adds to a mask, in place, what can't be read; gives half a sentence on it where there is any."""
+    if readable.all():
+        return []
+    mask |= ~readable
+    return [f"{100.0 * float(1.0 - readable.mean()):.2g} % of the slide can't be read and counts as tissue"]
 
 
 def _threshold(signal: NDArray[np.float16], counted: NDArray[np.bool_], options: TissueConfig) -> float:

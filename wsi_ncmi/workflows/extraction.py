@@ -69,7 +69,13 @@ def extract(
     from wsi_ncmi.extraction.execution.local import open_engine
     from wsi_ncmi.extraction.known_failures import is_known, read_known_failures, settle
     from wsi_ncmi.extraction.pipeline import Utilisation
-    from wsi_ncmi.extraction.planning import check_inputs, grids_of, list_slides, make_tasks
+    from wsi_ncmi.extraction.planning import (
+        check_inputs,
+        grids_of,
+        list_slides,
+        make_tasks,
+        with_mask_model,
+    )
     from wsi_ncmi.extraction.staging import prepare_stage
     from wsi_ncmi.features.stain import stain_target
     from wsi_ncmi.tissue import SPECIAL_STAIN
@@ -86,6 +92,7 @@ def extract(
     known = read_known_failures(config.known_failures) if config.known_failures is not None else {}
     check_folder(config.out)
     check_inputs(config)
+    config = with_mask_model(config)
     if settings.stage is not None:
         prepare_stage(settings.stage)
     # A wrong name or file is told before any slide is opened.
@@ -179,7 +186,7 @@ def _record(
         config.out / "run.json",
         config={
             "encoder": asdict(config.encoder),
-            "tissue": asdict(config.tissue),
+            "tissue": config.tissue.to_json(),
             "artifacts": asdict(config.artifacts),
             "annotations": None if config.annotations is None else config.annotations.name,
             "grid": asdict(config.grid),

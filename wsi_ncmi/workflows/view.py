@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from wsi_ncmi.core.errors import InputError, MissingMppError, SlideError
+from wsi_ncmi.encoders.weights_folder import find_weights_folder
 from wsi_ncmi.prediction.bundle import load_model
 from wsi_ncmi.prediction.config import ViewConfig
 from wsi_ncmi.prediction.tile_evidence import viewed_tiles
@@ -14,7 +15,6 @@ from wsi_ncmi.slides import Slide, open_slide, resolve_mpp, slide_id_of
 from wsi_ncmi.tiling import StoredRegions
 from wsi_ncmi.tissue import (
     ArtifactConfig,
-    TissueConfig,
     analyse_tissue,
     find_annotations,
     mask_polygons,
@@ -71,12 +71,16 @@ def _data(config: ViewConfig, slide: Slide) -> ViewerData:
         facts["QuPath counts from"] = "{}, {} px".format(*slide.origin)
     notes: list[str] = []
     shapes: list[Shape] = []
-    mpp = None
+    mpp, tissue = None, config.tissue
+    if tissue.model_file is not None:
+        from wsi_ncmi.tissue.learned import check_mask_model
+
+        tissue = check_mask_model(tissue, find_weights_folder(None))
     try:
         found = resolve_mpp(slide, default_mpp=config.default_mpp)
         mpp = (found.x, found.y)
         facts["resolution"] = f"{found.mean:.4g} µm per pixel ({found.source})"
-        seen = analyse_tissue(slide, found, TissueConfig(), ArtifactConfig(), StoredRegions)
+        seen = analyse_tissue(slide, found, tissue, ArtifactConfig(), StoredRegions)
         shapes.append(Shape("tissue", mask_polygons(seen.mask)))
         shapes += [Shape(kind, polygons) for kind, polygons in seen.artifacts.polygons().items()]
     except MissingMppError:
