@@ -156,7 +156,7 @@ def test_values_that_contradict_each_other_are_one_sentence(
         ("encoder: uni_v9", "'encoder' (job.yaml, line 1): there is no encoder 'uni_v9'; did you mean uni_v2"),
         ("artifacts: dropp", "'artifacts' (job.yaml, line 1) is wrong: it is one of keep, drop (did you mean 'drop'?), got 'dropp'"),
         ("stain: mackenko", "(did you mean 'macenko'?)"),
-        ("tissue: otso", "(did you mean 'otsu'?)"),
+        ("tissue: otso", "there is no tissue method 'otso'; did you mean 'otsu'?"),
         ("grid: 0.5", "'grid' (job.yaml, line 1) is wrong: it takes keys of its own, got 0.5"),
         ("encoder: [descriptor]", "'encoder' (job.yaml, line 1) is wrong: it takes keys of its own"),
     ],
