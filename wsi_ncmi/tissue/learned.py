@@ -280,7 +280,8 @@ def _overlaps(edges: NDArray[np.float64], length: int) -> NDArray[np.float32]:
     """Share of each cell between two edges that each pixel takes, float32 (cells, length)."""
     pixel = np.arange(length)
     common = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)
-    return (np.maximum(common, 0.0) / np.diff(edges)[:, None]).astype(np.float32)
+    shares: NDArray[np.float32] = (np.maximum(common, 0.0) / np.diff(edges)[:, None]).astype(np.float32)
+    return shares
 
 
 class _Windows(BoxReader):
