@@ -1,6 +1,7 @@
 from .analysis import ArtifactMap as ArtifactMap
 from .analysis import TissueAnalysis as TissueAnalysis
 from .analysis import analyse_tissue as analyse_tissue
+from .analysis import segment_tissue as segment_tissue
 from .annotations import apply_annotations as apply_annotations
 from .annotations import find_annotations as find_annotations
 from .annotations import match_annotations as match_annotations
@@ -19,4 +20,3 @@ from .geojson import write_geojson as write_geojson
 from .mask import TissueMask as TissueMask
 from .mask import mask_polygons as mask_polygons
 from .segmentation import SPECIAL_STAIN as SPECIAL_STAIN
-from .segmentation import segment_tissue as segment_tissue

@@ -185,6 +185,29 @@ def analyse_tissue(
     return TissueAnalysis(mask, artifacts, overview.pixels)
 
 
+def segment_tissue(slide: Slide, mpp: Mpp, options: TissueConfig) -> TissueMask:
+    """Finds the tissue of a slide.
+
+    Where next to nothing is found the threshold is loosened once. Areas that can't be read count as tissue,
+    so that their tiles end as failed reads in the ledger and not as glass. The mask's note says either.
+
+    Args:
+        slide: An open slide.
+        mpp: Its resolution.
+        options: Method and limits.
+
+    Returns:
+        The mask, at most as coarse as ``working_mpp``.
+
+    Raises:
+        SlideReadError: Nothing of the slide can be read.
+        InputError: The mask model can't be used.
+    """
+    if options.model_file is not None:
+        return analyse_tissue(slide, mpp, options, ArtifactConfig()).mask
+    return find_tissue(slide_overview(slide, mpp, options), mpp, options)[0]
+
+
 def _with_model(
     slide: Slide,
     mpp: Mpp,

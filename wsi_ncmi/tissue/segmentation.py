@@ -122,32 +122,6 @@ _SPECK = 0.1
 _BINS = 1024
 
 
-def segment_tissue(slide: Slide, mpp: Mpp, options: TissueConfig) -> TissueMask:
-    """Finds the tissue of a slide.
-
-    Where next to nothing is found the threshold is loosened once. Areas that can't be read count as tissue,
-    so that their tiles end as failed reads in the ledger and not as glass. The mask's note says either.
-
-    Args:
-        slide: An open slide.
-        mpp: Its resolution.
-        options: Method and limits.
-
-    Returns:
-        The mask, at most as coarse as ``working_mpp``.
-
-    Raises:
-        SlideReadError: Nothing of the slide can be read.
-        InputError: The mask model can't be used.
-    """
-    if options.model_file is not None:
-        from wsi_ncmi.tissue.analysis import analyse_tissue
-        from wsi_ncmi.tissue.config import ArtifactConfig
-
-        return analyse_tissue(slide, mpp, options, ArtifactConfig()).mask
-    return find_tissue(slide_overview(slide, mpp, options), mpp, options)[0]
-
-
 def slide_overview(slide: Slide, mpp: Mpp, options: TissueConfig) -> Overview:
     """The slide at the working resolution, or at its own where that is coarser.
 
