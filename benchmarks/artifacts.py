@@ -39,8 +39,8 @@ from wsi_ncmi.synthesis import CENTRES, SlidePlan, make_slide
 from wsi_ncmi.tiling import GridConfig, StoredRegions, TileGrid, TileReader, TileSelection
 from wsi_ncmi.tissue import ArtifactConfig, TissueConfig, analyse_tissue, segment_tissue, tile_blur
 
-# No longer held out: 6401 to 6403 (first second look at folds), 7501 to 7503 (one at 4 µm, not taken), 8601 to
-# 8603 (version 4), 9701 (version 5, in part).
+# No longer held out: 6401 to 6403 (first second look at folds), 7501 to 7503 (one at 4 µm, not taken), 8601
+# to 8603 (version 4), 9701 (version 5, in part).
 SEEDS = {"development": (5301, 5302), "held-out": (9801, 9802, 9803)}
 # What is drawn for each centre and seed: artefact and class. The classes are about CAMELYON-17's shares.
 DRAWN = (
