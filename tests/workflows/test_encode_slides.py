@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import replace
 
@@ -21,8 +22,13 @@ from wsi_ncmi.encoders.zoo import zoo_models
 from wsi_ncmi.extraction.ledger import read_ledger
 from wsi_ncmi.features import open_features_file
 from wsi_ncmi.features.verify import verify_file
-from wsi_ncmi.prediction import PredictConfig
+from wsi_ncmi.losses import build_loss, loss_config
+from wsi_ncmi.mil import build_aggregator, model_config
+from wsi_ncmi.prediction import Ensemble, ModelBundle, PredictConfig
 from wsi_ncmi.prediction.extraction_settings import slide_encoder_of, tile_origin
+from wsi_ncmi.prediction.slide_records import SlideRecords
+from wsi_ncmi.slides import write_slides_csv
+from wsi_ncmi.training import TrainedModel
 from wsi_ncmi.workflows.encode_slides import EncodeSlidesConfig, encode_slides
 
 D = makers.WIDTH
@@ -285,3 +291,25 @@ def test_a_program_of_the_zoo_encodes_from_its_hashed_snapshot(tmp_path, monkeyp
     np.testing.assert_allclose(found, network(bag)[0].detach(), rtol=2e-3, atol=1e-3)
     told = open_features_file(result.files["features"] / "a.h5").identity
     assert "CHIEF_slide_encoder_exported.pt2 sha256" in json.loads(told.transform)["note"]
+
+
+def test_predict_gives_a_model_of_vectors_the_vector_of_the_slide(tmp_path) -> None:
+    features = tiles(tmp_path)
+    encode(tmp_path, features)
+    torch.manual_seed(0)
+    criterion = build_loss(loss_config("ce"), 2, D, (1, 1)).eval()
+    about = {"model": {"name": "linear"}, "weights_sha256": "ab"}
+    model = TrainedModel(build_aggregator(model_config("linear"), D).eval(), criterion, ("x", "y"), about)
+    origin = dict(open_bag_source(tmp_path / "v").identity)
+    bundle = ModelBundle(Ensemble((model,), ("x", "y"), origin, "m"))
+    write_slides_csv([], tmp_path / "slides.csv")
+    config = PredictConfig(slides=tmp_path, model=tmp_path, out=tmp_path / "pred")
+    (tmp_path / "pred").mkdir()
+    records = SlideRecords(
+        bundle, config, features=features, slides=tmp_path / "slides.csv",
+        timed=lambda _: contextlib.nullcontext(), slide_encoder=slide_encoder_of(origin, config, "the model m"),
+    )  # fmt: skip
+    found, problem = records.predict("b")
+    assert (problem, found.tiles) == ("", 8)
+    expected = bundle.predict(open_bag_source(tmp_path / "v").load("b")).probabilities
+    np.testing.assert_allclose([found.probabilities[name] for name in ("x", "y")], expected)

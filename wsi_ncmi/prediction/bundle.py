@@ -138,7 +138,7 @@ class ModelBundle:
 
     def _embedded(
         self, slide: Path, settings: Mapping[str, Any]
-    ) -> tuple[NDArray[np.floating[Any]], NDArray[np.int64]]:
+    ) -> tuple[NDArray[np.floating[Any]], NDArray[np.int64] | None]:
         from wsi_ncmi.extraction.embedding import embed_as
 
         # By name, as it knows bundles itself.
@@ -153,7 +153,7 @@ class ModelBundle:
         if encoder is not None:
             edge = math.sqrt(math.prod(embedding.slide.tile_size_level0))
             vector = stored_vector(encoder, embedding.features, embedding.coords, edge)
-            return vector, np.zeros((1, 2), np.int64)
+            return vector, None
         return embedding.features, embedding.coords
 
     def __repr__(self) -> str:

@@ -105,13 +105,13 @@ class SlideRecords:
                 return kept, no_dicom
             self.retire(slide_id, key)
             with self._timed("prediction"):
-                features = self._source.load(slide_id)
+                features, coords = self._source.load(slide_id), file.coords
                 encoder = self._slide_encoder
                 if encoder is not None:
                     edge = float(file.attrs.get("tile_size_level0", 0))
-                    features = stored_vector(encoder, features, file.coords, edge)
+                    features, coords = stored_vector(encoder, features, file.coords, edge), None
                 prediction, output = predict_slide(
-                    self._bundle, slide_id, features, slide_properties(file), config, file.coords
+                    self._bundle, slide_id, features, slide_properties(file), config, coords
                 )
                 prediction = replace(prediction, tiles=file.n_tiles)
                 evidence = None  # a vector of the whole slide has none
