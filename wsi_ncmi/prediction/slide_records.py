@@ -9,6 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from wsi_ncmi.cohorts.bags import FeatureFolder
 from wsi_ncmi.core.errors import InputError, SlideError
 from wsi_ncmi.core.files import ensure_folder, parse_json, write_json, write_text
@@ -105,7 +108,8 @@ class SlideRecords:
                 return kept, no_dicom
             self.retire(slide_id, key)
             with self._timed("prediction"):
-                features, coords = self._source.load(slide_id), file.coords
+                features = self._source.load(slide_id)
+                coords: NDArray[np.int64] | None = file.coords
                 encoder = self._slide_encoder
                 if encoder is not None:
                     edge = float(file.attrs.get("tile_size_level0", 0))
