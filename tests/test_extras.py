@@ -207,7 +207,7 @@ ARGUMENTS = {
     "audit": "s --labels l", "train": "--features f --out x", "compare": "--features f --out x",
     "grid": "--features f --out x", "search": "--features f --out x", "evaluate": "p --out x",
     "export": "r --out x", "predict": "s --model m --out x", "heatmap": "f --model m --out x",
-    "demo": "", "synth": "x", "run": "demo", "convert": "f --to clam --out x",
+    "encode_slides": "f --encoder mean --out x", "demo": "", "synth": "x", "run": "demo", "convert": "f --to clam --out x",
 }  # fmt: skip
 ALONE = {"doctor", "config", "encoders", "models", "losses"}  # the command line's own packages are enough
 
@@ -221,12 +221,13 @@ def test_every_verb_names_its_extra_before_any_work(without, tmp_path, monkeypat
     assert {verb for verb, extras in verbs.items() if not extras} == ALONE
     helped: list[str] = []
     for verb, arguments in ARGUMENTS.items():
-        result = CliRunner().invoke(app, [verb, *arguments.split()])
+        verb_words = verb.replace("_", "-")
+        result = CliRunner().invoke(app, [verb_words, *arguments.split()])
         assert result.exit_code == 2, (verb, result.output)
         assert f'pip install "wsi-ncmi[{",".join(verbs[verb])}]"' in result.stderr
-        assert result.stderr.startswith(f"Error: {verb} needs ")
+        assert result.stderr.startswith(f"Error: {verb_words} needs ")
         assert result.stderr.count("\n") == 1
-        told = CliRunner().invoke(app, [verb, "--help"])
+        told = CliRunner().invoke(app, [verb_words, "--help"])
         helped += [verb] if told.exit_code == 0 else []
     assert set(ARGUMENTS) - set(helped) <= {"audit", "convert"}  # their config lies beside the work
     assert list(tmp_path.iterdir()) == []

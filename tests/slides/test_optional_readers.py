@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import struct
 import threading
@@ -22,6 +23,10 @@ from wsi_ncmi.slides.discovery import find_slides
 from wsi_ncmi.slides.fastslide_reader import FastSlideSlide
 from wsi_ncmi.slides.identity import fingerprint
 from wsi_ncmi.slides.openslide_reader import OpenSlideSlide
+
+needs_fastslide = pytest.mark.skipif(
+    importlib.util.find_spec("fastslide") is None, reason="fastslide has wheels for Python 3.11 alone"
+)
 
 
 def reduced(pixels: np.ndarray, down: int) -> np.ndarray:
@@ -140,6 +145,7 @@ def vsi(tmp_path, kit) -> Path:
     return write_vsi(tmp_path / "a.vsi", [pixels, reduced(pixels, 2)])
 
 
+@needs_fastslide
 def test_vsi_has_the_pixels_that_were_written(vsi, kit):
     with open_slide(vsi) as slide:
         assert (slide.reader, slide.vendor) == ("fastslide", "olympus-vsi")
@@ -149,10 +155,12 @@ def test_vsi_has_the_pixels_that_were_written(vsi, kit):
         assert "compared with nothing" in slide.note
 
 
+@needs_fastslide
 def test_vsi_passes_the_kit(vsi):
     check_reader(vsi)
 
 
+@needs_fastslide
 @pytest.mark.parametrize("subsampling", ["444", "420"])
 def test_vsi_jpeg_is_decoded_fast_and_without_interpolated_colour(tmp_path, kit, subsampling):
     pixels = np.ascontiguousarray(kit.texture(256, 256))
@@ -175,6 +183,7 @@ def test_a_vsi_counts_once_with_its_folder_and_its_label_counts_for_nothing(vsi,
         open_slide(vsi, "openslide")
 
 
+@needs_fastslide
 def test_a_vsi_without_its_folder_is_refused_and_its_label_is_not_read(vsi):
     vsi.with_name("_a_").rename(vsi.with_name("elsewhere"))
     with pytest.raises(
@@ -183,6 +192,7 @@ def test_a_vsi_without_its_folder_is_refused_and_its_label_is_not_read(vsi):
         open_slide(vsi)
 
 
+@needs_fastslide
 @pytest.mark.real_data
 def test_the_real_slide_through_fastslide(real_data):
     path = real_data / "slides" / "CMU-1-Small-Region.svs"

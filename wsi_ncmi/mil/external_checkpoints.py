@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from wsi_ncmi.core.errors import InputError
@@ -93,6 +92,8 @@ def read_tensors(path: Path) -> Tensors:
     """
     try:
         if path.suffix == ".safetensors":
+            from safetensors.torch import load_file  # of an extra, which models need not have
+
             content: Any = load_file(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
