@@ -322,3 +322,11 @@ def test_copies_are_not_found_as_slides(slides, tmp_path):
     stage.take([tmp_path / "a.tif"], "", contextlib.nullcontext)
     assert [found.relative for found in find_slides(tmp_path)] == ["a.tif"]
     stage.close()
+
+
+def test_a_folder_of_that_name_without_a_lock_is_not_ours(folder):
+    theirs = folder / ".wsi-ncmi-stage-mine" / "data"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("keep")
+    Stage(folder, GIB).close()
+    assert theirs.read_text() == "keep"

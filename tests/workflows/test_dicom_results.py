@@ -21,11 +21,12 @@ from wsi_ncmi.core.extras import MissingPackageError
 from wsi_ncmi.extraction.config import ExecutionConfig
 from wsi_ncmi.features import open_features_file
 from wsi_ncmi.prediction import load_bundle
-from wsi_ncmi.prediction.config import DicomResultsConfig, HeatmapConfig, PredictConfig
+from wsi_ncmi.prediction.config import DicomResultsConfig, HeatmapConfig, PredictConfig, WatchConfig
 from wsi_ncmi.prediction.slide_records import SlideRecords, explanation_settings
 from wsi_ncmi.workflows.heatmap import make_heatmaps
 from wsi_ncmi.workflows.predict import predict
 from wsi_ncmi.workflows.result import JobResult
+from wsi_ncmi.workflows.watch import watch
 
 DICOM = DicomResultsConfig(write=True)
 
@@ -146,3 +147,18 @@ def test_settings_that_have_no_effect_are_refused(tmp_path: Path) -> None:
             DicomResultsConfig(**{name: True})
     with pytest.raises(ValidationError, match="give them with --slides"):
         HeatmapConfig(features=tmp_path, model=tmp_path, out=tmp_path, dicom=DICOM)
+
+
+def test_a_watched_folder_predicts_what_is_no_dicom_and_tells_what_it_lacks(
+    config: PredictConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such slides stood in quarantine although they were predicted."""
+    monkeypatch.setattr("wsi_ncmi.workflows.watch._TIMEOUT_S", None)  # no process of its own
+    mixed = replace(config, out=tmp_path / "out", watch=WatchConfig(settle_s=0, until_idle_s=0))
+    for _ in range(2):  # as after a restart
+        result = watch(mixed, sleep=lambda _: None)
+        assert result.failures == (REFUSED[0].replace("s0:", "s0.svs:"),)
+        assert any("2 slides predicted, 0 in quarantine" in note for note in result.notes)
+    assert "s0," in (mixed.out / "predictions.csv").read_text()
+    assert (mixed.out / "quarantine.csv").read_text().splitlines() == ["slide_id,path,reason,utc"]
+    assert (mixed.out / "dicom" / "d1_report.dcm").is_file()

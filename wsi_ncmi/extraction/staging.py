@@ -62,7 +62,8 @@ def clean_stage(folder: Path) -> None:
     """Removes the copies of processes that are gone."""
     with contextlib.suppress(OSError), _locked(folder):
         for left in folder.glob(f"{_PREFIX}*/"):
-            with contextlib.suppress(OSError), (left / _LOCK).open("wb") as lock:
+            # Without a lock it isn't ours, or nothing was copied yet.
+            with contextlib.suppress(OSError), (left / _LOCK).open("rb") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(left, ignore_errors=True)
 

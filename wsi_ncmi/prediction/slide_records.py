@@ -83,12 +83,16 @@ class SlideRecords:
     def _source(self) -> FeatureFolder:
         return FeatureFolder(self._features)
 
-    def predict(self, slide_id: str, case_id: str = "") -> tuple[SlidePrediction, str]:
-        """The prediction for one slide, and one sentence where something of it failed (else empty).
+    def predict(self, slide_id: str, case_id: str = "") -> tuple[SlidePrediction, str, str]:
+        """Predicts one slide.
 
         Args:
             slide_id: The slide; its features are there.
             case_id: Its patient, where known.
+
+        Returns:
+            The prediction; a sentence where it or its pictures failed, else empty; and one where the slide has
+            no DICOM objects though they were asked for.
         """
         config = self._config
         # Told by every run, as the ledger is about every slide.
@@ -100,12 +104,12 @@ class SlideRecords:
             file = open_features_file(self._features / f"{slide_id}.h5")
             if file.n_tiles == 0:
                 self.retire(slide_id)
-                return no_prediction(slide_id, NO_TILES), ""
+                return no_prediction(slide_id, NO_TILES), "", ""
             key = self._key(file, case_id)
             record = self._out / "slides" / f"{slide_id}.json"
             kept = self._kept(record, key)
             if kept is not None:
-                return kept, no_dicom
+                return kept, "", no_dicom
             self.retire(slide_id, key)
             with self._timed("prediction"):
                 features = self._source.load(slide_id)
@@ -122,27 +126,27 @@ class SlideRecords:
                 if encoder is None and (config.heatmaps or config.geojson or config.dicom.write):
                     evidence = self._bundle.ensemble.tile_probabilities(features)
         except (InputError, SlideError) as error:
-            return no_prediction(slide_id, str(error)), str(error)
+            return no_prediction(slide_id, str(error)), str(error), ""
         prediction = replace(prediction, case_id=case_id)
-        problems, files = [], {}
+        problem, whole, files = "", True, {}
         if evidence is not None:
             tiles = tile_values(file, output.attention, evidence, self._bundle.classes)
             with self._timed("heatmaps"):
                 try:
                     files = self._explain(prediction, tiles)
                 except SlideError as error:
-                    problems.append(f"no heatmap ({error})")
+                    problem, whole = f"no heatmap ({error})", False
             if config.dicom.write and not no_dicom:
                 with self._timed("DICOM"):
                     try:
                         files |= self._write_dicom(prediction, tiles)
                     except SlideError as error:
-                        problems.append(str(error))
-        if not problems:  # what is missing is made by the next run
+                        no_dicom, whole = str(error), False
+        if whole:  # what is missing is made by the next run
             names = {name: path.relative_to(self._out).as_posix() for name, path in files.items()}
             content = {"schema": _SCHEMA, "key": key, "answer": prediction.to_json(), "files": names}
             write_json(record, content)
-        return prediction, "; ".join(filter(None, (*problems, no_dicom)))
+        return prediction, problem, no_dicom
 
     def retire(self, slide_id: str, key: Mapping[str, Any] | None = None) -> None:
         """Takes away an earlier prediction; that of another file, or by another model, goes to ``history/``.

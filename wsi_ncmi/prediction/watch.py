@@ -31,7 +31,7 @@ class WatchedSlide:
     Attributes:
         signature: Sizes and times of its files at that time.
         status: ``done`` (predicted, or failed as is known) or ``quarantined``.
-        reason: Why it is in quarantine.
+        reason: Why it is in quarantine, or is predicted without DICOM objects.
         utc: When it was predicted.
         slide_id: Its id, which stays; empty in files of 0.1.0.
     """
@@ -127,7 +127,11 @@ class WatchedFolder:
         return {slide_id: _signature(slide) for slide_id, slide in slides.items()}
 
     def record(
-        self, slides: Mapping[str, FoundSlide], signatures: Mapping[str, str], problems: Mapping[str, str]
+        self,
+        slides: Mapping[str, FoundSlide],
+        signatures: Mapping[str, str],
+        problems: Mapping[str, str],
+        remarks: Mapping[str, str],
     ) -> None:
         """Notes slides as done, or in quarantine where they had a problem, and writes both files.
 
@@ -135,11 +139,12 @@ class WatchedFolder:
             slides: Slide id → slide of this round.
             signatures: From :meth:`signatures`.
             problems: Slide id → why it failed.
+            remarks: Slide id → what it lacks though it is done.
         """
         utc = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         for slide_id, slide in slides.items():
             status = "quarantined" if slide_id in problems else "done"
-            reason = problems.get(slide_id, "")
+            reason = problems.get(slide_id) or remarks.get(slide_id, "")
             self._seen[slide.relative] = WatchedSlide(signatures[slide_id], status, reason, utc, slide_id)
         content = {path: asdict(seen) for path, seen in self.slides.items()}
         write_json(self.file, {"schema": _SCHEMA, "model": self._digest, "slides": content})

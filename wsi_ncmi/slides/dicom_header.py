@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
+import threading
 import warnings
 from collections.abc import Collection
 from pathlib import Path
@@ -39,6 +40,7 @@ DEFLATED = "1.2.840.10008.1.2.1.99"
 _PREAMBLE_BYTES, _MAGIC, _ELEMENT_BYTES = 128, b"DICM", 8
 _IMPLICIT, _BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
 _MOST_BYTES = 1 << 19
+_LOADING = threading.Lock()
 _PIXELS = 0x7FE0_0008  # of any kind: of float, of double, or of whole numbers
 
 
@@ -108,9 +110,18 @@ def read_dicom(
                 ) from error
 
 
+def load_pydicom() -> None:
+    """Imports pydicom, whose modules import each other: threads that meet in it get halves.
+
+    Raises:
+        ImportError: It isn't installed.
+    """
+    with _LOADING:
+        import pydicom  # noqa: F401
+
+
 def _read(file: _BoundedFile, keywords: Collection[str]) -> tuple[Dataset, int]:
-    # The package first: a thread that takes up a module of it while another one loads it gets halves.
-    import pydicom  # noqa: F401
+    load_pydicom()
     from pydicom.datadict import tag_for_keyword
     from pydicom.filereader import read_dataset
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.slides.base import Slide
+from wsi_ncmi.slides.dicom_header import load_pydicom
 from wsi_ncmi.slides.identity import has_base_extension, unread_format
 from wsi_ncmi.slides.plugins import announced, open_with_plugin, plugin_companions, plugin_fault
 
@@ -134,6 +135,14 @@ def _optional(module: str, package: str, extra: str) -> Callable[[], str]:
     return reason
 
 
+def _pydicom_reason() -> str:
+    try:
+        load_pydicom()
+    except Exception as error:  # as of import_reason
+        return f"the package pydicom can't be loaded ({error})"
+    return ""
+
+
 def _vsi_files(path: Path) -> Iterable[Path]:
     """The pixels of ``S1.vsi`` stand in ``_S1_``, in a folder for each image."""
     folder = path.with_name(f"_{path.stem}_")
@@ -160,7 +169,7 @@ _READERS = (
         name=DICOM_READER,
         open=_DICOM,
         open_dicom=_DICOM,
-        unavailable=lambda: import_reason("pydicom"),
+        unavailable=_pydicom_reason,
     ),
     Reader(
         name=PAGES_READER,

@@ -68,6 +68,7 @@ class Predictor:
 
     Attributes:
         problems: Slide id → why it has no prediction or no pictures, of the slides of the last run.
+        without_dicom: Slide id → why it has no DICOM objects, though they were asked for; of the same slides.
 
     Raises:
         InputError: As :func:`predict`.
@@ -79,6 +80,7 @@ class Predictor:
             require(("dicom",), "--dicom")
         self.config = config
         self.problems: dict[str, str] = {}
+        self.without_dicom: dict[str, str] = {}
         self._seconds: dict[str, float] = {}
         with self._timed("model"):
             self.bundle: ModelBundle = load_model(config.model)
@@ -132,18 +134,21 @@ class Predictor:
             slide_encoder=self._slide_encoder,
         )
         predictions: list[SlidePrediction] = []
-        self.problems = {}
+        self.problems, self.without_dicom = {}, {}
         with progress.task("predicting", len(rows), "slides") as task:
             for row in rows:
                 case_id = self._cases.get(slide_key(row.slide_id), "")
                 if row.status == "failed":
                     records.retire(row.slide_id)
-                    prediction, problem = no_prediction(row.slide_id, row.reason), row.reason
+                    prediction, problem, no_dicom = no_prediction(row.slide_id, row.reason), row.reason, ""
                 else:
-                    prediction, problem = records.predict(row.slide_id, case_id)
+                    prediction, problem, no_dicom = records.predict(row.slide_id, case_id)
                 predictions.append(replace(prediction, case_id=case_id))
-                if problem and not is_known(row) and (slide_ids is None or row.slide_id in slide_ids):
-                    self.problems[row.slide_id] = problem
+                if not is_known(row) and (slide_ids is None or row.slide_id in slide_ids):
+                    if problem:
+                        self.problems[row.slide_id] = problem
+                    if no_dicom:
+                        self.without_dicom[row.slide_id] = no_dicom
                 task.advance(1, row.slide_id)
         files = write_predictions(
             self.config,
@@ -162,7 +167,11 @@ class Predictor:
             notes = (*notes, "Earlier predictions of slides that were replaced since are kept in history/.")
         return JobResult(
             {**extracted.files, **files},
-            tuple(f"{slide_id}: {problem}" for slide_id, problem in self.problems.items()),
+            tuple(
+                f"{slide_id}: {problem}"
+                for problems in (self.problems, self.without_dicom)
+                for slide_id, problem in problems.items()
+            ),
             (*extracted.notes, *notes),
         )
 

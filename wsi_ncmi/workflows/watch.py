@@ -37,7 +37,8 @@ def watch(
         sleep: Waits so many seconds.
 
     Returns:
-        Files of the last prediction, ``watch`` and ``quarantine``; a failure for every slide in quarantine.
+        Files of the last prediction, ``watch`` and ``quarantine``; a failure for every slide in quarantine, and for every
+        one without the DICOM objects that were asked for.
 
     Raises:
         InputError: As ``predict``, or no folder, or a ``watch.json`` of something else.
@@ -64,7 +65,7 @@ def watch(
             files |= predictor.run(progress, frozenset(ready), replaced, folder.given()).files
             # One that went away before it was read is taken when it comes again.
             there = {slide_id: slide for slide_id, slide in ready.items() if os.path.lexists(slide.path)}
-            folder.record(there, signatures, predictor.problems)
+            folder.record(there, signatures, predictor.problems, predictor.without_dicom)
             last = clock()
         elif times.until_idle_s is not None and not folder.waiting and clock() - last >= times.until_idle_s:
             return _result(folder, files, config)
@@ -88,7 +89,7 @@ def _result(folder: WatchedFolder, files: dict[str, Path], config: PredictConfig
     known = len({row.slide_id for row in rows if is_known(row)})
     return JobResult(
         {**files, "watch": folder.file, "quarantine": folder.quarantine},
-        tuple(f"{path}: {seen.reason}" for path, seen in bad.items()),
+        tuple(f"{path}: {seen.reason}" for path, seen in slides.items() if seen.reason),
         (
             f"{counted(len(slides) - len(bad) - known, 'slide')} predicted, {len(bad)} in quarantine"
             + (f", {known} failed as known" if known else "")
