@@ -184,7 +184,7 @@ def test_headers_of_real_objects_are_what_pydicom_reads(real_data: Path) -> None
 def test_threads_that_read_while_the_parser_is_loaded_get_it_whole(tmp_path: Path, second: str) -> None:
     """One came while the package was half loaded, took up another module of it, and both got halves.
 
-    Under load Python 3.11 takes two threads in one import for a deadlock at times and lets the second one go on.
+    Under load Python 3.11 at times takes two threads in one import for a deadlock, and lets one go on.
     """
     write_instance(tmp_path / "a.dcm", np.zeros((8, 8, 3), np.uint8), series="1.2.3", uid="1.2.3.1", mpp=0.5)
     code = f"""

@@ -37,8 +37,8 @@ def watch(
         sleep: Waits so many seconds.
 
     Returns:
-        Files of the last prediction, ``watch`` and ``quarantine``; a failure for every slide in quarantine, and for every
-        one without the DICOM objects that were asked for.
+        Files of the last prediction, ``watch`` and ``quarantine``; a failure for every slide in
+        quarantine, and for every one without the DICOM objects that were asked for.
 
     Raises:
         InputError: As ``predict``, or no folder, or a ``watch.json`` of something else.
