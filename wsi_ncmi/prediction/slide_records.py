@@ -91,8 +91,8 @@ class SlideRecords:
             case_id: Its patient, where known.
 
         Returns:
-            The prediction; a sentence where it or its pictures failed, else empty; and one where the slide has
-            no DICOM objects though they were asked for.
+            The prediction; a sentence where it or its pictures failed, else empty; and one where the slide
+            has no DICOM objects though they were asked for.
         """
         config = self._config
         # Told by every run, as the ledger is about every slide.
