@@ -23,9 +23,12 @@ SMALL = {"hidden": 16}
 SIZES = (7, 1, 12, 3)
 
 
+def small_settings(name: str) -> dict[str, int]:
+    return {} if name in ("dsmil", "linear") else SMALL
+
+
 def small(name: str, num_classes: int | None = 3, **settings):
-    fits = {field: value for field, value in SMALL.items() if name not in ("dsmil",)}
-    return build_model(name, 8, num_classes, **fits, **settings)
+    return build_model(name, 8, num_classes, **small_settings(name), **settings)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +89,7 @@ def test_a_model_learns_in_a_plain_loop(name, bags):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_classifier_changes_neither_the_aggregator_nor_the_callers_random_numbers(name, bags):
-    config = model_config(name, **({} if name == "dsmil" else SMALL))
+    config = model_config(name, **small_settings(name))
     torch.manual_seed(3)
     bare, after_bare = build_aggregator(config, 8, 3).eval(), torch.rand(1)
     torch.manual_seed(3)

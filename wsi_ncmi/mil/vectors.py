@@ -31,7 +31,9 @@ class Linear(Aggregator):
 
     def embed(self, batch: BagBatch, labels: Tensor | None = None) -> AggregatorOutput:
         """Embeds every bag (see :class:`Aggregator`)."""
-        vector = self.input_dropout(self.standardised(segment_mean(self.checked(batch), batch)))
+        features = self.checked(batch)
+        mean = segment_mean(features, batch).to(features.dtype)  # which sums halves as floats
+        vector = self.input_dropout(self.standardised(mean))
         attention = batch.lengths.to(vector.dtype).reciprocal()[batch.bag_index]
         return AggregatorOutput(promote(self._transform(vector)), attention)
 
