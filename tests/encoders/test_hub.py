@@ -152,6 +152,22 @@ def test_a_hub_that_fails_is_one_sentence(hub, tmp_path, monkeypatch):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("address", "fetch", "name"),
+    [
+        ("http://127.0.0.1:9", fetch_snapshot, "midnight"),  # of files the hub's library tries again for long
+        ("no address", fetch_weights, "virchow2"),
+        ("http://[::1", fetch_snapshot, "midnight"),
+    ],
+)
+def test_no_network_is_one_sentence(tmp_path, monkeypatch, address, fetch, name):
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setenv("HF_ENDPOINT", address)
+    with pytest.raises(WsiNcmiError, match="The hub gave no weights of .*, or ") as caught:
+        fetch(name, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
 def test_offline_means_offline(hub, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(InputError, match=r"HF_HUB_OFFLINE is set.*encoders import FILE --as virchow2"):

@@ -157,6 +157,32 @@ def test_what_is_no_reference_is_refused(content, tmp_path):
         read_reference(path)
 
 
+def test_damaged_bytes_and_a_lone_array_are_refused(known, tmp_path):
+    path = tmp_path / "x.npz"
+    whole = write_reference(known, tmp_path / "whole.npz").read_bytes()
+    refused = 0
+    for place in range(
+        40, len(whole), 61
+    ):  # a flipped byte is an error of zlib, of numpy's header, of the sum
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        try:
+            read_reference(path)
+        except InputError as error:
+            refused += 1
+            assert str(error).startswith("The reference x.npz can't be read (") and "\n" not in str(error)
+    assert refused > 5
+    np.save(tmp_path / "x.npy", known.vectors)
+    with pytest.raises(InputError, match=r"can't be read \(it is no \.npz file\)"):
+        read_reference(tmp_path / "x.npy")
+
+
+def test_the_report_obeys_nothing_that_a_file_says(small, known):
+    strange = replace(known, about=replace(known.about, by="a\x1b[31m|\nb"))
+    report = compare_with(small, strange).markdown()
+    assert "\x1b" not in report
+    assert "| by | a\\x1b[31m\\| b |" in report
+
+
 def test_vectors_of_another_length_are_no_comparison(known):
     with pytest.raises(InputError, match="has vectors of 96 values, and descriptor gives 229"):
         compare_with(load_encoder("descriptor"), known)

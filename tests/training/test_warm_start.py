@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -210,3 +211,20 @@ def test_of_several_models_of_a_run_one_is_to_be_chosen(tmp_path) -> None:
         (folder / "model.json").write_text("{}")
     with pytest.raises(InputError, match=r"holds 2 models; give one, such as .*fold_0/seed_0"):
         read_warm_start(tmp_path)
+
+
+@pytest.mark.parametrize("named", ["", "/model.safetensors"])
+@pytest.mark.parametrize(
+    ("broken", "content", "words"),
+    [
+        ("model.json", "{", "isn't a model that this version can load"),
+        ("model.json", "3", "isn't a model that this version can load"),
+        ("model.safetensors", None, "holds no model.safetensors|There is no model"),
+    ],
+)
+def test_a_damaged_run_is_one_sentence(tmp_path, named, broken, content, words) -> None:
+    for name in ("model.json", "model.safetensors"):
+        (tmp_path / name).write_text("{}")
+    (tmp_path / broken).unlink() if content is None else (tmp_path / broken).write_text(content)
+    with pytest.raises(InputError, match=words):
+        read_warm_start(Path(f"{tmp_path}{named}"))

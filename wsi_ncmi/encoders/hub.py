@@ -130,6 +130,12 @@ class HubSource:
                 f"The weights of {self.encoder} can't be downloaded "
                 f"({error.strerror or type(error).__name__}); free space or try again."
             ) from error
+        except Exception as error:  # the library's network client has errors of its own (httpx since 1.0)
+            raise WsiNcmiError(
+                f"The hub gave no weights of {self.encoder} ({self.where}, no answer: "
+                f"{(str(error).strip() or type(error).__name__).splitlines()[0]}); check the network and "
+                f"HF_ENDPOINT, or {self.elsewhere}."
+            ) from error
 
 
 def _endpoint() -> str:

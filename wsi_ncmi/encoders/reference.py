@@ -21,6 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from wsi_ncmi import __version__
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import atomic_path, check_inflation
+from wsi_ncmi.core.values import printable
 from wsi_ncmi.encoders.base import Encoder
 from wsi_ncmi.encoders.probe import PROBE, probe_tiles, tiles_sha256
 
@@ -142,7 +143,7 @@ class Comparison:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    return printable(text.replace("\n", " ")).replace("|", "\\|")
 
 
 def encode_probe(encoder: Encoder, *, by: str = "") -> Reference:
@@ -230,6 +231,8 @@ def read_reference(path: Path) -> Reference:
     """
     try:
         check_inflation(path)
+        if not zipfile.is_zipfile(path):
+            raise ValueError("it is no .npz file")
         with path.open("rb") as handle, np.load(handle, allow_pickle=False) as content:
             about = TypeAdapter(About).validate_json(str(content["about"]))
             vectors = np.asarray(content["vectors"])
@@ -247,7 +250,7 @@ def read_reference(path: Path) -> Reference:
     except ValidationError as error:
         wrong = error.errors()[0]
         raise _unreadable(path, f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}") from error
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # what numpy and zlib raise over damaged bytes is not documented
         raise _unreadable(path, (str(error).strip() or type(error).__name__).splitlines()[0]) from error
     return Reference(about, vectors, tiles)
 

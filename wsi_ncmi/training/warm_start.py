@@ -101,7 +101,11 @@ def read_warm_start(path: Path) -> WarmStart:
 
 
 def _is_external(folder: Path) -> bool:
-    return "schema" not in parse_json((folder / MODEL_JSON).read_bytes())
+    try:
+        content = parse_json((folder / MODEL_JSON).read_bytes())
+    except (OSError, ValueError):
+        return False  # told where a run's model is read
+    return isinstance(content, dict) and "schema" not in content
 
 
 @lru_cache(maxsize=2)
@@ -112,6 +116,10 @@ def _read(path: Path, _changed: int) -> WarmStart:
             raise InputError(f"{path} holds no trained model; give a bundle or RUN/fold_0/seed_0.")
         raise InputError(f"{path} holds {counted(len(found), 'model')}; give one, such as {found[0]}.")
     if path.is_dir() and (path / MODEL_JSON).is_file():
+        if not (path / MODEL_WEIGHTS).is_file():
+            raise InputError(
+                f"{path} holds no {MODEL_WEIGHTS}, the weights of its {MODEL_JSON}; give another model."
+            )
         description, weights = (path / MODEL_JSON).read_bytes(), (path / MODEL_WEIGHTS).read_bytes()
         trained = trained_from_bytes(description, weights, str(path))
         return _of_ours(path.name, trained, trained_on=_trained_on(path))
