@@ -163,7 +163,7 @@ def test_a_hub_that_fails_is_one_sentence(hub, tmp_path, monkeypatch):
 def test_no_network_is_one_sentence(tmp_path, monkeypatch, address, fetch, name):
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setenv("HF_ENDPOINT", address)
-    with pytest.raises(WsiNcmiError, match="The hub gave no weights of .*, or ") as caught:
+    with pytest.raises(WsiNcmiError, match=r"The hub gave no weights of .*, or ") as caught:
         fetch(name, tmp_path)
     assert "\n" not in str(caught.value)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -160,17 +161,15 @@ def test_what_is_no_reference_is_refused(content, tmp_path):
 def test_damaged_bytes_and_a_lone_array_are_refused(known, tmp_path):
     path = tmp_path / "x.npz"
     whole = write_reference(known, tmp_path / "whole.npz").read_bytes()
-    refused = 0
+    read = 0
     for place in range(
         40, len(whole), 61
     ):  # a flipped byte is an error of zlib, of numpy's header, of the sum
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
-        try:
+        with contextlib.suppress(InputError):  # nothing else is raised
             read_reference(path)
-        except InputError as error:
-            refused += 1
-            assert str(error).startswith("The reference x.npz can't be read (") and "\n" not in str(error)
-    assert refused > 5
+            read += 1
+    assert read < len(range(40, len(whole), 61)) / 2
     np.save(tmp_path / "x.npy", known.vectors)
     with pytest.raises(InputError, match=r"can't be read \(it is no \.npz file\)"):
         read_reference(tmp_path / "x.npy")

@@ -242,6 +242,7 @@ class _Only32(nn.Module):
     (lambda folder: (folder / "m.pt").write_bytes(b"no model"), "can't be read as TorchScript"),
     (lambda folder: saved(folder, _Flat()), "gives 1 × 3 values for one image"),
     (lambda folder: saved(folder, _Only32(), tile_px=48), "can't run on an image of 48 px"),
+    (_said(mean=[float("nan"), 0, 0]), "gives NaN for a white image; check mean and std"),
 ])  # fmt: skip
 def test_wrong_files_are_one_sentence(tmp_path: Path, fault: Any, sentence: str) -> None:
     model = saved(tmp_path)
@@ -264,6 +265,21 @@ def test_wrong_onnx_files_are_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(b"no model")
     with pytest.raises(InputError, match="can't be read as ONNX"):
         check_mask_model(by(tmp_path / "m.onnx"))
+
+
+class _NanOnStain(nn.Module):
+    def forward(self, pixels: Tensor) -> Tensor:
+        return (pixels - 0.9999).sqrt()
+
+
+def test_scores_that_are_no_numbers_are_the_slides_failure(tmp_path: Path) -> None:
+    coloured(tmp_path)
+    options = check_mask_model(by(saved(tmp_path, _NanOnStain())))
+    with (
+        open_slide(tmp_path / "s.png") as slide,
+        pytest.raises(SlideError, match=r"m\.pt gave scores that are no numbers"),
+    ):
+        segment_tissue(slide, Mpp(2.0, 2.0, "given"), options)
 
 
 def test_a_slide_coarser_than_the_model_is_told(tmp_path: Path) -> None:

@@ -127,28 +127,40 @@ class MaskModel:
         from wsi_ncmi.encoders.backends import choose_device
         from wsi_ncmi.encoders.mask_files import mask_backend
 
-        self.config, self.lock = read_mask_config(path), threading.Lock()
+        self.config, self.lock, self._name = read_mask_config(path), threading.Lock(), path.name
         edge = self.config.tile_px
         chosen = choose_device("cpu" if path.suffix.lower() == ".onnx" else device)
         self.batch = max(1, _BATCH_PX // edge**2) if chosen.type == "cuda" else 1
         self._backend = mask_backend(path, chosen, edge, self.config.mean, self.config.std)
         try:
-            shape = self._scores(np.full((1, edge, edge, 3), 255, np.uint8)).shape
+            scores = self._scores(np.full((1, edge, edge, 3), 255, np.uint8))
         except Exception as error:  # what a stranger's network raises
             reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
             raise InputError(
                 f"The mask model {path} can't run on an image of {edge} px ({reason}); check tile_px in its "
                 "JSON."
             ) from error
+        shape = scores.shape
         if len(shape) != 4 or shape[:2] != (1, len(self.config.classes)):
             raise InputError(
                 f"The mask model {path} gives {' × '.join(map(str, shape))} values for one image, not "
                 f"1 × {len(self.config.classes)} classes × height × width; check classes in its JSON."
             )
+        if np.isnan(scores).any():
+            raise InputError(
+                f"The mask model {path} gives NaN for a white image; check mean and std in its JSON."
+            )
 
     def classes_of(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The class with the highest score of each place: uint8 (n, h, w) for uint8 (n, px, px, 3)."""
-        classes: NDArray[np.uint8] = self._scores(pixels).argmax(axis=1).astype(np.uint8)
+        """The class with the highest score of each place: uint8 (n, h, w) for uint8 (n, px, px, 3).
+
+        Raises:
+            SlideError: A score is NaN.
+        """
+        scores = self._scores(pixels)
+        if np.isnan(scores).any():
+            raise SlideError(f"The mask model {self._name} gave scores that are no numbers (NaN); check it.")
+        classes: NDArray[np.uint8] = scores.argmax(axis=1).astype(np.uint8)
         return classes
 
     def _scores(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -225,7 +237,7 @@ def find_classes(
         open_level: Opens a level for reading parts of it.
 
     Raises:
-        SlideError: The slide is coarser than the model's input.
+        SlideError: The slide is coarser than the model's input, or the model gives NaN.
     """
     config, shape = model.config, green.shape
     if max(mpp.x, mpp.y) > config.mpp * _COARSER:
