@@ -20,8 +20,9 @@ def test_it_lists_every_model_with_paper_and_cost():
     rows = json.loads(result.stdout)
     assert [row["name"] for row in rows] == [info.name for info in list_models()]
     for row in rows:
-        assert row["parameters"] > 0
-        assert row["flops_per_instance"] > 0
+        if row["name"] != "linear":  # whose only map is the head's
+            assert row["parameters"] > 0
+            assert row["flops_per_instance"] > 0
         assert row["in_features"] == 16
         assert "arXiv" in row["paper"]
         assert row["attention"]

@@ -58,7 +58,9 @@ def test_a_misspelt_preset_is_not_taken_for_another_packages_network():
 
 
 def test_a_name_like_none_gets_the_nearest_preset_and_no_network_that_is_not_there():
-    with pytest.raises(ValidationError, match=r"no encoder 'nosuch'; did you mean conch_v1\?") as caught:
+    with pytest.raises(
+        ValidationError, match=r"no encoder 'nosuch'; did you mean conch_v1 or conch_v15\?"
+    ) as caught:
         EncoderConfig(name="nosuch")
     assert "timm:" not in str(caught.value)
 

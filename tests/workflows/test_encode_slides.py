@@ -309,7 +309,7 @@ def test_predict_gives_a_model_of_vectors_the_vector_of_the_slide(tmp_path) -> N
         bundle, config, features=features, slides=tmp_path / "slides.csv",
         timed=lambda _: contextlib.nullcontext(), slide_encoder=slide_encoder_of(origin, config, "the model m"),
     )  # fmt: skip
-    found, problem = records.predict("b")
+    found, problem, _ = records.predict("b")
     assert (problem, found.tiles) == ("", 8)
     expected = bundle.predict(open_bag_source(tmp_path / "v").load("b")).probabilities
     np.testing.assert_allclose([found.probabilities[name] for name in ("x", "y")], expected)
