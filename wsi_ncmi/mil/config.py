@@ -515,7 +515,7 @@ class LinearModelConfig(_VectorConfig):
 
     aggregator = "wsi_ncmi.mil.vectors:Linear"
     rate_factor = 20.0
-    paper = "none: the linear probe of the slide encoders' papers"
+    paper = "Alain & Bengio 2016, arXiv 1610.01644 (linear probes)"
     summary = "one vector a slide (of bags: the mean), standardised, under a linear head"
     reported_attention = "1/N"
     pools_evenly = True
@@ -534,7 +534,7 @@ class MlpModelConfig(_VectorConfig):
     """
 
     aggregator = "wsi_ncmi.mil.vectors:MLP"
-    paper = "none: STAMP's mlp for slide and patient vectors"
+    paper = "El Nahhas et al. 2024 (STAMP), arXiv 2312.10944"
     summary = "as linear, with hidden layers between"
     reported_attention = "1/N"
     pools_evenly = True
