@@ -1,6 +1,5 @@
 """The second reader: tiffslide (tifffile and fsspec), for what OpenSlide refuses and for remote addresses."""
 
-import math
 import threading
 import warnings
 from collections.abc import Mapping
@@ -13,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import SlideOpenError
-from wsi_ncmi.slides.base import Level, Slide
+from wsi_ncmi.slides.base import Level
+from wsi_ncmi.slides.clipped import ClippedSlide
 from wsi_ncmi.slides.jpeg2000 import HEAD_BYTES, TIFF_JPEG2000, holds_ycbcr, jpeg2000_frame
 from wsi_ncmi.slides.ome import OmeError, find_slide_image, is_ome
 
@@ -25,7 +25,7 @@ _SEPARATE_PLANES = 2
 _OLD_JPEG = (6,)
 
 
-class TiffSlideSlide(Slide):
+class TiffSlideSlide(ClippedSlide):
     """A slide read through tiffslide.
 
     tiffslide fills absent tiles with black, which would pass for tissue: they are made transparent here, so
@@ -79,31 +79,23 @@ class TiffSlideSlide(Slide):
         ) == {(1, 1)}:
             raise SlideOpenError("its JPEG 2000 tiles are YCbCr, of which it makes no RGB")
 
-    def _read(
-        self, x_level0: int, y_level0: int, level: int, width_px: int, height_px: int
+    def _read_inside(
+        self, level: int, left: int, top: int, width_px: int, height_px: int
     ) -> NDArray[np.uint8]:
-        target = self.reader_levels[level]
-        # OpenSlide and tiffslide place a region by the mean of both downsamples.
-        scale = (target.downsample_x + target.downsample_y) / 2
-        left, top = math.floor(x_level0 / scale), math.floor(y_level0 / scale)
-        x0, y0 = max(left, 0), max(top, 0)
-        x1, y1 = min(left + width_px, target.width_px), min(top + height_px, target.height_px)
-        result = np.zeros((height_px, width_px, 4), dtype=np.uint8)
-        if x0 >= x1 or y0 >= y1:
-            return result
         array = self._handle.zarr_group
         array = array[str(level)] if hasattr(array, "keys") else array
-        box = slice(y0, y1), slice(x0, x1)
+        box = slice(top, top + height_px), slice(left, left + width_px)
         pixels = np.asarray(array[(slice(None), *box)] if self._axes == "CYX" else array[box])
         if self._axes == "CYX":
             pixels = np.moveaxis(pixels, 0, 2)
         elif self._axes == "YX":
             pixels = np.repeat(pixels[:, :, None], 3, axis=2)
-        inside = result[y0 - top : y1 - top, x0 - left : x1 - left]
-        inside[:, :, :3] = pixels[:, :, :3]
-        inside[:, :, 3] = pixels[:, :, 3] if pixels.shape[2] == 4 else 255
-        _clear_absent(inside[:, :, 3], self._absent[level], x0, y0)
-        return result
+        alpha = (
+            pixels[:, :, 3:4] if pixels.shape[2] == 4 else np.full((height_px, width_px, 1), 255, np.uint8)
+        )
+        inside = np.concatenate([pixels[:, :, :3], alpha], axis=2)
+        _clear_absent(inside[:, :, 3], self._absent[level], left, top)
+        return inside
 
     def _close(self) -> None:
         self._handle.close()
