@@ -197,8 +197,8 @@ def _row(*cells: str) -> str:
 def preset_table() -> str:
     """The published encoders with the commands that fetch and use each."""
     lines = [
-        "| `--encoder` | commands | µm/px | tile px | width | licence | encoder |",
-        "|---|---|---|--:|--:|---|---|",
+        "| `--encoder` | µm/px | tile px | width | licence | encoder | commands |",
+        "|---|---|--:|--:|---|---|---|",
     ]
     for preset in presets().values():
         resolution = ", ".join(f"{mpp:g}" for mpp in preset.mpp)
@@ -208,8 +208,8 @@ def preset_table() -> str:
         both = (f"encoders {how}", f"extract slides --out features --encoder {preset.key}")
         commands = "<br>".join(f"`wsi-ncmi {command}`" for command in both)
         lines.append(
-            f"| `{preset.key}` | {commands} | {resolution} | {preset.tile_px} | {preset.embed_dim} | "
-            f"{licence} | {preset.title} |"
+            f"| `{preset.key}` | {resolution} | {preset.tile_px} | {preset.embed_dim} | {licence} | "
+            f"{preset.title} | {commands} |"
         )
     return "\n".join(lines)
 
