@@ -2,8 +2,9 @@
 
     python -m research.loss_study STAGE OUT NAME=FEATURES[,TABLE] [NAME=FEATURES[,TABLE] ...] [options]
 
-STAGE is explore, sensitivity, ablation, leads, tune, choose, confirm or tables. The same command resumes
-where it was stopped: ``--minutes 30`` is a chunk. TABLE has published parts, or each slide's source site.
+STAGE is explore, sensitivity, ablation, leads, models, tune, choose, confirm or tables. The same command
+resumes where it was stopped: ``--minutes 30`` is a chunk. TABLE has published parts, or each slide's source
+site.
 """
 
 import argparse
@@ -35,6 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", default="abmil")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--grid", choices=tuple(GRIDS), default="short")
+    parser.add_argument("--best", type=int, default=None, help="settings of each loss, with --of")
+    parser.add_argument("--of", default=None, metavar="NAME", help="cohort on which --best was measured")
+    parser.add_argument("--rivals", type=int, default=None, help="rivals of confirm, by their inner mean")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=None)
     given = parser.parse_args(arguments)
@@ -43,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         result = study_stage(
             given.stage, given.out, cohorts, regimes=given.regimes, losses=given.losses, folds=given.folds,
             seeds=given.seeds, model=given.model, batch_size=given.batch_size, grid=given.grid,
+            best=None if given.best is None else (given.best, given.of), rivals=given.rivals,
             workers=given.workers, minutes=given.minutes, progress=progress_for(),
         )  # fmt: skip
     except WsiNcmiError as error:

@@ -18,6 +18,7 @@ from research.loss_study.settings import (
     describe_grid,
     exploration_settings,
     lead_settings,
+    model_settings,
     sensitivity_settings,
 )
 from wsi_ncmi.core.errors import InputError, WsiNcmiError
@@ -114,7 +115,7 @@ def _describe(request: StudyRequest, path: Path) -> None:
     if path.exists():
         before = json.loads(json.dumps(as_written_now(json.loads(path.read_text(encoding="utf-8")))))
         old = {
-            name: {**item, "options": asdict(loss_config(**item["options"]))}
+            name: {"model": None, **item, "options": asdict(loss_config(**item["options"]))}
             for name, item in before.pop("settings").items()
         }
         wanted = json.loads(json.dumps({k: v for k, v in content.items() if k != "settings"}))
@@ -172,11 +173,13 @@ def study_stage(
     model: str = "abmil",
     batch_size: int = 16,
     grid: str = "short",
+    best: tuple[int, str] | None = None,
+    rivals: int | None = None,
     workers: int = 1,
     minutes: float | None = None,
     progress: ProgressReporter | None = None,
 ) -> JobResult:
-    """Runs one stage: explore, sensitivity, ablation, leads, tune, choose, confirm or tables.
+    """Runs one stage: explore, sensitivity, ablation, leads, models, tune, choose, confirm or tables.
 
     Args:
         stage: Its name.
@@ -190,6 +193,8 @@ def study_stage(
         model: Aggregator.
         batch_size: Bags a step.
         grid: Settings of ``tune``: one of ``GRIDS``.
+        best: (N, cohort): of ``tune`` the N settings of each loss that were best on that cohort.
+        rivals: How many rivals ``confirm`` has besides cross-entropy, by their inner mean; None = all.
         workers: Processes.
         minutes: Time after which no further run is begun.
         progress: Told about every run.
@@ -197,7 +202,7 @@ def study_stage(
     Raises:
         InputError: Something is missing or unknown; nothing was started.
     """
-    from research.loss_study.results import choose_settings, chosen_settings, write_tables
+    from research.loss_study.results import best_settings, choose_settings, chosen_settings, write_tables
 
     if stage == "choose":
         return JobResult({"chosen": choose_settings(out)})
@@ -214,10 +219,15 @@ def study_stage(
         settings = list(ablation_settings())
     elif stage == "leads":
         settings = list(lead_settings())
+    elif stage == "models":
+        settings = list(model_settings())
     elif stage == "confirm":
-        settings = chosen_settings(out)
+        settings = chosen_settings(out, rivals)
     else:
         settings = [setting for of_loss in GRIDS[grid].values() for setting in of_loss]
+        if best is not None:
+            kept = best_settings(out, best[1], best[0])
+            settings = [setting for setting in settings if (setting.loss, setting.name) in kept]
     if losses is not None:
         unknown = set(losses) - {setting.loss for setting in settings}
         if unknown:

@@ -9,7 +9,7 @@ from wsi_ncmi.cohorts import Cohort, SplitConfig, Splits, make_splits
 
 __all__ = ["KEY", "STAGES", "StudyRun", "inner_folds", "plan_study"]
 
-STAGES = ("explore", "sensitivity", "ablation", "leads", "tune", "confirm")
+STAGES = ("explore", "sensitivity", "ablation", "leads", "models", "tune", "confirm")
 """All but ``confirm`` score on parts of the training slides only; ``confirm`` opens the test folds."""
 
 KEY = ("stage", "cohort", "regime", "loss", "setting", "fold", "seed")

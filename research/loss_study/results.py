@@ -3,17 +3,17 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from research.loss_study.settings import GRIDS, Setting
+from research.loss_study.settings import ABLATIONS, GRIDS, Setting
 from research.loss_study.statistics import Cells, compare_with_rivals
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import atomic_path, write_json
 
-__all__ = ["choose_settings", "chosen_settings", "read_stage", "write_tables"]
+__all__ = ["best_settings", "choose_settings", "chosen_settings", "read_stage", "write_tables"]
 
 _RUN = ["cohort", "regime", "fold", "seed"]
 _MEASURES = (
@@ -40,19 +40,24 @@ def read_stage(out: Path, stage: str) -> pd.DataFrame:
 def choose_settings(out: Path) -> Path:
     """Picks each loss's setting: the highest macro-F1, averaged over all cohorts and regimes alike.
 
-    Only ``tune.csv`` is read. Every setting must have the same runs.
+    Only ``tune.csv`` is read, and of it the settings that were run everywhere: those of the last round. All
+    losses must have equally many.
 
     Returns:
         ``chosen.json``: loss → setting, with the mean of every setting.
 
     Raises:
-        InputError: A setting lacks runs that another has.
+        InputError: A loss has fewer settings with all runs than another.
     """
     table = read_stage(out, "tune")
     counts = table.groupby(["loss", "setting"])[_RUN].apply(lambda part: len(part.drop_duplicates()))
-    if counts.nunique() > 1:
-        loss, setting = cast("tuple[str, str]", counts.idxmin())
-        raise InputError(f"{loss} / {setting} has fewer runs than others; finish the stage 'tune' first.")
+    whole = counts[counts == counts.max()].index
+    by_loss = whole.get_level_values("loss").value_counts().reindex(table["loss"].unique(), fill_value=0)
+    if by_loss.nunique() > 1:
+        raise InputError(
+            f"{by_loss.idxmin()} has fewer settings with all runs than others; finish the stage 'tune' first."
+        )
+    table = table[table.set_index(["loss", "setting"]).index.isin(whole)]
     cells = table.groupby(["loss", "setting", "cohort", "regime"])["macro_f1"].mean()
     means = cells.groupby(["loss", "setting"]).mean()
     chosen: dict[str, Any] = {}
@@ -64,8 +69,27 @@ def choose_settings(out: Path) -> Path:
     return path
 
 
-def chosen_settings(out: Path) -> list[Setting]:
+def best_settings(out: Path, cohort: str, count: int) -> set[tuple[str, str]]:
+    """The ``count`` settings (loss, setting) of each loss with the highest macro-F1 on a cohort in ``tune``.
+
+    Raises:
+        InputError: The cohort has no runs, or a loss has fewer settings there than another.
+    """
+    table = read_stage(out, "tune")
+    means = table[table["cohort"] == cohort].groupby(["loss", "setting"])["macro_f1"].mean()
+    run = means.groupby(level="loss").size()
+    if run.empty or run.nunique() > 1:
+        raise InputError(f"Not every loss has all its settings on {cohort!r}; finish the first round there.")
+    best = means.sort_values(ascending=False, kind="stable").groupby(level="loss").head(count)
+    return {(str(loss), str(setting)) for loss, setting in best.index}
+
+
+def chosen_settings(out: Path, rivals: int | None = None) -> list[Setting]:
     """The chosen setting of each loss, in the grid's order.
+
+    Args:
+        out: Folder of the study.
+        rivals: Leave out all rivals but cross-entropy and this many with the highest mean; None = all stay.
 
     Raises:
         InputError: Nothing was chosen yet, or the grid has changed since.
@@ -74,10 +98,14 @@ def chosen_settings(out: Path) -> list[Setting]:
     if not path.is_file():
         raise InputError(f"{path} does not exist; run the stages 'tune' and 'choose' first.")
     chosen = json.loads(path.read_text(encoding="utf-8"))
+    if rivals is not None:
+        always = {"ncmi", "ce", *ABLATIONS}
+        order = sorted(set(chosen) - always, key=lambda loss: -max(chosen[loss]["macro_f1"].values()))
+        chosen = {loss: of for loss, of in chosen.items() if loss in always or loss in order[:rivals]}
     known = {(s.loss, s.name): s for grid in GRIDS.values() for of_loss in grid.values() for s in of_loss}
-    order = {loss: place for place, loss in enumerate(GRIDS["long_tail"])}
+    place = {loss: at for at, loss in enumerate(GRIDS["long_tail"])}
     wanted = [
-        (loss, chosen[loss]["setting"]) for loss in sorted(chosen, key=lambda loss: order.get(loss, -1))
+        (loss, chosen[loss]["setting"]) for loss in sorted(chosen, key=lambda loss: place.get(loss, -1))
     ]
     found = [known[key] for key in wanted if key in known]
     if len(found) != len(chosen):

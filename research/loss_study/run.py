@@ -121,13 +121,11 @@ class StudyWork:
             weight_decay=run.setting.weight_decay, sampler=run.setting.sampler,
         )  # fmt: skip
         classes = data.cohort.classes
-        fitted = fit_in_memory(
-            cache,
-            parts.train,
-            parts.validation,
-            len(classes),
-            RunConfig(model=self._model, loss=run.setting.options, training=training, seed=run.seed),
-        )
+        config = RunConfig(
+            model=run.setting.model or self._model, loss=run.setting.options, training=training,
+            seed=run.seed,
+        )  # fmt: skip
+        fitted = fit_in_memory(cache, parts.train, parts.validation, len(classes), config)
         device = torch.device("cpu")
         z = embed(fitted.aggregator, cache, parts.test.slide_ids, device)
         z_validation = embed(fitted.aggregator, cache, parts.validation.slide_ids, device)

@@ -5,10 +5,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from wsi_ncmi.losses import LossConfig, loss_config
+from wsi_ncmi.mil import ModelConfig, model_config
 
 __all__ = [
     "ABLATIONS", "GRID", "GRIDS", "LONG_TAIL_GRID", "Setting", "ablation_settings", "describe_grid",
-    "exploration_settings", "lead_settings", "sensitivity_settings",
+    "exploration_settings", "lead_settings", "model_settings", "sensitivity_settings",
 ]  # fmt: skip
 
 _RATES = (5e-4, 1e-3)
@@ -25,6 +26,7 @@ class Setting:
         learning_rate: Peak rate of AdamW.
         weight_decay: Decoupled decay.
         sampler: How the bags of an epoch are drawn, see ``TrainingConfig``.
+        model: Aggregator; None = the study's.
     """
 
     loss: str
@@ -33,6 +35,7 @@ class Setting:
     learning_rate: float = 5e-4
     weight_decay: float = 1e-2
     sampler: Literal["shuffle", "class_balanced", "patient_balanced"] = "shuffle"
+    model: ModelConfig | None = None
 
 
 def _settings(
@@ -56,14 +59,14 @@ def _words(values: Mapping[str, Any]) -> str:
     )
 
 
-def _without_own(loss: str) -> tuple[Setting, ...]:
+def _without_own(loss: str, decays: Sequence[float] = (1e-2, 1e-1, 1.0)) -> tuple[Setting, ...]:
     # A loss without settings of its own gets its six from the optimiser's.
     return tuple(
         Setting(
             loss=loss, name=f"decay={decay:g} lr={rate:g}", options=loss_config(name=loss),
             learning_rate=rate, weight_decay=decay,
         )
-        for decay in (1e-2, 1e-1, 1.0)
+        for decay in decays
         for rate in _RATES
     )  # fmt: skip
 
@@ -109,30 +112,18 @@ def _with_decay(
 ) -> tuple[Setting, ...]:
     return tuple(
         Setting(
-            loss=loss, name=f"{_words(values)} decay={decay:g} lr={rate:g}".strip(), learning_rate=rate,
-            weight_decay=decay, options=loss_config(name=kind or loss, **common, **values),
+            loss=loss, name=f"{_words(values)} decay={decay:g}".strip(), weight_decay=decay,
+            options=loss_config(name=kind or loss, **common, **values),
         )
         for values in variants
         for decay in (1e-2, 1.0)
-        for rate in _RATES
-    )  # fmt: skip
-
-
-def _decay_alone(loss: str) -> tuple[Setting, ...]:
-    return tuple(
-        Setting(
-            loss=loss, name=f"decay={decay:g} lr={rate:g}", options=loss_config(name=loss),
-            learning_rate=rate, weight_decay=decay,
-        )
-        for decay in (1e-2, 1e-1, 1.0, 3.0)
-        for rate in (2.5e-4, *_RATES)
     )  # fmt: skip
 
 
 LONG_TAIL_GRID: Mapping[str, tuple[Setting, ...]] = {
     "ncmi": _with_decay("ncmi", [{"prior_shift": 0.0}, {"prior_shift": 1.0}, {"balance": 1.0}]),
-    "ce": _decay_alone("ce"),
-    "weighted_ce": _decay_alone("weighted_ce"),
+    "ce": _without_own("ce", (1e-2, 1.0, 3.0)),
+    "weighted_ce": _without_own("weighted_ce", (1e-2, 1.0, 3.0)),
     "focal": _with_decay("focal", [{"focal_gamma": g} for g in (0.5, 1.0, 2.0)]),
     "cb_focal": _with_decay(
         "cb_focal", [{"cb_gamma": g, "cb_beta": b} for g, b in ((1.0, 0.99), (1.0, 0.999), (2.0, 0.999))]
@@ -165,8 +156,8 @@ LONG_TAIL_GRID: Mapping[str, tuple[Setting, ...]] = {
 }  # fmt: skip
 
 GRIDS: Mapping[str, Mapping[str, tuple[Setting, ...]]] = {"short": GRID, "long_tail": LONG_TAIL_GRID}
-"""Settings of ``tune``: ``short`` is that of the first study, six a loss; ``long_tail`` has twelve a loss, of
-which weight decay and rate are a part for all, and the rivals of long tails."""
+"""Settings of ``tune``, six a loss: ``short`` is that of the first study; ``long_tail`` has weight decay in
+place of the rate, and the rivals of long tails."""
 
 ABLATIONS = ("generalised_ce",)
 """Losses of the grid that are forms of NCMI: compared with it, but never its strongest rival."""
@@ -291,3 +282,20 @@ def lead_settings() -> tuple[Setting, ...]:
         ncmi("shift 1, learned words", **shift, code_words="learned"),
         ncmi("class-balanced sampler", sampler="class_balanced"),
     )
+
+
+def model_settings() -> tuple[Setting, ...]:
+    """Gated attention otherwise regularised or wider, for cross-entropy and NCMI, with weight decay 1."""
+    models: Mapping[str, Mapping[str, Any]] = {
+        "abmil": {},
+        "input dropout .25": {"input_dropout": 0.25},
+        "512/128, input dropout .25": {"hidden": 512, "attention": 128, "input_dropout": 0.25},
+    }
+    return tuple(
+        Setting(
+            loss=loss, name=name, options=loss_config(name=loss), weight_decay=1.0,
+            model=model_config(name="abmil", **values),
+        )
+        for name, values in models.items()
+        for loss in ("ce", "ncmi")
+    )  # fmt: skip

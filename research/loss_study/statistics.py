@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -37,14 +37,17 @@ class Cells:
     Attributes:
         keys: (loss, setting) of the table, sorted.
         conditions: (cohort, regime) in the table's order.
-        seeds: Seeds of the table, sorted.
+        seeds: Cohort → its seeds, sorted.
     """
 
     def __init__(self, table: pd.DataFrame, cohorts: Mapping[str, StudyCohort], stage: str) -> None:
         self.keys = sorted({(str(a), str(b)) for a, b in table[["loss", "setting"]].to_numpy()})
         pairs = table[["cohort", "regime"]].drop_duplicates().to_numpy()
         self.conditions: list[tuple[str, str]] = [(str(a), str(b)) for a, b in pairs]
-        self.seeds = sorted(int(seed) for seed in table["seed"].unique())
+        self.seeds = {
+            str(name): tuple(sorted(int(seed) for seed in of.unique()))
+            for name, of in table.groupby("cohort")["seed"]
+        }
         self.table = table
         self.patients = {
             name: sorted({row.case_id for row in data.cohort.rows}) for name, data in cohorts.items()
@@ -132,7 +135,9 @@ def compare_with_rivals(
             name: np.bincount(generator.integers(0, len(of), len(of)), minlength=len(of)).astype(float)
             for name, of in cells.patients.items()
         }
-        seeds = generator.choice(cells.seeds, size=len(cells.seeds)).tolist()
+        # Cohorts with the same seeds share a draw.
+        draws = {of: generator.choice(of, size=len(of)).tolist() for of in sorted(set(cells.seeds.values()))}
+        seeds = {name: draws[of] for name, of in cells.seeds.items()}
         for loss in setting:
             drawn[loss].append(_values(cells, loss, setting[loss], weights, seeds))
     return {
@@ -148,15 +153,15 @@ def compare_with_rivals(
 
 
 def _values(
-    cells: Cells, loss: str, setting: str, weights: Mapping[str, _Floats], seeds: list[int]
+    cells: Cells, loss: str, setting: str, weights: Mapping[str, _Floats], seeds: Mapping[str, Sequence[int]]
 ) -> dict[tuple[str, str], float]:
     found = {}
     for cohort, regime in cells.conditions:
         by_seed = {}
-        for seed in set(seeds):
+        for seed in set(seeds[cohort]):
             sums = cells.sums(loss, setting, cohort, regime, seed, weights.get(cohort))
             by_seed[seed] = float(_macro_f1(sums[None])[0])
-        found[cohort, regime] = float(np.mean([by_seed[seed] for seed in seeds]))
+        found[cohort, regime] = float(np.mean([by_seed[seed] for seed in seeds[cohort]]))
     return found
 
 
