@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,9 @@ from wsi_ncmi.mil import ModelConfig
 from wsi_ncmi.training import BagCache, RunConfig, TrainingConfig, fit_in_memory
 from wsi_ncmi.training.scoring import embed, f1_and_recall, probabilities_of
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 __all__ = ["COLUMNS", "StudyCohort", "StudyWork", "open_study_cohort", "predicted_classes"]
 
 # Class weights' exponent and ridge (pseudo-samples) of the decision that NCMI's default fits.
@@ -31,9 +34,10 @@ COLUMNS = (
 )  # fmt: skip
 """Columns of the table. ``predicted``: class position of each test slide, in the fold's order, with as many
 digits each as the last class needs;
-``macro_f1_calibrated`` and ``_balanced``: after refitting scale and class biases to the validation slides, as
-they are (ridge 1) and with the class weights and ridge of NCMI's default decision, so that a loss can be told
-from its decision."""
+``macro_f1_calibrated``: after refitting scale and class biases to the validation slides (ridge 1);
+``macro_f1_balanced``: with the class weights and ridge of NCMI's default decision and, for a loss that has
+them not, its class means too, so that a loss can be told from its decision (the first study's rows are from
+before the class means)."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,11 @@ class StudyWork:
         z_validation = embed(fitted.aggregator, cache, parts.validation.slide_ids, device)
         p = probabilities_of(fitted.criterion, z)
         p_validation = probabilities_of(fitted.criterion, z_validation)
+        z_train = None
+        if not fitted.criterion.uses_class_means:
+            z_train = embed(fitted.aggregator, cache, parts.train.slide_ids, device)
+        scored = (p_validation, parts.validation.y, p)
+        means = None if z_train is None else (z_validation, z_train, torch.from_numpy(parts.train.y), z)
         predicted = p.argmax(axis=1)
         truth = parts.test.y
         values = classification_metrics(
@@ -139,8 +148,8 @@ class StudyWork:
         return {
             **dict(zip(KEY, run.key, strict=True)),
             **{name: f"{values[name]:.6f}" for name in _METRICS},
-            "macro_f1_calibrated": f"{_refitted(p_validation, parts.validation.y, p, truth, 0.0, 1.0):.6f}",
-            "macro_f1_balanced": f"{_refitted(p_validation, parts.validation.y, p, truth, *_DECISION):.6f}",
+            "macro_f1_calibrated": f"{_refitted(*scored, truth, 0.0, 1.0):.6f}",
+            "macro_f1_balanced": f"{_refitted(*scored, truth, *_DECISION, means):.6f}",
             **{name: f"{value:.6f}" for name, value in information_metrics(p, truth).items()},
             "train_slides": len(parts.train.slide_ids),
             "best_epoch": fitted.best_epoch,
@@ -156,15 +165,23 @@ def _refitted(
     truth: NDArray[np.int64],
     balance: float,
     ridge: float,
+    means: "tuple[Tensor, Tensor, Tensor, Tensor] | None" = None,
 ) -> float:
+    # means: embeddings of validation and training, the training's labels, embeddings of the test.
     import torch
 
-    from wsi_ncmi.losses.decision import CalibratedDecision
+    from wsi_ncmi.losses.decision import CalibratedDecision, ClassMeanDecision
     from wsi_ncmi.losses.functional import safe_log
 
+    y = torch.from_numpy(y_validation)
     decision = CalibratedDecision(p.shape[1], 1.0, ridge).double()
     # Probabilities that underflowed to 0 say no more than the smallest one that a float can hold.
     scores = [-safe_log(torch.from_numpy(part)).clamp(min=-80.0) for part in (p_validation, p)]
-    decision.fit(scores[0], torch.from_numpy(y_validation), balance)
-    decided = decision(scores[1]).argmax(dim=1).numpy()
-    return f1_and_recall(truth, decided, p.shape[1])[0]
+    decision.fit(scores[0], y, balance)
+    decided = decision(scores[1])
+    if means is not None:
+        z_validation, z_train, y_train, z = means
+        correction = ClassMeanDecision(p.shape[1], z.shape[1])
+        correction.fit(decision(scores[0]), z_validation, y, z_train, y_train, balance)
+        decided = correction(decided, z)
+    return f1_and_recall(truth, decided.argmax(dim=1).numpy(), p.shape[1])[0]

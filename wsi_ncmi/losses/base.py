@@ -39,6 +39,7 @@ class Criterion(nn.Module, ABC):
         needs_epoch_pass: True when :meth:`end_epoch` does something, so that a loop without this need
             can skip the extra pass over the training set.
         fits_decision: True when :meth:`fit_decision` does something.
+        uses_class_means: True when :meth:`fit_decision` can do more with the training inputs.
 
     Raises:
         InputError: Fewer than two classes, or a width below one.
@@ -52,6 +53,7 @@ class Criterion(nn.Module, ABC):
         self.in_features = in_features
         self.needs_epoch_pass = False
         self.fits_decision = False
+        self.uses_class_means = False
 
     def forward(self, z: Any, y: Any) -> Tensor:
         """Computes the loss of a batch.
@@ -132,8 +134,17 @@ class Criterion(nn.Module, ABC):
     def end_epoch(self, z: Tensor, y: Tensor) -> None:
         """Hook after an epoch with all training inputs ``z`` (N, E) and labels ``y`` (N,); here a no-op."""
 
-    def fit_decision(self, z: Tensor, y: Tensor) -> None:
-        """Fits the decision on training or validation inputs, never on test data; here a no-op."""
+    def fit_decision(
+        self, z: Tensor, y: Tensor, train_z: Tensor | None = None, train_y: Tensor | None = None
+    ) -> None:
+        """Fits the decision on validation inputs, never on test data; here a no-op.
+
+        Args:
+            z: Inputs (N, E) that the network has not learned from, computed in eval mode.
+            y: Their labels (N,).
+            train_z: The training inputs (M, E), for a criterion that ``uses_class_means``.
+            train_y: Their labels (M,).
+        """
 
 
 def per_class(values: Any, num_classes: int, what: str, least: float, remedy: str = "") -> Tensor:

@@ -82,6 +82,7 @@ class NCMIConfig(LossConfig):
         prior_shift: Multiple of the log prior in the log form's training scores.
         decision_balance: Exponent of the class weights in the decision's fit.
         ridge: Regularisation of the decision's fit, in pseudo-samples.
+        class_mean_decision: Let the class means of the embeddings correct the decision.
     """
 
     criterion = "wsi_ncmi.losses.ncmi:NCMILoss"
@@ -113,6 +114,7 @@ class NCMIConfig(LossConfig):
     prior_shift: form.NotNegative | None = None
     decision_balance: form.Share | None = None
     ridge: form.Positive = 20.0
+    class_mean_decision: bool | None = None
 
 
 @register_loss

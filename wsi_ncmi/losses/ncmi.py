@@ -16,7 +16,7 @@ from wsi_ncmi.core.arguments import described
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.losses import fixed_centroids, functional
 from wsi_ncmi.losses.base import Criterion, per_class, project
-from wsi_ncmi.losses.decision import CalibratedDecision
+from wsi_ncmi.losses.decision import CalibratedDecision, ClassMeanDecision
 from wsi_ncmi.losses.ncmi_form import resolve_form
 from wsi_ncmi.losses.running_statistics import (
     MemoryBank,
@@ -159,6 +159,8 @@ class NCMILoss(Criterion):
         self._set_prior(class_counts)
         self.tau = 2 / self.symbols if form.tau is None else form.tau
         self.decision = CalibratedDecision(num_classes, 1 / self.tau if form.ratio == "log" else 1.0, ridge)
+        self.class_means = ClassMeanDecision(num_classes, in_features or self.symbols)
+        self.uses_class_means = form.class_mean_decision
         exact = form.code_words == "means" and form.means_update == "epoch"
         self.needs_epoch_pass = exact or form.decision_means
         self.fits_decision = True
@@ -291,7 +293,7 @@ class NCMILoss(Criterion):
         """Calibrated log-probabilities (B, C); before :meth:`fit_decision` the nearest centroid wins."""
         z = self._input(z)
         with torch.autocast(z.device.type, enabled=False):
-            log_p: Tensor = self.decision(self.distances(z))
+            log_p: Tensor = self.class_means(self.decision(self.distances(z)), z)
             return log_p
 
     @torch.no_grad()
@@ -319,20 +321,34 @@ class NCMILoss(Criterion):
         for target in targets:
             target.copy_(log_means(sums, target))
 
-    def fit_decision(self, z: Tensor, y: Tensor) -> None:
-        """Fits scale and per-class bias of the decision on training or validation inputs (never test).
+    def fit_decision(
+        self, z: Tensor, y: Tensor, train_z: Tensor | None = None, train_y: Tensor | None = None
+    ) -> None:
+        """Fits the decision on validation inputs (never test): scale and per-class bias of the distances.
+
+        With the training inputs, and in a form with ``class_mean_decision``, the means of the classes join
+        (:class:`~wsi_ncmi.losses.decision.ClassMeanDecision`).
 
         Args:
-            z: Inputs (N, E), computed in eval mode.
+            z: Inputs (N, E) that the network has not learned from, computed in eval mode.
             y: Their labels (N,).
+            train_z: The training inputs (M, E), computed in eval mode.
+            train_y: Their labels (M,).
         """
         z, y = self._checked(z, y)
+        if len(y) == 0:
+            return
         was_training = self.training
         self.eval()
         with torch.no_grad():
             distances = self.distances(z)
         self.train(was_training)
-        self.decision.fit(distances, y, self.form.decision_balance)
+        balance = self.form.decision_balance
+        self.decision.fit(distances, y, balance)
+        if self.uses_class_means and train_z is not None and train_y is not None:
+            train_z, train_y = self._checked(train_z, train_y)
+            with torch.no_grad():
+                self.class_means.fit(self.decision(distances), z, y, train_z, train_y, balance)
 
     def _log_map(self, u: Tensor) -> Tensor:
         return functional.log_sigmax(u) if self.form.symbol_map == "sigmax" else u.log_softmax(dim=-1)

@@ -63,6 +63,8 @@ class NCMIForm:
             Menon et al., ICLR 2021): what is learned then refers to a flatter prior.
         decision_balance: Exponent of the class weights in the fit of the decision: 0 gives probabilities
             under the prior of the data it is fitted to, 1 under a uniform one.
+        class_mean_decision: Let the class means of the embeddings correct the decision, where the training
+            inputs are given to its fit (``wsi_ncmi.losses.decision.ClassMeanDecision``).
     """
 
     symbols: Symbols | None = 8
@@ -87,6 +89,7 @@ class NCMIForm:
     balance: Share = 0.0
     prior_shift: NotNegative = 0.0
     decision_balance: Share = 0.0
+    class_mean_decision: bool = False
 
     @property
     def effective_power(self) -> float:
@@ -105,8 +108,9 @@ _LOG = NCMIForm(ratio="log")
 _LOG_REVERSE = NCMIForm(ratio="log", direction="code_to_sample", code_scale=3.0, temperature=1.0)
 PRESETS: Mapping[Preset, NCMIForm] = {
     # Chosen on inner validation (docs/development/ncmi-protocol.md): a logarithm that saturates a little, as
-    # the code words alone make it robust, and a decision that nearly levels the classes.
-    "default": replace(_LOG_REVERSE, tau=None, power=0.3, decision_balance=0.75),
+    # the code words alone make it robust, and a decision that nearly levels the classes; the class means'
+    # share in it by docs/development/ncmi-long-tail-protocol.md.
+    "default": replace(_LOG_REVERSE, tau=None, power=0.3, decision_balance=0.75, class_mean_decision=True),
     "log": _LOG,
     "log_reverse": _LOG_REVERSE,
     "ratio": NCMIForm(code_scale=3.0),

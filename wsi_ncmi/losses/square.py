@@ -44,7 +44,9 @@ class SquareLoss(LogitCriterion):
         log_p: Tensor = self.decision(-self.logits(z))
         return log_p
 
-    def fit_decision(self, z: Tensor, y: Tensor) -> None:
+    def fit_decision(
+        self, z: Tensor, y: Tensor, train_z: Tensor | None = None, train_y: Tensor | None = None
+    ) -> None:
         """Fits scale and biases on training or validation inputs (N, E), never on test data."""
         z, y = self._checked(z, y)
         self.decision.fit(-self.logits(z), y)

@@ -269,7 +269,11 @@ def _fit_decision(
     # scale fitted to them is overconfident.
     if training.decision == "none" or not criterion.fits_decision:
         return
-    parts = [validation] if training.decision == "validation" else [train, validation]
-    z = torch.cat([embed(aggregator, cache, part.slide_ids, device) for part in parts])
-    y = torch.from_numpy(np.concatenate([part.y for part in parts])).to(device)
-    criterion.fit_decision(z, y)
+
+    def embedded(parts: Sequence[LabelledSlides]) -> tuple[torch.Tensor, torch.Tensor]:
+        z = torch.cat([embed(aggregator, cache, part.slide_ids, device) for part in parts])
+        return z, torch.from_numpy(np.concatenate([part.y for part in parts])).to(device)
+
+    held_out = [validation] if training.decision == "validation" else [train, validation]
+    learned_from = embedded([train]) if criterion.uses_class_means else (None, None)
+    criterion.fit_decision(*embedded(held_out), *learned_from)
