@@ -11,7 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from research.loss_study.plan import KEY, StudyRun, inner_folds
-from research.loss_study.regimes import prepare_parts
+from research.loss_study.regimes import StudyParts, prepare_parts
+from research.loss_study.settings import FLOOR
 from wsi_ncmi.cohorts import Cohort, SplitConfig, Splits, make_splits, open_bag_source, read_any_splits
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.metrics import information_metrics
@@ -112,34 +113,16 @@ class StudyWork:
 
     def __call__(self, run: StudyRun, tell: Callable[[Any], None]) -> dict[str, Any]:
         """Trains and scores; returns the line of the table."""
-        import torch
-
         began = time.process_time()
         data, cache = self._cohorts[run.cohort], self._caches[run.cohort]
         splits = data.outer if run.stage == "confirm" else data.inner
         # The draw differs between folds and seeds, never between losses.
         parts = prepare_parts(data.cohort, splits.folds[run.fold], run.regime, 1000 * run.seed + run.fold)
-        epochs = max(1, round(run.regime.epochs * self._training.epochs / 20))
-        training = replace(
-            self._training, epochs=epochs, learning_rate=run.setting.learning_rate,
-            weight_decay=run.setting.weight_decay, sampler=run.setting.sampler,
-        )  # fmt: skip
         classes = data.cohort.classes
-        config = RunConfig(
-            model=run.setting.model or self._model, loss=run.setting.options, training=training,
-            seed=run.seed,
-        )  # fmt: skip
-        fitted = fit_in_memory(cache, parts.train, parts.validation, len(classes), config)
-        device = torch.device("cpu")
-        z = embed(fitted.aggregator, cache, parts.test.slide_ids, device)
-        z_validation = embed(fitted.aggregator, cache, parts.validation.slide_ids, device)
-        p = probabilities_of(fitted.criterion, z)
-        p_validation = probabilities_of(fitted.criterion, z_validation)
-        z_train = None
-        if not fitted.criterion.uses_class_means:
-            z_train = embed(fitted.aggregator, cache, parts.train.slide_ids, device)
-        scored = (p_validation, parts.validation.y, p)
-        means = None if z_train is None else (z_validation, z_train, torch.from_numpy(parts.train.y), z)
+        if run.setting.loss == FLOOR:
+            p, others = _floor(cache, parts, len(classes)), {}
+        else:
+            p, others = self._trained(run, parts, cache, len(classes))
         predicted = p.argmax(axis=1)
         truth = parts.test.y
         values = classification_metrics(
@@ -148,14 +131,70 @@ class StudyWork:
         return {
             **dict(zip(KEY, run.key, strict=True)),
             **{name: f"{values[name]:.6f}" for name in _METRICS},
-            "macro_f1_calibrated": f"{_refitted(*scored, truth, 0.0, 1.0):.6f}",
-            "macro_f1_balanced": f"{_refitted(*scored, truth, *_DECISION, means):.6f}",
             **{name: f"{value:.6f}" for name, value in information_metrics(p, truth).items()},
+            "macro_f1_calibrated": "",
+            "macro_f1_balanced": "",
+            "best_epoch": 0,
+            **others,
             "train_slides": len(parts.train.slide_ids),
-            "best_epoch": fitted.best_epoch,
             "cpu_seconds": f"{time.process_time() - began:.2f}",
             "predicted": "".join(f"{i:0{len(str(len(classes) - 1))}d}" for i in predicted),
         }
+
+    def _trained(
+        self, run: StudyRun, parts: StudyParts, cache: BagCache, classes: int
+    ) -> tuple[NDArray[np.float64], dict[str, Any]]:
+        """Probabilities of the test slides, and the columns that only a trained model has."""
+        import torch
+
+        training = replace(
+            self._training, epochs=max(1, round(run.regime.epochs * self._training.epochs / 20)),
+            learning_rate=run.setting.learning_rate, weight_decay=run.setting.weight_decay,
+            sampler=run.setting.sampler,
+        )  # fmt: skip
+        config = RunConfig(
+            model=run.setting.model or self._model, loss=run.setting.options, training=training,
+            seed=run.seed,
+        )  # fmt: skip
+        fitted = fit_in_memory(cache, parts.train, parts.validation, classes, config)
+        device = torch.device("cpu")
+        z, z_validation = (
+            embed(fitted.aggregator, cache, part.slide_ids, device) for part in (parts.test, parts.validation)
+        )
+        p = probabilities_of(fitted.criterion, z)
+        means = None
+        if not fitted.criterion.uses_class_means:
+            z_train = embed(fitted.aggregator, cache, parts.train.slide_ids, device)
+            means = (z_validation, z_train, torch.from_numpy(parts.train.y), z)
+        scored = (probabilities_of(fitted.criterion, z_validation), parts.validation.y, p, parts.test.y)
+        return p, {
+            "macro_f1_calibrated": f"{_refitted(*scored, 0.0, 1.0):.6f}",
+            "macro_f1_balanced": f"{_refitted(*scored, *_DECISION, means):.6f}",
+            "best_epoch": fitted.best_epoch,
+        }
+
+
+def _floor(cache: BagCache, parts: StudyParts, classes: int) -> NDArray[np.float64]:
+    """Logistic regression on mean tiles; strength and class weights are validation's choice."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    train, validation, test = (
+        np.stack([cache.bag(slide_id).float().mean(0).numpy() for slide_id in part.slide_ids])
+        for part in (parts.train, parts.validation, parts.test)
+    )
+    fits = [
+        make_pipeline(
+            StandardScaler(), LogisticRegression(C=strength, class_weight=weight, max_iter=2000)
+        ).fit(train, parts.train.y)
+        for strength in (1e-3, 1e-2, 1e-1, 1.0)
+        for weight in (None, "balanced")
+    ]
+    best = max(fits, key=lambda fit: f1_and_recall(parts.validation.y, fit.predict(validation), classes)[0])
+    p = np.zeros((len(test), classes))
+    p[:, best.classes_] = best.predict_proba(test)
+    return p
 
 
 def _refitted(

@@ -8,7 +8,7 @@ from wsi_ncmi.losses import LossConfig, loss_config
 from wsi_ncmi.mil import ModelConfig, model_config
 
 __all__ = [
-    "ABLATIONS", "GRID", "GRIDS", "LONG_TAIL_GRID", "Setting", "ablation_settings", "describe_grid",
+    "ABLATIONS", "FLOOR", "GRID", "GRIDS", "LONG_TAIL_GRID", "Setting", "ablation_settings", "describe_grid",
     "exploration_settings", "lead_settings", "model_settings", "sensitivity_settings",
 ]  # fmt: skip
 
@@ -166,6 +166,10 @@ place of the rate, and the rivals of long tails."""
 
 ABLATIONS = ("generalised_ce", "ncmi_code_words")
 """Losses of the grid that are forms of NCMI: compared with it, but never its strongest rival."""
+
+
+FLOOR = "floor"
+"""No loss but what every model must beat: logistic regression on each slide's mean tile."""
 
 
 def describe_grid(settings: Sequence[Setting]) -> list[dict[str, Any]]:

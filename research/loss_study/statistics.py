@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from research.loss_study.run import predicted_classes
-from research.loss_study.settings import ABLATIONS
+from research.loss_study.settings import ABLATIONS, FLOOR
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.metrics.comparison import corrected_resampled_t_test
 from wsi_ncmi.metrics.confusion import confusion_metrics
@@ -109,9 +109,9 @@ def compare_with_rivals(
 ) -> dict[str, Any]:
     """The comparison that the protocol names.
 
-    The strongest rival is the loss with the highest mean over all cells; ``ABLATIONS`` are none. A replicate
-    draws the patients of each cohort and the seeds, with replacement and the same for all losses and regimes;
-    the difference in each cell and its mean over cells come from the same replicate.
+    The strongest rival is the loss with the highest mean over all cells; ``ABLATIONS`` and the floor are
+    none. A replicate draws the patients of each cohort and the seeds, with replacement and the same for all
+    losses and regimes; the difference in each cell and its mean over cells come from the same replicate.
 
     Args:
         cells: Predictions, one setting a loss.
@@ -128,7 +128,7 @@ def compare_with_rivals(
     point = {loss: _values(cells, loss, setting[loss], {}, cells.seeds) for loss in setting}
     means = {loss: float(np.mean(list(of.values()))) for loss, of in point.items()}
     others = sorted((loss for loss in setting if loss != headline), key=lambda loss: -means[loss])
-    rivals = [loss for loss in others if loss not in ABLATIONS]
+    rivals = [loss for loss in others if loss not in (*ABLATIONS, FLOOR)]
     drawn: dict[str, list[dict[tuple[str, str], float]]] = {loss: [] for loss in setting}
     for _ in range(replicates):
         weights = {
