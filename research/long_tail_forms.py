@@ -56,11 +56,11 @@ class OfSubBags(NCMILoss):
         super().__init__(*arguments, **options)
         self._within = within
 
-    def batch_loss(self, z: Tensor, y: Tensor) -> Tensor:
-        """The loss of a batch, (2B, E) in training."""
+    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        """The loss of a batch, (2B, E) in training with (B,) labels."""
         if len(z) == len(y):
-            return super().batch_loss(z, y)
-        loss = super().batch_loss(z, y.repeat_interleave(2))
+            return super().forward(z, y)
+        loss = super().forward(z, y.repeat_interleave(2))
         if self._within:
             log_p = self.log_symbols(z).view(len(y), 2, -1)
             centre = log_p.exp().mean(dim=1, keepdim=True).log()
