@@ -47,7 +47,8 @@ class NCMILoss(Criterion):
       concentration for given outputs, and so NCMI itself where Γ is the pairwise form, which does not depend
       on them; with the centroid Γ they are a heuristic.
 
-    Presets: ``paper`` is the training arithmetic of the paper's public code (scores = centred, L2-normalised
+    Presets: ``default``; ``long_tail``, the same for many classes of which most have few samples, which needs
+    the class counts; ``paper`` is the training arithmetic of the paper's public code (scores = centred, L2-normalised
     features; it predicts from L1-normalised ones, here the training's p and class means serve); ``ratio`` the
     same ratio on 8 projected symbols with orthogonal code words; ``log`` and ``log_reverse`` the log form in
     the two directions. ``docs/explanation/ncmi.md`` has the derivations, what was measured and what failed.
@@ -67,7 +68,8 @@ class NCMILoss(Criterion):
             (B, symbols) where ``symbols`` is given.
         preset: Name in ``PRESETS``.
         ridge: Regularisation of :meth:`fit_decision`, in pseudo-samples.
-        class_counts: Training samples of each class (C,); needed by ``balance`` and ``prior_shift`` only.
+        class_counts: Training samples of each class (C,); needed by ``balance`` and ``prior_shift`` only, and
+            so by the preset ``long_tail``.
         reduction: ``mean``, ``sum`` or ``none`` over the batch's losses ℓ_i.
         weight: w of each class (C,), as ``nn.CrossEntropyLoss`` has it: w_{y_i} ℓ_i, and the mean is
             Σ w_{y_i} ℓ_i / Σ w_{y_i}. ℓ_i is the whole of a sample's loss, concentration against separation;
