@@ -26,7 +26,7 @@ LAYERS = {
     "training": 7,
     "reporting": 8,
     "prediction": 9, "vision": 9,
-    "synthesis": 10, "doctor": 10,
+    "synthesis": 10, "doctor": 10, "service": 10,
     "workflows": 11,
     "cli": 12,
     "__main__": 13,

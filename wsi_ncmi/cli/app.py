@@ -16,6 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 from wsi_ncmi import __version__
 from wsi_ncmi.cli import (
     audit,
+    audit_log,
     compare,
     config,
     convert,
@@ -59,7 +60,7 @@ _PANELS: dict[str, dict[ModuleType, tuple[str, ...]]] = {
         split: _TRAIN, audit: _TRAIN, train: _TRAIN, compare: _TRAIN, grid: _TRAIN, evaluate: ("report",),
         search: (*_TRAIN, "search"),
     },
-    "New slides": {export: _TRAIN, predict: _ALL, heatmap: _ALL},
+    "New slides": {export: _TRAIN, predict: _ALL, heatmap: _ALL, audit_log: ()},
     "Set-up": {
         doctor: (), config: (), encoders: (), models: (), losses: (), demo: _ALL, synth: _SLIDES,
     },
