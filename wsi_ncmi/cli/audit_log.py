@@ -23,7 +23,9 @@ def verify_one(
     ],
     head: Annotated[
         str,
-        typer.Option("--head", metavar="SHA256", help="Hash noted after an earlier check; must be in the chain."),
+        typer.Option(
+            "--head", metavar="SHA256", help="Hash noted after an earlier check; must be in the chain."
+        ),
     ] = "",
     quiet: Quiet = False,
     debug: Debug = False,

@@ -1,8 +1,8 @@
 """Audit trail: append-only JSON lines, each of which carries the hash of the one before it.
 
-A line ends with ``"sha256"``, the SHA-256 of the line without that field (``{…, "prev": "…"}``); ``"prev"`` is
-that of the line before, also over files. Who changes, removes or inserts a line breaks the chain there; who
-cuts off its end is found by a hash that was noted elsewhere.
+A line ends with ``"sha256"``, the SHA-256 of the line without that field (``{…, "prev": "…"}``); ``"prev"``
+is that of the line before, also over files. Who changes, removes or inserts a line breaks the chain there;
+that its end was cut off is found by a hash that was noted elsewhere.
 """
 
 import contextlib
@@ -85,7 +85,8 @@ class AuditLog:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise InputError(
-                    f"Another process writes to the audit trail {folder}; end it, or choose another --audit-log."
+                    f"Another process writes to the audit trail {folder}; end it, or choose another folder with "
+                    "--audit-log."
                 ) from error
             files = _files(folder)
             self.entries, self.head = 0, _START
@@ -97,7 +98,7 @@ class AuditLog:
             except _BrokenChainError as error:
                 raise InputError(
                     f"The audit trail {folder} is broken: {error}; keep it for the inquiry, and choose another "
-                    "--audit-log."
+                    "folder with --audit-log."
                 ) from error
             self._open(files[-1] if files else folder / "audit-000001.jsonl")
         except BaseException:
