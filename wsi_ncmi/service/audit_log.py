@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from wsi_ncmi import __version__
-from wsi_ncmi.core.errors import InputError, counted
+from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import ensure_folder, parse_json
 
 OPERATOR_VARIABLE = "WSI_NCMI_OPERATOR"
@@ -85,8 +85,8 @@ class AuditLog:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise InputError(
-                    f"Another process writes to the audit trail {folder}; end it, or choose another folder with "
-                    "--audit-log."
+                    f"Another process writes to the audit trail {folder}; end it, or choose another folder "
+                    "with --audit-log."
                 ) from error
             files = _files(folder)
             self.entries, self.head = 0, _START
@@ -97,8 +97,8 @@ class AuditLog:
                         on_entry(entry)
             except _BrokenChainError as error:
                 raise InputError(
-                    f"The audit trail {folder} is broken: {error}; keep it for the inquiry, and choose another "
-                    "folder with --audit-log."
+                    f"The audit trail {folder} is broken: {error}; keep it for the inquiry, and choose "
+                    "another folder with --audit-log."
                 ) from error
             self._open(files[-1] if files else folder / "audit-000001.jsonl")
         except BaseException:
