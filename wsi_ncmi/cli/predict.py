@@ -61,6 +61,12 @@ FLAGS = ConfigFlags(
         "watch.interval_s": Flag(name="--interval", panel="Watching", metavar="S"),
         "watch.settle_s": Flag(name="--settle", panel="Watching", metavar="S"),
         "watch.until_idle_s": Flag(name="--until-idle", panel="Watching", metavar="S"),
+        "watch.on_answer": Flag(
+            panel="Watching", metavar="COMMAND", help="Run without a shell on each answer's JSON, until it takes it."
+        ),
+        "watch.audit_log": Flag(panel="Watching", metavar="DIR", folder=True),
+        "watch.metrics": Flag(panel="Watching", metavar="FILE.prom"),
+        "watch.metrics_port": Flag(panel="Watching", metavar="PORT"),
     },
 )
 

@@ -1,10 +1,12 @@
-"""Heartbeat of a job: a file touched at every step, whose age a health check reads.
+"""Heartbeat of a job: a file touched at every step, whose age a health check reads, and systemd's watchdog.
 
-``python -m wsi_ncmi.core.heartbeat`` is the check of the container images; it imports nothing heavy.
+``python -m wsi_ncmi.core.heartbeat`` is the check of the container images; it imports nothing heavy. With
+``--restart`` it kills a service that is stuck, so that the container ends and its restart policy sets in.
 """
 
 import contextlib
 import os
+import signal
 import sys
 import time
 from collections.abc import Mapping
@@ -18,19 +20,37 @@ STALL_VARIABLE = "WSI_NCMI_STALL_S"
 
 _STALL_S = 3600.0
 _MIN_INTERVAL_S = 1.0
+_STUCK = "The job has made no step for"
 _last = -_MIN_INTERVAL_S
 
 
-def beat() -> None:
-    """Says that the job got on; cheap, and never an error."""
+def beat(stage: str = "") -> None:
+    """Says that the job got on; cheap, and never an error.
+
+    Args:
+        stage: Of a service: ``starting``, or ``ready`` to take work; it stays until another is given.
+    """
     global _last
     now = time.monotonic()
-    name = os.environ.get(FILE_VARIABLE)
-    if not name or now - _last < _MIN_INTERVAL_S:
+    if not stage and now - _last < _MIN_INTERVAL_S:
         return
     _last = now
-    with contextlib.suppress(OSError):
-        Path(name).touch()
+    if name := os.environ.get(FILE_VARIABLE):
+        with contextlib.suppress(OSError):
+            if stage:
+                Path(name).write_text(f"{stage} {os.getpid()}\n")
+            else:
+                Path(name).touch()
+    if address := os.environ.get("NOTIFY_SOCKET"):
+        _tell_systemd(address, "READY=1\n" if stage == "ready" else "")
+
+
+def _tell_systemd(address: str, news: str) -> None:
+    """Feeds the watchdog; source: sd_notify(3)."""
+    import socket
+
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+        out.sendto(f"{news}WATCHDOG=1".encode(), f"\0{address[1:]}" if address[0] == "@" else address)
 
 
 def state(environment: Mapping[str, str] = os.environ, now_s: float | None = None) -> tuple[bool, str]:
@@ -41,7 +61,7 @@ def state(environment: Mapping[str, str] = os.environ, now_s: float | None = Non
         now_s: Seconds since the epoch; None: now.
 
     Returns:
-        Whether the job gets on, and a sentence.
+        Whether the job gets on (a service also: is ready), and a sentence.
     """
     name = environment.get(FILE_VARIABLE)
     if not name:
@@ -52,18 +72,30 @@ def state(environment: Mapping[str, str] = os.environ, now_s: float | None = Non
         return False, f"{STALL_VARIABLE} is {environment[STALL_VARIABLE]!r}, which is no number of seconds."
     try:
         age = (time.time() if now_s is None else now_s) - Path(name).stat().st_mtime
+        stage, _ = _service(name)
     except OSError:
         return False, f"There is no file {name}: the job has not begun."
-    if age > limit:
-        return False, f"The job has made no step for {age:.0f} s (limit {limit:.0f} s, {STALL_VARIABLE})."
+    if abs(age) > limit:  # from the future: the clock was set back, and nothing was touched since
+        return False, f"{_STUCK} {age:.0f} s (limit {limit:.0f} s, {STALL_VARIABLE})."
+    if stage == "starting":
+        return False, f"The service is starting; its last step was {max(age, 0):.0f} s ago."
     return True, f"The last step was {max(age, 0):.0f} s ago."
 
 
-def _main() -> int:
+def _service(name: str) -> tuple[str, int]:
+    """Stage and process of a service; empty and 0 of another job."""
+    stage, _, process = Path(name).read_text().strip().partition(" ")
+    return stage, int(process) if process.isdigit() else 0
+
+
+def _main(arguments: list[str]) -> int:
     alive, sentence = state()
     print(sentence)
+    if arguments == ["--restart"] and sentence.startswith(_STUCK):
+        if process := _service(os.environ[FILE_VARIABLE])[1]:
+            os.kill(process, signal.SIGKILL)  # it may hang where no other signal is heard
     return 0 if alive else 1
 
 
 if __name__ == "__main__":
-    sys.exit(_main())
+    sys.exit(_main(sys.argv[1:]))

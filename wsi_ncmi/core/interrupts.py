@@ -7,15 +7,19 @@ from collections.abc import Iterator
 from typing import Any
 
 
+class TerminatedError(KeyboardInterrupt):
+    """SIGTERM came: somebody or something else than the keyboard ends the job."""
+
+
 @contextlib.contextmanager
 def sigterm_as_interrupt() -> Iterator[None]:
-    """Lets SIGTERM raise ``KeyboardInterrupt`` in the block, so that nothing is left behind.
+    """Lets SIGTERM raise :class:`TerminatedError` in the block, so that nothing is left behind.
 
     Outside the main thread it does nothing: only that may set handlers.
     """
 
     def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
+        raise TerminatedError
 
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from wsi_ncmi.core.config import Short, configclass, contradiction
 from wsi_ncmi.extraction.config import ExecutionConfig
@@ -11,6 +11,12 @@ from wsi_ncmi.tissue.config import TissueConfig
 
 _Mpp = Annotated[float, Field(gt=0.02, lt=100)]
 _Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+def _check_textfile(path: Path) -> Path:
+    if path.suffix != ".prom":
+        raise ValueError("Prometheus' node_exporter reads files that end in .prom alone")
+    return path
 
 
 @configclass
@@ -21,11 +27,22 @@ class WatchConfig:
         interval_s: Seconds between two looks at the folder.
         settle_s: Seconds for which a slide's files must not have changed before it is read.
         until_idle_s: End when no slide has come for so many seconds; None = never.
+        on_answer: Command that is given the path of each answer's JSON; no shell. It is called again where it
+            fails; see ``docs/how-to/service.md``.
+        on_answer_timeout_s: Seconds that it may take.
+        audit_log: Folder of the audit trail; None = OUT/audit-log.
+        metrics: Metrics as text for Prometheus, a file that ends in .prom; None = OUT/metrics.prom.
+        metrics_port: Port of the loopback that the metrics are told on; None = on none.
     """
 
     interval_s: Annotated[float, Field(gt=0)] = 10.0
     settle_s: Annotated[float, Field(ge=0)] = 30.0
     until_idle_s: Annotated[float, Field(ge=0)] | None = None
+    on_answer: str = ""
+    on_answer_timeout_s: Annotated[float, Field(gt=0)] = 60.0
+    audit_log: Path | None = None
+    metrics: Annotated[Path, AfterValidator(_check_textfile)] | None = None
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = None
 
 
 @configclass

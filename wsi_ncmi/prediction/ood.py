@@ -195,6 +195,8 @@ class Bounds:
         slide_distance: Distance of a slide's mean embedding that 1 % of held-out training slides exceed.
         tile_distance: The same for single tiles.
         foreign_share: Share of tiles beyond ``tile_distance`` that 1 % of held-out training slides exceed.
+        score_quantiles: Scores of held-out training slides, from the least to the largest at even shares, which
+            drift is measured against; empty in bundles of earlier versions.
     """
 
     slides: int
@@ -204,6 +206,7 @@ class Bounds:
     slide_distance: float
     tile_distance: float
     foreign_share: float
+    score_quantiles: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no one truth value to compare by
@@ -285,7 +288,10 @@ class OodDetector:
 
     def to_json(self) -> dict[str, Any]:
         """The bounds, JSON-ready; the arrays are :meth:`tensors`."""
-        return asdict(self.bounds)
+        bounds = asdict(self.bounds)
+        if not self.bounds.score_quantiles:  # the digest of an earlier bundle stays
+            del bounds["score_quantiles"]
+        return bounds
 
     def tensors(self) -> dict[str, NDArray[np.float32]]:
         """The arrays by name."""
@@ -309,6 +315,7 @@ class OodDetector:
                     slide_distance=float(bounds["slide_distance"]),
                     tile_distance=float(bounds["tile_distance"]),
                     foreign_share=float(bounds["foreign_share"]),
+                    score_quantiles=tuple(map(float, bounds.get("score_quantiles", ()))),
                 ),
                 GaussianModel.from_tensors(tensors, "slide"),
                 GaussianModel.from_tensors(tensors, "tile"),

@@ -28,6 +28,7 @@ _MIN_SLIDES = 10
 _MPP_MARGIN = 1.05
 _COLOUR_MARGIN = 0.25
 _MIN_FOREIGN_SHARE = 0.05
+_QUANTILES = 51
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no one truth value to compare by
@@ -115,6 +116,7 @@ def fit_ood_detector(slides: Iterable[SlideSample]) -> OodDetector:
             slide_distance=_bound(slide_distances),
             tile_distance=tile_bound,
             foreign_share=max(_MIN_FOREIGN_SHARE, _bound(foreign)),
+            score_quantiles=_quantiles(slide_distances / _bound(slide_distances)),
         ),
         GaussianModel.fit(means, _SLIDE_AXES),
         GaussianModel.fit(np.concatenate(tiles), _TILE_AXES),
@@ -123,6 +125,10 @@ def fit_ood_detector(slides: Iterable[SlideSample]) -> OodDetector:
 
 def _bound(values: NDArray[np.float64]) -> float:
     return float(np.quantile(values, 1 - _EXCEEDED_BY, method="higher"))
+
+
+def _quantiles(scores: NDArray[np.float64]) -> tuple[float, ...]:
+    return tuple(np.quantile(scores, np.linspace(0, 1, _QUANTILES)).round(4).tolist())
 
 
 def _thinned(tiles: NDArray[np.float16], share: int) -> NDArray[np.float16]:

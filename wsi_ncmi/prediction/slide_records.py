@@ -213,6 +213,11 @@ class SlideRecords:
             files |= pictures
         return files
 
+    def fingerprint(self, slide_id: str) -> str:
+        """Fingerprint of a slide's content; empty where it couldn't be read."""
+        record = self._slides.get(slide_id)
+        return record.fingerprint if record else ""
+
     def _layers(self, prediction: SlidePrediction) -> tuple[str, ...]:
         evidence = f"evidence {prediction.prediction}"
         return ("attention", evidence) if self._bundle.ensemble.has_attention else (evidence,)

@@ -65,13 +65,13 @@ class WatchedFolder:
         self._root, self._extracted, self._digest, self._settle_s = root, extracted, digest, settle_s
         self.file, self.quarantine = out / "watch.json", out / "quarantine.csv"
         self._seen = self._load()
-        self._pending: dict[str, tuple[str, float]] = {}
+        self._arrived: dict[str, tuple[str, float]] = {}
         self._said: set[str] = set()
 
     @property
-    def waiting(self) -> bool:
-        """Whether slides have arrived whose files may still change."""
-        return bool(self._pending)
+    def waiting(self) -> dict[str, float]:
+        """Path below the folder → since when a slide waits that is not done, by the clock of :meth:`ready`."""
+        return {path: since for path, (_, since) in self._arrived.items()}
 
     @property
     def slides(self) -> dict[str, WatchedSlide]:
@@ -95,26 +95,33 @@ class WatchedFolder:
     def ready(self, now: float) -> dict[str, FoundSlide]:
         """New or changed slides whose files don't change any more, by id.
 
+        Those come first that were never answered, and of these those that wait longest.
+
         Args:
-            now: Seconds since the epoch.
+            now: Seconds of a clock that is never set, such as ``time.monotonic``.
         """
         found = find_slides(self._root, remark=self._remark)
         ids = name_slides(found, self.given())
         ready: dict[str, FoundSlide] = {}
-        pending: dict[str, tuple[str, float]] = {}
+        arrived: dict[str, tuple[str, float]] = {}
         for slide_id, slide in zip(ids, found, strict=True):
             signature = _signature(slide)
             known = self._seen.get(slide.relative)
             if not signature or (known is not None and known.signature == signature):
                 continue
-            before = self._pending.get(slide.relative)
+            before = self._arrived.get(slide.relative)
             since = before[1] if before is not None and before[0] == signature else now
+            arrived[slide.relative] = (signature, since)
             if now - since >= self._settle_s:
                 ready[slide_id] = slide
-            else:
-                pending[slide.relative] = (signature, since)
-        self._pending = pending
-        return ready
+        self._arrived = arrived
+
+
+        def order(item: tuple[str, FoundSlide]) -> tuple[bool, float, str]:
+            path = item[1].relative
+            return path in self._seen, arrived[path][1], item[0]
+
+        return dict(sorted(ready.items(), key=order))
 
     def _remark(self, text: str) -> None:
         if text not in self._said:  # the folder is searched again and again
@@ -146,6 +153,7 @@ class WatchedFolder:
             status = "quarantined" if slide_id in problems else "done"
             reason = problems.get(slide_id) or remarks.get(slide_id, "")
             self._seen[slide.relative] = WatchedSlide(signatures[slide_id], status, reason, utc, slide_id)
+            self._arrived.pop(slide.relative, None)
         content = {path: asdict(seen) for path, seen in self.slides.items()}
         write_json(self.file, {"schema": _SCHEMA, "model": self._digest, "slides": content})
         text = io.StringIO()

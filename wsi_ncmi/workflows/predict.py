@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from wsi_ncmi.encoders import EncoderInfo
 
 
+_OF_ALL_SLIDES = ("model", "extraction")
+
+
 @takes_settings("wsi_ncmi.prediction:PredictConfig", "slides", "model", "out")
 def predict(config: PredictConfig, progress: ProgressReporter | None = None) -> JobResult:
     """Predicts new slides with the encoder, grid and tissue settings that the models were trained with.
@@ -69,6 +72,8 @@ class Predictor:
     Attributes:
         problems: Slide id → why it has no prediction or no pictures, of the slides of the last run.
         without_dicom: Slide id → why it has no DICOM objects, though they were asked for; of the same slides.
+        predictions: Slide id → prediction and fingerprint (empty where it can't be read), of the same slides.
+        timings: Stage and seconds of each slide, of the last run.
 
     Raises:
         InputError: As :func:`predict`.
@@ -81,7 +86,10 @@ class Predictor:
         self.config = config
         self.problems: dict[str, str] = {}
         self.without_dicom: dict[str, str] = {}
+        self.predictions: dict[str, tuple[SlidePrediction, str]] = {}
+        self.timings: list[tuple[str, float]] = []
         self._seconds: dict[str, float] = {}
+        self._earlier: dict[str, SlidePrediction] = {}
         with self._timed("model"):
             self.bundle: ModelBundle = load_model(config.model)
             self._extraction = extract_config(self.bundle, config)
@@ -114,6 +122,7 @@ class Predictor:
         from wsi_ncmi.extraction.ledger import read_ledger
 
         progress = progress or NullProgress()
+        self.timings = []
         with self._timed("extraction"):
             extracted = extract(
                 self._extraction,
@@ -134,17 +143,27 @@ class Predictor:
             slide_encoder=self._slide_encoder,
         )
         predictions: list[SlidePrediction] = []
-        self.problems, self.without_dicom = {}, {}
+        self.problems, self.without_dicom, self.predictions = {}, {}, {}
         with progress.task("predicting", len(rows), "slides") as task:
             for row in rows:
+                of_round = slide_ids is None or row.slide_id in slide_ids
+                if not of_round and row.slide_id in self._earlier:
+                    predictions.append(self._earlier[row.slide_id])
+                    continue
                 case_id = self._cases.get(slide_key(row.slide_id), "")
                 if row.status == "failed":
                     records.retire(row.slide_id)
                     prediction, problem, no_dicom = no_prediction(row.slide_id, row.reason), row.reason, ""
                 else:
                     prediction, problem, no_dicom = records.predict(row.slide_id, case_id)
-                predictions.append(replace(prediction, case_id=case_id))
-                if not is_known(row) and (slide_ids is None or row.slide_id in slide_ids):
+                prediction = replace(prediction, case_id=case_id)
+                predictions.append(prediction)
+                if slide_ids is not None:
+                    self._earlier[row.slide_id] = prediction
+                if of_round:
+                    self.predictions[row.slide_id] = prediction, records.fingerprint(row.slide_id)
+                    self.timings += [("extraction", row.seconds)] if row.status == "done" else []
+                if of_round and not is_known(row):
                     if problem:
                         self.problems[row.slide_id] = problem
                     if no_dicom:
@@ -207,4 +226,7 @@ class Predictor:
         try:
             yield
         finally:
-            self._seconds[stage] = self._seconds.get(stage, 0.0) + time.perf_counter() - started
+            seconds = time.perf_counter() - started
+            self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds
+            if stage not in _OF_ALL_SLIDES:
+                self.timings.append((stage, seconds))

@@ -5,72 +5,146 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 from wsi_ncmi.core.errors import InputError, counted
 from wsi_ncmi.core.files import job_folder
+from wsi_ncmi.core.heartbeat import beat
+from wsi_ncmi.core.interrupts import TerminatedError
 from wsi_ncmi.core.progress import ProgressReporter
 from wsi_ncmi.prediction.config import PredictConfig
 from wsi_ncmi.prediction.watch import WatchedFolder
+from wsi_ncmi.service.service import Service
+from wsi_ncmi.slides.found import FoundSlide
+from wsi_ncmi.training.bundle_io import MANIFEST
 from wsi_ncmi.workflows.predict import Predictor
 from wsi_ncmi.workflows.result import JobResult
 
 _LOG = logging.getLogger(__name__)
 _TIMEOUT_S = 3600.0
+_MAX_ROUND = 16  # answers are given at the end of a round, and a burst of slides is not to delay the first
 
 
 def watch(
     config: PredictConfig,
     progress: ProgressReporter | None = None,
     *,
-    clock: Callable[[], float] = time.time,
+    clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> JobResult:
     """Predicts every slide that arrives in ``config.slides``.
 
-    Where the config has no time limit, a slide is given up after an hour.
+    Where the config has no time limit, a slide is given up after an hour. A model that is put in the place of
+    the present one is taken into use between two rounds.
 
     Args:
         config: As for ``predict``; ``slides`` is a folder, which may be empty.
         progress: Shows the slides.
-        clock: Seconds since the epoch.
+        clock: Seconds of a clock that is never set.
         sleep: Waits so many seconds.
 
     Returns:
-        Files of the last prediction, ``watch`` and ``quarantine``; a failure for every slide in
-        quarantine, and for every one without the DICOM objects that were asked for.
+        Files of the last prediction, ``watch``, ``quarantine``, ``audit_log`` and ``metrics``; a failure for
+        every slide in quarantine, and for every one without the DICOM objects that were asked for. After
+        SIGTERM without failures: the slides in hand were released.
 
     Raises:
-        InputError: As ``predict``, or no folder, or a ``watch.json`` of something else.
+        InputError: As ``predict``, or no folder, or a ``watch.json`` of something else, or an audit trail that
+            is broken or that another process writes to.
         KeyboardInterrupt: Stopped; everything up to the last finished round is on disk.
     """
     if not config.slides.is_dir():
         raise InputError(f"{config.slides} is no folder; --watch looks at a folder that slides arrive in.")
     if config.extraction.timeout_per_slide is None:
         config = replace(config, extraction=replace(config.extraction, timeout_per_slide=_TIMEOUT_S))
-    predictor = Predictor(config)
-    predictor.check_encoder()
-    times = config.watch
-    out = job_folder(config.out)
-    digest = predictor.bundle.digest
-    folder = WatchedFolder(config.slides, out, config.cache or out, digest, times.settle_s)
-    last = clock()
-    files: dict[str, Path] = {}
-    while True:
-        ready = folder.ready(clock())
-        if ready:
-            _LOG.info("%s: %s", counted(len(ready), "new slide"), ", ".join(sorted(ready)[:5]))
-            signatures = folder.signatures(ready)
-            replaced = folder.replaced(ready)
-            files |= predictor.run(progress, frozenset(ready), replaced, folder.given()).files
-            # One that went away before it was read is taken when it comes again.
-            there = {slide_id: slide for slide_id, slide in ready.items() if os.path.lexists(slide.path)}
-            folder.record(there, signatures, predictor.problems, predictor.without_dicom)
+    beat("starting")
+    try:
+        return _Watch(config, progress, clock, sleep).run()
+    except TerminatedError:
+        return JobResult({}, notes=("Stopped; the slides in hand were released and come first next time.",))
+
+
+class _Watch:
+    """The rounds of a watched folder with one model after the other."""
+
+    def __init__(
+        self,
+        config: PredictConfig,
+        progress: ProgressReporter | None,
+        clock: Callable[[], float],
+        sleep: Callable[[float], None],
+    ) -> None:
+        self._config, self._progress, self._clock, self._sleep = config, progress, clock, sleep
+        self._files: dict[str, Path] = {}
+
+    def run(self) -> JobResult:
+        times, clock = self._config.watch, self._clock
+        version = _version(self._config.model)
+        self._load()
+        with Service(self._config, self._predictor.bundle, clock) as service:
+            beat("ready")
             last = clock()
-        elif times.until_idle_s is not None and not folder.waiting and clock() - last >= times.until_idle_s:
-            return _result(folder, files, config)
-        else:
-            sleep(times.interval_s)
+            while True:
+                ready = self._folder.ready(clock())
+                waiting = self._folder.waiting
+                service.looked(len(waiting), min(waiting.values(), default=None), self._folder.slides.values())
+                if version != (version := _version(self._config.model)):
+                    self._change_model(service)
+                elif ready:
+                    self._round(dict(islice(ready.items(), _MAX_ROUND)), service)
+                    last = clock()
+                elif times.until_idle_s is not None and not waiting and clock() - last >= times.until_idle_s:
+                    break
+                else:
+                    self._sleep(times.interval_s)
+        return _result(self._folder, {**self._files, **service.files}, self._config)
+
+    def _load(self) -> None:
+        config = self._config
+        predictor = Predictor(config)
+        predictor.check_encoder()
+        out = job_folder(config.out)
+        digest = predictor.bundle.digest
+        folder = WatchedFolder(config.slides, out, config.cache or out, digest, config.watch.settle_s)
+        self._predictor, self._folder = predictor, folder
+
+    def _change_model(self, service: Service) -> None:
+        before = self._predictor.bundle
+        try:
+            self._load()
+        except InputError as error:
+            _LOG.warning("The new model is not taken (%s); %s stays in use.", error, before.name)
+            return
+        if self._predictor.bundle.digest != before.digest:
+            _LOG.info("%s is in use now.", self._predictor.bundle.name)
+            service.use(self._predictor.bundle)
+
+    def _round(self, slides: dict[str, FoundSlide], service: Service) -> None:
+        folder, predictor = self._folder, self._predictor
+        _LOG.info("%s: %s", counted(len(slides), "new slide"), ", ".join(sorted(slides)[:5]))
+        signatures = folder.signatures(slides)
+        arrived = folder.waiting
+        ran = predictor.run(self._progress, frozenset(slides), folder.replaced(slides), folder.given())
+        self._files |= ran.files
+        # One that went away before it was read is taken when it comes again.
+        there = {slide_id: slide for slide_id, slide in slides.items() if os.path.lexists(slide.path)}
+        for slide_id, (prediction, fingerprint) in predictor.predictions.items():
+            if slide_id in there:
+                service.publish(prediction, fingerprint, arrived[slides[slide_id].relative])
+        for stage, seconds in predictor.timings:
+            service.took(stage, seconds)
+        folder.record(there, signatures, predictor.problems, predictor.without_dicom)
+
+
+def _version(model: Path) -> tuple[str, int, int]:
+    """What changes when another model is put in the place of one; nothing is read."""
+    file = model / MANIFEST if (model / MANIFEST).is_file() else model
+    try:
+        status = file.stat()
+    except OSError:  # in the moment of a change
+        return "", 0, 0
+    return os.path.realpath(file), status.st_mtime_ns, status.st_size if file.is_file() else 0
 
 
 def _result(folder: WatchedFolder, files: dict[str, Path], config: PredictConfig) -> JobResult:
