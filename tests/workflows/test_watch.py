@@ -19,6 +19,7 @@ from tests.workflows.conftest import GRID, WIDTH
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.extraction.config import ExecutionConfig
 from wsi_ncmi.prediction.config import PredictConfig, WatchConfig
+from wsi_ncmi.prediction.slide_prediction import SlidePrediction
 from wsi_ncmi.slides import SlideRecord, inventory, read_slides_csv
 from wsi_ncmi.slides.discovery import FoundSlide
 from wsi_ncmi.workflows.predict import Predictor, predict
@@ -65,6 +66,7 @@ def rounds(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
         self: Predictor, progress: object, slide_ids: frozenset[str], replaced: object, given: object
     ) -> JobResult:
         seen.append(set(slide_ids))
+        self.predictions = {i: (SlidePrediction(i, reason="it is bad"), "f" * 64) for i in slide_ids}
         self.problems = {i: "it is bad" for i in sorted(slide_ids) if i.startswith("bad")}
         return JobResult({}, tuple(f"{i}: {text}" for i, text in self.problems.items()))
 

@@ -1,11 +1,14 @@
 """``wsi-ncmi doctor``."""
 
+import os
 from dataclasses import asdict
+from typing import Annotated
 
 import typer
 
 from wsi_ncmi.cli.common import say, say_json
 from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
+from wsi_ncmi.core.heartbeat import FILE_VARIABLE, state
 
 FLAGS = ConfigFlags(
     "wsi_ncmi.doctor.finding.DoctorConfig",
@@ -13,11 +16,23 @@ FLAGS = ConfigFlags(
 )
 
 
-def command(given: Given) -> None:
+def command(
+    given: Given,
+    heartbeat: Annotated[
+        str | None,
+        typer.Option(
+            "--heartbeat", metavar="FILE", help="Only whether the job that touches this file gets on."
+        ),
+    ] = None,
+) -> None:
     """Check this machine: readers, codecs, torch, GPUs, weights, limits, clock, disk; with the remedies.
 
     Example: wsi-ncmi doctor --json
     """
+    if heartbeat is not None:
+        alive, sentence = state({**os.environ, FILE_VARIABLE: heartbeat})
+        say_json({"alive": alive, "detail": sentence}) if given.as_json else say(sentence)
+        raise typer.Exit(0 if alive else 1)
     from wsi_ncmi.doctor import examine
 
     findings = given.guarded(lambda _: examine(given.read()))

@@ -62,7 +62,9 @@ FLAGS = ConfigFlags(
         "watch.settle_s": Flag(name="--settle", panel="Watching", metavar="S"),
         "watch.until_idle_s": Flag(name="--until-idle", panel="Watching", metavar="S"),
         "watch.on_answer": Flag(
-            panel="Watching", metavar="COMMAND", help="Run without a shell on each answer's JSON, until it takes it."
+            panel="Watching",
+            metavar="COMMAND",
+            help="Run without a shell on each answer's JSON, until it takes it.",
         ),
         "watch.audit_log": Flag(panel="Watching", metavar="DIR", folder=True),
         "watch.metrics": Flag(panel="Watching", metavar="FILE.prom"),

@@ -91,9 +91,9 @@ def _service(name: str) -> tuple[str, int]:
 def _main(arguments: list[str]) -> int:
     alive, sentence = state()
     print(sentence)
-    if arguments == ["--restart"] and sentence.startswith(_STUCK):
-        if process := _service(os.environ[FILE_VARIABLE])[1]:
-            os.kill(process, signal.SIGKILL)  # it may hang where no other signal is heard
+    is_stuck = arguments == ["--restart"] and sentence.startswith(_STUCK)
+    if is_stuck and (process := _service(os.environ[FILE_VARIABLE])[1]):
+        os.kill(process, signal.SIGKILL)  # it may hang where no other signal is heard
     return 0 if alive else 1
 
 

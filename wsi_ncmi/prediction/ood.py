@@ -195,8 +195,8 @@ class Bounds:
         slide_distance: Distance of a slide's mean embedding that 1 % of held-out training slides exceed.
         tile_distance: The same for single tiles.
         foreign_share: Share of tiles beyond ``tile_distance`` that 1 % of held-out training slides exceed.
-        score_quantiles: Scores of held-out training slides, from the least to the largest at even shares, which
-            drift is measured against; empty in bundles of earlier versions.
+        score_quantiles: Scores of held-out training slides, from the least to the largest at even shares;
+            drift is measured against them. Empty in bundles of earlier versions.
     """
 
     slides: int

@@ -70,7 +70,7 @@ class WatchedFolder:
 
     @property
     def waiting(self) -> dict[str, float]:
-        """Path below the folder → since when a slide waits that is not done, by the clock of :meth:`ready`."""
+        """Path below the folder → since when a slide waits, by the clock of :meth:`ready`."""
         return {path: since for path, (_, since) in self._arrived.items()}
 
     @property
@@ -115,7 +115,6 @@ class WatchedFolder:
             if now - since >= self._settle_s:
                 ready[slide_id] = slide
         self._arrived = arrived
-
 
         def order(item: tuple[str, FoundSlide]) -> tuple[bool, float, str]:
             path = item[1].relative

@@ -42,7 +42,8 @@ class Outbox:
             raise InputError(f"--on-answer {command!r} can't be split into words ({error}).") from error
         if self._command and shutil.which(self._command[0]) is None:
             raise InputError(
-                f"--on-answer: there is no program {self._command[0]!r}; give its path, and make it executable."
+                f"--on-answer: there is no program {self._command[0]!r}; give its path, and make it "
+                "executable."
             )
         self._timeout_s = timeout_s
         self._answers = ensure_folder(out / "answers")
@@ -71,7 +72,9 @@ class Outbox:
             if problem:
                 failures += 1
                 os.utime(path)
-                _LOG.warning("The hook did not take the answer of %s (%s); it is called again.", path.stem, problem)
+                _LOG.warning(
+                    "The hook did not take the answer of %s (%s); it is called again.", path.stem, problem
+                )
                 break
             os.replace(path, self._answers / path.name)
         return failures, sum(path.exists() for path in pending)
@@ -80,7 +83,7 @@ class Outbox:
 def _call(command: list[str], timeout_s: float) -> str:
     """Why a command failed; empty where it did not. One that takes too long goes with all that it started."""
     try:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: S603 - the user's own, without a shell
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
             errors="replace", start_new_session=True,
         )  # fmt: skip
@@ -94,4 +97,8 @@ def _call(command: list[str], timeout_s: float) -> str:
             if isinstance(error, subprocess.TimeoutExpired):
                 return f"it took longer than {timeout_s:g} s"
             raise
-    return f"it ended with {process.returncode}: {' '.join(said.split())[-_MAX_SAID:]}" if process.returncode else ""
+    return (
+        f"it ended with {process.returncode}: {' '.join(said.split())[-_MAX_SAID:]}"
+        if process.returncode
+        else ""
+    )

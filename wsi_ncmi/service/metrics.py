@@ -1,13 +1,14 @@
 """Metrics of a watched folder in the text format of Prometheus, as a file and over the loopback.
 
-Source: prometheus.io/docs/instrumenting/exposition_formats (version 0.0.4) and …/practices/naming. Counters of
-answers are those of the audit trail, so they go on over restarts and agree with it.
+Source: prometheus.io/docs/instrumenting/exposition_formats (version 0.0.4) and …/practices/naming. Counters
+of answers are those of the audit trail, so they go on over restarts and agree with it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import shutil
 import subprocess
 import threading
@@ -138,7 +139,7 @@ class ServiceMetrics:
         import numpy as np
         from scipy.stats import kstwobign
 
-        recent = np.sort(self._recent)
+        recent = np.sort(list(self._recent))  # a copy at once: the other thread may add
         expected = np.interp(recent, quantiles, np.linspace(0, 1, len(quantiles)), left=0.0, right=1.0)
         above = np.arange(1, len(recent) + 1) / len(recent) - expected
         below = expected - np.arange(len(recent)) / len(recent)
@@ -150,8 +151,9 @@ class ServiceMetrics:
         """All metrics in the text format."""
         lines: list[str] = []
 
-        def family(name: str, kind: str, about: str, samples: Iterable[Sample]) -> None:
-            found = [_line(f"wsi_ncmi_{name}", labels, value) for labels, value in samples]
+        def family(kind: str, name: str, about: str, samples: float | Iterable[Sample]) -> None:
+            each = [({}, samples)] if isinstance(samples, float | int) else samples
+            found = [_line(f"wsi_ncmi_{name}", labels, value) for labels, value in each]
             if found:
                 lines.extend([*_head(name, kind, about), *found])
 
@@ -161,38 +163,32 @@ class ServiceMetrics:
                 lines.extend(each.samples(f"wsi_ncmi_{name}", {label: value} if label else {}))
 
         age = 0.0 if self._oldest is None else max(0.0, self._clock() - self._oldest)
-        states = ("waiting", "done", "quarantined")
-        outcomes = ("decided", "abstained", "failed")
-        drift = self.drift
-        family("build_info", "gauge", "Version of the program.", [({"version": __version__}, 1)])
-        family("model_info", "gauge", "The model in use.", [(self._model, 1)])
-        family("start_time_seconds", "gauge", "When the service started.", [({}, self._started)])
-        family("last_look_timestamp_seconds", "gauge", "When the folder was last looked at.",
-               [({}, self._looked_at)])  # fmt: skip
-        family("last_answer_timestamp_seconds", "gauge", "When this process last gave an answer; 0 = never.",
-               [({}, self._answered_at)])  # fmt: skip
-        family("slides", "gauge", "Slides of the folder by state.",
-               [({"state": state}, self._slides[state]) for state in states])  # fmt: skip
-        family("queue_age_seconds", "gauge", "How long the slide waits that waits longest.", [({}, age)])
-        family("answers_total", "counter", "Answers in the audit trail by outcome.",
-               [({"outcome": outcome}, self._answers[outcome]) for outcome in outcomes])  # fmt: skip
-        family("audit_log_entries_total", "counter", "Entries of the audit trail.", [({}, self._entries)])
-        family("undelivered_answers", "gauge", "Answers that the hook has yet to take.",
-               [({}, self._undelivered)])  # fmt: skip
-        family("hook_failures_total", "counter", "Failures of the hook since the start.",
-               [({}, self._hook_failures)])  # fmt: skip
-        histogram("stage_seconds", "Seconds of a slide by stage.", self._stages, "stage")
+        states, outcomes = ("waiting", "done", "quarantined"), ("decided", "abstained", "failed")
+        slides = [({"state": state}, self._slides[state]) for state in states]
+        answers = [({"outcome": outcome}, self._answers[outcome]) for outcome in outcomes]
+        family("gauge", "build_info", "Version of the program.", [({"version": __version__}, 1)])
+        family("gauge", "model_info", "The model in use.", [(self._model, 1)])
+        family("gauge", "start_time_seconds", "When the service started.", self._started)
+        family("gauge", "last_look_timestamp_seconds", "Last look at the folder.", self._looked_at)
+        family("gauge", "last_answer_timestamp_seconds", "Last answer; 0 = none yet.", self._answered_at)
+        family("gauge", "slides", "Slides of the folder by state.", slides)
+        family("gauge", "queue_age_seconds", "Age of the slide that waits longest.", age)
+        family("counter", "answers_total", "Answers in the audit trail by outcome.", answers)
+        family("counter", "audit_log_entries_total", "Entries of the audit trail.", self._entries)
+        family("gauge", "undelivered_answers", "Answers that the hook has yet to take.", self._undelivered)
+        family("counter", "hook_failures_total", "Failures of the hook.", self._hook_failures)
+        histogram("stage_seconds", "Seconds of a slide by stage.", dict(self._stages), "stage")
         histogram("answer_latency_seconds", "From a slide's arrival to its answer.", {"": self._latency})
-        histogram("ood_score", "OOD scores of the answers; above 1 a slide is flagged.", {"": self._scores})
-        if drift is not None:
-            family("ood_drift", "gauge", "Kolmogorov-Smirnov distance of recent OOD scores from the training's.",
-                   [({}, drift[0])])  # fmt: skip
-            family("ood_drift_pvalue", "gauge", "Chance of such a distance without drift.", [({}, drift[1])])
-        for number, (kind, about) in enumerate((("used", "in use"), ("total", "there is"))):
-            family(f"gpu_memory_{kind}_bytes", "gauge", f"Memory of the GPU that is {about}.",
-                   [({"gpu": each[0]}, each[1 + number]) for each in self._gpus])  # fmt: skip
-        family("resident_memory_bytes", "gauge", "Memory of the service's main process.",
-               [({}, value) for value in _resident_memory()])  # fmt: skip
+        histogram("ood_score", "OOD scores of the answers; flagged above 1.", {"": self._scores})
+        if drift := self.drift:
+            about = "Kolmogorov-Smirnov distance of recent OOD scores from those of the training."
+            family("gauge", "ood_drift", about, drift[0])
+            family("gauge", "ood_drift_pvalue", "Chance of such a distance without drift.", drift[1])
+        used = [({"gpu": number}, used) for number, used, _ in self._gpus]
+        total = [({"gpu": number}, total) for number, _, total in self._gpus]
+        family("gauge", "gpu_memory_used_bytes", "Memory of the GPU in use.", used)
+        family("gauge", "gpu_memory_total_bytes", "Memory of the GPU.", total)
+        family("gauge", "resident_memory_bytes", "Memory of the service's main process.", _resident_memory())
         return "\n".join(lines) + "\n"
 
     def write(self, path: Path) -> None:
@@ -204,24 +200,27 @@ class ServiceMetrics:
 
 
 def gpu_memory() -> list[tuple[str, int, int]]:
-    """Number of each GPU, bytes in use and in all; none without a driver that tells."""
+    """Number of each GPU, bytes in use and in all; none where no driver tells."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return []
     query = [tool, "--query-gpu=index,memory.used,memory.total", "--format=csv,noheader,nounits"]
     try:
-        ended = subprocess.run(query, capture_output=True, text=True, check=True, timeout=_PATIENCE_S)
+        ended = subprocess.run(  # noqa: S603 - the driver's own tool
+            query, capture_output=True, text=True, check=True, timeout=_PATIENCE_S
+        )
         rows = [line.split(", ") for line in ended.stdout.splitlines()]
         return [(number, int(used) << 20, int(total) << 20) for number, used, total in rows]
     except (OSError, ValueError, subprocess.SubprocessError):  # ValueError: "[N/A]" of a divided GPU
         return []
 
 
-def _resident_memory() -> Iterable[int]:
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        import resource
-
-        yield int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+def _resident_memory() -> list[Sample]:
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:  # no Linux
+        return []
+    return [({}, pages * os.sysconf("SC_PAGE_SIZE"))]
 
 
 def _head(name: str, kind: str, about: str) -> tuple[str, str]:
@@ -255,7 +254,7 @@ def listening(metrics: ServiceMetrics, port: int) -> Iterator[int]:
     class Handler(BaseHTTPRequestHandler):
         timeout = _PATIENCE_S  # of one who says nothing
 
-        def do_GET(self) -> None:  # noqa: N802
+        def do_GET(self) -> None:
             if self.path != "/metrics":
                 self.send_error(404)
                 return

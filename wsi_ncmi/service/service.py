@@ -7,10 +7,9 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any, Self
 
-from wsi_ncmi.core.files import sha256_file
+from wsi_ncmi.core.files import check_folder, sha256_file
 from wsi_ncmi.core.heartbeat import beat
 from wsi_ncmi.prediction.bundle import ModelBundle
 from wsi_ncmi.prediction.config import PredictConfig
@@ -50,6 +49,7 @@ class Service:
             "audit_log": times.audit_log or config.out / "audit-log",
             "metrics": times.metrics or config.out / "metrics.prom",
         }
+        check_folder(self.files["metrics"].parent, "--metrics")
         self._metrics = ServiceMetrics(clock)
         self._take(bundle)
         self._given: dict[str, tuple[str, Mapping[str, Any]]] = {}
@@ -96,7 +96,9 @@ class Service:
             OSError: It can't be written.
         """
         page = self._out / "slides" / f"{prediction.slide_id}.html"
-        answer = {name: value for name, value in prediction.to_json().items() if name not in ("slide_id", "case_id")}
+        answer = {
+            name: value for name, value in prediction.to_json().items() if name not in ("slide_id", "case_id")
+        }
         status = "abstained" if prediction.decision == ABSTAIN else "decided"
         content: dict[str, Any] = {
             "slide_id": prediction.slide_id,
@@ -142,7 +144,10 @@ class Service:
     def _remember(self, entry: Mapping[str, Any]) -> None:
         self._metrics.answered(entry)
         if entry["event"] == "answer":
-            content = {name: entry[name] for name in ("slide_id", "fingerprint", "model", "configuration_sha256", "answer")}
+            content = {
+                name: entry[name]
+                for name in ("slide_id", "fingerprint", "model", "configuration_sha256", "answer")
+            }
             seen = {name: entry[name] for name in ("utc", "seq", "sha256")}
             self._given[entry["slide_id"]] = (_hash(content), seen)
 

@@ -50,8 +50,8 @@ def watch(
         SIGTERM without failures: the slides in hand were released.
 
     Raises:
-        InputError: As ``predict``, or no folder, or a ``watch.json`` of something else, or an audit trail that
-            is broken or that another process writes to.
+        InputError: As ``predict``, or no folder, or a ``watch.json`` of something else, or an audit trail
+            that is broken or that another process writes to.
         KeyboardInterrupt: Stopped; everything up to the last finished round is on disk.
     """
     if not config.slides.is_dir():
@@ -88,7 +88,9 @@ class _Watch:
             while True:
                 ready = self._folder.ready(clock())
                 waiting = self._folder.waiting
-                service.looked(len(waiting), min(waiting.values(), default=None), self._folder.slides.values())
+                service.looked(
+                    len(waiting), min(waiting.values(), default=None), self._folder.slides.values()
+                )
                 if version != (version := _version(self._config.model)):
                     self._change_model(service)
                 elif ready:
