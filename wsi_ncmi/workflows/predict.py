@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from wsi_ncmi.encoders import EncoderInfo
 
 
-_OF_ALL_SLIDES = ("model", "extraction")
+_OF_EACH_SLIDE = ("prediction", "heatmaps", "DICOM")
 
 
 @takes_settings("wsi_ncmi.prediction:PredictConfig", "slides", "model", "out")
@@ -228,5 +228,5 @@ class Predictor:
         finally:
             seconds = time.perf_counter() - started
             self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds
-            if stage not in _OF_ALL_SLIDES:
+            if stage in _OF_EACH_SLIDE:
                 self.timings.append((stage, seconds))
