@@ -50,6 +50,7 @@ class Service:
             "metrics": times.metrics or config.out / "metrics.prom",
         }
         check_folder(self.files["metrics"].parent, "--metrics")
+        self.files["metrics"].parent.mkdir(parents=True, exist_ok=True)
         self._metrics = ServiceMetrics(clock)
         self._take(bundle)
         self._given: dict[str, tuple[str, Mapping[str, Any]]] = {}
