@@ -14,6 +14,7 @@ import re
 import types
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import (
     TYPE_CHECKING,
@@ -116,8 +117,8 @@ class Given:
         names = self.flags.names()
         for key, flag in self.flags.table.items():
             for each in (key, flag.rest) if flag.there else ():
-                check_there(getattr(config, each) if each else None, names[each] if each else "")
-            if flag.folder and (folder := getattr(config, key)) is not None:
+                check_there(attrgetter(each)(config) if each else None, names[each] if each else "")
+            if flag.folder and (folder := attrgetter(key)(config)) is not None:
                 check_folder(folder, names[key])
         return config
 
