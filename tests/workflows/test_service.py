@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import signal
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,8 +23,9 @@ from tests.workflows.test_watch import Clock
 from wsi_ncmi.cli.app import app
 from wsi_ncmi.core import heartbeat
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.core.interrupts import TerminatedError
+from wsi_ncmi.core.interrupts import TerminatedError, sigterm_as_interrupt
 from wsi_ncmi.extraction.config import ExecutionConfig
+from wsi_ncmi.extraction.pipeline import pipeline
 from wsi_ncmi.prediction.config import PredictConfig, WatchConfig
 from wsi_ncmi.prediction.slide_prediction import SlidePrediction
 from wsi_ncmi.service import AuditLog, check_audit_log
@@ -230,6 +234,27 @@ def test_sigterm_ends_with_success_and_ctrl_c_as_ever(
     assert not (config.out / "watch.json").exists()  # it comes again
     with pytest.raises(KeyboardInterrupt):
         watch(replace(config, watch=WatchConfig()), sleep=interrupt)
+
+
+def test_sigterm_within_a_slide_releases_it(
+    config: PredictConfig, small_slides: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The signal itself, while a slide is extracted; the next start answers it."""
+    shutil.copy(small_slides / "s0.svs", config.slides)
+    prepare = pipeline.prepare_slide
+
+    def stop(*arguments: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.2)
+        return prepare(*arguments)
+
+    with monkeypatch.context() as patch, sigterm_as_interrupt():
+        patch.setattr(pipeline, "prepare_slide", stop)
+        assert watch(config).exit_code == 0
+    assert given(config) == []
+    assert not list(config.out.glob("features/*/.claims/[!.]*"))
+    run(config)
+    assert given(config) == ["s0"]
 
 
 def test_a_service_says_that_it_lives_also_where_nothing_comes(
