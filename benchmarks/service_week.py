@@ -67,11 +67,20 @@ class Supervised:
         if self._process is None:
             self._process = subprocess.Popen(self._command, env=self._environment)
             self.memory.append([])
+            Path(self._environment["WSI_NCMI_HEARTBEAT"]).unlink(missing_ok=True)
         try:
             pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
         except (OSError, IndexError):  # it ends just now
             return
         self.memory[-1].append(pages * os.sysconf("SC_PAGE_SIZE") >> 20)
+
+    @property
+    def ready(self) -> bool:
+        """Whether it says that it takes slides."""
+        try:
+            return Path(self._environment["WSI_NCMI_HEARTBEAT"]).read_text().startswith("ready")
+        except OSError:
+            return False
 
     def send(self, number: int) -> None:
         """Sends a signal."""
@@ -245,7 +254,10 @@ def week(
             "--no-heatmaps", "--no-geojson", "--timeout-per-slide", str(arguments.timeout), "--quiet",
             "--on-answer", f"{sys.executable} {hook}",
         ],
-        {**os.environ, "PYTHONPATH": path, "CLOCK_JUMP": str(jump)},
+        {
+            **os.environ, "PYTHONPATH": path, "CLOCK_JUMP": str(jump),
+            "WSI_NCMI_HEARTBEAT": str(folder / "beat"),
+        },
     )  # fmt: skip
     length = 60.0 * arguments.minutes
     ballast = out.parent / "ballast"
@@ -273,7 +285,8 @@ def week(
     quiet = 0
     while quiet < 10 and time.monotonic() - started < 4 * length + 600:
         passed = (time.monotonic() - started) / length
-        while events and events[0][0] <= passed:
+        # What disturbs a service waits until there is one.
+        while events and events[0][0] <= passed and (service.ready or events[0][1] in ("", "room again")):
             _, what, act = events.pop(0)
             if what:
                 print(f"{passed:4.0%}: {what}", flush=True)
