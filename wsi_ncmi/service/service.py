@@ -74,7 +74,11 @@ class Service:
         self._say_start()
 
     def _take(self, bundle: ModelBundle) -> None:
-        self._model = {"name": bundle.name, "version": bundle.version, "digest": bundle.digest}
+        self._model = {
+            "name": bundle.name,
+            "version": getattr(bundle, "version", ""),
+            "digest": bundle.digest,
+        }
         self._metrics.use_model(self._model, bundle.ood)
 
     def _say_start(self) -> None:
