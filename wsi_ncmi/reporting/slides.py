@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,30 +110,42 @@ def all_slides(
         tiles = {
             str(i): f"{int(n):,}" for i, n in zip(ledger["slide_id"], ledger["tiles"], strict=True) if n == n
         }
+    place = {name: number for number, name in enumerate(classes)}
+    # Columns as arrays, once: a table of its own for each slide costs more than the rest of a report.
+    ids = predictions["slide_id"].astype(str).to_numpy(dtype=object)
+    order = np.argsort(ids, kind="stable")
+    probabilities = predictions[columns].to_numpy(dtype=np.float64)[order]
+    texts = {
+        name: predictions[name].astype(str).to_numpy(dtype=object)[order]
+        for name in ("case_id", "label", "prediction", "centre")
+        if name in predictions.columns
+    }
+    folds = predictions["fold"].to_numpy()[order]
+    found, starts = np.unique(ids[order], return_index=True)
     rows = []
-    for slide_id, part in predictions.groupby("slide_id", sort=True):
-        mean = part[columns].to_numpy(dtype=np.float64).mean(axis=0)
-        label = str(part["label"].iloc[0])
-        votes = part["prediction"].astype(str).value_counts()
-        wrong = int((part["prediction"].astype(str) != label).sum())
-        if 2 * wrong > len(part):  # few right ones may still be more than any one error
-            votes = votes.drop(label, errors="ignore")
+    for slide_id, start, end in zip(found, starts, [*starts[1:], len(ids)], strict=True):
+        mean = probabilities[start:end].mean(axis=0)
+        label = texts["label"][start]
+        votes = Counter(texts["prediction"][start:end])
+        wrong = int(end - start) - votes[label]
+        if 2 * wrong > end - start:  # few right ones may still be more than any one error
+            votes.pop(label, None)
         # Equal votes: the class that the mean probability prefers.
-        tied = [name for name in classes if votes.get(name, 0) == votes.max()]
-        prediction = max(tied, key=lambda name: mean[classes.index(name)])
+        most = max(votes.values())
+        prediction = max((name for name in classes if votes[name] == most), key=lambda name: mean[place[name]])
         rows.append(
             SlideRow(
-                slide_id=str(slide_id),
-                case_id=str(part["case_id"].iloc[0]),
-                centre=str(part["centre"].iloc[0]) if "centre" in part.columns else "",
+                slide_id=slide_id,
+                case_id=texts["case_id"][start],
+                centre=texts["centre"][start] if "centre" in texts else "",
                 label=label,
                 prediction=prediction,
-                p_prediction=float(mean[classes.index(prediction)]),
-                p_label=float(mean[classes.index(label)]),
+                p_prediction=float(mean[place[prediction]]),
+                p_label=float(mean[place[label]]),
                 wrong=wrong,
-                runs=len(part),
-                folds=", ".join(str(fold) for fold in sorted(set(part["fold"]))),
-                tiles=tiles.get(str(slide_id), ""),
+                runs=int(end - start),
+                folds=", ".join(map(str, sorted(set(folds[start:end].tolist())))),
+                tiles=tiles.get(slide_id, ""),
             )
         )
     return rows

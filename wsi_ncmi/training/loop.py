@@ -21,11 +21,11 @@ from wsi_ncmi.parallel import process_group as distributed
 from wsi_ncmi.training.bags import BagCache, prefetch
 from wsi_ncmi.training.config import RunConfig
 from wsi_ncmi.training.optim import (
+    FusedAdamW,
     WeightAverage,
     autocast_of,
     clip_gradients,
     learning_rate_at,
-    make_optimizer,
     rank_of,
 )
 from wsi_ncmi.training.resume import write_resume
@@ -77,7 +77,7 @@ class TrainingLoop:
         self._validation_y = torch.from_numpy(validation.y).to(self._device)
         self._bags = BagLoader(cache, train, options, config.seed)
         self._parameters = [*aggregator.parameters(), *criterion.parameters()]
-        self._optimizer = make_optimizer(self._parameters, options)
+        self._optimizer = FusedAdamW(self._parameters, options)
         self._average = WeightAverage(self._parameters, options.ema)
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=options.precision == "fp16")
         self._epoch = 0
@@ -130,9 +130,8 @@ class TrainingLoop:
 
     def _take_step(self, chosen: NDArray[np.int64], ready: Iterator[BagBatch]) -> float:
         options = self._options
-        for group in self._optimizer.param_groups:
-            group["lr"] = self._rate()
-        self._optimizer.zero_grad(set_to_none=True)
+        self._optimizer.learning_rate = self._rate()
+        self._optimizer.zero_grad()
         value = 0.0
         for share in self._bags.shares(chosen):
             batch = next(ready).to(self._device)
@@ -185,7 +184,7 @@ class TrainingLoop:
         if self._criterion.needs_epoch_pass:
             z = self._embedded(self._train.slide_ids)
             self._criterion.end_epoch(z, self._train_y)
-        rate = float(self._optimizer.param_groups[0]["lr"])
+        rate = self._optimizer.learning_rate
         with self._average.average_parameters():
             z = self._embedded(self._validation.slide_ids)
             scores = validation_scores(self._criterion, z, self._validation_y)

@@ -3,6 +3,7 @@
 import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,19 +49,72 @@ def autocast_of(precision: str, device: torch.device) -> contextlib.AbstractCont
     return torch.autocast(device.type, torch.bfloat16 if precision == "bf16" else torch.float16)
 
 
-def make_optimizer(parameters: Sequence[nn.Parameter], options: TrainingConfig) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov & Hutter, arXiv 1711.05101) whose decay spares biases and other vectors."""
-    # Decay shrinks matrices; on biases and scales it only moves the operating point.
-    matrices = [p for p in parameters if p.ndim >= 2]
-    vectors = [p for p in parameters if p.ndim < 2]
-    groups = [
-        {"params": matrices, "weight_decay": options.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    # One kernel for all tensors: on small models the optimiser's own overhead is a third of a step otherwise.
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]], lr=options.learning_rate, fused=True
-    )
+class FusedAdamW:
+    """AdamW (Loshchilov & Hutter, arXiv 1711.05101) whose decay spares biases and other vectors.
+
+    Kernel, numbers and state are those of ``torch.optim.AdamW(fused=True)``. That class loads torch's compiler
+    (a CPU second a process), and the bookkeeping of its step costs as much as the arithmetic of a small model.
+
+    Args:
+        parameters: What to fit.
+        options: Weight decay, and the first learning rate.
+
+    Attributes:
+        param_groups: Matrices and vectors, as a ``GradScaler`` reads them.
+        learning_rate: Rate of the next step.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], options: TrainingConfig) -> None:
+        # Decay shrinks matrices; on biases and scales it only moves the operating point.
+        matrices = [p for p in parameters if p.ndim >= 2]
+        vectors = [p for p in parameters if p.ndim < 2]
+        self.param_groups: list[dict[str, Any]] = [
+            {"params": matrices, "weight_decay": options.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
+        self.learning_rate = options.learning_rate
+        self._state: list[list[tuple[Tensor, Tensor, Tensor]]] = [
+            [
+                (torch.zeros((), device=p.device), torch.zeros_like(p.detach()), torch.zeros_like(p.detach()))
+                for p in group["params"]
+            ]
+            for group in self.param_groups
+        ]
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Moves the parameters that have a gradient."""
+        for group, state in zip(self.param_groups, self._state, strict=True):
+            live = [(p, p.grad, *of) for p, of in zip(group["params"], state, strict=True) if p.grad is not None]
+            if not live:
+                continue
+            parameters, gradients, steps, means, squares = map(list, zip(*live, strict=True))
+            torch._foreach_add_(steps, 1.0)
+            torch._fused_adamw_(
+                parameters, gradients, means, squares, [], steps, lr=self.learning_rate, beta1=0.9, beta2=0.999,
+                weight_decay=group["weight_decay"], eps=1e-8, amsgrad=False, maximize=False,
+            )  # fmt: skip
+
+    def zero_grad(self) -> None:
+        """Forgets the gradients."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """State for the resume checkpoint, in the layout of torch's optimisers."""
+        flat = [of for state in self._state for of in state]
+        return {"state": {n: dict(zip(_STATE, of, strict=True)) for n, of in enumerate(flat)}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores ``state_dict()``, also that of ``torch.optim.AdamW``."""
+        for number, of in enumerate(of for state in self._state for of in state):
+            # Torch keeps none of a parameter that never had a gradient.
+            for mine, name in zip(of, _STATE if number in state["state"] else (), strict=False):
+                mine.copy_(state["state"][number][name])
+
+
+_STATE = ("step", "exp_avg", "exp_avg_sq")
 
 
 def rank_of(scores: Mapping[str, float], options: TrainingConfig) -> list[float]:

@@ -55,7 +55,7 @@ def draw_figure(figure: Figure) -> dict[str, bytes]:
 def _figure(figure: Figure, names: Sequence[str]) -> Canvas:
     from matplotlib.figure import Figure as NewCanvas  # not pyplot, whose state all threads share
 
-    canvas = NewCanvas(figsize=_INCHES, layout="constrained")
+    canvas = NewCanvas(figsize=_INCHES)
     places = _places(canvas, figure.layout)
     for trace, name in zip(figure.traces, names, strict=True):
         _draw_trace(places[str(trace.get("yaxis", "y"))], trace, name)
@@ -83,11 +83,11 @@ def _confusion(classes: Sequence[str], counts: NDArray[np.float64]) -> Canvas:
     shares = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
     n, whole = len(classes), bool(np.allclose(counts, np.round(counts)))
     side = max(3.4, 0.42 * n + 1.6)
-    canvas = NewCanvas(figsize=(side + 0.4, side), layout="constrained")
+    canvas = NewCanvas(figsize=(side + 0.4, side))
     ax = canvas.add_subplot()
     ax.grid(visible=False)
     image = ax.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
-    canvas.colorbar(image, ax=ax, label="Share of the true class", shrink=0.8)
+    canvas.colorbar(image, ax=ax, label="Share of the true class", shrink=0.8, use_gridspec=False)
     ax.set_xticks(range(n), classes, rotation=45, ha="right", rotation_mode="anchor")
     ax.set_yticks(range(n), classes)
     ax.set_xlabel("Predicted class")
@@ -164,9 +164,10 @@ def _percent(value: float, _: float) -> str:
 
 
 def _written(canvas: Canvas, formats: Sequence[str]) -> dict[str, bytes]:
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
     found = {}
-    canvas.draw_without_rendering()  # lays everything out, once for all formats
-    canvas.set_layout_engine("none")
+    ConstrainedLayoutEngine().execute(canvas)  # once for all formats, where the figure's own would go each time
     for kind in formats:
         stream = io.BytesIO()
         metadata = {"Software": None} if kind == "png" else {"Date": None, "Creator": None}
