@@ -29,7 +29,9 @@ def give_gradients(parameters: list[torch.nn.Parameter], step: int) -> None:
     for number, parameter in enumerate(parameters):
         generator = torch.Generator().manual_seed(10 * step + number)
         # The third one has none at the first steps, as a layer of a branch that isn't used yet.
-        parameter.grad = None if number == 2 and step < 2 else torch.randn(parameter.shape, generator=generator)
+        parameter.grad = (
+            None if number == 2 and step < 2 else torch.randn(parameter.shape, generator=generator)
+        )
 
 
 def test_steps_are_those_of_torch_bit_for_bit() -> None:

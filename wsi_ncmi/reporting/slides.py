@@ -132,7 +132,9 @@ def all_slides(
             votes.pop(label, None)
         # Equal votes: the class that the mean probability prefers.
         most = max(votes.values())
-        prediction = max((name for name in classes if votes[name] == most), key=lambda name: mean[place[name]])
+        prediction = max(
+            (name for name in classes if votes[name] == most), key=lambda name: mean[place[name]]
+        )
         rows.append(
             SlideRow(
                 slide_id=slide_id,

@@ -52,8 +52,8 @@ def autocast_of(precision: str, device: torch.device) -> contextlib.AbstractCont
 class FusedAdamW:
     """AdamW (Loshchilov & Hutter, arXiv 1711.05101) whose decay spares biases and other vectors.
 
-    Kernel, numbers and state are those of ``torch.optim.AdamW(fused=True)``. That class loads torch's compiler
-    (a CPU second a process), and the bookkeeping of its step costs as much as the arithmetic of a small model.
+    Kernel, numbers and state are those of ``torch.optim.AdamW(fused=True)``. That class loads torch's
+    compiler (a CPU second a process), and its step's bookkeeping costs as much as a small model's arithmetic.
 
     Args:
         parameters: What to fit.
@@ -85,14 +85,16 @@ class FusedAdamW:
     def step(self) -> None:
         """Moves the parameters that have a gradient."""
         for group, state in zip(self.param_groups, self._state, strict=True):
-            live = [(p, p.grad, *of) for p, of in zip(group["params"], state, strict=True) if p.grad is not None]
+            live = [
+                (p, p.grad, *of) for p, of in zip(group["params"], state, strict=True) if p.grad is not None
+            ]
             if not live:
                 continue
             parameters, gradients, steps, means, squares = map(list, zip(*live, strict=True))
             torch._foreach_add_(steps, 1.0)
             torch._fused_adamw_(
-                parameters, gradients, means, squares, [], steps, lr=self.learning_rate, beta1=0.9, beta2=0.999,
-                weight_decay=group["weight_decay"], eps=1e-8, amsgrad=False, maximize=False,
+                parameters, gradients, means, squares, [], steps, lr=self.learning_rate, beta1=0.9,
+                beta2=0.999, weight_decay=group["weight_decay"], eps=1e-8, amsgrad=False, maximize=False,
             )  # fmt: skip
 
     def zero_grad(self) -> None:

@@ -167,7 +167,7 @@ def _written(canvas: Canvas, formats: Sequence[str]) -> dict[str, bytes]:
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     found = {}
-    ConstrainedLayoutEngine().execute(canvas)  # once for all formats, where the figure's own would go each time
+    ConstrainedLayoutEngine().execute(canvas)  # once; a figure's own engine would go for each format
     for kind in formats:
         stream = io.BytesIO()
         metadata = {"Software": None} if kind == "png" else {"Date": None, "Creator": None}
