@@ -11,7 +11,7 @@ from sklearn import metrics as sk
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.metrics import class_table, classification_metrics
-from wsi_ncmi.metrics.classification import binary_auroc, binary_average_precision
+from wsi_ncmi.metrics.classification import binary_areas
 
 
 @st.composite
@@ -104,8 +104,7 @@ def test_weighted_ranking_equals_repeated_observations(case, seed):
     truth, p, _, _ = case
     counts = np.random.default_rng(seed).integers(0, 4, size=(3, len(truth)))
     positive = truth == truth[0]
-    areas = binary_auroc(positive, p[:, 0], counts.astype(float))
-    precisions = binary_average_precision(positive, p[:, 0], counts.astype(float))
+    areas, precisions = binary_areas(positive, p[:, 0], counts.astype(float))
     for row, area, precision in zip(counts, areas, precisions, strict=True):
         repeated, scores = np.repeat(positive, row), np.repeat(p[:, 0], row)
         if repeated.any() and not repeated.all():

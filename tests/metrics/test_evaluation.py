@@ -12,6 +12,7 @@ from sklearn.metrics import f1_score
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.metrics import METRICS, classification_metrics, evaluate_predictions
+from wsi_ncmi.metrics.confusion import confusion_metrics
 from wsi_ncmi.metrics.pooled_seeds import PooledSeeds
 from wsi_ncmi.metrics.resampling import draw_multiplicities, percentile_interval
 
@@ -201,3 +202,20 @@ def test_row_order_does_not_matter():
 def test_no_resamples_is_refused():
     with pytest.raises(InputError, match="at least 1 resample"):
         evaluate_predictions(table(), CLASSES, resamples=0)
+
+
+def test_sums_for_resampling_grow_with_the_classes_not_with_their_square():
+    few, many = (tuple(f"c{i:03d}" for i in range(n)) for n in (50, 200))
+    columns = [PooledSeeds(table(60, classes=names), names)._seeds[0]._sums.shape[1] for names in (few, many)]
+    assert columns[1] < 4 * columns[0]
+    pooled = PooledSeeds(table(60, classes=many), many, many)
+    weights = np.concatenate(list(draw_multiplicities(60, 3, 0)))
+    matrices = np.zeros((3, 200, 200))
+    one = table(60, seeds=1, classes=many)
+    patient = [pooled.patients.index(case) for case in one["case_id"]]
+    for label, prediction, place in zip(one["label"], one["prediction"], patient, strict=True):
+        matrices[:, many.index(label), many.index(prediction)] += weights[:, place]
+    expected = confusion_metrics(matrices, np.arange(200))
+    found = PooledSeeds(one, many, many).values(weights, ranking=False)[0]
+    for name, values in expected.items():
+        assert found[name] == pytest.approx(values, rel=1e-12), name

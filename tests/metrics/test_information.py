@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.metrics import evaluate_predictions, information_metrics
 from wsi_ncmi.metrics.confusion import class_positions
-from wsi_ncmi.metrics.information import information_of_sums, information_terms
+from wsi_ncmi.metrics.information import InformationSums
 
 
 def _kl(a, b):
@@ -53,7 +53,7 @@ def test_sums_equal_repeated_observations(seed, n, classes, extreme):
         p[0] = np.eye(classes)[0]
     weights = np.concatenate([np.ones((1, n), int), rng.integers(0, 3, (3, n))])
     weights[:, 0] += 1
-    found = information_of_sums(weights.astype(float) @ information_terms(p, y), classes)
+    found = InformationSums(p, y, np.arange(n), n).values(weights.astype(float))
     for i, w in enumerate(weights):
         expected = information_metrics(np.repeat(p, w, axis=0), np.repeat(y, w))
         for name, value in expected.items():

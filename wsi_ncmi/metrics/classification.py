@@ -24,8 +24,12 @@ from wsi_ncmi.metrics.confusion import (
 _Floats = NDArray[np.float64]
 
 
-def binary_auroc(positive: NDArray[np.bool_], scores: _Floats, weights: _Floats | None = None) -> _Floats:
-    """Area under the ROC curve; ties count half.
+def binary_areas(
+    positive: NDArray[np.bool_], scores: _Floats, weights: _Floats | None = None
+) -> tuple[_Floats, _Floats]:
+    """Area under the ROC curve, where ties count half, and average precision.
+
+    The latter is the area under the precision–recall curve as Σ (R_k − R_{k−1})·P_k, without interpolation.
 
     Args:
         positive: (N,) which observations are positive.
@@ -33,81 +37,51 @@ def binary_auroc(positive: NDArray[np.bool_], scores: _Floats, weights: _Floats 
         weights: (..., N) multiplicity of each observation, for example bootstrap counts; default ones.
 
     Returns:
-        (...) areas, NaN where positives or negatives are missing.
+        (...) areas and (...) precisions, NaN where positives (for the area also: negatives) are missing.
     """
     weights = np.ones(len(scores)) if weights is None else weights
     order = np.argsort(scores, kind="stable")
-    sorted_weights = weights[..., order]
-    is_positive = positive[order]
-    p, n = sorted_weights * is_positive, sorted_weights * ~is_positive
-    # Tied observations form one group: positives of a group beat the negatives below and half of their own.
-    starts = _group_starts(scores[order])
-    p, n = _group_sums(p, starts), _group_sums(n, starts)
-    below = np.cumsum(n, axis=-1) - n
-    wins = (p * (below + 0.5 * n)).sum(axis=-1)
-    pairs = p.sum(axis=-1) * n.sum(axis=-1)
-    return _defined_ratio(wins, pairs)
-
-
-def binary_average_precision(
-    positive: NDArray[np.bool_], scores: _Floats, weights: _Floats | None = None
-) -> _Floats:
-    """Area under the precision–recall curve as Σ (R_k − R_{k−1})·P_k, without interpolation.
-
-    Args and shapes as in ``binary_auroc``.
-
-    Returns:
-        (...) areas, NaN where positives are missing.
-    """
-    weights = np.ones(len(scores)) if weights is None else weights
-    order = np.argsort(-scores, kind="stable")
-    sorted_weights = weights[..., order]
-    starts = _group_starts(scores[order])
-    p = _group_sums(sorted_weights * positive[order], starts)
-    everything = _group_sums(sorted_weights, starts)
-    found, seen = np.cumsum(p, axis=-1), np.cumsum(everything, axis=-1)
+    ours = order[positive[order]]
+    # Both curves step at the positives alone: what lies below each of them, and up to its ties, is enough.
+    own, ranked = scores[ours], scores[order]
+    w = weights[..., ours]
+    everything, positives = _running_sums(np.take(weights, order, axis=-1)), _running_sums(w)
+    below, own_below = (
+        everything[..., np.searchsorted(ranked, own)],
+        positives[..., np.searchsorted(own, own)],
+    )
+    upto, own_upto = (
+        everything[..., np.searchsorted(ranked, own, "right")],
+        positives[..., np.searchsorted(own, own, "right")],
+    )
+    lower, tied = below - own_below, (upto - below) - (own_upto - own_below)
+    total, count = everything[..., -1], positives[..., -1]
+    area = _defined_ratio((w * (lower + 0.5 * tied)).sum(axis=-1), count * (total - count))
+    found, seen = count[..., None] - own_below, total[..., None] - below
     precision = np.divide(found, seen, out=np.zeros_like(found), where=seen > 0)
-    total = p.sum(axis=-1)
-    area = (p * precision).sum(axis=-1)
-    return _defined_ratio(area, total)
+    return area, _defined_ratio((w * precision).sum(axis=-1), count)
 
 
-def one_vs_rest_auroc(
+def one_vs_rest_areas(
     y_true: NDArray[np.int64], probabilities: _Floats, weights: _Floats | None = None
-) -> _Floats:
-    """AUROC of each class against the rest, (..., C); undefined classes are NaN."""
-    columns = [binary_auroc(y_true == c, probabilities[:, c], weights) for c in range(probabilities.shape[1])]
-    return np.stack(columns, axis=-1)
+) -> tuple[_Floats, _Floats]:
+    """AUROC and average precision of each class against the rest, (..., C) each; NaN where undefined."""
+    columns = [binary_areas(y_true == c, probabilities[:, c], weights) for c in range(probabilities.shape[1])]
+    areas, precisions = zip(*columns, strict=True)
+    return np.stack(areas, axis=-1), np.stack(precisions, axis=-1)
 
 
-def one_vs_rest_average_precision(
-    y_true: NDArray[np.int64], probabilities: _Floats, weights: _Floats | None = None
-) -> _Floats:
-    """Average precision of each class against the rest, (..., C); undefined classes are NaN."""
-    columns = [
-        binary_average_precision(y_true == c, probabilities[:, c], weights)
-        for c in range(probabilities.shape[1])
-    ]
-    return np.stack(columns, axis=-1)
+def _running_sums(values: _Floats) -> _Floats:
+    """(..., N + 1) sums of the first 0 … N values."""
+    sums = np.zeros((*values.shape[:-1], values.shape[-1] + 1))
+    np.cumsum(values, axis=-1, out=sums[..., 1:])
+    return sums
 
 
 def _defined_ratio(numerator: _Floats, denominator: _Floats) -> _Floats:
     ratio = np.full(np.shape(numerator), np.nan)
     np.divide(numerator, denominator, out=ratio, where=np.asarray(denominator) > 0)
     return ratio
-
-
-def _group_starts(sorted_scores: _Floats) -> NDArray[np.int64]:
-    if len(sorted_scores) == 0:
-        return np.zeros(0, dtype=np.int64)
-    changes = np.flatnonzero(np.diff(sorted_scores) != 0) + 1
-    return np.concatenate([[0], changes]).astype(np.int64)
-
-
-def _group_sums(values: _Floats, starts: NDArray[np.int64]) -> _Floats:
-    if len(starts) in (0, values.shape[-1]):
-        return values
-    return np.add.reduceat(values, starts, axis=-1)
 
 
 METRICS = (*CONFUSION_METRICS, "auroc_macro_ovr", "auprc_macro", "brier", "nll", "ece")
@@ -149,8 +123,8 @@ def classification_metrics(
     values = {
         name: float(value) for name, value in confusion_metrics(matrix, class_ranks(classes, order)).items()
     }
-    values["auroc_macro_ovr"] = float(one_vs_rest_auroc(truth, p).mean())
-    values["auprc_macro"] = float(one_vs_rest_average_precision(truth, p).mean())
+    areas, precisions = one_vs_rest_areas(truth, p)
+    values["auroc_macro_ovr"], values["auprc_macro"] = float(areas.mean()), float(precisions.mean())
     values["brier"] = float(brier_terms(truth, p).mean())
     values["nll"] = float(nll_terms(truth, p).mean())
     values["ece"] = expected_calibration_error(truth, p)
@@ -167,8 +141,7 @@ def class_table(
     truth, predicted = class_positions(y_true, classes), class_positions(predictions, classes)
     p = check_probabilities(probabilities, len(classes))
     table = per_class_metrics(confusion_matrix(truth, predicted, len(classes)))
-    table["auroc"] = one_vs_rest_auroc(truth, p)
-    table["auprc"] = one_vs_rest_average_precision(truth, p)
+    table["auroc"], table["auprc"] = one_vs_rest_areas(truth, p)
     return {
         name: {metric: float(values[i]) for metric, values in table.items()} for i, name in enumerate(classes)
     }

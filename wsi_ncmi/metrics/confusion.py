@@ -5,6 +5,8 @@ each value equals scikit-learn's with ``labels=classes, zero_division=0``.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,79 +103,127 @@ def confusion_matrix(y_true: NDArray[np.int64], y_pred: NDArray[np.int64], num_c
     return flat.reshape(num_classes, num_classes).astype(np.float64)
 
 
-def per_class_metrics(matrices: _Floats) -> dict[str, _Floats]:
-    """Precision, recall, F1 and support of each class.
+def confusion_terms(
+    y_true: NDArray[np.int64],
+    y_pred: NDArray[np.int64],
+    num_classes: int,
+    ranks: NDArray[np.int64] | None = None,
+) -> _Floats:
+    """Terms of each slide whose sums over slides make a :class:`Tally`.
 
     Args:
-        matrices: (..., C, C) counts ``[true, predicted]``.
-
-    Returns:
-        ``precision``, ``recall``, ``f1``, ``support``, each (..., C); 0 where the denominator is 0.
-    """
-    hits = np.diagonal(matrices, axis1=-2, axis2=-1)
-    support = matrices.sum(axis=-1)
-    predicted = matrices.sum(axis=-2)
-    return {
-        "precision": _ratio(hits, predicted),
-        "recall": _ratio(hits, support),
-        "f1": _ratio(2.0 * hits, support + predicted),
-        "support": support,
-    }
-
-
-def confusion_metrics(matrices: _Floats, ranks: NDArray[np.int64] | None = None) -> dict[str, _Floats]:
-    """The metrics of ``CONFUSION_METRICS`` of each matrix.
-
-    Args:
-        matrices: (..., C, C) counts ``[true, predicted]``.
+        y_true: (N,) class positions.
+        y_pred: (N,) predicted ones.
+        num_classes: C.
         ranks: Of the classes (:func:`class_ranks`); None = they have no order.
 
     Returns:
-        Name → (...) values. NaN where the metric is undefined: Cohen's kappa when truth and prediction are
-        the same single class, the weighted kappas of classes without order, everything when the matrix is
-        empty. ``macro_f1`` averages over all C classes,
-        also those without a slide (``zero_division=0``); ``balanced_accuracy`` over the classes that have
-        slides, as scikit-learn does.
+        (N, 3 C + 2): the class that was hit, the true and the predicted class, each one-hot, and by how many
+        ranks the two differ and its square.
     """
-    table = per_class_metrics(matrices)
-    total = matrices.sum(axis=(-2, -1))
-    empty = total == 0
-    accuracy = _ratio(np.trace(matrices, axis1=-2, axis2=-1), total)
-    present = table["support"] > 0
-    different = 1.0 - np.eye(matrices.shape[-1])
-    apart = (
-        np.full_like(different, np.nan) if ranks is None else np.abs(np.subtract.outer(ranks, ranks)) * 1.0
-    )
-    values = {
-        "macro_f1": table["f1"].mean(axis=-1),
-        "weighted_f1": _ratio((table["f1"] * table["support"]).sum(axis=-1), total),
-        "micro_f1": accuracy,
-        "balanced_accuracy": _ratio((table["recall"] * present).sum(axis=-1), present.sum(axis=-1)),
-        "accuracy": accuracy,
-        "kappa_linear": _kappa(matrices, apart),
-        "kappa_quadratic": _kappa(matrices, apart**2),
-        "mcc": _mcc(matrices),
-        "kappa": _kappa(matrices, different),
-    }
-    return {name: np.where(empty, np.nan, value) for name, value in values.items()}
+    one_hot = np.eye(num_classes)
+    apart = np.zeros(len(y_true)) if ranks is None else np.abs(ranks[y_true] - ranks[y_pred]) * 1.0
+    hits = one_hot[y_true] * (y_true == y_pred)[:, None]
+    columns = (hits, one_hot[y_true], one_hot[y_pred], apart[:, None], apart[:, None] ** 2)
+    return np.concatenate(columns, axis=1)
 
 
-def _kappa(matrices: _Floats, weights: _Floats) -> _Floats:
+@dataclass(frozen=True)
+class Tally:
+    """What the metrics need of confusion matrices: grows with the classes, not with their square.
+
+    Attributes:
+        hits: Slides of each class that were called so, (..., C).
+        support: Slides of each class, (..., C).
+        predicted: Slides called so, (..., C).
+        apart: Sum over slides of the ranks between truth and prediction, and of their squares, (..., 2).
+        ranks: Of the classes; None = they have no order.
+    """
+
+    hits: _Floats
+    support: _Floats
+    predicted: _Floats
+    apart: _Floats
+    ranks: NDArray[np.int64] | None = None
+
+    @classmethod
+    def of_sums(cls, sums: _Floats, ranks: NDArray[np.int64] | None = None) -> Self:
+        """From (..., 3 C + 2) sums of :func:`confusion_terms`."""
+        hits, support, predicted = np.split(sums[..., :-2], 3, axis=-1)
+        return cls(hits, support, predicted, sums[..., -2:], ranks)
+
+    @classmethod
+    def of_matrices(cls, matrices: _Floats, ranks: NDArray[np.int64] | None = None) -> Self:
+        """From (..., C, C) counts ``[true, predicted]``."""
+        hits = np.diagonal(matrices, axis1=-2, axis2=-1)
+        apart = np.zeros((*matrices.shape[:-2], 2))
+        if ranks is not None:
+            between = np.abs(np.subtract.outer(ranks, ranks)) * 1.0
+            apart = np.einsum("...ij,ijk->...k", matrices, np.stack([between, between**2], axis=-1))
+        return cls(hits, matrices.sum(axis=-1), matrices.sum(axis=-2), apart, ranks)
+
+    def per_class(self) -> dict[str, _Floats]:
+        """``precision``, ``recall``, ``f1``, ``support``, each (..., C); 0 where the denominator is 0."""
+        return {
+            "precision": _ratio(self.hits, self.predicted),
+            "recall": _ratio(self.hits, self.support),
+            "f1": _ratio(2.0 * self.hits, self.support + self.predicted),
+            "support": self.support,
+        }
+
+    def overall(self) -> dict[str, _Floats]:
+        """The metrics of ``CONFUSION_METRICS``.
+
+        Returns:
+            Name → (...) values. NaN where the metric is undefined: Cohen's kappa when truth and prediction
+            are the same single class, the weighted kappas of classes without order, everything where there
+            are no slides. ``macro_f1`` averages over all C classes, also those without a slide
+            (``zero_division=0``); ``balanced_accuracy`` over the classes that have slides, as scikit-learn
+            does.
+        """
+        table = self.per_class()
+        total = self.support.sum(axis=-1)
+        hits = self.hits.sum(axis=-1)
+        by_chance = (self.support * self.predicted).sum(axis=-1)
+        accuracy = _ratio(hits, total)
+        present = self.support > 0
+        # Gorodkin's multiclass R_K; 0 where truth or prediction is constant, as in scikit-learn.
+        spread = (total**2 - (self.support**2).sum(axis=-1)) * (total**2 - (self.predicted**2).sum(axis=-1))
+        values = {
+            "macro_f1": table["f1"].mean(axis=-1),
+            "weighted_f1": _ratio((table["f1"] * self.support).sum(axis=-1), total),
+            "micro_f1": accuracy,
+            "balanced_accuracy": _ratio((table["recall"] * present).sum(axis=-1), present.sum(axis=-1)),
+            "accuracy": accuracy,
+            "kappa_linear": self._weighted_kappa(1),
+            "kappa_quadratic": self._weighted_kappa(2),
+            "mcc": _ratio(hits * total - by_chance, np.sqrt(spread)),
+            "kappa": _kappa((total - hits) * total, total**2 - by_chance),
+        }
+        return {name: np.where(total == 0, np.nan, value) for name, value in values.items()}
+
+    def _weighted_kappa(self, power: int) -> _Floats:
+        total = self.support.sum(axis=-1)
+        if self.ranks is None:
+            return np.full(total.shape, np.nan)
+        weights = np.abs(np.subtract.outer(self.ranks, self.ranks)) ** power * 1.0
+        expected = ((self.support @ weights) * self.predicted).sum(axis=-1)
+        return _kappa(self.apart[..., power - 1] * total, expected)
+
+
+def per_class_metrics(matrices: _Floats) -> dict[str, _Floats]:
+    """:meth:`Tally.per_class` of (..., C, C) counts ``[true, predicted]``."""
+    return Tally.of_matrices(matrices).per_class()
+
+
+def confusion_metrics(matrices: _Floats, ranks: NDArray[np.int64] | None = None) -> dict[str, _Floats]:
+    """:meth:`Tally.overall` of (..., C, C) counts ``[true, predicted]``."""
+    return Tally.of_matrices(matrices, ranks).overall()
+
+
+def _kappa(observed: _Floats, expected: _Floats) -> _Floats:
     # Cohen 1968: 1 − Σ w·observed / Σ w·expected with disagreement weights w.
-    support, predicted = matrices.sum(axis=-1), matrices.sum(axis=-2)
-    observed = np.einsum("...ij,ij->...", matrices, weights) * matrices.sum(axis=(-2, -1))
-    expected = np.einsum("...i,ij,...j->...", support, weights, predicted)
     return np.where(expected > 0, 1.0 - _ratio(observed, expected), np.nan)
-
-
-def _mcc(matrices: _Floats) -> _Floats:
-    # Gorodkin's multiclass R_K; 0 where truth or prediction is constant, as in scikit-learn.
-    support, predicted = matrices.sum(axis=-1), matrices.sum(axis=-2)
-    total = matrices.sum(axis=(-2, -1))
-    hits = np.trace(matrices, axis1=-2, axis2=-1)
-    covariance = hits * total - (support * predicted).sum(axis=-1)
-    spread = (total**2 - (support**2).sum(axis=-1)) * (total**2 - (predicted**2).sum(axis=-1))
-    return _ratio(covariance, np.sqrt(spread))
 
 
 def _ratio(numerator: _Floats, denominator: _Floats) -> _Floats:

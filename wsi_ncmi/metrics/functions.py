@@ -17,13 +17,14 @@ from wsi_ncmi.core.arguments import described, whole_number
 from wsi_ncmi.core.errors import InputError, counted
 from wsi_ncmi.core.values import is_empty
 from wsi_ncmi.metrics.calibration import brier_terms, calibration_gaps, nll_terms
-from wsi_ncmi.metrics.classification import one_vs_rest_auroc, one_vs_rest_average_precision
+from wsi_ncmi.metrics.classification import one_vs_rest_areas
 from wsi_ncmi.metrics.confusion import (
     UNORDERED,
+    Tally,
     check_probabilities,
     class_positions,
     class_ranks,
-    confusion_metrics,
+    confusion_terms,
 )
 from wsi_ncmi.metrics.resampling import draw_multiplicities, leave_one_out
 from wsi_ncmi.metrics.results import Estimate, estimate
@@ -254,7 +255,7 @@ def _prepared(name: str, y_true: ArrayLike, y_pred: ArrayLike, classes: Sequence
             raise InputError(
                 f"{name} is {UNORDERED.split(' (')[0]}; give classes= from the least to the most."
             )
-    return partial(_of_confusion, name, positions * len(names) + predicted, len(names), ranks)
+    return partial(_of_tally, name, confusion_terms(positions, predicted, len(names), ranks), ranks)
 
 
 def _array(values: Any) -> NDArray[Any]:
@@ -326,15 +327,12 @@ def _named(classes: Sequence[Any] | None, count: int, truth: NDArray[Any]) -> li
     return names
 
 
-def _of_confusion(
-    name: str, cells: NDArray[np.int64], count: int, ranks: NDArray[np.int64] | None, w: _Floats
-) -> _Floats:
-    matrices = (w @ np.eye(count * count)[cells]).reshape(-1, count, count)
-    return confusion_metrics(matrices, ranks)[name]
+def _of_tally(name: str, terms: _Floats, ranks: NDArray[np.int64] | None, w: _Floats) -> _Floats:
+    return Tally.of_sums(w @ terms, ranks).overall()[name]
 
 
-def _macro(of_classes: Callable[..., _Floats], y: NDArray[np.int64], p: _Floats, w: _Floats) -> _Floats:
-    return np.asarray(of_classes(y, p, w).mean(axis=-1))
+def _macro(which: int, y: NDArray[np.int64], p: _Floats, w: _Floats) -> _Floats:
+    return np.asarray(one_vs_rest_areas(y, p, w)[which].mean(axis=-1))
 
 
 def _mean(terms: Callable[..., _Floats], y: NDArray[np.int64], p: _Floats, w: _Floats) -> _Floats:
@@ -348,8 +346,8 @@ def _calibration_error(y: NDArray[np.int64], p: _Floats, w: _Floats) -> _Floats:
 
 
 _OF_PROBABILITIES: dict[str, Callable[..., _Floats]] = {
-    "auroc": partial(_macro, one_vs_rest_auroc),
-    "auprc": partial(_macro, one_vs_rest_average_precision),
+    "auroc": partial(_macro, 0),
+    "auprc": partial(_macro, 1),
     "brier": partial(_mean, brier_terms),
     "nll": partial(_mean, nll_terms),
     "ece": _calibration_error,

@@ -8,6 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.metrics.confusion import check_probabilities
+from wsi_ncmi.metrics.resampling import sum_by_patient
+
+_Floats = NDArray[np.float64]
 
 INFORMATION_METRICS = ("cmi", "gamma", "ncmi")
 # Where the NLL clips too. A probability of exactly 0 (an underflow, or a rounded table) would otherwise make
@@ -52,50 +55,53 @@ def information_metrics(
     return {"cmi": concentration, "gamma": separation, "ncmi": ratio}
 
 
-def information_terms(probabilities: NDArray[np.float64], y: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Terms of each slide whose sums over slides give CMI and the pairwise Γ.
+class InformationSums:
+    """CMI, pairwise Γ and NCMI of any weighting of patients, as ``information_metrics`` has them.
+
+    Source: arXiv 2309.09123, eq. for the pairwise Γ; the cross-entropy is linear in p and in log p, so class
+    sums stand in for all pairs. Those of a class need its own patients alone.
 
     Args:
         probabilities: (N, C), rows sum to 1; clipped as in ``information_metrics``.
         y: (N,) class positions.
-
-    Returns:
-        (N, 2·C² + C + 1): p and log p in the columns of the slide's class, its one-hot class, and Σ p·log p.
+        patient: (N,) position of each slide's patient.
+        patients: How many there are.
     """
-    p = np.clip(probabilities, _SMALLEST, 1.0)
-    n, c = p.shape
-    log_p, one_hot = np.log(p), np.eye(c)[y]
-    by_class = [(one_hot[:, :, None] * values[:, None, :]).reshape(n, c * c) for values in (p, log_p)]
-    return np.concatenate([*by_class, one_hot, (p * log_p).sum(axis=1, keepdims=True)], axis=1)
 
+    def __init__(
+        self, probabilities: _Floats, y: NDArray[np.int64], patient: NDArray[np.int64], patients: int
+    ) -> None:
+        p = np.clip(probabilities, _SMALLEST, 1.0)
+        log_p = np.log(p)
+        totals = np.concatenate([log_p, (p * log_p).sum(axis=1, keepdims=True)], axis=1)
+        self._totals = sum_by_patient(totals, patient, patients)
+        terms = np.concatenate([p, log_p, np.ones((len(p), 1))], axis=1)
+        self._of_class = []
+        for c in np.unique(y):
+            members, place = np.unique(patient[y == c], return_inverse=True)
+            self._of_class.append((members, sum_by_patient(terms[y == c], place, len(members))))
 
-def information_of_sums(sums: NDArray[np.float64], num_classes: int) -> Mapping[str, NDArray[np.float64]]:
-    """CMI, pairwise Γ and NCMI of any weighting of slides, as ``information_metrics`` has them.
-
-    Source: arXiv 2309.09123, eq. for the pairwise Γ; the cross-entropy is linear in p and in log p, so class
-    sums stand in for all pairs.
-
-    Args:
-        sums: (R, 2·C² + C + 1) weighted sums of ``information_terms``.
-        num_classes: C.
-
-    Returns:
-        ``cmi``, ``gamma``, ``ncmi``, each (R,); NaN where undefined.
-    """
-    c = num_classes
-    p, log_p = (sums[:, i * c * c : (i + 1) * c * c].reshape(-1, c, c) for i in (0, 1))
-    counts, negentropy = sums[:, 2 * c * c : -1], sums[:, -1]
-    n = counts.sum(axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        centroids = p / counts[:, :, None]
-        toward = np.where(counts[:, :, None] > 0, p * np.log(np.maximum(centroids, _SMALLEST)), 0.0)
-        concentration = (negentropy - toward.sum(axis=(1, 2))) / n
-        others = log_p.sum(axis=1, keepdims=True) - log_p
-        separation = -(p * others).sum(axis=(1, 2)) / n**2
-        several = (counts > 0).sum(axis=1) >= 2
-        ratio = np.where(separation > 0, concentration / separation, np.nan)
-    return {
-        "cmi": concentration,
-        "gamma": np.where(several, separation, np.nan),
-        "ncmi": np.where(several, ratio, np.nan),
-    }
+    def values(self, weights: _Floats) -> Mapping[str, _Floats]:
+        """``cmi``, ``gamma``, ``ncmi``, each (R,), for (R, P) weights; NaN where undefined."""
+        sums = weights @ self._totals
+        log_all, negentropy = sums[:, :-1], sums[:, -1]
+        n, toward, apart, classes = (np.zeros(len(weights)) for _ in range(4))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            for members, terms in self._of_class:
+                found = np.take(weights, members, axis=1) @ terms
+                count = found[:, -1]
+                p, log_p = np.split(found[:, :-1], 2, axis=1)
+                space = p / np.where(count > 0, count, 1.0)[:, None]
+                np.log(np.maximum(space, _SMALLEST, out=space), out=space)
+                toward += np.einsum("rj,rj->r", p, space)
+                apart += np.einsum("rj,rj->r", p, np.subtract(log_all, log_p, out=space))
+                n += count
+                classes += count > 0
+            concentration = (negentropy - toward) / n
+            separation = -apart / n**2
+            ratio = np.where(separation > 0, concentration / separation, np.nan)
+        return {
+            "cmi": concentration,
+            "gamma": np.where(classes >= 2, separation, np.nan),
+            "ncmi": np.where(classes >= 2, ratio, np.nan),
+        }

@@ -9,15 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.metrics.calibration import brier_terms, calibration_gaps, nll_terms
-from wsi_ncmi.metrics.classification import one_vs_rest_auroc, one_vs_rest_average_precision
+from wsi_ncmi.metrics.classification import one_vs_rest_areas
 from wsi_ncmi.metrics.confusion import (
+    Tally,
     check_probabilities,
     class_positions,
     class_ranks,
-    confusion_metrics,
-    per_class_metrics,
+    confusion_matrix,
+    confusion_terms,
 )
-from wsi_ncmi.metrics.information import information_of_sums, information_terms
+from wsi_ncmi.metrics.information import InformationSums
 from wsi_ncmi.metrics.resampling import draw_multiplicities, leave_one_out, sum_by_patient
 
 if TYPE_CHECKING:
@@ -82,7 +83,8 @@ class PooledSeeds:
 
     def bootstrap(self, resamples: int, seed: int, *, ranking: bool = True) -> tuple[_Values, _Values]:
         """As ``values`` for ``resamples`` draws of patients: (resamples,) and (resamples, C)."""
-        width = max(len(s.truth) for s in self._seeds) if ranking else 3 * len(self.classes) ** 2
+        # Chunks whose arrays stay in the processor's cache: 2 MB.
+        width = 8 * max(len(s.truth) for s in self._seeds) if ranking else 40 * len(self.classes)
         parts = [
             self.values(weights, ranking=ranking)
             for weights in draw_multiplicities(len(self.patients), resamples, seed, width)
@@ -114,31 +116,26 @@ class _Seed:
         self.truth = class_positions(frame["label"].tolist(), classes)
         predicted = class_positions(frame["prediction"].tolist(), classes)
         self.p = check_probabilities(frame[[f"p_{name}" for name in classes]].to_numpy(), c)
-        cells = np.eye(c * c)[self.truth * c + predicted]
-        gaps = calibration_gaps(self.truth, self.p, _ECE_BINS)
+        tally = confusion_terms(self.truth, predicted, c, ranks)
         terms = np.stack([brier_terms(self.truth, self.p), nll_terms(self.truth, self.p)], axis=1)
-        information = information_terms(self.p, self.truth)
-        columns = np.concatenate([cells, terms, gaps, information], axis=1)
-        self._sums = sum_by_patient(columns, patient, patients)
-        self.confusion: _Floats = self._sums[:, : c * c].sum(axis=0).reshape(c, c)
+        gaps = calibration_gaps(self.truth, self.p, _ECE_BINS)
+        self._sums = sum_by_patient(np.concatenate([gaps, terms, tally], axis=1), patient, patients)
+        self._information = InformationSums(self.p, self.truth, patient, patients)
+        self.confusion = confusion_matrix(self.truth, predicted, c)
 
     def values(self, weights: _Floats, *, ranking: bool) -> tuple[_Values, _Values]:
-        c = self.p.shape[1]
         sums = weights @ self._sums
-        matrices = sums[:, : c * c].reshape(-1, c, c)
-        total = matrices.sum(axis=(1, 2))
-        overall = confusion_metrics(matrices, self.ranks)
-        per_class = per_class_metrics(matrices)
+        tally = Tally.of_sums(sums[:, _ECE_BINS + 2 :], self.ranks)
+        overall, per_class = tally.overall(), tally.per_class()
         if ranking:
-            slide_weights = weights[:, self.patient]
-            per_class["auroc"] = one_vs_rest_auroc(self.truth, self.p, slide_weights)
-            per_class["auprc"] = one_vs_rest_average_precision(self.truth, self.p, slide_weights)
+            per_class["auroc"], per_class["auprc"] = one_vs_rest_areas(
+                self.truth, self.p, weights[:, self.patient]
+            )
             overall["auroc_macro_ovr"] = per_class["auroc"].mean(axis=1)
             overall["auprc_macro"] = per_class["auprc"].mean(axis=1)
+        total = tally.support.sum(axis=1)
         with np.errstate(invalid="ignore", divide="ignore"):
-            overall["brier"] = sums[:, c * c] / total
-            overall["nll"] = sums[:, c * c + 1] / total
-            gaps = sums[:, c * c + 2 : c * c + 2 + _ECE_BINS]
-            overall["ece"] = np.abs(gaps).sum(axis=1) / total
-        overall |= information_of_sums(sums[:, c * c + 2 + _ECE_BINS :], c)
-        return overall, per_class
+            overall["brier"] = sums[:, _ECE_BINS] / total
+            overall["nll"] = sums[:, _ECE_BINS + 1] / total
+            overall["ece"] = np.abs(sums[:, :_ECE_BINS]).sum(axis=1) / total
+        return {**overall, **self._information.values(weights)}, per_class

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,14 +58,32 @@ def operating_points(
     else:
         chosen_on = "the same slides" if validation is None else "validation"
     runs = [
-        (judged, _choosing(judged, of_seed, validation, chosen_on))
+        (_Run.of(judged, classes), _Run.of(_choosing(judged, of_seed, validation, chosen_on), classes))
         for _, of_seed in frame.groupby("seed", sort=True)
         for _, judged in of_seed.groupby("fold", sort=True)
     ]
     return {
-        name: [{**_point(runs, name, target), "chosen_on": chosen_on} for target in TARGET_SENSITIVITIES]
-        for name in classes
+        name: [{**_point(runs, place, target), "chosen_on": chosen_on} for target in TARGET_SENSITIVITIES]
+        for place, name in enumerate(classes)
     }
+
+
+class _Run(NamedTuple):
+    """Rows of a table as arrays: class positions (N,), probabilities (N, C), patients (N,)."""
+
+    truth: NDArray[np.int64]
+    p: NDArray[np.float64]
+    patients: NDArray[np.object_]
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame, classes: Sequence[str]) -> Self:
+        """Of a checked table, which may be empty."""
+        place = {name: number for number, name in enumerate(classes)}
+        return cls(
+            np.array([place[name] for name in frame["label"]], dtype=np.int64),
+            frame[[f"p_{name}" for name in classes]].to_numpy(dtype=np.float64),
+            frame["case_id"].to_numpy(dtype=object),
+        )
 
 
 def _choosing(
@@ -81,21 +99,19 @@ def _choosing(
     return choosing
 
 
-def _point(runs: Sequence[tuple[pd.DataFrame, pd.DataFrame]], name: str, target: float) -> dict[str, Any]:
+def _point(runs: Sequence[tuple[_Run, _Run]], place: int, target: float) -> dict[str, Any]:
     thresholds: list[float] = []
     counts = np.zeros(4)
     patients: dict[str, set[str]] = {share: set() for share in SHARES}
     for judged, choosing in runs:
-        positive, scores = _binary(choosing, name)
-        threshold = threshold_for_sensitivity(positive, scores, target)
+        threshold = threshold_for_sensitivity(choosing.truth == place, choosing.p[:, place], target)
         if not math.isnan(threshold):
             thresholds.append(threshold)
-            truth, scores = _binary(judged, name)
-            called = scores >= threshold
+            truth, called = judged.truth == place, judged.p[:, place] >= threshold
             counts += [(called & truth).sum(), (called & ~truth).sum(), (~called & ~truth).sum(),
                        (~called & truth).sum()]  # fmt: skip
             for share, inside in zip(SHARES, (truth, ~truth, called, ~called), strict=True):
-                patients[share] |= set(judged.loc[inside, "case_id"])
+                patients[share].update(judged.patients[inside])
     tp, fp, tn, fn = counts
     return {
         "target_sensitivity": target,
@@ -106,10 +122,6 @@ def _point(runs: Sequence[tuple[pd.DataFrame, pd.DataFrame]], name: str, target:
         "npv": _share(tn, tn + fn),
         **{f"{share}_patients": len(found) for share, found in patients.items()},
     }
-
-
-def _binary(frame: pd.DataFrame, name: str) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    return (frame["label"] == name).to_numpy(dtype=bool), frame[f"p_{name}"].to_numpy(dtype=np.float64)
 
 
 def _share(part: float, whole: float) -> float | None:
