@@ -9,6 +9,7 @@ import torch
 
 from wsi_ncmi.mil import ABMIL, BagBatch, GatedABMIL, fused_attention
 from wsi_ncmi.mil import abmil as abmil_module
+from wsi_ncmi.mil.fused_attention import _Bags
 
 
 def bags(dtype: torch.dtype, lengths: tuple[int, ...] = (1, 7, 3, 20)) -> BagBatch:
@@ -92,3 +93,22 @@ def test_in_bfloat16_it_is_as_near_as_the_layers_are(kind, monkeypatch):
         }
     for name, error in errors[True].items():
         assert error < max(0.02, 1.5 * errors[False][name]), (name, errors[True], errors[False])
+
+
+@pytest.mark.parametrize("tiles", [1, 45, 700])
+def test_a_bag_alone_takes_the_same_steps_bit_for_bit(tiles):
+    generator = torch.Generator().manual_seed(tiles)
+    values, scores = torch.randn(tiles, 8, generator=generator), torch.randn(tiles, generator=generator)
+    row = torch.randn(1, 8, generator=generator)
+    alone, general = (_Bags(BagBatch.pack([values])) for _ in range(2))
+    assert alone.alone
+    general.alone = False
+    weights = alone.softmax(scores)
+    assert torch.equal(weights, general.softmax(scores))
+    assert torch.equal(alone.sums(values, weights), general.sums(values, weights))
+    assert torch.equal(alone.dots(values, row), general.dots(values, row))
+    assert torch.equal(alone.of_instances(row[:, 0]).expand(tiles), general.of_instances(row[:, 0]))
+    one, other = values.clone(), values.clone()
+    alone.add_outer(one, weights, row)
+    general.add_outer(other, weights, row)
+    assert torch.equal(one, other)

@@ -71,8 +71,12 @@ class BagBatch:
                 )
         lengths = torch.tensor([bag.shape[0] for bag in bags], dtype=torch.int64)
         # The check of the lengths is done; on a device they follow the features.
-        with torch.autocast(bags[0].device.type, enabled=False):  # which joins no float64 or float16 on CPUs
-            features = bags[0] if len(bags) == 1 else torch.cat(list(bags))
+        features = bags[0]
+        if len(bags) > 1:
+            with torch.autocast(
+                features.device.type, enabled=False
+            ):  # which joins no float64 or float16 on CPUs
+                features = torch.cat(list(bags))
         known = [coords for coords in coordinates if coords is not None]
         coords = torch.cat(known) if known and len(known) == len(bags) else None
         return cls(features, lengths.to(features.device), coords)
@@ -126,6 +130,8 @@ class BagBatch:
     @cached_property
     def bag_index(self) -> Tensor:
         """The bag of each instance, (ΣN,) int64, ascending."""
+        if len(self) == 1:
+            return self.lengths.new_zeros(len(self.features))
         return torch.repeat_interleave(
             torch.arange(len(self), device=self.lengths.device),
             self.lengths,
@@ -170,6 +176,8 @@ class BagBatch:
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> BagBatch:
         """The batch on another device, the features in ``dtype`` when given."""
+        if self.features.device == torch.device(device) and dtype in (None, self.features.dtype):
+            return self
         coords = self.coordinates
         moved = BagBatch(
             self.features.to(device=device, dtype=dtype, non_blocking=True),

@@ -7,6 +7,7 @@ dozen tiles costs more than the arithmetic. Under autocast the products and the 
 softmax and the sums over bags float32.
 """
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,17 +24,24 @@ less than a call for each bag."""
 
 
 class _Bags:
-    """Sums over the bags of a batch, and back."""
+    """Sums over the bags of a batch, and back. One bag takes the same steps without the way to its row."""
 
     def __init__(self, batch: BagBatch) -> None:
-        self.index, self.offsets, self.sizes = batch.bag_index, batch.offsets, batch.sizes
+        self.batch, self.index, self.sizes = batch, batch.bag_index, batch.sizes
+        self.alone = len(self.sizes) == 1
         self.dense = len(self.index) <= _DENSE_LENGTH * len(self.sizes)
 
     def matrix(self, weights: Tensor) -> Tensor:
         """(B, N) with the weight of each instance in the row of its bag."""
+        if self.alone:
+            return weights.unsqueeze(0)
         return weights.new_zeros(len(self.sizes), len(weights)).scatter_(
             0, self.index.unsqueeze(0), weights.unsqueeze(0)
         )
+
+    def of_instances(self, values: Tensor) -> Tensor:
+        """One value a bag (B,) for each instance, (N,); of one bag alone (1,)."""
+        return values if self.alone else values[self.index]
 
     def sums(self, values: Tensor, weights: Tensor) -> Tensor:
         """Σ_k w_k v_k of each bag, (B, E)."""
@@ -48,7 +56,8 @@ class _Bags:
     def dots(self, values: Tensor, rows: Tensor) -> Tensor:
         """⟨v_k, row of its bag⟩ of each instance, (N,)."""
         if self.dense:
-            return (values @ rows.T).gather(1, self.index.unsqueeze(1)).squeeze(1)
+            found = values @ rows.T
+            return (found if self.alone else found.gather(1, self.index.unsqueeze(1))).squeeze(1)
         found = values.new_empty(len(values))
         for bag, row, part in zip(
             torch.split(values, self.sizes), rows, torch.split(found, self.sizes), strict=True
@@ -67,10 +76,13 @@ class _Bags:
 
     def softmax(self, scores: Tensor) -> Tensor:
         """Softmax within each bag."""
-        top = torch.segment_reduce(scores, "max", offsets=self.offsets, unsafe=True)
-        exponential = scores.sub(top[self.index]).exp_()
+        if self.alone:
+            top = scores.max()
+        else:
+            top = torch.segment_reduce(scores, "max", offsets=self.batch.offsets, unsafe=True)[self.index]
+        exponential = scores.sub(top).exp_()
         total = exponential.new_zeros(len(self.sizes)).index_add_(0, self.index, exponential)
-        return exponential.div_(total[self.index])
+        return exponential.div_(self.of_instances(total))
 
 
 @dataclass(frozen=True)
@@ -97,12 +109,19 @@ class _Plan:
         return values if mask is None else values.mul_(mask).mul_(self.scales[place])
 
 
+def _without_autocast() -> contextlib.AbstractContextManager[object]:
+    """Float32 stays float32; entering a context costs more than asking whether one is open."""
+    if torch.is_autocast_enabled("cpu"):
+        return torch.autocast("cpu", enabled=False)
+    return contextlib.nullcontext()
+
+
 class _AttentionPool(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: torch.autograd.function.FunctionCtx, x: Tensor, plan: _Plan, *weights: Tensor
     ) -> tuple[Tensor, Tensor]:
-        with torch.autocast("cpu", enabled=False):
+        with _without_autocast():
             x = x.to(plan.dtype)
             w1, b1, w2, b2, w3, b3 = (tensor.to(plan.dtype) for tensor in weights)
             hidden = plan.dropped(0, torch.addmm(b1, x, w1.T).relu_())
@@ -123,7 +142,7 @@ class _AttentionPool(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        with torch.autocast("cpu", enabled=False):  # also where the caller's context is still open
+        with _without_autocast():  # also where the caller's context is still open
             return _AttentionPool._gradients(ctx, *gradients)
 
     @staticmethod
@@ -136,7 +155,7 @@ class _AttentionPool(torch.autograd.Function):
         pull = bags.dots(promote(hidden), of_embedding).add_(of_attention).mul_(attention)
         # Softmax: a ⊙ (g − Σ a g).
         total = pull.new_zeros(len(bags.sizes)).index_add_(0, bags.index, pull)
-        of_score = pull.sub_(attention * total[bags.index]).to(plan.dtype)
+        of_score = pull.sub_(attention * bags.of_instances(total)).to(plan.dtype)
         of_factor = plan.dropped(1, torch.outer(of_score, w3[0]))
         if plan.gated:
             content, gate = branches.chunk(2, dim=1)

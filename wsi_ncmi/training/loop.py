@@ -149,11 +149,11 @@ class TrainingLoop:
             value = float(sum_over_ranks(torch.tensor(value, device=self._device)))
             distributed.sum_gradients(self._parameters)
         if self._scaler.is_enabled():
-            self._scaler.unscale_(self._optimizer)
+            self._scaler.unscale_(self._optimizer)  # type: ignore[arg-type]
         length = clip_gradients(self._parameters, options.gradient_clip)
         if not (math.isfinite(value) and (math.isfinite(length) or self._scale_can_fall())):
             self._stop_on_fault(value, length, [self._train.slide_ids[i] for i in chosen])
-        self._scaler.step(self._optimizer)
+        self._scaler.step(self._optimizer)  # type: ignore[arg-type]
         self._scaler.update()
         self._average.update()
         return value

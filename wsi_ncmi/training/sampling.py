@@ -158,6 +158,8 @@ class BagLoader:
     def shares(self, chosen: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """Positions in a step's bags of each batch that this process computes one after the other."""
         mine = np.arange(len(chosen))[distributed.share_of(len(chosen))]
+        if self._options.accumulate == 1:
+            return [mine]
         return [part for part in np.array_split(mine, self._options.accumulate) if len(part)]
 
     def reads(
