@@ -20,6 +20,7 @@ from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.provenance import path_from, write_record
 from wsi_ncmi.prediction import load_bundle, load_model
 from wsi_ncmi.prediction.config import ExportConfig
+from wsi_ncmi.training.bundle_signatures import KEY_VARIABLE
 from wsi_ncmi.training.runs import read_run_predictions
 from wsi_ncmi.workflows.export import export
 
@@ -72,12 +73,13 @@ def run(tmp_path: Path) -> Path:
 def test_a_bundle_holds_what_the_run_knows(run: Path, features: Path, tmp_path: Path) -> None:
     result = export(
         ExportConfig(
-            run=run, out=tmp_path / "model.zip", features=features, name="my model", torchscript=True
+            run=run, out=tmp_path / "model.zip", features=features, name="my model", version="2.1",
+            torchscript=True,
         )
-    )
+    )  # fmt: skip
     assert result.files["bundle"] == tmp_path / "model.zip"
     bundle = load_bundle(tmp_path / "model.zip")
-    assert bundle.name == "my model"
+    assert (bundle.name, bundle.version) == ("my model", "2.1")
     assert bundle.summary["cohort"]["slides"] == 24
     assert bundle.summary["cohort"]["patients"] == 12
     assert bundle.summary["cohort"]["centres"] == 2
@@ -99,12 +101,17 @@ def test_a_bundle_holds_what_the_run_knows(run: Path, features: Path, tmp_path: 
     )
 
 
-def test_the_card_tells_it_too(run: Path, features: Path, tmp_path: Path) -> None:
+def test_the_card_tells_it_too(
+    run: Path, features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_record(run.parent / "run.json", config={}, hashes={"labels": "0a" * 32})
+    monkeypatch.setenv(KEY_VARIABLE, str(tmp_path / "site.pub"))  # the bundle is signed only after its export
     export(
         ExportConfig(
             run=run,
             out=tmp_path / "model",
             features=features,
+            version="2.1+b",
             intended_use="Node slides.",
             limits="None known.",
         )
@@ -117,10 +124,20 @@ def test_the_card_tells_it_too(run: Path, features: Path, tmp_path: Path) -> Non
         "0.700 – 0.800",
         "24 out-of-fold test slides",
         "24 training slides",
+        "| version | 2.1+b |",
+        f"| hash of slides, patients and classes | {'0a' * 32} |",
     ):
         assert words in card, words
     assert str(tmp_path) not in card
     assert str(tmp_path) not in (tmp_path / "model" / "bundle.json").read_text()
+    monkeypatch.delenv(KEY_VARIABLE)
+    assert load_bundle(tmp_path / "model").cohort_sha256 == "0a" * 32
+
+
+@pytest.mark.parametrize("version", ["../x", "1 2", "-1", "x" * 65])
+def test_a_version_that_names_no_file_is_refused(version: str) -> None:
+    with pytest.raises(ValidationError, match="version"):
+        ExportConfig(run=Path("run"), out=Path("out"), version=version)
 
 
 def test_the_card_of_a_leaking_run_says_so(run: Path, features: Path, tmp_path: Path) -> None:

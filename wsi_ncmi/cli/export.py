@@ -25,6 +25,7 @@ FLAGS = ConfigFlags(
         "coverage": Flag(panel="Decision", metavar="SHARE"),
         "abstain_below": Flag(panel="Decision", metavar="P"),
         "name": Flag(panel="Model card", help="Name of the model (that of the run's folder)."),
+        "version": Flag(panel="Model card", metavar="TEXT", help="Version of the model, such as 2.1."),
         "intended_use": Flag(panel="Model card", help="What the model is for."),
         "limits": Flag(panel="Model card", help="What the model is not for."),
         "torchscript": Flag(panel="Other forms"),

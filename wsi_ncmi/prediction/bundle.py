@@ -37,6 +37,7 @@ from wsi_ncmi.training.bundle_io import (
     read_files,
     sums_of,
 )
+from wsi_ncmi.training.bundle_signatures import KEY_VARIABLE, configured_key
 from wsi_ncmi.training.checkpoint import MODEL_JSON, MODEL_WEIGHTS, trained_from_bytes
 
 _LOG = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class ModelBundle:
         summary: Cohort, metrics and hashes of the training, JSON-ready.
         intended_use: What the model is for, a sentence or more.
         limits: What the model is not for.
+        version: Its version, where ``export --version`` gave one.
         digest: SHA-256 that changes with anything that changes a prediction.
     """
 
@@ -62,6 +64,7 @@ class ModelBundle:
     summary: Mapping[str, Any] = field(default_factory=dict)
     intended_use: str = ""
     limits: str = ""
+    version: str = ""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -77,6 +80,12 @@ class ModelBundle:
     def name(self) -> str:
         """Name of the model."""
         return self.ensemble.name
+
+    @property
+    def cohort_sha256(self) -> str:
+        """Hash of slide, patient, class and centre of the training cohort; empty where it is unknown."""
+        hashes = self.summary.get("hashes")
+        return str(hashes.get("labels", "")) if isinstance(hashes, Mapping) else ""
 
     @property
     def digest(self) -> str:
@@ -160,7 +169,8 @@ class ModelBundle:
         made = self.features
         encoder = f"{made.get('encoder')}, {made.get('tile_px')} px at {made.get('mpp_target')} µm per pixel"
         count = counted(len(self.ensemble.members), "model")
-        return f"<ModelBundle {self.name}: {count}, classes {', '.join(self.classes)}; {encoder}>"
+        name = f"{self.name} {self.version}".rstrip()
+        return f"<ModelBundle {name}: {count}, classes {', '.join(self.classes)}; {encoder}>"
 
 
 _REMEDY = "export the model again"
@@ -180,30 +190,37 @@ def load_model(path: Path) -> ModelBundle:
             ``RUN/<loss>`` or ``RUN/fold_0/seed_0``.
 
     Raises:
-        InputError: Nothing there that can be loaded.
+        InputError: Nothing there that can be loaded, or it isn't signed though a key is configured.
     """
     path = Path(path)
     if is_bundle(path):
         return load_bundle(path)
+    if (key := configured_key()) is not None:
+        raise InputError(
+            f"{path} is no bundle, and {KEY_VARIABLE} allows only bundles signed by {key.name}; export it "
+            "and have it signed."
+        )
     run = headline_folder(path)
     if run != path:
         _LOG.warning("%s holds several losses; the models of the headline, %s, are taken.", path, run.name)
     return ModelBundle(load_ensemble(run))
 
 
-def load_bundle(path: Path | str) -> ModelBundle:
+def load_bundle(path: Path | str, *, check_signed: bool = True) -> ModelBundle:
     """Loads a bundle. Weights are read as safetensors, everything else is JSON: no code in it is executed.
 
     Args:
         path: Folder or zip that ``export`` wrote.
+        check_signed: Check the signature where ``WSI_NCMI_MODEL_KEY`` names a public key.
 
     Raises:
-        InputError: No bundle, one that was changed, is of a newer layout, or contradicts itself.
+        InputError: No bundle, one that was changed, is of a newer layout, isn't signed by the key that is
+            configured, or contradicts itself.
     """
     if not isinstance(path, str | Path):
         raise InputError(f"A bundle is given by its path, got {described(path)}.")
     path = Path(path)
-    files = read_files(path)
+    files = read_files(path, check_signed=check_signed)
     manifest = _manifest(files, path)
     try:
         names = [str(name) for name in manifest["members"]]
@@ -212,6 +229,7 @@ def load_bundle(path: Path | str) -> ModelBundle:
         title = str(manifest["name"])
         calibration = Calibration.from_json(manifest["calibration"], str(path))
         summary, use, limits = dict(manifest["training"]), manifest["intended_use"], manifest["limits"]
+        version = str(manifest.get("version", ""))  # 0.1.0 wrote none
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{MANIFEST} of {path} lacks or garbles {error}; {_REMEDY}.") from error
     if not names:
@@ -239,6 +257,7 @@ def load_bundle(path: Path | str) -> ModelBundle:
         summary=summary,
         intended_use=str(use),
         limits=str(limits),
+        version=version,
     )
 
 
@@ -293,6 +312,7 @@ def bundle_files(
         "schema": BUNDLE_SCHEMA,
         "software": f"wsi-ncmi {__version__}",
         "name": bundle.name,
+        "version": bundle.version,
         "classes": list(bundle.classes),
         "features": dict(bundle.features),
         "members": list(member_files),

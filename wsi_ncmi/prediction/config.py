@@ -135,6 +135,7 @@ class ExportConfig:
         coverage: Share of validation slides to decide; 1 = always decide.
         abstain_below: No decision below this probability, in place of the coverage.
         name: Name of the model; None = that of the run's folder.
+        version: Version of the model, such as ``2.1``: letters, digits and ``._+-``.
         intended_use: What the model is for, for its card.
         limits: What the model is not for, for its card.
         torchscript: Add each member as TorchScript, compared with the model first.
@@ -149,6 +150,7 @@ class ExportConfig:
     coverage: Annotated[float, Field(gt=0, le=1)] = 0.9
     abstain_below: _Probability | None = None
     name: str | None = None
+    version: Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._+-]{0,63})?$")] = ""
     intended_use: str = (
         "Research on whole-slide images of the kind that the model was trained on: the same stain, organ, "
         "specimen and resolution."

@@ -68,7 +68,12 @@ def write_predictions(
         files["answers"],
         {
             "schema": _SCHEMA,
-            "model": {"name": bundle.name, "digest": bundle.digest, "classes": list(bundle.classes)},
+            "model": {
+                "name": bundle.name,
+                "digest": bundle.digest,
+                "classes": list(bundle.classes),
+                "version": bundle.version,
+            },
             "abstain_below": threshold,
             "calibration": bundle.calibration.to_json(),
             "slides": [prediction.to_json() for prediction in predictions],
@@ -99,6 +104,7 @@ def write_predictions(
         },
         classes=list(bundle.classes),
         model_digest=bundle.digest,
+        model_version=bundle.version,
         seconds={stage: round(value, 3) for stage, value in spent.items()},
     )
     return {**files, "report": out / "report.html"}

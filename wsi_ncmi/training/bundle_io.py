@@ -1,6 +1,7 @@
 """Files of a model bundle: layout, reading with proof of every hash, atomic writing."""
 
 import hashlib
+import io
 import os
 import re
 import secrets
@@ -12,6 +13,7 @@ from pathlib import Path
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import TEMPORARY_SUFFIX, atomic_path, check_inflation
 from wsi_ncmi.core.leftovers import remove_leftovers
+from wsi_ncmi.training.bundle_signatures import SUFFIXES, check_signature
 
 BUNDLE_SCHEMA = "wsi-ncmi-bundle/1"
 """Name and version of the layout."""
@@ -25,6 +27,8 @@ REFERENCE = "reference.safetensors"
 """Statistics of the training slides, for flagging out-of-distribution slides."""
 
 MEMBERS = "members"
+
+_SIGNATURES = tuple(SUMS + suffix for suffix in SUFFIXES)
 
 MAX_BYTES = 8 << 30
 """A bundle that claims to be larger is refused before it is read into memory."""
@@ -47,20 +51,24 @@ _ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # zip's own zero: equal bundles are equal fil
 _SUM_LINE = re.compile(r"(?P<sum>[0-9a-f]{64}) [ *](?P<name>.+)")
 
 
-def read_files(path: Path) -> dict[str, bytes]:
+def read_files(path: Path, *, check_signed: bool = True) -> dict[str, bytes]:
     """Reads a bundle.
 
     Args:
-        path: Folder with ``bundle.json``, or a ``.zip`` of one.
+        path: Folder with ``bundle.json``, or a zip of one; of a link what it points to at first is read, so
+            that a change of it meanwhile mixes nothing.
+        check_signed: Check the signature where a key is configured.
 
     Returns:
         Path below the bundle → content, every hash compared with ``SHA256SUMS``.
 
     Raises:
-        InputError: No bundle, a file too many or too few, a changed byte, or a size beyond all bounds.
+        InputError: No bundle, a file too many or too few, a changed byte, no signature by the key that is
+            configured, or a size beyond all bounds.
     """
+    real = path.resolve()
     try:
-        found = _read_zip(path) if path.is_file() else _read_folder(path)
+        found = _read_zip(real, path, check_signed) if real.is_file() else _read_folder(real, path)
     except InputError:
         raise
     except Exception as error:  # an unzipper on someone else's bytes can fail in any way
@@ -72,6 +80,8 @@ def read_files(path: Path) -> dict[str, bytes]:
             f"export' "
             "wrote."
         )
+    if check_signed and real.is_dir():
+        check_signature(real / SUMS, io.BytesIO(found.get(SUMS, b"")), path)
     _check_sums(found, path)
     return found
 
@@ -82,29 +92,32 @@ def sums_of(files: Mapping[str, bytes]) -> bytes:
     return "".join(lines).encode()
 
 
-def _read_folder(path: Path) -> dict[str, bytes]:
-    if not path.is_dir():
+def _read_folder(folder: Path, path: Path) -> dict[str, bytes]:
+    if not folder.is_dir():
         raise InputError(
             f"There is no bundle {path}; give the folder or zip that 'wsi-ncmi export' wrote, or a "
             f"run folder."
         )
     names: list[str] = []
-    for file in sorted(path.rglob("*")):
-        name = file.relative_to(path).as_posix()
+    for file in sorted(folder.rglob("*")):
+        name = file.relative_to(folder).as_posix()
         if file.is_symlink() or not (file.is_dir() or file.is_file()):
             raise InputError(f"{path} holds {name}, which is a link and no file of a bundle; {_REMEDY}.")
-        if file.is_file():
+        if file.is_file() and name not in _SIGNATURES:
             names.append(name)
     _check_names(names, path)
-    _check_size(sum((path / name).stat().st_size for name in names), path)
-    return {name: (path / name).read_bytes() for name in names}
+    _check_size(sum((folder / name).stat().st_size for name in names), path)
+    return {name: (folder / name).read_bytes() for name in names}
 
 
-def _read_zip(path: Path) -> dict[str, bytes]:
-    if not zipfile.is_zipfile(path):
+def _read_zip(file: Path, path: Path, check_signed: bool) -> dict[str, bytes]:
+    if not zipfile.is_zipfile(file):
         raise InputError(f"{path} is no zip file, so no model bundle; {_REMEDY}.")
-    check_inflation(path)
-    with zipfile.ZipFile(path) as archive:
+    check_inflation(file)
+    with file.open("rb") as content, zipfile.ZipFile(content) as archive:
+        if check_signed:  # of the file that is read below, whatever has its name by then
+            content.seek(0)
+            check_signature(file, content, path)
         entries = [entry for entry in archive.infolist() if not entry.is_dir()]
         names = [entry.filename for entry in entries]
         # A zip of the folder itself has one folder above everything.
@@ -113,9 +126,10 @@ def _read_zip(path: Path) -> dict[str, bytes]:
         short = [name.removeprefix(prefix) for name in names]
         if len(set(short)) != len(short):
             raise InputError(f"{path} holds a file twice, which no bundle does; {_REMEDY}.")
-        _check_names(short, path)
+        found = {name: e for name, e in zip(short, entries, strict=True) if name not in _SIGNATURES}
+        _check_names(list(found), path)
         _check_size(sum(entry.file_size for entry in entries), path)
-        return {name: archive.read(entry) for name, entry in zip(short, entries, strict=True)}
+        return {name: archive.read(entry) for name, entry in found.items()}
 
 
 def _check_names(names: list[str], path: Path) -> None:

@@ -123,7 +123,7 @@ def _read(path: Path, _changed: int) -> WarmStart:
         description, weights = (path / MODEL_JSON).read_bytes(), (path / MODEL_WEIGHTS).read_bytes()
         trained = trained_from_bytes(description, weights, str(path))
         return _of_ours(path.name, trained, trained_on=_trained_on(path))
-    if path.is_dir() or path.suffix == ".zip":
+    if path.is_dir() or path.resolve().suffix == ".zip":
         files = read_files(path)
         try:
             manifest = parse_json(files[MANIFEST])

@@ -56,6 +56,7 @@ def export(config: ExportConfig, progress: ProgressReporter | None = None) -> Jo
         summary=summarise(run, folders, ensemble, tables),
         intended_use=config.intended_use,
         limits=config.limits,
+        version=config.version,
     )
     test = tables[PREDICTIONS]
     if config.reference:
@@ -80,7 +81,7 @@ def export(config: ExportConfig, progress: ProgressReporter | None = None) -> Jo
     card = render_card(bundle, selective, differences)
     files = bundle_files(bundle, member_files, card=card, portable=portable)
     write_bundle(config.out, files, overwrite=config.overwrite)
-    load_bundle(config.out)
+    load_bundle(config.out, check_signed=False)  # it is signed after this
     size = sum(len(content) for content in files.values())
     notes.insert(
         0,
