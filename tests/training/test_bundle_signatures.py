@@ -77,7 +77,7 @@ def test_another_key_is_refused(minisign: Path) -> None:
     key = bytearray(base64.b64decode(KEY.splitlines()[1]))
     key[11] ^= 1  # of the same number
     minisign.with_name("site.pub").write_text(base64.b64encode(key).decode())
-    with pytest.raises(InputError, match="not what was signed|can't be read"):
+    with pytest.raises(InputError, match=r"not what was signed|can't be read"):
         check(minisign)
 
 
@@ -132,9 +132,7 @@ def sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def signed(file: Path, key: Path) -> None:
     """Writes FILE.sig as ``cosign sign-blob`` does."""
-    done = subprocess.run(
-        ["openssl", "dgst", "-sha256", "-sign", key, file], check=True, capture_output=True
-    )
+    done = subprocess.run(["openssl", "dgst", "-sha256", "-sign", key, file], check=True, capture_output=True)
     file.with_name(f"{file.name}.sig").write_bytes(base64.b64encode(done.stdout))
 
 

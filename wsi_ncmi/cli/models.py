@@ -1,4 +1,4 @@
-"""``wsi-ncmi models`` and ``wsi-ncmi models import``."""
+"""``wsi-ncmi models``: aggregators, imported checkpoints, and the bundles of a folder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ from wsi_ncmi.cli.common import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from wsi_ncmi.core.progress import ProgressReporter
+    from wsi_ncmi.prediction import ModelBundle
     from wsi_ncmi.workflows.result import JobResult
 
 app = typer.Typer(rich_markup_mode=None)
@@ -96,6 +99,85 @@ def import_one(
         return import_model(file, [name.strip() for name in class_names.split(",")], folder)
 
     run_verb(act, quiet=quiet, debug=debug, as_json=as_json)
+
+
+_Folder = Annotated[str, typer.Argument(metavar="FOLDER", help="Folder of the bundles.")]
+
+
+@app.command("promote")
+def promote_one(
+    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="The bundle, in the folder of the others.")],
+    quiet: Quiet = False,
+    debug: Debug = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a bundle the current one of its folder, for predict --model FOLDER/current.
+
+    Example: wsi-ncmi models promote models/subtypes-2.1.zip
+    """
+
+    def act(_: ProgressReporter) -> JobResult:
+        path = named_path(bundle, "BUNDLE")
+        from wsi_ncmi.prediction.model_folder import promote
+
+        return _now_current(path.parent, promote(path))
+
+    run_verb(act, quiet=quiet, debug=debug, as_json=as_json)
+
+
+@app.command("rollback")
+def roll_back(folder: _Folder, quiet: Quiet = False, debug: Debug = False, as_json: AsJson = False) -> None:
+    """Make the bundle current that was so before.
+
+    Example: wsi-ncmi models rollback models
+    """
+
+    def act(_: ProgressReporter) -> JobResult:
+        path = named_path(folder, "FOLDER")
+        from wsi_ncmi.prediction.model_folder import rollback
+
+        return _now_current(path, rollback(path))
+
+    run_verb(act, quiet=quiet, debug=debug, as_json=as_json)
+
+
+@app.command("list")
+def list_folder(folder: _Folder, quiet: Quiet = False, debug: Debug = False, as_json: AsJson = False) -> None:
+    """List the bundles of a folder, each loaded once (the aggregators: wsi-ncmi models).
+
+    Example: wsi-ncmi models list models
+    """
+
+    def act(_: ProgressReporter) -> list[dict[str, Any]]:
+        path = named_path(folder, "FOLDER")
+        from wsi_ncmi.prediction.model_folder import list_bundles
+
+        return list(list_bundles(path))
+
+    rows = guarded(act, quiet=quiet, debug=debug)
+    if as_json:
+        say_json(rows)
+    for row in () if as_json else rows:
+        mark = "current" if row["current"] else ""
+        if row["problem"]:
+            say(f"{mark:<8}{row['file']}: PROBLEM {row['problem']}")
+            continue
+        name = f"{row['name']} {row['version']}".rstrip()
+        since = f", promoted {row['promoted']}" if row["promoted"] else ""
+        say(
+            f"{mark:<8}{row['file']}: {name}, digest {row['digest'][:12]}, {', '.join(row['classes'])}{since}"
+        )
+    raise typer.Exit(1 if any(row["problem"] for row in rows) else 0)
+
+
+def _now_current(folder: Path, bundle: ModelBundle) -> JobResult:
+    from wsi_ncmi.prediction.model_folder import CURRENT, HISTORY, current_name
+    from wsi_ncmi.workflows.result import JobResult
+
+    name = f"{bundle.name} {bundle.version}".rstrip()
+    note = f"{current_name(folder)} is current: {name}, digest {bundle.digest[:12]}."
+    more = "A running predict keeps its model until it is started again."
+    return JobResult({CURRENT: folder / CURRENT, "history": folder / HISTORY}, notes=(note, more))
 
 
 def _rows(in_features: int, classes: int, instances: int, *, costed: bool) -> list[dict[str, Any]]:

@@ -56,8 +56,8 @@ def check_signature(file: Path, content: BinaryIO, shown: Path) -> None:
     signature_file = file.with_name(file.name + suffix)
     if not signature_file.is_file():
         raise InputError(
-            f"{shown} isn't signed ({signature_file.name} is missing), and {KEY_VARIABLE} allows only bundles "
-            f"signed by {key_file.name}; get the signature from who made the bundle."
+            f"{shown} isn't signed ({signature_file.name} is missing), and {KEY_VARIABLE} allows only "
+            f"bundles signed by {key_file.name}; get the signature from who made the bundle."
         )
     signature = _read(signature_file, f"The signature {signature_file}")
     try:
@@ -113,7 +113,7 @@ def _verifies(pem: bytes, signature: bytes, content: bytes, *options: str) -> bo
         for name, value in files.items():
             (Path(folder) / name).write_bytes(value)
             arguments += [f"-{name}", str(Path(folder) / name)]
-        done = subprocess.run(arguments, capture_output=True, timeout=_TIMEOUT_S, check=False)
+        done = subprocess.run(arguments, capture_output=True, timeout=_TIMEOUT_S, check=False)  # noqa: S603
     if done.returncode == 0 and b"Verified Successfully" in done.stdout:
         return True
     if b"Verification Failure" in done.stdout:
