@@ -6,9 +6,11 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import binomtest
 
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.metrics import compare_paired, corrected_resampled_t_test, evaluate_predictions
+from wsi_ncmi.metrics.comparison import mcnemar_test
 
 CLASSES = ("a", "b")
 
@@ -115,3 +117,25 @@ def test_hold_out_has_no_t_test():
     found = compare_paired(run(0.9, 0).assign(fold=0), run(0.6, 1).assign(fold=0), resamples=50)
     assert math.isnan(found.p_value)
     assert found.ci_low > 0
+
+
+@pytest.mark.parametrize(("only_a", "only_b"), [(0, 1), (3, 0), (7, 2), (5, 5), (40, 61)])
+def test_mcnemar_is_the_exact_binomial_test(only_a, only_b):
+    expected = binomtest(only_a, only_a + only_b).pvalue
+    assert mcnemar_test(only_a, only_b) == pytest.approx(expected, rel=1e-12)
+
+
+def test_slides_that_one_alone_predicts_right():
+    a, b = (
+        run(accuracy, seed).query("seed == 0").reset_index(drop=True)
+        for accuracy, seed in ((0.9, 0), (0.6, 1))
+    )
+    found = compare_paired(a, b.sample(frac=1, random_state=0), resamples=20)
+    right_a, right_b = (frame["prediction"] == frame["label"] for frame in (a, b))
+    assert (found.only_a, found.only_b) == (sum(right_a & ~right_b), sum(right_b & ~right_a))
+    assert found.mcnemar_p == pytest.approx(binomtest(found.only_a, found.only_a + found.only_b).pvalue)
+    assert found.mcnemar_p < 0.001
+    same = compare_paired(a, a, resamples=20)
+    assert same.to_json()["mcnemar_p"] is None
+    several = compare_paired(run(0.9, 0), run(0.6, 1), resamples=20)  # two seeds: no one answer a slide
+    assert (several.only_a, several.to_json()["mcnemar_p"]) == (0, None)

@@ -39,6 +39,9 @@ class PairedComparison:
         wins: Fold × seed runs in which A is better.
         ties: In which they are equal.
         losses: In which B is better.
+        only_a: Slides that A alone predicts right, of runs with one prediction a slide; else 0.
+        only_b: Those that B alone predicts right.
+        mcnemar_p: Two-sided p of McNemar's exact test on the two; NaN where there are none.
     """
 
     difference: float
@@ -49,6 +52,9 @@ class PairedComparison:
     wins: int
     ties: int
     losses: int
+    only_a: int = 0
+    only_b: int = 0
+    mcnemar_p: float = math.nan
 
     @property
     def runs(self) -> int:
@@ -116,7 +122,36 @@ def compare_paired(
         wins=int((per_run > _TIE).sum()),
         ties=int((np.abs(per_run) <= _TIE).sum()),
         losses=int((per_run < -_TIE).sum()),
+        **_discordant(a, b),
     )
+
+
+def mcnemar_test(only_a: int, only_b: int) -> float:
+    """McNemar's exact test of two classifiers on the same slides (Psychometrika 12, 1947; binomial form).
+
+    It takes slides for independent; those of one patient are not quite.
+
+    Args:
+        only_a: Slides that only A predicts right.
+        only_b: Slides that only B predicts right.
+
+    Returns:
+        Two-sided p; NaN where no slide tells the two apart.
+    """
+    from scipy.special import bdtr
+
+    n = only_a + only_b
+    return min(1.0, 2.0 * float(bdtr(min(only_a, only_b), n, 0.5))) if n else math.nan
+
+
+def _discordant(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, Any]:
+    if not (a["slide_id"].is_unique and b["slide_id"].is_unique):
+        return {}
+    right_a, right_b = (
+        frame.set_index("slide_id").sort_index().eval("prediction == label").to_numpy() for frame in (a, b)
+    )
+    only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
+    return {"only_a": only_a, "only_b": only_b, "mcnemar_p": mcnemar_test(only_a, only_b)}
 
 
 def corrected_resampled_t_test(differences: NDArray[np.float64], test_to_train: float) -> tuple[float, float]:

@@ -158,7 +158,8 @@ def compare_json(
 
     Returns:
         ``schema, metric, headline``, ``macro_f1`` (name → ``{value, ci_low, …}``) and ``differences``, a list
-        of ``{a, b, difference, ci_low, ci_high, t, p_value, wins, ties, losses}``.
+        of ``{a, b, difference, ci_low, ci_high, t, p_value, wins, ties, losses, only_a, only_b,
+        mcnemar_p}``.
     """
     return {
         "schema": COMPARE_SCHEMA,

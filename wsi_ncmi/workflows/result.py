@@ -148,9 +148,21 @@ def _of_metrics(content: Mapping[str, Any], differences: list[Any]) -> tuple[dic
     lines += [
         f"Macro-F1 of {each['a']} minus {each['b']}: {number(each['difference'])}{_interval(each, ' to ')}"
         + (f", p {number(each['p_value'])}" if each.get("p_value") is not None else "")
+        + _discordant(each)
         for each in differences
     ]
     return numbers, lines
+
+
+def _discordant(found: Mapping[str, Any]) -> str:
+    from wsi_ncmi.reporting.formatting import number
+
+    if found.get("mcnemar_p") is None:
+        return ""
+    return (
+        f"; slides that only one has right: {found['only_a']} and {found['only_b']}, McNemar p "
+        f"{number(found['mcnemar_p'])}"
+    )
 
 
 def _interval(found: Mapping[str, Any], separator: str = "–") -> str:
