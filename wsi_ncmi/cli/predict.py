@@ -34,6 +34,7 @@ FLAGS = ConfigFlags(
         "slides": Flag(argument=True, there=True),
         "model": Flag(required=True, there=True),
         "out": Flag(required=True, folder=True),
+        "shadow": Flag(metavar="MODEL", there=True),
         "cache": Flag(metavar="DIR", folder=True),
         "cases": Flag(metavar="CSV", there=True),
         "mpp_table": Flag(metavar="CSV", there=True),

@@ -79,6 +79,7 @@ class PredictConfig:
         slides: Folder of slides, or one slide.
         model: Bundle of export, or run folder (RUN, or RUN/LOSS).
         out: Output folder; features in it are reused.
+        shadow: A second model that predicts beside the first, into ``shadow/`` of the output folder alone.
         cache: Output folder of an extract whose features are reused and added to.
         weights: Weights of the encoder, where it has any.
         weights_dir: Folder of encoder weights; the environment variable ``WSI_NCMI_WEIGHTS`` does the same.
@@ -103,6 +104,7 @@ class PredictConfig:
     slides: Path
     model: Path
     out: Path
+    shadow: Path | None = None
     cache: Path | None = None
     weights: Path | None = None
     weights_dir: Path | None = None

@@ -101,7 +101,7 @@ class SlideRecords:
             opened = self._files(slide_id)
             no_dicom = not_dicom(opened[0] if isinstance(opened, tuple) else opened)
         try:
-            file = open_features_file(self._features / f"{slide_id}.h5")
+            file = self.open(slide_id)
             if file.n_tiles == 0:
                 self.retire(slide_id)
                 return no_prediction(slide_id, NO_TILES), "", ""
@@ -112,18 +112,13 @@ class SlideRecords:
                 return kept, "", no_dicom
             self.retire(slide_id, key)
             with self._timed("prediction"):
-                features = self._source.load(slide_id)
-                coords: NDArray[np.int64] | None = file.coords
-                encoder = self._slide_encoder
-                if encoder is not None:
-                    edge = float(file.attrs.get("tile_size_level0", 0))
-                    features, coords = stored_vector(encoder, features, file.coords, edge), None
+                features, coords = self.load(file, slide_id)
                 prediction, output = predict_slide(
                     self._bundle, slide_id, features, slide_properties(file), config, coords
                 )
                 prediction = replace(prediction, tiles=file.n_tiles)
                 evidence = None  # a vector of the whole slide has none
-                if encoder is None and (config.heatmaps or config.geojson or config.dicom.write):
+                if self._slide_encoder is None and (config.heatmaps or config.geojson or config.dicom.write):
                     evidence = self._bundle.ensemble.tile_probabilities(features)
         except (InputError, SlideError) as error:
             return no_prediction(slide_id, str(error)), str(error), ""
@@ -147,6 +142,20 @@ class SlideRecords:
             content = {"schema": _SCHEMA, "key": key, "answer": prediction.to_json(), "files": names}
             write_json(record, content)
         return prediction, problem, no_dicom
+
+    def open(self, slide_id: str) -> FeatureFile:
+        """The features of a slide."""
+        return open_features_file(self._features / f"{slide_id}.h5")
+
+    def load(
+        self, file: FeatureFile, slide_id: str
+    ) -> tuple[NDArray[np.floating[Any]], NDArray[np.int64] | None]:
+        """What the models take of a slide: its tiles and their corners, or the vector of a slide encoder."""
+        features, encoder = self._source.load(slide_id), self._slide_encoder
+        if encoder is None:
+            return features, file.coords
+        edge = float(file.attrs.get("tile_size_level0", 0))
+        return stored_vector(encoder, features, file.coords, edge), None
 
     def retire(self, slide_id: str, key: Mapping[str, Any] | None = None) -> None:
         """Takes away an earlier prediction; that of another file, or by another model, goes to ``history/``.

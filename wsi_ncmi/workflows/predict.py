@@ -24,6 +24,7 @@ from wsi_ncmi.prediction.extraction_settings import (
     tile_origin,
 )
 from wsi_ncmi.prediction.outputs import case_notes, prediction_notes, read_cases, write_predictions
+from wsi_ncmi.prediction.shadow import Shadow
 from wsi_ncmi.prediction.slide_prediction import SlidePrediction, no_prediction
 from wsi_ncmi.prediction.slide_records import SlideRecords
 from wsi_ncmi.slides import slide_key
@@ -47,8 +48,8 @@ def predict(config: PredictConfig, progress: ProgressReporter | None = None) -> 
 
     Returns:
         Paths of ``predictions``, ``answers`` (JSON), ``report``, ``attention``, ``ledger`` and, where asked
-        for, ``patients`` and ``dicom``; a failure for every slide that could not be predicted, or of which no
-        DICOM objects could be written, for a fault of its own.
+        for, ``patients``, ``dicom`` and ``shadow``; a failure for every slide that could not be predicted, or
+        of which no DICOM objects could be written, for a fault of its own.
 
     Raises:
         InputError: The origin of the models' features is unknown, or the encoder differs from theirs.
@@ -97,6 +98,7 @@ class Predictor:
                 self.bundle.features, config, f"the model {self.bundle.name}"
             )
             self._stain = stain_target_of(self.bundle.features, f"the model {self.bundle.name}")
+            self._shadow = None if config.shadow is None else Shadow(config, self.bundle)
         check_folder(config.out)
         self._cases = {} if config.cases is None else read_cases(config.cases)
 
@@ -181,6 +183,10 @@ class Predictor:
         if self.config.dicom.write:
             files["dicom"], note = results_folder(self.config.out, self.config.dicom)
             notes = (*notes, note)
+        if self._shadow is not None:
+            with self._timed("shadow"):
+                notes = (*notes, self._shadow.predict(records, predictions))
+            files["shadow"] = self._shadow.file
         history = self.config.out / "history"
         if history.is_dir():
             notes = (*notes, "Earlier predictions of slides that were replaced since are kept in history/.")
