@@ -208,8 +208,16 @@ ARGUMENTS = {
     "grid": "--features f --out x", "search": "--features f --out x", "evaluate": "p --out x",
     "export": "r --out x", "predict": "s --model m --out x", "heatmap": "f --model m --out x",
     "encode_slides": "f --encoder mean --out x", "demo": "", "synth": "x", "run": "demo", "convert": "f --to clam --out x",
+    "pseudonymise": "s o --key k --mapping m",
 }  # fmt: skip
-ALONE = {"doctor", "config", "encoders", "models", "losses"}  # the command line's own packages are enough
+ALONE = {
+    "doctor",
+    "config",
+    "encoders",
+    "models",
+    "losses",
+    "clean",
+}  # the command line's own packages are enough
 
 
 def test_every_verb_names_its_extra_before_any_work(without, tmp_path, monkeypatch) -> None:

@@ -21,6 +21,7 @@ from wsi_ncmi.cli.common import guarded
 VERBS = (
     "demo", "run", "inventory", "extract", "verify", "split", "train", "compare", "evaluate", "predict",
     "synth", "doctor", "audit", "convert", "losses", "export", "heatmap", "view",
+    "clean", "pseudonymise",
 )  # fmt: skip
 
 

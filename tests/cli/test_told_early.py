@@ -72,7 +72,11 @@ CASES = (
     "encoders import labels.csv --as uni_v1", "encoders fetch uni_v9 --weights-dir slides",
     "encoders verify --weights-dir nowhere", "encoders verify", "encoders show uni_v9",
     "models import nowhere --class-names a,b --out x", "models import '' --class-names a,b --out x",
-    "models import labels.csv --class-names a,b --out ''",
+    "models import labels.csv --class-names a,b --out ''", "models promote nowhere", "models promote ''",
+    "models rollback nowhere", "models rollback ''", "models list nowhere", "models list ''",
+    "predict slides --model packed --out x --shadow nowhere", "clean nowhere", "clean ''", "clean packed --yes",
+    "clean slides --kind everything", "pseudonymise nowhere x --key k --mapping m",
+    "pseudonymise slides labels.csv --key k --mapping m", "pseudonymise slides x --key nowhere --mapping m",
     "config show nowhere.yaml", "config show demoo", "config init --from demoo --out x.yaml",
     "config init --out ''",
 )  # fmt: skip

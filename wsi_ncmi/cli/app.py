@@ -17,6 +17,7 @@ from wsi_ncmi import __version__
 from wsi_ncmi.cli import (
     audit,
     audit_log,
+    clean,
     compare,
     config,
     convert,
@@ -33,6 +34,7 @@ from wsi_ncmi.cli import (
     losses,
     models,
     predict,
+    pseudonymise,
     run,
     search,
     split,
@@ -55,12 +57,13 @@ _SLIDES, _TRAIN, _ALL = ("slides",), ("train",), ("slides", "train")
 _PANELS: dict[str, dict[ModuleType, tuple[str, ...]]] = {
     "Slides": {
         inventory: _SLIDES, extract: _SLIDES, encode_slides: _SLIDES, verify: _SLIDES, view: _ALL,
+        pseudonymise: _SLIDES,
     },
     "Training": {
         split: _TRAIN, audit: _TRAIN, train: _TRAIN, compare: _TRAIN, grid: _TRAIN, evaluate: ("report",),
         search: (*_TRAIN, "search"),
     },
-    "New slides": {export: _TRAIN, predict: _ALL, heatmap: _ALL, audit_log: ()},
+    "New slides": {export: _TRAIN, predict: _ALL, heatmap: _ALL, audit_log: (), clean: ()},
     "Set-up": {
         doctor: (), config: (), encoders: (), models: (), losses: (), demo: _ALL, synth: _SLIDES,
     },

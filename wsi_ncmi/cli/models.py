@@ -118,6 +118,7 @@ def promote_one(
 
     def act(_: ProgressReporter) -> JobResult:
         path = named_path(bundle, "BUNDLE")
+        check_there(path, "BUNDLE")
         from wsi_ncmi.prediction.model_folder import promote
 
         return _now_current(path.parent, promote(path))
@@ -134,6 +135,7 @@ def roll_back(folder: _Folder, quiet: Quiet = False, debug: Debug = False, as_js
 
     def act(_: ProgressReporter) -> JobResult:
         path = named_path(folder, "FOLDER")
+        check_there(path, "FOLDER")
         from wsi_ncmi.prediction.model_folder import rollback
 
         return _now_current(path, rollback(path))
@@ -150,6 +152,7 @@ def list_folder(folder: _Folder, quiet: Quiet = False, debug: Debug = False, as_
 
     def act(_: ProgressReporter) -> list[dict[str, Any]]:
         path = named_path(folder, "FOLDER")
+        check_there(path, "FOLDER")
         from wsi_ncmi.prediction.model_folder import list_bundles
 
         return list(list_bundles(path))

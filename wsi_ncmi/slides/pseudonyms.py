@@ -34,12 +34,12 @@ def read_key(path: Path) -> bytes:
     except OSError as error:
         raise InputError(
             f"The key of the pseudonyms can't be read from {path} ({error.strerror}); make one, once for a "
-            "site, with wsi-ncmi inventory --new-dicom-key."
+            "site, with --new-dicom-key of inventory or --new-key of pseudonymise."
         ) from error
     if not _FEWEST_BYTES <= len(key) <= _MOST_BYTES:
         raise InputError(
             f"{path} is no key of pseudonyms: that has {_FEWEST_BYTES} to {_MOST_BYTES} bytes; give the file "
-            "that --new-dicom-key made."
+            "that --new-dicom-key or --new-key made."
         )
     if mode & _OTHERS:
         _LOG.warning("%s can be read by others; take that away with: chmod 600 %s", path.name, path.name)
@@ -57,7 +57,7 @@ def make_key(path: Path) -> None:
     except FileExistsError:
         raise InputError(
             f"There is a key {path} already, which stays: another one would give every patient a new name. "
-            "Leave --new-dicom-key out."
+            "Leave the flag that makes one out."
         ) from None
     except OSError as error:
         raise InputError(f"No key can be written to {path} ({error.strerror}); name another file.") from error
