@@ -177,8 +177,7 @@ def _now_current(folder: Path, bundle: ModelBundle) -> JobResult:
     from wsi_ncmi.prediction.model_folder import CURRENT, HISTORY, current_name
     from wsi_ncmi.workflows.result import JobResult
 
-    name = f"{bundle.name} {bundle.version}".rstrip()
-    note = f"{current_name(folder)} is current: {name}, digest {bundle.digest[:12]}."
+    note = f"{current_name(folder)} is current: {bundle.title}, digest {bundle.digest[:12]}."
     more = "A running predict keeps its model until it is started again."
     return JobResult({CURRENT: folder / CURRENT, "history": folder / HISTORY}, notes=(note, more))
 

@@ -82,6 +82,11 @@ class ModelBundle:
         return self.ensemble.name
 
     @property
+    def title(self) -> str:
+        """Name and, where it has one, version."""
+        return f"{self.name} {self.version}".rstrip()
+
+    @property
     def cohort_sha256(self) -> str:
         """Hash of slide, patient, class and centre of the training cohort; empty where it is unknown."""
         hashes = self.summary.get("hashes")
@@ -169,8 +174,7 @@ class ModelBundle:
         made = self.features
         encoder = f"{made.get('encoder')}, {made.get('tile_px')} px at {made.get('mpp_target')} µm per pixel"
         count = counted(len(self.ensemble.members), "model")
-        name = f"{self.name} {self.version}".rstrip()
-        return f"<ModelBundle {name}: {count}, classes {', '.join(self.classes)}; {encoder}>"
+        return f"<ModelBundle {self.title}: {count}, classes {', '.join(self.classes)}; {encoder}>"
 
 
 _REMEDY = "export the model again"

@@ -92,8 +92,7 @@ class Shadow:
         ensure_folder(self.file.parent)
         with atomic_path(self.file) as temporary:
             table.to_csv(temporary, index=False, lineterminator="\n")
-        name = f"{own.name} {own.version}".rstrip()
-        return f"Shadow model {name}: {counted(total, 'slide')}, {otherwise} decided otherwise."
+        return f"Shadow model {own.title}: {counted(total, 'slide')}, {otherwise} decided otherwise."
 
     def _read(self) -> dict[str, dict[str, object]]:
         """Slide id → row of an earlier run; what can't be read is predicted again."""
