@@ -44,10 +44,14 @@ def seen(out: Path) -> dict[str, dict[str, str]]:
     return found
 
 
+def predictions(out: Path) -> pd.DataFrame:
+    return pd.read_csv(out / "predictions.csv", dtype=str, keep_default_na=False).set_index("slide_id")
+
+
 def test_a_watched_folder_of_0_1_0_goes_on(old: Path) -> None:
     out = old / "watched"
     answer, quarantine = (out / "slides" / "s1.json").read_bytes(), (out / "quarantine.csv").read_text()
-    features, table = (out / "features/descriptor/s1.h5").read_bytes(), pd.read_csv(out / "predictions.csv")
+    features, table = (out / "features/descriptor/s1.h5").read_bytes(), predictions(out)
     before = seen(out)
     config = PredictConfig(
         slides=old / "inbox", model=old / "bundle.zip", out=out, heatmaps=False,
@@ -68,14 +72,10 @@ def test_a_watched_folder_of_0_1_0_goes_on(old: Path) -> None:
     assert (out / "quarantine.csv").read_text() == quarantine
     assert (out / "features/descriptor/s1.h5").read_bytes() == features
     assert not (out / "history").exists()
-    found = pd.read_csv(out / "predictions.csv").set_index("slide_id")
-    for column in table.columns.drop("slide_id"):
-        assert found[column].astype(str)["s1"] == table.set_index("slide_id")[column].astype(str)["s1"], (
-            column
-        )
-    assert found["p_" + found.prediction["s2"]]["s2"] == pytest.approx(
-        found["p_" + found.prediction["s1"]]["s1"], rel=1e-4
-    )
+    found = predictions(out)
+    assert found.loc["s1", table.columns].to_dict() == table.loc["s1"].to_dict()
+    p = f"p_{found.prediction['s1']}"
+    assert float(found[p]["s2"]) == pytest.approx(float(found[p]["s1"]), rel=1e-4)
 
 
 def test_bundles_and_outputs_of_0_1_0_are_managed(old: Path) -> None:

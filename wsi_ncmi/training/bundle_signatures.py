@@ -13,8 +13,8 @@ import os
 import shutil
 import subprocess
 import tempfile
+from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO
 
 from wsi_ncmi.core.errors import InputError
 
@@ -37,7 +37,7 @@ def configured_key() -> Path | None:
     return Path(name) if name else None
 
 
-def check_signature(file: Path, content: BinaryIO, shown: Path) -> None:
+def check_signature(file: Path, content: BufferedIOBase, shown: Path) -> None:
     """Refuses a file that the configured key did not sign; without one nothing is checked.
 
     Args:
