@@ -148,7 +148,8 @@ def _discordant(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, Any]:
     if not (a["slide_id"].is_unique and b["slide_id"].is_unique):
         return {}
     right_a, right_b = (
-        frame.set_index("slide_id").sort_index().eval("prediction == label").to_numpy() for frame in (a, b)
+        (frame["prediction"] == frame["label"]).to_numpy()
+        for frame in (each.sort_values("slide_id") for each in (a, b))
     )
     only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
     return {"only_a": only_a, "only_b": only_b, "mcnemar_p": mcnemar_test(only_a, only_b)}
