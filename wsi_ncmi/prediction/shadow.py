@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from wsi_ncmi.core.errors import InputError, counted
 from wsi_ncmi.core.files import atomic_path, ensure_folder, path_safe
@@ -15,6 +16,9 @@ from wsi_ncmi.prediction.ood import slide_properties
 from wsi_ncmi.prediction.outputs import slide_table
 from wsi_ncmi.prediction.slide_prediction import SlidePrediction, no_prediction, predict_slide
 from wsi_ncmi.prediction.slide_records import SlideRecords
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _LOG = logging.getLogger(__name__)
 FOLDER = "shadow"
@@ -84,9 +88,9 @@ class Shadow:
                 key, prediction = "", no_prediction(answer.slide_id, str(error) or type(error).__name__)
             if prediction is not None:
                 one = slide_table([replace(prediction, case_id=answer.case_id)], own.classes, own.calibration)
-                rows[answer.slide_id] = {**one.iloc[0].to_dict(), _KEY: key}
+                rows[answer.slide_id] = {**_records(one)[0], _KEY: key}
             total += 1
-            otherwise += rows[answer.slide_id]["decision"] != answer.decision
+            otherwise += rows[answer.slide_id].get("decision") != answer.decision
         columns = [*slide_table([], own.classes, own.calibration).columns, _KEY]
         table = pd.DataFrame([rows[slide_id] for slide_id in sorted(rows)], columns=columns)
         ensure_folder(self.file.parent)
@@ -94,12 +98,16 @@ class Shadow:
             table.to_csv(temporary, index=False, lineterminator="\n")
         return f"Shadow model {own.title}: {counted(total, 'slide')}, {otherwise} decided otherwise."
 
-    def _read(self) -> dict[str, dict[str, object]]:
+    def _read(self) -> dict[str, dict[str, Any]]:
         """Slide id → row of an earlier run; what can't be read is predicted again."""
         import pandas as pd
 
         try:
             table = pd.read_csv(self.file, dtype=str, keep_default_na=False)
-            return {row["slide_id"]: row for row in table.to_dict("records")}
+            return {str(row["slide_id"]): row for row in _records(table)}
         except (OSError, ValueError, KeyError):
             return {}
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [dict(zip(table.columns, row, strict=True)) for row in table.itertuples(index=False)]
