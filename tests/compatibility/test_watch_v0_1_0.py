@@ -20,7 +20,7 @@ import pytest
 
 from wsi_ncmi.extraction.config import ExecutionConfig
 from wsi_ncmi.prediction import PredictConfig, WatchConfig, load_bundle
-from wsi_ncmi.prediction.model_folder import list_bundles, promote
+from wsi_ncmi.prediction.model_folder import list_bundles, promote_bundle
 from wsi_ncmi.workflows.clean import CleanConfig, clean
 from wsi_ncmi.workflows.watch import watch
 
@@ -79,7 +79,7 @@ def test_a_watched_folder_of_0_1_0_goes_on(old: Path) -> None:
 
 
 def test_bundles_and_outputs_of_0_1_0_are_managed(old: Path) -> None:
-    bundle = promote(old / "bundle.zip")
+    bundle = promote_bundle(old / "bundle.zip")
     assert bundle.digest == json.loads((old / "watched" / "watch.json").read_text())["model"]
     assert (bundle.version, len(bundle.cohort_sha256)) == ("", 64)
     assert load_bundle(old / "current").digest == bundle.digest

@@ -14,7 +14,7 @@ from tests.prediction.models import export, make_bundle, write_run
 from wsi_ncmi.cli.app import app
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.prediction import load_model, model_folder
-from wsi_ncmi.prediction.model_folder import current_name, list_bundles, promote, rollback
+from wsi_ncmi.prediction.model_folder import current_name, list_bundles, promote_bundle, rollback
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +36,10 @@ def folder(made: Path, tmp_path: Path) -> Path:
 def test_what_is_promoted_is_loaded_by_the_link(folder: Path) -> None:
     assert current_name(folder) == ""
     for name in ("a.zip", "b"):
-        bundle = promote(folder / name)
+        bundle = promote_bundle(folder / name)
         assert (folder / "current").readlink() == Path(name)  # relative: the folder may be mounted elsewhere
         assert load_model(folder / "current").digest == bundle.digest == load_model(folder / name).digest
-    promote(folder / "b")  # again: nothing to do
+    promote_bundle(folder / "b")  # again: nothing to do
     assert len((folder / "history.jsonl").read_text().splitlines()) == 2
     assert sorted(path.name for path in folder.iterdir()) == [
         "a.zip",
@@ -52,13 +52,13 @@ def test_what_is_promoted_is_loaded_by_the_link(folder: Path) -> None:
 
 def test_each_rollback_goes_one_further_back(folder: Path) -> None:
     for name in ("a.zip", "b", "a.zip", "c.zip"):
-        promote(folder / name)
+        promote_bundle(folder / name)
     for name in ("a.zip", "b", "a.zip"):
         rollback(folder)
         assert current_name(folder) == name
     with pytest.raises(InputError, match="no bundle that was current before"):
         rollback(folder)
-    promote(folder / "c.zip")
+    promote_bundle(folder / "c.zip")
     rollback(folder)
     assert current_name(folder) == "a.zip"
     entries = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
@@ -77,14 +77,14 @@ def test_what_was_killed_between_link_and_history_is_gone_back_from(
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    promote(folder / "a.zip")
+    promote_bundle(folder / "a.zip")
     with monkeypatch.context() as patch:
         patch.setattr(model_folder, step, killed)
         with pytest.raises(KeyboardInterrupt):
-            promote(folder / "b")
+            promote_bundle(folder / "b")
     assert current_name(folder) == ("b" if step == "_note" else "a.zip")
-    promote(folder / "b")
-    promote(folder / "c.zip")
+    promote_bundle(folder / "b")
+    promote_bundle(folder / "c.zip")
     with monkeypatch.context() as patch:
         patch.setattr(model_folder, step, killed)
         with pytest.raises(KeyboardInterrupt):
@@ -95,18 +95,18 @@ def test_what_was_killed_between_link_and_history_is_gone_back_from(
 
 
 def test_a_link_set_by_hand_is_gone_back_from(folder: Path) -> None:
-    promote(folder / "a.zip")
+    promote_bundle(folder / "a.zip")
     (folder / "current").unlink()
     (folder / "current").symlink_to("c.zip")
     rollback(folder)
     assert current_name(folder) == "a.zip"
-    promote(folder / "b")
+    promote_bundle(folder / "b")
     rollback(folder)
     assert current_name(folder) == "a.zip"
 
 
 def test_the_link_is_never_missing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    promote(folder / "a.zip")
+    promote_bundle(folder / "a.zip")
     replace, seen = os.replace, []
 
     def watched(source: Path, target: Path) -> None:
@@ -118,14 +118,14 @@ def test_the_link_is_never_missing(folder: Path, monkeypatch: pytest.MonkeyPatch
             replace(source, target)
 
     monkeypatch.setattr(os, "replace", watched)
-    promote(folder / "b")
+    promote_bundle(folder / "b")
     assert seen == ["a.zip", "b"]
 
 
 def test_a_link_that_moves_while_a_folder_is_read_mixes_nothing(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    promote(folder / "b")
+    promote_bundle(folder / "b")
     wanted, read = load_model(folder / "b").digest, Path.read_bytes
 
     def moving(path: Path) -> bytes:
@@ -140,15 +140,15 @@ def test_a_link_that_moves_while_a_folder_is_read_mixes_nothing(
 
 def test_what_can_not_be_made_current_is_one_sentence(folder: Path) -> None:
     with pytest.raises(InputError, match="There is no bundle"):
-        promote(folder / "d.zip")
-    promote(folder / "a.zip")
+        promote_bundle(folder / "d.zip")
+    promote_bundle(folder / "a.zip")
     with pytest.raises(InputError, match="is a link; give the bundle itself"):
-        promote(folder / "current")
+        promote_bundle(folder / "current")
     (folder / "b" / "MODEL_CARD.md").write_text("changed")
     with pytest.raises(InputError, match="was changed after the export"):
-        promote(folder / "b")
+        promote_bundle(folder / "b")
     assert current_name(folder) == "a.zip"
-    promote(folder / "c.zip")
+    promote_bundle(folder / "c.zip")
     shutil.copy(folder / "c.zip", folder / "a.zip")
     with pytest.raises(InputError, match="isn't what was promoted on"):
         rollback(folder)
@@ -158,7 +158,7 @@ def test_what_can_not_be_made_current_is_one_sentence(folder: Path) -> None:
     (folder / "current").unlink()
     (folder / "current").mkdir()
     with pytest.raises(InputError, match="is no link to a bundle"):
-        promote(folder / "c.zip")
+        promote_bundle(folder / "c.zip")
     with pytest.raises(InputError, match="There is no folder"):
         next(list_bundles(folder / "nowhere"))
 

@@ -119,9 +119,9 @@ def promote_one(
     def act(_: ProgressReporter) -> JobResult:
         path = named_path(bundle, "BUNDLE")
         check_there(path, "BUNDLE")
-        from wsi_ncmi.prediction.model_folder import promote
+        from wsi_ncmi.prediction.model_folder import promote_bundle
 
-        return _now_current(path.parent, promote(path))
+        return _now_current(path.parent, promote_bundle(path))
 
     run_verb(act, quiet=quiet, debug=debug, as_json=as_json)
 

@@ -21,7 +21,7 @@ HISTORY = "history.jsonl"
 _PROMOTED, _ROLLED_BACK = "promoted", "rolled back"
 
 
-def promote(path: Path) -> ModelBundle:
+def promote_bundle(path: Path) -> ModelBundle:
     """Makes a bundle the current one of its folder.
 
     Args:

@@ -13,7 +13,7 @@ from pathlib import Path
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import TEMPORARY_SUFFIX, atomic_path, check_inflation
 from wsi_ncmi.core.leftovers import remove_leftovers
-from wsi_ncmi.training.bundle_signatures import SUFFIXES, check_signature
+from wsi_ncmi.training.bundle_signatures import SIGNATURE_SUFFIXES, check_signature
 
 BUNDLE_SCHEMA = "wsi-ncmi-bundle/1"
 """Name and version of the layout."""
@@ -28,7 +28,7 @@ REFERENCE = "reference.safetensors"
 
 MEMBERS = "members"
 
-_SIGNATURES = tuple(SUMS + suffix for suffix in SUFFIXES)
+_SIGNATURES = tuple(SUMS + suffix for suffix in SIGNATURE_SUFFIXES)
 
 MAX_BYTES = 8 << 30
 """A bundle that claims to be larger is refused before it is read into memory."""

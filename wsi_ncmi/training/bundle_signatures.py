@@ -21,7 +21,7 @@ from wsi_ncmi.core.errors import InputError
 KEY_VARIABLE = "WSI_NCMI_MODEL_KEY"
 """Environment variable that names the public key; with it, only bundles signed by it are used."""
 
-SUFFIXES = (".minisig", ".sig")
+SIGNATURE_SUFFIXES = (".minisig", ".sig")
 """Of signatures by minisign and cosign."""
 
 _MOST_BYTES = 64 << 10
@@ -52,7 +52,7 @@ def check_signature(file: Path, content: BufferedIOBase, shown: Path) -> None:
     if key_file is None:
         return
     key = _read(key_file, f"The key {key_file} of {KEY_VARIABLE}")
-    suffix = SUFFIXES[1 if _PEM in key else 0]
+    suffix = SIGNATURE_SUFFIXES[1 if _PEM in key else 0]
     signature_file = file.with_name(file.name + suffix)
     if not signature_file.is_file():
         raise InputError(
@@ -61,7 +61,7 @@ def check_signature(file: Path, content: BufferedIOBase, shown: Path) -> None:
         )
     signature = _read(signature_file, f"The signature {signature_file}")
     try:
-        if suffix == SUFFIXES[0]:
+        if suffix == SIGNATURE_SUFFIXES[0]:
             signed = _minisign(key, signature, hashlib.file_digest(content, "blake2b").digest())
         else:
             digest = hashlib.file_digest(content, "sha256").digest()
