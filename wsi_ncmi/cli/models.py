@@ -178,8 +178,7 @@ def _now_current(folder: Path, bundle: ModelBundle) -> JobResult:
     from wsi_ncmi.workflows.result import JobResult
 
     note = f"{current_name(folder)} is current: {bundle.title}, digest {bundle.digest[:12]}."
-    more = "A running predict keeps its model until it is started again."
-    return JobResult({CURRENT: folder / CURRENT, "history": folder / HISTORY}, notes=(note, more))
+    return JobResult({CURRENT: folder / CURRENT, "history": folder / HISTORY}, notes=(note,))
 
 
 def _rows(in_features: int, classes: int, instances: int, *, costed: bool) -> list[dict[str, Any]]:

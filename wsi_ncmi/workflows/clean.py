@@ -26,7 +26,7 @@ _PATTERNS = {
     "history": ("history/*",),
     "features": ("features/*/*.h5", "tissue*/*", "thumbnails*/*"),
     "predictions": (
-        "slides/*", "attention/*", "heatmaps/*", "dicom/*", "dicom-with-patient/*", "shadow/*",
+        "slides/*", "answers/*", "attention/*", "heatmaps/*", "dicom/*", "dicom-with-patient/*", "shadow/*",
     ),
     "logs": ("ledger.jsonl",),
 }  # fmt: skip
