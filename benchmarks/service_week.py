@@ -1,6 +1,6 @@
 """A week of a watched folder in minutes: bursts, restarts, another model, a full disk, a hanging slide.
 
-    python benchmarks/service_week.py [--slides 500] [--minutes 60] [--seed 0] [--json]
+    python benchmarks/service_week.py [--slides 500] [--minutes 60] [--kinds NAME ...] [--seed 0] [--json]
 
 Drawn slides of three contents arrive in bursts at random times in the inbox of `predict --watch` while the
 service is killed (SIGKILL) and stopped (SIGTERM), a second model is promoted and rolled back by a link, its
@@ -33,8 +33,10 @@ import numpy as np
 from disturbed_commands import fill, mount
 from kill_test import write_slide
 
+from wsi_ncmi.core.interrupts import sigterm_as_interrupt
 from wsi_ncmi.service import check_audit_log
 
+KINDS = ("kill", "stop", "models", "hang", "clock", "disk")
 _DISK = "400m"
 _GROWTH = 1.3
 # Read by each Python process of the service: its clock is set back when a file appears.
@@ -131,7 +133,7 @@ def entries_of(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for path in files for line in path.read_bytes().splitlines()]
 
 
-def faults_of(out: Path, taken: Path, expected: set[str]) -> list[str]:
+def faults_of(out: Path, taken: Path, expected: set[str], bad: int) -> list[str]:
     """What does not hold at the end, in words."""
     faults = []
     check = check_audit_log(out / "audit-log")
@@ -164,8 +166,8 @@ def faults_of(out: Path, taken: Path, expected: set[str]) -> list[str]:
     if values['slides{state="waiting"}'] or values["undelivered_answers"]:
         faults.append("something waits, by the metrics")
     quarantined = values['slides{state="quarantined"}']
-    if quarantined != 2:
-        faults.append(f"{quarantined:g} slides in quarantine, not 2")
+    if quarantined != bad:
+        faults.append(f"{quarantined:g} slides in quarantine, not {bad}")
     delivered = set(taken.read_text().split())
     faults += [
         f"the hook never got the latest answer of {name}"
@@ -182,10 +184,17 @@ def main() -> None:
     )
     parser.add_argument("--slides", type=int, default=500)
     parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--timeout", type=float, default=60.0, help="seconds a slide may take")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     arguments = parser.parse_args()
+    with sigterm_as_interrupt():
+        run(arguments)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Makes the folders and lets the week happen; ends the program."""
     rng = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -266,40 +275,44 @@ def week(
     for number in range(arguments.slides):
         moment = rng.choice(bursts) if rng.random() < 0.8 else rng.uniform(0, 0.85)
         events.append((moment, "", arrive(f"s{number:04d}", contents[number % 3])))
-    events += [
-        (0.10, "a broken slide", arrive("broken", contents[0][:2000])),
-        (0.15, "SIGKILL", lambda: service.send(signal.SIGKILL)),
-        (0.25, "a slide that will hang", arrive("hang", contents[1])),
-        (0.35, "SIGTERM", lambda: service.send(signal.SIGTERM)),
-        (0.45, "the second model", use(1)),
-        (0.55, "the clock is set back by a day", jump.touch),
-        (0.65, "the first model again", use(0)),
-        (0.72, "SIGKILL", lambda: service.send(signal.SIGKILL)),
+    events.append((0.10, "", arrive("broken", contents[0][:2000])))
+    disturbances: list[tuple[float, str, str, Callable[[], None]]] = [
+        (0.15, "kill", "SIGKILL", lambda: service.send(signal.SIGKILL)),
+        (0.25, "hang", "a slide that will hang", arrive("hang", contents[1])),
+        (0.35, "stop", "SIGTERM", lambda: service.send(signal.SIGTERM)),
+        (0.45, "models", "the second model", use(1)),
+        (0.55, "clock", "the clock is set back by a day", jump.touch),
+        (0.65, "models", "the first model again", use(0)),
+        (0.72, "kill", "SIGKILL", lambda: service.send(signal.SIGKILL)),
+        (0.78, "disk", "a full disk", lambda: fill(out.parent)),
+        (0.83, "disk", "room again", lambda: ballast.unlink(missing_ok=True)),
     ]
-    if mounted:
-        events.append((0.78, "a full disk", lambda: fill(out.parent)))
-        events.append((0.83, "room again", lambda: ballast.unlink(missing_ok=True)))
+    kinds = set(arguments.kinds) - ({"disk"} if not mounted else set())
+    events += [(moment, what, act) for moment, kind, what, act in disturbances if kind in kinds]
     events.sort(key=lambda event: event[0])
     started, hung = time.monotonic(), False
-    expected = {"broken", "hang"} | {f"s{number:04d}" for number in range(arguments.slides)}
+    bad = {"broken", "hang"} if "hang" in kinds else {"broken"}
+    expected = bad | {f"s{number:04d}" for number in range(arguments.slides)}
     quiet = 0
-    while quiet < 10 and time.monotonic() - started < 4 * length + 600:
-        passed = (time.monotonic() - started) / length
-        # What disturbs a service waits until there is one.
-        while events and events[0][0] <= passed and (service.ready or events[0][1] in ("", "room again")):
-            _, what, act = events.pop(0)
-            if what:
-                print(f"{passed:4.0%}: {what}", flush=True)
-            act()
-        service.look()
-        hung = hung or halt_worker(out, "hang")
-        time.sleep(0.2)
-        quiet = quiet + 1 if not events and is_idle(out, len(expected)) else 0
-    code = service.stop()
-    faults = faults_of(out, taken, expected)
+    try:
+        while quiet < 10 and time.monotonic() - started < 4 * length + 600:
+            passed = (time.monotonic() - started) / length
+            # What disturbs a service waits until there is one.
+            while events and events[0][0] <= passed and (service.ready or events[0][1] in ("", "room again")):
+                _, what, act = events.pop(0)
+                if what:
+                    print(f"{passed:4.0%}: {what}", flush=True)
+                act()
+            service.look()
+            hung = hung or halt_worker(out, "hang")
+            time.sleep(0.2)
+            quiet = quiet + 1 if not events and is_idle(out, len(expected)) else 0
+    finally:
+        code = service.stop()
+    faults = faults_of(out, taken, expected, len(bad))
     if code:
         faults.append(f"the service ended with {code} after SIGTERM")
-    if not hung:
+    if "hang" in kinds and not hung:
         faults.append("no slide was made to hang")
     memory = max(service.memory, key=len)
     early, late = (int(np.median(part)) for part in np.array_split(np.array(memory[len(memory) // 4 :]), 2))

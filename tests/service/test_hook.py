@@ -97,6 +97,22 @@ def _lives(process: int) -> bool:
         return False
 
 
+def test_a_stop_in_the_moment_when_the_command_ended_is_a_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox = Outbox(tmp_path, script(tmp_path, "exit 0"), 5)
+    outbox.put("s", answer(1))
+
+    def interrupted(self: subprocess.Popen[str], **_: object) -> None:
+        self.wait()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess.Popen, "communicate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        outbox.deliver()
+    assert names(tmp_path / "answers" / "pending") == ["s.json"]
+
+
 def test_a_command_that_can_not_be_is_told_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no program 'no-such-program'"):
         Outbox(tmp_path, "no-such-program --x", 5)

@@ -93,7 +93,8 @@ def _call(command: list[str], timeout_s: float) -> str:
         try:
             _, said = process.communicate(timeout=timeout_s)
         except BaseException as error:
-            os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it ended just now
+                os.killpg(process.pid, signal.SIGKILL)
             if isinstance(error, subprocess.TimeoutExpired):
                 return f"it took longer than {timeout_s:g} s"
             raise
