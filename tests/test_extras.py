@@ -26,7 +26,7 @@ BASE = {"torch", "numpy", "scipy", "pydantic", "lazy_loader"}
 # Import names of distributions that are called otherwise.
 IMPORTED = {
     "openslide-python": "openslide", "openslide-bin": "openslide_bin", "pillow": "PIL", "scikit-image": "skimage",
-    "scikit-learn": "sklearn", "pyyaml": "yaml", "pyisyntax": "isyntax", "pylibczirw": "pylibCZIrw",
+    "scikit-learn": "sklearn", "opencv-python-headless": "cv2", "pyyaml": "yaml", "pyisyntax": "isyntax", "pylibczirw": "pylibCZIrw",
     "lazyslide-models": "lazyslide_models",
 }  # fmt: skip
 

@@ -91,6 +91,25 @@ def test_resampled_tiles_are_area_means_of_openslides_level(
                 assert np.abs(area_mean(expected, box, 64) - tile).max() <= allowed
 
 
+@pytest.mark.parametrize("stored_px", [64, 48])
+@pytest.mark.parametrize(("factor", "overlap_px"), [(2, 0), (2, 13), (4, 5), (8, 0), (16, 3)])
+def test_means_of_stored_tiles_are_the_bits_of_means_of_regions(
+    stored_px: int, factor: int, overlap_px: int, make_slide: Callable[..., Path], monkeypatch
+) -> None:
+    path = make_slide(779, 603, Kind(tile=(stored_px, stored_px), factors=(1,), absent=frozenset({3})))
+    with open_slide(path) as slide:
+        options = GridConfig(mpp=0.25 * factor, tile_px=32, overlap_px=overlap_px)
+        grid = TileGrid.plan(slide.levels, MPP, options)
+        with TileReader(slide, grid, everything(grid)) as reader:
+            assert reader._source._block == factor
+        means, failed = read_all(TileReader(slide, grid, everything(grid), threads=2))
+        assert not failed.any()
+        monkeypatch.setattr("wsi_ncmi.tiling.reader.WHOLE_FACTORS", ())
+        monkeypatch.setattr("wsi_ncmi.tiling.area.WHOLE_FACTORS", ())  # sparse products
+        regions, _ = read_all(TileReader(slide, grid, everything(grid)))
+    np.testing.assert_array_equal(means, regions)
+
+
 def area_mean(level: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
     """Area average by differences of the exactly integrated image: shares no code with the package."""
     x, y = int(box[0]), int(box[1])
@@ -112,7 +131,7 @@ def area_mean(level: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
     return np.diff(np.diff(both, axis=0), axis=1) / area
 
 
-@pytest.mark.parametrize(("target", "overlap_px"), [(0.25, 0), (0.25, 13), (0.3, 20)])
+@pytest.mark.parametrize(("target", "overlap_px"), [(0.25, 0), (0.25, 13), (0.3, 20), (0.5, 13)])
 @pytest.mark.parametrize("cache_tiles", [None, 3])
 def test_threads_and_batches_change_nothing(
     target: float, overlap_px: int, cache_tiles: int | None, make_slide: Callable[..., Path], monkeypatch

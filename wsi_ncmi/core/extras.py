@@ -17,7 +17,7 @@ _REPORT = (*_CLI, "pandas", "jinja2", "matplotlib", "PIL")
 EXTRAS: dict[str, tuple[str, ...]] = {
     "cli": _CLI,
     "slides": (
-        *_CLI, "openslide", "openslide_bin", "tiffslide", "tifffile", "imagecodecs", "simplejpeg", "pydicom",
+        *_CLI, "openslide", "openslide_bin", "tiffslide", "tifffile", "imagecodecs", "simplejpeg", "cv2", "pydicom",
         "PIL", "h5py", "shapely", "skimage", "jinja2", "torchvision", "timm", "safetensors",
         "huggingface_hub",
     ),

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import SlideReadError
 from wsi_ncmi.slides import Slide
-from wsi_ncmi.tiling.area import area_resample
+from wsi_ncmi.tiling.area import WHOLE_FACTORS, area_resample
 from wsi_ncmi.tiling.grid import TileGrid, TileSelection
 from wsi_ncmi.tiling.sources import DirectSource, PixelSource, ReaderSource
 from wsi_ncmi.tiling.stored import (
@@ -189,16 +189,17 @@ class TileReader(AbstractContextManager["TileReader"]):
             factor = _decoding_factor(stored, self._grid)
             tiles = stored.reduced(factor) if factor > 1 else stored
             boxes = self._boxes / factor
-            source = DirectSource(
-                slide, tiles, _rectangles(boxes, tiles.width_px, tiles.height_px), self._pool
-            )
+            reduction = self._reduction[0] / factor, self._reduction[1] / factor
+            block = _block(tiles, boxes, reduction)
+            plan = _rectangles(boxes, tiles.width_px, tiles.height_px)
+            source = DirectSource(slide, tiles, plan, self._pool, block)
             # Tiles are proven at their full size; reduced ones have pixels of their own by design.
             self._refuse_wrong_pixels(slide, level, stored, source.used_tiles)
             on_refusal.pop_all()
         self._stored, self._boxes, self.decoding_factor = stored, boxes, factor
         if absent := source.count_absent():
             self.note = f"{absent} of {self._n} chosen tiles are not stored in the file and are background"
-        self._reduction = self._reduction[0] / factor, self._reduction[1] / factor
+        self._reduction = reduction[0] / block, reduction[1] / block
         return source
 
     def _refuse_wrong_pixels(
@@ -290,6 +291,16 @@ def _decoding_factor(stored: StoredTiles, grid: TileGrid) -> int:
         for factor in (8, 4, 2):
             if factor <= min(grid.reduction) and stored.reducible(factor):
                 return factor
+    return 1
+
+
+def _block(stored: StoredTiles, boxes: NDArray[np.float64], reduction: tuple[float, float]) -> int:
+    """Sides of the blocks of pixels whose means the tiles are, if none lies in two stored tiles; else 1."""
+    inside = not len(boxes) or (boxes[:, 2:].max(axis=0) <= (stored.width_px, stored.height_px)).all()
+    for factor in WHOLE_FACTORS if inside else ():
+        split = stored.tile_width_px % factor or stored.tile_height_px % factor or (boxes % factor).any()
+        if reduction == (factor, factor) and not split:
+            return factor
     return 1
 
 

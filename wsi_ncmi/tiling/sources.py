@@ -1,6 +1,7 @@
 """Sources of a read level's pixels: the slide's reader, or its stored tiles decoded directly."""
 
 import math
+import threading
 from abc import ABC, abstractmethod
 from concurrent.futures import Executor
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from wsi_ncmi.core.errors import SlideReadError
 from wsi_ncmi.slides import Slide
 from wsi_ncmi.slides.base import background_colour
+from wsi_ncmi.tiling.area import block_mean
 from wsi_ncmi.tiling.stored import StoredTiles
 
 CACHE_BYTES = 256 << 20
@@ -96,26 +98,37 @@ class ReaderSource(PixelSource):
 class DirectSource(PixelSource):
     """Decodes stored tiles, each of them once as long as the plan is followed.
 
-    The uses of each tile are counted beforehand, so a decoded tile is kept exactly until its
-    last use; only above ``CACHE_BYTES`` the oldest are dropped and would be decoded again. A tile that can't
-    be decoded fails every rectangle that touches it.
+    The uses of each tile are counted beforehand. One that a single rectangle needs is decoded when that is
+    filled, while it is in the processor's cache; another is kept exactly until its last use. Only above
+    ``CACHE_BYTES`` the oldest are dropped and would be decoded again. A tile that can't be decoded fails
+    every rectangle that touches it.
 
     Args:
         slide: The slide; its background colour fills absent tiles.
         stored: The level's tiles.
         plan: The rectangles, all inside the level.
         pool: Threads to decode with, or None.
+        block: Rectangles are filled with the means of blocks of so many pixels a side (see ``block_mean``);
+            the sides of tiles and rectangles, and their corners, are multiples of it.
     """
 
     def __init__(
-        self, slide: Slide, stored: StoredTiles, plan: NDArray[np.int64], pool: Executor | None = None
+        self,
+        slide: Slide,
+        stored: StoredTiles,
+        plan: NDArray[np.int64],
+        pool: Executor | None = None,
+        block: int = 1,
     ) -> None:
-        self._name, self._stored, self._pool = slide.path.name, stored, pool
+        self._name, self._stored, self._pool, self._block = slide.path.name, stored, pool, block
+        self._buffers = threading.local()
         self._background = np.array(background_colour(slide.properties), np.uint8)
         self._cache: dict[int, NDArray[np.uint8] | SlideReadError] = {}
         self._uses = _count_uses(stored, plan)
-        self._whole = _whole_tiles(stored, plan, self._uses)
-        self._tile_bytes = stored.tile_width_px * stored.tile_height_px * 3
+        # Rectangles with tiles that others need too.
+        self._once = self._uses <= 1
+        self._shared = _count_tiles(stored, plan, ~self._once) > 0
+        self._tile_bytes = stored.tile_width_px * stored.tile_height_px * 3 // block**2
         most = 1
         if len(plan):
             wide, high = (plan[:, 2:] - plan[:, :2]).max(axis=0)
@@ -129,19 +142,14 @@ class DirectSource(PixelSource):
 
     def count_absent(self) -> int:
         """Rectangles of the plan of which the file stores nothing: they are background."""
-        present = np.minimum(self._stored.byte_counts, 1).reshape(self._stored.n_rows, self._stored.n_columns)
-        table = np.zeros((present.shape[0] + 1, present.shape[1] + 1), np.int64)
-        table[1:, 1:] = present.cumsum(axis=0).cumsum(axis=1)
-        left, top, right, bottom = _tile_blocks(self._stored, self.plan)
-        inside = table[bottom, right] - table[top, right] - table[bottom, left] + table[top, left]
-        return int(np.count_nonzero(inside == 0))
+        return int(np.count_nonzero(_count_tiles(self._stored, self.plan, self._stored.byte_counts > 0) == 0))
 
     def prepare(self, positions: range) -> None:
         """Decodes the tiles that the rectangles need and the cache lacks."""
         needed: dict[int, None] = {}
         for position in positions:
-            if self._whole[position] < 0:
-                needed.update(dict.fromkeys(self._needs(position)))
+            if self._shared[position]:
+                needed.update(dict.fromkeys(i for i in self._needs(position) if not self._once[i]))
         missing = [index for index in needed if index not in self._cache]
         if self._pool is None:
             parts = [self._decoded_part(missing)]
@@ -155,9 +163,7 @@ class DirectSource(PixelSource):
     def release(self, positions: range) -> None:
         """Forgets tiles after their last use, and the oldest ones above the cache's limit."""
         for position in positions:
-            if self._whole[position] >= 0:  # was never kept
-                continue
-            for index in self._needs(position):
+            for index in self._needs(position) if self._shared[position] else ():
                 self._uses[index] -= 1
                 if not self._uses[index]:
                     self._cache.pop(index, None)
@@ -165,23 +171,22 @@ class DirectSource(PixelSource):
             del self._cache[next(iter(self._cache))]
 
     def fill(self, position: int, out: NDArray[np.uint8]) -> None:
-        """See the base class; a rectangle that is one stored tile is decoded straight into its place."""
-        if (whole := int(self._whole[position])) >= 0:
-            self._decode(whole, out)
-            return
-        needs = self._needs(position)
+        """See the base class; of blocks, ``out`` is of as many pixels as there are."""
         left, top, right, bottom = self._rectangle(position)
-        wide, high = self._stored.tile_width_px, self._stored.tile_height_px
-        for index in needs:
-            tile = self._cache.get(index)
-            if tile is None:  # dropped above the cache's limit
-                tile = self._decoded(index)
-            if isinstance(tile, SlideReadError):
-                raise SlideReadError(str(tile))
+        wide, high, by = self._stored.tile_width_px, self._stored.tile_height_px, self._block
+        for index in self._needs(position):
             row, column = divmod(index, self._stored.n_columns)
             x, y = column * wide, row * high
             x0, x1, y0, y1 = max(left, x), min(right, x + wide), max(top, y), min(bottom, y + high)
-            out[y0 - top : y1 - top, x0 - left : x1 - left] = tile[y0 - y : y1 - y, x0 - x : x1 - x]
+            place = out[(y0 - top) // by : (y1 - top) // by, (x0 - left) // by : (x1 - left) // by]
+            part = slice(y0 - y, y1 - y), slice(x0 - x, x1 - x)
+            tile = self._cache.get(index)
+            if isinstance(tile, SlideReadError):
+                raise SlideReadError(str(tile))
+            if tile is not None:
+                place[...] = tile[part] if by == 1 else tile[_divided(part, by)]
+            else:  # used once, or dropped above the cache's limit
+                self._decode(index, part, place)
 
     def region(self, position: int) -> tuple[NDArray[np.uint8], float, float]:
         """See the base class."""
@@ -204,23 +209,44 @@ class DirectSource(PixelSource):
         return {index: self._decoded(index) for index in indices}
 
     def _decoded(self, index: int) -> NDArray[np.uint8] | SlideReadError:
-        tile = np.empty((self._stored.tile_height_px, self._stored.tile_width_px, 3), np.uint8)
+        sides = self._stored.tile_height_px, self._stored.tile_width_px
+        tile = np.empty((sides[0] // self._block, sides[1] // self._block, 3), np.uint8)
         try:
-            self._decode(index, tile)
+            self._decode(index, (slice(0, sides[0]), slice(0, sides[1])), tile)
         except SlideReadError as error:
             return error
         return tile
 
-    def _decode(self, index: int, out: NDArray[np.uint8]) -> None:
+    def _decode(self, index: int, part: tuple[slice, slice], out: NDArray[np.uint8]) -> None:
+        """Decodes a tile, and writes a part of it, or the means of its blocks, into an array."""
         if self._stored.is_absent(index):
             out[...] = self._background
             return
+        shape = (self._stored.tile_height_px, self._stored.tile_width_px, 3)
+        straight = out.shape == shape and out.flags.c_contiguous
+        tile = out if straight else self._buffer(shape)
         try:
-            self._stored.decode(index, out)
+            self._stored.decode(index, tile)
         except Exception as error:  # decoders raise what they like: all mean the same
             raise SlideReadError(
                 f"{self._name}: the stored tile {index} can't be decoded ({error})."
             ) from error
+        if self._block > 1:
+            block_mean(tile[part], self._block, out)
+        elif not straight:
+            out[...] = tile[part]
+
+    def _buffer(self, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+        """A tile's pixels, of which each thread has one array: fresh memory costs a tenth of the decoding."""
+        if not hasattr(self._buffers, "tile"):
+            self._buffers.tile = np.empty(shape, np.uint8)
+        tile: NDArray[np.uint8] = self._buffers.tile
+        return tile
+
+
+def _divided(part: tuple[slice, slice], by: int) -> tuple[slice, slice]:
+    rows, columns = part
+    return slice(rows.start // by, rows.stop // by), slice(columns.start // by, columns.stop // by)
 
 
 def _tile_blocks(stored: StoredTiles, plan: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
@@ -233,15 +259,15 @@ def _tile_blocks(stored: StoredTiles, plan: NDArray[np.int64]) -> tuple[NDArray[
     )
 
 
-def _whole_tiles(stored: StoredTiles, plan: NDArray[np.int64], uses: NDArray[np.int32]) -> NDArray[np.int64]:
-    """The stored tile that each rectangle is, where no other one touches it; else -1: int64 (N,)."""
+def _count_tiles(stored: StoredTiles, plan: NDArray[np.int64], flags: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Number of the flagged ones among the stored tiles that each rectangle touches, int64 (N,)."""
+    table = np.zeros((stored.n_rows + 1, stored.n_columns + 1), np.int64)
+    table[1:, 1:] = flags.reshape(stored.n_rows, stored.n_columns).cumsum(axis=0).cumsum(axis=1)
     left, top, right, bottom = _tile_blocks(stored, plan)
-    index = top * stored.n_columns + left
-    whole = (right - left == 1) & (bottom - top == 1)
-    whole &= plan[:, 2] - plan[:, 0] == stored.tile_width_px
-    whole &= plan[:, 3] - plan[:, 1] == stored.tile_height_px
-    whole &= uses[np.where(whole, index, 0)] == 1
-    return np.where(whole, index, -1).astype(np.int64)
+    counts: NDArray[np.int64] = (
+        table[bottom, right] - table[top, right] - table[bottom, left] + table[top, left]
+    )
+    return counts
 
 
 def _count_uses(stored: StoredTiles, plan: NDArray[np.int64]) -> NDArray[np.int32]:
