@@ -17,8 +17,8 @@ _REPORT = (*_CLI, "pandas", "jinja2", "matplotlib", "PIL")
 EXTRAS: dict[str, tuple[str, ...]] = {
     "cli": _CLI,
     "slides": (
-        *_CLI, "openslide", "openslide_bin", "tiffslide", "tifffile", "imagecodecs", "simplejpeg", "cv2", "pydicom",
-        "PIL", "h5py", "shapely", "skimage", "jinja2", "torchvision", "timm", "safetensors",
+        *_CLI, "openslide", "openslide_bin", "tiffslide", "tifffile", "imagecodecs", "simplejpeg", "cv2",
+        "pydicom", "PIL", "h5py", "shapely", "skimage", "jinja2", "torchvision", "timm", "safetensors",
         "huggingface_hub",
     ),
     "report": _REPORT,
