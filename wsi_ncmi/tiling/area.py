@@ -65,7 +65,7 @@ def area_resample(
     factor = round(scale[0])
     if (
         left == top == 0.0
-        and scale == (factor, factor)
+        and scale[0] == scale[1] == factor
         and factor in WHOLE_FACTORS
         and region.shape[:2] == (size_px * factor, size_px * factor)
     ):

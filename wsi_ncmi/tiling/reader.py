@@ -299,7 +299,7 @@ def _block(stored: StoredTiles, boxes: NDArray[np.float64], reduction: tuple[flo
     inside = not len(boxes) or (boxes[:, 2:].max(axis=0) <= (stored.width_px, stored.height_px)).all()
     for factor in WHOLE_FACTORS if inside else ():
         split = stored.tile_width_px % factor or stored.tile_height_px % factor or (boxes % factor).any()
-        if reduction == (factor, factor) and not split:
+        if reduction[0] == reduction[1] == factor and not split:
             return factor
     return 1
 
