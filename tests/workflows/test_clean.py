@@ -27,6 +27,7 @@ FEATURES = {
 PREDICTIONS = {
     "slides/a.json",
     "slides/a.html",
+    "answers/a.json",
     "attention/a.geojson",
     "heatmaps/a.png",
     "dicom/a/b.dcm",
@@ -34,7 +35,7 @@ PREDICTIONS = {
 }
 LOGS = {"ledger.jsonl"}
 STAYS = {
-    OUTPUT_MARKER, "predictions.csv", "ledger.csv", "slides.csv", "watch.json", "audit.jsonl", "audit/1.jsonl",
+    OUTPUT_MARKER, "predictions.csv", "ledger.csv", "slides.csv", "watch.json", "audit-log/audit-000001.jsonl",
     "report.html", "notes.txt", "mine/history/a",
 }  # fmt: skip
 ALL = TEMPORARY | QUARANTINE | HISTORY | FEATURES | PREDICTIONS | LOGS | STAYS
