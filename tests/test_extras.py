@@ -217,6 +217,7 @@ ALONE = {
     "models",
     "losses",
     "clean",
+    "audit_log",
 }  # the command line's own packages are enough
 
 
