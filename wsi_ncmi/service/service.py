@@ -76,7 +76,7 @@ class Service:
     def _take(self, bundle: ModelBundle) -> None:
         self._model = {
             "name": bundle.name,
-            "version": getattr(bundle, "version", ""),
+            "version": bundle.version,
             "digest": bundle.digest,
         }
         self._metrics.use_model(self._model, bundle.ood)
