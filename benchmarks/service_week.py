@@ -38,6 +38,7 @@ from wsi_ncmi.service import check_audit_log
 
 KINDS = ("kill", "stop", "models", "hang", "clock", "disk")
 _DISK = "400m"
+_FULL_S = 20.0
 _GROWTH = 1.3
 # Read by each Python process of the service: its clock is set back when a file appears.
 _CLOCK = """
@@ -285,7 +286,6 @@ def week(
         (0.65, "models", "the first model again", use(0)),
         (0.72, "kill", "SIGKILL", lambda: service.send(signal.SIGKILL)),
         (0.78, "disk", "a full disk", lambda: fill(out.parent)),
-        (0.83, "disk", "room again", lambda: ballast.unlink(missing_ok=True)),
     ]
     kinds = set(arguments.kinds) - ({"disk"} if not mounted else set())
     events += [(moment, what, act) for moment, kind, what, act in disturbances if kind in kinds]
@@ -298,15 +298,18 @@ def week(
         while quiet < 10 and time.monotonic() - started < 4 * length + 600:
             passed = (time.monotonic() - started) / length
             # What disturbs a service waits until there is one.
-            while events and events[0][0] <= passed and (service.ready or events[0][1] in ("", "room again")):
+            while events and events[0][0] <= passed and (service.ready or not events[0][1]):
                 _, what, act = events.pop(0)
                 if what:
                     print(f"{passed:4.0%}: {what}", flush=True)
                 act()
+            if ballast.exists() and time.time() - ballast.stat().st_mtime > _FULL_S:
+                ballast.unlink()
             service.look()
             hung = hung or halt_worker(out, "hang")
             time.sleep(0.2)
-            quiet = quiet + 1 if not events and is_idle(out, len(expected)) else 0
+            waits = events or ballast.exists()
+            quiet = quiet + 1 if not waits and is_idle(out, len(expected)) else 0
     finally:
         code = service.stop()
     faults = faults_of(out, taken, expected, len(bad))
