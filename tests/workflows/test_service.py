@@ -22,7 +22,7 @@ from tests.workflows.conftest import GRID, WIDTH
 from tests.workflows.test_watch import Clock
 from wsi_ncmi.cli.app import app
 from wsi_ncmi.core import heartbeat
-from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.errors import InputError, JobStoppedError
 from wsi_ncmi.core.interrupts import TerminatedError, sigterm_as_interrupt
 from wsi_ncmi.extraction.config import ExecutionConfig
 from wsi_ncmi.extraction.pipeline import pipeline
@@ -295,6 +295,23 @@ def test_what_is_wrong_is_told_before_the_first_slide(config: PredictConfig, tmp
     (config.out / "audit-log" / "audit-000001.jsonl").write_text("x\n")
     with pytest.raises(InputError, match="keep it for the inquiry"):
         run(config)
+
+
+def test_a_disk_that_fills_up_is_to_be_tried_again(
+    config: PredictConfig, drawn: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit code 1: with 2, which is for wrong settings, the unit would not start the service again."""
+    (config.slides / "a.svs").touch()
+
+    def full(*_: object) -> None:
+        raise InputError("The disk is too small.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Predictor, "run", full)
+        with pytest.raises(JobStoppedError, match="too small"):
+            run(config)
+    run(config)
+    assert given(config) == ["a"]
 
 
 def test_flags_of_a_service_need_watch(config: PredictConfig, small_bundle: Path) -> None:

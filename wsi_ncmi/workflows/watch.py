@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from wsi_ncmi.core.errors import InputError, counted
+from wsi_ncmi.core.errors import InputError, JobStoppedError, counted
 from wsi_ncmi.core.files import job_folder
 from wsi_ncmi.core.heartbeat import beat
 from wsi_ncmi.core.interrupts import TerminatedError
@@ -52,6 +52,7 @@ def watch(
     Raises:
         InputError: As ``predict``, or no folder, or a ``watch.json`` of something else, or an audit trail
             that is broken or that another process writes to.
+        JobStoppedError: A round can't go on, such as for want of space; what is done is kept.
         KeyboardInterrupt: Stopped; everything up to the last finished round is on disk.
     """
     if not config.slides.is_dir():
@@ -127,7 +128,10 @@ class _Watch:
         _LOG.info("%s: %s", counted(len(slides), "new slide"), ", ".join(sorted(slides)[:5]))
         signatures = folder.signatures(slides)
         arrived = folder.waiting
-        ran = predictor.run(self._progress, frozenset(slides), folder.replaced(slides), folder.given())
+        try:
+            ran = predictor.run(self._progress, frozenset(slides), folder.replaced(slides), folder.given())
+        except InputError as error:  # such as a full disk: not the input's fault, to be tried again
+            raise JobStoppedError(str(error)) from error
         self._files |= ran.files
         # One that went away before it was read is taken when it comes again.
         there = {slide_id: slide for slide_id, slide in slides.items() if os.path.lexists(slide.path)}
