@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from wsi_ncmi.cli.app import app
 from wsi_ncmi.metrics.metrics_file import MetricsFile
+from wsi_ncmi.prediction.verdicts import Verdict, append_verdict
 
 # Ten slides of six patients, by hand.
 HAND = """slide_id,case_id,label,p_benign,p_malignant
@@ -204,3 +205,56 @@ def test_patients_spelled_almost_alike_are_told(hand: Path, tmp_path: Path) -> N
     assert (
         "The patients 'anna' and 'Anna' differ only in case" in (tmp_path / "out" / "summary.md").read_text()
     )
+
+
+def judged(folder: Path) -> tuple[Path, Path]:
+    """Predictions as ``predict`` writes them, without labels, and verdicts on three of them."""
+    lines = ["slide_id,case_id,label,prediction,p_benign,p_malignant,decision"]
+    rows = [line.split(",") for line in HAND.splitlines()[1:]]
+    for slide, case, _, benign, malignant in rows:
+        top = "benign" if float(benign) > 0.5 else "malignant"
+        lines.append(f"{slide},{case},,{top},{benign},{malignant},{top}")
+    table = folder / "predictions.csv"
+    table.write_text("\n".join(lines) + "\n")
+    words = (("s1", "benign", "agree"), ("s3", "malignant", "agree"), ("s4", "malignant", "disagree"))
+    for slide, prediction, verdict in words:
+        append_verdict(
+            folder / "verdicts.csv",
+            Verdict(
+                slide, "", prediction, prediction, verdict, "", "", "AB", "2026-01-01T00:00:00Z", "m", "d"
+            ),
+        )
+    return table, folder / "verdicts.csv"
+
+
+def test_verdicts_without_labels_are_evaluated_alone(tmp_path: Path) -> None:
+    table, verdicts = judged(tmp_path)
+    out = tmp_path / "out"
+    code, told, err = call("evaluate", tmp_path, "--verdicts", verdicts, "--out", out, "--resamples", 100)
+    assert code == 0, err
+    assert "agreed with 2 of 3 answers, 66.7 %" in " ".join((told + err).split())
+    content = json.loads((out / "verdicts.json").read_text())
+    assert (content["slides"], content["agree"], content["disagree"]) == (10, 2, 1)
+    assert not (out / "metrics.json").exists()
+    code, _, err = call(
+        "evaluate", table, "--verdicts", verdicts, "--against", table, "--out", tmp_path / "x"
+    )
+    assert code == 2
+    assert "give --labels" in err
+
+
+def test_verdicts_beside_labels_stand_in_the_report(hand: Path, tmp_path: Path) -> None:
+    table, verdicts = judged(tmp_path)
+    evaluated(table, tmp_path / "out", "--verdicts", verdicts, "--labels", hand)
+    assert json.loads((tmp_path / "out" / "verdicts.json").read_text())["agreement"]["value"] == 2 / 3
+    assert "agreed with 2 of 3 answers" in (tmp_path / "out" / "report.html").read_text("utf-8")
+
+
+def test_verdicts_that_can_not_be_read(tmp_path: Path) -> None:
+    table, verdicts = judged(tmp_path)
+    verdicts.write_text("slide_id,verdict\ns1,agree\n")
+    for path, words in ((verdicts, "lacks the columns"), (tmp_path / "none.csv", "none.csv")):
+        code, _, err = call("evaluate", table, "--verdicts", path, "--out", tmp_path / "out")
+        assert code == 2
+        assert words in err
+    assert not (tmp_path / "out").exists()

@@ -240,7 +240,8 @@ def wrong_views(view: ViewConfig, tmp_path: Path) -> dict[str, ViewConfig]:
     (tmp_path / "elsewhere").mkdir()
     write_pyramid(tmp_path / "elsewhere" / "s0.svs", tissue(0, 704, 512), 0.5)
     return {
-        "is a folder": replace(view, slide=tmp_path),
+        "is a folder without predictions.json": replace(view, slide=tmp_path),
+        "go with an output folder of predict": replace(view, slides=tmp_path),
         "can't be opened as a slide": replace(view, slide=tmp_path / "text.svs"),
         "needs the slide's features": replace(view, features=None),
         "no features of s1": replace(view, slide=view.slide.parent / "s1.svs", features=tmp_path / "one"),
@@ -252,7 +253,8 @@ def wrong_views(view: ViewConfig, tmp_path: Path) -> dict[str, ViewConfig]:
 @pytest.mark.parametrize(
     "words",
     [
-        "is a folder",
+        "is a folder without predictions.json",
+        "go with an output folder of predict",
         "can't be opened as a slide",
         "needs the slide's features",
         "no features of s1",

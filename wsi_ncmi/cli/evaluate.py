@@ -23,6 +23,7 @@ FLAGS = ConfigFlags(
         ),
         "out": Flag(required=True, folder=True),
         "labels": Flag(metavar="CSV|ADAPTER:FILE", there=True),
+        "verdicts": Flag(metavar="CSV", there=True),
         "group": Flag(),
         "classes": Flag(metavar="A,B,…"),
         "order": Flag(metavar="A,B,…"),

@@ -228,22 +228,30 @@ class HeatmapConfig:
 
 @configclass
 class ViewConfig:
-    """Slide, features and model of a viewer page.
+    """What the viewer shows, and where it listens.
 
     Attributes:
-        slide: One slide.
-        features: Its features, file or folder; None shows the slide alone.
+        slide: One slide, or an output folder of predict.
+        features: Features of the slide, file or folder; of an output folder that of predict's ``--cache``.
         model: Bundle or run whose attention and evidence are shown; needs features.
         annotations: QuPath or ASAP annotations, file or folder.
+        slides: Folder of the slides of an output folder; None shows their thumbnails alone.
+        against: Output folder of predict with another model, shown beside.
         default_mpp: µm per pixel where the slide has no resolution.
         tissue: How tissue is found.
         port: Port of the page; 0 takes a free one.
+        listen: IP address to listen on; others than that of this machine need ``origin``.
+        origin: Scheme and host at which a reverse proxy serves the page, such as https://slides.example.
     """
 
     slide: Path
     features: Path | None = None
     model: Path | None = None
     annotations: Path | None = None
+    slides: Path | None = None
+    against: Path | None = None
     default_mpp: _Mpp | None = None
     tissue: Annotated[TissueConfig, Short("method")] = Field(default_factory=TissueConfig)
     port: Annotated[int, Field(ge=0, le=65535)] = 0
+    listen: str = "127.0.0.1"
+    origin: str | None = None

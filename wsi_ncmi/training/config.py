@@ -297,6 +297,8 @@ class EvaluateConfig:
         classes: Names of CLAM's classes 0, 1, ….
         order: The classes from the least to the most, where they have an order: the weighted kappas need it.
         against: Predictions of other runs on the same slides, to compare with in pairs.
+        verdicts: ``verdicts.csv`` of the viewer: how far pathologists agree with the predictions. Without
+            labels this alone is evaluated.
         evaluation: Intervals.
     """
 
@@ -307,4 +309,5 @@ class EvaluateConfig:
     classes: tuple[str, ...] | None = None
     order: tuple[str, ...] = ()
     against: tuple[Path, ...] = ()
+    verdicts: Path | None = None
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wsi_ncmi.cohorts import Cohort, read_labels
 from wsi_ncmi.cohorts.labels import parse_spec
@@ -15,6 +15,7 @@ from wsi_ncmi.core.config.keywords import takes_settings
 from wsi_ncmi.core.errors import InputError, counted
 from wsi_ncmi.core.files import job_folder, sha256_file, write_json
 from wsi_ncmi.core.provenance import read_record, write_record
+from wsi_ncmi.core.tables import read_table
 from wsi_ncmi.core.values import SUSPECT, suspects
 from wsi_ncmi.metrics import (
     PairedComparison,
@@ -24,6 +25,7 @@ from wsi_ncmi.metrics import (
     read_predictions,
 )
 from wsi_ncmi.metrics.external_predictions import prediction_files
+from wsi_ncmi.prediction.verdicts import agreement, agreement_note, read_verdicts
 from wsi_ncmi.reporting import ReportInput, write_outputs
 from wsi_ncmi.reporting.run_report import compare_json
 from wsi_ncmi.slides import SlideIndex
@@ -45,7 +47,7 @@ def evaluate(config: EvaluateConfig) -> JobResult:
 
     Returns:
         Paths of ``metrics``, ``report``, ``summary`` and ``tables``, of ``figures`` where any were drawn, and
-        of ``differences`` where there was something to compare with.
+        of ``differences`` where there was something to compare with, and ``verdicts`` where there were any.
 
     Raises:
         InputError: A table or the labels are wrong, or two runs tested other slides.
@@ -55,6 +57,9 @@ def evaluate(config: EvaluateConfig) -> JobResult:
         >>> result.metrics["macro_f1"].value  # doctest: +SKIP
     """
     options, out = config.evaluation, config.out
+    verdicts, said = _verdicts(config)
+    if verdicts and config.labels is None and not _is_labelled(config.predictions):
+        return _agreement_alone(config, verdicts, said)
     cohort = None if config.labels is None else read_labels(config.labels, group=config.group)
     rows = None if cohort is None else cohort.rows
 
@@ -85,6 +90,9 @@ def evaluate(config: EvaluateConfig) -> JobResult:
     job_folder(out)
     files = {"metrics": out / "metrics.json"}
     write_json(files["metrics"], evaluation.to_json())
+    if verdicts:
+        files["verdicts"] = out / "verdicts.json"
+        write_json(files["verdicts"], verdicts)
     if comparisons:
         files["differences"] = out / "compare.json"
         found = {name: evaluated(other) for name, other in others.items()}
@@ -113,9 +121,37 @@ def evaluate(config: EvaluateConfig) -> JobResult:
         config=record["config"],
         provenance=record["provenance"],
         hashes=hashes,
-        warnings=[*warnings, *notes],
+        warnings=[*warnings, *notes, *said],
     )
-    return JobResult({**files, **write_outputs(report, out, options.figures)})
+    return JobResult({**files, **write_outputs(report, out, options.figures)}, notes=said)
+
+
+def _verdicts(config: EvaluateConfig) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The agreement with verdicts, and it in words; both empty without verdicts."""
+    if config.verdicts is None:
+        return {}, ()
+    options = config.evaluation
+    found = agreement(
+        read_table(_table(config.predictions)),
+        read_verdicts(config.verdicts),
+        resamples=options.resamples,
+        seed=options.seed,
+    )
+    return found, (agreement_note(found),)
+
+
+def _is_labelled(predictions: Path) -> bool:
+    table = read_table(_table(predictions))
+    return "label" in table.columns and any(row["label"] for row in table.rows)
+
+
+def _agreement_alone(config: EvaluateConfig, verdicts: Mapping[str, Any], said: tuple[str, ...]) -> JobResult:
+    """The result of predictions without labels."""
+    if config.against:
+        raise InputError("Runs are compared by their labels, and there are none: give --labels.")
+    path = job_folder(config.out) / "verdicts.json"
+    write_json(path, verdicts)
+    return JobResult({"verdicts": path}, notes=said)
 
 
 def _label_notes(cohort: Cohort, frame: pd.DataFrame) -> list[str]:

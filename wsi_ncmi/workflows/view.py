@@ -1,4 +1,4 @@
-"""Viewing a slide as a local page: tile values, outlines and annotations over its pixels."""
+"""Viewing slides as local pages: one with values and outlines over its pixels, or all of a prediction job."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,8 +9,10 @@ from wsi_ncmi.encoders.weights_folder import find_weights_folder
 from wsi_ncmi.prediction.bundle import load_model
 from wsi_ncmi.prediction.config import ViewConfig
 from wsi_ncmi.prediction.tile_evidence import viewed_tiles
+from wsi_ncmi.prediction.worklist import ANSWERS_FILE, Worklist
+from wsi_ncmi.prediction.worklist_pages import WorklistPages, annotation_shapes
 from wsi_ncmi.reporting.heatmaps import TileValues
-from wsi_ncmi.reporting.viewer import Shape, ViewerData, ViewerServer
+from wsi_ncmi.reporting.viewer import Pages, Shape, SlidePages, ViewerData, ViewerServer
 from wsi_ncmi.slides import Slide, open_slide, resolve_mpp, slide_id_of
 from wsi_ncmi.tiling import StoredRegions
 from wsi_ncmi.tissue import (
@@ -18,7 +20,6 @@ from wsi_ncmi.tissue import (
     analyse_tissue,
     find_annotations,
     mask_polygons,
-    read_annotations,
     read_geojson,
 )
 
@@ -40,13 +41,19 @@ def view(config: ViewConfig, on_ready: Callable[[str], None]) -> None:
 
 @contextmanager
 def open_view(config: ViewConfig) -> Iterator[ViewerServer]:
-    """The server of a slide, not yet serving; slide and server are closed at the end.
+    """The server of a slide or prediction job, not yet serving; everything is closed at the end.
 
     Raises:
         InputError: Wrong input.
     """
     if config.slide.is_dir():
-        raise InputError(f"{config.slide} is a folder; give one slide.")
+        with _serving(config, _worklist(config)) as server:
+            yield server
+        return
+    if config.slides is not None or config.against is not None:
+        raise InputError(
+            f"--slides and --against go with an output folder of predict; {config.slide} is one file."
+        )
     if config.model is not None and config.features is None:
         raise InputError(
             "A model needs the slide's features: give them with --features ('wsi-ncmi predict SLIDE "
@@ -56,8 +63,27 @@ def open_view(config: ViewConfig) -> Iterator[ViewerServer]:
         slide = open_slide(config.slide)
     except SlideError as error:
         raise InputError(str(error)) from error
-    with slide, ViewerServer(_data(config, slide), config.port) as server:
+    with slide, _serving(config, SlidePages(_data(config, slide))) as server:
         yield server
+
+
+def _serving(config: ViewConfig, pages: Pages) -> ViewerServer:
+    return ViewerServer(pages, config.port, config.listen, config.origin)
+
+
+def _worklist(config: ViewConfig) -> WorklistPages:
+    if not (config.slide / ANSWERS_FILE).is_file():
+        raise InputError(
+            f"{config.slide} is a folder without {ANSWERS_FILE}; give one slide, or an output folder of "
+            "predict."
+        )
+    if config.model is not None:
+        raise InputError(
+            "An output folder has the values of its own model; leave out --model, or give --against another "
+            "output folder."
+        )
+    worklist = Worklist(config.slide, config.features or config.slide, config.against)
+    return WorklistPages(worklist, config.slides, config.annotations)
 
 
 def _data(config: ViewConfig, slide: Slide) -> ViewerData:
@@ -140,9 +166,4 @@ def _annotated(annotations: Path, slide_id: str, slide: Slide) -> list[Shape]:
     path = annotations if annotations.is_file() else find_annotations(annotations, slide_id, slide.path.name)
     if path is None:
         raise InputError(f"{annotations} has no annotations of {slide_id}; check --annotations.")
-    areas = read_annotations(path, slide.bounds)
-    names = sorted({area.name for area in areas})
-    return [
-        Shape(f"annotation {name}" if name else "annotations", [a.polygon for a in areas if a.name == name])
-        for name in names
-    ]
+    return annotation_shapes(path, slide)

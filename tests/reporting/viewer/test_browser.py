@@ -11,7 +11,7 @@ import pytest
 import shapely
 
 from tests.reporting.heatmaps.tiles import values
-from wsi_ncmi.reporting.viewer import Shape, ViewerData, ViewerServer
+from wsi_ncmi.reporting.viewer import Shape, SlidePages, ViewerData, ViewerServer
 from wsi_ncmi.slides import open_slide
 from wsi_ncmi.synthesis import write_pyramid
 
@@ -33,7 +33,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ViewerServer]:
             Shape("pen", [shapely.box(0, 0, 50, 50)]),
         )
         content = ViewerData("s <b>", slide, (0.5, 0.5), TILES, shapes, {"reader": "openslide"}, ("a note",))
-        with ViewerServer(content) as running:
+        with ViewerServer(SlidePages(content)) as running:
             running.start()
             yield running
 

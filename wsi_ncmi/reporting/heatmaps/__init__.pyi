@@ -3,6 +3,7 @@ from .drawing import draw_gallery as draw_gallery
 from .drawing import draw_heatmap as draw_heatmap
 from .drawing import rasterise as rasterise
 from .files import heatmap_path as heatmap_path
+from .files import read_tiles_geojson as read_tiles_geojson
 from .files import write_comparison as write_comparison
 from .files import write_heatmaps as write_heatmaps
 from .files import write_overlay as write_overlay

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.core.files import atomic_path, distinct_file_names, shortened, write_json
+from wsi_ncmi.core.files import atomic_path, distinct_file_names, parse_json, shortened, write_json
 from wsi_ncmi.reporting.heatmaps.drawing import (
     blank_slide,
     draw_comparison,
@@ -29,7 +29,7 @@ from wsi_ncmi.reporting.heatmaps.drawing import (
     rank_correlation,
     rasterise,
 )
-from wsi_ncmi.reporting.heatmaps.values import TileValues, colours_of, scale_title, scaled
+from wsi_ncmi.reporting.heatmaps.values import TileLayer, TileValues, colours_of, scale_title, scaled
 from wsi_ncmi.slides import Slide, thumbnail
 from wsi_ncmi.tissue.geojson import collection_head
 
@@ -267,6 +267,39 @@ def write_tiles_geojson(
             }
             handle.write(("," if row else "") + "\n" + json.dumps(feature, allow_nan=False))
         handle.write("\n]}\n")
+
+
+def read_tiles_geojson(
+    path: Path, slide_id: str, size_level0: tuple[int, int], origin: tuple[int, int] = (0, 0)
+) -> TileValues:
+    """Reads what :func:`write_tiles_geojson` wrote.
+
+    Args:
+        path: The file.
+        slide_id: The slide.
+        size_level0: Its width and height in level-0 pixels.
+        origin: As it was written with.
+
+    Raises:
+        InputError: It is none of these files.
+    """
+    try:
+        features = parse_json(path.read_bytes())["features"]
+        rings = np.array([f["geometry"]["coordinates"][0] for f in features], np.float64).reshape(-1, 5, 2)
+        told = [feature["properties"]["measurements"] for feature in features]
+        names = list(told[0])[:-1]  # the last repeats one as percentile
+        columns = {name: np.array([values[name] for values in told], np.float32) for name in names}
+        corners, tile = rings[:, 0] + origin, np.ptp(rings[0], axis=0)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path.name} holds no tiles of predict ({error}); predict the slide again."
+        ) from error
+    layers = [
+        TileLayer(name, values, "attention" if name == "attention" else "evidence")
+        for name, values in columns.items()
+    ]
+    tile_level0 = (float(tile[0]), float(tile[1]))
+    return TileValues(slide_id, corners.round().astype(np.int64), tile_level0, size_level0, tuple(layers))
 
 
 def _plain(value: float) -> float | int:

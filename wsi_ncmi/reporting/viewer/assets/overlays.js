@@ -86,7 +86,7 @@ class Outlines {
         for (const ring of polygon) {
           pen.moveTo(ring[0], ring[1]);
           for (let i = 2; i < ring.length; i += 2) pen.lineTo(ring[i], ring[i + 1]);
-          pen.closePath();
+          if (!shape.open) pen.closePath();
         }
       }
       pen.stroke();

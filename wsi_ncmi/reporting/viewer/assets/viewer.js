@@ -5,7 +5,7 @@ const byId = (id) => document.getElementById(id);
 
 async function getJson(name) {
   const answer = await fetch(name);
-  if (!answer.ok) throw new Error(`${name}: ${answer.status}`);
+  if (!answer.ok) throw new Error((await answer.text()).trim());
   return answer.json();
 }
 
@@ -44,7 +44,7 @@ function drawBar(info) {
 }
 
 function describeScale(info) {
-  const layer = info.layers[Number(byId("layer").value)];
+  const layer = info.layers[byId("layer").selectedIndex];
   const scale = layer.scales[byId("scale").value];
   byId("bar-title").textContent = scale.title;
   byId("ticks").replaceChildren(
@@ -57,19 +57,29 @@ function describeScale(info) {
   );
 }
 
-function setUpHeat(viewer, info) {
+// The values of a model over its view. The choices are those of the first model; another shows its own value of
+// that name, or none.
+function setUpHeat({ viewer, info, prefix }) {
   let item = null;
   let wanted = 0;
-  byId("heat").hidden = false;
-  for (const [i, layer] of info.layers.entries()) byId("layer").add(new Option(layer.name, String(i)));
-  drawBar(info);
+  if (!prefix) {
+    byId("heat").hidden = false;
+    for (const layer of info.layers) byId("layer").add(new Option(layer.name));
+    drawBar(info);
+  }
 
   const opacity = () => (byId("heat-on").checked ? Number(byId("opacity").value) / 100 : 0);
   const show = () => {
-    describeScale(info);
-    const path = `heat/${byId("layer").value}/${byId("scale").value}`;
+    if (!prefix) describeScale(info);
+    const layer = info.layers.findIndex((each) => each.name === byId("layer").value);
+    const path = `${prefix}heat/${layer}/${byId("scale").value}`;
     wanted += 1;
     const asked = wanted;
+    if (layer < 0) {
+      if (item) viewer.world.removeItem(item);
+      item = null;
+      return;
+    }
     viewer.addTiledImage({
       tileSource: tileSource(info, (level, x, y) => `${path}/${level}/${x}_${y}.png`),
       opacity: opacity(),
@@ -81,7 +91,7 @@ function setUpHeat(viewer, info) {
         if (item) viewer.world.removeItem(item);
         item = event.item;
         item.setOpacity(opacity());
-        document.body.dataset.layer = path;
+        if (!prefix) document.body.dataset.layer = path;
       },
     });
   };
@@ -93,10 +103,17 @@ function setUpHeat(viewer, info) {
   show();
 }
 
-function setUpShapes(info, outlines) {
+function setUpShapes(info, outlines, prefix) {
   const group = byId("shapes");
   group.hidden = info.shapes.length === 0;
   for (const shape of info.shapes) {
+    if (prefix) {
+      byId(`shape-${shape.name}`).addEventListener("change", (event) => {
+        outlines.visible.set(shape.name, event.target.checked);
+        outlines.draw();
+      });
+      continue;
+    }
     const label = document.createElement("label");
     const box = document.createElement("input");
     const swatch = document.createElement("span");
@@ -148,22 +165,24 @@ function setUpScaleBar(viewer, info) {
   viewer.addHandler("update-viewport", update);
 }
 
-async function start() {
-  const [info, tiles, shapes] = await Promise.all([getJson("info.json"), getJson("tiles.json"), getJson("shapes.json")]);
-  document.title = info.slide_id;
-  byId("title").textContent = info.slide_id;
-  addPairs(byId("facts"), Object.entries(info.facts));
-  const predicted = Object.entries(info.prediction);
-  addPairs(byId("predicted"), predicted);
-  byId("prediction").hidden = predicted.length === 0;
-  byId("notes").replaceChildren(
-    ...info.notes.map((note) => Object.assign(document.createElement("li"), { textContent: note })),
+function tellNotes(notes) {
+  byId("notes").append(...notes.map((note) => Object.assign(document.createElement("li"), { textContent: note })));
+}
+
+// Opens the slide with the values below an address: those of the page's own model, or of a second one.
+async function openSlide(element, prefix) {
+  const [info, tiles, shapes] = await Promise.all(
+    ["info.json", "tiles.json", "shapes.json"].map((name) => getJson(prefix + name)),
   );
+  if (!prefix) {
+    addPairs(byId("facts"), Object.entries(info.facts));
+    tellNotes(info.notes);
+  }
   const viewer = OpenSeadragon({
-    element: byId("slide"),
+    element,
     drawer: "canvas",
     showNavigationControl: false,
-    showNavigator: true,
+    showNavigator: !prefix,
     navigatorPosition: "TOP_LEFT",
     maxZoomPixelRatio: 4,
     imageSmoothingEnabled: true,
@@ -171,26 +190,54 @@ async function start() {
     gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true },
     tileSources: tileSource(info, (level, x, y) => `slide/${level}/${x}_${y}.jpg`),
   });
-  window.viewer = viewer; // For scripts in the console.
-  byId("zoom-in").addEventListener("click", () => viewer.viewport.zoomBy(2));
-  byId("zoom-out").addEventListener("click", () => viewer.viewport.zoomBy(0.5));
-  byId("home").addEventListener("click", () => viewer.viewport.goHome());
-  viewer.addOnceHandler("open", () => {
-    const index = new TileIndex(tiles);
-    const outlines = new Outlines(viewer, [info.width, info.height], shapes, index);
-    setUpShapes(info, outlines);
-    setUpHover(viewer, info, index);
-    setUpScaleBar(viewer, info);
-    byId("borders").addEventListener("change", (event) => {
-      outlines.borders = event.target.checked;
-      outlines.draw();
-    });
-    if (info.layers.length) setUpHeat(viewer, info);
+  await new Promise((opened) => viewer.addOnceHandler("open", opened));
+  const index = new TileIndex(tiles);
+  const outlines = new Outlines(viewer, [info.width, info.height], shapes, index);
+  setUpHover(viewer, info, index);
+  byId("borders").addEventListener("change", (event) => {
+    outlines.borders = event.target.checked;
     outlines.draw();
-    document.body.dataset.ready = "yes";
   });
+  if (!prefix) {
+    window.viewer = viewer; // For scripts in the console.
+    byId("zoom-in").addEventListener("click", () => viewer.viewport.zoomBy(2));
+    byId("zoom-out").addEventListener("click", () => viewer.viewport.zoomBy(0.5));
+    byId("home").addEventListener("click", () => viewer.viewport.goHome());
+    setUpScaleBar(viewer, info);
+  }
+  setUpShapes(info, outlines, prefix);
+  if (info.layers.length) setUpHeat({ viewer, info, prefix });
+  outlines.draw();
+  return { viewer, outlines, info, prefix };
 }
 
-start().catch((error) => {
-  byId("notes").replaceChildren(Object.assign(document.createElement("li"), { textContent: `The page can't load: ${error.message}` }));
-});
+// Both views show the same place; the one under the pointer or with the focus leads.
+function follow(first, second) {
+  let leader = first.viewer;
+  for (const [own, other] of [[first.viewer, second.viewer], [second.viewer, first.viewer]]) {
+    const lead = () => (leader = own);
+    own.addHandler("canvas-enter", lead);
+    own.canvas.addEventListener("focus", lead);
+    own.addHandler("update-viewport", () => {
+      if (leader !== own) return;
+      other.viewport.zoomTo(own.viewport.getZoom(true), null, true);
+      other.viewport.panTo(own.viewport.getCenter(true), true);
+    });
+  }
+  byId("zoom").addEventListener("click", () => (leader = first.viewer), true);
+}
+
+async function start() {
+  const info = await getJson("info.json");
+  document.title = info.slide_id;
+  byId("title").textContent = info.slide_id;
+  const predicted = Object.entries(info.prediction);
+  addPairs(byId("predicted"), predicted);
+  byId("prediction").hidden = predicted.length === 0;
+  await openSlide(byId("slide"), "");
+  document.body.dataset.ready = "yes";
+}
+
+addEventListener("load", () =>
+  (document.body.dataset.case ? startCase() : start()).catch((error) => tellNotes([`The page can't load: ${error.message}`])),
+);
