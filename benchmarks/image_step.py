@@ -27,6 +27,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
+from wsi_ncmi.core.config import config_from
 from wsi_ncmi.losses import build_loss
 from wsi_ncmi.parallel import process_group as distributed
 from wsi_ncmi.vision import (
@@ -43,6 +44,7 @@ from wsi_ncmi.vision.loop import ImageLoop
 
 NETWORKS = {
     "resnet18": (NetworkConfig(), 100),
+    "resnet50": (NetworkConfig(name="resnet50"), 100),
     "reduced": (
         NetworkConfig(stem_stride=2, arguments={"layers": [1, 1, 1, 1], "channels": [16, 32, 64, 128]}),
         20,
@@ -61,7 +63,7 @@ class Steps:
         pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, 32, 32, 3), dtype=np.uint8)
         part = ArrayPart(pixels, y.astype(np.int64))
         images = ImageData(tuple(map(str, range(classes))), part, None, part)
-        data = ImageDataConfig(rotation_deg=15 if network == "resnet18" else 0)
+        data = ImageDataConfig(rotation_deg=0 if network == "reduced" else 15)
         self._net = build_network(options)
         criterion = build_loss(loss, classes, self._net.num_features, [IMAGES // classes] * classes)
         config = ImageJobConfig(data=data, network=options, recipe=recipe)
@@ -127,7 +129,8 @@ def rounds(
 
 def measure(given: argparse.Namespace) -> dict[str, float]:
     """All figures."""
-    losses = ImageJobConfig(losses=["ce", *(name for name in given.losses if name != "ce")]).losses
+    names = ["ce", *(name for name in given.losses if name != "ce")]
+    losses = config_from(ImageJobConfig, {"losses": names}, "--losses").losses
     recipe = RecipeConfig(
         device=given.device, precision=given.precision, compile=given.compile, epochs=100_000
     )
@@ -139,7 +142,7 @@ def measure(given: argparse.Namespace) -> dict[str, float]:
         runs = {name: Steps(network, loss, size, recipe) for name, loss in losses.items()}
         kinds: dict[str, Callable[[], None]] = {name: run.whole for name, run in runs.items()}
         kinds["bare"] = runs["ce"].bare
-        repeat = 20 if on_gpu else 10 if network == "reduced" else 1
+        repeat = given.repeat or (20 if on_gpu else 10 if network == "reduced" else 1)
         spent = rounds(kinds, device, given.seconds / len(cells), repeat)
         cell = f"{network}_{size}"
         for name in [*losses, "bare"]:
@@ -168,11 +171,12 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--precision", choices=("float32", "bfloat16", "float16"), default=None)
     parser.add_argument("--compile", default="off")
+    parser.add_argument("--repeat", type=int, default=None, help="steps of a round")
     parser.add_argument("--peak-tflops", type=float, default=None)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     on_gpu = given.device == "cuda"
-    given.networks = given.networks or (["resnet18"] if on_gpu else list(NETWORKS))
+    given.networks = given.networks or (["resnet18"] if on_gpu else ["resnet18", "reduced"])
     given.batch_sizes = given.batch_sizes or ([64, 128, 256] if on_gpu else [16])
     given.precision = given.precision or ("bfloat16" if on_gpu else "float32")
     if not on_gpu:

@@ -12,7 +12,12 @@ from wsi_ncmi.core.heartbeat import FILE_VARIABLE, state
 
 FLAGS = ConfigFlags(
     "wsi_ncmi.doctor.finding.DoctorConfig",
-    {"out": Flag(metavar="DIR"), "slides": Flag(metavar="DIR"), "probe_s": Flag(name="--probe-seconds")},
+    {
+        "out": Flag(metavar="DIR"),
+        "slides": Flag(metavar="DIR"),
+        "probe_s": Flag(name="--probe-seconds"),
+        "gpu": Flag(),
+    },
 )
 
 

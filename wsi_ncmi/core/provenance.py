@@ -138,9 +138,7 @@ def _cpu() -> str:
 
 
 def _memory_gib() -> float:
-    import psutil
-
-    return round(int(psutil.virtual_memory().total) / 2**30, 1)
+    return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
 
 
 def _gpus() -> dict[str, Any]:

@@ -88,7 +88,7 @@ def throughput(config: DoctorConfig) -> Iterator[Finding]:
 
     from wsi_ncmi.encoders import load_encoder
 
-    with _hushed("wsi_ncmi.encoders"):
+    with hushed("wsi_ncmi.encoders"):
         encoder = load_encoder(EncoderConfig(name=_PROBE))
     size = encoder.info.batch_size or 16
     tiles = np.random.default_rng(0).integers(0, 255, (size, 256, 256, 3), dtype=np.uint8)
@@ -106,8 +106,8 @@ def throughput(config: DoctorConfig) -> Iterator[Finding]:
 
 
 @contextlib.contextmanager
-def _hushed(name: str) -> Iterator[None]:
-    # That the weights are random is meant here.
+def hushed(name: str) -> Iterator[None]:
+    """Keeps a logger to errors: that the weights are random is meant here."""
     logger = logging.getLogger(name)
     before = logger.level
     logger.setLevel(logging.ERROR)

@@ -40,6 +40,10 @@ def examine(config: DoctorConfig) -> list[Finding]:
     Returns:
         One finding a check or more; a check that itself breaks is a ``fail`` with the reason.
     """
+    if config.gpu:
+        from wsi_ncmi.doctor.gpu import examine_gpu
+
+        return [*compute.torch(config), *examine_gpu()]
     findings: list[Finding] = []
     for check in _CHECKS:
         try:

@@ -34,8 +34,10 @@ class DoctorConfig:
         out: Folder whose disk is measured; it need not exist.
         slides: Folder of slides that has to be readable; None checks none.
         probe_s: Seconds of the throughput probe; 0 leaves it out.
+        gpu: Check the GPU alone: all that runs on it against the CPU, in under a minute.
     """
 
     out: Path = Path()
     slides: Path | None = None
     probe_s: Annotated[float, Field(ge=0)] = 5.0
+    gpu: bool = False

@@ -9,7 +9,6 @@ default costs what cross-entropy costs.
 from typing import Any
 
 import torch
-from scipy.linalg import hadamard
 from torch import Tensor
 from torch.nn.functional import logsigmoid, normalize
 
@@ -65,7 +64,9 @@ def code_word_scores(kind: Centroids, num_classes: int, symbols: int, scale: flo
         words[:, :num_classes] -= 1 / num_classes
         return scale * normalize(words, dim=1)
     if _is_power_of_two(symbols) and symbols > num_classes:
-        rows: Tensor = torch.from_numpy(hadamard(symbols, dtype=float))
+        rows = torch.ones(1, 1, dtype=torch.float64)
+        while len(rows) < symbols:  # Sylvester's construction
+            rows = torch.cat([torch.cat([rows, rows], 1), torch.cat([rows, -rows], 1)])
         return scale * rows[1 : num_classes + 1]
     assigned = torch.arange(symbols) * num_classes // symbols
     return scale * torch.where(assigned == torch.arange(num_classes).unsqueeze(1), 1.0, -1.0).double()

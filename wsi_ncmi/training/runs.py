@@ -1,11 +1,11 @@
 """One run of a loss, fold and seed: folder, files, and the proof that it is done."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from wsi_ncmi.cohorts import Cohort
 from wsi_ncmi.core.errors import InputError
@@ -19,6 +19,9 @@ from wsi_ncmi.training.data import TrainingData
 from wsi_ncmi.training.fitting import fit
 from wsi_ncmi.training.resume import LAST, first_difference, read_resume, run_identity
 from wsi_ncmi.training.scoring import embed, probabilities_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = [
     "RUN_JSON",
@@ -171,6 +174,8 @@ def do_run(
 def _predictions(
     model: TrainedModel, cache: BagCache, cohort: Cohort, slide_ids: tuple[str, ...]
 ) -> pd.DataFrame:
+    import pandas as pd
+
     rows = [cohort.by_slide[slide_id] for slide_id in slide_ids]
     device = model.aggregator.input_mean.device
     probabilities = probabilities_of(model.criterion, embed(model.aggregator, cache, slide_ids, device))
@@ -187,5 +192,7 @@ def _predictions(
 
 def read_run_predictions(path: Path) -> pd.DataFrame:
     """Reads a ``predictions.csv``: ids and classes as the strings they are, numbers to their last digit."""
+    import pandas as pd
+
     text = dict.fromkeys(_TEXT_COLUMNS, str)
     return pd.read_csv(path, dtype=text, keep_default_na=False, float_precision="round_trip")

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 from wsi_ncmi.core.errors import InputError
@@ -201,6 +200,8 @@ def read_run(out: Path) -> tuple[dict[str, Any], ImageRun]:
     Raises:
         InputError: A file is damaged.
     """
+    import pandas as pd
+
     try:
         found = parse_json((out / RUN_JSON).read_text(encoding="utf-8"))
         identity: dict[str, Any] = found["identity"]

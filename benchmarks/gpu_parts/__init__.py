@@ -1,0 +1,1 @@
+"""Parts of ``benchmarks/gpu.py``, each a module that measures cell by cell."""
