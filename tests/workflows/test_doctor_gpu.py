@@ -40,7 +40,7 @@ def test_wrong_vectors_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(TorchBackend, "_forward", off)
     with pytest.raises(ValueError, match="vectors of bf16 have a cosine of"):
-        gpu.encoding(CPU)
+        gpu._encoding(CPU)
 
 
 def test_batches_that_are_mixed_up_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,7 +52,7 @@ def test_batches_that_are_mixed_up_are_seen(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(TorchBackend, "begin", mixed)
     with pytest.raises(ValueError, match="a batch in flight differs"):
-        gpu.streaming(CPU)
+        gpu._streaming(CPU)
 
 
 def test_memory_that_runs_out_is_survived(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +65,7 @@ def test_memory_that_runs_out_is_survived(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(gpu, "_TOO_LARGE", 16)
     monkeypatch.setattr(TorchBackend, "begin", full)
-    assert "memory ran out, so batches were halved to 8 tiles" in gpu.memory(CPU)
+    assert "memory ran out, so batches were halved to 8 tiles" in gpu._memory(CPU)
 
 
 @pytest.mark.parametrize("name", ["models", "losses"])
@@ -89,7 +89,7 @@ def test_a_check_that_breaks_is_a_finding_and_the_others_go_on(monkeypatch: pyte
     def broken(_: torch.device) -> str:
         raise RuntimeError("CUDA error:\n no kernel image")
 
-    monkeypatch.setattr(gpu, "CHECKS", {"broken": broken, "slices": gpu.slices})
+    monkeypatch.setattr(gpu, "CHECKS", {"broken": broken, "slices": gpu._slices})
     found = list(gpu.findings_of(CPU))
     assert [finding.status for finding in found] == ["fail", "ok"]
     assert found[0].detail == "RuntimeError: CUDA error: no kernel image"

@@ -1,4 +1,4 @@
-"""What runs on a GPU, against the same on the CPU; ``benchmarks/gpu.py`` makes the same checks."""
+"""Checks of all that runs on a GPU, against the CPU; ``benchmarks/gpu.py`` makes them too."""
 
 import contextlib
 import copy
@@ -73,7 +73,7 @@ def findings_of(device: torch.device) -> Iterator[Finding]:
             yield Finding(f"gpu {name}", "ok", f"{detail} ({time.perf_counter() - began:.1f} s)")
 
 
-def encoding(device: torch.device) -> str:
+def _encoding(device: torch.device) -> str:
     """An encoder's vectors in each precision are those of the CPU."""
     expected = _encoder("cpu", "fp32").encode(_tiles())
     worst = {}
@@ -90,7 +90,7 @@ def encoding(device: torch.device) -> str:
     return "cosine to the CPU: " + ", ".join(f"{name} {value:.6f}" for name, value in worst.items())
 
 
-def resizing(device: torch.device) -> str:
+def _resizing(device: torch.device) -> str:
     """Tiles resized on the device are those resized on the CPU, to one level."""
     pixels = torch.from_numpy(_tiles()).permute(0, 3, 1, 2)
     worst = 0
@@ -103,7 +103,7 @@ def resizing(device: torch.device) -> str:
     return f"pixels differ by at most {worst} grey level"
 
 
-def streaming(device: torch.device) -> str:
+def _streaming(device: torch.device) -> str:
     """Batches that are begun before earlier ones are taken come back in order and unmixed."""
     encoder = _encoder(device.type, "fp32")
     batches = [np.roll(_tiles(), shift, axis=2) for shift in range(6)]
@@ -115,7 +115,7 @@ def streaming(device: torch.device) -> str:
     return f"{len(batches)} batches of {_BATCH} tiles in flight"
 
 
-def memory(device: torch.device) -> str:
+def _memory(device: torch.device) -> str:
     """The search for a batch size ends below what memory holds, and a batch that is too large is halved."""
     with _little_memory(device):
         found = _encoder(device.type, "auto", "auto").info.batch_size
@@ -146,7 +146,7 @@ def _little_memory(device: torch.device) -> Iterator[None]:
         torch.cuda.empty_cache()
 
 
-def models(device: torch.device) -> str:
+def _models(device: torch.device) -> str:
     """Every aggregator gives the CPU's embeddings, and finite gradients in bfloat16."""
     draw = torch.Generator().manual_seed(0)
     bags = [torch.randn(count, 64, generator=draw) for count in (300, 40, 1)]
@@ -169,7 +169,7 @@ def models(device: torch.device) -> str:
     return f"{len(kinds)} aggregators, largest relative difference {worst:.1e}"
 
 
-def losses(device: torch.device) -> str:
+def _losses(device: torch.device) -> str:
     """Every loss has the CPU's value, gradient and decision."""
     draw = torch.Generator().manual_seed(0)
     y = torch.arange(60) % 5
@@ -196,7 +196,7 @@ def losses(device: torch.device) -> str:
     return f"{len(configs)} losses, largest relative difference {worst:.1e}"
 
 
-def training(device: torch.device) -> str:
+def _training(device: torch.device) -> str:
     """A small training ends with the classes told apart, in each precision."""
     rng = np.random.default_rng(0)
     y = np.arange(36) % 3
@@ -227,7 +227,7 @@ def training(device: torch.device) -> str:
     return "macro-F1 " + ", ".join(f"{name} {value:.2f}" for name, value in found.items())
 
 
-def images(device: torch.device) -> str:
+def _images(device: torch.device) -> str:
     """A network trained in bfloat16 learns, and a run that was stopped goes on as if it hadn't been."""
     rng = np.random.default_rng(0)
     y = np.arange(192) % 4
@@ -266,7 +266,7 @@ def images(device: torch.device) -> str:
     return f"top-1 {top1:.2f}, last loss {ends[0]:.4f}, {ends[1]:.4f} after a resume"
 
 
-def slices(device: torch.device) -> str:
+def _slices(device: torch.device) -> str:
     """The devices that workers share out are those of torch, or the slices of divided cards."""
     names = visible_gpus()
     divided = [name for name in names if name.startswith("MIG-")]
@@ -275,9 +275,9 @@ def slices(device: torch.device) -> str:
     return f"{len(names)} devices, {len(divided)} of them slices"
 
 
-def processes(device: torch.device) -> str:
+def _processes(device: torch.device) -> str:
     """Two processes at once on the one device give what one gives."""
-    settings = (device.type, _INPUT_PX)
+    settings = (_NETWORK, device.type, _INPUT_PX)
     expected = torch.from_numpy(_encoded(settings))
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         for found in pool.map(_encoded, [settings] * 2, chunksize=1):
@@ -285,7 +285,7 @@ def processes(device: torch.device) -> str:
     return "2 processes, equal vectors"
 
 
-def collectives(device: torch.device) -> str:
+def _collectives(device: torch.device) -> str:
     """The messages that processes of torchrun exchange (NCCL on a GPU), and torch's own DDP on top."""
     backend = "nccl" if device.type == "cuda" else "gloo"
     with tempfile.TemporaryDirectory() as folder:
@@ -310,17 +310,17 @@ def collectives(device: torch.device) -> str:
 
 
 CHECKS: dict[str, Callable[[torch.device], str]] = {
-    "encoding": encoding,
-    "resizing": resizing,
-    "streaming": streaming,
-    "memory": memory,
-    "models": models,
-    "losses": losses,
-    "training": training,
-    "images": images,
-    "slices": slices,
-    "processes": processes,
-    "collectives": collectives,
+    "encoding": _encoding,
+    "resizing": _resizing,
+    "streaming": _streaming,
+    "memory": _memory,
+    "models": _models,
+    "losses": _losses,
+    "training": _training,
+    "images": _images,
+    "slices": _slices,
+    "processes": _processes,
+    "collectives": _collectives,
 }
 
 
@@ -336,17 +336,16 @@ def _tiles() -> NDArray[np.uint8]:
     return (smooth * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
 
 
-def _encoder(
-    device: str, precision: str, batch_size: int | str = _BATCH, input_px: int | None = None
-) -> Encoder:
+def _encoder(device: str, precision: str, batch_size: int | str = _BATCH) -> Encoder:
     return load_encoder(
-        _NETWORK, device=device, precision=precision, batch_size=batch_size, input_px=input_px or _INPUT_PX
+        _NETWORK, device=device, precision=precision, batch_size=batch_size, input_px=_INPUT_PX
     )
 
 
-def _encoded(settings: tuple[str, int]) -> NDArray[np.float32]:
-    device, input_px = settings
-    return _encoder(device, "fp32", input_px=input_px).encode(_tiles())
+def _encoded(settings: tuple[str, str, int]) -> NDArray[np.float32]:
+    name, device, input_px = settings
+    encoder = load_encoder(name, device=device, precision="fp32", batch_size=_BATCH, input_px=input_px)
+    return encoder.encode(_tiles())
 
 
 def _compare(what: str, found: Tensor, expected: Tensor, most: float) -> float:
