@@ -122,12 +122,18 @@ class DirectSource(PixelSource):
     ) -> None:
         self._name, self._stored, self._pool, self._block = slide.path.name, stored, pool, block
         self._buffers = threading.local()
+        self._all = slice(0, stored.tile_height_px), slice(0, stored.tile_width_px)
         self._background = np.array(background_colour(slide.properties), np.uint8)
         self._cache: dict[int, NDArray[np.uint8] | SlideReadError] = {}
         self._uses = _count_uses(stored, plan)
         # Rectangles with tiles that others need too.
         self._once = self._uses <= 1
         self._shared = _count_tiles(stored, plan, ~self._once) > 0
+        # The stored tile that a rectangle is, where no other one touches it; else -1.
+        sides = np.array((stored.tile_width_px, stored.tile_height_px))
+        whole = (plan % np.tile(sides, 2) == 0).all(axis=1) & (plan[:, 2:] - plan[:, :2] == sides).all(axis=1)
+        places = plan[:, 1] // sides[1] * stored.n_columns + plan[:, 0] // sides[0]
+        self._whole = np.where(whole & ~self._shared, places, -1)
         self._tile_bytes = stored.tile_width_px * stored.tile_height_px * 3 // block**2
         most = 1
         if len(plan):
@@ -172,6 +178,9 @@ class DirectSource(PixelSource):
 
     def fill(self, position: int, out: NDArray[np.uint8]) -> None:
         """See the base class; of blocks, ``out`` is of as many pixels as there are."""
+        if (whole := int(self._whole[position])) >= 0:
+            self._decode(whole, self._all, out)
+            return
         left, top, right, bottom = self._rectangle(position)
         wide, high, by = self._stored.tile_width_px, self._stored.tile_height_px, self._block
         for index in self._needs(position):
@@ -209,10 +218,10 @@ class DirectSource(PixelSource):
         return {index: self._decoded(index) for index in indices}
 
     def _decoded(self, index: int) -> NDArray[np.uint8] | SlideReadError:
-        sides = self._stored.tile_height_px, self._stored.tile_width_px
-        tile = np.empty((sides[0] // self._block, sides[1] // self._block, 3), np.uint8)
+        rows, columns = _divided(self._all, self._block)
+        tile = np.empty((rows.stop, columns.stop, 3), np.uint8)
         try:
-            self._decode(index, (slice(0, sides[0]), slice(0, sides[1])), tile)
+            self._decode(index, self._all, tile)
         except SlideReadError as error:
             return error
         return tile
