@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from research.loss_study.settings import ABLATIONS, FLOOR, GRIDS, Setting
+from research.loss_study.settings import ABLATIONS, GRIDS, REFERENCES, Setting
 from research.loss_study.statistics import Cells, compare_with_rivals
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import atomic_path, write_json
-from wsi_ncmi.losses import loss_config
 
 __all__ = ["best_settings", "choose_settings", "chosen_settings", "read_stage", "write_tables"]
 
@@ -90,8 +89,8 @@ def chosen_settings(out: Path, rivals: int | None = None) -> list[Setting]:
 
     Args:
         out: Folder of the study.
-        rivals: Leave out all rivals but cross-entropy and this many with the highest mean, and add the floor;
-            None = all stay.
+        rivals: Leave out all rivals but cross-entropy and this many with the highest mean, and add the
+            references; None = all stay.
 
     Raises:
         InputError: Nothing was chosen yet, or the grid has changed since.
@@ -112,8 +111,7 @@ def chosen_settings(out: Path, rivals: int | None = None) -> list[Setting]:
     found = [known[key] for key in wanted if key in known]
     if len(found) != len(chosen):
         raise InputError(f"{path} names settings that the grid no longer has; choose again.")
-    floor = Setting(loss=FLOOR, name="logistic regression", options=loss_config("ce"))
-    return found if rivals is None else [*found, floor]
+    return found if rivals is None else [*found, *REFERENCES]
 
 
 def write_tables(out: Path, cohorts: Mapping[str, str], stage: str = "confirm") -> dict[str, Path]:

@@ -8,8 +8,8 @@ from wsi_ncmi.losses import LossConfig, loss_config
 from wsi_ncmi.mil import ModelConfig, model_config
 
 __all__ = [
-    "ABLATIONS", "FLOOR", "GRID", "GRIDS", "LONG_TAIL_GRID", "Setting", "ablation_settings", "describe_grid",
-    "exploration_settings", "lead_settings", "model_settings", "sensitivity_settings",
+    "ABLATIONS", "FLOOR", "GRID", "GRIDS", "LONG_TAIL_GRID", "REFERENCES", "Setting", "ablation_settings",
+    "describe_grid", "exploration_settings", "lead_settings", "model_settings", "sensitivity_settings",
 ]  # fmt: skip
 
 _RATES = (5e-4, 1e-3)
@@ -170,6 +170,13 @@ ABLATIONS = ("generalised_ce", "ncmi_code_words")
 
 FLOOR = "floor"
 """No loss but what every model must beat: logistic regression on each slide's mean tile."""
+
+REFERENCES = (
+    Setting(loss="ncmi_default", name="default", options=loss_config(name="ncmi")),
+    Setting(loss=FLOOR, name="logistic regression", options=loss_config(name="ce")),
+)
+"""What ``confirm`` of a long-tail study has beside the chosen settings, and what is no rival either: NCMI as it
+is without any setting, and the floor."""
 
 
 def describe_grid(settings: Sequence[Setting]) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from research.loss_study.run import predicted_classes
-from research.loss_study.settings import ABLATIONS, FLOOR
+from research.loss_study.settings import ABLATIONS, REFERENCES
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.metrics.comparison import corrected_resampled_t_test
 from wsi_ncmi.metrics.confusion import confusion_metrics
@@ -109,8 +109,8 @@ def compare_with_rivals(
 ) -> dict[str, Any]:
     """The comparison that the protocol names.
 
-    The strongest rival is the loss with the highest mean over all cells; ``ABLATIONS`` and the floor are
-    none. A replicate draws the patients of each cohort and the seeds, with replacement and the same for all
+    The strongest rival is the loss with the highest mean over all cells; ``ABLATIONS`` and ``REFERENCES``
+    are none. A replicate draws the patients of each cohort and the seeds, with replacement and the same for all
     losses and regimes; the difference in each cell and its mean over cells come from the same replicate.
 
     Args:
@@ -128,7 +128,8 @@ def compare_with_rivals(
     point = {loss: _values(cells, loss, setting[loss], {}, cells.seeds) for loss in setting}
     means = {loss: float(np.mean(list(of.values()))) for loss, of in point.items()}
     others = sorted((loss for loss in setting if loss != headline), key=lambda loss: -means[loss])
-    rivals = [loss for loss in others if loss not in (*ABLATIONS, FLOOR)]
+    no_rivals = {*ABLATIONS, *(setting.loss for setting in REFERENCES)}
+    rivals = [loss for loss in others if loss not in no_rivals]
     drawn: dict[str, list[dict[tuple[str, str], float]]] = {loss: [] for loss in setting}
     for _ in range(replicates):
         weights = {
