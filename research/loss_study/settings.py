@@ -175,8 +175,8 @@ REFERENCES = (
     Setting(loss="ncmi_default", name="default", options=loss_config(name="ncmi")),
     Setting(loss=FLOOR, name="logistic regression", options=loss_config(name="ce")),
 )
-"""What ``confirm`` of a long-tail study has beside the chosen settings, and what is no rival either: NCMI as it
-is without any setting, and the floor."""
+"""What ``confirm`` of a long-tail study has beside the chosen settings, and what is no rival either: NCMI as
+it is without any setting, and the floor."""
 
 
 def describe_grid(settings: Sequence[Setting]) -> list[dict[str, Any]]:

@@ -110,8 +110,8 @@ def compare_with_rivals(
     """The comparison that the protocol names.
 
     The strongest rival is the loss with the highest mean over all cells; ``ABLATIONS`` and ``REFERENCES``
-    are none. A replicate draws the patients of each cohort and the seeds, with replacement and the same for all
-    losses and regimes; the difference in each cell and its mean over cells come from the same replicate.
+    are none. A replicate draws the patients of each cohort and the seeds, with replacement and the same for
+    all losses and regimes; the difference in each cell and its mean over cells come from the same replicate.
 
     Args:
         cells: Predictions, one setting a loss.
