@@ -10,8 +10,9 @@ each).
 
 What is drawn: which real lesion a slide has, how many tiles, and which tile's embedding each gets. A tile
 that a lesion covers by the share s has s times a tumour's embedding and 1 − s times a normal one's. Every
-slide is moved by its centre's mean difference. An ITC covers at most a fifth of one to three tiles, as no
-polygons of them exist.
+slide is moved by a quarter of its centre's mean difference (``--shift``): one region a centre differs in
+tissue, too, and with the whole of it every model answers one class on the test centres. An ITC covers at most
+a fifth of one to three tiles, as no polygons of them exist.
 """
 
 import argparse
@@ -162,6 +163,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--dimensions", type=int, default=64)
     parser.add_argument("--tiles", type=int, nargs=2, default=(2000, 10000))
+    parser.add_argument("--shift", type=float, default=0.25, help="share of the centres' mean differences")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     generator = np.random.default_rng(given.seed)
@@ -178,7 +180,8 @@ def main() -> None:
     scale = ((embedded[~of_test] - middle) @ axes).std(axis=0)
     embedded = (embedded - middle) @ axes / scale
     shifts = {
-        c: shift @ axes / scale for c, shift in _centre_shifts(encoder, given.data / "centre_tiles").items()
+        c: given.shift * (shift @ axes) / scale
+        for c, shift in _centre_shifts(encoder, given.data / "centre_tiles").items()
     }
     pools = {
         (name, test): TilePool(embedded[(table["label"] == name).to_numpy() & (of_test == test)])
