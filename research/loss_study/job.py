@@ -115,7 +115,7 @@ def _describe(request: StudyRequest, path: Path) -> None:
     if path.exists():
         before = json.loads(json.dumps(as_written_now(json.loads(path.read_text(encoding="utf-8")))))
         old = {
-            name: {"model": None, **item, "options": asdict(loss_config(**item["options"]))}
+            name: {**item, "options": asdict(loss_config(**item["options"])), "model": item.get("model")}
             for name, item in before.pop("settings").items()
         }
         wanted = json.loads(json.dumps({k: v for k, v in content.items() if k != "settings"}))
