@@ -39,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--best", type=int, default=None, help="settings of each loss, with --of")
     parser.add_argument("--of", default=None, metavar="NAME", help="cohort on which --best was measured")
     parser.add_argument("--rivals", type=int, default=None, help="rivals of confirm, by their inner mean")
+    parser.add_argument("--rate", type=float, default=None, help="of all settings, with weight decay .01")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=None)
     given = parser.parse_args(arguments)
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         result = study_stage(
             given.stage, given.out, cohorts, regimes=given.regimes, losses=given.losses, folds=given.folds,
             seeds=given.seeds, model=given.model, batch_size=given.batch_size, grid=given.grid,
-            best=None if given.best is None else (given.best, given.of), rivals=given.rivals,
+            best=None if given.best is None else (given.best, given.of), rivals=given.rivals, rate=given.rate,
             workers=given.workers, minutes=given.minutes, progress=progress_for(),
         )  # fmt: skip
     except WsiNcmiError as error:

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -175,6 +175,7 @@ def study_stage(
     grid: str = "short",
     best: tuple[int, str] | None = None,
     rivals: int | None = None,
+    rate: float | None = None,
     workers: int = 1,
     minutes: float | None = None,
     progress: ProgressReporter | None = None,
@@ -195,6 +196,7 @@ def study_stage(
         grid: Settings of ``tune``: one of ``GRIDS``.
         best: (N, cohort): of ``tune`` the N settings of each loss that were best on that cohort.
         rivals: How many rivals ``confirm`` has besides cross-entropy, by their inner mean; None = all.
+        rate: Peak rate of all settings, with weight decay .01, in place of their own.
         workers: Processes.
         minutes: Time after which no further run is begun.
         progress: Told about every run.
@@ -233,6 +235,11 @@ def study_stage(
         if unknown:
             raise InputError(f"The stage {stage!r} has no loss {sorted(unknown)[0]!r}.")
         settings = [setting for setting in settings if setting.loss in losses]
+    if rate is not None:
+        settings = [
+            replace(s, name=f"{s.name}, lr={rate:g} decay=0.01", learning_rate=rate, weight_decay=1e-2)
+            for s in settings
+        ]
     request = StudyRequest(
         features=cohorts, out=out, stage=stage, settings=settings, regimes=regimes or tuple(REGIMES),
         folds=folds, seeds=seeds or ((0, 1, 2, 3, 4) if stage == "confirm" else (0,)),

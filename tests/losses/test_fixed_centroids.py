@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -82,3 +84,15 @@ def test_large_scores_stay_finite(scale):
     loss.backward()
     assert torch.isfinite(loss)
     assert torch.isfinite(u.grad).all()
+
+
+def test_the_layer_of_class_scores_follows_the_centroids():
+    z, y = torch.randn(8, 6), torch.arange(8) % 3
+    first, other = NCMILoss(3, 6), NCMILoss(3, 6, code_scale=1.0)
+    values = {criterion: criterion(z, y).item() for criterion in (first, other)}
+    assert values[first] != values[other]
+    kept = copy.deepcopy(first)
+    first.load_state_dict(other.state_dict())
+    assert first(z, y).item() == values[other]
+    assert kept(z, y).item() == values[first]
+    assert first.double()(z.double(), y).item() == pytest.approx(values[other], rel=1e-6)

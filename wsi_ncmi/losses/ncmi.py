@@ -162,6 +162,7 @@ class NCMILoss(Criterion):
         self._set_prior(class_counts)
         self.tau = 2 / self.symbols if form.tau is None else form.tau
         self.decision = CalibratedDecision(num_classes, 1 / self.tau if form.ratio == "log" else 1.0, ridge)
+        self._layer: tuple[Tensor, tuple[int, torch.dtype], tuple[Tensor, Tensor]] | None = None
         self.class_means = ClassMeanDecision(num_classes, in_features or self.symbols)
         self.uses_class_means = form.class_mean_decision
         exact = form.code_words == "means" and form.means_update == "epoch"
@@ -267,8 +268,7 @@ class NCMILoss(Criterion):
         """
         form = self.form
         learned = form.code_words == "learned"
-        log_s = (self._learned_centroids() if learned else self.log_centroids).to(u.dtype)
-        weight, bias = fixed_centroids.linear_class_scores(log_s, self.tau)
+        weight, bias = self._class_scores(u.dtype)
         sigmax = form.symbol_map == "sigmax"
         if learned or torch.compiler.is_compiling() or not self._is_plain_mean:  # a compiler fuses by itself
             return self._log_form(linear(logsigmoid(u) if sigmax else u, weight, bias), y)
@@ -278,6 +278,19 @@ class NCMILoss(Criterion):
         return fixed_centroids.linear_log_form(
             u, y, weight, bias, power=form.effective_power, sigmax=sigmax, sample_weights=sample_weights
         )
+
+    def _class_scores(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """The linear layer of the class scores; that of fixed centroids is computed once."""
+        if self.form.code_words == "learned" or torch.compiler.is_compiling():
+            log_s = self.log_centroids if self.form.code_words != "learned" else self._learned_centroids()
+            return fixed_centroids.linear_class_scores(log_s.to(dtype), self.tau)
+        log_s = self.log_centroids
+        # A loaded state changes the tensor's version; a move or cast puts another in its place.
+        made_of = (log_s._version, dtype)
+        if self._layer is None or self._layer[0] is not log_s or self._layer[1] != made_of:
+            layer = fixed_centroids.linear_class_scores(log_s.to(dtype), self.tau)
+            self._layer = log_s, made_of, layer
+        return self._layer[2]
 
     def _log_form_scores(self, log_p: Tensor, log_s: Tensor) -> Tensor:
         if self.form.direction == "sample_to_code":
