@@ -232,9 +232,7 @@ def test_a_training_setting_is_a_field_and_its_use(package):
         ("    decision: Literal[", "    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9\n"),
     ):
         package.replace(line, new + line, config)
-    package.replace(
-        "lr=options.learning_rate, fused", "lr=options.learning_rate, betas=(options.momentum, 0.999), fused"
-    )
+    package.replace("self._betas = (0.9, 0.999)", "self._betas = (options.momentum, 0.999)")
     places = package.places()
     assert places.pop("wsi_ncmi/training/config.py") == 2  # the field, and its line of the docstring
     assert list(places.values()) == [1]

@@ -49,3 +49,10 @@ def test_it_is_short_and_its_links_lead_somewhere() -> None:
     assert not [link for link in links if not (README.parent / link).exists()]
     pictures = [link for link in links if link.startswith("docs/images/")]
     assert all((README.parent / picture).stat().st_size <= 300_000 for picture in pictures)
+
+
+def test_readme_docs_and_report_say_the_same_of_ncmi() -> None:
+    from wsi_ncmi.reporting.formatting import NCMI_EVIDENCE
+
+    for path in (README, README.parent / "docs" / "explanation" / "ncmi.md"):
+        assert NCMI_EVIDENCE in " ".join(path.read_text(encoding="utf-8").split())

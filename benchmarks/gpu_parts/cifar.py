@@ -23,8 +23,9 @@ import torch
 import yaml
 
 from benchmarks.gpu_parts.record import NotHereError, Record
+from wsi_ncmi.core.config import configclass
 from wsi_ncmi.core.files import write_json
-from wsi_ncmi.losses.config import LossConfig, NCMIConfig, loss_config, register_loss
+from wsi_ncmi.losses.config import LossConfig, NCMIConfig, loss_config
 from wsi_ncmi.vision import (
     ImageDataConfig,
     ImageJobConfig,
@@ -40,7 +41,7 @@ LOSSES = ("ce", "ncmi", "authors")
 _CLOSING_S = 12.0
 
 
-@register_loss
+@configclass
 class AuthorsConfig(NCMIConfig):
     """The paper's preset with a slower feature centre.
 

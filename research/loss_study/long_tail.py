@@ -23,17 +23,15 @@ from wsi_ncmi.core.progress import progress_for
 _GUARDS = ("rcc", "nsclc")
 STEPS: Sequence[tuple[str, tuple[str, ...], dict[str, Any]]] = (
     ("leads", ("ot_sites", "ot"), {"folds": [0]}),
-    ("models", ("ot_sites", "ot"), {"folds": [0]}),
     ("tune", ("ot_sites",), {"folds": [0], "grid": "long_tail"}),
     ("tune", ("ot",), {"folds": [0], "grid": "long_tail", "best": (2, "ot_sites")}),
     ("choose", (), {}),
-    ("confirm", ("ot",), {"rivals": 3, "folds": [0], "seeds": [0, 1, 2]}),
+    ("confirm", ("ot",), {"rivals": 3, "folds": [0], "seeds": [0]}),
     ("confirm", ("ot_sites",), {"rivals": 3, "folds": [0, 1, 2], "seeds": [0]}),
-    ("confirm", ("cam",), {"rivals": 3, "folds": [0], "seeds": [0, 1]}),
-    ("confirm", _GUARDS, {"rivals": 3, "seeds": [0]}),
-    ("tables", ("ot", "ot_sites", "cam", *_GUARDS), {}),
+    ("tables", ("ot", "ot_sites"), {}),
+    ("confirm", ("cam",), {"rivals": 3, "folds": [0], "seeds": [0], "rate": 1e-3, "into": "lesions"}),
 )
-"""Stage, its cohorts, and what else ``study_stage`` is told, in order."""
+"""Stage, its cohorts, and what else ``study_stage`` is told, in order; ``into`` is a folder of its own."""
 
 
 def prepare(data: Path, work: Path) -> None:
@@ -80,9 +78,14 @@ def run(work: Path, out: Path, minutes: float | None = None) -> bool:
         left = None if until is None else (until - time.monotonic()) / 60
         if left is not None and left <= 0:
             return False
+        folder = out / options.get("into", "")
+        if folder != out:
+            folder.mkdir(exist_ok=True)
+            shutil.copy(out / "chosen.json", folder)
+        told = {key: value for key, value in options.items() if key != "into"}
         result = study_stage(
-            stage, out, {name: known[name] for name in cohorts}, regimes=["full"], minutes=left,
-            progress=progress_for(), **options,
+            stage, folder, {name: known[name] for name in cohorts}, regimes=["full"], minutes=left,
+            progress=progress_for(), **told,
         )  # fmt: skip
         print(stage, *cohorts, *result.notes, *(f"failed: {failure}" for failure in result.failures))
         if result.notes:  # the time ended within the stage

@@ -178,7 +178,7 @@ def test_annotations_of_qupath_choose_the_tiles_that_were_meant(
     assert (abs(left - 256), abs(top - 192), abs(right - 448), abs(bottom - 576)) < (17, 17, 17, 17)
     view = ViewConfig(slide=task.slide_path, features=config.out, annotations=config.annotations)
     with open_view(view) as server:
-        shapes = {shape["name"]: shape for shape in json.loads(server._pages.get("shapes.json")[0])}
+        shapes = {shape["name"]: shape for shape in json.loads(server._pages.get("shapes.json", {})[0])}
     for name in ("tissue", "annotation ROI"):
         x, y = np.array(shapes[name]["polygons"][0][0]).reshape(-1, 2).min(axis=0)
         assert abs(x - X - 256) < 17

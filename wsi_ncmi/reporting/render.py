@@ -58,6 +58,7 @@ def render_report(data: ReportInput, figures: FigureGroups | None = None) -> str
     beside = tables.headline_companions(evaluation)
     page = _environment().get_template("report.html.j2")
     return page.render(
+        ncmi_evidence=formatting.NCMI_EVIDENCE if {"ncmi", "ce"} <= set(data.evaluations) else "",
         data=data,
         evaluation=evaluation,
         headline=tables.cell(evaluation.metrics["macro_f1"]),

@@ -1,7 +1,7 @@
 """One run: a model fitted to the training part of a fold and chosen on its validation part."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.extras import require
 from wsi_ncmi.core.files import job_folder
 from wsi_ncmi.core.provenance import collect_provenance
-from wsi_ncmi.losses import build_loss
+from wsi_ncmi.losses import build_loss, loss_config
 from wsi_ncmi.losses.base import Criterion
 from wsi_ncmi.mil import build_aggregator
 from wsi_ncmi.mil.base import Aggregator
@@ -111,6 +111,9 @@ def fit(
         raise InputError(
             f"{out / LAST} belongs to another run ({difference}); remove it, or choose another output folder."
         )
+    if resumed is not None and "class_mean_decision" not in resumed[0]["loss"] and config.loss.name == "ncmi":
+        # Begun before the class means had a say: it ends as it would have then.
+        config = replace(config, loss=loss_config(**{**asdict(config.loss), "class_mean_decision": False}))
     first = distributed.rank() == 0
     state = None if resumed is None else resumed[1]
     begun = 0 if state is None else int(state["epoch"])

@@ -73,6 +73,7 @@ class FusedAdamW:
             {"params": vectors, "weight_decay": 0.0},
         ]
         self.learning_rate = options.learning_rate
+        self._betas = (0.9, 0.999)
         self._state: list[list[tuple[Tensor, Tensor, Tensor]]] = [
             [
                 (torch.zeros((), device=p.device), torch.zeros_like(p.detach()), torch.zeros_like(p.detach()))
@@ -93,8 +94,9 @@ class FusedAdamW:
             parameters, gradients, steps, means, squares = map(list, zip(*live, strict=True))
             torch._foreach_add_(steps, 1.0)
             torch._fused_adamw_(
-                parameters, gradients, means, squares, [], steps, lr=self.learning_rate, beta1=0.9,
-                beta2=0.999, weight_decay=group["weight_decay"], eps=1e-8, amsgrad=False, maximize=False,
+                parameters, gradients, means, squares, [], steps, lr=self.learning_rate,
+                beta1=self._betas[0], beta2=self._betas[1], weight_decay=group["weight_decay"], eps=1e-8,
+                amsgrad=False, maximize=False,
             )  # fmt: skip
 
     def zero_grad(self) -> None:

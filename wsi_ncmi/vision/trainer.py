@@ -151,13 +151,18 @@ def _identity(
         "data": config.data.identity(),
         "network": asdict(config.network),
         "loss": asdict(loss),
-        **({"form": asdict(criterion.form)} if isinstance(criterion, NCMILoss) else {}),
+        **({"form": _form(criterion)} if isinstance(criterion, NCMILoss) else {}),
         "recipe": config.recipe.identity(),
         "processes": distributed.world_size(),
         "seed": seed,
         "classes": list(images.classes),
         "images": {name: part.digest() for name, part in parts.items() if part is not None},
     }
+
+
+def _form(criterion: NCMILoss) -> dict[str, Any]:
+    # Class means have no say here: the decision is fitted without the training's embeddings.
+    return {key: value for key, value in asdict(criterion.form).items() if key != "class_mean_decision"}
 
 
 def _found(out: Path, identity: Mapping[str, Any], overwrite: bool) -> ImageRun | dict[str, Any] | None:
