@@ -24,6 +24,8 @@ from research.loss_study.settings import (
     LONG_TAIL_GRID,
     ablation_settings,
     exploration_settings,
+    lead_settings,
+    model_settings,
     sensitivity_settings,
 )
 from research.loss_study.statistics import Cells, compare_with_rivals
@@ -67,6 +69,8 @@ def test_the_grid_gives_every_loss_the_same_budget():
         exploration_settings(),
         sensitivity_settings(),
         ablation_settings(),
+        lead_settings(),
+        model_settings(),
     ):
         assert len(settings) == len({(setting.loss, setting.name) for setting in settings})
         for setting in settings:
