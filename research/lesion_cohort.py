@@ -11,8 +11,8 @@ each).
 What is drawn: which real lesion a slide has, how many tiles, and which tile's embedding each gets. A tile
 that a lesion covers by the share s has s times a tumour's embedding and 1 − s times a normal one's. Every
 slide is moved by a quarter of its centre's mean difference (``--shift``): one region a centre differs in
-tissue, too, and with the whole of it every model answers one class on the test centres. An ITC covers at most
-a fifth of one to three tiles, as no polygons of them exist.
+tissue, too, and with the whole of it NCMI answered one class on the test centres. An ITC covers at most a
+fifth of one to three tiles, as no polygons of them exist.
 """
 
 import argparse
