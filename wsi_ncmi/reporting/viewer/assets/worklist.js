@@ -82,7 +82,7 @@ async function load(page) {
     option.text = `${option.text.replace(/ \(\d+\)$/, "")} (${found.counts[option.value]})`;
     option.hidden = option.value === "differ" && !found.other;
   }
-  byId("count").textContent = `${found.total} of ${found.counts.all} slides, ${found.counts.person} need a person, ${found.counts.open} without verdict`;
+  byId("count").textContent = `${found.total} of ${found.counts.all} slides, ${found.counts.person} ${found.counts.person === 1 ? "needs" : "need"} a person, ${found.counts.open} without verdict`;
   byId("rows").replaceChildren(...found.rows.map((row) => rowOf(row, query)));
   byId("pages").hidden = found.pages < 2;
   byId("page").textContent = `${found.page + 1} of ${found.pages}`;
