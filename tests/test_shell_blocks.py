@@ -102,7 +102,8 @@ def check(words: list[str], stopped: pytest.MonkeyPatch) -> str:
     if program == "python" and rest[:2] == ["-m", "wsi_ncmi"]:
         return check(["wsi-ncmi", *rest[2:]], stopped)
     if program == "python" and rest[0] == "-m" and rest[1].startswith("research."):
-        sys.modules.pop(f"{rest[1]}.__main__", None)  # of a test before
+        for module in (rest[1], f"{rest[1]}.__main__"):  # of a test before: runpy warns of it
+            stopped.delitem(sys.modules, module, raising=False)
         return script(
             lambda: runpy.run_module(rest[1], run_name="__main__", alter_sys=True), rest[1:], stopped
         )
