@@ -16,16 +16,15 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 import yaml
 
 from benchmarks.gpu_parts.record import NotHereError, Record
-from wsi_ncmi.core.config import configclass
 from wsi_ncmi.core.files import write_json
-from wsi_ncmi.losses.config import LossConfig, NCMIConfig, loss_config
+from wsi_ncmi.losses.config import LossConfig, loss_config
 from wsi_ncmi.vision import (
     ImageDataConfig,
     ImageJobConfig,
@@ -38,21 +37,8 @@ from wsi_ncmi.vision.arrays import is_mosaics, read_mosaics
 
 ROOT = Path(__file__).resolve().parents[2]
 LOSSES = ("ce", "ncmi", "authors")
+AUTHORS = loss_config(name="ncmi", preset="paper", temperature=0.2, centring_momentum=1 - 1e-6)
 _CLOSING_S = 12.0
-
-
-@configclass
-class AuthorsConfig(NCMIConfig):
-    """The paper's preset with a slower feature centre.
-
-    Attributes:
-        preset: See ``NCMIConfig``.
-        centring_momentum: Weight of the past in the running mean of the scores.
-    """
-
-    name: Literal["authors"] = "authors"  # type: ignore[assignment]
-    preset: Literal["paper"] = "paper"
-    centring_momentum: float = 1 - 1e-6
 
 
 def measure(
@@ -172,7 +158,7 @@ def job_of(*, device: str, small: bool) -> ImageJobConfig:
 
 def loss_of(name: str) -> LossConfig:
     """The loss of a cell."""
-    return AuthorsConfig() if name == "authors" else loss_config(name=name)
+    return AUTHORS if name == "authors" else loss_config(name=name)
 
 
 def run(data: Path, folder: Path, loss: str, seed: int, seconds: float, *, device: str, small: bool) -> None:

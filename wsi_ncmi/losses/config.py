@@ -76,6 +76,7 @@ class NCMIConfig(LossConfig):
         direction: Which KL the log form uses.
         tau: Temperature of the log form.
         centring: Subtract the running mean of the symbol scores.
+        centring_momentum: Weight of the past in that mean.
         normalise: ``none`` or ``l2``.
         decision_means: Predict from class means of each epoch.
         balance: Exponent of the class weights in the concentration.
@@ -108,6 +109,7 @@ class NCMIConfig(LossConfig):
     direction: form.Direction | None = None
     tau: form.Positive | None = None
     centring: bool | None = None
+    centring_momentum: form.Share | None = None
     normalise: form.Normalisation | None = None
     decision_means: bool | None = None
     balance: form.Share | None = None
