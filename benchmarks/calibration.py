@@ -122,7 +122,9 @@ def _abmil(
     held = np.isin(patients, np.unique(patients[training])[::5])
     train = labelled_part("training", tuple(ids[training & ~held].tolist()), cohort)
     validation = labelled_part("validation", tuple(ids[training & held].tolist()), cohort)
-    config = RunConfig(loss=loss_config(name=loss), training=TrainingConfig(epochs=10, device="cpu"))
+    config = RunConfig(
+        loss=loss_config(name=loss), training=TrainingConfig(epochs=10, batch_size=16, device="cpu")
+    )
     cache = BagCache(source, 2**30)
     fitted = fit_in_memory(cache, train, validation, len(cohort.classes), config)
     z = embed(fitted.aggregator, cache, tuple(ids[others].tolist()), torch.device("cpu"))

@@ -28,13 +28,16 @@ from wsi_ncmi.training.scoring import embed, f1_and_recall, probabilities_of
 
 CPU = torch.device("cpu")
 SETTINGS: Mapping[str, tuple[ModelConfig, TrainingConfig]] = {
-    "published": (model_config(name="dsmil"), TrainingConfig(device="cpu")),
-    "standardised": (model_config(name="dsmil", standardise=True), TrainingConfig(device="cpu")),
+    "published": (model_config(name="dsmil"), TrainingConfig(batch_size=16, device="cpu")),
+    "standardised": (
+        model_config(name="dsmil", standardise=True),
+        TrainingConfig(batch_size=16, device="cpu"),
+    ),
     "no_critical_loss": (
         model_config(name="dsmil", dsmil=DsmilConfig(instance_weight=0.0)),
-        TrainingConfig(device="cpu"),
+        TrainingConfig(batch_size=16, device="cpu"),
     ),
-    "slow": (model_config(name="dsmil"), TrainingConfig(device="cpu", learning_rate=2e-4)),
+    "slow": (model_config(name="dsmil"), TrainingConfig(batch_size=16, device="cpu", learning_rate=2e-4)),
 }
 KEY = ("setting", "cohort", "fold", "seed")
 COLUMNS = (*KEY, "train_macro_f1", "validation_macro_f1", "entropy")

@@ -136,7 +136,7 @@ def rcc_like() -> tuple[BagCache, LabelledSlides, LabelledSlides]:
 def run_of(loss: LossConfig, data: tuple[BagCache, LabelledSlides, LabelledSlides], epochs: int) -> Step:
     """A whole training."""
     cache, train, validation = data
-    options = TrainingConfig(epochs=epochs, device="cpu", decision="validation")
+    options = TrainingConfig(epochs=epochs, batch_size=16, device="cpu", decision="validation")
     return lambda: fit_in_memory(
         cache, train, validation, 3, RunConfig(model=model_config(), loss=loss, training=options)
     )

@@ -111,7 +111,7 @@ def model_probabilities(task: Task, fold: Fold, model: str, seed: int) -> tuple[
         RunConfig(
             model=model_config(name=model),
             loss=loss_config(name="ce"),
-            training=TrainingConfig(device="cpu"),
+            training=TrainingConfig(batch_size=16, device="cpu"),
             seed=seed,
         ),
     )

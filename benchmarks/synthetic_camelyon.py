@@ -75,7 +75,7 @@ def score(work: Path, out: Path, chosen: Path, losses: list[str] | None) -> None
                 continue
             options = TrainingConfig(
                 epochs=EPOCHS, learning_rate=setting.learning_rate, weight_decay=setting.weight_decay,
-                device="cpu",
+                batch_size=16, device="cpu",
             )  # fmt: skip
             fitted = fit_in_memory(
                 cache,

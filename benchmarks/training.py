@@ -101,7 +101,7 @@ class OurLoop:
         aggregator, criterion = build_modules(
             RunConfig(model=model, loss=loss_config(name="ce")), cache.source.width, counts
         )
-        options = TrainingConfig(device="cpu", precision=precision, epochs=1000)
+        options = TrainingConfig(device="cpu", precision=precision, epochs=1000, batch_size=16)
         self.loop = TrainingLoop(
             aggregator, criterion, cache, train=slides, validation=slides, config=RunConfig(training=options)
         )

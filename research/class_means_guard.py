@@ -42,7 +42,7 @@ def main() -> None:
                 if key in table.done:
                     continue
                 parts = prepare_parts(data.cohort, fold, regime, number)
-                training = TrainingConfig(epochs=regime.epochs, device="cpu")
+                training = TrainingConfig(epochs=regime.epochs, batch_size=16, device="cpu")
                 fitted = fit_in_memory(
                     cache, parts.train, parts.validation, classes, RunConfig(training=training)
                 )

@@ -139,7 +139,7 @@ def score(data: StudyCohort, cache: BagCache, name: str, form: str) -> tuple[obj
         return aggregator, criterion
 
     with mock.patch.object(fitting, "build_modules", modules):
-        training = TrainingConfig(weight_decay=1.0, device="cpu")
+        training = TrainingConfig(batch_size=16, weight_decay=1.0, device="cpu")
         run = RunConfig(model=model_config(name="abmil"), loss=loss_config(), training=training)
         fitted = fit_in_memory(cache, parts.train, parts.validation, classes, run)
     z = embed(fitted.aggregator, cache, parts.test.slide_ids, torch.device("cpu"))

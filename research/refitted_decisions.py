@@ -53,7 +53,9 @@ def main() -> None:
             for fold in given.folds:
                 for regime in REGIMES.values():
                     parts = prepare_parts(data.cohort, data.inner.folds[fold], regime, fold)
-                    options = TrainingConfig(epochs=regime.epochs, decision="none", device="cpu")
+                    options = TrainingConfig(
+                        epochs=regime.epochs, batch_size=16, decision="none", device="cpu"
+                    )
                     for loss, of_loss in LOSSES.items():
                         fitted = fit_in_memory(
                             cache,

@@ -89,7 +89,7 @@ def row_of(task: Task, key: tuple) -> Mapping[str, object]:
             task.cache, task.part(fold.train), task.part(fold.validation), classes,
             RunConfig(
                 model=model_config(model), loss=loss_config(loss), seed=seed,
-                training=TrainingConfig(device="cpu", selection="loss", **SETTINGS[setting]),
+                training=TrainingConfig(batch_size=16, device="cpu", selection="loss", **SETTINGS[setting]),
             ),
         )  # fmt: skip
         epoch = fitted.best_epoch

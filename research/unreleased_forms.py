@@ -204,7 +204,11 @@ def score(
     scores_of = _decided_scores if loss.startswith("decided") else validation_scores
     with make, mock.patch.object(loop, "validation_scores", scores_of):
         training = TrainingConfig(
-            epochs=REGIMES[regime].epochs, learning_rate=RATES.get(loss, 5e-4), decision="none", device="cpu"
+            epochs=REGIMES[regime].epochs,
+            learning_rate=RATES.get(loss, 5e-4),
+            batch_size=16,
+            decision="none",
+            device="cpu",
         )
         run = RunConfig(model=model_config(), loss=loss_config(), training=training)
         fitted = fit_in_memory(cache, parts.train, parts.validation, classes, run)

@@ -27,7 +27,7 @@ EPOCHS, FOLDS, SHARES = 10, 3, (1.0, 0.1)
 SHOWN = (1, 2, 3, 5, 10)
 KEY = ("cohort", "start", "share", "fold", "seed")
 COLUMNS = (*KEY, *(f"epoch_{n}" for n in range(1, EPOCHS + 1)))
-CONFIG = RunConfig(loss=loss_config("ce"), training=TrainingConfig(device="cpu"))
+CONFIG = RunConfig(loss=loss_config("ce"), training=TrainingConfig(batch_size=16, device="cpu"))
 
 
 def share_of(slide_ids: tuple[str, ...], share: float, seed: int) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import pytest
 from wsi_ncmi.core.config import read_config, to_yaml
 from wsi_ncmi.losses import loss_config
 from wsi_ncmi.mil import model_config
+from wsi_ncmi.training import TrainingConfig
 from wsi_ncmi.training.resume import as_written_now, first_difference
 from wsi_ncmi.workflows.config import JobConfig
 
@@ -63,6 +64,13 @@ def test_what_had_an_effect_still_tells_runs_apart():
     there = {"loss": LOSS, "model": {**MODEL, "name": "vit", "hidden": 256}}
     wanted = {"loss": asdict(loss_config("ncmi")), "model": asdict(model_config("vit"))}
     assert first_difference(there, wanted) == "model.hidden is 256 there and None now"
+
+
+def test_the_batch_that_a_version_chose_is_not_another_run():
+    there = {"training": {"batch_size": 16}}
+    assert first_difference(there, {"training": TrainingConfig().identity()}) == ""
+    told = {"training": TrainingConfig(batch_size=8).identity()}
+    assert first_difference(there, told) == "training.batch_size is 16 there and 8 now"
 
 
 def test_an_identity_that_cannot_be_read_is_another_run():

@@ -87,6 +87,27 @@ class CutError(Exception):
     """The plug is pulled."""
 
 
+def test_a_run_begun_with_a_number_of_bags_ends_with_it_where_the_version_may_choose(
+    task, kit, tmp_path, monkeypatch
+):
+    """As 0.1 began it, whose default was the number 16."""
+    run(task, kit, tmp_path / "a", loss_config(name="ce"), batch_size=16)
+    take_step, left = TrainingLoop._take_step, [4]
+
+    def step(self, *batch):
+        if not left[0]:
+            raise CutError
+        left[0] -= 1
+        return take_step(self, *batch)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TrainingLoop, "_take_step", step)
+        with pytest.raises(CutError):
+            run(task, kit, tmp_path / "b", loss_config(name="ce"), batch_size=16)
+    run(task, kit, tmp_path / "b", loss_config(name="ce"), batch_size="auto")
+    assert_equal_runs(tmp_path / "a", tmp_path / "b")
+
+
 @pytest.mark.parametrize(
     ("loss", "cuts"), [("ce", (1, 9, 2)), ("ncmi", (3, 4, 8)), ("ncmi-means", (7, 5)), ("ldam", (3, 9))]
 )

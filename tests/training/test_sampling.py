@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wsi_ncmi.training.config import TrainingConfig
 from wsi_ncmi.training.optim import learning_rate_at
 from wsi_ncmi.training.sampling import EpochSampler, derive_seed, draw_instances
 
@@ -94,3 +95,13 @@ def test_patient_balanced_draws_patients_equally():
     counts = np.bincount(patients[drawn], minlength=10)[[2, 5, 7, 9]]
     np.testing.assert_allclose(counts / len(drawn), 0.25, atol=0.02)
     assert len(np.unique(drawn)) == 13
+
+
+@pytest.mark.parametrize(
+    ("slides", "epochs", "accumulate", "bags"),
+    [(10, 20, 1, 1), (190, 20, 1, 4), (450, 20, 1, 9), (800, 20, 1, 16), (5000, 20, 1, 16), (190, 20, 2, 2)],
+)
+def test_a_small_cohort_gets_smaller_batches_of_itself(slides, epochs, accumulate, bags):
+    options = TrainingConfig(epochs=epochs, accumulate=accumulate)
+    assert options.bags_per_batch(slides) == bags
+    assert TrainingConfig(batch_size=16).bags_per_batch(slides) == 16

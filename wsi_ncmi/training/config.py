@@ -29,7 +29,7 @@ class TrainingConfig:
     Attributes:
         epochs: Passes over the training bags.
         batch_size: Bags per optimiser step (an epoch's steps get near-equal batches, so no step has one stray
-            bag).
+            bag). ``auto``: 16, or as many fewer as give the whole training 1,000 steps, for small cohorts.
         learning_rate: Peak rate of AdamW; the model ``linear`` takes 20 times as much.
         weight_decay: Decoupled decay of weight matrices; biases and other vectors are not decayed.
         warmup: Share of all steps in which the rate rises linearly; a cosine to zero follows.
@@ -61,7 +61,7 @@ class TrainingConfig:
     """
 
     epochs: Annotated[int, Field(ge=1)] = 20
-    batch_size: Annotated[int, Field(ge=1)] = 16
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     learning_rate: Annotated[float, Field(gt=0)] = 5e-4
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
@@ -88,6 +88,12 @@ class TrainingConfig:
                 "precision", "device",
             )  # fmt: skip
         return self
+
+    def bags_per_batch(self, training_slides: int) -> int:
+        """Most bags of a batch, ``auto`` resolved for a training part of so many slides."""
+        if self.batch_size != "auto":
+            return self.batch_size
+        return min(16, max(1, round(self.epochs * training_slides / (1000 * self.accumulate))))
 
     def identity(self) -> dict[str, Any]:
         """The fields that decide the weights, JSON-ready (all but ``PACE_FIELDS``)."""

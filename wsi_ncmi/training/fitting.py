@@ -111,9 +111,8 @@ def fit(
         raise InputError(
             f"{out / LAST} belongs to another run ({difference}); remove it, or choose another output folder."
         )
-    if resumed is not None and "class_mean_decision" not in resumed[0]["loss"] and config.loss.name == "ncmi":
-        # Begun before the class means had a say: it ends as it would have then.
-        config = replace(config, loss=loss_config(**{**asdict(config.loss), "class_mean_decision": False}))
+    if resumed is not None:
+        config, identity = _as_begun(config, identity, resumed[0])
     first = distributed.rank() == 0
     state = None if resumed is None else resumed[1]
     begun = 0 if state is None else int(state["epoch"])
@@ -136,7 +135,7 @@ def fit(
         out, aggregator, criterion, classes=cohort.classes, model=config.model, loss=config.loss,
         class_counts=counts,
         extra={
-            "training": asdict(training),
+            "training": asdict(config.training),
             "seed": config.seed,
             "best_epoch": loop.best_epoch,
             "validation": {k: v if np.isfinite(v) else None for k, v in best.items() if k.startswith("val_")},
@@ -149,6 +148,17 @@ def fit(
     write_curves(out, loop.curves)
     (out / LAST).unlink(missing_ok=True)
     return FitResult(out, trained, loop.best_epoch, tuple(loop.curves))
+
+
+def _as_begun(
+    config: RunConfig, identity: dict[str, Any], begun: Mapping[str, Any]
+) -> tuple[RunConfig, dict[str, Any]]:
+    """Configuration and identity of an interrupted run: it ends as the version would have that began it."""
+    if "class_mean_decision" not in begun["loss"] and config.loss.name == "ncmi":
+        loss = loss_config(**{**asdict(config.loss), "class_mean_decision": False})
+        config = replace(config, loss=loss)
+    training = replace(config.training, batch_size=begun["training"]["batch_size"])
+    return replace(config, training=training), {**identity, "training": training.identity()}
 
 
 def fit_in_memory(

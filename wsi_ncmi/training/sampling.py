@@ -114,7 +114,8 @@ class LabelledSlides:
 def reserve_for(cache: BagCache, train: LabelledSlides, options: TrainingConfig) -> None:
     """Leaves room in the cache's budget for the batches of a training, before any bag is kept."""
     lengths = cache.lengths(train.slide_ids)
-    largest = np.sort(np.minimum(lengths, options.max_instances or lengths.max()))[-options.batch_size :]
+    bags = options.bags_per_batch(len(train.slide_ids))
+    largest = np.sort(np.minimum(lengths, options.max_instances or lengths.max()))[-bags:]
     cache.reserve(int(largest.sum()), 1 + _READ_AHEAD)
 
 
@@ -136,8 +137,8 @@ class BagLoader:
         self._lengths = cache.lengths(train.slide_ids)
         reserve_for(cache, train, options)
         self._sampler = EpochSampler(
-            train.y, batch_size=options.batch_size * options.accumulate, mode=options.sampler, seed=seed,
-            patients=train.patients,
+            train.y, batch_size=options.bags_per_batch(len(train.slide_ids)) * options.accumulate,
+            mode=options.sampler, seed=seed, patients=train.patients,
         )  # fmt: skip
         least = len(train.slide_ids) // self._sampler.steps_per_epoch
         if least < distributed.world_size():
