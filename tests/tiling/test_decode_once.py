@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tests.tiling.conftest import Kind
 from wsi_ncmi.slides import Mpp, open_slide
+from wsi_ncmi.slides.tile_decoders import pixel_array
 from wsi_ncmi.tiling import GridConfig, TileGrid, sources
 from wsi_ncmi.tiling.reader import _rectangles
 from wsi_ncmi.tiling.sources import DirectSource
@@ -65,6 +66,23 @@ def test_above_its_limit_the_cache_forgets_and_pixels_stay_right(
     assert len(decoded) == used
     assert max(decoded.values()) > 1
     assert fullest <= 4
+
+
+def test_arrays_of_tiles_are_used_again_and_begin_where_decoding_is_fastest(
+    make_slide: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[NDArray[np.uint8]] = []
+
+    def counting(*shape: int) -> NDArray[np.uint8]:
+        made.append(pixel_array(*shape))
+        return made[-1]
+
+    monkeypatch.setattr(sources, "pixel_array", counting)
+    path = make_slide(1024, 896, Kind(tile=(128, 128), factors=(1,)))
+    _, used, fullest = walk(path, GridConfig(mpp=0.25, tile_px=96, overlap_px=28))
+    tiles = sum(array.shape == (128, 128, 3) for array in made)
+    assert tiles <= fullest + 8 < used
+    assert {array.ctypes.data % 32 for array in made} == {16}
 
 
 def test_levels_that_are_no_plain_grid_of_tiles_say_why(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import SlideReadError
 from wsi_ncmi.slides import Slide
+from wsi_ncmi.slides.tile_decoders import pixel_array
 from wsi_ncmi.tiling.area import WHOLE_FACTORS, area_resample
 from wsi_ncmi.tiling.grid import TileGrid, TileSelection
 from wsi_ncmi.tiling.sources import DirectSource, PixelSource, ReaderSource
@@ -148,7 +149,7 @@ class TileReader(AbstractContextManager["TileReader"]):
         starts = [0, *range(first_size, self._n, batch_size)] if self._n else []
         for start, stop in itertools.pairwise([*starts, self._n]):
             rows = np.arange(start, stop, dtype=np.int64)
-            pixels = np.empty((len(rows), size, size, 3), np.uint8)
+            pixels = pixel_array(len(rows), size, size, 3)
             batch = TileBatch(rows, pixels, np.zeros(len(rows), np.bool_))
             for first in range(0, len(rows), self._source.group):
                 yield TileGroup(batch, range(first, min(first + self._source.group, len(rows))))

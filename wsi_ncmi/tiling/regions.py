@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from wsi_ncmi.core.errors import SlideReadError
 from wsi_ncmi.slides import LevelPart, LevelReader, Slide
 from wsi_ncmi.slides.base import background_colour
+from wsi_ncmi.slides.tile_decoders import pixel_array
 from wsi_ncmi.tiling.stored import (
     PROBE_TOLERANCE,
     NotDirectError,
@@ -98,7 +99,7 @@ class StoredRegions(LevelReader):
         if kept is not None:
             self._kept.move_to_end(index)
             return kept
-        tile = np.empty((self._tiles.tile_height_px, self._tiles.tile_width_px, 3), np.uint8)
+        tile = pixel_array(self._tiles.tile_height_px, self._tiles.tile_width_px, 3)
         if self._tiles.is_absent(index):
             tile[...] = self._background
         else:
