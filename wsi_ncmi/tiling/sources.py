@@ -201,9 +201,7 @@ class DirectSource(PixelSource):
                 elif isinstance(tile, SlideReadError):
                     raise SlideReadError(str(tile))
                 else:
-                    place[...] = tile[
-                        (y0 - y) // by : (y1 - y) // by, (x0 - x) // by : (x1 - x) // by
-                    ]
+                    place[...] = tile[(y0 - y) // by : (y1 - y) // by, (x0 - x) // by : (x1 - x) // by]
 
     def region(self, position: int) -> tuple[NDArray[np.uint8], float, float]:
         """See the base class."""
