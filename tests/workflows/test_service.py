@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
 import shutil
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from wsi_ncmi.extraction.config import ExecutionConfig
 from wsi_ncmi.extraction.pipeline import pipeline
 from wsi_ncmi.prediction.config import PredictConfig, WatchConfig
 from wsi_ncmi.prediction.slide_prediction import SlidePrediction
+from wsi_ncmi.prediction.watch import WatchedFolder
+from wsi_ncmi.prediction.worklist import Answers
 from wsi_ncmi.service import AuditLog, check_audit_log
 from wsi_ncmi.workflows import watch as watching
 from wsi_ncmi.workflows.predict import Predictor
@@ -55,9 +58,9 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
     def run(self: Predictor, _: object, slide_ids: frozenset[str], *others: object) -> JobResult:
         seen.append(sorted(slide_ids))
-        name = self.bundle.name
+        name, chances = self.bundle.name, dict.fromkeys(self.bundle.classes, 1.0)
         self.predictions = {
-            i: (SlidePrediction(i, name, name, {name: 1.0}, 1.0, ood_score=0.5), f"print of {i}")
+            i: (SlidePrediction(i, name, name, chances, 1.0, agreement=1.0, ood_score=0.5), f"print of {i}")
             for i in sorted(slide_ids)
         }
         self.timings = [("extraction", 2.0) for _ in slide_ids]
@@ -147,44 +150,140 @@ def test_a_burst_is_answered_in_rounds_those_first_that_came_first(
     assert metric(config, "answer_latency_seconds_count") == 4
 
 
-def test_another_model_is_taken_into_use_between_rounds_and_back(
-    config: PredictConfig, drawn: list[list[str]], tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    models = {}
-    for name, seed in (("first", 2.0), ("second", 3.0)):
-        folder = write_run(
-            tmp_path / name / "ncmi", folds=1, width=WIDTH, classes=("negative", "tumour"), **GRID
-        )
+@pytest.fixture
+def models(tmp_path: Path) -> dict[str, Path]:
+    """Two models of the same classes and features, one of other classes, and what is none."""
+    found = {"torn": tmp_path / "torn.zip"}
+    found["torn"].write_text("no bundle")
+    for name, heat, classes in (
+        ("first", 2.0, ("negative", "tumour")), ("second", 3.0, ("negative", "tumour")), ("third", 2.0, ("a", "b")),
+    ):  # fmt: skip
+        folder = write_run(tmp_path / name / "ncmi", folds=1, width=WIDTH, classes=classes, **GRID)
         bundle = make_bundle(folder, reference=False)
-        bundle = replace(bundle, calibration=replace(bundle.calibration, temperature=seed))
-        models[name] = export(bundle, folder, tmp_path / f"{name}.zip")
+        bundle = replace(bundle, calibration=replace(bundle.calibration, temperature=heat))
+        found[name] = export(bundle, folder, tmp_path / f"{name}.zip")
+    return found
+
+
+def test_another_model_is_taken_into_use_between_rounds_and_back(
+    config: PredictConfig, drawn: list[list[str]], models: dict[str, Path], tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
     current = tmp_path / "current"
 
     def use(name: str) -> None:
         (tmp_path / "next").symlink_to(models[name])
         (tmp_path / "next").rename(current)
 
+    def arrive(name: str) -> None:
+        (config.slides / f"{name}.svs").touch()
+
     use("first")
     for name in ("a", "b"):
-        (config.slides / f"{name}.svs").touch()
+        arrive(name)
     config = replace(config, model=current, watch=WatchConfig(settle_s=0, interval_s=1, until_idle_s=7))
-    torn = tmp_path / "torn.zip"
-    torn.write_text("no bundle")
-    models["torn"] = torn
     events = {
-        1: lambda: use("second"), 3: lambda: (config.slides / "c.svs").touch(), 4: lambda: use("torn"),
-        5: lambda: (config.slides / "d.svs").touch(), 6: lambda: use("first"),
+        1: lambda: use("second"), 3: lambda: arrive("c"), 4: lambda: use("torn"), 5: lambda: arrive("d"),
+        6: lambda: use("first"), 8: lambda: arrive("e"), 10: lambda: use("third"),
     }  # fmt: skip
     run(config, events)
     said = [(each["event"], each.get("slide_id"), each["model"]["digest"]) for each in entries(config)]
-    first, second = dict.fromkeys(digest for _, _, digest in said)
+    first, second, third = dict.fromkeys(digest for _, _, digest in said)
     assert said == [
         ("start", None, first), ("answer", "a", first), ("answer", "b", first),
-        ("start", None, second), ("answer", "a", second), ("answer", "b", second), ("answer", "c", second),
-        ("answer", "d", second),
-        ("start", None, first), *(("answer", name, first) for name in "abcd"),
+        ("start", None, second), ("answer", "c", second), ("answer", "d", second),
+        ("start", None, first), ("answer", "e", first),
+        # Other classes are another question.
+        ("start", None, third), *(("answer", name, third) for name in "abcde"),
     ]  # fmt: skip
     assert "The new model is not taken" in caplog.text
+
+
+def table_of(config: PredictConfig) -> dict[str, dict[str, str]]:
+    with (config.out / "predictions.csv").open(newline="") as handle:
+        return {row["slide_id"]: row for row in csv.DictReader(handle)}
+
+
+def test_tables_say_which_model_gave_each_answer(
+    config: PredictConfig, models: dict[str, Path], small_slides: Path, tmp_path: Path
+) -> None:
+    cases = tmp_path / "cases.csv"
+    cases.write_text("slide_id,case_id\ns0,p1\ns1,p1\n")
+    config = replace(config, cases=cases)
+    shutil.copy(small_slides / "s0.svs", config.slides)
+    run(replace(config, model=models["first"]))
+    before = table_of(config)["s0"]
+    shutil.copy(small_slides / "s1.svs", config.slides)
+    run(replace(config, model=models["second"]))
+    first, second = (entry["model"]["digest"] for entry in entries(config) if entry["event"] == "answer")
+    after = table_of(config)
+    assert after["s0"] == before
+    assert (after["s0"]["model_digest"], after["s1"]["model_digest"]) == (first, second)
+    assert not (config.out / "history").exists()
+    with (config.out / "patients.csv").open(newline="") as handle:
+        (patient,) = csv.DictReader(handle)
+    assert patient["decision"] == "abstain"
+    assert "its slides were answered by 2 models" in patient["reason"]
+    assert "answered by ncmi" in (config.out / "report.html").read_text()
+    answers = Answers.read(config.out)
+    assert answers.given_by(answers.slides["s0"]) == ("ncmi", first)
+    assert (answers.row("s0")["by"], answers.row("s1")["by"]) == ("ncmi", "")
+
+
+def test_tables_of_thousands_of_slides_cost_a_tenth_of_the_time(
+    config: PredictConfig, drawn: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, written = Clock(), []
+
+    def slowly(self: Predictor, predictions: Sequence[SlidePrediction]) -> JobResult:
+        clock.now += 10
+        written.append((clock.now - 1000, len(predictions)))
+        return JobResult({})
+
+    monkeypatch.setattr(Predictor, "write", slowly)
+    for step in range(1, 32):
+        clock.events[step] = (config.slides / f"s{step:02d}.svs").touch
+    watch(
+        replace(config, watch=WatchConfig(settle_s=0, interval_s=10, until_idle_s=20)),
+        clock=clock.time, sleep=clock.sleep,
+    )  # fmt: skip
+    assert len(drawn) == 31
+    assert written == [(20, 1), (120, 9), (220, 18), (320, 27), (380, 31)]  # 10 s of 100, and at the end
+
+
+def test_a_kill_between_answer_and_tables_leaves_the_tables_to_the_next_start(
+    config: PredictConfig, drawn: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Died(BaseException):
+        pass
+
+    def die(*_: object) -> None:
+        raise Died
+
+    (config.slides / "a.svs").touch()
+    with monkeypatch.context() as patch, pytest.raises(Died):
+        patch.setattr(Predictor, "write", die)
+        run(config)
+    assert given(config) == ["a"]
+    assert not (config.out / "predictions.csv").exists()
+    run(config)
+    assert (len(drawn), list(table_of(config))) == (1, ["a"])
+    assert given(config) == ["a"]
+
+
+def test_sigterm_lets_tables_follow_the_answers(
+    config: PredictConfig, drawn: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise TerminatedError
+
+    (config.slides / "a.svs").touch()
+    record = WatchedFolder.record
+    monkeypatch.setattr(
+        "wsi_ncmi.prediction.watch.WatchedFolder.record", lambda *arguments: (record(*arguments), stop())
+    )
+    assert watch(config).exit_code == 0
+    assert list(table_of(config)) == ["a"]
 
 
 @pytest.mark.parametrize("place", ["after the audit trail", "after the answer's file", "after all"])

@@ -111,14 +111,20 @@ def test_a_bad_slide_is_set_aside_until_it_changes(config: PredictConfig, rounds
     assert rounds[1:] == [{"bad: with colon"}]
 
 
-def test_another_model_predicts_all_again(
+def test_answers_stay_under_another_model_unless_they_are_asked_for_again(
     config: PredictConfig, rounds: list[set[str]], small_run: Path
 ) -> None:
     clock = Clock()
     put(config.slides, "a.svs")
     watch(config, clock=clock.time, sleep=clock.sleep)
-    watch(replace(config, model=small_run), clock=clock.time, sleep=clock.sleep)
-    assert rounds == [{"a"}, {"a"}]
+    other = replace(config, model=small_run)
+    put(config.slides, "b.svs")
+    watch(other, clock=clock.time, sleep=clock.sleep)
+    assert rounds == [{"a"}, {"b"}]
+    again = replace(other, watch=replace(TIMES, answer_again=True))
+    watch(again, clock=clock.time, sleep=clock.sleep)
+    watch(again, clock=clock.time, sleep=clock.sleep)  # once
+    assert rounds[2:] == [{"a"}]
 
 
 def test_an_hour_is_the_limit_where_none_was_given(
@@ -355,6 +361,7 @@ def test_a_memory_of_0_1_0_and_of_another_model_keep_the_ids(
     (config.out / "watch.json").write_text(json.dumps(state))
     (config.slides / "y" / "a.svs").unlink()
     put(config.slides / "x", "a.svs", "replaced")
+    shutil.rmtree(config.out / "audit-log")  # which 0.1.0 didn't know
     watch(replace(config, model=small_run), clock=clock.time, sleep=clock.sleep)
     assert rounds == [{"x__a", "y__a"}, {"x__a"}]
 

@@ -70,6 +70,7 @@ FLAGS = ConfigFlags(
         "watch.audit_log": Flag(panel="Watching", metavar="DIR", folder=True),
         "watch.metrics": Flag(panel="Watching", metavar="FILE.prom"),
         "watch.metrics_port": Flag(panel="Watching", metavar="PORT"),
+        "watch.answer_again": Flag(panel="Watching"),
     },
 )
 

@@ -8,6 +8,7 @@ import pkgutil
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,11 @@ class ModelBundle:
     def name(self) -> str:
         """Name of the model."""
         return self.ensemble.name
+
+    @cached_property
+    def identity(self) -> Mapping[str, str]:
+        """What an answer says of the model that gave it: ``name``, ``version`` and ``digest``."""
+        return {"name": self.name, "version": self.version, "digest": self.digest}
 
     @property
     def title(self) -> str:

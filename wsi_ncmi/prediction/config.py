@@ -33,6 +33,7 @@ class WatchConfig:
         audit_log: Folder of the audit trail; None = OUT/audit-log.
         metrics: Metrics as text for Prometheus, a file that ends in .prom; None = OUT/metrics.prom.
         metrics_port: Port of the loopback that the metrics are told on; None = on none.
+        answer_again: Answer slides again that another model answered.
     """
 
     interval_s: Annotated[float, Field(gt=0)] = 10.0
@@ -43,6 +44,7 @@ class WatchConfig:
     audit_log: Path | None = None
     metrics: Annotated[Path, AfterValidator(_check_textfile)] | None = None
     metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = None
+    answer_again: bool = False
 
 
 @configclass

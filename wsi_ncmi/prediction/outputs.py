@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 _SCHEMA = "wsi-ncmi-predictions/1"
 _FIRST = ("slide_id", "case_id", "fold", "seed", "label", "prediction")
-_LAST = ("decision", "confidence", "agreement", "tiles", "ood", "ood_score", "reason", "shown")
+_LAST = (
+    "decision", "confidence", "agreement", "tiles", "ood", "ood_score", "reason", "shown", "model_digest",
+)  # fmt: skip
 
 
 def write_predictions(
@@ -68,12 +70,7 @@ def write_predictions(
         files["answers"],
         {
             "schema": _SCHEMA,
-            "model": {
-                "name": bundle.name,
-                "digest": bundle.digest,
-                "classes": list(bundle.classes),
-                "version": bundle.version,
-            },
+            "model": {**bundle.identity, "classes": list(bundle.classes)},
             "abstain_below": threshold,
             "calibration": bundle.calibration.to_json(),
             "slides": [prediction.to_json() for prediction in predictions],
@@ -197,8 +194,9 @@ def slide_table(
     Returns:
         ``slide_id, case_id, fold, seed, label, prediction, p_<class>…`` (fold, seed and label are empty: a
         new slide has none), then ``decision`` (the class, or ``abstain``), ``confidence``, ``agreement``,
-        ``tiles``, ``ood`` (names of the OOD flags, with ``;``), ``ood_score``, ``reason`` and ``shown`` (the
-        confidence as it may be read out, a bound where the validation slides support no more).
+        ``tiles``, ``ood`` (names of the OOD flags, with ``;``), ``ood_score``, ``reason``, ``shown`` (the
+        confidence as it may be read out, a bound where the validation slides support no more) and
+        ``model_digest`` (of the model that answered).
         Prediction, decision and probabilities are empty where ``reason`` says why.
     """
     import pandas as pd
@@ -219,9 +217,8 @@ def slide_table(
             "ood": ";".join(prediction.flag_names),
             "ood_score": prediction.ood_score,
             "reason": prediction.reason,
-            "shown": ""
-            if prediction.confidence is None
-            else calibration.shown(prediction.confidence, prediction.prediction),
+            "shown": prediction.read_out(calibration).get(prediction.prediction, ""),
+            "model_digest": prediction.model.get("digest", ""),
         }
         for prediction in sorted(predictions, key=lambda prediction: prediction.slide_id)
     ]
@@ -234,8 +231,9 @@ def patient_table(
 ) -> pd.DataFrame:
     """One row a patient: the mean of the calibrated probabilities of its slides.
 
-    A patient is abstained from where the mean's largest probability is below the threshold, and where a slide
-    of it has no decision: a prediction that leaves out a slide is about another patient.
+    A patient is abstained from where the mean's largest probability is below the threshold, where a slide
+    of it has no decision (a prediction that leaves out a slide is about another patient), and where two
+    models answered its slides: no validation stands behind a mean of both.
 
     For CAMELYON-17's classes the prediction is the pN stage that follows from the slides by the challenge's
     rule: one macro-metastasis among five nodes makes the patient, and a mean would bury it. It depends on
@@ -287,6 +285,9 @@ def _patient(
         reasons.append(f"{without} of {len(slides)} slides have no prediction")
     if abstained:
         reasons.append(f"{abstained} of {len(slides)} slides are abstained from")
+    models = len({slide.model.get("digest", "") for slide in predicted})
+    if models > 1:
+        reasons.append(f"its slides were answered by {models} models")
     prediction, confidence = "", None
     if mean is not None and staged:
         from wsi_ncmi.metrics.staging import patient_stage

@@ -39,6 +39,12 @@ def _data_uri(path: Path) -> str:
     return f"data:{_MIME[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"
 
 
+def other_model(prediction: SlidePrediction, digest: str) -> str:
+    """Name and version of the model that answered, where it is another than the one of that digest."""
+    model = prediction.model
+    return "" if model.get("digest", digest) == digest else f"{model['name']} {model['version']}".rstrip()
+
+
 def write_slide_page(
     path: Path,
     prediction: SlidePrediction,
@@ -102,6 +108,8 @@ def write_prediction_page(
             if number < _MAX_THUMBNAILS
             else "",
             "chances": list(prediction.probabilities.items()),
+            "shown": prediction.read_out(bundle.calibration),
+            "by": other_model(prediction, bundle.digest),
         }
         for number, prediction in enumerate(ordered)
     ]

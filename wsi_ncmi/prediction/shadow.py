@@ -54,6 +54,8 @@ class Shadow:
                 f"The shadow model {own.name} takes features of another {what} than {first.name}; only a "
                 "model of the same features can predict beside it."
             )
+        self._rows: dict[str, dict[str, Any]] | None = None
+        self._beside: dict[str, SlidePrediction] = {}
         self.file = config.out / FOLDER / f"{path_safe(own.name)}-{own.digest[:12]}.csv"
 
     def predict(self, records: SlideRecords, answers: Iterable[SlidePrediction]) -> str:
@@ -68,11 +70,18 @@ class Shadow:
         """
         import pandas as pd
 
-        rows = self._read()
+        if self._rows is None:
+            self._rows = self._read()
+        rows = self._rows
         own, otherwise, total = self._bundle, 0, 0
         for answer in answers:
             if not answer.prediction:
                 continue
+            total += 1
+            if self._beside.get(answer.slide_id) == answer:  # in a round before
+                otherwise += rows[answer.slide_id].get("decision") != answer.decision
+                continue
+            self._beside[answer.slide_id] = answer
             key, prediction = "", None
             try:
                 file = records.open(answer.slide_id)
@@ -85,11 +94,11 @@ class Shadow:
                     prediction = replace(prediction, tiles=file.n_tiles)
             except Exception as error:  # whatever it is, the answers go out
                 _LOG.warning("The shadow model failed on %s (%s).", answer.slide_id, error)
-                key, prediction = "", no_prediction(answer.slide_id, str(error) or type(error).__name__)
+                failed = no_prediction(answer.slide_id, str(error) or type(error).__name__)
+                key, prediction = "", failed.by(own)
             if prediction is not None:
                 one = slide_table([replace(prediction, case_id=answer.case_id)], own.classes, own.calibration)
                 rows[answer.slide_id] = {**_records(one)[0], _KEY: key}
-            total += 1
             otherwise += rows[answer.slide_id].get("decision") != answer.decision
         columns = [*slide_table([], own.classes, own.calibration).columns, _KEY]
         table = pd.DataFrame([rows[slide_id] for slide_id in sorted(rows)], columns=columns)

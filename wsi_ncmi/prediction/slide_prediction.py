@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.prediction.bundle import ModelBundle
+from wsi_ncmi.prediction.calibration import Calibration
 from wsi_ncmi.prediction.config import PredictConfig
 from wsi_ncmi.prediction.ensemble import EnsembleOutput
 from wsi_ncmi.prediction.ood import OodFlag, SlideProperties
 
 ABSTAIN = "abstain"
 """The decision where no prediction should be used without a person looking at the slide."""
+
+_NEW = ("model", "shown")  # fields that 0.1.0 didn't write
 
 NO_TILES = "no tissue: there is nothing to predict from"
 
@@ -44,6 +47,9 @@ class SlidePrediction:
             has no statistics of its training slides.
         reason: Why there is no prediction or no decision; else empty.
         case_id: Patient, where known.
+        model: ``name``, ``version`` and ``digest`` of the model that answered; empty where it isn't known.
+        shown: Class → probability as it may be read out (``> 94.1 %``); empty where nothing could be
+            predicted, and in files of 0.1.0.
     """
 
     slide_id: str
@@ -58,6 +64,18 @@ class SlidePrediction:
     ood_score: float | None = None
     reason: str = ""
     case_id: str = ""
+    model: Mapping[str, str] = field(default_factory=dict)
+    shown: Mapping[str, str] = field(default_factory=dict)
+
+    def by(self, bundle: ModelBundle) -> SlidePrediction:
+        """The same as that model's answer."""
+        return replace(self, model=bundle.identity, shown=self.read_out(bundle.calibration))
+
+    def read_out(self, calibration: Calibration) -> Mapping[str, str]:
+        """Class → probability as it may be read out; where that isn't known, by a calibration."""
+        return self.shown or {
+            name: calibration.shown(p, self.prediction) for name, p in self.probabilities.items()
+        }
 
     @property
     def flag_names(self) -> tuple[str, ...]:
@@ -71,6 +89,8 @@ class SlidePrediction:
             "probabilities": dict(self.probabilities),
             "spread": dict(self.spread),
             "flags": [{"name": flag.name, "words": flag.words, "score": flag.score} for flag in self.flags],
+            "model": dict(self.model),
+            "shown": dict(self.shown),
         }
 
     @classmethod
@@ -82,8 +102,9 @@ class SlidePrediction:
             TypeError: One is of another kind.
         """
         flags = tuple(OodFlag(str(f["name"]), str(f["words"]), float(f["score"])) for f in values["flags"])
-        rest = {name: values[name] for name in cls.__dataclass_fields__ if name != "flags"}
-        return cls(**rest, flags=flags)
+        rest = {name: values[name] for name in cls.__dataclass_fields__ if name not in ("flags", *_NEW)}
+        new = {name: values[name] for name in _NEW if name in values}
+        return cls(**rest, **new, flags=flags)
 
 
 def no_prediction(slide_id: str, reason: str) -> SlidePrediction:
@@ -147,6 +168,6 @@ def predict_slide(
             flags=flags,
             ood_score=score,
             reason="; ".join(reasons),
-        ),
+        ).by(bundle),
         output,
     )

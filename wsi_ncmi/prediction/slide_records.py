@@ -256,6 +256,6 @@ class SlideRecords:
                 return None
             if not all((self._out / name).is_file() for name in content["files"].values()):
                 return None
-            return SlidePrediction.from_json(content["answer"])
+            return SlidePrediction.from_json(content["answer"]).by(self._bundle)
         except (OSError, ValueError, KeyError, TypeError):
             return None

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.errors import InputError, counted
 from wsi_ncmi.core.files import parse_json, write_json, write_text
 from wsi_ncmi.slides import earlier_records
 from wsi_ncmi.slides.discovery import find_slides
@@ -50,7 +50,9 @@ class WatchedFolder:
         root: The folder.
         out: Output folder, with ``watch.json`` where it was watched before.
         extracted: Output folder of the extraction, whose ``slides.csv`` knows ids too.
-        digest: Digest of the model; slides that another one predicted are predicted again.
+        digest: Digest of the model.
+        stays: Slide id → whether its answer stays, where it has one that is known; others are answered again
+            where another model was in use.
         settle_s: Seconds for which the files of a slide must not have changed before it is read.
 
     Attributes:
@@ -61,10 +63,12 @@ class WatchedFolder:
         InputError: ``watch.json`` can't be read.
     """
 
-    def __init__(self, root: Path, out: Path, extracted: Path, digest: str, settle_s: float) -> None:
+    def __init__(
+        self, root: Path, out: Path, extracted: Path, digest: str, stays: Mapping[str, bool], settle_s: float
+    ) -> None:
         self._root, self._extracted, self._digest, self._settle_s = root, extracted, digest, settle_s
         self.file, self.quarantine = out / "watch.json", out / "quarantine.csv"
-        self._seen = self._load()
+        self._seen = self._load(stays)
         self._arrived: dict[str, tuple[str, float]] = {}
         self._said: set[str] = set()
 
@@ -163,7 +167,7 @@ class WatchedFolder:
                 writer.writerow((seen.slide_id, path, seen.reason, seen.utc))
         write_text(self.quarantine, text.getvalue())
 
-    def _load(self) -> dict[str, WatchedSlide]:
+    def _load(self, stays: Mapping[str, bool]) -> dict[str, WatchedSlide]:
         if not self.file.is_file():
             return {}
         try:
@@ -179,10 +183,15 @@ class WatchedFolder:
                 path: replace(slide, slide_id=slide_id)
                 for slide_id, (path, slide) in zip(ids, seen.items(), strict=True)
             }
-            if content["model"] != self._digest:
-                _LOG.info("%s is of another model: all slides are predicted again", self.file.name)
-                return {path: replace(slide, signature="") for path, slide in seen.items()}
-            return seen
+            same = content["model"] == self._digest
+            again = {
+                path: replace(slide, signature="")
+                for path, slide in seen.items()
+                if not stays.get(slide.slide_id, same)
+            }
+            if again:
+                _LOG.info("%s answered by another model: again.", counted(len(again), "slide"))
+            return seen | again
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 f"{self.file} can't be read ({error}); remove it or choose another --out."

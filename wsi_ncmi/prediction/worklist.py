@@ -13,6 +13,7 @@ from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.core.files import parse_json
 from wsi_ncmi.extraction.contact_sheet import ContactCard, contact_cards
 from wsi_ncmi.prediction.calibration import Calibration
+from wsi_ncmi.prediction.pages import other_model
 from wsi_ncmi.prediction.slide_prediction import ABSTAIN, SlidePrediction
 from wsi_ncmi.prediction.verdicts import VERDICTS_FILE, Verdict, latest_verdicts, read_verdicts
 
@@ -64,17 +65,22 @@ class Answers:
                 "of wsi-ncmi predict."
             ) from error
 
+    def given_by(self, answer: SlidePrediction) -> tuple[str, str]:
+        """Name and digest of the model that gave an answer; it may be an earlier one."""
+        return answer.model.get("name", self.model), answer.model.get("digest", self.digest)
+
     def row(self, slide_id: str) -> dict[str, Any] | None:
         """One answer for a page; None where the model has none."""
         answer = self.slides.get(slide_id)
         if answer is None:
             return None
-        say = self.calibration.shown
+        shown = answer.read_out(self.calibration)
         return {
             "prediction": answer.prediction,
             "decision": answer.decision,
-            "shown": "" if answer.confidence is None else say(answer.confidence, answer.prediction),
-            "chances": {n: say(p, answer.prediction) for n, p in answer.probabilities.items()},
+            "shown": shown.get(answer.prediction, ""),
+            "chances": shown,
+            "by": other_model(answer, self.digest),
             "agreement": answer.agreement,
             "tiles": answer.tiles,
             "flags": [name.replace("_", " ") for name in answer.flag_names],

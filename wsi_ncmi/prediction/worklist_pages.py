@@ -144,10 +144,11 @@ class WorklistPages:
         order = worklist.select(query, keep=slide_id)
         at = order.index(slide_id)
         other = worklist.other
+        _, digest = worklist.answers.given_by(worklist.entries[slide_id].answer)
         return {
             **worklist.row(slide_id),
             "model": worklist.answers.model,
-            "digest": worklist.answers.digest,
+            "digest": digest,
             "other_model": None if other is None else other.model,
             "classes": worklist.answers.classes,
             "previous": order[at - 1] if at else None,
@@ -165,7 +166,8 @@ class WorklistPages:
     def _judge(self, slide_id: str, content: Mapping[str, Any]) -> dict[str, Any]:
         answer = self._list.entries[slide_id].answer
         answers = self._list.answers
-        if (content.get("prediction"), content.get("digest")) != (answer.prediction, answers.digest):
+        model, digest = answers.given_by(answer)
+        if (content.get("prediction"), content.get("digest")) != (answer.prediction, digest):
             raise InputError("The slide was answered anew since the page was loaded; look at it again.")
         verdict, label, comment, initials = checked_entries(content, answer.prediction, answers.classes)
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -173,7 +175,7 @@ class WorklistPages:
             self._list.folder / VERDICTS_FILE,
             Verdict(
                 slide_id, answer.case_id, answer.prediction, answer.decision,
-                verdict, label, comment, initials, now, answers.model, answers.digest,
+                verdict, label, comment, initials, now, model, digest,
             ),
         )  # fmt: skip
         return {"time": now}

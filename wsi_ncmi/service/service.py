@@ -21,6 +21,7 @@ from wsi_ncmi.service.hook import Outbox
 from wsi_ncmi.service.metrics import ServiceMetrics, listening
 
 _ANSWER_SCHEMA = "wsi-ncmi-answer/1"
+_BESIDE = ("slide_id", "case_id", "model")  # of an answer: said beside it, or, the patient, not at all
 _METRICS_INTERVAL_S = 15.0
 
 
@@ -34,6 +35,7 @@ class Service:
 
     Attributes:
         files: ``audit_log`` and ``metrics``.
+        answers: Slide id → its latest answer in the audit trail, which doesn't know the patient.
 
     Raises:
         InputError: Another process writes to the audit trail or it is broken, there is no such command, or
@@ -53,6 +55,7 @@ class Service:
         self.files["metrics"].parent.mkdir(parents=True, exist_ok=True)
         self._metrics = ServiceMetrics(clock)
         self._take(bundle)
+        self.answers: dict[str, SlidePrediction] = {}
         self._given: dict[str, tuple[str, Mapping[str, Any]]] = {}
         self._stop = threading.Event()
         self._closing = contextlib.ExitStack()
@@ -74,11 +77,7 @@ class Service:
         self._say_start()
 
     def _take(self, bundle: ModelBundle) -> None:
-        self._model = {
-            "name": bundle.name,
-            "version": bundle.version,
-            "digest": bundle.digest,
-        }
+        self._model = dict(bundle.identity)
         self._metrics.use_model(self._model, bundle.ood)
 
     def _say_start(self) -> None:
@@ -101,9 +100,7 @@ class Service:
             OSError: It can't be written.
         """
         page = self._out / "slides" / f"{prediction.slide_id}.html"
-        answer = {
-            name: value for name, value in prediction.to_json().items() if name not in ("slide_id", "case_id")
-        }
+        answer = {name: value for name, value in prediction.to_json().items() if name not in _BESIDE}
         status = "abstained" if prediction.decision == ABSTAIN else "decided"
         content: dict[str, Any] = {
             "slide_id": prediction.slide_id,
@@ -155,6 +152,8 @@ class Service:
             }
             seen = {name: entry[name] for name in ("utc", "seq", "sha256")}
             self._given[entry["slide_id"]] = (_hash(content), seen)
+            beside = {"slide_id": entry["slide_id"], "case_id": "", "model": entry["model"]}
+            self.answers[entry["slide_id"]] = SlidePrediction.from_json({**entry["answer"], **beside})
 
     def _keep_writing(self) -> None:
         ended = False

@@ -47,7 +47,8 @@ def extract(
         config: What and how.
         progress: Told about every slide.
         slide_ids: A round on a growing folder: only these slides, by the ids of the inventory. Those that are
-            gone cost nothing, and one whose features meet a file of another identity fails alone. None = all.
+            gone cost nothing, one whose features meet a file of another identity fails alone, and the contact
+            sheet is left as it is. None = all.
         replaced: Slides whose features of another identity are replaced.
         given: Path → id of slides of earlier rounds; their rows stay in the ledger.
         stain: What colours are brought to where that is known already, in place of ``config.stain``.
@@ -65,6 +66,7 @@ def extract(
         >>> result.files["features"], result.failures  # doctest: +SKIP
     """
     from wsi_ncmi.extraction.claims import check_conflicts
+    from wsi_ncmi.extraction.contact_sheet import write_contact_sheet
     from wsi_ncmi.extraction.disk_space import check_space
     from wsi_ncmi.extraction.execution.local import open_engine
     from wsi_ncmi.extraction.known_failures import is_known, read_known_failures, settle
@@ -132,6 +134,8 @@ def extract(
     present = {record.slide_id for record in records}.union((given or {}).values())
     for name in grids:
         files |= _close(out, encoder.name, name, config.shard, rows, present, copies)
+        if slide_ids is None:
+            files[f"contact_sheet@{name}".removesuffix("@")] = write_contact_sheet(out, name)
     failures = tuple(
         f"{row.slide_id}{f' ({row.features_set})' if row.features_set else ''}: {row.reason}"
         for row in rows
@@ -213,12 +217,11 @@ def _close(
     present: set[str],
     copies: Mapping[str, str],
 ) -> dict[str, Path]:
-    """Writes the ledger and the contact sheet of one set of features; gives its files by name.
+    """Writes the ledger of one set of features; gives its files by name.
 
     Rows of earlier jobs on slides that are ``present`` stay: a job on a part of them forgets nothing. What is
     a copy of what (``copies``) is said of the files that are there now.
     """
-    from wsi_ncmi.extraction.contact_sheet import write_contact_sheet
     from wsi_ncmi.extraction.ledger import merge_rows, read_or_rebuild, write_ledger
     from wsi_ncmi.features.paths import feature_folder, ledger_path
 
@@ -232,7 +235,6 @@ def _close(
     return {
         f"features{suffix}": feature_folder(out, encoder_name, features_set),
         f"ledger{suffix}": ledger,
-        f"contact_sheet{suffix}": write_contact_sheet(out, features_set),
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from wsi_ncmi.core.extras import require
 from wsi_ncmi.core.files import check_folder
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
 from wsi_ncmi.encoders.weights_folder import resolve_weights
+from wsi_ncmi.features.paths import feature_folder
 from wsi_ncmi.prediction.bundle import ModelBundle, load_model
 from wsi_ncmi.prediction.config import PredictConfig
 from wsi_ncmi.prediction.dicom_results import check_any_dicom, results_folder
@@ -33,6 +34,7 @@ from wsi_ncmi.workflows.result import JobResult
 
 if TYPE_CHECKING:
     from wsi_ncmi.encoders import EncoderInfo
+    from wsi_ncmi.extraction.ledger import LedgerRow
 
 
 _OF_EACH_SLIDE = ("prediction", "heatmaps", "DICOM")
@@ -90,7 +92,6 @@ class Predictor:
         self.predictions: dict[str, tuple[SlidePrediction, str]] = {}
         self.timings: list[tuple[str, float]] = []
         self._seconds: dict[str, float] = {}
-        self._earlier: dict[str, SlidePrediction] = {}
         with self._timed("model"):
             self.bundle: ModelBundle = load_model(config.model)
             self._extraction = extract_config(self.bundle, config)
@@ -109,11 +110,12 @@ class Predictor:
         replaced: frozenset[str] = frozenset(),
         given: Mapping[str, str] | None = None,
     ) -> JobResult:
-        """Extracts and predicts; tables and pages are about all slides of the ledger.
+        """Extracts and predicts.
 
         Args:
             progress: Shows every slide.
-            slide_ids: Slides of a round on a growing folder; None = all that are there.
+            slide_ids: Slides of a round on a growing folder, which leaves tables and pages to :meth:`write`;
+                None = all that are there.
             replaced: Slides whose files were replaced since they were predicted.
             given: Path → id of slides that were given one in earlier rounds.
 
@@ -136,46 +138,47 @@ class Predictor:
                 on_encoder=self._check_encoder,
             )
         rows = read_ledger(extracted.files["ledger"])
-        records = SlideRecords(
-            self.bundle,
-            self.config,
-            features=extracted.files["features"],
-            slides=extracted.files["slides"],
-            timed=self._timed,
-            slide_encoder=self._slide_encoder,
-        )
-        predictions: list[SlidePrediction] = []
+        if slide_ids is not None:
+            rows = tuple(row for row in rows if row.slide_id in slide_ids)
+        records = self._records()
         self.problems, self.without_dicom, self.predictions = {}, {}, {}
         with progress.task("predicting", len(rows), "slides") as task:
             for row in rows:
-                of_round = slide_ids is None or row.slide_id in slide_ids
-                if not of_round and row.slide_id in self._earlier:
-                    predictions.append(self._earlier[row.slide_id])
-                    continue
-                case_id = self._cases.get(slide_key(row.slide_id), "")
-                if row.status == "failed":
-                    records.retire(row.slide_id)
-                    prediction, problem, no_dicom = no_prediction(row.slide_id, row.reason), row.reason, ""
-                else:
-                    prediction, problem, no_dicom = records.predict(row.slide_id, case_id)
-                prediction = replace(prediction, case_id=case_id)
-                predictions.append(prediction)
-                if slide_ids is not None:
-                    self._earlier[row.slide_id] = prediction
-                if of_round:
-                    self.predictions[row.slide_id] = prediction, records.fingerprint(row.slide_id)
-                    self.timings += [("extraction", row.seconds)] if row.status == "done" else []
-                if of_round and not is_known(row):
+                prediction, problem, no_dicom = self._predict(row, records)
+                self.predictions[row.slide_id] = prediction, records.fingerprint(row.slide_id)
+                self.timings += [("extraction", row.seconds)] if row.status == "done" else []
+                if not is_known(row):
                     if problem:
                         self.problems[row.slide_id] = problem
                     if no_dicom:
                         self.without_dicom[row.slide_id] = no_dicom
                 task.advance(1, row.slide_id)
+        files, notes = extracted.files, extracted.notes
+        if slide_ids is None:
+            written = self.write([prediction for prediction, _ in self.predictions.values()])
+            files, notes = {**files, **written.files}, (*notes, *written.notes)
+        return JobResult(
+            files,
+            tuple(
+                f"{slide_id}: {problem}"
+                for problems in (self.problems, self.without_dicom)
+                for slide_id, problem in problems.items()
+            ),
+            notes,
+        )
+
+    def write(self, predictions: Sequence[SlidePrediction]) -> JobResult:
+        """Writes tables and pages, and lets the shadow model predict what it has not yet.
+
+        Args:
+            predictions: Those that they are about.
+        """
+        predictions = [self._of_patient(prediction) for prediction in predictions]
         files = write_predictions(
             self.config,
             self.bundle,
             predictions,
-            thumbnails=extracted.files["slides"].parent / "thumbnails",
+            thumbnails=self._extraction.out / "thumbnails",
             seconds=self._seconds,
         )
         notes = prediction_notes(predictions, self.bundle, self._seconds)
@@ -185,19 +188,46 @@ class Predictor:
             notes = (*notes, note)
         if self._shadow is not None:
             with self._timed("shadow"):
-                notes = (*notes, self._shadow.predict(records, predictions))
+                notes = (*notes, self._shadow.predict(self._records(), predictions))
             files["shadow"] = self._shadow.file
         history = self.config.out / "history"
         if history.is_dir():
             notes = (*notes, "Earlier predictions of slides that were replaced since are kept in history/.")
-        return JobResult(
-            {**extracted.files, **files},
-            tuple(
-                f"{slide_id}: {problem}"
-                for problems in (self.problems, self.without_dicom)
-                for slide_id, problem in problems.items()
-            ),
-            (*extracted.notes, *notes),
+        return JobResult(files, notes=notes)
+
+    def recall(self, slide_ids: Collection[str]) -> dict[str, SlidePrediction]:
+        """Slide id → prediction of slides that are done, from what they left in the output folder."""
+        from wsi_ncmi.extraction.ledger import read_ledger
+
+        ledger = self._extraction.out / "ledger.csv"
+        if not slide_ids or not ledger.is_file():
+            return {}
+        records = self._records()
+        rows = [row for row in read_ledger(ledger) if row.slide_id in slide_ids]
+        return {row.slide_id: self._predict(row, records)[0] for row in rows}
+
+    def _predict(self, row: LedgerRow, records: SlideRecords) -> tuple[SlidePrediction, str, str]:
+        """As :meth:`SlideRecords.predict`, of any slide of the ledger."""
+        if row.status == "failed":
+            records.retire(row.slide_id)
+            prediction, problem, no_dicom = no_prediction(row.slide_id, row.reason), row.reason, ""
+        else:
+            case_id = self._cases.get(slide_key(row.slide_id), "")
+            prediction, problem, no_dicom = records.predict(row.slide_id, case_id)
+        return self._of_patient(prediction.by(self.bundle)), problem, no_dicom
+
+    def _of_patient(self, prediction: SlidePrediction) -> SlidePrediction:
+        return replace(prediction, case_id=self._cases.get(slide_key(prediction.slide_id), ""))
+
+    def _records(self) -> SlideRecords:
+        out = self._extraction.out
+        return SlideRecords(
+            self.bundle,
+            self.config,
+            features=feature_folder(out, self._extraction.encoder.name),
+            slides=out / "slides.csv",
+            timed=self._timed,
+            slide_encoder=self._slide_encoder,
         )
 
     def check_encoder(self) -> None:

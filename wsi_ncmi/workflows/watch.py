@@ -13,6 +13,7 @@ from wsi_ncmi.core.files import job_folder
 from wsi_ncmi.core.heartbeat import beat
 from wsi_ncmi.core.interrupts import TerminatedError
 from wsi_ncmi.core.progress import ProgressReporter
+from wsi_ncmi.extraction.contact_sheet import write_contact_sheet
 from wsi_ncmi.prediction.config import PredictConfig
 from wsi_ncmi.prediction.watch import WatchedFolder
 from wsi_ncmi.service.service import Service
@@ -23,6 +24,7 @@ from wsi_ncmi.workflows.result import JobResult
 
 _LOG = logging.getLogger(__name__)
 _TIMEOUT_S = 3600.0
+_TABLES_SHARE = 0.1  # of the time that tables and pages about all slides may take
 _MAX_ROUND = 16  # answers are given at the end of a round, and a burst of slides is not to delay the first
 
 
@@ -36,7 +38,8 @@ def watch(
     """Predicts every slide that arrives in ``config.slides``.
 
     Where the config has no time limit, a slide is given up after an hour. A model that is put in the place of
-    the present one is taken into use between two rounds.
+    the present one is taken into use between two rounds; answers of the one before stay where both have the
+    same classes. Tables and pages follow the answers, at once where they are quickly written.
 
     Args:
         config: As for ``predict``; ``slides`` is a folder, which may be empty.
@@ -78,50 +81,79 @@ class _Watch:
     ) -> None:
         self._config, self._progress, self._clock, self._sleep = config, progress, clock, sleep
         self._files: dict[str, Path] = {}
+        self._tables_due: float | None = None
+        self._not_before = clock()
 
     def run(self) -> JobResult:
-        times, clock = self._config.watch, self._clock
         version = _version(self._config.model)
-        self._load()
-        with Service(self._config, self._predictor.bundle, clock) as service:
+        predictor = self._load()
+        with Service(self._config, predictor.bundle, self._clock) as service:
+            self._use(predictor, service)
+            if self._folder.slides:  # a kill may have come before their tables
+                self._tables_due = self._clock()
             beat("ready")
-            last = clock()
-            while True:
-                ready = self._folder.ready(clock())
-                waiting = self._folder.waiting
-                service.looked(
-                    len(waiting), min(waiting.values(), default=None), self._folder.slides.values()
-                )
-                if version != (version := _version(self._config.model)):
-                    self._change_model(service)
-                elif ready:
-                    self._round(dict(islice(ready.items(), _MAX_ROUND)), service)
-                    last = clock()
-                elif times.until_idle_s is not None and not waiting and clock() - last >= times.until_idle_s:
-                    break
-                else:
-                    self._sleep(times.interval_s)
+            try:
+                self._look_on(service, version)
+            except TerminatedError:
+                self._write_tables(service)
+                raise
+            self._write_tables(service)
         return _result(self._folder, {**self._files, **service.files}, self._config)
 
-    def _load(self) -> None:
-        config = self._config
-        predictor = Predictor(config)
+    def _look_on(self, service: Service, version: tuple[str, int, int]) -> None:
+        """Looks at folder and model again and again, until nothing new has come for long enough."""
+        times, clock = self._config.watch, self._clock
+        last = clock()
+        while True:
+            ready = self._folder.ready(clock())
+            waiting = self._folder.waiting
+            service.looked(len(waiting), min(waiting.values(), default=None), self._folder.slides.values())
+            if self._tables_due is not None and clock() >= self._tables_due:
+                self._write_tables(service)
+            if version != (version := _version(self._config.model)):
+                self._change_model(service)
+            elif ready:
+                self._round(dict(islice(ready.items(), _MAX_ROUND)), service)
+                last = clock()
+            elif times.until_idle_s is not None and not waiting and clock() - last >= times.until_idle_s:
+                return
+            else:
+                self._sleep(times.interval_s)
+
+    def _load(self) -> Predictor:
+        predictor = Predictor(self._config)
         predictor.check_encoder()
+        return predictor
+
+    def _use(self, predictor: Predictor, service: Service) -> None:
+        config, bundle = self._config, predictor.bundle
         out = job_folder(config.out)
-        digest = predictor.bundle.digest
-        folder = WatchedFolder(config.slides, out, config.cache or out, digest, config.watch.settle_s)
-        self._predictor, self._folder = predictor, folder
+        stays = {
+            slide_id: answer.model["digest"] == bundle.digest
+            or not (
+                config.watch.answer_again
+                or (answer.prediction and set(answer.probabilities) != set(bundle.classes))
+            )
+            for slide_id, answer in service.answers.items()
+        }
+        self._folder = WatchedFolder(
+            config.slides, out, config.cache or out, bundle.digest, stays, config.watch.settle_s
+        )
+        self._predictor = predictor
+        seen = {slide.slide_id for slide in self._folder.slides.values()}
+        self._unlogged = predictor.recall(seen - service.answers.keys())
 
     def _change_model(self, service: Service) -> None:
         before = self._predictor.bundle
         try:
-            self._load()
+            predictor = self._load()
         except InputError as error:
             _LOG.warning("The new model is not taken (%s); %s stays in use.", error, before.name)
             return
-        if self._predictor.bundle.digest != before.digest:
-            _LOG.info("%s is in use now.", self._predictor.bundle.name)
-            service.use(self._predictor.bundle)
+        if predictor.bundle.digest != before.digest:
+            self._use(predictor, service)
+            _LOG.info("%s is in use now.", predictor.bundle.name)
+            service.use(predictor.bundle)
 
     def _round(self, slides: dict[str, FoundSlide], service: Service) -> None:
         folder, predictor = self._folder, self._predictor
@@ -133,6 +165,8 @@ class _Watch:
         except InputError as error:  # such as a full disk: not the input's fault, to be tried again
             raise JobStoppedError(str(error)) from error
         self._files |= ran.files
+        if self._tables_due is None:
+            self._tables_due = self._not_before
         # One that went away before it was read is taken when it comes again.
         there = {slide_id: slide for slide_id, slide in slides.items() if os.path.lexists(slide.path)}
         for slide_id, (prediction, fingerprint) in predictor.predictions.items():
@@ -141,6 +175,18 @@ class _Watch:
         for stage, seconds in predictor.timings:
             service.took(stage, seconds)
         folder.record(there, signatures, predictor.problems, predictor.without_dicom)
+
+    def _write_tables(self, service: Service) -> None:
+        """Writes tables and pages about all slides, where there is a new answer."""
+        if self._tables_due is None:
+            return
+        started = self._clock()
+        answers = {**self._unlogged, **service.answers}
+        ids = [slide.slide_id for slide in self._folder.slides.values() if slide.slide_id in answers]
+        self._files |= self._predictor.write([answers[slide_id] for slide_id in ids]).files
+        self._files["contact_sheet"] = write_contact_sheet(self._config.cache or self._config.out)
+        ended = self._clock()
+        self._tables_due, self._not_before = None, ended + (ended - started) * (1 / _TABLES_SHARE - 1)
 
 
 def _version(model: Path) -> tuple[str, int, int]:

@@ -17,6 +17,7 @@ function answerPairs(row) {
   const pairs = [["decision", row.decision || "no answer"]];
   if (row.prediction) pairs.push(["most probable", `${row.prediction}, ${row.shown}`]);
   for (const [name, chance] of Object.entries(row.chances)) pairs.push([`p(${name})`, chance]);
+  if (row.by) pairs.push(["answered by", row.by]);
   if (row.agreement !== null) pairs.push(["members agreeing", `${Math.round(100 * row.agreement)} %`]);
   if (row.flags.length) pairs.push(["flags", `${row.flags.join(", ")} (${row.words.join("; ")})`]);
   if (row.reason) pairs.push([row.prediction ? "why no decision" : "why no answer", row.reason]);

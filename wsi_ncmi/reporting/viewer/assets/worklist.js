@@ -31,7 +31,11 @@ function answer(row) {
   if (!row) return [element("span", "–")];
   if (!row.prediction) return [element("strong", "no answer")];
   const abstained = row.decision !== row.prediction;
-  return [element("strong", abstained ? "abstained" : row.prediction), abstained && element("small", `most probable: ${row.prediction}`)];
+  return [
+    element("strong", abstained ? "abstained" : row.prediction),
+    abstained && element("small", `most probable: ${row.prediction}`),
+    row.by && element("small", `answered by ${row.by}`),
+  ];
 }
 
 function rowOf(row, query) {
