@@ -44,7 +44,8 @@ def test_it_abstains_below_the_threshold(bundle: ModelBundle, below: float, deci
     answer, _ = predict_slide(bundle, "s", sample(3).tiles, PROPERTIES, abstaining(abstain_below=below))
     own = replace(bundle, calibration=Calibration(1.0, below, "x", 1))
     same, _ = predict_slide(own, "s", sample(3).tiles, PROPERTIES, abstaining())
-    assert same == answer
+    assert same == replace(answer, model=own.identity, shown=same.shown)  # of another digest and basis
+    assert same.shown[same.prediction] == own.calibration.shown(same.confidence or 0.0, same.prediction)
     assert (answer.decision == answer.prediction) == decided
     assert answer.prediction in bundle.classes  # what it would have said stays there
     if not decided:
@@ -112,7 +113,7 @@ def test_the_slide_table_follows_the_contract(bundle: ModelBundle) -> None:
     assert rows.loc["broken", ["p_a", "p_b"]].isna().all()
     assert rows.loc["broken", "reason"] == "text.svs is no slide"
     assert rows.loc["z", ["p_a", "p_b"]].sum() == pytest.approx(1)
-    assert list(table)[-1] == "shown"
+    assert list(table)[-2:] == ["shown", "model_digest"]
     assert rows["shown"].to_dict() == {"broken": "", "z": "> 50.0 %"}
 
 
