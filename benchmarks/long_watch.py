@@ -56,8 +56,7 @@ def plant(inbox: Path, out: Path, names: list[str]) -> None:
     with AuditLog(out / "audit-log", lambda entry: entries.append(dict(entry))) as log:
         (entry,) = (each for each in entries if each["event"] == "answer")
         content = {
-            key: entry[key]
-            for key in ("slide_id", "fingerprint", "model", "configuration_sha256", "answer")
+            key: entry[key] for key in ("slide_id", "fingerprint", "model", "configuration_sha256", "answer")
         }
         for name in names:
             log.append("answer", **{**content, "slide_id": name})
