@@ -13,7 +13,7 @@ PYTHONS ?= 3.11 3.12 3.13
 TEST_PROCESSES ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all search check docs format lock wheel images sbom audit release wheelhouse clean
+.PHONY: help setup demo test test-all search bench-peers check docs format lock wheel images sbom audit release wheelhouse clean
 
 # Tools that look at the project from outside; they need no place in its environment.
 CYCLONEDX := cyclonedx-bom==7.5.0
@@ -57,6 +57,9 @@ search: $(STAMP)  ## Searches for examples that fail: the property tests with ne
 	    --hypothesis-profile search $(PYTEST_FLAGS) || exit 1; \
 	done
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/fuzz.py --seed $$(date +%s) --keep build/fuzz
+
+bench-peers: $(STAMP)  ## Compares with other programs, each installed for it (PEERS="cucim clam", PEERS_FLAGS): benchmarks/peers/README.md
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m benchmarks.peers $(PEERS_FLAGS)
 
 check: $(STAMP)  ## Checks format, lint, types, architecture and the documentation site
 	$(BIN)/ruff format --check .
