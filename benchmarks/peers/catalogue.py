@@ -18,7 +18,6 @@ class Peer:
         lock: Stem of its lock in ``locks/``; several entries of one program share one.
         python: Version of Python of its environment.
         source: ``owner/name@commit`` of its checkout.
-        folder: Folder of the checkout that Python imports from.
         help: Command whose ``--help`` is timed.
     """
 
@@ -28,7 +27,6 @@ class Peer:
     lock: str
     python: str = "3.11"
     source: str = ""
-    folder: str = "."
     help: tuple[str, ...] = ()
 
     @property
@@ -53,7 +51,6 @@ PEERS = {
         ("extraction", "training"),
         "clam",
         source="mahmoodlab/CLAM@53e2409d4a8189c682c173382964a85f114f923c",
-        help=("main.py",),
     ),
     "trident": Peer(
         "TRIDENT",
@@ -70,7 +67,6 @@ PEERS = {
         "stamp",
         "3.13",
         source="KatherLab/STAMP@c54ce06739622c127a83eccb35a7082e504b9aef",
-        folder="src",
         help=("-m", "stamp"),
     ),
     "hs2p": Peer("hs2p", "hs2p", ("tissue",), "hs2p"),

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 
 from benchmarks.tile_reading import texture
 from wsi_ncmi.slides import open_slide
-from wsi_ncmi.synthesis import SynthesisConfig, make_cohort
+from wsi_ncmi.synthesis import SynthesisConfig, make_cohort, write_test_slide
 
 SIDE_PX, TILE_PX, JPEG2000_SIDE_PX = 8192, 256, 2048
 DIM, N_BAGS = 192, 450
@@ -70,12 +70,13 @@ def _tiles(level: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
 
 
 def tissue_slides(folder: Path, count: int = 20) -> None:
-    """Drawn slides of four centres (``slides/``) and their truth; the first two alone in ``few/``."""
+    """Drawn slides of four centres and their truth; the first alone in ``one/``, another in ``tiny/``."""
     cohort = make_cohort(folder, SynthesisConfig(slides=count, seed=0, include_empty=False), workers=1)
-    few = folder / "few"
-    few.mkdir()
-    for path in sorted(cohort.slides.iterdir())[:2]:
-        (few / path.name).hardlink_to(path)
+    for place in ("one", "tiny"):
+        (folder / place).mkdir()
+    first = min(cohort.slides.iterdir())
+    (folder / "one" / first.name).hardlink_to(first)
+    write_test_slide(folder / "tiny" / "tiny.svs", width_px=3072, height_px=2048, mpp=0.25)
 
 
 def dice(boxes: dict[str, list[list[float]]], folder: Path) -> float:

@@ -17,11 +17,10 @@ class MissingPeerError(Exception):
 
 @dataclass(frozen=True)
 class Environment:
-    """How a program is called: its interpreter, what it imports from, and its version."""
+    """How a program is called: its interpreter, where it runs and imports from, and its version."""
 
     python: str
     folder: Path
-    path: Path
     version: str
 
 
@@ -38,11 +37,9 @@ def make(name: str, work: Path, git: str, ours: str) -> Environment:
         MissingPeerError: It can't be installed; says why.
     """
     if name == OURS:
-        return Environment(ours, ROOT, ROOT, _said(["git", "describe", "--always", "--tags"], ROOT))
+        return Environment(ours, ROOT, _said(["git", "describe", "--always", "--tags"], ROOT))
     peer = PEERS[name]
-    folder = ROOT
-    if peer.source:
-        folder = _checkout(peer.source, work / "checkouts", git)
+    folder = _checkout(peer.source, work / "checkouts", git) if peer.source else work
     place = work / "environments" / peer.lock
     python = str(place / "bin/python")
     if not (place / ".made").exists():
@@ -60,10 +57,13 @@ def make(name: str, work: Path, git: str, ours: str) -> Environment:
                 str(peer.lock_file),
             ]
         )
+        if (folder / "pyproject.toml").exists():  # its build system is among the locked packages
+            package = ["--no-deps", "--no-build-isolation", str(folder)]
+            _do(["uv", "pip", "install", "--quiet", "--python", python, *package])
         (place / ".made").touch()
     say = f"import importlib.metadata as m; print(m.version({peer.package!r}))"
-    version = _said([python, "-c", say], ROOT) if peer.package else peer.source.split("@")[1][:7]
-    return Environment(python, folder, folder / peer.folder, version)
+    version = _said([python, "-c", say], work) if peer.package else peer.source.split("@")[1][:7]
+    return Environment(python, folder, version)
 
 
 def _checkout(source: str, folder: Path, git: str) -> Path:
@@ -93,5 +93,5 @@ def _said(command: list[str], folder: Path) -> str:
 def variables(environment: Environment) -> dict[str, str]:
     """One thread a process, no GPU, no network, and only what the program itself imports from."""
     one = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-    quiet = {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(environment.path)}
+    quiet = {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(environment.folder)}
     return os.environ | one | quiet

@@ -115,19 +115,23 @@ def _reading(run: Run) -> Figures:
 
 
 def _extraction(run: Run) -> Figures:
-    folder = data.drawn("extraction", run.work)
-    slides = data.drawn("tissue", run.work) / "few"
-    job = {
-        "slides": str(slides),
-        "network": run.case,
-        "weights": str(folder / f"{run.case}.pth"),
-        "batch": 32,
+    slides = data.drawn("tissue", run.work)
+    weights = data.drawn("extraction", run.work) / f"{run.case}.pth"
+    job = {"network": run.case, "weights": str(weights), "batch": 32}
+    tiny, one = (
+        scripted("extraction", run, job | {"out": str(run.out / place), "slides": str(slides / place)})
+        for place in ("tiny", "one")
+    )
+    count = one["tiles"] - tiny["tiles"]
+    if count <= 0:
+        raise FailedRunError(f"it made {one['tiles']} tiles of a slide and {tiny['tiles']} of a tiny one")
+    tile, wall = ((one[key] - tiny[key]) / count for key in ("tree_cpu", "wall"))
+    return {
+        "value": 1e3 * tile,
+        "wall": 1e3 * wall,
+        "tiles": one["tiles"],
+        "fixed": tiny["tree_cpu"] - tiny["tiles"] * tile,
     }
-    result = scripted("extraction", run, job)
-    count = result["tiles"]
-    if not count:
-        raise FailedRunError("it made no tiles")
-    return {"value": 1e3 * result["cpu"] / count, "wall": 1e3 * result["wall"] / count, "tiles": count}
 
 
 def _tissue(run: Run) -> Figures:
@@ -149,8 +153,8 @@ def _training(run: Run) -> Figures | None:
         return None
     job = {"data": str(data.drawn("training", run.work)), "dim": data.DIM, "batch": batch}
     few, many = (scripted("training", run, job | {"out": str(run.out / str(n)), "epochs": n}) for n in EPOCHS)
-    epoch, wall = ((many[key] - few[key]) / (EPOCHS[1] - EPOCHS[0]) for key in ("cpu", "wall"))
-    return {"value": epoch, "wall": wall, "fixed": few["cpu"] + few["start_cpu"] - EPOCHS[0] * epoch}
+    epoch, wall = ((many[key] - few[key]) / (EPOCHS[1] - EPOCHS[0]) for key in ("tree_cpu", "wall"))
+    return {"value": epoch, "wall": wall, "fixed": few["tree_cpu"] - EPOCHS[0] * epoch}
 
 
 def _start(run: Run) -> Figures:
@@ -181,16 +185,14 @@ PARTS = {
 
 
 def scripted(script: str, run: Run, job: dict[str, Any]) -> dict[str, float]:
-    """Runs a script in the program's interpreter: what it says, and what was used after its start."""
-    used = called(
-        [str(HERE / "scripts" / f"{script}.py"), run.name, json.dumps({"out": str(run.out), **job})], run
-    )
-    said = json.loads(used.pop("last"))
-    return {"cpu": used["cpu"] - said["start_cpu"], "wall": used["wall"], **said}
+    """Runs a script by the program's interpreter: what it says, and ``tree_cpu`` from start to end."""
+    words = [str(HERE / "scripts" / f"{script}.py"), run.name, json.dumps({"out": str(run.out), **job})]
+    used = called(words, run)
+    return {"tree_cpu": used["cpu"], **json.loads(used["last"])}
 
 
 def called(arguments: list[str], run: Run) -> dict[str, Any]:
-    """Runs the program's interpreter: processor and wall seconds of its process tree, and the last line.
+    """Runs the program: processor and wall seconds of its process tree, and the last line.
 
     Raises:
         FailedRunError: It failed, or took longer than ``LIMIT_S``.

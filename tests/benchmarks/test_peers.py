@@ -15,7 +15,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from benchmarks.peers import __main__ as command
-from benchmarks.peers import locking, tables
+from benchmarks.peers import data, locking, tables
 from benchmarks.peers.catalogue import HERE, OURS, PEERS
 from benchmarks.peers.data import dice, drawn
 from benchmarks.peers.environments import Environment, MissingPeerError, make
@@ -152,9 +152,10 @@ def test_dice_of_tiles_over_the_drawn_tissue(tmp_path: Path) -> None:
     assert dice({}, tmp_path) == 0
 
 
-def test_bags_are_drawn_once_and_train_ours(tmp_path: Path) -> None:
+def test_bags_are_drawn_once_and_ours_reads_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from wsi_ncmi.cohorts import read_splits
 
+    monkeypatch.setattr(data, "N_BAGS", 25)
     folder = drawn("training", tmp_path)
     before = (folder / "bags.npz").stat().st_mtime_ns
     assert drawn("training", tmp_path) == folder
@@ -162,12 +163,12 @@ def test_bags_are_drawn_once_and_train_ours(tmp_path: Path) -> None:
     with np.load(folder / "bags.npz") as packed:
         assert packed["lengths"].sum() == len(packed["features"])
     fold = read_splits(folder / "splits.json").folds[0]
-    assert {len(fold.train), len(fold.validation), len(fold.test)} == {288, 72, 90}
-    assert sum(1 for _ in (folder / "clam/pt_files").iterdir()) == 450
+    assert {len(fold.train), len(fold.validation), len(fold.test)} == {16, 4, 5}
+    assert sum(1 for _ in (folder / "clam/pt_files").iterdir()) == 25
 
 
 def test_a_program_is_run_in_its_folder_and_its_failure_is_told(tmp_path: Path) -> None:
-    environment = Environment(sys.executable, tmp_path, tmp_path, "1")
+    environment = Environment(sys.executable, tmp_path, "1")
     run = Run(OURS, environment, tmp_path, "case")
     code = "import os; sum(range(3000000)); print('x'); print(os.getcwd(), os.environ['PYTHONPATH'])"
     used = called(["-c", code], run)

@@ -8,11 +8,10 @@ tiles and the batch.
 
 import csv
 import runpy
-import sys
 from pathlib import Path
 from typing import Any
 
-from common import Job, ready, run
+from common import Job, command, run
 
 TILE_PX, MPP = 224, 0.5
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -52,18 +51,11 @@ def rows_of(folder: Path, pattern: str, name: str) -> int:
 
 def ours(job: Job) -> Job:
     """``wsi-ncmi extract``."""
-    import torch
-    import torchvision  # noqa: F401
-
     from wsi_ncmi.cli.app import main
-    from wsi_ncmi.workflows import extraction  # noqa: F401
 
-    torch.set_num_threads(1)
-    ready()
     arguments = [job["slides"], "--out", job["out"], "--encoder", f"torchvision:{job['network']}"]
     arguments += ["--weights", job["weights"], "--mpp", str(MPP), "--tile-px", str(TILE_PX)]
-    code = main(["extract", *arguments])
-    assert not code, code
+    command(main, ["wsi-ncmi", "extract", *arguments])
     return {"tiles": rows_of(Path(job["out"]), "features/*/*.h5", "features")}
 
 
@@ -75,13 +67,12 @@ def clam(job: Job) -> Job:
     net, out = network(job), job["out"]
     resized = transforms.Compose([transforms.Resize(TILE_PX), transform()])
     models.get_encoder = lambda *_, **__: (net, resized)
-    ready()
 
     def call(script: str, **options: object) -> None:
-        sys.argv = [script]
+        words = [script]
         for name, value in options.items():
-            sys.argv += [f"--{name}"] if value is True else [f"--{name}", str(value)]
-        runpy.run_path(script, run_name="__main__")
+            words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+        command(lambda: runpy.run_path(script, run_name="__main__"), words)
 
     call(
         "create_patches_fp.py",
@@ -110,7 +101,6 @@ def stamp(job: Job) -> Job:
     from stamp.preprocessing.extractor import Extractor
 
     extractor = Extractor(model=network(job), transform=transform(), identifier="net")
-    ready()
     extract_(
         wsi_dir=Path(job["slides"]),
         output_dir=Path(job["out"]),
@@ -138,7 +128,6 @@ def trident(job: Job) -> Job:
     from trident.segmentation_models import segmentation_model_factory
 
     encoder = CustomInferenceEncoder("net", network(job), transform(), torch.float32)
-    ready()
     processor = Processor(job_dir=job["out"], wsi_source=job["slides"], max_workers=2)
     processor.run_segmentation_job(segmentation_model_factory("otsu"), device="cpu", batch_size=job["batch"])
     processor.run_patching_job(
@@ -156,7 +145,6 @@ def lazyslide(job: Job) -> Job:
     from wsidata import open_wsi
 
     net, tiles = network(job), 0
-    ready()
     for path in sorted(Path(job["slides"]).iterdir()):
         slide = open_wsi(str(path), store=f"{job['out']}/{path.stem}.zarr")
         zs.pp.find_tissues(slide)
@@ -213,7 +201,6 @@ def tiatoolbox(job: Job) -> Job:
         stride_shape=[TILE_PX] * 2,
     )
     extractor = DeepFeatureExtractor(net, batch_size=job["batch"], num_workers=0, device="cpu", verbose=False)
-    ready()
     extractor.run(
         sorted(Path(job["slides"]).iterdir()),
         patch_mode=False,
@@ -269,7 +256,6 @@ def slide2vec(job: Job) -> Job:
             del device
             return self
 
-    ready()
     out = Path(job["out"])
     out.mkdir(parents=True, exist_ok=True)
     with (out / "slides.csv").open("w") as file:

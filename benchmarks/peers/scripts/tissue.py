@@ -46,10 +46,12 @@ def ours(job: Job) -> Boxes:
     ready()
     root = Path(job["slides"])
     grid = GridConfig(mpp=MPP, tile_px=TILE_PX, overlap_px=0, allow_upsample=True, min_tissue=MIN_TISSUE)
-    config = ExtractConfig(slides=root, out=Path(job["out"]), encoder=EncoderConfig("descriptor"), grid=grid)
+    config = ExtractConfig(
+        slides=root, out=Path(job["out"]), encoder=EncoderConfig(name="descriptor"), grid=grid
+    )
     boxes: Boxes = {}
     for record in take_inventory(root):
-        task = SlideTask(record, config)
+        task = SlideTask(record=record, config=config)
         with open_slide(task.slide_path) as slide:
             prepared = prepare_slide(task, slide)
         size = [float(edge) for edge in prepared.grid.tile_size_level0]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import Job, ready, run
+from common import Job, command, run
 
 CLASSES = ("first", "second", "third")
 HIDDEN, ATTENTION = 512, 256
@@ -19,13 +19,8 @@ HIDDEN, ATTENTION = 512, 256
 
 def ours(job: Job) -> Job:
     """``wsi-ncmi train``."""
-    import torch
-
     from wsi_ncmi.cli.app import main
-    from wsi_ncmi.workflows import training  # noqa: F401
 
-    torch.set_num_threads(1)
-    ready()
     data = job["data"]
     arguments = [
         "--features",
@@ -38,8 +33,7 @@ def ours(job: Job) -> Job:
     arguments += ["--out", job["out"], "--loss", "ce", "--seeds", "1", "--epochs", str(job["epochs"])]
     arguments += ["--batch-size", str(job["batch"]), "--workers", "1"]
     arguments += ["--set", f"model.hidden={HIDDEN}", "--set", f"model.attention={ATTENTION}"]
-    code = main(["train", *arguments])
-    assert not code, code
+    command(main, ["wsi-ncmi", "train", *arguments])
     return {}
 
 
@@ -51,7 +45,6 @@ def clam(job: Job) -> Job:
 
     torch.set_num_threads(1)
     _seed()
-    ready()
     settings = Namespace(
         results_dir=job["out"],
         log_data=False,
@@ -110,7 +103,6 @@ def torchmil(job: Job) -> Job:
         def update(self, scores: Any, labels: Any) -> None:
             super().update(scores, labels.long().view(-1))
 
-    ready()
     folder = Path(job["data"])
     fold = json.loads((folder / "splits.json").read_text("utf-8"))["folds"][0]
 
