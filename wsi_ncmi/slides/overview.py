@@ -20,7 +20,7 @@ from PIL import Image
 
 from wsi_ncmi.core.errors import SlideReadError
 from wsi_ncmi.slides.absent_tiles import find_absent_tiles
-from wsi_ncmi.slides.base import Slide, background_colour
+from wsi_ncmi.slides.base import LevelReader, OpenLevel, Slide, background_colour
 
 _LOG = logging.getLogger(__name__)
 
@@ -140,7 +140,9 @@ def thumbnail(slide: Slide, max_px: int = 1024) -> NDArray[np.uint8]:
     return read_overview(slide, width, height).pixels
 
 
-def read_overview(slide: Slide, width_px: int, height_px: int) -> Overview:
+def read_overview(
+    slide: Slide, width_px: int, height_px: int, open_level: OpenLevel = LevelReader
+) -> Overview:
     """Reads the whole slide as a picture of the given size.
 
     The coarsest level that is at least as fine as the picture is read block by block. A region that can't
@@ -150,6 +152,7 @@ def read_overview(slide: Slide, width_px: int, height_px: int) -> Overview:
         slide: An open slide.
         width_px: Width of the picture, at most the slide's.
         height_px: Height of the picture, at most the slide's.
+        open_level: Opens the level; what its reader can't read is read through the slide's.
 
     Returns:
         The picture with the mask of its readable pixels.
@@ -167,7 +170,8 @@ def read_overview(slide: Slide, width_px: int, height_px: int) -> Overview:
         for number, candidate in enumerate(slide.levels)
         if number == 0 or (candidate.width_px >= width_px and candidate.height_px >= height_px)
     )
-    return _AreaMean(slide, level, width_px, height_px).result()
+    with open_level(slide, level, 1.0) as reader:
+        return _AreaMean(slide, level, width_px, height_px, reader).result()
 
 
 class _AreaMean:
@@ -178,8 +182,9 @@ class _AreaMean:
     for a slide of 150,000² px at 8 µm.
     """
 
-    def __init__(self, slide: Slide, number: int, width: int, height: int) -> None:
+    def __init__(self, slide: Slide, number: int, width: int, height: int, reader: LevelReader) -> None:
         self._slide, self._number, self._level = slide, number, slide.levels[number]
+        self._reader = reader
         # Placed by the mean of both downsamples, as readers do.
         self._down = (self._level.downsample_x + self._level.downsample_y) / 2
         self._edges_x = np.linspace(0.0, self._level.width_px, width + 1)
@@ -279,10 +284,14 @@ class _AreaMean:
             return np.multiply.outer(np.outer(shares_y, shares_x), self._background)
         corner = round(x * self._down), round(y * self._down)
         try:
-            block = self._slide.read_region(*corner, self._number, width, height)
-        except SlideReadError as error:
-            self._failure = self._failure or error
-            return self._parts(x, y, width, height)
+            block = self._reader.read(x, y, x + width, y + height).pixels
+        except SlideReadError:
+            # Slides' own readers pass some damage over: only what they can't read either is broken.
+            try:
+                block = self._slide.read_region(*corner, self._number, width, height)
+            except SlideReadError as error:
+                self._failure = self._failure or error
+                return self._parts(x, y, width, height)
         self._read_any = True
         return self._cell_sums(block, x, y)
 

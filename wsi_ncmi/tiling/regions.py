@@ -32,12 +32,14 @@ _PROBES = 2
 class StoredRegions(LevelReader):
     """Decodes the stored tiles under each rectangle, reduced as far as allowed; see the base class.
 
-    Stored tiles under the first rectangle are compared with the reader's pixels. Where they differ, or can't
-    be decoded directly at all, every rectangle comes through the reader.
+    Stored tiles under the first rectangle are compared with the reader's pixels. Where they differ (at all,
+    if ``most`` is 1), or can't be decoded directly, every rectangle comes through the reader.
     """
 
     def __init__(self, slide: Slide, level: int, most: float) -> None:
         super().__init__(slide, level, most)
+        # What may not be reduced has to be equal: of an overview the mask of tissue is made.
+        self._tolerance = PROBE_TOLERANCE if most > 1 else 0
         self._background = np.array(background_colour(slide.properties), np.uint8)
         self._kept: OrderedDict[int, NDArray[np.uint8]] = OrderedDict()
         self._proven = False
@@ -88,7 +90,7 @@ class StoredRegions(LevelReader):
         if not len(used):
             return False  # nothing is stored here: another rectangle will tell
         worst = probe_stored_tiles(self._slide, self._level, full, used, _PROBES)
-        self._proven = 0 <= worst <= PROBE_TOLERANCE
+        self._proven = 0 <= worst <= self._tolerance
         if not self._proven:
             self._refuse("its stored tiles are not the reader's pixels, or could not be compared")
             self.close()

@@ -156,7 +156,7 @@ def analyse_tissue(
         mpp: Its resolution.
         tissue_options: Method and limits of the tissue mask.
         artifact_options: Version of the detectors; the map doesn't depend on the thresholds.
-        open_level: Opens a level for reading at high resolution: through the slide's reader, or faster
+        open_level: Opens a level for reading: through the slide's reader, or faster
             (``wsi_ncmi.tiling.StoredRegions``).
         device: Where a mask model in TorchScript runs: ``auto``, ``cpu`` or ``cuda``.
 
@@ -168,7 +168,7 @@ def analyse_tissue(
         SlideError: It is coarser than the mask model's input.
         InputError: The mask model can't be used.
     """
-    overview = slide_overview(slide, mpp, tissue_options)
+    overview = slide_overview(slide, mpp, tissue_options, open_level)
     if tissue_options.model_file is not None:
         return _with_model(slide, mpp, overview, tissue_options, artifact_options, open_level, device)
     mask, colours = find_tissue(overview, mpp, tissue_options)
