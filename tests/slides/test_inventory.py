@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from wsi_ncmi.core.errors import InputError
-from wsi_ncmi.slides import take_inventory
+from wsi_ncmi.slides import read_slides_csv, take_inventory, write_slides_csv
 from wsi_ncmi.slides.identity import fingerprint
 
 
@@ -160,3 +160,48 @@ def test_a_copy_is_said_of_the_files_that_are_there_now(tmp_path, svs):
     earlier = {record.path: record for record in records}
     records = take_inventory(tmp_path, opened={"a"}, earlier=earlier)
     assert [record.duplicate_of for record in records] == ["", ""]
+
+
+class _Opened:
+    """Counts the slides that are opened."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    @contextlib.contextmanager
+    def task(self, description, total, unit=""):
+        self.count = total
+        yield self
+
+    def advance(self, amount=1, note="", *, done_before=False):
+        pass
+
+
+def test_slides_that_nobody_wrote_to_stand_as_an_earlier_job_found_them(cohort, tmp_path):
+    before = take_inventory(cohort)
+    write_slides_csv(before, tmp_path / "slides.csv")
+    earlier = {record.path: record for record in read_slides_csv(tmp_path / "slides.csv")}
+    opened = _Opened()
+    assert take_inventory(cohort, earlier=earlier, progress=opened) == before
+    assert opened.count == sum(bool(record.problem) for record in before)
+    # Another resolution, and a table that names a slide, are asked of the slide.
+    (tmp_path / "mpp.csv").write_text("slide_id,mpp\nfirst,0.3\n")
+    found = take_inventory(cohort, earlier=earlier, mpp_table=tmp_path / "mpp.csv", default_mpp=0.7)
+    assert found == take_inventory(cohort, mpp_table=tmp_path / "mpp.csv", default_mpp=0.7)
+    again = {record.path: record for record in found}
+    assert take_inventory(cohort, earlier=again) == before
+
+
+def test_a_copy_whose_original_is_gone_is_compared_anew(tmp_path, svs):
+    for name in ("a.svs", "b.svs", "c.svs"):
+        shutil.copy(svs, tmp_path / name)
+    before = take_inventory(tmp_path)
+    assert [record.duplicate_of for record in before] == ["", "a", "a"]
+    (tmp_path / "a.svs").unlink()
+    earlier = {record.path: record for record in before}
+    assert [each.duplicate_of for each in take_inventory(tmp_path, earlier=earlier)] == ["", "b"]
+    (tmp_path / "c.svs").write_bytes(svs.read_bytes())
+    opened = _Opened()
+    found = take_inventory(tmp_path, earlier={each.path: each for each in before}, progress=opened)
+    assert opened.count == 1
+    assert [each.duplicate_of for each in found] == ["", "b"]

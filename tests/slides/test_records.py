@@ -23,8 +23,8 @@ def test_golden_file(tmp_path):
     write_slides_csv([RECORD], tmp_path / "slides.csv")
     assert (tmp_path / "slides.csv").read_text() == (
         "slide_id,path,reader,vendor,width_px,height_px,n_levels,mpp_x,mpp_y,mpp_source,fingerprint,size_bytes,problem,duplicate_of,remark,bounds,"
-        "container_id,series_uid,study_uid,case_id,companions\n"
-        '007,a/007.svs,openslide,aperio,10,20,3,0.30000000000000004,,vendor,00ff,1099511627776,"one, ""two""",,,,,,,,\n'
+        "container_id,series_uid,study_uid,case_id,companions,stamp\n"
+        '007,a/007.svs,openslide,aperio,10,20,3,0.30000000000000004,,vendor,00ff,1099511627776,"one, ""two""",,,,,,,,,\n'
     )
 
 
@@ -48,7 +48,7 @@ def test_what_is_written_comes_back(tmp_path, records):
     [
         ("width_px", "width", "lacks the column width_px"),
         (",10,", ",ten,", r"slides\.csv, line 2: width_px is 'ten'"),
-        (",\n", "\n", "the row ends before companions"),
+        (",\n", "\n", "the row ends before stamp"),
         (",10,", ",-10,", "width_px is '-10'"),
         ("0.30000000000000004", "nan", "mpp_x is 'nan'"),
         ("0.30000000000000004", "inf", "mpp_x is 'inf'"),

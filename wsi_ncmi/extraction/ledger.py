@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -107,10 +107,10 @@ def write_ledger(rows: Iterable[LedgerRow], path: Path) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)
     for row in sorted(rows, key=lambda row: (row.slide_id, row.path)):
-        values = asdict(row)
         # One line a slide, whatever an error message holds.
-        values["reason"] = printable(" ".join(row.reason.split()))
-        writer.writerow("" if values[name] is None else values[name] for name in _COLUMNS)
+        row = replace(row, reason=printable(" ".join(row.reason.split())))
+        values = (getattr(row, name) for name in _COLUMNS)
+        writer.writerow("" if value is None else value for value in values)
     write_text(path, text.getvalue())
 
 

@@ -15,7 +15,7 @@ from wsi_ncmi.parallel.process_pool import ProcessPool
 from wsi_ncmi.parallel.worker import Finished, Message, Progress, SlotFree, Started, WorkerHandle
 from wsi_ncmi.slides.dicom_header import PSEUDONYM
 from wsi_ncmi.slides.found import FoundSlide
-from wsi_ncmi.slides.identity import fingerprint
+from wsi_ncmi.slides.identity import fingerprint, stamp_of
 from wsi_ncmi.slides.mpp import resolve_mpp
 from wsi_ncmi.slides.opening import open_slide
 from wsi_ncmi.slides.record import BETWEEN, SlideRecord
@@ -137,7 +137,7 @@ def inspect_slide(
         return record
     try:
         size = sum(file.stat().st_size for file in (found.path, *found.companions))
-        record = replace(record, size_bytes=size)
+        record = replace(record, size_bytes=size, stamp=stamp_of((found.path, *found.companions)))
         record = replace(record, fingerprint=fingerprint(found.path, found.companions))
         files = (found.path, *found.companions) if found.dicom else found.path
         with open_slide(files, compare_levels=False) as slide:

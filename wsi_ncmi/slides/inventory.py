@@ -11,7 +11,7 @@ from wsi_ncmi.core.errors import InputError, WsiNcmiError
 from wsi_ncmi.core.progress import NullProgress, ProgressReporter
 from wsi_ncmi.slides.discovery import find_slides
 from wsi_ncmi.slides.found import FoundSlide, name_slides
-from wsi_ncmi.slides.identity import files_sha256, fingerprint, slide_key
+from wsi_ncmi.slides.identity import files_sha256, fingerprint, slide_key, stamp_of
 from wsi_ncmi.slides.inspection import inspect_slides
 from wsi_ncmi.slides.mpp import COARSEST_MPP, FINEST_MPP, is_believable_mpp, read_mpp_table
 from wsi_ncmi.slides.record import SlideRecord, read_slides_csv
@@ -75,7 +75,8 @@ def take_inventory(
         progress: Where to report; silent by default.
         listed: Ids that the user asks for (:func:`~wsi_ncmi.slides.discovery.find_slides`).
         opened: Ids of the only slides that are opened; None = all.
-        earlier: Path → record of slides that aren't opened; one without is left out.
+        earlier: Path → record of an earlier job. It stands for a slide that isn't to be opened (one without is
+            left out), and for one that nobody has written to since.
         dicom_id: What DICOM slides are called by (:func:`~wsi_ncmi.slides.discovery.name_slides`).
         patient_key: Key of the pseudonyms of DICOM patients; without one nothing of the patient is read.
 
@@ -96,18 +97,37 @@ def take_inventory(
     ids = name_slides(found, given, dicom_id)
     own_mpp = _match_table(table, found, ids, mpp_table.name if mpp_table is not None else "")
     asked = [(slide, slide_id, own_mpp.get(slide_id)) for slide, slide_id in zip(found, ids, strict=True)]
-    kept: dict[str, SlideRecord] = {}
+    known = earlier or {}
+    unchanged = {
+        slide_id: replace(known[slide.relative], slide_id=slide_id)
+        for slide, slide_id, mpp in asked
+        if slide.relative in known and _is_unchanged(known[slide.relative], slide, mpp, default_mpp)
+    }
+    kept = dict(unchanged)
     if opened is not None:
-        of_others = earlier or {}
-        kept = {i: of_others[s.relative] for s, i, _ in asked if i not in opened and s.relative in of_others}
-        asked = [each for each in asked if each[1] in opened]
+        kept |= {i: known[s.relative] for s, i, _ in asked if i not in opened and s.relative in known}
+    asked = [each for each in asked if each[1] not in kept and (opened is None or each[1] in opened)]
     with (progress or NullProgress()).task("inventory", len(asked), "slides") as task:
         records = {record.slide_id: record for record in inspect_slides(asked, default_mpp, task)} | kept
     listing = [
         (slide, records[slide_id]) for slide, slide_id in zip(found, ids, strict=True) if slide_id in records
     ]
     with ThreadPoolExecutor(_THREADS) as pool:
-        return _mark_duplicates([record for _, record in listing], [slide for slide, _ in listing], pool)
+        return _mark_duplicates(
+            [record for _, record in listing], [slide for slide, _ in listing], unchanged, pool
+        )
+
+
+def _is_unchanged(record: SlideRecord, slide: FoundSlide, mpp: float | None, default: float | None) -> bool:
+    """Whether a slide, opened anew, would get the record that it has."""
+    if not record.stamp or record.problem or slide.problem or slide.dicom or mpp is not None:
+        return False
+    if record.mpp_source == "table" or (record.mpp_source == "default" and record.mpp_x != default):
+        return False
+    try:
+        return stamp_of((slide.path, *slide.companions)) == record.stamp
+    except OSError:
+        return False
 
 
 def _match_table(
@@ -140,22 +160,44 @@ def _match_table(
 
 
 def _mark_duplicates(
-    records: Sequence[SlideRecord], found: Sequence[FoundSlide], pool: ThreadPoolExecutor
+    records: Sequence[SlideRecord],
+    found: Sequence[FoundSlide],
+    unchanged: Collection[str],
+    pool: ThreadPoolExecutor,
 ) -> tuple[SlideRecord, ...]:
     groups: dict[tuple[int, str], list[int]] = defaultdict(list)
     for index, record in enumerate(records):
         if record.fingerprint:
             groups[record.size_bytes, record.fingerprint].append(index)
-    suspects = [index for group in groups.values() if len(group) > 1 for index in group]
+    compared = {
+        index
+        for group in groups.values()
+        if len(group) > 1 and _were_compared([records[index] for index in group], unchanged)
+        for index in group
+    }
+    suspects = [i for group in groups.values() if len(group) > 1 for i in group if i not in compared]
     contents = dict(zip(suspects, _content_keys([found[index] for index in suspects], pool), strict=True))
     first: dict[str, str] = {}
     # Of slides that weren't opened it may be of earlier jobs, and the other be replaced since.
-    marked = [replace(record, duplicate_of="") for record in records]
+    marked = [
+        record if not record.duplicate_of or index in compared else replace(record, duplicate_of="")
+        for index, record in enumerate(records)
+    ]
     for index in suspects:
         original = first.setdefault(contents[index], records[index].slide_id)
         if original != records[index].slide_id:
             marked[index] = replace(records[index], duplicate_of=original)
     return tuple(marked)
+
+
+def _were_compared(group: Sequence[SlideRecord], unchanged: Collection[str]) -> bool:
+    """Whether an earlier job has compared just these slides, and nobody has written to one since."""
+    ids = {record.slide_id for record in group}
+    return (
+        ids.issubset(unchanged)
+        and not group[0].duplicate_of
+        and all(not record.duplicate_of or record.duplicate_of in ids for record in group)
+    )
 
 
 def _content_keys(slides: Sequence[FoundSlide], pool: ThreadPoolExecutor) -> Iterable[str]:

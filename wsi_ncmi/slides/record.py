@@ -5,7 +5,7 @@ import io
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class SlideRecord:
         study_uid: UID of its study.
         case_id: Pseudonym of its patient, where it was asked for.
         companions: Its further files as paths below the root, with ``//`` between them.
+        stamp: Of sizes and times of its files when they were read (:func:`~wsi_ncmi.slides.identity.stamp_of`).
     """
 
     slide_id: str
@@ -65,6 +66,7 @@ class SlideRecord:
     study_uid: str = ""
     case_id: str = ""
     companions: str = ""
+    stamp: str = field(default="", compare=False)
 
     def files(self, root: Path) -> Path | tuple[Path, ...]:
         """What :func:`~wsi_ncmi.slides.open_slide` opens: the file, or all files of a DICOM slide.
@@ -88,11 +90,11 @@ class SlideRecord:
 BETWEEN = "//"
 """What stands between paths in one cell; no path holds it."""
 
-_COLUMNS = tuple(field.name for field in fields(SlideRecord))
+_COLUMNS = tuple(each.name for each in fields(SlideRecord))
 _INTEGERS = ("width_px", "height_px", "n_levels", "size_bytes")
 _NUMBERS = ("mpp_x", "mpp_y")
 # Columns that inventories of 0.1 lack.
-_LATER = ("remark", "bounds", "container_id", "series_uid", "study_uid", "case_id", "companions")
+_LATER = ("remark", "bounds", "container_id", "series_uid", "study_uid", "case_id", "companions", "stamp")
 
 
 def write_slides_csv(records: Iterable[SlideRecord], path: Path) -> None:
@@ -104,8 +106,10 @@ def write_slides_csv(records: Iterable[SlideRecord], path: Path) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)
     for record in records:
-        record = replace(record, problem=printable(record.problem), remark=printable(record.remark))
-        writer.writerow("" if value is None else value for value in astuple(record))
+        if record.problem or record.remark:
+            record = replace(record, problem=printable(record.problem), remark=printable(record.remark))
+        values = (getattr(record, name) for name in _COLUMNS)
+        writer.writerow("" if value is None else value for value in values)
     write_text(path, text.getvalue())
 
 

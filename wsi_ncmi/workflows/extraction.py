@@ -69,6 +69,7 @@ def extract(
     from wsi_ncmi.extraction.contact_sheet import write_contact_sheet
     from wsi_ncmi.extraction.disk_space import check_space
     from wsi_ncmi.extraction.execution.local import open_engine
+    from wsi_ncmi.extraction.finished import Finished
     from wsi_ncmi.extraction.known_failures import is_known, read_known_failures, settle
     from wsi_ncmi.extraction.pipeline import Utilisation
     from wsi_ncmi.extraction.planning import (
@@ -111,23 +112,34 @@ def extract(
             else task
             for task in make_tasks(config, records, stain, slide_ids)
         ]
+        finished = Finished(tasks, encoder)
+        before = {index: row for index, task in enumerate(tasks) if (row := finished.row(task)) is not None}
+        left = [task for index, task in enumerate(tasks) if index not in before]
+        if before:
+            _LOG.info(
+                "extract: the features of %s were there before and nobody has written to them since; they "
+                "aren't read again.", counted(len(before), "slide"),
+            )  # fmt: skip
         if slide_ids is None:
-            check_conflicts(tasks, encoder)
+            check_conflicts(left, encoder)
         else:
-            tasks = _without_conflicts(tasks, encoder)
-        check_space(tasks, encoder, refuse=settings.check_space)
+            left = _without_conflicts(left, encoder)
+        check_space(left, encoder, refuse=settings.check_space)
         out = job_folder(config.out)
         write_slides_csv(records, out / "slides.csv")
         _record(replace(config, encoder=encoder_config, grid=grids[""]), encoder, stain, of_grids)
         utilisations: list[Utilisation] = []
-        ran = engine.run(tasks, progress=progress, on_utilisation=utilisations.append)
+        ran = iter(
+            engine.run(left, progress=progress, on_row=finished.add, on_utilisation=utilisations.append)
+        )
+    all_rows = (before[index] if index in before else next(ran) for index in range(len(tasks)))
     copies = {record.slide_id: record.duplicate_of for record in records if record.duplicate_of}
     rows = [
         replace(
             _with_remarks(row, copies.get(row.slide_id, ""), of_grids[task.features_set]),
             features_set=task.features_set,
         )
-        for row, task in zip(ran, tasks, strict=True)
+        for row, task in zip(all_rows, tasks, strict=True)
     ]
     rows, remarks = settle(rows, known, [record.slide_id for record in records])
     files = {"slides": out / "slides.csv"}
