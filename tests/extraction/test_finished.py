@@ -97,7 +97,9 @@ def test_other_settings_are_no_finished_job(config, caplog) -> None:
     assert start(replace(config, artifacts=ArtifactConfig(blur=0.01)), caplog) == 0
 
 
-@pytest.mark.parametrize("line", [b"", b"[]", b'{"file": 1}', b'{"file": "features/descriptor/s0.h5"}', b"\xff\x00{"])
+@pytest.mark.parametrize(
+    "line", [b"", b"[]", b'{"file": 1}', b'{"file": "features/descriptor/s0.h5"}', b"\xff\x00{"]
+)
 def test_a_line_that_is_none_is_passed_over(config, caplog, line: bytes) -> None:
     start(config, caplog)
     kept = [text for text in (config.out / FINISHED).read_bytes().splitlines() if b"s0.h5" not in text]

@@ -70,7 +70,7 @@ def test_ten_thousand_resamples_are_matrix_products():
     # Not a timing test: a loop over resamples would take minutes; see benchmarks/coverage.py for seconds.
     pooled = PooledSeeds(table(patients=300, slides=1, seeds=1), CLASSES)
     began = time.thread_time()
-    overall, _ = pooled.bootstrap(10_000, 0, ranking=False)
+    overall, _ = pooled.bootstrap(10_000, 0, ("counts", "information"))
     assert overall["macro_f1"].shape == (10_000,)
     assert time.thread_time() - began < 20
 
@@ -144,7 +144,7 @@ def test_the_calibration_errors_interval_is_not_that_of_resampling_noise():
         p = df[[f"p_{c}" for c in CLASSES]].to_numpy()
         df["label"] = [CLASSES[rng.choice(3, p=row)] for row in p]
         ece = evaluate_predictions(df, CLASSES, resamples=200).metrics["ece"]
-        drawn = PooledSeeds(df, CLASSES).bootstrap(200, 0, ranking=False)[0]["ece"]
+        drawn = PooledSeeds(df, CLASSES).bootstrap(200, 0, ("counts",))[0]["ece"]
         plain += np.quantile(drawn, 0.025) <= 0.02
         held += ece.ci_low <= 0.02
         assert ece.ci_low <= ece.value <= ece.ci_high

@@ -22,6 +22,8 @@ from wsi_ncmi.metrics.confusion import (
 )
 
 _Floats = NDArray[np.float64]
+# Of so many positives a matrix product costs less than sorting and running sums.
+_FEW = 32
 
 
 def binary_areas(
@@ -40,22 +42,24 @@ def binary_areas(
         (...) areas and (...) precisions, NaN where positives (for the area also: negatives) are missing.
     """
     weights = np.ones(len(scores)) if weights is None else weights
-    order = np.argsort(scores, kind="stable")
-    ours = order[positive[order]]
+    ours = np.flatnonzero(positive)
+    ours = ours[np.argsort(scores[ours], kind="stable")]
     # Both curves step at the positives alone: what lies below each of them, and up to its ties, is enough.
-    own, ranked = scores[ours], scores[order]
     w = weights[..., ours]
-    everything, positives = _running_sums(np.take(weights, order, axis=-1)), _running_sums(w)
-    below, own_below = (
-        everything[..., np.searchsorted(ranked, own)],
-        positives[..., np.searchsorted(own, own)],
-    )
-    upto, own_upto = (
-        everything[..., np.searchsorted(ranked, own, "right")],
-        positives[..., np.searchsorted(own, own, "right")],
+    if len(ours) <= _FEW:
+        below, upto = _weight_below(scores, scores[ours], weights)
+    else:
+        order = np.argsort(scores, kind="stable")
+        everything = _running_sums(np.take(weights, order, axis=-1))
+        below, upto = (
+            everything[..., np.searchsorted(scores[order], scores[ours], side)] for side in ("left", "right")
+        )
+    positives = _running_sums(w)
+    own_below, own_upto = (
+        positives[..., np.searchsorted(scores[ours], scores[ours], side)] for side in ("left", "right")
     )
     lower, tied = below - own_below, (upto - below) - (own_upto - own_below)
-    total, count = everything[..., -1], positives[..., -1]
+    total, count = weights.sum(axis=-1), positives[..., -1]
     area = _defined_ratio((w * (lower + 0.5 * tied)).sum(axis=-1), count * (total - count))
     found, seen = count[..., None] - own_below, total[..., None] - below
     precision = np.divide(found, seen, out=np.zeros_like(found), where=seen > 0)
@@ -69,6 +73,13 @@ def one_vs_rest_areas(
     columns = [binary_areas(y_true == c, probabilities[:, c], weights) for c in range(probabilities.shape[1])]
     areas, precisions = zip(*columns, strict=True)
     return np.stack(areas, axis=-1), np.stack(precisions, axis=-1)
+
+
+def _weight_below(scores: _Floats, at: _Floats, weights: _Floats) -> tuple[_Floats, _Floats]:
+    """Weight of the slides below each of few scores, and up to it with its ties, (..., M) each."""
+    below = np.concatenate([scores[:, None] < at, scores[:, None] <= at], axis=1)
+    sums = weights @ below.astype(np.float64)
+    return sums[..., : len(at)], sums[..., len(at) :]
 
 
 def _running_sums(values: _Floats) -> _Floats:

@@ -80,9 +80,9 @@ def evaluate_predictions(
     checked = None if validation is None else check_predictions(validation, names)
     pooled = PooledSeeds(frame, names, order)
     overall, by_class = pooled.values()
-    drawn, drawn_by_class = pooled.bootstrap(resamples, seed, ranking=False)
+    drawn, drawn_by_class = pooled.bootstrap(resamples, seed, ("counts", "information"))
     ranking_resamples = min(resamples, _MAX_RANKING_RESAMPLES)
-    ranked, ranked_by_class = pooled.bootstrap(ranking_resamples, seed)
+    ranked, ranked_by_class = pooled.bootstrap(ranking_resamples, seed, ("ranking",))
     drawn, drawn_by_class = {**ranked, **drawn}, {**ranked_by_class, **drawn_by_class}
     left_out, left_out_by_class = pooled.jackknife()
     ranks = class_ranks(names, order)
@@ -236,9 +236,9 @@ def _centres(
     known = frame[frame["centre"].notna() & (frame["centre"].astype(str) != "")]
     for centre, part in known.groupby(known["centre"].astype(str), sort=True):
         pooled = PooledSeeds(part, classes)
-        overall, _ = pooled.values(ranking=False)
-        drawn, _ = pooled.bootstrap(resamples, seed, ranking=False)
-        left_out, _ = pooled.jackknife(ranking=False)
+        overall, _ = pooled.values(only=("counts",))
+        drawn, _ = pooled.bootstrap(resamples, seed, ("counts",))
+        left_out, _ = pooled.jackknife(("counts",))
         missing = [name for name in classes if not (part["label"] == name).any()]
         estimates = {
             name: estimate(overall[name][0], drawn[name], left_out[name], _why(name, None), units)

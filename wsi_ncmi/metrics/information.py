@@ -75,28 +75,34 @@ class InformationSums:
         log_p = np.log(p)
         totals = np.concatenate([log_p, (p * log_p).sum(axis=1, keepdims=True)], axis=1)
         self._totals = sum_by_patient(totals, patient, patients)
-        terms = np.concatenate([p, log_p, np.ones((len(p), 1))], axis=1)
+        # Of each class: its patients, their sums of p and their number of slides, and the products of the sums
+        # of p of one and of log p of the other.
         self._of_class = []
         for c in np.unique(y):
             members, place = np.unique(patient[y == c], return_inverse=True)
-            self._of_class.append((members, sum_by_patient(terms[y == c], place, len(members))))
+            own = [sum_by_patient(values[y == c], place, len(members)) for values in (p, log_p)]
+            count = np.bincount(place).astype(np.float64)
+            self._of_class.append((members, own[0], count, own[0] @ own[1].T))
 
     def values(self, weights: _Floats) -> Mapping[str, _Floats]:
         """``cmi``, ``gamma``, ``ncmi``, each (R,), for (R, P) weights; NaN where undefined."""
         sums = weights @ self._totals
         log_all, negentropy = sums[:, :-1], sums[:, -1]
         n, toward, apart, classes = (np.zeros(len(weights)) for _ in range(4))
+        all_p = np.zeros_like(log_all)
+        logarithms = np.empty_like(log_all)
         with np.errstate(divide="ignore", invalid="ignore"):
-            for members, terms in self._of_class:
-                found = np.take(weights, members, axis=1) @ terms
-                count = found[:, -1]
-                p, log_p = np.split(found[:, :-1], 2, axis=1)
-                space = p / np.where(count > 0, count, 1.0)[:, None]
-                np.log(np.maximum(space, _SMALLEST, out=space), out=space)
-                toward += np.einsum("rj,rj->r", p, space)
-                apart += np.einsum("rj,rj->r", p, np.subtract(log_all, log_p, out=space))
+            for members, p_of, slides_of, products in self._of_class:
+                own = np.take(weights, members, axis=1)
+                p, count = own @ p_of, own @ slides_of
+                np.divide(p, np.where(count > 0, count, 1.0)[:, None], out=logarithms)
+                np.log(np.maximum(logarithms, _SMALLEST, out=logarithms), out=logarithms)
+                toward += np.einsum("rj,rj->r", p, logarithms)
+                apart -= np.einsum("rj,rj->r", own @ products, own)
+                all_p += p
                 n += count
                 classes += count > 0
+            apart += np.einsum("rj,rj->r", all_p, log_all)
             concentration = (negentropy - toward) / n
             separation = -apart / n**2
             ratio = np.where(separation > 0, concentration / separation, np.nan)

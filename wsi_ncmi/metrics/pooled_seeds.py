@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _Floats = NDArray[np.float64]
 _Values = dict[str, _Floats]
 _ECE_BINS = 15
+PARTS = ("counts", "ranking", "information")
+"""What :class:`PooledSeeds` computes."""
 
 
 class PooledSeeds:
@@ -55,12 +57,15 @@ class PooledSeeds:
         ]
         self.confusion: _Floats = np.stack([seed.confusion for seed in self._seeds])
 
-    def values(self, weights: _Floats | None = None, *, ranking: bool = True) -> tuple[_Values, _Values]:
+    def values(
+        self, weights: _Floats | None = None, *, only: Sequence[str] = PARTS
+    ) -> tuple[_Values, _Values]:
         """Metrics for patient weights.
 
         Args:
             weights: (R, P) multiplicity of each patient; default each once, R = 1.
-            ranking: Whether to compute AUROC and AUPRC, which cost a pass over all slides per resample.
+            only: Of ``counts``, ``ranking`` (AUROC and AUPRC, a pass over all slides per resample) and
+                ``information`` (CMI, Γ, NCMI, which cost the square of the classes).
 
         Returns:
             ``(overall, per_class)``: name → (R,) and name → (R, C), means over seeds; NaN where undefined for
@@ -71,7 +76,7 @@ class PooledSeeds:
         overall: dict[str, list[_Floats]] = {}
         per_class: dict[str, list[_Floats]] = {}
         for seed in self._seeds:
-            seed_overall, seed_per_class = seed.values(weights, ranking=ranking)
+            seed_overall, seed_per_class = seed.values(weights, only)
             for name, value in seed_overall.items():
                 overall.setdefault(name, []).append(value)
             for name, value in seed_per_class.items():
@@ -81,12 +86,14 @@ class PooledSeeds:
             {name: np.mean(values, axis=0) for name, values in per_class.items()},
         )
 
-    def bootstrap(self, resamples: int, seed: int, *, ranking: bool = True) -> tuple[_Values, _Values]:
+    def bootstrap(
+        self, resamples: int, seed: int, only: Sequence[str] = PARTS
+    ) -> tuple[_Values, _Values]:
         """As ``values`` for ``resamples`` draws of patients: (resamples,) and (resamples, C)."""
         # Chunks whose arrays stay in the processor's cache: 2 MB.
-        width = 8 * max(len(s.truth) for s in self._seeds) if ranking else 40 * len(self.classes)
+        width = 8 * max(len(s.truth) for s in self._seeds) if "ranking" in only else 40 * len(self.classes)
         parts = [
-            self.values(weights, ranking=ranking)
+            self.values(weights, only=only)
             for weights in draw_multiplicities(len(self.patients), resamples, seed, width)
         ]
         return (
@@ -94,9 +101,9 @@ class PooledSeeds:
             {name: np.concatenate([part[1][name] for part in parts]) for name in parts[0][1]},
         )
 
-    def jackknife(self, *, ranking: bool = True) -> tuple[_Values, _Values]:
+    def jackknife(self, only: Sequence[str] = PARTS) -> tuple[_Values, _Values]:
         """As ``values`` without one patient each: (patients,) and (patients, C)."""
-        return self.values(leave_one_out(len(self.patients)), ranking=ranking)
+        return self.values(leave_one_out(len(self.patients)), only=only)
 
 
 class _Seed:
@@ -123,19 +130,25 @@ class _Seed:
         self._information = InformationSums(self.p, self.truth, patient, patients)
         self.confusion = confusion_matrix(self.truth, predicted, c)
 
-    def values(self, weights: _Floats, *, ranking: bool) -> tuple[_Values, _Values]:
-        sums = weights @ self._sums
-        tally = Tally.of_sums(sums[:, _ECE_BINS + 2 :], self.ranks)
-        overall, per_class = tally.overall(), tally.per_class()
-        if ranking:
+    def values(self, weights: _Floats, only: Sequence[str]) -> tuple[_Values, _Values]:
+        overall: _Values = {}
+        per_class: _Values = {}
+        if "counts" in only:
+            sums = weights @ self._sums
+            tally = Tally.of_sums(sums[:, _ECE_BINS + 2 :], self.ranks)
+            overall, per_class = tally.overall(), tally.per_class()
+        if "ranking" in only:
             per_class["auroc"], per_class["auprc"] = one_vs_rest_areas(
                 self.truth, self.p, weights[:, self.patient]
             )
             overall["auroc_macro_ovr"] = per_class["auroc"].mean(axis=1)
             overall["auprc_macro"] = per_class["auprc"].mean(axis=1)
-        total = tally.support.sum(axis=1)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            overall["brier"] = sums[:, _ECE_BINS] / total
-            overall["nll"] = sums[:, _ECE_BINS + 1] / total
-            overall["ece"] = np.abs(sums[:, :_ECE_BINS]).sum(axis=1) / total
-        return {**overall, **self._information.values(weights)}, per_class
+        if "counts" in only:
+            total = tally.support.sum(axis=1)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                overall["brier"] = sums[:, _ECE_BINS] / total
+                overall["nll"] = sums[:, _ECE_BINS + 1] / total
+                overall["ece"] = np.abs(sums[:, :_ECE_BINS]).sum(axis=1) / total
+        if "information" in only:
+            overall |= self._information.values(weights)
+        return overall, per_class

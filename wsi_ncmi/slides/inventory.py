@@ -75,8 +75,8 @@ def take_inventory(
         progress: Where to report; silent by default.
         listed: Ids that the user asks for (:func:`~wsi_ncmi.slides.discovery.find_slides`).
         opened: Ids of the only slides that are opened; None = all.
-        earlier: Path → record of an earlier job. It stands for a slide that isn't to be opened (one without is
-            left out), and for one that nobody has written to since.
+        earlier: Path → record of an earlier job. It stands for a slide that isn't to be opened (one without
+            is left out), and for one that nobody has written to since.
         dicom_id: What DICOM slides are called by (:func:`~wsi_ncmi.slides.discovery.name_slides`).
         patient_key: Key of the pseudonyms of DICOM patients; without one nothing of the patient is read.
 

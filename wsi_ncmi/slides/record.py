@@ -42,7 +42,8 @@ class SlideRecord:
         study_uid: UID of its study.
         case_id: Pseudonym of its patient, where it was asked for.
         companions: Its further files as paths below the root, with ``//`` between them.
-        stamp: Of sizes and times of its files when they were read (:func:`~wsi_ncmi.slides.identity.stamp_of`).
+        stamp: Hash of sizes and times of its files when they were read
+            (:func:`~wsi_ncmi.slides.identity.stamp_of`).
     """
 
     slide_id: str
