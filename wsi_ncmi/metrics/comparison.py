@@ -101,7 +101,9 @@ def compare_paired(
     keys = ["seed", "fold", "slide_id"]
     same_runs = len(a) == len(b) and bool((a[keys].to_numpy() == b[keys].to_numpy()).all())
     pooled_a, pooled_b = PooledSeeds(a, names), PooledSeeds(b, names)
-    difference = pooled_a.values(only=("counts",))[0]["macro_f1"] - pooled_b.values(only=("counts",))[0]["macro_f1"]
+    difference = (
+        pooled_a.values(only=("counts",))[0]["macro_f1"] - pooled_b.values(only=("counts",))[0]["macro_f1"]
+    )
     # The same seed and patients give the same draws in both.
     drawn_a = pooled_a.bootstrap(resamples, seed, ("counts",))[0]["macro_f1"]
     drawn_b = pooled_b.bootstrap(resamples, seed, ("counts",))[0]["macro_f1"]

@@ -75,8 +75,8 @@ class InformationSums:
         log_p = np.log(p)
         totals = np.concatenate([log_p, (p * log_p).sum(axis=1, keepdims=True)], axis=1)
         self._totals = sum_by_patient(totals, patient, patients)
-        # Of each class: its patients, their sums of p and their number of slides, and the products of the sums
-        # of p of one and of log p of the other.
+        # Of each class: its patients, their sums of p and their slides, and the products of the sums of p of
+        # one and of log p of the other.
         self._of_class = []
         for c in np.unique(y):
             members, place = np.unique(patient[y == c], return_inverse=True)
