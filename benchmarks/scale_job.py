@@ -24,7 +24,7 @@ from tile_reading import write_slide
 from wsi_ncmi import extract
 from wsi_ncmi.encoders import EncoderConfig, load_encoder
 from wsi_ncmi.extraction.config import ExtractConfig
-from wsi_ncmi.extraction.finished import Finished
+from wsi_ncmi.extraction.finished import FinishedSlides
 from wsi_ncmi.extraction.ledger import Journal, read_ledger, write_ledger
 from wsi_ncmi.extraction.planning import grids_of, make_tasks
 from wsi_ncmi.slides import read_slides_csv, take_inventory, write_slides_csv
@@ -65,7 +65,7 @@ def finish(folder: Path) -> int:
     config = ExtractConfig(slides=folder / "slides", out=out)
     config = replace(config, grid=grids_of(config)[""])
     tasks = make_tasks(config, read_slides_csv(out / "slides.csv"), None)
-    finished = Finished(tasks, load_encoder(EncoderConfig()).info)
+    finished = FinishedSlides(tasks, load_encoder(EncoderConfig()).info)
     made = []
     for task in tasks:
         record = task.record

@@ -26,7 +26,7 @@ _KEPT = {
 }
 
 
-class Finished:
+class FinishedSlides:
     """Feature files that were made or checked by earlier jobs with the settings of this one.
 
     A file counts as such as long as nobody has written to it since: its size and times are those of then.

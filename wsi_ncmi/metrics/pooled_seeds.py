@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _Floats = NDArray[np.float64]
 _Values = dict[str, _Floats]
 _ECE_BINS = 15
-PARTS = ("counts", "ranking", "information")
+METRIC_PARTS = ("counts", "ranking", "information")
 """What :class:`PooledSeeds` computes."""
 
 
@@ -58,7 +58,7 @@ class PooledSeeds:
         self.confusion: _Floats = np.stack([seed.confusion for seed in self._seeds])
 
     def values(
-        self, weights: _Floats | None = None, *, only: Sequence[str] = PARTS
+        self, weights: _Floats | None = None, *, only: Sequence[str] = METRIC_PARTS
     ) -> tuple[_Values, _Values]:
         """Metrics for patient weights.
 
@@ -86,7 +86,7 @@ class PooledSeeds:
             {name: np.mean(values, axis=0) for name, values in per_class.items()},
         )
 
-    def bootstrap(self, resamples: int, seed: int, only: Sequence[str] = PARTS) -> tuple[_Values, _Values]:
+    def bootstrap(self, resamples: int, seed: int, only: Sequence[str] = METRIC_PARTS) -> tuple[_Values, _Values]:
         """As ``values`` for ``resamples`` draws of patients: (resamples,) and (resamples, C)."""
         # Chunks whose arrays stay in the processor's cache: 2 MB.
         width = 8 * max(len(s.truth) for s in self._seeds) if "ranking" in only else 40 * len(self.classes)
@@ -99,7 +99,7 @@ class PooledSeeds:
             {name: np.concatenate([part[1][name] for part in parts]) for name in parts[0][1]},
         )
 
-    def jackknife(self, only: Sequence[str] = PARTS) -> tuple[_Values, _Values]:
+    def jackknife(self, only: Sequence[str] = METRIC_PARTS) -> tuple[_Values, _Values]:
         """As ``values`` without one patient each: (patients,) and (patients, C)."""
         return self.values(leave_one_out(len(self.patients)), only=only)
 

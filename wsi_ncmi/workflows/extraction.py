@@ -69,7 +69,7 @@ def extract(
     from wsi_ncmi.extraction.contact_sheet import write_contact_sheet
     from wsi_ncmi.extraction.disk_space import check_space
     from wsi_ncmi.extraction.execution.local import open_engine
-    from wsi_ncmi.extraction.finished import Finished
+    from wsi_ncmi.extraction.finished import FinishedSlides
     from wsi_ncmi.extraction.known_failures import is_known, read_known_failures, settle
     from wsi_ncmi.extraction.pipeline import Utilisation
     from wsi_ncmi.extraction.planning import (
@@ -112,7 +112,7 @@ def extract(
             else task
             for task in make_tasks(config, records, stain, slide_ids)
         ]
-        finished = Finished(tasks, encoder)
+        finished = FinishedSlides(tasks, encoder)
         before = {index: row for index, task in enumerate(tasks) if (row := finished.row(task)) is not None}
         left = [task for index, task in enumerate(tasks) if index not in before]
         if before:
