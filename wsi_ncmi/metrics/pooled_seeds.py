@@ -86,7 +86,9 @@ class PooledSeeds:
             {name: np.mean(values, axis=0) for name, values in per_class.items()},
         )
 
-    def bootstrap(self, resamples: int, seed: int, only: Sequence[str] = METRIC_PARTS) -> tuple[_Values, _Values]:
+    def bootstrap(
+        self, resamples: int, seed: int, only: Sequence[str] = METRIC_PARTS
+    ) -> tuple[_Values, _Values]:
         """As ``values`` for ``resamples`` draws of patients: (resamples,) and (resamples, C)."""
         # Chunks whose arrays stay in the processor's cache: 2 MB.
         width = 8 * max(len(s.truth) for s in self._seeds) if "ranking" in only else 40 * len(self.classes)
