@@ -1,4 +1,4 @@
-"""What jobs have finished in an output folder, so that the next one need not read it again."""
+"""Slides that jobs have finished in an output folder, which the next one need not read again."""
 
 import contextlib
 import hashlib
