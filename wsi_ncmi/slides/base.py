@@ -63,7 +63,9 @@ def composite(pixels: NDArray[np.uint8], background: tuple[int, int, int]) -> ND
     """
     if pixels.shape[2] == 3:
         return np.require(pixels, requirements=["C", "W"])
-    rgb = np.ascontiguousarray(pixels[:, :, :3])
+    import cv2  # not where a slide's facts alone are read
+
+    rgb: NDArray[np.uint8] = cv2.cvtColor(pixels, cv2.COLOR_RGBA2RGB)
     alpha = pixels[:, :, 3]
     if alpha.min() == 255:
         return rgb

@@ -110,10 +110,16 @@ def _contrasts(slide: Slide, number: int, without: Container[tuple[int, int]] = 
 
 def _most_contrast(window: _Grey) -> tuple[float, float, float]:
     """The largest standard deviation of a cell of a window, and the cell's middle (x, y)."""
+    import cv2  # not where a slide's facts alone are read
+
     high, wide = (min(_CELL_PX, side) for side in window.shape)
     rows, columns = window.shape[0] // high, window.shape[1] // wide
-    cells = window[: rows * high, : columns * wide].reshape(rows, high, columns, wide)
-    spread = cells.std(axis=(1, 3))
+    cells = window[: rows * high, : columns * wide].astype(np.float64)
+    # Means over the cells, of values and squares: the loop that numpy makes for each cell takes six times as long.
+    mean, square = (
+        cv2.resize(values, (columns, rows), interpolation=cv2.INTER_AREA) for values in (cells, cells**2)
+    )
+    spread = np.sqrt(np.maximum(square - mean**2, 0.0))
     row, column = np.unravel_index(spread.argmax(), spread.shape)
     return float(spread[row, column]), (float(column) + 0.5) * wide, (float(row) + 0.5) * high
 
