@@ -115,7 +115,7 @@ def _most_contrast(window: _Grey) -> tuple[float, float, float]:
     high, wide = (min(_CELL_PX, side) for side in window.shape)
     rows, columns = window.shape[0] // high, window.shape[1] // wide
     cells = window[: rows * high, : columns * wide].astype(np.float64)
-    # Means over the cells, of values and squares: the loop that numpy makes for each cell takes six times as long.
+    # Means of values and of squares: numpy loops over each cell by itself, six times as long.
     mean, square = (
         cv2.resize(values, (columns, rows), interpolation=cv2.INTER_AREA) for values in (cells, cells**2)
     )
