@@ -65,7 +65,8 @@ def composite(pixels: NDArray[np.uint8], background: tuple[int, int, int]) -> ND
         return np.require(pixels, requirements=["C", "W"])
     import cv2  # not where a slide's facts alone are read
 
-    rgb: NDArray[np.uint8] = cv2.cvtColor(pixels, cv2.COLOR_RGBA2RGB)
+    rgb = np.empty((*pixels.shape[:2], 3), np.uint8)
+    cv2.cvtColor(pixels, cv2.COLOR_RGBA2RGB, dst=rgb)
     alpha = pixels[:, :, 3]
     if alpha.min() == 255:
         return rgb
