@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers import tables
+from benchmarks.peers import data, tables
 from benchmarks.peers.catalogue import OURS, PEERS
 from benchmarks.peers.environments import Environment, MissingPeerError, make
 from benchmarks.peers.measure import PARTS, FailedRunError, Run, measure
@@ -61,7 +61,10 @@ def main() -> None:
         except MissingPeerError as error:
             print(f"{name}: left out: {error}", file=sys.stderr)
     kept = work / "samples.jsonl"
-    if not given.prepare:
+    if given.prepare:
+        for part in data.PARTS:
+            data.drawn(part, work)
+    else:
         begun = datetime.now(UTC).isoformat(timespec="seconds")
         for turn in range(given.rounds):
             play(given, environments, work, kept, f"{begun} {turn}", backwards=bool(turn % 2))

@@ -18,7 +18,7 @@ class Peer:
         lock: Stem of its lock in ``locks/``; several entries of one program share one.
         python: Version of Python of its environment.
         source: ``owner/name@commit`` of its checkout.
-        help: Command whose ``--help`` is timed.
+        command: Its console script, whose ``--help`` is timed.
     """
 
     title: str
@@ -27,7 +27,7 @@ class Peer:
     lock: str
     python: str = "3.11"
     source: str = ""
-    help: tuple[str, ...] = ()
+    command: str = ""
 
     @property
     def lock_file(self) -> Path:
@@ -58,7 +58,7 @@ PEERS = {
         ("extraction", "tissue", "start"),
         "trident",
         source="mahmoodlab/TRIDENT@a91fa8490e0210ebbbe58452c3babe009e0ab7ca",
-        help=("run_batch_of_slides.py",),
+        command="trident",
     ),
     "stamp": Peer(
         "STAMP",
@@ -67,16 +67,14 @@ PEERS = {
         "stamp",
         "3.13",
         source="KatherLab/STAMP@c54ce06739622c127a83eccb35a7082e504b9aef",
-        help=("-m", "stamp"),
+        command="stamp",
     ),
     "hs2p": Peer("hs2p", "hs2p", ("tissue",), "hs2p"),
     "lazyslide": Peer("LazySlide", "lazyslide", ("extraction", "tissue"), "lazyslide"),
     "tiatoolbox": Peer(
-        "tiatoolbox", "tiatoolbox", ("extraction", "tissue", "start"), "tiatoolbox", help=("-m", "tiatoolbox")
+        "tiatoolbox", "tiatoolbox", ("extraction", "tissue", "start"), "tiatoolbox", command="tiatoolbox"
     ),
     "wsinfer": Peer("wsinfer", "wsinfer", ("tissue",), "wsinfer"),
-    "slide2vec": Peer(
-        "slide2vec", "slide2vec", ("extraction", "start"), "slide2vec", help=("-m", "slide2vec.cli")
-    ),
+    "slide2vec": Peer("slide2vec", "slide2vec", ("extraction", "start"), "slide2vec", command="slide2vec"),
 }
 """Every peer, by the name that ``--peers`` takes."""

@@ -125,10 +125,9 @@ def _extraction(run: Run) -> Figures:
     count = one["tiles"] - tiny["tiles"]
     if count <= 0:
         raise FailedRunError(f"it made {one['tiles']} tiles of a slide and {tiny['tiles']} of a tiny one")
-    tile, wall = ((one[key] - tiny[key]) / count for key in ("tree_cpu", "wall"))
+    tile = (one["tree_cpu"] - tiny["tree_cpu"]) / count
     return {
         "value": 1e3 * tile,
-        "wall": 1e3 * wall,
         "tiles": one["tiles"],
         "fixed": tiny["tree_cpu"] - tiny["tiles"] * tile,
     }
@@ -140,7 +139,7 @@ def _tissue(run: Run) -> Figures:
     result = scripted("tissue", run, {"slides": str(folder / "slides"), "boxes": str(boxes)})
     found = json.loads(boxes.read_text("utf-8"))
     return {
-        "value": result["cpu"],
+        "value": result["tree_cpu"] - result["start_cpu"],
         "wall": result["wall"],
         "tiles": result["tiles"],
         "dice": data.dice(found, folder),
@@ -153,14 +152,15 @@ def _training(run: Run) -> Figures | None:
         return None
     job = {"data": str(data.drawn("training", run.work)), "dim": data.DIM, "batch": batch}
     few, many = (scripted("training", run, job | {"out": str(run.out / str(n)), "epochs": n}) for n in EPOCHS)
-    epoch, wall = ((many[key] - few[key]) / (EPOCHS[1] - EPOCHS[0]) for key in ("tree_cpu", "wall"))
-    return {"value": epoch, "wall": wall, "fixed": few["tree_cpu"] - EPOCHS[0] * epoch}
+    epoch = (many["tree_cpu"] - few["tree_cpu"]) / (EPOCHS[1] - EPOCHS[0])
+    return {"value": epoch, "fixed": few["tree_cpu"] - EPOCHS[0] * epoch}
 
 
 def _start(run: Run) -> Figures:
-    command = ("-m", "wsi_ncmi") if run.name == OURS else PEERS[run.name].help
-    called([*command, "--help"], run)  # compiles
-    result = called([*command, "--help"], run)
+    name = "wsi-ncmi" if run.name == OURS else PEERS[run.name].command
+    command = [str(Path(run.environment.python).with_name(name)), "--help"]
+    called(command, run)  # compiles
+    result = called(command, run)
     return {"value": result["cpu"], "wall": result["wall"]}
 
 

@@ -29,7 +29,7 @@ def table(part: Part, samples: Sequence[Sample]) -> str:
     ]
     best = {case: _best(part, case, samples) for case in part.cases}
     for name in names:
-        version = next(sample["version"] for sample in samples if sample["peer"] == name)
+        version = next(sample["version"] for sample in reversed(samples) if sample["peer"] == name)
         title = "wsi-ncmi" if name == OURS else PEERS[name].title
         cells = [cell(part, case, name, samples, best[case]) for case in part.cases]
         lines.append(f"| {title} {version} | {' | '.join(cells)} |")

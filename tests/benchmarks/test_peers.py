@@ -51,7 +51,7 @@ def test_a_peer_has_a_lock_with_hashes_and_no_address_and_a_script_for_each_part
     assert set(peer.parts) <= set(PARTS)
     for part in SCRIPTS & set(peer.parts):
         assert name in programs(part), part
-    assert bool(peer.help) == ("start" in peer.parts)
+    assert bool(peer.command) == ("start" in peer.parts)
 
 
 @pytest.mark.parametrize("script", sorted(SCRIPTS))

@@ -60,7 +60,10 @@ def ours(job: Job) -> Job:
 
 
 def clam(job: Job) -> Job:
-    """``create_patches_fp.py`` (448 px of level 0 are 224 px at 0.5 µm), ``extract_features_fp.py``."""
+    """``create_patches_fp.py`` (448 px of level 0 are 224 px at 0.5 µm), ``extract_features_fp.py``.
+
+    With CLAM's preset for small tissue, as its default takes none of the tiny slide.
+    """
     import models
     from torchvision import transforms
 
@@ -76,6 +79,7 @@ def clam(job: Job) -> Job:
 
     call(
         "create_patches_fp.py",
+        preset="bwh_biopsy.csv",
         source=job["slides"],
         save_dir=out,
         patch_size=448,
