@@ -21,6 +21,7 @@ from wsi_ncmi.core.errors import InputError, WsiNcmiError
 from wsi_ncmi.core.progress import progress_for
 
 _GUARDS = ("rcc", "nsclc")
+_ON_LESIONS = {"rivals": 3, "folds": [0], "seeds": [0]}
 STEPS: Sequence[tuple[str, tuple[str, ...], dict[str, Any]]] = (
     ("leads", ("ot_sites", "ot"), {"folds": [0]}),
     ("tune", ("ot_sites",), {"folds": [0], "grid": "long_tail"}),
@@ -29,7 +30,9 @@ STEPS: Sequence[tuple[str, tuple[str, ...], dict[str, Any]]] = (
     ("confirm", ("ot",), {"rivals": 3, "folds": [0], "seeds": [0]}),
     ("confirm", ("ot_sites",), {"rivals": 3, "folds": [0, 1, 2], "seeds": [0]}),
     ("tables", ("ot", "ot_sites"), {}),
-    ("confirm", ("cam",), {"rivals": 3, "folds": [0], "seeds": [0], "rate": 1e-3, "into": "lesions"}),
+    ("confirm", ("cam",), {**_ON_LESIONS, "rate": 1e-3, "into": "lesions"}),
+    # As the package's default trains so few slides.
+    ("confirm", ("cam",), {**_ON_LESIONS, "rate": 5e-4, "batch_size": 4, "into": "lesions_default"}),
 )
 """Stage, its cohorts, and what else ``study_stage`` is told, in order; ``into`` is a folder of its own."""
 
