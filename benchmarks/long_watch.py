@@ -3,8 +3,8 @@
     python benchmarks/long_watch.py [--answered 0 2000] [--rounds 6] [--profile] [--json]
 
 One drawn slide is answered by `predict --watch`; what that left (rows, thumbnail, audit trail, memory) is
-planted again under other names; then rounds of 16 slides arrive, and the seconds of each are measured, those
-of the tables and pages among them.
+planted again under other names; then rounds of 16 slides arrive, and the seconds of each are measured, and the
+memory after it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -78,13 +79,15 @@ def measure(answered: int, rounds: int, profile: bool) -> dict[str, Any]:
         )  # fmt: skip
         watching.watch(config)
         plant(inbox, out, [f"old{number:05d}" for number in range(answered)])
-        times = []
+        times, memory = [], []
         original = watching._Watch._round
 
         def timed(self: Any, slides: Any, service: Any) -> None:
             started = time.perf_counter()
             original(self, slides, service)
             times.append(round(time.perf_counter() - started, 2))
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            memory.append(pages * os.sysconf("SC_PAGE_SIZE") >> 20)
 
         for number in range(rounds * _ROUND):
             shutil.copy(inbox / "seed.tif", inbox / f"new{number:04d}.tif")
@@ -99,7 +102,8 @@ def measure(answered: int, rounds: int, profile: bool) -> dict[str, Any]:
                 watching.watch(config)
         finally:
             watching._Watch._round = original  # type: ignore[method-assign]
-        return {"answered": answered, "rounds_s": times, "all_s": round(time.perf_counter() - started, 1)}
+        seconds = round(time.perf_counter() - started, 1)
+        return {"answered": answered, "rounds_s": times, "all_s": seconds, "memory_mib": memory}
 
 
 def main() -> None:

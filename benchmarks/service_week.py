@@ -40,7 +40,7 @@ from wsi_ncmi.service import check_audit_log
 KINDS = ("kill", "stop", "models", "hang", "clock", "disk")
 _DISK = "400m"
 _FULL_S = 20.0
-_GROWTH = 1.3
+_GROWTH = 1.05
 _NOTE_S = 5.0
 # Read by each Python process of the service: its clock is set back when a file appears.
 _CLOCK = """
