@@ -45,7 +45,9 @@ def block(language: str, start: str) -> str:
 
 def nginx(work: Path) -> list[str]:
     """Command that serves the page's example."""
-    said = subprocess.run(["openssl", "passwd", "-apr1", PASSWORD], capture_output=True, text=True, check=True)
+    said = subprocess.run(
+        ["openssl", "passwd", "-apr1", PASSWORD], capture_output=True, text=True, check=True
+    )
     (work / "slides.users").write_text(f"reader:{said.stdout}")
     server = block("nginx", "server").replace("/etc/ssl/", f"{work}/").replace("/etc/nginx/", f"{work}/")
     (work / "nginx.conf").write_text(
@@ -84,9 +86,7 @@ def running(command: list[str], ready: tuple[str, int]) -> Iterator[None]:
         process.wait(30)
 
 
-def ask(
-    work: Path, path: str, content: Mapping[str, str] | None = None, **headers: str
-) -> tuple[int, bytes]:
+def ask(work: Path, path: str, content: Mapping[str, str] | None = None, **headers: str) -> tuple[int, bytes]:
     """Status and content of one request over TLS."""
     context = ssl.create_default_context(cafile=work / "slides.pem")
     connection = http.client.HTTPSConnection("127.0.0.1", 443, timeout=30, context=context)
