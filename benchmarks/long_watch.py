@@ -3,8 +3,8 @@
     python benchmarks/long_watch.py [--answered 0 2000] [--rounds 6] [--profile] [--json]
 
 One drawn slide is answered by `predict --watch`; what that left (rows, thumbnail, audit trail, memory) is
-planted again under other names; then rounds of 16 slides arrive: the seconds of each are measured, and the memory
-after it.
+planted again under other names; then rounds of 16 slides arrive. The seconds of each are measured, and the
+memory after it.
 """
 
 from __future__ import annotations
