@@ -263,8 +263,8 @@ def claim_slide(
 
 def _difference(task: SlideTask, encoder: EncoderInfo, path: Path) -> str:
     """Difference of a usable file at ``path`` from what this task would write; empty without one."""
-    found, wanted = read_identity(path), task.identity(encoder)
-    if found is None or found == wanted:
+    found = read_identity(path)
+    if found is None or found == (wanted := task.identity(encoder)):
         return ""
     differs = difference(found, wanted)
     if (found.mpp_target, found.tile_px) == (wanted.mpp_target, wanted.tile_px):
