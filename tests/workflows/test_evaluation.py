@@ -178,8 +178,9 @@ def test_predict_s_own_table_with_labels(tmp_path: Path) -> None:
             slide_id=f"{row[0]}.svs",
             prediction=("malignant", "benign")[float(row[3]) > 0.5],
             probabilities={"benign": float(row[3]), "malignant": float(row[4])},
+            model={"digest": str(number // 6)},
         )
-        for row in rows
+        for number, row in enumerate(rows)
     ]
     given.append(SlidePrediction(slide_id="glass", reason="no tissue found"))
     table = tmp_path / "predictions.csv"
@@ -194,6 +195,7 @@ def test_predict_s_own_table_with_labels(tmp_path: Path) -> None:
     summary = (tmp_path / "out" / "summary.md").read_text()
     assert "1 slide without a prediction left out, such as glass (no tissue found)." in summary
     assert "1 labelled slide without a prediction, such as idle." in summary
+    assert "those of 2 models" in summary
     code, _, err = call("evaluate", table, "--out", tmp_path / "none")
     assert code == 2
     assert "the 'case_id' is empty; fill it in or give --labels" in " ".join(err.split())

@@ -198,6 +198,11 @@ def read_predictions(
     if group == "slide_id" and "case_id" not in frame.columns:
         frame["case_id"] = frame["slide_id"]
     _fill_in(frame, path)
+    if "model_digest" in frame.columns:
+        models = frame["model_digest"][~frame["model_digest"].map(is_empty)].nunique()
+        if models > 1:
+            note = f"The predictions are those of {models} models; the column model_digest tells them apart."
+            frame.attrs["notes"] = [*frame.attrs.get("notes", ()), note]
     return check_predictions(frame, source=str(path))
 
 
