@@ -84,7 +84,7 @@ def write_slide(path: Path, seed: int, size: tuple[int, int]) -> None:
     """An Aperio-like slide: glass, and an ellipse of textured tissue; levels 1, 4 and 16."""
     rng = np.random.default_rng(seed)
 
-    def stored(tissue: bool) -> bytes:
+    def texture(tissue: bool) -> NDArray[np.uint8]:
         pixels = np.zeros((STORED_PX, STORED_PX), np.float32)
         for step, weight in ((64, 40.0), (16, 35.0), (4, 20.0)):  # compartments, nuclei, chromatin
             grains = rng.normal(0, 1, (STORED_PX // step + 3,) * 2).astype(np.float32)
@@ -93,23 +93,44 @@ def write_slide(path: Path, seed: int, size: tuple[int, int]) -> None:
         colour = np.array([185.0, 120.0, 175.0]) + pixels[:, :, None] * np.array([0.8, 1.0, 0.55])
         if not tissue:
             colour = np.full_like(colour, 243.0)
-        noisy = np.clip(colour + rng.normal(0, 2, colour.shape), 0, 255).astype(np.uint8)
-        return simplejpeg.encode_jpeg(noisy, quality=80, colorspace="RGB", colorsubsampling="420")
+        noisy: NDArray[np.uint8] = np.clip(colour + rng.normal(0, 2, colour.shape), 0, 255).astype(np.uint8)
+        return noisy
 
-    tissue, glass = [stored(True) for _ in range(32)], stored(False)
+    def encoded(pixels: NDArray[np.uint8]) -> bytes:
+        return simplejpeg.encode_jpeg(
+            np.ascontiguousarray(pixels), quality=80, colorspace="RGB", colorsubsampling="420"
+        )
+
+    pictures = np.stack([*(texture(True) for _ in range(32)), texture(False)])
+    streams = [encoded(picture) for picture in pictures]
+    y, x = np.mgrid[: size[1] // STORED_PX, : size[0] // STORED_PX]
+    centre = ((x + 0.5) * STORED_PX / size[0] - 0.5, (y + 0.5) * STORED_PX / size[1] - 0.5)
+    inside = centre[0] ** 2 + centre[1] ** 2 < 0.42**2
+    which = np.where(inside, rng.integers(0, 32, inside.shape), 32)
     with tifffile.TiffWriter(path) as file:
-        for level, down in enumerate((1, 4, 16)):
-            width, height = size[0] // down, size[1] // down
-            y, x = np.mgrid[: -(-height // STORED_PX), : -(-width // STORED_PX)]
-            centre = ((x + 0.5) * STORED_PX / width - 0.5, (y + 0.5) * STORED_PX / height - 0.5)
-            inside = (centre[0] ** 2 + centre[1] ** 2 < 0.42**2).ravel()
-            numbers = rng.integers(0, len(tissue), inside.size)
-            tiles = [tissue[n] if wet else glass for n, wet in zip(numbers, inside, strict=True)]
+        for down in (1, 4, 16):
+            width, height, side = size[0] // down, size[1] // down, STORED_PX // down
+            # Every level shows the same: one that shows something else would be left out when it is opened.
+            small = pictures.reshape(-1, side, down, side, down, 3).mean((2, 4)).astype(np.uint8)
+            level = small[which].transpose(0, 2, 1, 3, 4).reshape(height, width, 3) if down > 1 else None
+            tiles = [
+                streams[which[top // STORED_PX, left // STORED_PX]]
+                if level is None
+                else encoded(_whole(level[top : top + STORED_PX, left : left + STORED_PX]))
+                for top in range(0, height, STORED_PX)
+                for left in range(0, width, STORED_PX)
+            ]
             file.write(
                 iter(tiles), shape=(height, width, 3), dtype=np.uint8, tile=(STORED_PX,) * 2, compression=7,
-                photometric="ycbcr", subsampling=(2, 2), metadata=None, subfiletype=1 if level else 0,
-                description="Aperio Image Library v1\n|AppMag = 40|MPP = 0.25" if not level else None,
+                photometric="ycbcr", subsampling=(2, 2), metadata=None, subfiletype=1 if down > 1 else 0,
+                description="Aperio Image Library v1\n|AppMag = 40|MPP = 0.25" if down == 1 else None,
             )  # fmt: skip
+
+
+def _whole(tile: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A stored tile that the level's edge cuts, its last pixels repeated."""
+    missing = [(0, STORED_PX - side) for side in tile.shape[:2]]
+    return np.pad(tile, [*missing, (0, 0)], mode="edge")
 
 
 def tasks_of(slides: Path, out: Path) -> list[SlideTask]:

@@ -130,6 +130,7 @@ class DirectSource(PixelSource):
         # Arrays of tiles after their last use: fresh memory costs a fifth of the decoding.
         self._spare: list[NDArray[np.uint8]] = []
         self._uses = _count_uses(stored, plan)
+        self._left: list[int] = self._uses.tolist()
         # Rectangles with tiles that others need too.
         self._once = self._uses <= 1
         self._shared = _count_tiles(stored, plan, ~self._once) > 0
@@ -159,7 +160,7 @@ class DirectSource(PixelSource):
         needed: dict[int, None] = {}
         for position in positions:
             if self._shared[position]:
-                needed.update(dict.fromkeys(i for i in self._needs(position) if not self._once[i]))
+                needed.update({index: None for index in self._needs(position) if not self._once[index]})
         missing = [index for index in needed if index not in self._cache]
         if self._pool is None:
             parts = [self._decoded_part(missing)]
@@ -174,8 +175,8 @@ class DirectSource(PixelSource):
         """Forgets tiles after their last use, and the oldest ones above the cache's limit."""
         for position in positions:
             for index in self._needs(position) if self._shared[position] else ():
-                self._uses[index] -= 1
-                if not self._uses[index] and isinstance(tile := self._cache.pop(index, None), np.ndarray):
+                self._left[index] -= 1
+                if not self._left[index] and isinstance(tile := self._cache.pop(index, None), np.ndarray):
                     self._spare.append(tile)
         while len(self._cache) * self._tile_bytes > CACHE_BYTES:
             # Another thread may be reading this one: its array isn't used again.
