@@ -44,22 +44,10 @@ def make(name: str, work: Path, git: str, ours: str) -> Environment:
     python = str(place / "bin/python")
     if not (place / ".made").exists():
         _do(["uv", "venv", "--quiet", "--clear", "--python", peer.python, str(place)])
-        _do(
-            [
-                "uv",
-                "pip",
-                "install",
-                "--quiet",
-                "--require-hashes",
-                "--python",
-                python,
-                "-r",
-                str(peer.lock_file),
-            ]
-        )
+        install = ["uv", "pip", "install", "--quiet", "--compile-bytecode", "--python", python]
+        _do([*install, "--require-hashes", "-r", str(peer.lock_file)])
         if (folder / "pyproject.toml").exists():  # its build system is among the locked packages
-            package = ["--no-deps", "--no-build-isolation", str(folder)]
-            _do(["uv", "pip", "install", "--quiet", "--python", python, *package])
+            _do([*install, "--no-deps", "--no-build-isolation", str(folder)])
         (place / ".made").touch()
     say = f"import importlib.metadata as m; print(m.version({peer.package!r}))"
     version = _said([python, "-c", say], work) if peer.package else peer.source.split("@")[1][:7]
