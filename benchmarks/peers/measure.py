@@ -141,7 +141,7 @@ def _tissue(run: Run) -> Figures:
     result = scripted("tissue", run, {"slides": str(folder / "slides"), "boxes": str(boxes)})
     found = json.loads(boxes.read_text("utf-8"))
     return {
-        "value": result["tree_cpu"] - result["start_cpu"],
+        "value": result["cpu"],
         "wall": result["wall"],
         "tiles": result["tiles"],
         "dice": data.dice(found, folder),

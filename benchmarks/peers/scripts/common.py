@@ -13,13 +13,12 @@ Job = dict[str, Any]
 def run(programs: dict[str, Callable[[Job], Job]]) -> None:
     """Does what the command line says, ``PROGRAM JOB``; the last line it prints is the result as JSON.
 
-    To what the program returns come the processor seconds of its start, and those and the wall seconds of its
-    work.
+    To what the program returns come the processor and wall seconds of its work.
     """
     result = programs[sys.argv[1]](json.loads(sys.argv[2]))
     cpu, wall = (end - start for end, start in zip(used(), _START, strict=True))
     sys.stdout.flush()
-    print("\n" + json.dumps({"start_cpu": _START[0], "cpu": cpu, "wall": wall} | result))
+    print("\n" + json.dumps({"cpu": cpu, "wall": wall} | result))
 
 
 def used() -> list[float]:
