@@ -43,7 +43,8 @@ def make(name: str, work: Path, git: str, ours: str) -> Environment:
     place = work / "environments" / peer.lock
     python = str(place / "bin/python")
     if not (place / ".made").exists():
-        _do(["uv", "venv", "--quiet", "--clear", "--python", peer.python, str(place)])
+        venv = ["uv", "venv", "--quiet", "--clear", "--python", peer.python, str(place)]
+        _do(venv, f"uv neither finds nor fetches Python {peer.python}")
         install = ["uv", "pip", "install", "--quiet", "--compile-bytecode", "--python", python]
         _do([*install, "--require-hashes", "-r", str(peer.lock_file)])
         if (folder / "pyproject.toml").exists():  # its build system is among the locked packages
@@ -65,13 +66,13 @@ def _checkout(source: str, folder: Path, git: str) -> Path:
     return place
 
 
-def _do(command: list[str]) -> None:
+def _do(command: list[str], failure: str = "") -> None:
     if shutil.which(command[0]) is None:
         raise MissingPeerError(f"{command[0]} is not on the PATH")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["no message"]
-        raise MissingPeerError(f"{' '.join(command[:3])}: {lines[-1]}")
+        raise MissingPeerError(f"{failure or ' '.join(command[:3])}: {lines[-1].strip()}")
 
 
 def _said(command: list[str], folder: Path) -> str:
