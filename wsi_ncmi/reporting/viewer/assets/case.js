@@ -86,7 +86,7 @@ function setUpVerdict(found, go) {
   document.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && event.ctrlKey) save(go);
   });
-  form.querySelector("input[name=verdict]:enabled").focus();
+  form.querySelector("input[name=verdict]:enabled").focus({ preventScroll: true });
 }
 
 function setUpWay(found) {
