@@ -272,18 +272,26 @@ def test_a_kill_between_answer_and_tables_leaves_the_tables_to_the_next_start(
     assert given(config) == ["a"]
 
 
-def test_sigterm_lets_tables_follow_the_answers(
-    config: PredictConfig, drawn: list[list[str]], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("signalled", [TerminatedError, KeyboardInterrupt])
+def test_sigterm_and_ctrl_c_let_tables_follow_the_answers(
+    config: PredictConfig,
+    drawn: list[list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    signalled: type[BaseException],
 ) -> None:
     def stop(*_: object) -> None:
-        raise TerminatedError
+        raise signalled
 
     (config.slides / "a.svs").touch()
     record = WatchedFolder.record
     monkeypatch.setattr(
         "wsi_ncmi.prediction.watch.WatchedFolder.record", lambda *arguments: (record(*arguments), stop())
     )
-    assert watch(config).exit_code == 0
+    if signalled is KeyboardInterrupt:
+        with pytest.raises(KeyboardInterrupt):
+            watch(config)
+    else:
+        assert watch(config).exit_code == 0
     assert list(table_of(config)) == ["a"]
 
 

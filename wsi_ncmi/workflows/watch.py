@@ -94,7 +94,7 @@ class _Watch:
             beat("ready")
             try:
                 self._look_on(service, version)
-            except TerminatedError:
+            except KeyboardInterrupt:  # SIGTERM too
                 self._write_tables(service)
                 raise
             self._write_tables(service)
