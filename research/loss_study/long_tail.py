@@ -22,6 +22,7 @@ from wsi_ncmi.core.progress import progress_for
 
 _GUARDS = ("rcc", "nsclc")
 _ON_LESIONS = {"rivals": 3, "folds": [0], "seeds": [0]}
+_AS_DEFAULT = {"rate": 5e-4, "batch_size": 4, "into": "lesions_default"}
 STEPS: Sequence[tuple[str, tuple[str, ...], dict[str, Any]]] = (
     ("leads", ("ot_sites", "ot"), {"folds": [0]}),
     ("tune", ("ot_sites",), {"folds": [0], "grid": "long_tail"}),
@@ -32,7 +33,13 @@ STEPS: Sequence[tuple[str, tuple[str, ...], dict[str, Any]]] = (
     ("tables", ("ot", "ot_sites"), {}),
     ("confirm", ("cam",), {**_ON_LESIONS, "rate": 1e-3, "into": "lesions"}),
     # As the package's default trains so few slides.
-    ("confirm", ("cam",), {**_ON_LESIONS, "rate": 5e-4, "batch_size": 4, "into": "lesions_default"}),
+    ("confirm", ("cam",), {**_ON_LESIONS, **_AS_DEFAULT}),
+    ("models", ("cam",), {"folds": [1], **_AS_DEFAULT}),
+    (
+        "confirm",
+        ("ot_sites",),
+        {"rivals": 3, "folds": [0], "seeds": [0], "regimes": ["patients_25", "noise_20"], "into": "regimes"},
+    ),
 )
 """Stage, its cohorts, and what else ``study_stage`` is told, in order; ``into`` is a folder of its own."""
 
@@ -85,9 +92,9 @@ def run(work: Path, out: Path, minutes: float | None = None) -> bool:
         if folder != out:
             folder.mkdir(exist_ok=True)
             shutil.copy(out / "chosen.json", folder)
-        told = {key: value for key, value in options.items() if key != "into"}
+        told = {"regimes": ["full"], **{key: value for key, value in options.items() if key != "into"}}
         result = study_stage(
-            stage, folder, {name: known[name] for name in cohorts}, regimes=["full"], minutes=left,
+            stage, folder, {name: known[name] for name in cohorts}, minutes=left,
             progress=progress_for(), **told,
         )  # fmt: skip
         print(stage, *cohorts, *result.notes, *(f"failed: {failure}" for failure in result.failures))

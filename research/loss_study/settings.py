@@ -278,6 +278,7 @@ def lead_settings() -> tuple[Setting, ...]:
         return Setting(loss="ncmi", name=name, options=options, weight_decay=1.0, sampler=sampler)
 
     shift: dict[str, Any] = {"prior_shift": 1.0}
+    means: dict[str, Any] = {"prior_shift": 0.5, "code_words": "means", "class_mean_decision": False}
     return (
         *(
             Setting(loss=loss, name="reference", options=loss_config(name=loss), weight_decay=1.0)
@@ -297,21 +298,24 @@ def lead_settings() -> tuple[Setting, ...]:
         ncmi("shift 1, simplex", **shift, code_words="simplex"),
         ncmi("shift 1, learned words", **shift, code_words="learned"),
         ncmi("class-balanced sampler", sampler="class_balanced"),
+        # Later, when the default had its class means: without them, as the others were.
+        ncmi("shift 0.5, class means as words", **means),
+        ncmi("shift 0.5, running means as words", **means, means_update="running", means_momentum=0.99),
     )
 
 
 def model_settings() -> tuple[Setting, ...]:
-    """Gated attention otherwise regularised or wider, for cross-entropy and NCMI, with weight decay 1."""
-    models: Mapping[str, Mapping[str, Any]] = {
-        "abmil": {},
-        "input dropout .25": {"input_dropout": 0.25},
-        "512/128, input dropout .25": {"hidden": 512, "attention": 128, "input_dropout": 0.25},
+    """Aggregators that may find few tiles among thousands, for cross-entropy and NCMI."""
+    sizes: Mapping[str, Mapping[str, int]] = {
+        "abmil": {"hidden": 128, "attention": 64},
+        "max": {"hidden": 128},
+        "dsmil": {},
+        "clam_sb": {"hidden": 128, "attention": 64},
+        "acmil": {"hidden": 128, "attention": 64},
+        "dtfd": {"hidden": 128, "attention": 64},
     }
     return tuple(
-        Setting(
-            loss=loss, name=name, options=loss_config(name=loss), weight_decay=1.0,
-            model=model_config(name="abmil", **values),
-        )
-        for name, values in models.items()
+        Setting(loss=loss, name=name, options=loss_config(name=loss), model=model_config(name=name, **values))
+        for name, values in sizes.items()
         for loss in ("ce", "ncmi")
-    )  # fmt: skip
+    )
