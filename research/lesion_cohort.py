@@ -1,12 +1,12 @@
 """A CAMELYON-like cohort of bags with real lesions: their number, size and coverage of tiles, from polygons.
 
-    python -m research.lesion_cohort DATA OUT [--dimensions 64] [--tiles 2000 10000]
+    python -m research.lesion_cohort DATA OUT [--dimensions 64] [--tiles 2000 10000] [--test-centres 34]
 
 DATA holds ``labels/camelyon17_official.csv`` (stage and centre of 500 slides), ``lesions/`` (polygons of
 CAMELYON16), ``tiles/`` (real tumour and normal tiles), ``centre_tiles/`` (a region of each centre) and
 ``encoders/``. Writes ``lesions.npz``, which ``wsi-ncmi train --features`` reads, ``parts.csv`` (centres 3 and
-4 are the test, whose patients and source tiles are in no other part) and ``slides.csv`` (tumour tiles of
-each).
+4, or others, are the test, whose patients and source tiles are in no other part) and ``slides.csv`` (tumour
+tiles of each).
 
 What is drawn: which real lesion a slide has, how many tiles, and which tile's embedding each gets. A tile
 that a lesion covers by the share s has s times a tumour's embedding and 1 − s times a normal one's. Every
@@ -43,7 +43,6 @@ from wsi_ncmi.encoders import Encoder, EncoderConfig, load_encoder
 
 _UM_PER_PIXEL = 0.243  # of CAMELYON16's level 0
 _TILE_UM = 128
-_TEST_CENTRES = {"3", "4"}
 _CENTRE_TILE = 256
 _Floats = NDArray[np.float64]
 
@@ -164,6 +163,7 @@ def main() -> None:
     parser.add_argument("--dimensions", type=int, default=64)
     parser.add_argument("--tiles", type=int, nargs=2, default=(2000, 10000))
     parser.add_argument("--shift", type=float, default=0.25, help="share of the centres' mean differences")
+    parser.add_argument("--test-centres", default="34", help="their digits (default: 34)")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     generator = np.random.default_rng(given.seed)
@@ -195,13 +195,13 @@ def main() -> None:
         {
             name[:11]
             for name, centre in labels[["patient", "center"]].to_numpy()
-            if centre not in _TEST_CENTRES
+            if centre not in given.test_centres
         }
     )
     validating = set(generator.permutation(patients)[: len(patients) // 4].tolist())
     bags, rows = [], []
     for name, stage, centre in labels[["patient", "stage", "center"]].to_numpy():
-        test = centre in _TEST_CENTRES
+        test = centre in given.test_centres
         tiles = int(generator.integers(given.tiles[0], given.tiles[1] + 1))
         normal, tumour = pools["lung_n", test], pools["lung_aca", test]
         bag, tumour_tiles = draw_slide(stage, tiles, lesions, normal, tumour, generator)

@@ -21,6 +21,8 @@ from wsi_ncmi.core.errors import InputError, WsiNcmiError
 from wsi_ncmi.core.progress import progress_for
 
 _GUARDS = ("rcc", "nsclc")
+# The lesion cohorts and their test centres.
+_LESIONS = {"cam": "34", "cam_01": "01", "cam_12": "12", "cam_23": "23", "cam_40": "40"}
 _ON_LESIONS = {"rivals": 3, "folds": [0], "seeds": [0]}
 _AS_DEFAULT = {"rate": 5e-4, "batch_size": 4, "into": "lesions_default"}
 STEPS: Sequence[tuple[str, tuple[str, ...], dict[str, Any]]] = (
@@ -34,6 +36,11 @@ STEPS: Sequence[tuple[str, tuple[str, ...], dict[str, Any]]] = (
     ("confirm", ("cam",), {**_ON_LESIONS, "rate": 1e-3, "into": "lesions"}),
     # As the package's default trains so few slides.
     ("confirm", ("cam",), {**_ON_LESIONS, **_AS_DEFAULT}),
+    (
+        "confirm",
+        tuple(_LESIONS)[1:],
+        {**_ON_LESIONS, **_AS_DEFAULT, "losses": ["ce", "ncmi_default"], "into": "lesions_pairs"},
+    ),
     ("models", ("cam",), {"folds": [1], **_AS_DEFAULT}),
     (
         "confirm",
@@ -49,14 +56,17 @@ def prepare(data: Path, work: Path) -> None:
 
     Args:
         data: The folder with ``tcga_ot``, ``tcga_bags``, ``lesions`` and what the lesion cohort needs.
-        work: Gets ``OT``, ``CAM`` and copies of the guards.
+        work: Gets ``OT``, a folder of each lesion cohort and copies of the guards.
 
     Raises:
         InputError: A part of ``data`` is missing.
     """
     scripts = {
         "OT": [str(data / "tcga_ot" / "unpack.py")],
-        "CAM": ["-m", "research.lesion_cohort", str(data)],
+        **{
+            name.upper(): ["-m", "research.lesion_cohort", str(data), f"--test-centres={centres}"]
+            for name, centres in _LESIONS.items()
+        },
     }
     bags = [data / "tcga_bags" / f"tcga_{name}.npz" for name in _GUARDS]
     for path in (Path(scripts["OT"][0]), data / "lesions", *bags):
@@ -75,7 +85,10 @@ def places(work: Path) -> dict[str, str]:
     return {
         "ot": f"{ot / 'tcga_ot.npz'},{ot / 'splits_0.csv'}",
         "ot_sites": f"{ot / 'tcga_ot.npz'},{ot / 'sites.csv'}",
-        "cam": f"{work / 'CAM' / 'lesions.npz'},{work / 'CAM' / 'parts.csv'}",
+        **{
+            name: f"{work / name.upper() / 'lesions.npz'},{work / name.upper() / 'parts.csv'}"
+            for name in _LESIONS
+        },
         **{name: str(work / f"tcga_{name}.npz") for name in _GUARDS},
     }
 
