@@ -37,7 +37,7 @@ def command(given: Given) -> None:
     """
     from wsi_ncmi.workflows.audit import audit
 
-    result: AuditResult = given.guarded(lambda progress: audit(given.read(), progress))
+    result = audit(given.read(), given.progress)
     if given.as_json:
         say_json(result.to_json())
     else:

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
-
-if TYPE_CHECKING:
-    from wsi_ncmi.core.progress import ProgressReporter
-    from wsi_ncmi.workflows.result import JobResult
 
 FLAGS = ConfigFlags(
     "wsi_ncmi.workflows.clean.CleanConfig",
@@ -29,11 +23,7 @@ def command(given: Given) -> None:
 
     Example: wsi-ncmi clean predictions --kind history --older-than 90
     """
+    config = given.read()
+    from wsi_ncmi.workflows.clean import clean
 
-    def act(_: ProgressReporter) -> JobResult:
-        config = given.read()
-        from wsi_ncmi.workflows.clean import clean
-
-        return clean(config)
-
-    given.run(act)
+    given.finish(clean(config))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import traceback
@@ -27,9 +26,9 @@ __all__ = [
     "Debug",
     "Quiet",
     "Settings",
+    "existing_path",
     "fail",
     "finish",
-    "run_verb",
     "say",
     "say_json",
     "say_lines",
@@ -47,11 +46,8 @@ Settings = Annotated[
 _MAX_SHOWN = 20
 
 
-def run_verb(
-    action: Callable[[ProgressReporter], JobResult], *, quiet: bool, debug: bool, as_json: bool
-) -> NoReturn:
-    """Runs a job and ends the process: 0 all done, 1 some items failed, 2 wrong input, 130 interrupted."""
-    finish(guarded(action, quiet=quiet, debug=debug), quiet=quiet, as_json=as_json)
+class OutputError(OSError):
+    """Standard output can't be written to."""
 
 
 def check_there(paths: str | Path | Iterable[Path] | None, flag: str) -> None:
@@ -89,13 +85,25 @@ def named_path(text: str, flag: str) -> Path:
     return Path(text)
 
 
+def existing_path(text: str, flag: str) -> Path:
+    """The path that a flag names, of a file or folder that is there."""
+    path = named_path(text, flag)
+    check_there(path, flag)
+    return path
+
+
 def guarded(action: Callable[[ProgressReporter], Any], *, quiet: bool, debug: bool) -> Any:
-    """Runs an action; an error becomes one sentence on standard error and the right exit code."""
+    """Runs an action; an error becomes one sentence on standard error and the right exit code.
+
+    1 some items failed, 2 wrong input, 130 interrupted. A failing standard output is left to the caller.
+    """
     configure_logging(logging.WARNING if quiet else logging.INFO)
     beat()
     try:
         with sigterm_as_interrupt():
             return action(progress_for(quiet=quiet))
+    except (typer.Exit, OutputError):
+        raise
     except KeyboardInterrupt:
         fail("Interrupted; the same command resumes where this one stopped.", 130)
     except WsiNcmiError as error:
@@ -131,10 +139,9 @@ def say(line: object, *, err: bool = False) -> None:
     """Prints a line without secrets; whatever a terminal would obey in it, or not show, is an escape.
 
     Raises:
-        OSError: Standard output can't be written to; where standard error can't, nobody can be told.
+        OutputError: Standard output can't be written to; where standard error can't, nobody can be told.
     """
-    with contextlib.suppress(*(OSError,) if err else ()):
-        typer.echo(printable(redact(str(line))), err=err)
+    _echo(printable(redact(str(line))), err=err)
 
 
 def say_lines(text: str, *, err: bool = False) -> None:
@@ -145,7 +152,15 @@ def say_lines(text: str, *, err: bool = False) -> None:
 
 def say_json(value: Any, indent: int | None = None) -> None:
     """Prints a value as JSON, in ASCII: the same value whatever the terminal can show."""
-    typer.echo(json.dumps(value, indent=indent))
+    _echo(json.dumps(value, indent=indent))
+
+
+def _echo(text: str, *, err: bool = False) -> None:
+    try:
+        typer.echo(text, err=err)
+    except OSError as error:
+        if not err:
+            raise OutputError(*error.args) from error
 
 
 def _trace() -> None:

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
-
-if TYPE_CHECKING:
-    from wsi_ncmi.core.progress import ProgressReporter
-    from wsi_ncmi.workflows.result import JobResult
 
 FLAGS = ConfigFlags(
     "wsi_ncmi.workflows.convert.ConvertConfig",
@@ -26,10 +20,6 @@ def command(given: Given) -> None:
 
     Example: wsi-ncmi convert out/features/uni_v1 --to clam --out clam/
     """
+    from wsi_ncmi.workflows.convert import convert
 
-    def act(progress: ProgressReporter) -> JobResult:
-        from wsi_ncmi.workflows.convert import convert
-
-        return convert(given.read(), progress)
-
-    given.run(act)
+    given.finish(convert(given.read(), given.progress))

@@ -4,15 +4,14 @@ from typing import Annotated
 
 import typer
 
-from wsi_ncmi.cli.common import AsJson, Debug, Quiet, Settings, named_path, run_verb
+from wsi_ncmi.cli.common import named_path
+from wsi_ncmi.cli.flags import ConfigFlags, Given
+
+FLAGS = ConfigFlags()
 
 
 def command(
-    out: Annotated[str, typer.Option("--out", metavar="DIR", help="Output folder.")] = "demo",
-    setting: Settings = None,
-    quiet: Quiet = False,
-    debug: Debug = False,
-    as_json: AsJson = False,
+    given: Given, out: Annotated[str, typer.Option("--out", metavar="DIR", help="Output folder.")] = "demo"
 ) -> None:
     """Make a synthetic cohort and run the whole job on it, offline.
 
@@ -20,7 +19,5 @@ def command(
     """
     from wsi_ncmi.workflows import run_demo
 
-    run_verb(
-        lambda progress: run_demo(named_path(out, "--out"), progress, overrides=tuple(setting or ())),
-        quiet=quiet, debug=debug, as_json=as_json,
-    )  # fmt: skip
+    folder = named_path(out, "--out")
+    given.finish(run_demo(folder, given.progress, overrides=tuple(given.setting or ())))

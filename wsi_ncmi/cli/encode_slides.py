@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
-
-if TYPE_CHECKING:
-    from wsi_ncmi.core.progress import ProgressReporter
-    from wsi_ncmi.workflows.result import JobResult
 
 FLAGS = ConfigFlags(
     "wsi_ncmi.workflows.encode_slides.EncodeSlidesConfig",
@@ -30,11 +24,7 @@ def command(given: Given) -> None:
 
     Example: wsi-ncmi encode-slides out/features/uni_v1 --encoder mean --out vectors/
     """
+    config = given.read()
+    from wsi_ncmi.workflows.encode_slides import encode_slides
 
-    def act(progress: ProgressReporter) -> JobResult:
-        config = given.read()
-        from wsi_ncmi.workflows.encode_slides import encode_slides
-
-        return encode_slides(config, progress)
-
-    given.run(act)
+    given.finish(encode_slides(config, given.progress))

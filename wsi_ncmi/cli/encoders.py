@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wsi_ncmi.cli.common import AsJson, Debug, Quiet, check_there, guarded, named_path, say, say_json
+from wsi_ncmi.cli.common import existing_path, named_path, say, say_json
+from wsi_ncmi.cli.flags import PLAIN, Given
 from wsi_ncmi.core.errors import InputError, counted
 
 if TYPE_CHECKING:
@@ -43,15 +44,16 @@ Precision = Annotated[
 
 
 @app.command("list")
-def list_(folder: Folder = None, quiet: Quiet = False, debug: Debug = False, as_json: AsJson = False) -> None:
+@PLAIN.command
+def list_(given: Given, folder: Folder = None) -> None:
     """List the presets: weights here or missing, width, licence.
 
     Example: wsi-ncmi encoders list
     """
     from wsi_ncmi.encoders.weights_folder import find_weights_folder, list_presets
 
-    rows = guarded(lambda _: list_presets(find_weights_folder(folder)), quiet=quiet, debug=debug)
-    if as_json:
+    rows = list_presets(find_weights_folder(folder))
+    if given.as_json:
         say_json(rows)
         return
     for row in rows:
@@ -62,30 +64,23 @@ def list_(folder: Folder = None, quiet: Quiet = False, debug: Debug = False, as_
 
 
 @app.command("show")
+@PLAIN.command
 def show(
+    given: Given,
     key: Annotated[str, typer.Argument(metavar="NAME", help="Key of a preset, or lazyslide:KEY.")],
     folder: Folder = None,
-    quiet: Quiet = False,
-    debug: Debug = False,
-    as_json: AsJson = False,
 ) -> None:
     """Show all facts of an encoder, what they rest on, and how to get its weights.
 
     Example: wsi-ncmi encoders show uni_v1
     """
     from wsi_ncmi.encoders.weights_folder import describe_preset, find_weights_folder
+    from wsi_ncmi.encoders.zoo_fetch import describe_zoo
 
     zoo = key.partition(":")[2] if key.startswith("lazyslide:") else ""
-
-    def act(_: object) -> dict[str, Any]:
-        if not zoo:
-            return describe_preset(key, find_weights_folder(folder))
-        from wsi_ncmi.encoders.zoo_fetch import describe_zoo
-
-        return describe_zoo(zoo, find_weights_folder(folder))
-
-    facts = guarded(act, quiet=quiet, debug=debug)
-    if as_json:
+    weights = find_weights_folder(folder)
+    facts = describe_zoo(zoo, weights) if zoo else describe_preset(key, weights)
+    if given.as_json:
         say_json(facts)
         return
     for line in (f"{name}: {value}" for name, value in facts.items()) if zoo else _lines(facts):
@@ -93,7 +88,9 @@ def show(
 
 
 @app.command("fetch")
+@PLAIN.command
 def fetch(
+    given: Given,
     key: Annotated[str, typer.Argument(metavar="NAME", help="Key of a preset, or lazyslide:KEY.")],
     folder: Folder = None,
     revision: Annotated[
@@ -106,46 +103,43 @@ def fetch(
         ),
     ] = False,
     overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
-    as_json: AsJson = False,
 ) -> None:
     """Download an encoder's weights from the Hugging Face hub into the weights folder.
 
     Example: wsi-ncmi encoders fetch phikon_v2
     """
+    from wsi_ncmi.encoders.presets import find_preset
+    from wsi_ncmi.encoders.zoo import find_zoo_model
 
-    def act(progress: object) -> Imported | None:
-        from wsi_ncmi.encoders.presets import find_preset
-        from wsi_ncmi.encoders.zoo import find_zoo_model
+    family, _, model = key.partition(":")
+    if family == "lazyslide":
+        find_zoo_model(model)
+        target = _needed(folder)
+        from wsi_ncmi.encoders.zoo_fetch import fetch_snapshot
 
-        family, _, model = key.partition(":")
-        if family == "lazyslide":
-            find_zoo_model(model)
-            target = _needed(folder)
-            from wsi_ncmi.encoders.zoo_fetch import fetch_snapshot
-
-            return fetch_snapshot(
-                model, target,
-                revision=revision, trust_remote_code=trust_remote_code, overwrite=overwrite,
-            )  # fmt: skip
-        if trust_remote_code:
-            raise InputError(f"--trust-remote-code is for lazyslide:KEY; {key} runs no code, leave it out.")
+        made = fetch_snapshot(
+            model, target, revision=revision, trust_remote_code=trust_remote_code, overwrite=overwrite
+        )
+    elif trust_remote_code:
+        raise InputError(f"--trust-remote-code is for lazyslide:KEY; {key} runs no code, leave it out.")
+    else:
         find_preset(key)
         target = _needed(folder)
         from wsi_ncmi.encoders.weights_import import fetch_weights
 
-        return fetch_weights(key, target, revision=revision, overwrite=overwrite)
-
-    made = guarded(act, quiet=quiet, debug=debug)
-    if made is None:
-        say_json({"present": True}) if as_json else say(f"The weights of {key} are here and whole.")
-        return
-    _tell(made, quiet=quiet, as_json=as_json)
+        made = fetch_weights(key, target, revision=revision, overwrite=overwrite)
+    if made is not None:
+        _tell(made, given)
+    elif given.as_json:
+        say_json({"present": True})
+    else:
+        say(f"The weights of {key} are here and whole.")
 
 
 @app.command("import")
+@PLAIN.command
 def import_(
+    given: Given,
     file: Annotated[
         str, typer.Argument(metavar="FILE", help="Weights: safetensors, or a torch file of tensors only.")
     ],
@@ -154,32 +148,25 @@ def import_(
     ],
     folder: Folder = None,
     overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
-    as_json: AsJson = False,
 ) -> None:
     """Check a weights file against an encoder and put it into the weights folder as safetensors.
 
     Example: wsi-ncmi encoders import pytorch_model.bin --as uni_v1
     """
+    from wsi_ncmi.encoders.presets import find_preset
 
-    def act(_: object) -> Imported:
-        from wsi_ncmi.encoders.presets import find_preset
+    source, target = existing_path(file, "FILE"), _needed(folder)
+    if ":" not in encoder:
+        find_preset(encoder)
+    from wsi_ncmi.encoders.weights_import import import_weights
 
-        source, target = named_path(file, "FILE"), _needed(folder)
-        check_there(source, "FILE")
-        if ":" not in encoder:
-            find_preset(encoder)
-        from wsi_ncmi.encoders.weights_import import import_weights
-
-        return import_weights(source, encoder, target, overwrite=overwrite)
-
-    made = guarded(act, quiet=quiet, debug=debug)
-    _tell(made, quiet=quiet, as_json=as_json)
+    _tell(import_weights(source, encoder, target, overwrite=overwrite), given)
 
 
 @app.command("verify")
+@PLAIN.command
 def verify(
+    given: Given,
     folder: Folder = None,
     reference: Annotated[
         str | None,
@@ -193,29 +180,22 @@ def verify(
     weights: Weights = None,
     device: Device = "auto",
     precision: Precision = "auto",
-    quiet: Quiet = False,
-    debug: Debug = False,
-    as_json: AsJson = False,
 ) -> None:
     """Prove every file of the weights folder by its SHA-256, or an encoder by reference vectors.
 
     Example: wsi-ncmi encoders verify --reference gigapath
     """
     if reference is not None:
+        from wsi_ncmi.encoders.config import split_name
+        from wsi_ncmi.encoders.reference import compare_with, find_reference, read_reference
 
-        def act(_: object) -> Any:
-            from wsi_ncmi.encoders.config import split_name
-            from wsi_ncmi.encoders.reference import compare_with, find_reference, read_reference
-
-            known = read_reference(find_reference(named_path(reference, "--reference")))
-            name = encoder or known.about.encoder
-            if encoder is None and split_name(name)[0] in ("file", "plugin", "torchscript", "onnx"):
-                # A file from elsewhere must not choose a program to run.
-                raise InputError(f"The reference is of {name}; name your file of it with --encoder.")
-            return compare_with(_loaded(name, weights, folder, device, precision), known)
-
-        made = guarded(act, quiet=quiet, debug=debug)
-        if as_json:
+        known = read_reference(find_reference(named_path(reference, "--reference")))
+        name = encoder or known.about.encoder
+        if encoder is None and split_name(name)[0] in ("file", "plugin", "torchscript", "onnx"):
+            # A file from elsewhere must not choose a program to run.
+            raise InputError(f"The reference is of {name}; name your file of it with --encoder.")
+        made = compare_with(_loaded(name, weights, folder, device, precision), known)
+        if given.as_json:
             say_json({
                 "equal": made.equal, "cosine": made.cosine.tolist(), "difference": made.difference.tolist(),
                 "reference": asdict(made.reference), "here": asdict(made.here),
@@ -225,29 +205,32 @@ def verify(
                 say(line)
         raise typer.Exit(0 if made.equal else 1)
     if encoder is not None or weights is not None:
-        guarded(_without_reference, quiet=quiet, debug=debug)
+        raise InputError(
+            "--encoder and --weights go with --reference; without it the weights folder is proven."
+        )
     from wsi_ncmi.encoders.weights_folder import verify_weights_folder
 
-    found = guarded(lambda _: verify_weights_folder(_needed(folder)), quiet=quiet, debug=debug)
-    rows: list[dict[str, Any]] = [
+    rows = [
         {"file": entry.file, "encoder": entry.encoder, "ok": not problem, "problem": problem}
-        for entry, problem in found
+        for entry, problem in verify_weights_folder(_needed(folder))
     ]
     bad = [row for row in rows if not row["ok"]]
-    if as_json:
+    if given.as_json:
         say_json({"files": rows, "bad": len(bad)})
     else:
         for row in rows:
             if row["problem"]:
                 say(f"bad: {row['file']} ({row['encoder']}): {row['problem']}")
-            elif not quiet:
+            elif not given.quiet:
                 say(f"ok: {row['file']} ({row['encoder']})")
         say(f"{counted(len(rows) - len(bad), 'file')} whole, {len(bad)} bad.")
     raise typer.Exit(1 if bad else 0)
 
 
 @app.command("reference")
+@PLAIN.command
 def reference_(
+    given: Given,
     encoder: Annotated[str, typer.Argument(metavar="NAME", help="The encoder, as --encoder takes it.")],
     write: Annotated[str, typer.Option("--write", metavar="FILE", help="The file to make (.npz).")],
     by: Annotated[str, typer.Option("--by", metavar="TEXT", help="Who makes it; stored in the file.")] = "",
@@ -255,26 +238,19 @@ def reference_(
     folder: Folder = None,
     device: Device = "auto",
     precision: Precision = "auto",
-    quiet: Quiet = False,
-    debug: Debug = False,
-    as_json: AsJson = False,
 ) -> None:
     """Make a file of reference vectors: what an encoder gives for the probe tiles of this package.
 
     Example: wsi-ncmi encoders reference uni_v1 --write uni_v1.npz --by "A Lab"
     """
+    path = named_path(write, "--write")
+    if path.suffix != ".npz" or not path.parent.is_dir():
+        raise InputError(f"--write {path} must be a file .npz in a folder that exists.")
+    from wsi_ncmi.encoders.reference import encode_probe, write_reference
 
-    def act(_: object) -> Any:
-        path = named_path(write, "--write")
-        if path.suffix != ".npz" or not path.parent.is_dir():
-            raise InputError(f"--write {path} must be a file .npz in a folder that exists.")
-        from wsi_ncmi.encoders.reference import encode_probe, write_reference
-
-        made = encode_probe(_loaded(encoder, weights, folder, device, precision), by=by)
-        return made, write_reference(made, path)
-
-    made, path = guarded(act, quiet=quiet, debug=debug)
-    if as_json:
+    made = encode_probe(_loaded(encoder, weights, folder, device, precision), by=by)
+    path = write_reference(made, path)
+    if given.as_json:
         say_json({"path": str(path), "about": asdict(made.about)})
     else:
         say(f"reference: {path}")
@@ -287,10 +263,6 @@ def _loaded(name: str, weights: Path | None, folder: Path | None, device: str, p
     return load_encoder(name, weights_dir=folder, **settings)
 
 
-def _without_reference(_: object) -> None:
-    raise InputError("--encoder and --weights go with --reference; without it the weights folder is proven.")
-
-
 def _needed(given: Path | None) -> Path:
     from wsi_ncmi.encoders.weights_folder import WEIGHTS_VARIABLE, find_weights_folder
 
@@ -300,11 +272,11 @@ def _needed(given: Path | None) -> Path:
     return folder
 
 
-def _tell(made: Imported, *, quiet: bool, as_json: bool) -> None:
-    if as_json:
+def _tell(made: Imported, given: Given) -> None:
+    if given.as_json:
         say_json({"path": str(made.path), "entry": made.entry.to_json(), "notes": list(made.notes)})
         return
-    if not quiet:
+    if not given.quiet:
         for note in made.notes:
             say(note)
     say(f"weights: {made.path}")

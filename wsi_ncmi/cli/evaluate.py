@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from wsi_ncmi.cli.common import check_there
 from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
-
-if TYPE_CHECKING:
-    from wsi_ncmi.core.progress import ProgressReporter
-    from wsi_ncmi.workflows import JobResult
 
 FLAGS = ConfigFlags(
     "wsi_ncmi.training.config.EvaluateConfig",
@@ -48,12 +44,8 @@ def command(
 
     Example: wsi-ncmi evaluate predictions.csv --labels labels.csv --out evaluation --against other.csv
     """
+    config = given.read({"against": against})
+    check_there(config.against, "--against")
+    from wsi_ncmi.workflows import evaluate
 
-    def act(_: ProgressReporter) -> JobResult:
-        config = given.read({"against": against})
-        check_there(config.against, "--against")
-        from wsi_ncmi.workflows import evaluate
-
-        return evaluate(config)
-
-    given.run(act)
+    given.finish(evaluate(config))

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
-
-if TYPE_CHECKING:
-    from wsi_ncmi.core.progress import ProgressReporter
-    from wsi_ncmi.workflows import JobResult
 
 FLAGS = ConfigFlags(
     "wsi_ncmi.prediction.config.ExportConfig",
@@ -34,18 +28,12 @@ FLAGS = ConfigFlags(
 )
 
 
-def command(
-    given: Given,
-) -> None:
+def command(given: Given) -> None:
     """Export a run as a bundle: models, calibration, training statistics and model card in one place.
 
     Example: wsi-ncmi export run/ncmi --out model.zip
     """
+    config = given.read()
+    from wsi_ncmi.workflows.export import export
 
-    def act(progress: ProgressReporter) -> JobResult:
-        config = given.read()
-        from wsi_ncmi.workflows.export import export
-
-        return export(config, progress)
-
-    given.run(act)
+    given.finish(export(config, given.progress))

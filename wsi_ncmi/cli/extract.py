@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
 from wsi_ncmi.core.errors import InputError
-
-if TYPE_CHECKING:
-    from wsi_ncmi.core.progress import ProgressReporter
-    from wsi_ncmi.workflows import JobResult
 
 FLAGS = ConfigFlags(
     "wsi_ncmi.extraction.config.ExtractConfig",
@@ -76,13 +72,9 @@ def command(
 
     Example: wsi-ncmi extract slides/ --out out --encoder descriptor --mpp 0.5 --tile-px 256
     """
+    from wsi_ncmi.workflows import extract
 
-    def act(progress: ProgressReporter) -> JobResult:
-        from wsi_ncmi.workflows import extract
-
-        return extract(given.read(_resolutions(magnification or [])), progress)
-
-    given.run(act)
+    given.finish(extract(given.read(_resolutions(magnification or [])), given.progress))
 
 
 def _resolutions(magnification: list[float]) -> dict[str, float | list[float]]:

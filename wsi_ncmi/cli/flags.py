@@ -30,7 +30,7 @@ from typing import (
 
 import typer
 
-from wsi_ncmi.cli.common import AsJson, Debug, Quiet, Settings, check_there, guarded, run_verb
+from wsi_ncmi.cli.common import AsJson, Debug, Quiet, Settings, check_there, finish, guarded
 
 if TYPE_CHECKING:
     from wsi_ncmi.core.progress import ProgressReporter
@@ -80,6 +80,7 @@ class Given:
     Attributes:
         flags: The verb's flags.
         values: Dotted key → value of each flag that was given.
+        progress: Progress of the call.
         setting: ``a.b=value`` of ``--set``.
         quiet: Print only results and errors.
         debug: Show the traceback of an error.
@@ -88,6 +89,7 @@ class Given:
 
     flags: ConfigFlags
     values: Mapping[str, Any]
+    progress: ProgressReporter
     setting: Sequence[str] | None = None
     quiet: bool = False
     debug: bool = False
@@ -122,19 +124,15 @@ class Given:
                 check_folder(folder, names[key])
         return config
 
-    def guarded(self, action: Callable[[ProgressReporter], Any]) -> Any:
-        """Runs an action as :func:`wsi_ncmi.cli.common.guarded` does."""
-        return guarded(action, quiet=self.quiet, debug=self.debug)
-
-    def run(self, job: Callable[[ProgressReporter], JobResult]) -> NoReturn:
-        """Runs a job as :func:`wsi_ncmi.cli.common.run_verb` does."""
-        run_verb(job, quiet=self.quiet, debug=self.debug, as_json=self.as_json)
+    def finish(self, result: JobResult) -> NoReturn:
+        """Ends the call as :func:`wsi_ncmi.cli.common.finish` does."""
+        finish(result, quiet=self.quiet, as_json=self.as_json)
 
 
 def _shared(
     setting: Settings = None, quiet: Quiet = False, debug: Debug = False, as_json: AsJson = False
 ) -> None:
-    """The flags that every verb with a configuration has."""
+    """The flags that most verbs have."""
 
 
 @dataclass(frozen=True)
@@ -142,17 +140,18 @@ class ConfigFlags:
     """The fields of a config class that a verb offers as flags.
 
     Attributes:
-        config: ``module.Class`` of the config class, imported when the verb is used: it takes time.
+        config: ``module.Class`` of the config class, imported when the verb is used: it takes time; empty for
+            a verb that has its own parameters alone.
         table: Dotted key → how it appears; a key that ends in ``*`` stands for all fields there that have no
             entry of their own.
         one_of: As in :func:`wsi_ncmi.core.config.read_config`.
-        result: It prints a result, so ``--json`` prints it as JSON.
+        shared: Names of the parameters of :func:`_shared` that it has.
     """
 
-    config: str
-    table: Mapping[str, Flag]
+    config: str = ""
+    table: Mapping[str, Flag] = field(default_factory=dict)
     one_of: Mapping[str, str] = field(default_factory=dict)
-    result: bool = True
+    shared: tuple[str, ...] = ("setting", "quiet", "debug", "as_json")
 
     @property
     def cls(self) -> type[Any]:
@@ -169,18 +168,19 @@ class ConfigFlags:
     def command(self, function: Callable[..., None]) -> Callable[..., None]:
         """The function that Typer registers: the flags, and the function's own parameters.
 
+        Its errors are one sentence each and the exit code that fits: :func:`wsi_ncmi.cli.common.guarded`.
+
         Args:
             function: Takes a :class:`Given` first, and further Typer parameters.
         """
         own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
-        shared = list(inspect.signature(_shared, eval_str=True).parameters.values())
-        shared = [each for each in shared if each.name not in {one.name for one in own}]
-        shared = [each for each in shared if self.result or each.name != "as_json"]
+        offered = inspect.signature(_shared, eval_str=True).parameters
+        shared = [offered[name] for name in self.shared]
         entries = {key.replace(".", "__"): (key, flag) for key, flag in self._entries()}
         parameters = [_parameter(name, *entry, self.cls) for name, entry in entries.items()]
 
         def command(**arguments: Any) -> None:
-            common = {each.name: arguments.pop(each.name) for each in shared}
+            common = {name: arguments.pop(name) for name in self.shared}
             values: dict[str, Any] = {}
             for name, (key, flag) in entries.items():
                 value = arguments.pop(name)
@@ -189,11 +189,15 @@ class ConfigFlags:
                     value = value[0]
                 values[key] = _value(value, flag, self.cls, key)
             given = {key: value for key, value in values.items() if value is not None}
-            function(Given(self, given, **common), **arguments)
+            guarded(
+                lambda progress: function(Given(self, given, progress, **common), **arguments),
+                quiet=common.get("quiet", False),
+                debug=common.get("debug", False),
+            )
 
         keyword_only = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in (*own, *shared)]
         command.__signature__ = inspect.Signature([*parameters, *keyword_only])  # type: ignore[attr-defined]
-        command.__doc__, command.__annotations__ = function.__doc__, {}
+        command.__name__, command.__doc__, command.__annotations__ = function.__name__, function.__doc__, {}
         return command
 
     def _entries(self) -> Iterator[tuple[str, Flag]]:
@@ -205,6 +209,9 @@ class ConfigFlags:
             for each in dataclasses.fields(owner) if owner else ():
                 if key[:-1] + each.name not in self.table:
                     yield key[:-1] + each.name, flag
+
+
+PLAIN = ConfigFlags(shared=("quiet", "debug", "as_json"))
 
 
 def with_keys(message: str, flags: Iterable[ConfigFlags], own: Collection[str]) -> str:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from wsi_ncmi.cli.common import check_there
 from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
 from wsi_ncmi.cli.train import SHARED, run_name
-
-if TYPE_CHECKING:
-    from wsi_ncmi.core.progress import ProgressReporter
-    from wsi_ncmi.workflows import JobResult
 
 FLAGS = ConfigFlags(
     "wsi_ncmi.training.config.SweepConfig",
@@ -44,15 +40,11 @@ def command(
 
     Example: wsi-ncmi grid --features rcc=tcga_rcc.npz --models abmil,clam_sb --losses ncmi,ce --out grid
     """
+    from wsi_ncmi.workflows.sweep import named_features, settings_of_models, sweep
 
-    def act(progress: ProgressReporter) -> JobResult:
-        from wsi_ncmi.workflows.sweep import named_features, settings_of_models, sweep
-
-        encoders = named_features(features)
-        for paths in encoders.values():
-            check_there(paths, "--features")
-        settings = settings_of_models(given.values["models"], given.setting or ())
-        more = {"name": run_name(given), "encoders": encoders}
-        return sweep(replace(given, setting=settings).read(more), progress)
-
-    given.run(act)
+    encoders = named_features(features)
+    for paths in encoders.values():
+        check_there(paths, "--features")
+    settings = settings_of_models(given.values["models"], given.setting or ())
+    more = {"name": run_name(given), "encoders": encoders}
+    given.finish(sweep(replace(given, setting=settings).read(more), given.progress))

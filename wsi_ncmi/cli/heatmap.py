@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
 from wsi_ncmi.cli.predict import DICOM_FLAGS
-
-if TYPE_CHECKING:
-    from wsi_ncmi.core.progress import ProgressReporter
-    from wsi_ncmi.workflows import JobResult
 
 FLAGS = ConfigFlags(
     "wsi_ncmi.prediction.config.HeatmapConfig",
@@ -47,11 +43,7 @@ def command(
 
     Example: wsi-ncmi heatmap out/features/descriptor --model model.zip --slides slides/ --out heatmaps
     """
+    config = given.read({"only": only or None})
+    from wsi_ncmi.workflows.heatmap import make_heatmaps
 
-    def act(progress: ProgressReporter) -> JobResult:
-        config = given.read({"only": only or None})
-        from wsi_ncmi.workflows.heatmap import make_heatmaps
-
-        return make_heatmaps(config, progress)
-
-    given.run(act)
+    given.finish(make_heatmaps(config, given.progress))

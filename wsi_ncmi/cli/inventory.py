@@ -11,7 +11,6 @@ from wsi_ncmi.cli.common import named_path, say, say_json
 from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
 
 if TYPE_CHECKING:
-    from wsi_ncmi.core.progress import ProgressReporter
     from wsi_ncmi.slides import SlideRecord
 
 FLAGS = ConfigFlags(
@@ -46,29 +45,23 @@ def command(
     from wsi_ncmi.slides import take_inventory, write_slides_csv
     from wsi_ncmi.slides.pseudonyms import make_key
 
-    def act(progress: ProgressReporter) -> tuple[SlideRecord, ...]:
-        config, table = given.read(), named_path(out, "--out")
-        check_folder(table.parent)
-        if new_dicom_key:
-            if config.dicom_key is None:
-                raise InputError(
-                    "--new-dicom-key makes a key for pseudonyms; name its file with --dicom-key."
-                )
-            make_key(config.dicom_key)
-        records = take_inventory(
-            config.slides, mpp_table=config.mpp_table, default_mpp=config.default_mpp, progress=progress,
-            dicom_id=config.dicom_id, patient_key=config.patient_key,
-        )  # fmt: skip
-        if not records:
-            raise InputError(
-                f"There is no slide in {config.slides}, only files of other kinds or none; give the folder "
-                "that holds the slides."
-            )
-        ensure_folder(table.parent)
-        write_slides_csv(records, table)
-        return records
-
-    records: tuple[SlideRecord, ...] = given.guarded(act)
+    config, table = given.read(), named_path(out, "--out")
+    check_folder(table.parent)
+    if new_dicom_key:
+        if config.dicom_key is None:
+            raise InputError("--new-dicom-key makes a key for pseudonyms; name its file with --dicom-key.")
+        make_key(config.dicom_key)
+    records = take_inventory(
+        config.slides, mpp_table=config.mpp_table, default_mpp=config.default_mpp, progress=given.progress,
+        dicom_id=config.dicom_id, patient_key=config.patient_key,
+    )  # fmt: skip
+    if not records:
+        raise InputError(
+            f"There is no slide in {config.slides}, only files of other kinds or none; give the folder that "
+            "holds the slides."
+        )
+    ensure_folder(table.parent)
+    write_slides_csv(records, table)
     if given.as_json:
         say_json([asdict(record) for record in records])
     else:

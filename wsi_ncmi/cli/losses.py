@@ -3,20 +3,23 @@
 from dataclasses import asdict, fields
 from typing import Any
 
-from wsi_ncmi.cli.common import AsJson, Debug, Quiet, guarded, say, say_json
+from wsi_ncmi.cli.common import say, say_json
+from wsi_ncmi.cli.flags import PLAIN, Given
+
+FLAGS = PLAIN
 
 
-def command(quiet: Quiet = False, debug: Debug = False, as_json: AsJson = False) -> None:
+def command(given: Given) -> None:
     """List the losses with formula, paper and settings, and the presets of NCMI.
 
     Example: wsi-ncmi losses --json
     """
-    rows = guarded(lambda _: _rows(), quiet=quiet, debug=debug)
-    if as_json:
+    rows = _rows()
+    if given.as_json:
         say_json(rows)
         return
     for row in rows:
-        if quiet:
+        if given.quiet:
             say(row["name"])
             continue
         say(f"{row['name']:<16} {row['summary']}")

@@ -7,22 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wsi_ncmi.cli.common import (
-    AsJson,
-    Debug,
-    Quiet,
-    check_there,
-    guarded,
-    named_path,
-    run_verb,
-    say,
-    say_json,
-)
+from wsi_ncmi.cli.common import existing_path, named_path, say, say_json
+from wsi_ncmi.cli.flags import PLAIN, Given
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from wsi_ncmi.core.progress import ProgressReporter
     from wsi_ncmi.prediction import ModelBundle
     from wsi_ncmi.workflows.result import JobResult
 
@@ -30,7 +20,9 @@ app = typer.Typer(rich_markup_mode=None)
 
 
 @app.callback(invoke_without_command=True)
+@PLAIN.command
 def list_all(
+    given: Given,
     context: typer.Context,
     in_features: Annotated[
         int, typer.Option("--in-features", metavar="INTEGER", min=1, help="Width of the instance features.")
@@ -41,9 +33,6 @@ def list_all(
     instances: Annotated[
         int, typer.Option("--instances", metavar="INTEGER", min=1, help="Instances of the measured bag.")
     ] = 1024,
-    quiet: Quiet = False,
-    debug: Debug = False,
-    as_json: AsJson = False,
 ) -> None:
     """List the aggregators with paper, parameters and cost, measured with their default settings.
 
@@ -51,15 +40,12 @@ def list_all(
     """
     if context.invoked_subcommand is not None:
         return
-    rows = guarded(
-        lambda _: _rows(in_features, classes, instances, costed=as_json or not quiet),
-        quiet=quiet, debug=debug,
-    )  # fmt: skip
-    if as_json:
+    rows = _rows(in_features, classes, instances, costed=given.as_json or not given.quiet)
+    if given.as_json:
         say_json(rows)
         return
     for row in rows:
-        if quiet:
+        if given.quiet:
             say(row["name"])
             continue
         size, flops = row["parameters"] / 1e6, row["flops_per_instance"] / 1e6
@@ -69,7 +55,9 @@ def list_all(
 
 
 @app.command("import")
+@PLAIN.command
 def import_one(
+    given: Given,
     checkpoint: Annotated[
         str, typer.Argument(metavar="CHECKPOINT", help="Checkpoint of CLAM, DSMIL or TransMIL.")
     ],
@@ -82,85 +70,63 @@ def import_one(
     out: Annotated[
         str, typer.Option("--out", metavar="DIR", help="Folder for the model; predict takes it as --model.")
     ],
-    quiet: Quiet = False,
-    debug: Debug = False,
-    as_json: AsJson = False,
 ) -> None:
     """Import a checkpoint of another codebase, strictly.
 
     Example: wsi-ncmi models import s_0_checkpoint.pt --class-names normal,tumor --out clam
     """
+    file, folder = existing_path(checkpoint, "CHECKPOINT"), named_path(out, "--out")
+    from wsi_ncmi.workflows.model_import import import_model
 
-    def act(_: ProgressReporter) -> JobResult:
-        file, folder = named_path(checkpoint, "CHECKPOINT"), named_path(out, "--out")
-        check_there(file, "CHECKPOINT")
-        from wsi_ncmi.workflows.model_import import import_model
-
-        return import_model(file, [name.strip() for name in class_names.split(",")], folder)
-
-    run_verb(act, quiet=quiet, debug=debug, as_json=as_json)
+    given.finish(import_model(file, [name.strip() for name in class_names.split(",")], folder))
 
 
 _Folder = Annotated[str, typer.Argument(metavar="FOLDER", help="Folder of the bundles.")]
 
 
 @app.command("promote")
+@PLAIN.command
 def promote_one(
+    given: Given,
     bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="The bundle, in the folder of the others.")],
-    quiet: Quiet = False,
-    debug: Debug = False,
-    as_json: AsJson = False,
 ) -> None:
     """Make a bundle the current one of its folder, for predict --model FOLDER/current.
 
     Example: wsi-ncmi models promote models/subtypes-2.1.zip
     """
+    path = existing_path(bundle, "BUNDLE")
+    from wsi_ncmi.prediction.model_folder import promote_bundle
 
-    def act(_: ProgressReporter) -> JobResult:
-        path = named_path(bundle, "BUNDLE")
-        check_there(path, "BUNDLE")
-        from wsi_ncmi.prediction.model_folder import promote_bundle
-
-        return _now_current(path.parent, promote_bundle(path))
-
-    run_verb(act, quiet=quiet, debug=debug, as_json=as_json)
+    given.finish(_now_current(path.parent, promote_bundle(path)))
 
 
 @app.command("rollback")
-def roll_back(folder: _Folder, quiet: Quiet = False, debug: Debug = False, as_json: AsJson = False) -> None:
+@PLAIN.command
+def roll_back(given: Given, folder: _Folder) -> None:
     """Make the bundle current that was so before.
 
     Example: wsi-ncmi models rollback models
     """
+    path = existing_path(folder, "FOLDER")
+    from wsi_ncmi.prediction.model_folder import rollback
 
-    def act(_: ProgressReporter) -> JobResult:
-        path = named_path(folder, "FOLDER")
-        check_there(path, "FOLDER")
-        from wsi_ncmi.prediction.model_folder import rollback
-
-        return _now_current(path, rollback(path))
-
-    run_verb(act, quiet=quiet, debug=debug, as_json=as_json)
+    given.finish(_now_current(path, rollback(path)))
 
 
 @app.command("list")
-def list_folder(folder: _Folder, quiet: Quiet = False, debug: Debug = False, as_json: AsJson = False) -> None:
+@PLAIN.command
+def list_folder(given: Given, folder: _Folder) -> None:
     """List the bundles of a folder, each loaded once (the aggregators: wsi-ncmi models).
 
     Example: wsi-ncmi models list models
     """
+    path = existing_path(folder, "FOLDER")
+    from wsi_ncmi.prediction.model_folder import list_bundles
 
-    def act(_: ProgressReporter) -> list[dict[str, Any]]:
-        path = named_path(folder, "FOLDER")
-        check_there(path, "FOLDER")
-        from wsi_ncmi.prediction.model_folder import list_bundles
-
-        return list(list_bundles(path))
-
-    rows = guarded(act, quiet=quiet, debug=debug)
-    if as_json:
+    rows = list(list_bundles(path))
+    if given.as_json:
         say_json(rows)
-    for row in () if as_json else rows:
+    for row in () if given.as_json else rows:
         mark = "current" if row["current"] else ""
         if row["problem"]:
             say(f"{mark:<8}{row['file']}: PROBLEM {row['problem']}")

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
 from wsi_ncmi.core.errors import InputError
-
-if TYPE_CHECKING:
-    from wsi_ncmi.core.progress import ProgressReporter
-    from wsi_ncmi.workflows import JobResult
 
 _LOG = logging.getLogger(__name__)
 
@@ -87,21 +83,17 @@ def command(
 
     Example: wsi-ncmi predict new_slides/ --model model.zip --out predictions
     """
+    idle = [flag.name for key, flag in FLAGS.table.items() if key[:6] == "watch." and key in given.values]
+    if idle and not watch:
+        raise InputError(f"{idle[0]} is for a watched folder; add --watch, or leave it out.")
+    config = given.read({"ood_threshold": _threshold(unlike)})
+    if watch:
+        from wsi_ncmi.workflows.watch import watch as watch_folder
 
-    def act(progress: ProgressReporter) -> JobResult:
-        idle = [flag.name for key, flag in FLAGS.table.items() if key[:6] == "watch." and key in given.values]
-        if idle and not watch:
-            raise InputError(f"{idle[0]} is for a watched folder; add --watch, or leave it out.")
-        config = given.read({"ood_threshold": _threshold(unlike)})
-        if watch:
-            from wsi_ncmi.workflows.watch import watch as watch_folder
+        given.finish(watch_folder(config, given.progress))
+    from wsi_ncmi.workflows.predict import predict
 
-            return watch_folder(config, progress)
-        from wsi_ncmi.workflows.predict import predict
-
-        return predict(config, progress)
-
-    given.run(act)
+    given.finish(predict(config, given.progress))
 
 
 def _threshold(unlike: str | None) -> float | None:

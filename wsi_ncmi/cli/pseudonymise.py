@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
-
-if TYPE_CHECKING:
-    from wsi_ncmi.core.progress import ProgressReporter
-    from wsi_ncmi.workflows.result import JobResult
 
 FLAGS = ConfigFlags(
     "wsi_ncmi.workflows.pseudonymise.PseudonymiseConfig",
@@ -28,11 +22,7 @@ def command(given: Given) -> None:
 
     Example: wsi-ncmi pseudonymise slides named --key site.key --mapping private/mapping.csv
     """
+    config = given.read()
+    from wsi_ncmi.workflows.pseudonymise import pseudonymise
 
-    def act(progress: ProgressReporter) -> JobResult:
-        config = given.read()
-        from wsi_ncmi.workflows.pseudonymise import pseudonymise
-
-        return pseudonymise(config, progress)
-
-    given.run(act)
+    given.finish(pseudonymise(config, given.progress))

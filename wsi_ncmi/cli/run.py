@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from wsi_ncmi.cli import extract, train
 from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given, with_keys
 from wsi_ncmi.core.errors import InputError
-
-if TYPE_CHECKING:
-    from wsi_ncmi.core.progress import ProgressReporter
-    from wsi_ncmi.workflows import JobResult
 
 FLAGS = ConfigFlags(
     "wsi_ncmi.workflows.config.JobConfig",
@@ -40,16 +36,13 @@ def command(
 
     Example: wsi-ncmi run camelyon17 --set slides=c17 --set labels=camelyon17:c17/stage_labels.csv
     """
+    from wsi_ncmi.workflows import run_job
+    from wsi_ncmi.workflows.config import find_config
 
-    def act(progress: ProgressReporter) -> JobResult:
-        from wsi_ncmi.workflows import run_job
-        from wsi_ncmi.workflows.config import find_config
-
-        try:
-            return run_job(given.read(file=find_config(config)), progress, only=variant or ())
-        except InputError as error:
-            # The parts of the job name the flags of their own verbs.
-            message = with_keys(str(error), (extract.FLAGS, train.FLAGS), FLAGS.names().values())
-            raise InputError(message) from error
-
-    given.run(act)
+    try:
+        result = run_job(given.read(file=find_config(config)), given.progress, only=variant or ())
+    except InputError as error:
+        # The parts of the job name the flags of their own verbs.
+        message = with_keys(str(error), (extract.FLAGS, train.FLAGS), FLAGS.names().values())
+        raise InputError(message) from error
+    given.finish(result)

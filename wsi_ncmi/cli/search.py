@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
 from wsi_ncmi.cli.train import FEATURES, LOSS, MODEL, SHARED, run_name
-
-if TYPE_CHECKING:
-    from wsi_ncmi.core.progress import ProgressReporter
-    from wsi_ncmi.workflows import JobResult
 
 FLAGS = ConfigFlags(
     "wsi_ncmi.training.search_space.SearchConfig",
@@ -27,18 +21,12 @@ FLAGS = ConfigFlags(
 )
 
 
-def command(
-    given: Given,
-) -> None:
+def command(given: Given) -> None:
     """Search settings on each fold's inner validation part, then train and test the fold with the best.
 
     Example: wsi-ncmi search --features tcga_rcc.npz --loss ce --trials 30 --out search
     """
+    config = given.read({"name": run_name(given)})
+    from wsi_ncmi.workflows.search import search
 
-    def act(progress: ProgressReporter) -> JobResult:
-        config = given.read({"name": run_name(given)})
-        from wsi_ncmi.workflows.search import search
-
-        return search(config, progress)
-
-    given.run(act)
+    given.finish(search(config, given.progress))

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
-
-if TYPE_CHECKING:
-    from wsi_ncmi.core.progress import ProgressReporter
-    from wsi_ncmi.workflows import JobResult
 
 FLAGS = ConfigFlags(
     "wsi_ncmi.training.config.TrainConfig",
@@ -30,10 +24,6 @@ def command(given: Given) -> None:
 
     Example: wsi-ncmi split labels.csv --out splits.json --folds 5 --stratify label,centre
     """
+    from wsi_ncmi.workflows.split import split
 
-    def act(_: ProgressReporter) -> JobResult:
-        from wsi_ncmi.workflows.split import split
-
-        return split(given.read())
-
-    given.run(act)
+    given.finish(split(given.read()))

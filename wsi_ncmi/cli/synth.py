@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from wsi_ncmi.cli.common import named_path
 from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
-
-if TYPE_CHECKING:
-    from wsi_ncmi.core.progress import ProgressReporter
-    from wsi_ncmi.workflows import JobResult
 
 FLAGS = ConfigFlags(
     "wsi_ncmi.synthesis.SynthesisConfig",
@@ -35,21 +31,12 @@ def command(
 
     Example: wsi-ncmi synth cohort --slides 50 --seed 0
     """
+    from wsi_ncmi.core.files import ensure_folder
+    from wsi_ncmi.parallel.limits import affordable_workers
+    from wsi_ncmi.synthesis import make_cohort
+    from wsi_ncmi.workflows import JobResult
 
-    def act(progress: ProgressReporter) -> JobResult:
-        from wsi_ncmi.core.files import ensure_folder
-        from wsi_ncmi.parallel.limits import affordable_workers
-        from wsi_ncmi.synthesis import make_cohort
-        from wsi_ncmi.workflows import JobResult
-
-        config = given.read({"include_empty": False})
-        folder = ensure_folder(named_path(out, "OUT"))
-        cohort = make_cohort(
-            folder,
-            config,
-            workers=workers or affordable_workers(),
-            progress=progress,
-        )
-        return JobResult({"slides": cohort.slides, "labels": cohort.labels, "truth": cohort.truth})
-
-    given.run(act)
+    config = given.read({"include_empty": False})
+    folder = ensure_folder(named_path(out, "OUT"))
+    cohort = make_cohort(folder, config, workers=workers or affordable_workers(), progress=given.progress)
+    given.finish(JobResult({"slides": cohort.slides, "labels": cohort.labels, "truth": cohort.truth}))

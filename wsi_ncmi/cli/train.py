@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from wsi_ncmi.cli.flags import ConfigFlags, Flag, Given
-
-if TYPE_CHECKING:
-    from wsi_ncmi.core.progress import ProgressReporter
-    from wsi_ncmi.workflows import JobResult
-
 
 FEATURES = Flag(
     required=True,
@@ -49,21 +42,15 @@ FLAGS = ConfigFlags(
 )
 
 
-def command(
-    given: Given,
-) -> None:
+def command(given: Given) -> None:
     """Train an aggregator on folds and seeds, and report out-of-fold macro-F1.
 
     Example: wsi-ncmi train --features out/features/descriptor --labels labels.csv --out run --loss ncmi
     """
+    config = given.read({"name": run_name(given)})
+    from wsi_ncmi.workflows import train
 
-    def act(progress: ProgressReporter) -> JobResult:
-        config = given.read({"name": run_name(given)})
-        from wsi_ncmi.workflows import train
-
-        return train(config, progress)
-
-    given.run(act)
+    given.finish(train(config, given.progress))
 
 
 def run_name(given: Given) -> str:

@@ -1,5 +1,6 @@
 """``wsi-ncmi view``."""
 
+import contextlib
 import webbrowser
 from typing import Annotated
 
@@ -23,7 +24,7 @@ FLAGS = ConfigFlags(
         "listen": Flag(panel="Page", metavar="ADDRESS"),
         "origin": Flag(panel="Page", metavar="URL"),
     },
-    result=False,
+    shared=("setting", "quiet", "debug"),
 )
 
 
@@ -38,22 +39,16 @@ def command(
 
     Example: wsi-ncmi view predictions --slides new_slides
     """
+    config = given.read()
+    from wsi_ncmi.workflows.view import view
 
-    def act(_: object) -> None:
-        config = given.read()
-        from wsi_ncmi.workflows.view import view
+    def on_ready(url: str) -> None:
+        say(url)
+        if not given.quiet:
+            who = "the reverse proxy" if config.origin else "this machine"
+            say(f"Ctrl-C ends it; only {who} reaches it, and only with its token.", err=True)
+        if not no_browser and not config.origin:
+            webbrowser.open(url)
 
-        def on_ready(url: str) -> None:
-            say(url)
-            if not given.quiet:
-                who = "the reverse proxy" if config.origin else "this machine"
-                say(f"Ctrl-C ends it; only {who} reaches it, and only with its token.", err=True)
-            if not no_browser and not config.origin:
-                webbrowser.open(url)
-
-        try:
-            view(config, on_ready)
-        except KeyboardInterrupt:
-            return  # the way to end it
-
-    given.guarded(act)
+    with contextlib.suppress(KeyboardInterrupt):  # the way to end it
+        view(config, on_ready)
