@@ -54,7 +54,7 @@ def test_processes_that_record_at_once_lose_nothing(tmp_path):
         "    name = f'{sys.argv[3]}_{n}'\n"
         "    record_entry(pathlib.Path(sys.argv[1]), ManifestEntry(**{**entry, 'encoder': name, 'file': name}))\n"
     )
-    arguments = [sys.executable, "-c", code, str(tmp_path), json.dumps(entry.to_json())]
+    arguments = [sys.executable, "-c", code, str(tmp_path), json.dumps(dataclasses.asdict(entry))]
     running = [subprocess.Popen([*arguments, name]) for name in ("a", "b", "c")]
     assert [process.wait() for process in running] == [0, 0, 0]
     assert len(read_manifest(tmp_path)) == 61
@@ -96,7 +96,7 @@ def test_files_that_are_not_listed_load_as_ever(tmp_path):
      '{"schema": 1, "files": [ESCAPE]}'],
 )  # fmt: skip
 def test_a_bad_manifest_is_one_sentence(tmp_path, content):
-    entry = {**_entry(tmp_path).to_json(), "file": "../elsewhere.safetensors"}
+    entry = {**dataclasses.asdict(_entry(tmp_path)), "file": "../elsewhere.safetensors"}
     (tmp_path / "manifest.json").write_text(content.replace("ESCAPE", json.dumps(entry)))
     with pytest.raises(InputError, match=r"manifest\.json can't be read") as caught:
         read_manifest(tmp_path)

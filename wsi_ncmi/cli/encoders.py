@@ -75,11 +75,15 @@ def show(
     Example: wsi-ncmi encoders show uni_v1
     """
     from wsi_ncmi.encoders.weights_folder import describe_preset, find_weights_folder
-    from wsi_ncmi.encoders.zoo_fetch import describe_zoo
 
     zoo = key.partition(":")[2] if key.startswith("lazyslide:") else ""
     weights = find_weights_folder(folder)
-    facts = describe_zoo(zoo, weights) if zoo else describe_preset(key, weights)
+    if zoo:
+        from wsi_ncmi.encoders.zoo_fetch import describe_zoo  # it loads torch
+
+        facts = describe_zoo(zoo, weights)
+    else:
+        facts = describe_preset(key, weights)
     if given.as_json:
         say_json(facts)
         return
@@ -155,7 +159,7 @@ def import_(
     """
     from wsi_ncmi.encoders.presets import find_preset
 
-    source, target = existing_path(file, "FILE"), _needed(folder)
+    target, source = _needed(folder), existing_path(file, "FILE")
     if ":" not in encoder:
         find_preset(encoder)
     from wsi_ncmi.encoders.weights_import import import_weights
@@ -274,7 +278,7 @@ def _needed(given: Path | None) -> Path:
 
 def _tell(made: Imported, given: Given) -> None:
     if given.as_json:
-        say_json({"path": str(made.path), "entry": made.entry.to_json(), "notes": list(made.notes)})
+        say_json({"path": str(made.path), "entry": asdict(made.entry), "notes": list(made.notes)})
         return
     if not given.quiet:
         for note in made.notes:

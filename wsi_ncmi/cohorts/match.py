@@ -25,16 +25,11 @@ class MatchResult:
     Attributes:
         cohort: Labelled slides with at least one tile; ids as the source spells them. Its notes name ids
             of the labels that look misspelled.
-        rows_without_features: Labels without a feature file.
-        features_without_label: Features without a label.
-        empty: LabelTable slides whose features hold no tile (no tissue).
-        unmatched: All of the above as rows with reasons, sorted by slide id.
+        unmatched: Labels without features, features without tiles (no tissue) and features without a label,
+            sorted by slide id.
     """
 
     cohort: Cohort
-    rows_without_features: tuple[CohortRow, ...]
-    features_without_label: tuple[str, ...]
-    empty: tuple[CohortRow, ...]
     unmatched: tuple[Unmatched, ...]
 
 
@@ -113,9 +108,6 @@ def match_features(cohort: Cohort, source: BagSource) -> MatchResult:
             notes=(*cohort.notes, *notes),
             fingerprints=_fingerprints(source, usable),
         ),
-        rows_without_features=tuple(missing),
-        features_without_label=unlabelled,
-        empty=tuple(empty),
         unmatched=tuple(sorted(unmatched, key=lambda item: item.slide_id)),
     )
 

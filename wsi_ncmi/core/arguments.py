@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import operator
 from typing import TYPE_CHECKING, Any
 
@@ -45,16 +46,10 @@ def whole_numbers(value: Any, what: str, wanted: str) -> Tensor:
     import torch
 
     if isinstance(value, list | tuple | int) and not isinstance(value, bool):
-        try:
+        # Others than numbers, or larger than 64 bits hold.
+        with contextlib.suppress(TypeError, ValueError, RuntimeError, OverflowError):
             numbers = value if isinstance(value, int) else [operator.index(each) for each in value]
             value = torch.tensor(numbers, dtype=torch.int64)
-        except (
-            TypeError,
-            ValueError,
-            RuntimeError,
-            OverflowError,
-        ):  # others than numbers, or larger than 64 bits hold
-            pass
     tensor = as_tensor(value, what, wanted)
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
         raise InputError(f"{what} must be {wanted}, got {described(tensor)}.")

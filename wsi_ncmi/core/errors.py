@@ -69,6 +69,11 @@ def storage_fault(error: BaseException) -> str:
     )
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its class where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 _LONGEST = 300
 
 

@@ -148,12 +148,7 @@ class _RichProgress:
     @contextlib.contextmanager
     def task(self, description: str, total: float, unit: str = "") -> Iterator[TaskProgress]:
         from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-        )
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
         columns = (
             TextColumn("{task.description}", markup=False),  # names of slides are no markup

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
@@ -24,6 +24,13 @@ class Finding:
     status: Literal["ok", "warn", "fail"]
     detail: str
     remedy: str = ""
+
+    @classmethod
+    def of(
+        cls, name: str, detail: str, *, bad: bool, remedy: str = "", worst: Literal["warn", "fail"] = "warn"
+    ) -> Self:
+        """A finding that is in order unless it is bad; only then there is something to do."""
+        return cls(name, worst if bad else "ok", detail, remedy if bad else "")
 
 
 @configclass

@@ -1,5 +1,6 @@
 """Cores, memory and limits of this process, its user, and the clock."""
 
+import contextlib
 import os
 import resource
 import time
@@ -32,13 +33,10 @@ def memory(_: DoctorConfig) -> Iterator[Finding]:
     from wsi_ncmi.parallel import memory_limit
 
     limit = memory_limit()
-    small = limit < _MIN_MEMORY
-    yield Finding(
-        "memory",
-        "warn" if small else "ok",
-        f"{limit / 2**30:.1f} GiB may be used",
-        "Give at least 4 GiB, or use --workers 1." if small else "",
-    )
+    yield Finding.of(
+        "memory", f"{limit / 2**30:.1f} GiB may be used",
+        bad=limit < _MIN_MEMORY, remedy="Give at least 4 GiB, or use --workers 1.",
+    )  # fmt: skip
 
 
 def shared_memory_size(_: DoctorConfig) -> Iterator[Finding]:
@@ -49,36 +47,29 @@ def shared_memory_size(_: DoctorConfig) -> Iterator[Finding]:
     if size is None:
         yield Finding("shared memory", "warn", "there is no /dev/shm", "In containers: --shm-size 1g.")
         return
-    small = size < _MIN_SHM
-    yield Finding(
-        "shared memory",
-        "warn" if small else "ok",
-        f"{size / 2**20:.0f} MiB",
-        "In containers: --shm-size 1g (--engine ray wants it)." if small else "",
-    )
+    yield Finding.of(
+        "shared memory", f"{size / 2**20:.0f} MiB",
+        bad=size < _MIN_SHM, remedy="In containers: --shm-size 1g (--engine ray wants it).",
+    )  # fmt: skip
 
 
 def limits(_: DoctorConfig) -> Iterator[Finding]:
     """Open files; readers keep several a slide."""
     soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    few = soft != resource.RLIM_INFINITY and soft < _MIN_FILES
-    yield Finding(
-        "open files",
-        "warn" if few else "ok",
-        "unlimited" if soft == resource.RLIM_INFINITY else f"{soft}",
-        "Raise it: ulimit -n 4096, in containers --ulimit nofile=4096." if few else "",
-    )
+    endless = soft == resource.RLIM_INFINITY
+    yield Finding.of(
+        "open files", "unlimited" if endless else f"{soft}", bad=not endless and soft < _MIN_FILES,
+        remedy="Raise it: ulimit -n 4096, in containers --ulimit nofile=4096.",
+    )  # fmt: skip
 
 
 def user(_: DoctorConfig) -> Iterator[Finding]:
     """Root reads and writes what it should not, and its files are root's."""
     root = hasattr(os, "geteuid") and os.geteuid() == 0
-    yield Finding(
-        "user",
-        "warn" if root else "ok",
-        "root" if root else "not root",
-        "Run as an ordinary user; in containers --user $(id -u):$(id -g)." if root else "",
-    )
+    yield Finding.of(
+        "user", "root" if root else "not root", bad=root,
+        remedy="Run as an ordinary user; in containers --user $(id -u):$(id -g).",
+    )  # fmt: skip
 
 
 def clock(config: DoctorConfig) -> Iterator[Finding]:
@@ -93,15 +84,12 @@ def clock(config: DoctorConfig) -> Iterator[Finding]:
     if skew is None:
         yield Finding("clock", "ok", "plausible; the output folder's could not be asked")
         return
-    far = abs(skew) > _MAX_SKEW_S
-    yield Finding(
-        "clock",
-        "warn" if far else "ok",
-        f"{abs(skew):.1f} s {'behind' if skew > 0 else 'ahead of'} that of the output folder",
-        "Claims follow the file server's clock and stay right; times in logs and records don't: use NTP."
-        if far
-        else "",
-    )
+    yield Finding.of(
+        "clock", f"{abs(skew):.1f} s {'behind' if skew > 0 else 'ahead of'} that of the output folder",
+        bad=abs(skew) > _MAX_SKEW_S,
+        remedy="Claims follow the file server's clock and stay right; times in logs and records don't: use "
+        "NTP.",
+    )  # fmt: skip
 
 
 def _skew(folder: Path) -> float | None:
@@ -112,11 +100,5 @@ def _skew(folder: Path) -> float | None:
     except OSError:
         return None
     finally:
-        _forget(probe)
-
-
-def _forget(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError:
-        return
+        with contextlib.suppress(OSError):
+            probe.unlink(missing_ok=True)

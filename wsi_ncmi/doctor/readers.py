@@ -1,5 +1,6 @@
 """Python, the slide readers and the codecs."""
 
+import contextlib
 import ctypes
 import importlib.metadata
 import re
@@ -21,9 +22,7 @@ def python(_: DoctorConfig) -> Iterator[Finding]:
     """The interpreter's version."""
     version = ".".join(map(str, sys.version_info[:3]))
     known = (3, 11) <= sys.version_info[:2] <= (3, 13)
-    yield Finding(
-        "python", "ok" if known else "fail", version, "" if known else "Use Python 3.11, 3.12 or 3.13."
-    )
+    yield Finding.of("python", version, bad=not known, worst="fail", remedy="Use Python 3.11, 3.12 or 3.13.")
 
 
 def openslide(_: DoctorConfig) -> Iterator[Finding]:
@@ -36,13 +35,10 @@ def openslide(_: DoctorConfig) -> Iterator[Finding]:
         )
         return
     library = openslide.__library_version__
-    old = _version(library) < (4, 0)
-    yield Finding(
-        "openslide",
-        "warn" if old else "ok",
-        f"library {library}, binding {openslide.__version__}",
-        f"Version 4 reads more formats and colour profiles. {_INSTALL}" if old else "",
-    )
+    yield Finding.of(
+        "openslide", f"library {library}, binding {openslide.__version__}", bad=_version(library) < (4, 0),
+        remedy=f"Version 4 reads more formats and colour profiles. {_INSTALL}",
+    )  # fmt: skip
 
 
 def pixman(_: DoctorConfig, maps: Path = _MAPS) -> Iterator[Finding]:
@@ -57,13 +53,11 @@ def pixman(_: DoctorConfig, maps: Path = _MAPS) -> Iterator[Finding]:
     if not version:
         yield Finding("pixman", "warn", "its version can't be told", f"Use a build that is known. {_INSTALL}")
         return
-    old = _version(version) < _GOOD_PIXMAN
-    yield Finding(
-        "pixman",
-        "fail" if old else "ok",
-        version if shared else f"{version}, built into OpenSlide's library",
-        f"Before 0.40 it garbles slides, among them CAMELYON-17's. {_INSTALL}" if old else "",
-    )
+    yield Finding.of(
+        "pixman", version if shared else f"{version}, built into OpenSlide's library",
+        bad=_version(version) < _GOOD_PIXMAN, worst="fail",
+        remedy=f"Before 0.40 it garbles slides, among them CAMELYON-17's. {_INSTALL}",
+    )  # fmt: skip
 
 
 def pixels(_: DoctorConfig) -> Iterator[Finding]:
@@ -84,25 +78,18 @@ def pixels(_: DoctorConfig) -> Iterator[Finding]:
         with openslide.OpenSlide(path) as slide:
             read = np.asarray(slide.read_region((101, 77), 0, (700, 600)).convert("RGB"))
     wrong = int((read != made[77:677, 101:801]).any(axis=2).sum())
-    yield Finding(
-        "pixels",
-        "fail" if wrong else "ok",
-        f"{wrong} of {read.shape[0] * read.shape[1]} pixels of a test slide are wrong"
-        if wrong
-        else "OpenSlide gives back a test slide exactly",
-        _INSTALL if wrong else "",
-    )
+    detail = f"{wrong} of {read.shape[0] * read.shape[1]} pixels of a test slide are wrong"
+    detail = detail if wrong else "OpenSlide gives back a test slide exactly"
+    yield Finding.of("pixels", detail, bad=wrong > 0, worst="fail", remedy=_INSTALL)
 
 
 def tiffslide(_: DoctorConfig) -> Iterator[Finding]:
     """The second reader."""
     version = _installed("tiffslide")
-    yield Finding(
-        "tiffslide",
-        "ok" if version else "warn",
-        version or "is not installed",
-        "" if version else "Slides that OpenSlide refuses have no second reader: pip install tiffslide.",
-    )
+    yield Finding.of(
+        "tiffslide", version or "is not installed", bad=not version,
+        remedy="Slides that OpenSlide refuses have no second reader: pip install tiffslide.",
+    )  # fmt: skip
 
 
 def more_readers(_: DoctorConfig) -> Iterator[Finding]:
@@ -115,10 +102,9 @@ def more_readers(_: DoctorConfig) -> Iterator[Finding]:
         reason = reader.unavailable()
         if reason and not reader.name.startswith("plugin:"):
             continue  # most sites have no such slides; those that have are told by their rows
-        what = f"reads {', '.join(reader.extensions)}"
-        yield Finding(
-            f"reader {reader.name}", "fail" if reason else "ok", reason or what,
-            "Its slides fail, all others don't." if reason else "",
+        yield Finding.of(
+            f"reader {reader.name}", reason or f"reads {', '.join(reader.extensions)}",
+            bad=bool(reason), worst="fail", remedy="Its slides fail, all others don't.",
         )  # fmt: skip
 
 
@@ -137,20 +123,15 @@ def codecs(_: DoctorConfig) -> Iterator[Finding]:
     }
     broken = []
     for name, way in ways.items():
-        try:
+        result = b""
+        with contextlib.suppress(Exception):  # whatever a missing or broken library raises
             result = bytes(way())
-        except Exception:  # whatever a missing or broken library raises
-            broken.append(name)
-            continue
         lossless = name in ("LZW", "Deflate")
         if len(result) != tile.nbytes or (lossless and result != tile.tobytes()):
             broken.append(name)
-    yield Finding(
-        "codecs",
-        "fail" if broken else "ok",
-        f"broken: {', '.join(broken)}" if broken else "JPEG, JPEG 2000, LZW and Deflate work",
-        "Install imagecodecs and simplejpeg again." if broken else "",
-    )
+    detail = f"broken: {', '.join(broken)}" if broken else "JPEG, JPEG 2000, LZW and Deflate work"
+    remedy = "Install imagecodecs and simplejpeg again."
+    yield Finding.of("codecs", detail, bad=bool(broken), worst="fail", remedy=remedy)
 
 
 def _loaded(name: str, maps: Path) -> str | None:

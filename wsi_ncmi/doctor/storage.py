@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from wsi_ncmi.core.files import existing_folder
@@ -22,46 +23,33 @@ _WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".onnx")
 
 def weights_folder(_: DoctorConfig) -> Iterator[Finding]:
     """The weights folder is set, holds weights, and can be read."""
+    of = partial(Finding, "weights folder")
     value = os.environ.get(WEIGHTS_VARIABLE)
     if not value:
-        yield Finding(
-            "weights folder", "warn", f"{WEIGHTS_VARIABLE} is not set", "Set it, or give --weights each time."
-        )
+        yield of("warn", f"{WEIGHTS_VARIABLE} is not set", "Set it, or give --weights each time.")
         return
     folder = Path(value)
     if not folder.is_dir():
-        yield Finding(
-            "weights folder", "fail", f"{WEIGHTS_VARIABLE} names no folder", "Make it or correct it."
-        )
+        yield of("fail", f"{WEIGHTS_VARIABLE} names no folder", "Make it or correct it.")
         return
     found = [path for path in folder.rglob("*") if path.suffix in _WEIGHTS]
     closed = [path.name for path in found if not os.access(path, os.R_OK)]
     if closed:
-        yield Finding(
-            "weights folder", "fail", f"{len(closed)} files can't be read, the first is {closed[0]}",
-            "Give this user the right to read them.",
-        )  # fmt: skip
+        detail = f"{len(closed)} files can't be read, the first is {closed[0]}"
+        yield of("fail", detail, "Give this user the right to read them.")
     elif not found:
-        yield Finding(
-            "weights folder", "warn", "it holds no weights",
-            "Fill it: wsi-ncmi encoders fetch or encoders import; in containers mount it at /weights.",
-        )  # fmt: skip
+        remedy = "Fill it: wsi-ncmi encoders fetch or encoders import; in containers mount it at /weights."
+        yield of("warn", "it holds no weights", remedy)
     else:
-        yield Finding(
-            "weights folder", "ok", f"{len(found)} files of weights; encoders verify checks their hashes"
-        )
+        yield of("ok", f"{len(found)} files of weights; encoders verify checks their hashes")
 
 
 def offline_switch(_: DoctorConfig) -> Iterator[Finding]:
     """The switch that forbids downloads; a token that is set is not shown."""
     on = os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
     token = "; a hub token is set" if os.environ.get("HF_TOKEN") else ""
-    yield Finding(
-        "offline switch",
-        "ok",
-        ("HF_HUB_OFFLINE is set" if on else "HF_HUB_OFFLINE is not set; only encoders fetch uses the network")
-        + token,
-    )
+    said = "is set" if on else "is not set; only encoders fetch uses the network"
+    yield Finding("offline switch", "ok", f"HF_HUB_OFFLINE {said}{token}")
 
 
 def slide_folder(config: DoctorConfig) -> Iterator[Finding]:
@@ -73,12 +61,11 @@ def slide_folder(config: DoctorConfig) -> Iterator[Finding]:
         return
     files = [path for path in config.slides.rglob("*") if path.is_file()]
     closed = [path for path in files if not os.access(path, os.R_OK)]
-    yield Finding(
-        "slides",
-        "fail" if closed else "ok",
-        f"{len(closed)} of {len(files)} files can't be read" if closed else f"{len(files)} files can be read",
-        "Give this user the right to read them." if closed else "",
+    detail = (
+        f"{len(closed)} of {len(files)} files can't be read" if closed else f"{len(files)} files can be read"
     )
+    remedy = "Give this user the right to read them."
+    yield Finding.of("slides", detail, bad=bool(closed), worst="fail", remedy=remedy)
 
 
 def output_folder(config: DoctorConfig) -> Iterator[Finding]:
@@ -109,25 +96,17 @@ def output_folder(config: DoctorConfig) -> Iterator[Finding]:
             "Use another file system, or one job at a time.",
         )  # fmt: skip
         return
-    yield Finding(
-        "output folder",
-        "ok" if locks else "warn",
-        "write, rename and exclusive creation work"
-        + ("" if locks else ", locks (flock) don't, which HDF5 asks for"),
-        "" if locks else "Set HDF5_USE_FILE_LOCKING=FALSE; claims keep writers apart.",
-    )
+    detail = "write, rename and exclusive creation work"
+    detail += "" if locks else ", locks (flock) don't, which HDF5 asks for"
+    remedy = "Set HDF5_USE_FILE_LOCKING=FALSE; claims keep writers apart."
+    yield Finding.of("output folder", detail, bad=not locks, remedy=remedy)
 
 
 def disk_space(config: DoctorConfig) -> Iterator[Finding]:
     """Free space of the output's disk."""
     free = shutil.disk_usage(existing_folder(config.out)).free / 1e9
-    few = free < _MIN_FREE_GB
-    yield Finding(
-        "disk space",
-        "warn" if few else "ok",
-        f"{free:.0f} GB free",
-        "A thousand slides take about 10 GB of features; extract forecasts its own need." if few else "",
-    )
+    remedy = "A thousand slides take about 10 GB of features; extract forecasts its own need."
+    yield Finding.of("disk space", f"{free:.0f} GB free", bad=free < _MIN_FREE_GB, remedy=remedy)
 
 
 def disk_speed(config: DoctorConfig) -> Iterator[Finding]:
@@ -147,12 +126,11 @@ def disk_speed(config: DoctorConfig) -> Iterator[Finding]:
     finally:
         with contextlib.suppress(OSError):
             probe.unlink(missing_ok=True)
-    slow = wrote < _SLOW_MB_S or each > _SLOW_FILE_S
-    yield Finding(
+    yield Finding.of(
         "disk speed",
-        "warn" if slow else "ok",
         f"writes {wrote:.0f} MiB/s, reads {read:.0f} MiB/s, publishes a file in {each * 1e3:.1f} ms",
-        "Slow for slides and features; use a local disk or a faster share." if slow else "",
+        bad=wrote < _SLOW_MB_S or each > _SLOW_FILE_S,
+        remedy="Slow for slides and features; use a local disk or a faster share.",
     )
 
 
@@ -190,7 +168,7 @@ def _small(probe: Path) -> float:
 
 def _can_take_again(probe: Path) -> bool:
     try:
-        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+        probe.touch(exist_ok=False)
     except FileExistsError:
         return False
     return True

@@ -232,37 +232,13 @@ def _vit(architecture: Architecture) -> nn.Module:
     return _timm(architecture, global_pool="", weight_init="skip")
 
 
-def _conv_stem_swin(architecture: Architecture) -> nn.Module:
-    return _timm(architecture, embed_layer=ConvStem)
-
-
-def _resnet_trunk(architecture: Architecture) -> nn.Module:
-    return ResidualTrunk(_timm(architecture))
-
-
-def _coca_vision(architecture: Architecture) -> nn.Module:
-    return CocaVision(_vit(architecture), width=512, heads=8)
-
-
-def _coca_vision_768(architecture: Architecture) -> nn.Module:
-    return CocaVision(_vit(architecture), width=768, heads=8, bias=False)
-
-
-def _projected_vit(architecture: Architecture) -> nn.Module:
-    return ProjectedVit(_vit(architecture), width=768)
-
-
-def _channelwise_vit(architecture: Architecture) -> nn.Module:
-    return ChannelwiseVit(_timm(architecture, global_pool=""))
-
-
-_BUILDERS = {
+_BUILDERS: dict[str, Callable[[Architecture], nn.Module]] = {
     "vit": _vit,
     "resnet": _timm,
-    "resnet_trunk": _resnet_trunk,
-    "conv_stem_swin": _conv_stem_swin,
-    "coca_vision": _coca_vision,
-    "coca_vision_768": _coca_vision_768,
-    "projected_vit": _projected_vit,
-    "channelwise_vit": _channelwise_vit,
+    "resnet_trunk": lambda found: ResidualTrunk(_timm(found)),
+    "conv_stem_swin": lambda found: _timm(found, embed_layer=ConvStem),
+    "coca_vision": lambda found: CocaVision(_vit(found), width=512, heads=8),
+    "coca_vision_768": lambda found: CocaVision(_vit(found), width=768, heads=8, bias=False),
+    "projected_vit": lambda found: ProjectedVit(_vit(found), width=768),
+    "channelwise_vit": lambda found: ChannelwiseVit(_timm(found, global_pool="")),
 }

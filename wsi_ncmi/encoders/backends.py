@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.errors import InputError, first_line
 from wsi_ncmi.core.extras import require
 from wsi_ncmi.encoders.torch_backend import Backend, FromPixels, Result, TorchBackend
 
@@ -51,7 +51,7 @@ class OnnxBackend(Backend):
                 export(network.eval().cpu(), (example,), buffer, dynamo=False, opset_version=17)
         except Exception as error:
             raise InputError(
-                f"This network can't be exported to ONNX ({_first_line(error)}); use --backend torch."
+                f"This network can't be exported to ONNX ({first_line(error)[:200]}); use --backend torch."
             ) from error
         settings = runtime.SessionOptions()
         settings.intra_op_num_threads = threads
@@ -99,7 +99,8 @@ class OpenVinoBackend(Backend):
                 model = openvino.convert_model(network.eval().cpu(), example_input=example, input=[shape])
         except Exception as error:
             raise InputError(
-                f"This network can't be converted to OpenVINO ({_first_line(error)}); use --backend torch."
+                f"This network can't be converted to OpenVINO ({first_line(error)[:200]}); use --backend "
+                "torch."
             ) from error
         # Without the hint OpenVINO takes bf16 wherever the processor has it, whatever was asked for.
         hint = {"fp32": "f32", "bf16": "bf16"}[precision]
@@ -119,10 +120,6 @@ def _extra(module: str, extra: str) -> ModuleType:
     require((extra,), f"--backend {extra}")
     logging.getLogger(module).setLevel(logging.ERROR)
     return importlib.import_module(module)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
 
 
 def choose_device(wanted: str) -> torch.device:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wsi_ncmi.core.errors import InputError, WsiNcmiError
+from wsi_ncmi.core.errors import InputError, WsiNcmiError, first_line
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class HubSource:
         except Exception as error:  # the library's network client has errors of its own (httpx since 1.0)
             raise WsiNcmiError(
                 f"The hub gave no weights of {self.encoder} ({self.where}, no answer: "
-                f"{(str(error).strip() or type(error).__name__).splitlines()[0]}); check the network and "
+                f"{first_line(error)}); check the network and "
                 f"HF_ENDPOINT, or {self.elsewhere}."
             ) from error
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.errors import InputError, first_line
 from wsi_ncmi.core.files import sha256_file
 from wsi_ncmi.encoders.base import Encoder
 from wsi_ncmi.encoders.config import EncoderConfig
@@ -85,10 +85,9 @@ def read_torchscript(path: Path) -> torch.jit.ScriptModule:
             warnings.simplefilter("ignore")  # torch announces the end of TorchScript at every load
             module: torch.jit.ScriptModule = cast("Any", torch.jit).load(str(path), map_location="cpu")
     except (RuntimeError, ValueError, OSError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"The file {path} can't be read as TorchScript ({reason}); save it with torch.jit.save, or load "
-            "weights with timm:, torchvision: or a preset."
+            f"The file {path} can't be read as TorchScript ({first_line(error)}); save it with "
+            "torch.jit.save, or load weights with timm:, torchvision: or a preset."
         ) from error
     return module
 
@@ -120,9 +119,9 @@ class OnnxModule(nn.Module):
                     path.read_bytes(), settings, providers=["CPUExecutionProvider"]
                 )
         except Exception as error:  # ONNX Runtime's errors have no base class of their own
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise InputError(
-                f"The file {path} can't be read as ONNX ({reason}); export the model as one whole file."
+                f"The file {path} can't be read as ONNX ({first_line(error)}); export the model as one "
+                "whole file."
             ) from error
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type != "tensor(float)":

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from wsi_ncmi import __version__
-from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.errors import InputError, first_line
 from wsi_ncmi.core.files import atomic_path, check_inflation
 from wsi_ncmi.core.values import printable
 from wsi_ncmi.encoders.base import Encoder
@@ -251,7 +251,7 @@ def read_reference(path: Path) -> Reference:
         wrong = error.errors()[0]
         raise _unreadable(path, f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}") from error
     except Exception as error:  # what numpy and zlib raise over damaged bytes is not documented
-        raise _unreadable(path, (str(error).strip() or type(error).__name__).splitlines()[0]) from error
+        raise _unreadable(path, first_line(error)) from error
     return Reference(about, vectors, tiles)
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsi_ncmi.core.errors import InputError, SlideError
+from wsi_ncmi.core.errors import InputError, SlideError, first_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -240,8 +240,7 @@ def slide_vector(
             torch.from_numpy(np.asarray(features, np.float32)), torch.from_numpy(np.asarray(coords)), edge
         )
     except Exception as error:  # code of others
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise SlideError(f"{encoder.name} fails on {len(features)} tiles ({reason}).") from error
+        raise SlideError(f"{encoder.name} fails on {len(features)} tiles ({first_line(error)}).") from error
     found: NDArray[np.float32] = vector.reshape(-1).numpy()
     if not np.isfinite(found).all():
         raise SlideError(f"{encoder.name} gave numbers that are not finite.")

@@ -79,10 +79,6 @@ def to_our_names(names: str, state: _State, network: nn.Module) -> dict[str, Ten
     return _MAPS[names](state, network)
 
 
-def _timm(state: _State, network: nn.Module) -> dict[str, Tensor]:
-    return dict(state)
-
-
 def _dinov2(state: _State, network: nn.Module) -> dict[str, Tensor]:
     return _positions(_renamed(state, _DINOV2), network)
 
@@ -107,10 +103,6 @@ def _swin(state: _State, network: nn.Module) -> dict[str, Tensor]:
         re.sub(r"^layers\.(\d+)\.downsample\.", lambda at: f"layers.{int(at[1]) + 1}.downsample.", key): value
         for key, value in kept.items()
     }
-
-
-def _conch(state: _State, network: nn.Module) -> dict[str, Tensor]:
-    return {key.removeprefix("visual."): value for key, value in state.items()}
 
 
 def _conch_v15(state: _State, network: nn.Module) -> dict[str, Tensor]:
@@ -214,12 +206,12 @@ def _positions(state: dict[str, Tensor], network: nn.Module, *, antialias: bool 
 
 
 _MAPS: dict[str, Callable[[_State, nn.Module], dict[str, Tensor]]] = {
-    "timm": _timm,
+    "timm": lambda state, _: dict(state),
     "dinov2": _dinov2,
     "hf_dinov2": _hf,
     "hf_vit": _hf,
     "timm_0_5": _swin,
-    "conch": _conch,
+    "conch": lambda state, _: {key.removeprefix("visual."): value for key, value in state.items()},
     "conch_v15": _conch_v15,
     "beit3": _beit3,
     "keep": _keep,

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.errors import InputError, first_line
 from wsi_ncmi.encoders.encoder_files import some_of
 from wsi_ncmi.encoders.weights_folder import check_listed_file
 
@@ -66,7 +66,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise InputError(
-            f"The weights file {path} can't be read ({_first_line(error)}); fetch it again."
+            f"The weights file {path} can't be read ({first_line(error)}); fetch it again."
         ) from error
 
 
@@ -85,7 +85,7 @@ def _read_pickle(path: Path) -> Any:
         ) from error
     except Exception as error:  # the reader is a stack machine: other bytes make it raise anything
         raise InputError(
-            f"The weights file {path} can't be read ({_first_line(error)}); fetch it again."
+            f"The weights file {path} can't be read ({first_line(error)}); fetch it again."
         ) from error
 
 
@@ -171,7 +171,3 @@ def state_sha256(model: nn.Module) -> str:
         digest.update(f"{key}|{tensor.dtype}|{tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

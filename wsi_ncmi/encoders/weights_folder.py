@@ -3,14 +3,14 @@
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.errors import InputError, first_line
 from wsi_ncmi.core.files import parse_json, sha256_file, write_json
 from wsi_ncmi.encoders.config import FAMILIES, EncoderConfig, split_name
 from wsi_ncmi.encoders.presets import find_preset, presets
@@ -47,10 +47,6 @@ class ManifestEntry:
     licence: str
     date: str
     parameters: int
-
-    def to_json(self) -> dict[str, Any]:
-        """The entry as the manifest holds it."""
-        return asdict(self)
 
 
 def find_weights_folder(given: Path | None) -> Path | None:
@@ -91,9 +87,9 @@ def read_manifest(folder: Path) -> tuple[ManifestEntry, ...]:
         if any(Path(entry.file).name != entry.file or entry.file in ("", ".", "..") for entry in entries):
             raise ValueError("a file of it lies outside the folder")
     except (OSError, ValueError, KeyError, AttributeError, ValidationError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"The manifest {path} can't be read ({reason}); move it away and import the weights again."
+            f"The manifest {path} can't be read ({first_line(error)}); move it away and import the weights "
+            "again."
         ) from error
     return entries
 
@@ -112,28 +108,17 @@ def record_entry(folder: Path, entry: ManifestEntry) -> None:
 
     Several processes may record at once: each sees what the others have written.
     """
-    with _alone(folder):
-        _record(folder, entry)
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         # Some network file systems can't lock a folder; there the window is the write of one small file.
         with contextlib.suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
+        known = read_manifest(folder)
+        others = [each for each in known if each.encoder != entry.encoder and each.file != entry.file]
+        files = [asdict(each) for each in (*others, entry)]
+        write_json(folder / _MANIFEST, {"schema": _SCHEMA, "files": files})
     finally:
         os.close(descriptor)
-
-
-def _record(folder: Path, entry: ManifestEntry) -> None:
-    others = [
-        each for each in read_manifest(folder) if each.encoder != entry.encoder and each.file != entry.file
-    ]
-    files = [each.to_json() for each in (*others, entry)]
-    write_json(folder / _MANIFEST, {"schema": _SCHEMA, "files": files})
 
 
 def check_listed_file(path: Path) -> None:
@@ -224,4 +209,4 @@ def describe_preset(key: str, folder: Path | None) -> dict[str, Any]:
     preset = find_preset(key)
     entry = find_entry(folder, preset.weights_key) if folder and folder.is_dir() else None
     facts = {"width" if name == "embed_dim" else name: value for name, value in asdict(preset).items()}
-    return {**facts, "weights": entry.to_json() if entry else None}
+    return {**facts, "weights": asdict(entry) if entry else None}

@@ -17,7 +17,7 @@ import yaml
 from pydantic import Field, TypeAdapter, ValidationError
 
 from wsi_ncmi.core.config import configclass
-from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.errors import InputError, first_line
 from wsi_ncmi.core.files import parse_json, path_safe, sha256_file
 
 __all__ = [
@@ -142,9 +142,8 @@ def read_listing(listing: Path) -> Snapshot:
         if any(PurePosixPath(name).is_absolute() or ".." in name.split("/") for name in snapshot.files):
             raise ValueError("a file of it lies outside the snapshot")
     except (OSError, ValueError, ValidationError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"The listing {listing} can't be read ({reason}); fetch the encoder again."
+            f"The listing {listing} can't be read ({first_line(error)}); fetch the encoder again."
         ) from error
     return snapshot
 

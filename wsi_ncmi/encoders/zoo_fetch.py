@@ -107,7 +107,7 @@ def describe_zoo(key: str, folder: Path | None) -> dict[str, Any]:
     entry = find_entry(folder, model.name) if folder and folder.is_dir() else None
     return {
         "encoder": model.name,
-        "weights": entry.to_json() if entry else None,
+        "weights": asdict(entry) if entry else None,
         "hub": model.repository,
         "licence": licence_of(model),
         "takes": "features of tiles" if model.slide else "tiles",

@@ -28,7 +28,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.errors import InputError, first_line
 from wsi_ncmi.core.extras import require
 from wsi_ncmi.encoders.base import Encoder
 from wsi_ncmi.encoders.config import EncoderConfig
@@ -126,10 +126,9 @@ def build_zoo(model: ZooModel, snapshot: Snapshot, folder: Path) -> Zoo:
             warnings.simplefilter("ignore")  # the package's advice to its own users
             made: Any = lazyslide_models.MODEL_REGISTRY[model.key]()
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"lazyslide-models can't build {model.name} from its snapshot ({type(error).__name__}: {reason});"
-            " fetch it again, or use another encoder."
+            f"lazyslide-models can't build {model.name} from its snapshot ({type(error).__name__}: "
+            f"{first_line(error)}); fetch it again, or use another encoder."
         ) from error
     module = made.model if model.slide else getattr(made, "conch", made.model)
     note = f"lazyslide-models {metadata.version('lazyslide-models')} {model.key}"

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.core.errors import InputError, first_line
 from wsi_ncmi.losses import Criterion, build_loss, loss_config
 from wsi_ncmi.training import load_modules, probabilities_of, read_model_files
 from wsi_ncmi.vision.config import NetworkConfig
@@ -66,10 +66,9 @@ def feature_width(network: nn.Module, image_px: int) -> int:
         with torch.no_grad():
             features = network(torch.zeros(1, 3, image_px, image_px))
     except (RuntimeError, AssertionError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
-            f"The network doesn't take images of {image_px} × {image_px} ({reason}); set network.arguments, "
-            "for example img_size and patch_size, or data.image_px."
+            f"The network doesn't take images of {image_px} × {image_px} ({first_line(error)}); set "
+            "network.arguments, for example img_size and patch_size, or data.image_px."
         ) from error
     finally:
         network.train(training)
