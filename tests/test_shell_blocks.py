@@ -22,6 +22,7 @@ import wsi_ncmi.cli.grid
 import wsi_ncmi.core.config
 from tests.workflows.conftest import tissue
 from wsi_ncmi.cli.app import app
+from wsi_ncmi.cli.flags import PLAIN
 from wsi_ncmi.synthesis import write_pyramid
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -134,7 +135,7 @@ def verb(words: list[str]) -> str:
         if words[:2] == ["doctor", "--heartbeat"]:
             return ""  # it has no configuration to read
         module = words[0].replace("-", "_")
-        if not hasattr(sys.modules[f"wsi_ncmi.cli.{module}"], "FLAGS"):
+        if not getattr(sys.modules[f"wsi_ncmi.cli.{module}"], "FLAGS", PLAIN).config:
             return ""  # it has no configuration to read
         command.invoke(context)
     except _ReadToTheEnd:
