@@ -117,6 +117,18 @@ def test_any_bytes_give_an_answer(seed: int) -> None:
         assert jpeg2000_damage(bytes(spoilt))
 
 
+def test_a_stream_cut_anywhere_is_told_in_a_sentence() -> None:
+    """Its length is right again, so that the packets' headers alone tell."""
+    stream = encoded(texture(256, 256), 24)
+    part = stream.index(b"\xff\x90")
+    start = stream.index(b"\xff\x93")
+    reasons = set()
+    for cut in range(start + 2, len(stream) - 2):
+        length = struct.pack(">I", cut - part)
+        reasons.add(jpeg2000_damage(stream[: part + 6] + length + stream[part + 10 : cut] + stream[-2:]))
+    assert reasons == {"its packets don't follow one another"}
+
+
 def spoil(path: Path, page: int, tile: int) -> None:
     """Zeroes the second half of a stored tile."""
     with tifffile.TiffFile(path) as file:

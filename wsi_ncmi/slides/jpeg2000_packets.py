@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import re
 import struct
 
 _SIZE, _CODING, _QUANTISATION, _START_OF_PART, _START_OF_DATA = 0xFF51, 0xFF52, 0xFF5C, 0xFF90, 0xFF93
@@ -44,12 +45,14 @@ def check_packets(stream: bytes) -> None:
     packets = _layout(headers[_SIZE], coding, headers[_QUANTISATION])
     precincts: dict[int, list[_Band]] = {}
     data, position = b"".join(parts) if packets else b"", 0
-    for layer, number, shapes in packets:
+    for layer, number, most, shapes in packets:
         if position >= len(data):
             raise ValueError(_BROKEN)
         if number not in precincts:
             precincts[number] = [_Band(*shape) for shape in shapes]
-        position = _packet(data, position, layer, precincts[number], sop=coding[0] & 2, eph=coding[0] & 4)
+        position = _packet(
+            data, position, layer, precincts[number], most, sop=coding[0] & 2, eph=coding[0] & 4
+        )
     if position != len(data):
         raise ValueError(_BROKEN)
 
@@ -75,120 +78,123 @@ def _markers(stream: bytes) -> tuple[dict[int, bytes], list[bytes] | None]:
     return segments, parts
 
 
-class _Tree:
-    """A tag tree (B.10.2): the least value of each square of code-blocks, level by level."""
-
-    def __init__(self, across: int, down: int) -> None:
-        self._widths: list[int] = []
-        self._least: list[list[int]] = []
-        self._known: list[bytearray] = []
-        while True:
-            self._widths.append(across)
-            self._least.append([0] * (across * down))
-            self._known.append(bytearray(across * down))
-            if across * down <= 1:
-                return
-            across, down = (across + 1) // 2, (down + 1) // 2
-
-    def below(self, x: int, y: int, limit: int, header: _Header) -> int:
-        """The value of a leaf, read as far as it is below a limit; otherwise the limit."""
-        low = 0
-        for level in range(len(self._widths) - 1, -1, -1):
-            place = (y >> level) * self._widths[level] + (x >> level)
-            least, known = self._least[level], self._known[level]
-            if least[place] > low:
-                low = least[place]
-            while low < limit and not known[place]:
-                if header.bit():
-                    known[place] = 1
-                else:
-                    low += 1
-            least[place] = low
-        return low
-
-
 class _Band:
     """The code-blocks of a precinct in one sub-band, and what earlier layers said of them."""
 
     def __init__(self, across: int, down: int, planes: int) -> None:
-        self.places = [(x, y) for y in range(down) for x in range(across)]
         self.planes = planes
-        self.included, self.zero_planes = _Tree(across, down), _Tree(across, down)
+        self.paths, nodes = _paths(across, down)
+        # Tag trees (B.10.2): the layer that first includes something of a node, as far as it is known, and
+        # how many bit planes are zero.
+        self.included, self.known = [0] * nodes, bytearray(nodes)
+        self.zeros: list[int | None] = [None] * nodes
         # Of a block: passes that its planes still allow, and bits of a length.
-        self.blocks: dict[tuple[int, int], list[int]] = {}
+        self.blocks: dict[int, list[int]] = {}
+
+    def includes(self, path: tuple[int, ...], layer: int, text: str, place: int) -> tuple[bool, int]:
+        """True if a code-block begins in a layer (it is in no earlier one), and the place of the next bit."""
+        low, included, known = 0, self.included, self.known
+        for node in path:
+            low = max(low, included[node])
+            while low <= layer and not known[node]:
+                known[node] = text[place] == "1"
+                low += not known[node]
+                place += 1
+            included[node] = low
+        return low <= layer, place
+
+    def begin(self, number: int, text: str, place: int) -> tuple[list[int], int]:
+        """A code-block that begins here, and the place of the bit behind the number of its zero planes."""
+        zeros = 0
+        for node in self.paths[number]:
+            if (known := self.zeros[node]) is None:
+                if (one := text.find("1", place)) < 0:
+                    raise ValueError(_BROKEN)
+                known = self.zeros[node] = zeros + one - place
+                place = one + 1
+            zeros = known
+        # A first bit plane has one pass, each further one three.
+        block = self.blocks[number] = [3 * (self.planes - zeros) - 2, 3]
+        return block, place
 
 
-class _Header:
-    """The bits of a packet's header as a text; after a byte 0xFF comes one of seven bits.
+@functools.lru_cache(maxsize=64)
+def _paths(across: int, down: int) -> tuple[tuple[tuple[int, ...], ...], int]:
+    """The nodes of a tag tree (B.10.2) from its root to each code-block, and how many it has."""
+    leaves = [(x, y) for y in range(down) for x in range(across)]
+    paths: list[tuple[int, ...]] = [()] * len(leaves)
+    level, nodes = 0, 0
+    while True:
+        paths = [
+            (nodes + (y >> level) * across + (x >> level), *path)
+            for (x, y), path in zip(leaves, paths, strict=True)
+        ]
+        nodes += across * down
+        if across * down <= 1:
+            return tuple(paths), nodes
+        level, across, down = level + 1, (across + 1) // 2, (down + 1) // 2
 
-    Args:
-        data: All packets.
-        start: Where the header begins.
-        most: Bytes that it may have at most.
-    """
 
-    def __init__(self, data: bytes, start: int, most: int) -> None:
-        self._data, self._start = data, start
-        self._bytes = data[start : start + most]
-        first, *others = self._bytes.split(b"\xff")
-        pieces = [_text(first)]
-        for other in others:
-            pieces += ["1" * 8, _text(other)[1:]]
-        self.text = "".join(pieces)
-        self.place = 0
-
-    def bit(self) -> bool:
-        """The next bit."""
-        self.place += 1
-        return self.text[self.place - 1] == "1"
-
-    def number(self, count: int) -> int:
-        """The next bits as a number."""
-        start, self.place = self.place, self.place + count
-        return int(self.text[start : self.place], 2)
-
-    def before(self, bit: str) -> int:
-        """How many others come before a bit, which is passed over too."""
-        start, self.place = self.place, self.text.index(bit, self.place) + 1
-        return self.place - 1 - start
-
-    def end(self) -> int:
-        """The place in the data behind the header; one that ends with 0xFF has a byte without content."""
-        bits, at = self.place, -1
-        while (at := self._bytes.find(0xFF, at + 1)) >= 0 and 8 * (at + 1) < bits:
-            bits += 1
-        count = (bits + 7) // 8
-        return self._start + count + (self._bytes[count - 1] == 0xFF)
+def _bits(data: bytes) -> str:
+    """The bits of a packet's header as a text; after a byte 0xFF comes one of seven bits."""
+    first, *others = data.split(b"\xff")
+    pieces = [_text(first)]
+    for other in others:
+        pieces += ["1" * 8, _text(other)[1:]]
+    return "".join(pieces)
 
 
 def _text(data: bytes) -> str:
     return f"{int.from_bytes(data):0{8 * len(data)}b}" if data else ""
 
 
-def _packet(data: bytes, position: int, layer: int, bands: list[_Band], *, sop: int, eph: int) -> int:
-    """Reads a packet and gives the place behind it."""
+def _header_bytes(data: bytes, bits: int) -> int:
+    """How many bytes a header of so many bits takes; one that ends with 0xFF has a byte without content."""
+    at = -1
+    while (at := data.find(0xFF, at + 1)) >= 0 and 8 * (at + 1) < bits:
+        bits += 1
+    count = (bits + 7) // 8
+    return count + (data[count - 1] == 0xFF)
+
+
+# Number of coding passes (table B.4), then bits by which the number of a length's bits grows.
+_PASSES = {"0": 1, "10": 2, "1100": 3, "1101": 4, "1110": 5}
+_PASSES |= {f"1111{number:05b}": 6 + number for number in range(31)}
+_PASSES |= {f"{'1' * 9}{number:07b}": 37 + number for number in range(128)}
+_CODES = re.compile("(0|10|110.|1110|1111(?!11111).....|111111111.......)(1*)0").match
+
+
+def _packet(
+    data: bytes, position: int, layer: int, bands: list[_Band], most: int, *, sop: int, eph: int
+) -> int:
+    """Reads a packet, whose header has at most so many bytes, and gives the place behind it."""
     if sop and data[position : position + 4] == b"\xff\x91\0\4":
         position += 6
-    header = _Header(data, position, _HEADER_BYTES + _BLOCK_BYTES * sum(len(band.places) for band in bands))
+    header = data[position : position + most]
+    text, place = _bits(header), 1
     lengths: list[int] = []
-    if header.bit():
-        for band in bands:
-            for x, y in band.places:
-                if (block := band.blocks.get((x, y))) is None:
-                    if band.included.below(x, y, layer + 1, header) > layer:
-                        continue
-                    zeros = band.zero_planes.below(x, y, band.planes + 1, header)
-                    # A first bit plane has one pass, each further one three.
-                    block = band.blocks[x, y] = [3 * (band.planes - zeros) - 2, 3]
-                elif not header.bit():
+    for band in bands if text[0] == "1" else ():
+        blocks = band.blocks
+        for number, path in enumerate(band.paths):
+            if (block := blocks.get(number)) is None:
+                begins, place = band.includes(path, layer, text, place)
+                if not begins:
                     continue
-                passes = _passes(header)
-                block[0] -= passes
-                if block[0] < 0:
-                    raise ValueError(_BROKEN)
-                block[1] += header.before("0")
-                lengths.append(header.number(block[1] + passes.bit_length() - 1))
-    position = header.end()
+                block, place = band.begin(number, text, place)
+            else:
+                place += 1
+                if text[place - 1] == "0":
+                    continue
+            if (codes := _CODES(text, place)) is None:
+                raise ValueError(_BROKEN)
+            passes = _PASSES[codes[1]]
+            block[0] -= passes
+            block[1] += len(codes[2])
+            place = codes.end() + block[1] + passes.bit_length() - 1
+            if block[0] < 0 or place > len(text):
+                raise ValueError(_BROKEN)
+            lengths.append(int(text[codes.end() : place], 2))
+    position += _header_bytes(header, place)
     if eph and data[position : position + 2] == b"\xff\x92":
         position += 2
     for length in lengths:
@@ -198,26 +204,16 @@ def _packet(data: bytes, position: int, layer: int, bands: list[_Band], *, sop: 
     return position
 
 
-def _passes(header: _Header) -> int:
-    """Number of coding passes (table B.4)."""
-    if not header.bit():
-        return 1
-    if not header.bit():
-        return 2
-    for start, width in ((3, 2), (6, 5)):
-        value = header.number(width)
-        if value < (1 << width) - 1:
-            return start + value
-    return 37 + header.number(7)
-
-
 _Shapes = tuple[tuple[int, int, int], ...]
 """Of a precinct: code-blocks across and down, and most bit planes, in each sub-band."""
 
 
 @functools.lru_cache(maxsize=64)
-def _layout(size: bytes, coding: bytes, quantisation: bytes) -> tuple[tuple[int, int, _Shapes], ...]:
-    """Layer, number of the precinct and its sub-bands of each packet, in order; empty: left alone."""
+def _layout(size: bytes, coding: bytes, quantisation: bytes) -> tuple[tuple[int, int, int, _Shapes], ...]:
+    """Layer, number of the precinct, most bytes of the header and sub-bands of each packet, in order.
+
+    Empty: it is left alone.
+    """
     width, height, *place, n_components = struct.unpack_from(">8IH", size, 2)
     own, order, layers, decompositions, *block, style = struct.unpack_from(">BBHxBBBB", coding)
     # A tile elsewhere than at the origin, several tiles; blocks of several segments (styles 1 and 4).
@@ -238,11 +234,13 @@ def _layout(size: bytes, coding: bytes, quantisation: bytes) -> tuple[tuple[int,
     if order >= len(_ORDERS) or (order >= _FIRST_BY_PLACE and any(len(p) > 1 for p in precincts.values())):
         return ()
     counts = {_LAYER: layers, _RESOLUTION: decompositions + 1, _COMPONENT: n_components}
-    packets: list[tuple[int, int, _Shapes]] = []
+    packets: list[tuple[int, int, int, _Shapes]] = []
     for numbers in itertools.product(*(range(counts[each]) for each in _ORDERS[order])):
         at = dict(zip(_ORDERS[order], numbers, strict=True))
         of_layer = precincts[at[_RESOLUTION], at[_COMPONENT]]
-        packets += [(at[_LAYER], number, bands) for number, bands in of_layer]
+        for number, bands in of_layer:
+            most = _HEADER_BYTES + _BLOCK_BYTES * sum(across * down for across, down, _ in bands)
+            packets.append((at[_LAYER], number, most, bands))
     return tuple(packets)
 
 
