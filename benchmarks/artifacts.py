@@ -36,7 +36,7 @@ import wsi_ncmi.tissue
 from wsi_ncmi.core.files import atomic_path
 from wsi_ncmi.slides import open_slide, resolve_mpp
 from wsi_ncmi.synthesis import CENTRES, SlidePlan, make_slide
-from wsi_ncmi.tiling import GridConfig, StoredRegions, TileGrid, TileReader, TileSelection
+from wsi_ncmi.tiling import GridConfig, TileGrid, TileReader, TileSelection
 from wsi_ncmi.tissue import ArtifactConfig, TissueConfig, analyse_tissue, segment_tissue, tile_blur
 
 # No longer held out: 6401 to 6403 (first second look at folds), 7501 to 7503 (one at 4 µm, not taken), 8601
@@ -92,7 +92,7 @@ def score(plan: SlidePlan, folder: Path) -> dict[str, NDArray[np.float64]]:
         began = time.process_time()
         segment_tissue(slide, mpp, TissueConfig())
         middle = time.process_time()
-        found = analyse_tissue(slide, mpp, TissueConfig(), ArtifactConfig(), StoredRegions)
+        found = analyse_tissue(slide, mpp, TissueConfig(), ArtifactConfig())
         ended = time.process_time()
         grid = TileGrid.plan(slide.levels, mpp, GRID)
         places = np.arange(len(grid), dtype=np.int64)

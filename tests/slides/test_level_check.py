@@ -169,7 +169,7 @@ def test_levels_of_sound_slides_stay(kind: str, write: Callable[..., Path]) -> N
 
 
 def test_levels_behind_one_that_is_left_out_are_read_by_their_own_number(write: Callable[..., Path]) -> None:
-    from wsi_ncmi.tiling.stored import open_stored_tiles, probe_stored_tiles
+    from wsi_ncmi.slides.stored import open_stored_tiles, probe_stored_tiles
 
     coarse = smaller(whole(), 8)
     with open_slide(write(whole(), glass_slide(1024, 768), coarse)) as slide:
@@ -198,3 +198,94 @@ def test_places_that_cannot_be_read_tell_nothing(tmp_path: Path) -> None:
     slide = Unreadable(tmp_path / "s.svs", reader="test", vendor="", levels=levels, properties={})
     leave_out_wrong_levels(slide)
     assert (len(slide.levels), slide.note) == (2, "")
+
+
+def counted_reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Levels that the slide's own reader is asked for from now on."""
+    asked: list[int] = []
+    honest = Slide.read_region
+
+    def read_region(self: Slide, x: int, y: int, level: int, *size: int) -> np.ndarray:
+        asked.append(level)
+        return honest(self, x, y, level, *size)
+
+    monkeypatch.setattr(Slide, "read_region", read_region)
+    return asked
+
+
+def test_levels_are_checked_when_they_are_first_looked_at(
+    write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(speck(), blank(8))
+    asked = counted_reads(monkeypatch)
+    for look in ("levels", "numbers", "note", "level_count"):
+        with open_slide(path) as slide:
+            assert slide.dimensions == (WIDTH, HEIGHT)
+            assert not asked
+            slide.read_region(0, 0, 0, 16, 16)
+            assert asked == [0]
+            assert str(getattr(slide, look)).count("shows nothing") == (look == "note")
+            assert (len(slide.levels), slide.numbers) == (1, (0,))
+            assert len(asked) > 1
+            count = len(asked)
+            assert "shows nothing" in slide.note
+            assert len(asked) == count
+        asked.clear()
+
+
+def test_other_threads_wait_for_the_check(
+    write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    with open_slide(write(whole(), glass_slide(512, 384))) as slide, ThreadPoolExecutor(4) as threads:
+        assert set(threads.map(lambda _: slide.numbers, range(16))) == {(0,)}
+
+
+def test_an_interrupted_check_is_made_again(
+    write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from wsi_ncmi.slides import level_check
+
+    with open_slide(write(whole(), blank(8))) as slide:
+        with monkeypatch.context() as broken:
+            broken.setattr(level_check, "_places", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                slide.note  # noqa: B018
+        assert "shows nothing" in slide.note
+
+
+def test_stored_tiles_tell_of_sound_levels_alone(
+    write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One place a level is compared with the reader; where it shows something else, it alone is believed."""
+    from wsi_ncmi.slides.stored import StoredTiles
+
+    sound = write(whole(), smaller(whole(), 4), smaller(whole(), 16))
+    asked = counted_reads(monkeypatch)
+    with open_slide(sound) as slide:
+        assert len(slide.levels) == 3
+    assert sorted(asked) == [0, 1, 2]
+    honest = StoredTiles.decode
+    monkeypatch.setattr(
+        StoredTiles, "decode", lambda self, index, out: (honest(self, index, out), out.__imul__(0))
+    )
+    for levels in (3, 1):
+        with open_slide(sound if levels == 3 else write(whole(), blank(4), blank(16))) as slide:
+            assert len(slide.levels) == levels
+
+    def broken(*_: object) -> None:
+        raise OSError("no such decoder")
+
+    monkeypatch.setattr(StoredTiles, "decode", broken)
+    with open_slide(write(whole(), glass_slide(512, 384))) as slide:
+        assert slide.numbers == (0,)
+    monkeypatch.setattr(
+        StoredTiles,
+        "decode",
+        lambda self, index, out: (honest(self, index, out), out.__setitem__(..., out[::-1].copy())),
+    )
+    asked.clear()
+    with open_slide(write(whole(), smaller(whole(), 4))) as slide:
+        assert len(slide.levels) == 2
+    assert len(asked) > 6

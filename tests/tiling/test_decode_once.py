@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from tests.tiling.conftest import Kind
 from wsi_ncmi.slides import Mpp, open_slide
+from wsi_ncmi.slides.stored import NotDirectError, open_stored_tiles
 from wsi_ncmi.slides.tile_decoders import pixel_array
 from wsi_ncmi.tiling import GridConfig, TileGrid, sources
 from wsi_ncmi.tiling.reader import _rectangles
 from wsi_ncmi.tiling.sources import DirectSource
-from wsi_ncmi.tiling.stored import NotDirectError, open_stored_tiles
 
 
 def walk(path: Path, options: GridConfig) -> tuple[Counter[bytes], int, int]:

@@ -10,8 +10,8 @@ import pytest
 
 from tests.tiling.conftest import Kind, everything, read_all
 from wsi_ncmi.slides import Mpp, open_slide
+from wsi_ncmi.slides.stored import open_stored_tiles
 from wsi_ncmi.tiling import GridConfig, TileGrid, TileReader
-from wsi_ncmi.tiling.stored import open_stored_tiles
 
 MPP = Mpp(0.25, 0.25, "table")
 ONE_LEVEL = Kind(factors=(1,), quality=95)

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wsi_ncmi.slides import LevelReader, open_slide, read_overview
+from wsi_ncmi.slides import open_slide, read_overview
 from wsi_ncmi.synthesis import write_test_slide
-from wsi_ncmi.tiling import StoredRegions
 from wsi_ncmi.tissue.high_res_reader import HighResReader
 
 
@@ -38,15 +37,14 @@ def test_a_finer_pixel_is_the_mean_under_its_triangle(tmp_path: Path) -> None:
     assert np.abs(part - expected[15:60]).max() <= 1.01  # both passes are rounded
 
 
-@pytest.mark.parametrize("open_level", [LevelReader, StoredRegions])
 @pytest.mark.parametrize("mpp", [0.23, 0.5])
-def test_a_part_is_that_of_a_finer_overview(tmp_path: Path, mpp: float, open_level: type) -> None:
-    """Whatever reads it: shifted by a pixel it would be another picture."""
+def test_a_part_is_that_of_a_finer_overview(tmp_path: Path, mpp: float) -> None:
+    """Shifted by a pixel it would be another picture."""
     write_test_slide(tmp_path / "slide.svs", mpp=mpp, width_px=1500, height_px=1100)
     with open_slide(tmp_path / "slide.svs") as slide:
         width, height = int(slide.width_px * mpp / 8) + 1, int(slide.height_px * mpp / 8) + 1
         overview = read_overview(slide, width, height)
-        with HighResReader(slide, overview, (8.0, 8.0), 2.67, open_level) as closer:
+        with HighResReader(slide, overview, (8.0, 8.0), 2.67) as closer:
             assert closer.factor == 3
             assert slide.levels[closer.level].downsample_x <= overview.downsample_x / 3 + 1e-9
             rows, columns = slice(5, 21), slice(height // 2, width)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from wsi_ncmi.tissue.fold_windows import hue_contrast, side_contrast
+from wsi_ncmi.tissue.fold_windows import bar_contrasts
 from wsi_ncmi.tissue.ridge_filter import DIRECTIONS, SIDE_UM
 
 
@@ -17,7 +17,7 @@ def test_hues_are_those_of_the_definition() -> None:
     solid = rng.random((70, 90)) < 0.7
     y, x = rng.integers(0, 70, 60), rng.integers(0, 90, 60)
     direction = rng.integers(0, DIRECTIONS, 60).astype(np.uint8)
-    found = hue_contrast(red, green, solid, (y, x), direction, (3.0, 2.5), 60.0, 7)
+    found, sides = bar_contrasts(red, green, solid, (y, x), direction, (3.0, 2.5), 60.0, 7)
     hue = np.log(np.maximum(red, 0.02) / np.maximum(green, 0.02))
 
     def mean(i: int, side: float) -> float:
@@ -36,7 +36,6 @@ def test_hues_are_those_of_the_definition() -> None:
     ]
     assert found == pytest.approx(expected, abs=0.002)
     hue = np.log(np.maximum(green, 0.02))
-    sides = side_contrast(green, solid, (y, x), direction, (3.0, 2.5), 60.0, 7)
     assert sides == pytest.approx([abs(mean(i, SIDE_UM) - mean(i, -SIDE_UM)) for i in range(60)], abs=0.002)
 
 
@@ -46,12 +45,12 @@ def test_a_side_without_tissue_says_nothing_of_its_density() -> None:
     solid[:45] = True
     middle = np.array([40]), np.array([40])
     along = np.zeros(1, np.uint8)  # along x: one side lies above, in the tissue, one below
-    assert side_contrast(green, solid, middle, along, (3.0, 3.0), 60.0, 7) == [0.0]
+    _, sides = bar_contrasts(green, green, solid, middle, along, (3.0, 3.0), 60.0, 7)
+    assert sides == [0.0]
 
 
 def test_no_place_no_hue() -> None:
     plane = np.ones((20, 20), np.float32)
     none = np.empty(0, np.int64)
-    assert not len(
-        hue_contrast(plane, plane, plane > 0, (none, none), none.astype(np.uint8), (3.0, 3.0), 60.0, 7)
-    )
+    found = bar_contrasts(plane, plane, plane > 0, (none, none), none.astype(np.uint8), (3.0, 3.0), 60.0, 7)
+    assert list(map(len, found)) == [0, 0]

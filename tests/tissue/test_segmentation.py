@@ -256,3 +256,31 @@ def test_the_real_slide(real_data: Path, method: str) -> None:
     ):
         box = np.array([[column - 25, row - 25, column + 25, row + 25]], float)
         assert mask.fraction_in(box)[0] == pytest.approx(expected)
+
+
+def test_counts_growth_and_smoothing_are_those_of_the_plain_ways() -> None:
+    """Bit by bit, as identities need it: numpy and scipy against what takes a fraction of their time."""
+    from wsi_ncmi.tissue.colours import density, grey_counts, smooth
+    from wsi_ncmi.tissue.connected_components import grown
+
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (61, 47, 3), dtype=np.uint8)
+    chosen = rng.random((61, 47)) < 0.3
+    for channel in range(3):
+        plain = np.bincount(pixels[..., channel][chosen], minlength=256)
+        np.testing.assert_array_equal(grey_counts(pixels, channel, chosen), plain)
+    for seeds in (np.zeros((61, 47), bool), rng.random((61, 47)) < 0.01, np.eye(61, 47, dtype=bool)):
+        expected = ndimage.binary_dilation(seeds, iterations=3)
+        np.testing.assert_array_equal(grown(seeds, 3), expected)
+        expected = ndimage.binary_dilation(seeds, np.ones((3, 3)))
+        np.testing.assert_array_equal(grown(seeds, 1, diagonal=True), expected)
+    white = np.array([241.0, 238.0, 244.0], np.float32)
+    dense = density(pixels, chosen, white)
+    for channel, glass in enumerate(white.astype(float)):
+        table = np.maximum(-np.log10((np.arange(256) + 1.0) / (glass + 1.0)), 0.0).astype(np.float32)
+        expected = np.where(chosen, table[pixels[..., channel]], np.float32(0.0))
+        np.testing.assert_array_equal(dense[..., channel], expected)
+    plane = np.ascontiguousarray(dense[..., 1])
+    for sigma in ((1.0, 1.5), (0.0, 2.0), (20.0, 20.0)):
+        expected = ndimage.gaussian_filter(plane.astype(np.float64), sigma, mode="reflect")
+        np.testing.assert_allclose(smooth(plane, sigma), expected, atol=2e-6)

@@ -14,7 +14,6 @@ from wsi_ncmi.extraction.task import SlideTask
 from wsi_ncmi.features.schema import canonical_json
 from wsi_ncmi.features.stain.density import tissue_colour
 from wsi_ncmi.slides import Slide, thumbnail
-from wsi_ncmi.tiling import StoredRegions
 from wsi_ncmi.tissue import ArtifactMap, TissueMask, analyse_tissue, apply_annotations, read_annotations
 
 __all__ = ["SlideAnalysis", "analyse_slide"]
@@ -61,7 +60,7 @@ def analyse_slide(task: SlideTask, slide: Slide) -> SlideAnalysis:
 def _analyse(task: SlideTask, slide: Slide) -> SlideAnalysis:
     config = task.config
     device = config.encoder.device if can_use_gpu(config.encoder) else "cpu"
-    seen = analyse_tissue(slide, task.mpp, config.tissue, config.artifacts, StoredRegions, device)
+    seen = analyse_tissue(slide, task.mpp, config.tissue, config.artifacts, device)
     mask, remark = seen.mask, ""
     if task.annotations is not None:
         if task.annotations.path is None:

@@ -1,7 +1,6 @@
 from .base import Level as Level
 from .base import LevelPart as LevelPart
 from .base import LevelReader as LevelReader
-from .base import OpenLevel as OpenLevel
 from .base import Slide as Slide
 from .clipped import ClippedSlide as ClippedSlide
 from .identity import SLIDE_EXTENSIONS as SLIDE_EXTENSIONS
@@ -21,5 +20,6 @@ from .overview import thumbnail as thumbnail
 from .record import SlideRecord as SlideRecord
 from .record import read_slides_csv as read_slides_csv
 from .record import write_slides_csv as write_slides_csv
+from .regions import StoredRegions as StoredRegions
 from .registry import list_readers as list_readers
 from .testing import check_reader as check_reader

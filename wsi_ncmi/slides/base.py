@@ -135,12 +135,9 @@ class Slide(OpenSlideNames, AbstractContextManager["Slide"]):
         files: The file; of a DICOM slide all of its files, this one first.
         reader: Name of the reader in the registry, for example ``openslide``.
         vendor: The scanner format as the reader names it, for example ``aperio``.
-        levels: Pyramid levels, finest first, without those that were left out.
         reader_levels: All levels that the reader finds.
-        numbers: Place of each level among ``reader_levels``.
         properties: Metadata under OpenSlide's names (``openslide.mpp-x``, ``tiff.XResolution``…), read-only.
-        note: Empty, or sentences about the reader that is used and levels that are not (for the ledger).
-        pages: tifffile's page of each of ``reader_levels``, where the reader goes by them; else empty.
+        pages: tifffile's page of each of ``reader_levels``, where they were looked for; else empty.
         dicom_levels: Of a DICOM series, the ``reader_levels`` as they lie in its files; else empty.
     """
 
@@ -171,9 +168,11 @@ class Slide(OpenSlideNames, AbstractContextManager["Slide"]):
         self.reader = reader
         self.vendor = vendor
         self.reader_levels = tuple(levels)
-        self.levels, self.numbers = self.reader_levels, tuple(range(len(levels)))
+        self._kept_levels, self._numbers = self.reader_levels, tuple(range(len(levels)))
         self.properties: Mapping[str, str] = MappingProxyType(dict(properties))
-        self.note = note
+        self._note = note
+        self._check: Callable[[Slide], None] | None = None
+        self._checking, self._check_lock = False, threading.RLock()
         self._background = background_colour(self.properties)
         self._closed = False
         self._close_lock = threading.Lock()
@@ -192,9 +191,52 @@ class Slide(OpenSlideNames, AbstractContextManager["Slide"]):
         # Not by value: a second page of the first one's size is equal to it.
         place = next(place for place, each in enumerate(self.levels) if each is level)
         remark = f"Level {self.numbers[place]} of {level} is not used: {reason}."
-        self.note = f"{self.note} {remark}".strip()
-        self.levels = self.levels[:place] + self.levels[place + 1 :]
-        self.numbers = self.numbers[:place] + self.numbers[place + 1 :]
+        self._note = f"{self._note} {remark}".strip()
+        self._kept_levels = self._kept_levels[:place] + self._kept_levels[place + 1 :]
+        self._numbers = self._numbers[:place] + self._numbers[place + 1 :]
+
+    def check_before_use(self, check: Callable[[Slide], None]) -> None:
+        """Has levels checked before anyone sees them: at the first look at them, or at :attr:`note`.
+
+        Args:
+            check: Leaves out (:meth:`leave_out`) what is wrong.
+        """
+        self._check = check
+
+    def _settle(self) -> None:
+        """Makes the check that is due; other threads wait for it."""
+        if self._check is None:
+            return
+        with self._check_lock:
+            if self._check is not None and not self._checking:  # the check itself asks for levels
+                self._checking = True
+                try:
+                    self._check(self)
+                    self._check = None
+                finally:
+                    self._checking = False
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """Pyramid levels, finest first, without those that were left out."""
+        self._settle()
+        return self._kept_levels
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Place of each level among ``reader_levels``."""
+        self._settle()
+        return self._numbers
+
+    @property
+    def note(self) -> str:
+        """Empty, or sentences about the reader that is used and levels that are not (for the ledger)."""
+        self._settle()
+        return self._note
+
+    @note.setter
+    def note(self, text: str) -> None:
+        self._note = text
 
     @property
     def bounds(self) -> tuple[int, int, int, int] | None:
@@ -219,12 +261,12 @@ class Slide(OpenSlideNames, AbstractContextManager["Slide"]):
     @property
     def width_px(self) -> int:
         """Width of level 0 in pixels."""
-        return self.levels[0].width_px
+        return self.reader_levels[0].width_px
 
     @property
     def height_px(self) -> int:
         """Height of level 0 in pixels."""
-        return self.levels[0].height_px
+        return self.reader_levels[0].height_px
 
     @overload
     def read_region(
@@ -287,14 +329,14 @@ class Slide(OpenSlideNames, AbstractContextManager["Slide"]):
                 ("width_px", width_px), ("height_px", height_px),
             )
         )  # fmt: skip
-        if not 0 <= level < len(self.levels):
+        if level and not 0 < level < len(self.levels):  # the first one needs no check
             raise ValueError(f"{self.path.name} has levels 0 to {len(self.levels) - 1}, not {level}.")
         if width < 1 or height < 1 or width * height > MAX_REGION_PX:
             raise ValueError(f"A region of {width} × {height} px is not between 1 and {MAX_REGION_PX} px.")
         if self._closed:
             raise SlideReadError(f"{self._where(level, x, y, width, height)}: the slide is closed.")
         try:
-            pixels = self._read(x, y, self.numbers[level], width, height)
+            pixels = self._read(x, y, self.numbers[level] if level else 0, width, height)
         except Exception as error:
             # Decoders raise whatever they like (OSError, RuntimeError, struct.error…): all mean the same.
             reason = plain_reason(error, self.path)
@@ -370,13 +412,15 @@ class LevelReader(AbstractContextManager["LevelReader"]):
         slide: The open slide; it has to stay open.
         level: Index of the level.
         most: By how much a rectangle may be reduced along each side, 1 or more.
+
+    Attributes:
+        level: The level.
     """
 
     def __init__(self, slide: Slide, level: int, most: float) -> None:
-        self._slide, self._level = slide, level
-        view = slide.levels[level]
+        self._slide, self._number, self.level = slide, level, slide.levels[level]
         # Placed by the mean of both downsamples, as readers do.
-        self._down = (view.downsample_x + view.downsample_y) / 2
+        self._down = (self.level.downsample_x + self.level.downsample_y) / 2
 
     def read(self, left: int, top: int, right: int, bottom: int) -> LevelPart:
         """Reads a rectangle.
@@ -391,14 +435,10 @@ class LevelReader(AbstractContextManager["LevelReader"]):
             SlideReadError: It can't be read.
         """
         x, y = round(left * self._down), round(top * self._down)
-        return LevelPart(self._slide.read_region(x, y, self._level, right - left, bottom - top), left, top)
+        return LevelPart(self._slide.read_region(x, y, self._number, right - left, bottom - top), left, top)
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
         """Gives up what was opened for reading; the slide stays open."""
-
-
-OpenLevel = Callable[[Slide, int, float], LevelReader]
-"""Opens a reader of a level from slide, level and largest reduction."""

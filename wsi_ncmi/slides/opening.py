@@ -104,8 +104,8 @@ def open_slide(
         path: A local file, or an fsspec address (``s3://…``), which only tiffslide reads; or all files of a
             DICOM slide (:meth:`SlideRecord.files`), which else are looked for in the file's folder.
         reader: ``auto`` asks the readers in their order; otherwise the name of one.
-        compare_levels: Read some places of each level, and leave out levels that don't show the same as the
-            first; False reads no pixel.
+        compare_levels: Read some places of each level before the levels are first looked at, and leave out
+            those that don't show the same as the first; False reads no pixel.
 
     Returns:
         The open slide.
@@ -146,7 +146,7 @@ def open_slide(
         if layout is not None:
             slide.note = f"{slide.note} {describe_contents(slide, layout, chosen)}".strip()
     if compare_levels:
-        leave_out_wrong_levels(slide)
+        slide.check_before_use(leave_out_wrong_levels)
     return slide
 
 

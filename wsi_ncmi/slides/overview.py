@@ -20,7 +20,8 @@ from PIL import Image
 
 from wsi_ncmi.core.errors import SlideReadError
 from wsi_ncmi.slides.absent_tiles import find_absent_tiles
-from wsi_ncmi.slides.base import LevelReader, OpenLevel, Slide, background_colour
+from wsi_ncmi.slides.base import LevelReader, Slide, background_colour
+from wsi_ncmi.slides.regions import StoredRegions
 
 _LOG = logging.getLogger(__name__)
 
@@ -140,9 +141,7 @@ def thumbnail(slide: Slide, max_px: int = 1024) -> NDArray[np.uint8]:
     return read_overview(slide, width, height).pixels
 
 
-def read_overview(
-    slide: Slide, width_px: int, height_px: int, open_level: OpenLevel = LevelReader
-) -> Overview:
+def read_overview(slide: Slide, width_px: int, height_px: int) -> Overview:
     """Reads the whole slide as a picture of the given size.
 
     The coarsest level that is at least as fine as the picture is read block by block. A region that can't
@@ -152,7 +151,6 @@ def read_overview(
         slide: An open slide.
         width_px: Width of the picture, at most the slide's.
         height_px: Height of the picture, at most the slide's.
-        open_level: Opens the level; what its reader can't read is read through the slide's.
 
     Returns:
         The picture with the mask of its readable pixels.
@@ -170,7 +168,7 @@ def read_overview(
         for number, candidate in enumerate(slide.levels)
         if number == 0 or (candidate.width_px >= width_px and candidate.height_px >= height_px)
     )
-    with open_level(slide, level, 1.0) as reader:
+    with StoredRegions(slide, level, 1.0) as reader:
         return _AreaMean(slide, level, width_px, height_px, reader).result()
 
 
@@ -267,9 +265,9 @@ class _AreaMean:
     def _round(self, sums: NDArray[np.float64], rows: slice, columns: slice) -> None:
         sides_y = np.diff(self._edges_y[rows.start : rows.stop + 1])
         sides_x = np.diff(self._edges_x[columns.start : columns.stop + 1])
-        mean = sums / (sides_y[:, None] * sides_x)[:, :, None]
-        mean += 0.5
-        self._pixels[rows, columns] = mean.clip(0.0, 255.0, out=mean).astype(np.uint8)
+        sums /= (sides_y[:, None] * sides_x)[:, :, None]
+        sums += 0.5  # means of bytes need no limits
+        self._pixels[rows, columns] = sums.astype(np.uint8)
 
     def _cells(self, x: int, y: int, width: int, height: int) -> tuple[slice, slice]:
         return touched_cells(self._edges_y, y, y + height), touched_cells(self._edges_x, x, x + width)

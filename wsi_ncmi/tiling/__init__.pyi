@@ -6,4 +6,3 @@ from .reader import TileBatch as TileBatch
 from .reader import TileReader as TileReader
 from .reader import read_tile as read_tile
 from .reader import read_tiles as read_tiles
-from .regions import StoredRegions as StoredRegions

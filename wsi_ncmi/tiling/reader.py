@@ -15,17 +15,17 @@ from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import SlideReadError
 from wsi_ncmi.slides import Slide
-from wsi_ncmi.slides.tile_decoders import pixel_array
-from wsi_ncmi.tiling.area import WHOLE_FACTORS, area_resample
-from wsi_ncmi.tiling.grid import TileGrid, TileSelection
-from wsi_ncmi.tiling.sources import DirectSource, PixelSource, ReaderSource
-from wsi_ncmi.tiling.stored import (
+from wsi_ncmi.slides.stored import (
     PROBE_TOLERANCE,
     NotDirectError,
     StoredTiles,
     open_stored_tiles,
     probe_stored_tiles,
 )
+from wsi_ncmi.slides.tile_decoders import pixel_array
+from wsi_ncmi.tiling.area import WHOLE_FACTORS, area_resample
+from wsi_ncmi.tiling.grid import TileGrid, TileSelection
+from wsi_ncmi.tiling.sources import DirectSource, PixelSource, ReaderSource
 
 _LOG = logging.getLogger(__name__)
 

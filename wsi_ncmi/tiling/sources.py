@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from wsi_ncmi.core.errors import SlideReadError
 from wsi_ncmi.slides import Slide
 from wsi_ncmi.slides.base import background_colour
+from wsi_ncmi.slides.stored import StoredTiles
 from wsi_ncmi.slides.tile_decoders import pixel_array
 from wsi_ncmi.tiling.area import block_mean
-from wsi_ncmi.tiling.stored import StoredTiles
 
 CACHE_BYTES = 256 << 20
 """Decoded tiles kept for later use. One row of a slide 150,000 px wide takes 115 MB."""

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from wsi_ncmi.slides import LevelReader, Mpp, OpenLevel, Overview, Slide
+from wsi_ncmi.slides import Mpp, Overview, Slide
 from wsi_ncmi.tissue.artifacts import find_borders, find_ink
 from wsi_ncmi.tissue.colours import Colours, glass_colour, smooth_colours
 from wsi_ncmi.tissue.config import ARTIFACT_KINDS, DETECTORS, ArtifactConfig, TissueConfig
-from wsi_ncmi.tissue.connected_components import without_small
+from wsi_ncmi.tissue.connected_components import grown, without_small
 from wsi_ncmi.tissue.fold_windows import FINE_UM
 from wsi_ncmi.tissue.folds import SHARE_STEPS, find_folds
 from wsi_ncmi.tissue.high_res_reader import HighResReader
@@ -94,7 +93,6 @@ def find_artifacts(
     colours: Colours,
     mask: TissueMask,
     pixel_um: tuple[float, float],
-    open_level: OpenLevel = LevelReader,
     detectors: int = DETECTORS,
 ) -> ArtifactMap:
     """Finds pen ink, folds and borders.
@@ -105,7 +103,6 @@ def find_artifacts(
         colours: Its smoothed densities.
         mask: Its tissue.
         pixel_um: Width and height of a pixel of the overview in µm.
-        open_level: Opens a level for reading parts of it.
         detectors: Version of the detectors.
     """
     pixel_um2 = pixel_um[0] * pixel_um[1]
@@ -118,9 +115,9 @@ def find_artifacts(
     bits |= pen.view(np.uint8)
     eligible &= mask.mask
     # The rim of a mark is a little darker than the tissue, and as long and narrow as a fold.
-    eligible &= ~(ndimage.binary_dilation(pen, iterations=_RIM_PX) if pen.any() else pen)
+    eligible &= ~grown(pen, _RIM_PX)
     del pen
-    with HighResReader(slide, overview, pixel_um, FINE_UM, open_level) as high_res:
+    with HighResReader(slide, overview, pixel_um, FINE_UM) as high_res:
         folds = find_folds(colours, eligible, pixel_um, high_res, detectors)
     bits |= (folds >= SHARE_STEPS // 2).view(np.uint8) << np.uint8(1)
     return ArtifactMap(bits, overview.downsample_x, overview.downsample_y, folds, SHARE_STEPS)
@@ -146,7 +143,6 @@ def analyse_tissue(
     mpp: Mpp,
     tissue_options: TissueConfig,
     artifact_options: ArtifactConfig,
-    open_level: OpenLevel = LevelReader,
     device: str = "cpu",
 ) -> TissueAnalysis:
     """Finds tissue and artefacts of a slide from one overview, and folds from places read at high resolution.
@@ -156,8 +152,6 @@ def analyse_tissue(
         mpp: Its resolution.
         tissue_options: Method and limits of the tissue mask.
         artifact_options: Version of the detectors; the map doesn't depend on the thresholds.
-        open_level: Opens a level for reading: through the slide's reader, or faster
-            (``wsi_ncmi.tiling.StoredRegions``).
         device: Where a mask model in TorchScript runs: ``auto``, ``cpu`` or ``cuda``.
 
     Returns:
@@ -168,14 +162,12 @@ def analyse_tissue(
         SlideError: It is coarser than the mask model's input.
         InputError: The mask model can't be used.
     """
-    overview = slide_overview(slide, mpp, tissue_options, open_level)
+    overview = slide_overview(slide, mpp, tissue_options)
     if tissue_options.model_file is not None:
-        return _with_model(slide, mpp, overview, tissue_options, artifact_options, open_level, device)
+        return _with_model(slide, mpp, overview, tissue_options, artifact_options, device)
     mask, colours = find_tissue(overview, mpp, tissue_options)
     pixel_um = (overview.downsample_x * mpp.x, overview.downsample_y * mpp.y)
-    artifacts = find_artifacts(
-        slide, overview, colours, mask, pixel_um, open_level, artifact_options.detectors
-    )
+    artifacts = find_artifacts(slide, overview, colours, mask, pixel_um, artifact_options.detectors)
     notes = [overview.note, mask.note]
     if tissue_options.method == "hed":
         eligible = overview.readable & ~artifacts.where("border")
@@ -214,7 +206,6 @@ def _with_model(
     overview: Overview,
     options: TissueConfig,
     artifact_options: ArtifactConfig,
-    open_level: OpenLevel,
     device: str,
 ) -> TissueAnalysis:
     """Tissue by a mask model, and the artefacts that it has a class for; the detectors see the others."""
@@ -227,7 +218,7 @@ def _with_model(
     pixel_um = (overview.downsample_x * mpp.x, overview.downsample_y * mpp.y)
     sigma = options.smooth_um / pixel_um[1], options.smooth_um / pixel_um[0]
     colours = smooth_colours(overview, glass_colour(overview), sigma)
-    seen = find_classes(slide, mpp, overview, colours.green, model, SHARE_STEPS, open_level)
+    seen = find_classes(slide, mpp, overview, colours.green, model, SHARE_STEPS)
     without_small(seen.tissue, options.min_object_um2 / (pixel_um[0] * pixel_um[1]))
     without_small(seen.tissue, options.min_hole_um2 / (pixel_um[0] * pixel_um[1]), value=False)
     note = "; ".join(add_unreadable(seen.tissue, overview.readable))
@@ -237,9 +228,7 @@ def _with_model(
     )
     bits, folds = seen.bits, seen.fold_shares
     if not set(ARTIFACT_KINDS[:3]) <= set(seen.told):
-        others = find_artifacts(
-            slide, overview, colours, mask, pixel_um, open_level, artifact_options.detectors
-        )
+        others = find_artifacts(slide, overview, colours, mask, pixel_um, artifact_options.detectors)
         told = sum(1 << ARTIFACT_KINDS.index(kind) for kind in seen.told)
         bits = bits | (others.bits & np.uint8(0xFF ^ told))
         if "fold" not in seen.told and others.fold_shares is not None:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from wsi_ncmi.slides import LevelReader, OpenLevel, Overview, Slide
+from wsi_ncmi.slides import Overview, Slide, StoredRegions
 
 
 class BoxReader:
@@ -19,13 +19,12 @@ class BoxReader:
         slide: The open slide.
         level: Number of the level.
         pixel: Pixels of the level for one of the result, along the finer axis.
-        open_level: Opens a level for reading parts of it.
     """
 
-    def __init__(self, slide: Slide, level: int, pixel: float, open_level: OpenLevel = LevelReader) -> None:
-        self._slide, self._open_level = slide, open_level
+    def __init__(self, slide: Slide, level: int, pixel: float) -> None:
+        self._slide = slide
         self.level, self._pixel = level, pixel
-        self._reader: LevelReader | None = None
+        self._reader: StoredRegions | None = None
 
     def read_box(self, box: tuple[float, float, float, float], size: tuple[int, int]) -> NDArray[np.uint8]:
         """A part of the level, each pixel the mean under a triangle of twice its width.
@@ -43,7 +42,7 @@ class BoxReader:
         view, around = self._slide.levels[self.level], self._pixel  # the filter reaches as far beyond
         left, top, right, bottom = box
         if self._reader is None:
-            self._reader = self._open_level(self._slide, self.level, max(1.0, around))
+            self._reader = StoredRegions(self._slide, self.level, max(1.0, around))
         part = self._reader.read(
             max(0, math.floor(left - around)),
             max(0, math.floor(top - around)),
@@ -83,7 +82,6 @@ class HighResReader(BoxReader):
         overview: The overview.
         pixel_um: Width and height of its pixels.
         fine_um: Target width of the finer pixels; none is finer than the slide's own.
-        open_level: Opens a level for reading parts of it.
 
     Attributes:
         factor: Finer pixels in one of the overview, along each side.
@@ -96,7 +94,6 @@ class HighResReader(BoxReader):
         overview: Overview,
         pixel_um: tuple[float, float],
         fine_um: float,
-        open_level: OpenLevel = LevelReader,
     ) -> None:
         down = min(overview.downsample_x, overview.downsample_y)
         self.factor = max(1, min(round(max(pixel_um) / fine_um), math.floor(down + 1e-9)))
@@ -111,7 +108,7 @@ class HighResReader(BoxReader):
             overview.downsample_y / view.downsample_y,
             overview.downsample_x / view.downsample_x,
         )
-        super().__init__(slide, level, min(self._down, self._across) / self.factor, open_level)
+        super().__init__(slide, level, min(self._down, self._across) / self.factor)
 
     def read(self, rows: slice, columns: slice) -> NDArray[np.uint8]:
         """The level in finer pixels, each the mean under a triangle of twice its width.

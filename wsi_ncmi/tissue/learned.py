@@ -17,7 +17,7 @@ from PIL import Image
 from wsi_ncmi.core.config import config_from
 from wsi_ncmi.core.errors import InputError, SlideError, SlideReadError
 from wsi_ncmi.core.files import check_regular, parse_json, sha256_file
-from wsi_ncmi.slides import LevelReader, Mpp, OpenLevel, Overview, Slide
+from wsi_ncmi.slides import Mpp, Overview, Slide
 from wsi_ncmi.tissue.config import ARTIFACT_KINDS, MaskModelConfig, TissueConfig
 from wsi_ncmi.tissue.high_res_reader import BoxReader
 
@@ -219,7 +219,6 @@ def find_classes(
     green: NDArray[np.float16],
     model: MaskModel,
     steps: int,
-    open_level: OpenLevel = LevelReader,
 ) -> LearnedMask:
     """Runs a mask model over a slide.
 
@@ -234,7 +233,6 @@ def find_classes(
         green: Smoothed density of green, float16 (h, w).
         model: The model.
         steps: Steps in which ``fold_shares`` counts.
-        open_level: Opens a level for reading parts of it.
 
     Raises:
         SlideError: The slide is coarser than the model's input, or the model gives NaN.
@@ -250,7 +248,7 @@ def find_classes(
     # Classes that stand for the same are counted together.
     kinds = ("tissue", *told)
     table = np.array([(*kinds, "background").index(name) for name in config.classes], np.uint8)
-    with model.lock, _Windows(slide, mpp, overview, config, open_level) as windows:
+    with model.lock, _Windows(slide, mpp, overview, config) as windows:
         for batch in windows.batches(green, model.batch, found.tissue):
             classes = table[model.classes_of(np.stack([window.pixels for window in batch]))]
             for window, seen in zip(batch, classes, strict=True):
@@ -299,9 +297,7 @@ def _overlaps(edges: NDArray[np.float64], length: int) -> NDArray[np.float32]:
 class _Windows(BoxReader):
     """The windows of a slide at the resolution of a model."""
 
-    def __init__(
-        self, slide: Slide, mpp: Mpp, overview: Overview, config: MaskModelConfig, open_level: OpenLevel
-    ) -> None:
+    def __init__(self, slide: Slide, mpp: Mpp, overview: Overview, config: MaskModelConfig) -> None:
         self._overview, self._edge = overview, config.tile_px
         self._step = config.mpp / mpp.x, config.mpp / mpp.y  # level-0 pixels of one of the model's
         self._size = slide.width_px, slide.height_px
@@ -313,7 +309,7 @@ class _Windows(BoxReader):
         view = slide.levels[level]
         self._down = view.downsample_x, view.downsample_y
         pixel = min(step / down for step, down in zip(self._step, self._down, strict=True))
-        super().__init__(slide, level, pixel, open_level)
+        super().__init__(slide, level, pixel)
         core = config.core_px - 1  # a window is moved to whole pixels
         self._core = (
             max(1, int(core * self._step[0] / overview.downsample_x)),

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ncmi.slides import LevelReader, Mpp, OpenLevel, Overview, Slide, read_overview
+from wsi_ncmi.slides import Mpp, Overview, Slide, read_overview
 from wsi_ncmi.tissue.colours import RATIO_STEP, Colours, glass_colour, smooth, smooth_colours, strips
 from wsi_ncmi.tissue.config import TissueConfig
 from wsi_ncmi.tissue.connected_components import without_small
@@ -122,23 +122,20 @@ _SPECK = 0.1
 _BINS = 1024
 
 
-def slide_overview(
-    slide: Slide, mpp: Mpp, options: TissueConfig, open_level: OpenLevel = LevelReader
-) -> Overview:
+def slide_overview(slide: Slide, mpp: Mpp, options: TissueConfig) -> Overview:
     """The slide at the working resolution, or at its own where that is coarser.
 
     Args:
         slide: An open slide.
         mpp: Its resolution.
         options: The working resolution.
-        open_level: Opens a level for reading.
 
     Raises:
         SlideReadError: Nothing of the slide can be read.
     """
     width = min(slide.width_px, math.ceil(slide.width_px * mpp.x / options.working_mpp))
     height = min(slide.height_px, math.ceil(slide.height_px * mpp.y / options.working_mpp))
-    return read_overview(slide, width, height, open_level)
+    return read_overview(slide, width, height)
 
 
 def find_tissue(overview: Overview, mpp: Mpp, options: TissueConfig) -> tuple[TissueMask, Colours]:

@@ -14,7 +14,6 @@ from wsi_ncmi.prediction.worklist_pages import WorklistPages, annotation_shapes
 from wsi_ncmi.reporting.heatmaps import TileValues
 from wsi_ncmi.reporting.viewer import Pages, Shape, SlidePages, ViewerData, ViewerServer
 from wsi_ncmi.slides import Slide, open_slide, resolve_mpp, slide_id_of
-from wsi_ncmi.tiling import StoredRegions
 from wsi_ncmi.tissue import (
     ArtifactConfig,
     analyse_tissue,
@@ -106,7 +105,7 @@ def _data(config: ViewConfig, slide: Slide) -> ViewerData:
         found = resolve_mpp(slide, default_mpp=config.default_mpp)
         mpp = (found.x, found.y)
         facts["resolution"] = f"{found.mean:.4g} µm per pixel ({found.source})"
-        seen = analyse_tissue(slide, found, tissue, ArtifactConfig(), StoredRegions)
+        seen = analyse_tissue(slide, found, tissue, ArtifactConfig())
         shapes.append(Shape("tissue", mask_polygons(seen.mask)))
         shapes += [Shape(kind, polygons) for kind, polygons in seen.artifacts.polygons().items()]
     except MissingMppError:

@@ -15,14 +15,14 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from wsi_ncmi.slides import Slide
-from wsi_ncmi.tiling.area import area_resample
-from wsi_ncmi.tiling.stored import (
+from wsi_ncmi.slides.stored import (
     PROBE_TOLERANCE,
     NotDirectError,
     StoredTiles,
     open_stored_tiles,
     probe_stored_tiles,
 )
+from wsi_ncmi.tiling.area import area_resample
 
 TILE_PX = 512
 

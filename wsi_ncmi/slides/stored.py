@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import SlideOpenError, SlideReadError, plain_reason
-from wsi_ncmi.slides import Slide
+from wsi_ncmi.slides.base import Slide
 from wsi_ncmi.slides.dicom_colours import level_decoder
 from wsi_ncmi.slides.dicom_frames import frame_of
 from wsi_ncmi.slides.jpeg2000 import TIFF_JPEG2000
@@ -157,7 +157,7 @@ def open_stored_tiles(slide: Slide, level: int) -> StoredTiles:
     if slide.vendor not in _VENDORS:
         raise NotDirectError(f"{slide.vendor or 'this format'} is not one of {', '.join(_VENDORS)}, dicom")
     try:
-        pages = slide.pages or _find_pages(slide)
+        pages = slide.pages = slide.pages or _find_pages(slide)
         page = _checked(pages[slide.numbers[level]], slide, level)
         decoder = _decoder(page, slide.vendor)
         if slide.vendor == "aperio" and level > 0 and _has_holes(pages, slide.numbers[level]):

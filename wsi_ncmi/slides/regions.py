@@ -11,16 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ncmi.core.errors import SlideReadError
-from wsi_ncmi.slides import LevelPart, LevelReader, Slide
-from wsi_ncmi.slides.base import background_colour
-from wsi_ncmi.slides.tile_decoders import pixel_array
-from wsi_ncmi.tiling.stored import (
+from wsi_ncmi.slides.base import LevelPart, LevelReader, Slide, background_colour
+from wsi_ncmi.slides.stored import (
     PROBE_TOLERANCE,
     NotDirectError,
     StoredTiles,
     open_stored_tiles,
     probe_stored_tiles,
 )
+from wsi_ncmi.slides.tile_decoders import pixel_array
 
 _LOG = logging.getLogger(__name__)
 # Neighbouring rectangles share stored tiles: so many bytes of the last ones are kept.
@@ -33,16 +32,17 @@ class StoredRegions(LevelReader):
     """Decodes the stored tiles under each rectangle, reduced as far as allowed; see the base class.
 
     Stored tiles under the first rectangle are compared with the reader's pixels. Where they differ (at all,
-    if ``most`` is 1), or can't be decoded directly, every rectangle comes through the reader.
+    if ``most`` is 1), or can't be decoded directly, every rectangle comes through the reader. With ``proven``
+    nothing is compared: the caller does it.
     """
 
-    def __init__(self, slide: Slide, level: int, most: float) -> None:
+    def __init__(self, slide: Slide, level: int, most: float, *, proven: bool = False) -> None:
         super().__init__(slide, level, most)
         # What may not be reduced has to be equal: of an overview the mask of tissue is made.
         self._tolerance = PROBE_TOLERANCE if most > 1 else 0
         self._background = np.array(background_colour(slide.properties), np.uint8)
         self._kept: OrderedDict[int, NDArray[np.uint8]] = OrderedDict()
-        self._proven = False
+        self._proven = proven
         self._full: StoredTiles | None = None
         try:
             self._full = open_stored_tiles(slide, level)
@@ -89,7 +89,7 @@ class StoredRegions(LevelReader):
         used = needed[full.byte_counts[needed] > 0]
         if not len(used):
             return False  # nothing is stored here: another rectangle will tell
-        worst = probe_stored_tiles(self._slide, self._level, full, used, _PROBES)
+        worst = probe_stored_tiles(self._slide, self._number, full, used, _PROBES)
         self._proven = 0 <= worst <= self._tolerance
         if not self._proven:
             self._refuse("its stored tiles are not the reader's pixels, or could not be compared")
