@@ -12,12 +12,12 @@ is recognised by its distance from this slide's own stain. Ink on glass is plain
 it is a mixture, is only far from the slide's own tissue, and counts where it is connected with plain ink.
 """
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from wsi_ncmi.tissue.colours import RATIO_STEP, Colours, strips
-from wsi_ncmi.tissue.connected_components import connected_components, drop_small_components
+from wsi_ncmi.tissue.colours import RATIO_STEP, Colours, grey_counts, strips
+from wsi_ncmi.tissue.connected_components import connected_components, drop_small_components, grown
 
 _FINE_UM, _COARSE_UM = 1.0, 4.0
 # Blocks with less coarse energy (squared grey levels) have no detail that could be in focus or not.
@@ -52,7 +52,7 @@ def tile_blur(pixels: NDArray[np.uint8], mpp: float) -> NDArray[np.float32]:
         row_step = min(_ROW_STEP, 2 * fine)
         for start in range(0, n, _TILES):
             part = slice(start, start + _TILES)
-            green = _blocks(pixels[part, ..., 1], blocks)
+            green = _blocks(pixels[part], blocks)
             energies = _energy(green, fine, row_step), _energy(green, coarse, row_step)
             scores[part] = _scores(*energies, aperture)
     return scores
@@ -68,10 +68,11 @@ def _scores(fine: NDArray[np.float32], coarse: NDArray[np.float32], aperture: fl
     return score.astype(np.float32)
 
 
-def _blocks(green: NDArray[np.uint8], blocks: int) -> NDArray[np.int16]:
-    """Parts (n, h, w) in blocks: int16 (n, blocks, h, blocks, w); what is left over is cut."""
-    n, height, width = green.shape
+def _blocks(pixels: NDArray[np.uint8], blocks: int) -> NDArray[np.int16]:
+    """Green of tiles (n, h, w, 3) in blocks: int16 (n, blocks, h, blocks, w); what is left over is cut."""
+    n, height, width = pixels.shape[:3]
     high, wide = height // blocks, width // blocks
+    green = cv2.extractChannel(pixels.reshape(n * height, width, 3), 1).reshape(n, height, width)
     cut = green[:, : high * blocks, : wide * blocks].astype(np.int16)
     return cut.reshape(n, blocks, high, blocks, wide)
 
@@ -85,9 +86,8 @@ def _energy(green: NDArray[np.int16], lag: int, row_step: int) -> NDArray[np.flo
     lines = green[:, :, ::_ROW_STEP]
     across = lines[..., : -2 * lag] - 2 * lines[..., lag:-lag]
     across += lines[..., 2 * lag :]
-    rows = np.arange(lag, high - lag, row_step)
-    down = green[:, :, rows - lag] - 2 * green[:, :, rows]
-    down += green[:, :, rows + lag]
+    down = green[:, :, : high - 2 * lag : row_step] - 2 * green[:, :, lag : high - lag : row_step]
+    down += green[:, :, 2 * lag :: row_step]
     return _mean_square(across) + _mean_square(down)
 
 
@@ -158,7 +158,7 @@ def _own_stain(colours: Colours, eligible: NDArray[np.bool_]) -> tuple[float, fl
         stain = (red < _STAIN_RED / RATIO_STEP) & (blue < _STAIN_BLUE / RATIO_STEP) & eligible[rows]
         stain &= colours.green[rows] > np.float16(_STAIN_DENSITY)
         for row, plane in enumerate((red, blue)):
-            counts[row] += np.bincount(plane[stain], minlength=256)
+            counts[row] += grey_counts(plane, 0, stain)
     if counts[0].sum() < 50:
         return _USUAL_RED, _USUAL_BLUE
     sums = counts.cumsum(axis=1)
@@ -192,15 +192,15 @@ def find_borders(
         bool (h, w) each.
     """
     shape = colours.brightest.shape
-    border = np.empty(shape, np.bool_)
+    border, around = np.empty(shape, np.bool_), cv2.getStructuringElement(cv2.MORPH_RECT, (3, 3))
     for rows, padded, inner in strips(shape, halo=2):
         green = colours.green[padded].astype(np.float32)
-        flat = ndimage.maximum_filter(green, 3) - ndimage.minimum_filter(green, 3) < _FLAT
+        flat = cv2.dilate(green, around) - cv2.erode(green, around) < _FLAT
         neutral = flat & (green > _GREY_DENSITY)
         for plane in (colours.red_ratio, colours.blue_ratio):
             neutral &= np.abs(plane[padded].astype(np.float32) * RATIO_STEP - 1.0) < _NEUTRAL
         # Flatness ends a pixel before the border does.
-        neutral = ndimage.binary_dilation(neutral, iterations=1)
+        neutral = grown(neutral, 1)
         border[rows] = (neutral | (colours.brightest[padded] <= _BLACK))[inner]
     runs = connected_components(border)
     contact = np.zeros(runs.n_pieces)
@@ -220,4 +220,4 @@ def find_borders(
     drop_small_components(
         border, runs, (contact < _MIN_CONTACT) | (runs.areas() * pixel_um2 < _MIN_BORDER_UM2)
     )
-    return border, ndimage.binary_dilation(border, iterations=_RIM_PX) if border.any() else border
+    return border, grown(border, _RIM_PX)

@@ -7,6 +7,7 @@ by strip: float planes of a whole large slide (22 Mpx) would take 90 MB each.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -68,12 +69,17 @@ def glass_colour(overview: Overview) -> NDArray[np.float32]:
     for channel in range(3):
         counts = np.zeros(256, np.int64)
         for rows, _, _ in strips(overview.readable.shape):
-            plane = overview.pixels[rows, :, channel][overview.readable[rows]]
-            counts += np.bincount(plane, minlength=256)
+            counts += grey_counts(overview.pixels[rows], channel, overview.readable[rows])
         total = counts.cumsum()
         if total[-1]:
             white[channel] = np.searchsorted(total, total[-1] * _GLASS_PERCENTILE / 100.0)
     return np.maximum(white, _DARKEST_GLASS)
+
+
+def grey_counts(pixels: NDArray[np.uint8], channel: int, counted: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Pixels of each grey level of a channel, int64 (256,); of a strip, for ``cv2`` counts in float32."""
+    part = cv2.calcHist([pixels], [channel], counted.view(np.uint8), [256], [0, 256])
+    return part.ravel().astype(np.int64)
 
 
 def smooth_colours(overview: Overview, white: NDArray[np.float32], sigma: tuple[float, float]) -> Colours:
@@ -92,7 +98,7 @@ def smooth_colours(overview: Overview, white: NDArray[np.float32], sigma: tuple[
     for rows, padded, inner in strips((height, width), halo):
         pixels, readable = overview.pixels[padded], overview.readable[padded]
         brightest[rows] = pixels[inner].max(axis=2)
-        planes = [density(pixels[..., c], readable, float(white[c])) for c in range(3)]
+        planes = cv2.split(density(pixels, readable, white))
         red, middle, blue = (smooth(plane, sigma)[inner] for plane in planes)
         green[rows] = middle
         reference = np.maximum(middle, _MIN_DENSITY)
@@ -102,12 +108,13 @@ def smooth_colours(overview: Overview, white: NDArray[np.float32], sigma: tuple[
 
 
 def density(
-    plane: NDArray[np.uint8], readable: NDArray[np.bool_] | None, white: float
+    pixels: NDArray[np.uint8], readable: NDArray[np.bool_] | None, white: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Optical density of one channel through a table of 256 values; 0 where it can't be read."""
-    table = np.maximum(-np.log10((np.arange(256) + 1.0) / (white + 1.0)), 0.0).astype(np.float32)
-    result: NDArray[np.float32] = table[plane]
-    if readable is not None:
+    """Optical densities of pixels (h, w, 3) through a table a channel; 0 where they can't be read."""
+    whites = white.astype(np.float64)
+    table = np.maximum(-np.log10((np.arange(256)[:, None] + 1.0) / (whites + 1.0)), 0.0).astype(np.float32)
+    result: NDArray[np.float32] = cv2.LUT(pixels, table[None]).astype(np.float32, copy=False)
+    if readable is not None and not readable.all():
         result[~readable] = 0.0
     return result
 
@@ -124,9 +131,8 @@ def smooth(plane: NDArray[np.float32], sigma: tuple[float, float]) -> NDArray[np
         reach = int(_TRUNCATE * width + 0.5)
         weights = np.exp(-0.5 * (np.arange(reach + 1) / width) ** 2)
         weights = (weights / (2.0 * weights.sum() - weights[0])).astype(np.float32)
-        margins, size = [(0, 0), (0, 0)], plane.shape[axis]
-        margins[axis] = (reach, reach)
-        padded = np.moveaxis(np.pad(plane, margins, mode="symmetric"), axis, 0)
+        size, (down, across) = plane.shape[axis], ((reach, 0), (0, reach))[axis]
+        padded = cv2.copyMakeBorder(plane, down, down, across, across, cv2.BORDER_REFLECT).swapaxes(0, axis)
         shifted = [padded[by : by + size] for by in range(2 * reach + 1)]
         total = shifted[reach] * weights[0]
         both = np.empty_like(total)
@@ -134,5 +140,5 @@ def smooth(plane: NDArray[np.float32], sigma: tuple[float, float]) -> NDArray[np
             np.add(shifted[reach - by], shifted[reach + by], out=both)
             both *= weights[by]
             total += both
-        plane = np.moveaxis(total, 0, axis)
+        plane = total.swapaxes(0, axis)
     return plane

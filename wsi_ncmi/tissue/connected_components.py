@@ -5,6 +5,7 @@ A label image of a large slide's mask has four bytes a pixel; its runs are a few
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -110,6 +111,19 @@ def drop_small_components(
     start = (runs.rows * mask.shape[1] + runs.starts)[chosen]
     where = np.repeat(start - (np.cumsum(length) - length), length) + np.arange(length.sum())
     mask.reshape(-1)[where] = value
+
+
+def grown(mask: NDArray[np.bool_], steps: int, *, diagonal: bool = False) -> NDArray[np.bool_]:
+    """A mask and the pixels that so many steps from pixel to pixel reach, bool (H, W).
+
+    Args:
+        mask: bool (H, W), contiguous.
+        steps: Number of steps.
+        diagonal: A step may go to a corner, too.
+    """
+    shape = cv2.MORPH_RECT if diagonal else cv2.MORPH_CROSS
+    element = cv2.getStructuringElement(shape, (3, 3))
+    return cv2.dilate(mask.view(np.uint8), element, iterations=steps).view(np.bool_)
 
 
 def without_small(mask: NDArray[np.bool_], least_px: float, value: bool = True) -> None:

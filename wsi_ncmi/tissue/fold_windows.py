@@ -2,7 +2,7 @@
 
 At this resolution a bar is compared with its sides pixel by pixel: what reaches nearly half of the strongest
 ridge nearby lies between the fold's two edges. A fold has the hue of the tissue on both its sides, so the
-difference of hues is measured as well (``hue_contrast``): it is large for a layer of dense epithelium beside
+difference of hues is measured as well (``bar_contrasts``): it is large for a layer of dense epithelium beside
 stroma.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,11 +20,11 @@ from wsi_ncmi.tissue.high_res_reader import HighResReader
 from wsi_ncmi.tissue.ridge_filter import DIRECTIONS, LEVEL_STEPS, MAX_LEVEL, SIDE_UM, ridge_filter
 
 _MIN_DENSITY = 0.02
-# A pixel's hue in steps and, in the high bits, a one where it counts: both are added up at once.
-_STEPS, _SHIFT, _COUNT_BITS = 4096, 5.0, 24
+# Two values of a pixel in steps and, in the highest bits, a one where it counts: all are added up at once.
+_STEPS, _SHIFT, _VALUE_BITS = 4096, 5.0, 24
 
 
-def hue_contrast(
+def bar_contrasts(
     red: NDArray[np.float32],
     green: NDArray[np.float32],
     solid: NDArray[np.bool_],
@@ -32,74 +33,14 @@ def hue_contrast(
     pixel_um: tuple[float, float],
     half_bar_um: float,
     steps: int,
-) -> NDArray[np.float64]:
-    """Distance of the hue of bars from that of the bars beside them, at the side where it is larger.
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Contrasts of bars with the bars beside them: of hue, and of these with each other in density.
 
     Hue is the logarithm of the density of red over that of green, the mean over the samples that count.
 
     Args:
         red: Smoothed density of red, float32 (h, w); its edge values continue beyond the edges.
         green: The same of green.
-        solid: As for ``bar_means``, as all that follow.
-        places: Rows and columns of the bars' middles.
-        direction: Number of the direction of each.
-        pixel_um: Width and height of a pixel.
-        half_bar_um: Half the length of the bars.
-        steps: Samples on either side of the middle.
-
-    Returns:
-        float64 (n,).
-    """
-    hue = np.maximum(red, np.float32(_MIN_DENSITY))
-    hue /= np.maximum(green, np.float32(_MIN_DENSITY))
-    np.log(hue, out=hue)
-    (middle, one, other), _ = bar_means(hue, solid, places, direction, pixel_um, half_bar_um, steps)
-    contrast: NDArray[np.float64] = np.maximum(np.abs(middle - one), np.abs(middle - other))
-    return contrast
-
-
-def side_contrast(
-    green: NDArray[np.float32],
-    solid: NDArray[np.bool_],
-    places: tuple[NDArray[np.int64], NDArray[np.int64]],
-    direction: NDArray[np.uint8],
-    pixel_um: tuple[float, float],
-    half_bar_um: float,
-    steps: int,
-) -> NDArray[np.float64]:
-    """Difference of the logarithms of the density of the bars on both sides, 0 where one has no tissue.
-
-    Args:
-        green: Smoothed density of green, float32 (h, w).
-        solid: As for ``bar_means``, as all that follow.
-        places: Rows and columns of the bars' middles.
-        direction: Number of the direction of each.
-        pixel_um: Width and height of a pixel.
-        half_bar_um: Half the length of the bars.
-        steps: Samples on either side of the middle.
-
-    Returns:
-        float64 (n,).
-    """
-    level = np.log(np.maximum(green, np.float32(_MIN_DENSITY)))
-    means, counts = bar_means(level, solid, places, direction, pixel_um, half_bar_um, steps)
-    contrast: NDArray[np.float64] = np.abs(means[1] - means[2]) * (counts[1:].min(axis=0) > 0)
-    return contrast
-
-
-def bar_means(
-    values: NDArray[np.float32],
-    solid: NDArray[np.bool_],
-    places: tuple[NDArray[np.int64], NDArray[np.int64]],
-    direction: NDArray[np.uint8],
-    pixel_um: tuple[float, float],
-    half_bar_um: float,
-    steps: int,
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Means of a plane along bars and along those beside them, over the samples that count.
-
-    Args:
-        values: float32 (h, w), within ±5; changed. Its edge values continue beyond the edges.
         solid: Mask of tissue to compare with; other samples don't count.
         places: Rows and columns of the bars' middles, int64 (n,) each.
         direction: Number of the direction of each, uint8 (n,), as ``ridge_filter`` gives it.
@@ -108,19 +49,52 @@ def bar_means(
         steps: Samples on either side of the middle, at most 31.
 
     Returns:
-        float64 (3, n), the bars' own and those of either side, 0 without a sample; and the samples that
-        count, int64 (3, n).
+        float64 (n,) each: the distance of the hue from that at the side where it is larger; the difference of
+        the logarithms of the density of both sides, 0 where one has no tissue.
     """
-    values += np.float32(_SHIFT)
-    values *= np.float32(_STEPS)
-    np.clip(values, 0.0, 2 * _SHIFT * _STEPS, out=values)
+    level = np.maximum(green, np.float32(_MIN_DENSITY))
+    hue = np.maximum(red, np.float32(_MIN_DENSITY))
+    hue /= level
+    (hues, levels), counts = _bar_means(
+        (np.log(hue, out=hue), np.log(level, out=level)),
+        solid,
+        places,
+        direction,
+        pixel_um,
+        half_bar_um,
+        steps,
+    )
+    hue_contrast = np.maximum(np.abs(hues[0] - hues[1]), np.abs(hues[0] - hues[2]))
+    return hue_contrast, np.abs(levels[1] - levels[2]) * (counts[1:].min(axis=0) > 0)
+
+
+def _bar_means(
+    planes: tuple[NDArray[np.float32], NDArray[np.float32]],
+    solid: NDArray[np.bool_],
+    places: tuple[NDArray[np.int64], NDArray[np.int64]],
+    direction: NDArray[np.uint8],
+    pixel_um: tuple[float, float],
+    half_bar_um: float,
+    steps: int,
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Means of two planes along bars and along those beside them, over the samples that count.
+
+    The planes are within ±5, and changed. Gives float64 (2, 3, n), of each plane the bars' own and those of
+    either side, 0 without a sample; and the samples that count, int64 (3, n).
+    """
+    packed = np.full(solid.shape, 1 << (2 * _VALUE_BITS), np.int64)
+    for number, values in enumerate(planes):
+        values += np.float32(_SHIFT)
+        values *= np.float32(_STEPS)
+        np.clip(values, 0.0, 2 * _SHIFT * _STEPS, out=values)
+        packed += values.astype(np.int64) << (number * _VALUE_BITS)
+    packed *= solid
     margin = math.ceil((half_bar_um + SIDE_UM) / min(pixel_um)) + 1
-    packed = (values.astype(np.int32) + np.int32(1 << _COUNT_BITS)) * solid
     plane = np.pad(packed, margin, mode="edge")
     across, flat = plane.shape[1], plane.reshape(-1)
     middle = (places[0] + margin) * across + places[1] + margin
     along = np.linspace(-half_bar_um, half_bar_um, 2 * steps + 1)
-    means, counts = np.zeros((3, len(middle))), np.zeros((3, len(middle)), np.int64)
+    means, counts = np.zeros((2, 3, len(middle))), np.zeros((3, len(middle)), np.int64)
     for number in range(DIRECTIONS):
         chosen = np.flatnonzero(direction == number)
         if not len(chosen):
@@ -129,15 +103,16 @@ def bar_means(
         for row, side in enumerate((0.0, SIDE_UM, -SIDE_UM)):
             dx = np.rint((along * cos - side * sin) / pixel_um[0]).astype(np.int64)
             dy = np.rint((along * sin + side * cos) / pixel_um[1]).astype(np.int64)
-            total = np.zeros(len(chosen), np.int32)
+            total = np.zeros(len(chosen), np.int64)
             # From the first place on that any bar may touch, so that places stay positive.
             first = margin * (across + 1)
             near = middle[chosen] - first
             for offset in (dy * across + dx + first).tolist():
                 total += flat[offset:].take(near)
-            count = total >> _COUNT_BITS
-            summed = (total & ((1 << _COUNT_BITS) - 1)) / _STEPS - _SHIFT * count
-            means[row, chosen] = summed / np.maximum(count, 1)
+            count = total >> (2 * _VALUE_BITS)
+            for which in range(2):
+                summed = (total >> (which * _VALUE_BITS)) & ((1 << _VALUE_BITS) - 1)
+                means[which, row, chosen] = (summed / _STEPS - _SHIFT * count) / np.maximum(count, 1)
             counts[row, chosen] = count
     return means, counts
 
@@ -254,7 +229,8 @@ class FoldWindow:
         """
         fine_um = pixel_um[0] / self.factor, pixel_um[1] / self.factor
         sigma = _SMOOTH_UM / fine_um[1], _SMOOTH_UM / fine_um[0]
-        red, green = (smooth(density(self.pixels[..., c], None, float(white[c])), sigma) for c in (0, 1))
+        red, green, _ = cv2.split(density(self.pixels, None, white))
+        red, green = smooth(red, sigma), smooth(green, sigma)
         inside = self._finer(tissue)
         solid = stain.solid(green, inside)
         # Ridges count where the window is, and as far around as a stronger one would matter.
@@ -278,7 +254,7 @@ class FoldWindow:
             solid, (y + core[0].start, x + core[1].start), direction[at], fine_um, _HALF_BAR_UM,
             max(2, round(_HALF_BAR_UM / min(fine_um) / _STEP_PX)),
         )  # fmt: skip
-        measured = ridge[at], hue_contrast(red, green, *bars), side_contrast(green, *bars)
+        measured = ridge[at], *bar_contrasts(red, green, *bars)
         shape = size[0] // self.factor, size[1] // self.factor
         cell = (y // self.factor) * shape[1] + x // self.factor
         counts = np.bincount(cell, minlength=shape[0] * shape[1])

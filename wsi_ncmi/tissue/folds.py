@@ -12,11 +12,10 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from wsi_ncmi.core.errors import SlideReadError
 from wsi_ncmi.tissue.colours import Colours, strips
-from wsi_ncmi.tissue.connected_components import Runs, connected_components, drop_small_components
+from wsi_ncmi.tissue.connected_components import Runs, connected_components, drop_small_components, grown
 from wsi_ncmi.tissue.fold_windows import WINDOW_MARGIN_UM, FoldWindow, Stain
 from wsi_ncmi.tissue.high_res_reader import HighResReader
 from wsi_ncmi.tissue.ridge_filter import bar_margin, ridge_filter
@@ -179,9 +178,7 @@ def _first_pass(
     runs = connected_components(maybe, diagonal=True)
     keep = (runs.counts(seed) > 0) & (_lengths(runs, pixel_um) >= _MIN_LENGTH_UM)
     drop_small_components(maybe, runs, ~keep)
-    if maybe.any():
-        maybe = ndimage.binary_dilation(maybe, iterations=_GROW)
-    return maybe
+    return grown(maybe, _GROW)
 
 
 def _drop_others(
@@ -214,9 +211,7 @@ def _drop_others(
         keep = (ridge >= _MIN_MEAN) & (hue <= _MAX_HUE) & (ridge - side >= _MIN_LIKE_SIDES)
         keep &= (area >= _MIN_UM2) & (_lengths(runs, pixel_um) >= _MIN_LENGTH_UM)
         drop_small_components(covered, runs, ~keep)
-    if covered.any():
-        covered = ndimage.binary_dilation(covered, np.ones((3, 3)))
-    shares[~covered] = 0
+    shares[~grown(covered, 1, diagonal=True)] = 0
 
 
 def _densities(colours: Colours, tissue: NDArray[np.bool_]) -> tuple[float, float]:

@@ -53,10 +53,12 @@ def sample_pixels(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return flat[:: step | 1] if step > 1 else flat
 
 
+_DENSITIES: NDArray[np.float64] = np.log(WHITE) - np.log(np.arange(256) + 1.0)
+
+
 def density(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Optical density of pixels (P, 3), float64 (P, 3)."""
-    dense: NDArray[np.float64] = np.log(WHITE) - np.log(pixels + 1.0)
-    return dense
+    return _DENSITIES[pixels]
 
 
 def is_tissue(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -88,8 +90,15 @@ def tissue_densities(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float64], ND
 
 
 def _tissue(dense: NDArray[np.float64]) -> NDArray[np.bool_]:
-    found: NDArray[np.bool_] = (dense.mean(axis=1) >= MIN_DENSITY) & (dense.min(axis=1) <= MAX_DENSITY)
+    lowest = np.minimum(np.minimum(dense[:, 0], dense[:, 1]), dense[:, 2])
+    found: NDArray[np.bool_] = (_mean(dense) >= MIN_DENSITY) & (lowest <= MAX_DENSITY)
     return found
+
+
+def _mean(dense: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean of the channels: as ``dense.mean(axis=1)`` in a fraction of the time."""
+    mean: NDArray[np.float64] = (dense[:, 0] + dense[:, 1] + dense[:, 2]) / 3
+    return mean
 
 
 def _enough(wanted: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -137,7 +146,7 @@ def tissue_colour(pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> dict[st
     if np.count_nonzero(stained) < _MIN_COLOUR_PIXELS:
         return {}
     dense = dense[stained]
-    mean = dense.mean(axis=1)
+    mean = _mean(dense)
     cx = dense[:, 0] / mean - 1.0
     cy = (dense[:, 1] - dense[:, 2]) / (math.sqrt(3.0) * mean)
     values = (np.median(mean), np.median(cx), np.median(cy))
