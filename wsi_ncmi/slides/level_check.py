@@ -7,7 +7,7 @@ related. Sharpening, other compression or a displacement by a pixel or two pass.
 
 import contextlib
 import itertools
-from collections.abc import Container
+from collections.abc import Container, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +63,9 @@ def _are_sound(slide: Slide) -> bool:
 
     with contextlib.ExitStack() as opened:
         numbers = range(len(slide.levels))
-        readers = [opened.enter_context(StoredRegions(slide, each, 1.0, proven=True)) for each in numbers]
+        readers = [StoredRegions(slide, each, 1.0, proven=True) for each in numbers]
+        for reader in readers:
+            opened.callback(reader.close)
         if not all(reader.direct for reader in readers):
             return False
         try:
@@ -87,7 +89,7 @@ def _is_the_readers(reader: LevelReader, x: float, y: float) -> bool:
     return not _are_unrelated(its, ours, _SAME, _SAME_APART)
 
 
-def _first_wrong(readers: list[LevelReader], places: NDArray[np.float64]) -> tuple[Level, str] | None:
+def _first_wrong(readers: Sequence[LevelReader], places: NDArray[np.float64]) -> tuple[Level, str] | None:
     """The first level that does not show the same as the next finer one, and the reason."""
     for fine, coarse in itertools.pairwise(readers):
         if reason := _difference(fine, coarse, places):
@@ -95,7 +97,7 @@ def _first_wrong(readers: list[LevelReader], places: NDArray[np.float64]) -> tup
     return None
 
 
-def _places(readers: list[LevelReader]) -> NDArray[np.float64]:
+def _places(readers: Sequence[LevelReader]) -> NDArray[np.float64]:
     """Places with contrast on the coarsest level that has any: float64 (n, 2), shares of the sides."""
     for number in reversed(range(len(readers))):
         found = _contrasts(readers[number])

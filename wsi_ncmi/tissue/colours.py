@@ -98,7 +98,7 @@ def smooth_colours(overview: Overview, white: NDArray[np.float32], sigma: tuple[
     for rows, padded, inner in strips((height, width), halo):
         pixels, readable = overview.pixels[padded], overview.readable[padded]
         brightest[rows] = pixels[inner].max(axis=2)
-        planes = cv2.split(density(pixels, readable, white))
+        planes = density(pixels, readable, white)
         red, middle, blue = (smooth(plane, sigma)[inner] for plane in planes)
         green[rows] = middle
         reference = np.maximum(middle, _MIN_DENSITY)
@@ -109,14 +109,14 @@ def smooth_colours(overview: Overview, white: NDArray[np.float32], sigma: tuple[
 
 def density(
     pixels: NDArray[np.uint8], readable: NDArray[np.bool_] | None, white: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Optical densities of pixels (h, w, 3) through a table a channel; 0 where they can't be read."""
+) -> list[NDArray[np.float32]]:
+    """Optical density of each channel through a table, float32 (h, w) each; 0 where it can't be read."""
     whites = white.astype(np.float64)
     table = np.maximum(-np.log10((np.arange(256)[:, None] + 1.0) / (whites + 1.0)), 0.0).astype(np.float32)
-    result: NDArray[np.float32] = cv2.LUT(pixels, table[None]).astype(np.float32, copy=False)
+    dense = cv2.LUT(pixels, table[None])
     if readable is not None and not readable.all():
-        result[~readable] = 0.0
-    return result
+        dense[~readable] = 0.0
+    return [np.asarray(plane, np.float32) for plane in cv2.split(dense)]
 
 
 def smooth(plane: NDArray[np.float32], sigma: tuple[float, float]) -> NDArray[np.float32]:

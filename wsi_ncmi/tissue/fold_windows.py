@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -229,8 +228,8 @@ class FoldWindow:
         """
         fine_um = pixel_um[0] / self.factor, pixel_um[1] / self.factor
         sigma = _SMOOTH_UM / fine_um[1], _SMOOTH_UM / fine_um[0]
-        red, green, _ = cv2.split(density(self.pixels, None, white))
-        red, green = smooth(red, sigma), smooth(green, sigma)
+        planes = density(self.pixels, None, white)
+        red, green = smooth(planes[0], sigma), smooth(planes[1], sigma)
         inside = self._finer(tissue)
         solid = stain.solid(green, inside)
         # Ridges count where the window is, and as far around as a stronger one would matter.
