@@ -13,6 +13,7 @@ from research.loss_study.regimes import REGIMES
 from research.loss_study.settings import (
     GRID,
     GRIDS,
+    RARE_LESIONS,
     Setting,
     ablation_settings,
     describe_grid,
@@ -225,6 +226,8 @@ def study_stage(
         settings = list(model_settings())
     elif stage == "confirm":
         settings = chosen_settings(out, rivals)
+        if losses is not None and RARE_LESIONS.loss in losses:
+            settings.append(RARE_LESIONS)
     else:
         settings = [setting for of_loss in GRIDS[grid].values() for setting in of_loss]
         if best is not None:

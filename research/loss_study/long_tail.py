@@ -25,6 +25,7 @@ _GUARDS = ("rcc", "nsclc")
 _LESIONS = {"cam": "34", "cam_01": "01", "cam_12": "12", "cam_23": "23", "cam_40": "40"}
 _ON_LESIONS = {"rivals": 3, "folds": [0], "seeds": [0]}
 _AS_DEFAULT = {"rate": 5e-4, "batch_size": 4, "into": "lesions_default"}
+_ON_PAIRS = ["ce", "weighted_ce", "logit_adjusted", "ncmi_default", "ncmi_rare_lesions"]
 STEPS: Sequence[tuple[str, tuple[str, ...], dict[str, Any]]] = (
     ("leads", ("ot_sites", "ot"), {"folds": [0]}),
     ("tune", ("ot_sites",), {"folds": [0], "grid": "long_tail"}),
@@ -38,8 +39,8 @@ STEPS: Sequence[tuple[str, tuple[str, ...], dict[str, Any]]] = (
     ("confirm", ("cam",), {**_ON_LESIONS, **_AS_DEFAULT}),
     (
         "confirm",
-        tuple(_LESIONS)[1:],
-        {**_ON_LESIONS, **_AS_DEFAULT, "losses": ["ce", "ncmi_default"], "into": "lesions_pairs"},
+        tuple(_LESIONS),
+        {**_ON_LESIONS, **_AS_DEFAULT, "losses": _ON_PAIRS, "into": "lesions_pairs"},
     ),
     ("models", ("cam",), {"folds": [1], **_AS_DEFAULT}),
     (

@@ -8,8 +8,9 @@ from wsi_ncmi.losses import LossConfig, loss_config
 from wsi_ncmi.mil import ModelConfig, model_config
 
 __all__ = [
-    "ABLATIONS", "FLOOR", "GRID", "GRIDS", "LONG_TAIL_GRID", "REFERENCES", "Setting", "ablation_settings",
-    "describe_grid", "exploration_settings", "lead_settings", "model_settings", "sensitivity_settings",
+    "ABLATIONS", "FLOOR", "GRID", "GRIDS", "LONG_TAIL_GRID", "RARE_LESIONS", "REFERENCES", "Setting",
+    "ablation_settings", "describe_grid", "exploration_settings", "lead_settings", "model_settings",
+    "sensitivity_settings",
 ]  # fmt: skip
 
 _RATES = (5e-4, 1e-3)
@@ -177,6 +178,12 @@ REFERENCES = (
 )
 """What ``confirm`` of a long-tail study has beside the chosen settings, and what is no rival either: NCMI as
 it is without any setting, and the floor."""
+
+
+RARE_LESIONS = Setting(
+    loss="ncmi_rare_lesions", name="rare_lesions", options=loss_config(name="ncmi", preset="rare_lesions")
+)
+"""NCMI's preset for few tumour tiles and new centres; in ``confirm`` where it is named."""
 
 
 def describe_grid(settings: Sequence[Setting]) -> list[dict[str, Any]]:

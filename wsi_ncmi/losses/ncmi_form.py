@@ -11,7 +11,7 @@ from wsi_ncmi.core.errors import InputError
 
 __all__ = ["PRESETS", "Centroids", "NCMIForm", "resolve_form"]
 
-Preset = Literal["default", "long_tail", "log", "log_reverse", "ratio", "paper"]
+Preset = Literal["default", "long_tail", "rare_lesions", "log", "log_reverse", "ratio", "paper"]
 SymbolMap = Literal["sigmax", "softmax"]
 Centroids = Literal["orthogonal", "simplex", "identity", "learned", "means"]
 MeansUpdate = Literal["epoch", "running", "bank"]
@@ -114,6 +114,9 @@ PRESETS: Mapping[Preset, NCMIForm] = {
     "default": _DEFAULT,
     # Chosen there too: half of the prior's margin, and a bound so weak that no rare class is given up.
     "long_tail": replace(_DEFAULT, prior_shift=0.5, power=0.1),
+    # At a new centre the scores of slides that differ in few tiles lie close together: what levels the
+    # classes, and class means that know few centres, then decide alone.
+    "rare_lesions": replace(_DEFAULT, decision_balance=0.0, class_mean_decision=False),
     "log": _LOG,
     "log_reverse": _LOG_REVERSE,
     "ratio": NCMIForm(code_scale=3.0),
