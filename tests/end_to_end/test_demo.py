@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.api.snippets import JOBS, SNIPPETS
 from tests.end_to_end.conftest import PROJECT, Demo, clean_environment
 from wsi_ncmi.features import open_features_file
 from wsi_ncmi.prediction import ExportConfig, load_bundle
@@ -44,6 +45,19 @@ def test_the_wheel_is_what_ran(demo: Demo) -> None:
     )
     assert str(PROJECT) not in found.stdout
     assert str(demo.command.parents[1]) in found.stdout
+
+
+def test_every_snippet_of_a_newcomer_runs_from_the_wheel(installed: Path, tmp_path: Path) -> None:
+    """Warnings are errors, as everywhere in the suite."""
+    script = tmp_path / "snippets.py"
+    script.write_bytes((PROJECT / "tests" / "api" / "snippets.py").read_bytes())
+    warnings = "error,ignore::DeprecationWarning,ignore::PendingDeprecationWarning"
+    result = subprocess.run(
+        [str(installed.parent / "python"), str(script), str(tmp_path / "work")], cwd=tmp_path,
+        env=clean_environment() | {"PYTHONWARNINGS": warnings}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert len(re.findall("^ok ", result.stdout, re.MULTILINE)) == len(JOBS) + len(SNIPPETS)
 
 
 def test_it_ends_with_the_report_and_the_result(demo: Demo) -> None:
@@ -258,7 +272,7 @@ def test_the_demo_script_does_what_the_verb_does(demo: Demo, script: Script) -> 
 def test_the_subtyping_script_and_the_run_verb_give_the_same_numbers(demo: Demo, tmp_path: Path) -> None:
     settings = (
         f"features={demo.folder / 'features' / 'descriptor'}", f"labels={demo.folder / 'labels.csv'}",
-        "seeds=1", "training.epochs=3", "evaluation.figures=[]",
+        "seeds=1", "training.epochs=3", "evaluation.figures=[]", "evaluation.resamples=100",
     )  # fmt: skip
     # As a process of its own, for it starts others.
     by_script = subprocess.run(
@@ -278,7 +292,7 @@ def test_the_loss_comparison_script(demo: Demo, script: Script, tmp_path: Path) 
     script(
         "loss_comparison.py", str(demo.folder / "features" / "descriptor"), str(tmp_path / "out"),
         f"labels={demo.folder / 'labels.csv'}", "seeds=1", "training.epochs=2", "split.folds=3",
-        "workers=1", "evaluation.figures=[]",
+        "workers=1", "evaluation.figures=[]", "evaluation.resamples=100",
     )  # fmt: skip
     found = json.loads((tmp_path / "out" / "compare.json").read_text())
     assert [(d["a"], d["b"]) for d in found["differences"]] == [("ncmi", "ce"), ("ncmi", "weighted_ce")]
