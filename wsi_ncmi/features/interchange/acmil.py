@@ -55,10 +55,10 @@ class AcmilSet(FeatureSet):
         """See the base class."""
         return self.path
 
-    def shape(self, slide_id: str) -> tuple[int, int]:
+    def header(self, slide_id: str) -> tuple[tuple[int, int], Mapping[str, Any]]:
         """See the base class."""
         with opened(self.path) as handle:
-            return shape_of(table_of(_group(handle, slide_id), _FEATURES, self.path / slide_id))
+            return shape_of(table_of(_group(handle, slide_id), _FEATURES, self.path / slide_id)), {}
 
     def features(self, slide_id: str) -> NDArray[Any]:
         """See the base class."""

@@ -38,20 +38,18 @@ class FeatureSet(ABC):
         """The file that holds a slide."""
 
     @abstractmethod
-    def shape(self, slide_id: str) -> tuple[int, int]:
-        """Tiles and dimensions, without reading the features.
+    def header(self, slide_id: str) -> tuple[tuple[int, int], Mapping[str, Any]]:
+        """Tiles and dimensions, without reading the features, and what else the file tells, by its own names.
+
+        That is about encoder, resolution and tiles.
 
         Raises:
             ExternalFileError: The file is damaged or is no such file.
         """
 
-    def header(self, slide_id: str) -> tuple[tuple[int, int], Mapping[str, Any]]:
-        """The shape, and what the file tells of encoder, resolution and tiles, under the file's own names.
-
-        Raises:
-            ExternalFileError: As ``shape``.
-        """
-        return self.shape(slide_id), {}
+    def shape(self, slide_id: str) -> tuple[int, int]:
+        """Tiles and dimensions alone; see :meth:`header`."""
+        return self.header(slide_id)[0]
 
     @abstractmethod
     def features(self, slide_id: str) -> NDArray[Any]:

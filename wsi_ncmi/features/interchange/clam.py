@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import warnings
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -72,14 +73,14 @@ class ClamSet(FeatureSet):
         """See the base class."""
         return self._files[slide_id]
 
-    def shape(self, slide_id: str) -> tuple[int, int]:
+    def header(self, slide_id: str) -> tuple[tuple[int, int], Mapping[str, Any]]:
         """See the base class."""
         path = self.where(slide_id)
         if path.suffix == ".pt":
             rows, width = _bag(path, mapped=True).shape
-            return int(rows), int(width)
+            return (int(rows), int(width)), {}
         with opened(path) as handle:
-            return shape_of(table_of(handle, _FEATURES, path))
+            return shape_of(table_of(handle, _FEATURES, path)), {}
 
     def features(self, slide_id: str) -> NDArray[Any]:
         """See the base class."""

@@ -40,10 +40,6 @@ class NativeSet(FolderSet):
                 return str(file.attrs.get("level", "tile"))
         return "tile"
 
-    def shape(self, slide_id: str) -> tuple[int, int]:
-        """See the base class."""
-        return self.header(slide_id)[0]
-
     def header(self, slide_id: str) -> tuple[tuple[int, int], Mapping[str, Any]]:
         """See the base class."""
         with self._of(slide_id) as file:

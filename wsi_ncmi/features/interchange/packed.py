@@ -91,9 +91,9 @@ class PackedSet(FeatureSet):
         i = self._position[slide_id]
         return slice(int(self._starts[i]), int(self._starts[i + 1]))
 
-    def shape(self, slide_id: str) -> tuple[int, int]:
+    def header(self, slide_id: str) -> tuple[tuple[int, int], Mapping[str, Any]]:
         """See the base class."""
-        return int(self.lengths[self._position[slide_id]]), int(self.table.shape[1])
+        return (int(self.lengths[self._position[slide_id]]), int(self.table.shape[1])), {}
 
     def features(self, slide_id: str) -> NDArray[Any]:
         """See the base class; a copy in memory."""

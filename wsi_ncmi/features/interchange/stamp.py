@@ -36,10 +36,6 @@ class StampSet(FolderSet):
 
     kind: ClassVar[str] = "stamp"
 
-    def shape(self, slide_id: str) -> tuple[int, int]:
-        """See the base class."""
-        return self.header(slide_id)[0]
-
     def header(self, slide_id: str) -> tuple[tuple[int, int], Mapping[str, Any]]:
         """See the base class."""
         path = self.where(slide_id)

@@ -44,10 +44,6 @@ class TridentSet(FolderSet):
 
     kind: ClassVar[str] = "trident"
 
-    def shape(self, slide_id: str) -> tuple[int, int]:
-        """See the base class."""
-        return self.header(slide_id)[0]
-
     def header(self, slide_id: str) -> tuple[tuple[int, int], Mapping[str, Any]]:
         """See the base class."""
         path = self.where(slide_id)

@@ -73,12 +73,8 @@ class VectorSet(FeatureSet):
         """See the base class."""
         return self._files[slide_id]
 
-    def shape(self, slide_id: str) -> tuple[int, int]:
-        """See the base class; a slide without tiles has the shape (0, 0)."""
-        return self.header(slide_id)[0]
-
     def header(self, slide_id: str) -> tuple[tuple[int, int], Mapping[str, Any]]:
-        """See the base class."""
+        """See the base class; a slide without tiles has the shape (0, 0)."""
         vector, told = self._read(slide_id)
         return ((1, len(vector)) if len(vector) else (0, 0)), told
 
