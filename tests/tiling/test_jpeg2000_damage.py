@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import struct
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import tifffile
 from numpy.typing import NDArray
+from PIL import Image
 
 from tests.slides.dicom_slide import write_instance
 from tests.tiling.conftest import Kind, everything, read_all, texture
@@ -35,6 +37,16 @@ def _glass() -> NDArray[np.uint8]:
 
 def _half() -> NDArray[np.uint8]:
     return np.concatenate((texture(128, 256), _glass()[:, 128:]), axis=1)
+
+
+def _layered(pixels: NDArray[np.uint8]) -> bytes:
+    """Six layers, of which the first ones leave most of the many code-blocks out."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(
+        file, "JPEG2000", no_jp2=True, quality_mode="rates", quality_layers=[400, 200, 80, 40, 20, 10],
+        codeblock_size=(16, 16), irreversible=True,
+    )  # fmt: skip
+    return file.getvalue()
 
 
 STREAM = encoded(texture(256, 256))
@@ -79,6 +91,8 @@ SOUND: dict[str, Callable[[], bytes]] = {
     "few resolutions": lambda: bytes(
         imagecodecs.jpeg2k_encode(texture(256, 256), codecformat="j2k", level=40, reversible=False, resolutions=2)
     ),
+    "several layers": lambda: _layered(texture(256, 256)),
+    "several layers, half glass": lambda: _layered(_half()),
     "subsampled chroma": lambda: (Path(__file__).parent / "data" / "ycbcr_420.j2k").read_bytes(),
 }  # fmt: skip
 

@@ -164,16 +164,10 @@ _PASSES |= {f"{'1' * 9}{number:07b}": 37 + number for number in range(128)}
 _CODES = re.compile("(0|10|110.|1110|1111(?!11111).....|111111111.......)(1*)0").match
 
 
-def _packet(
-    data: bytes, position: int, layer: int, bands: list[_Band], most: int, *, sop: int, eph: int
-) -> int:
-    """Reads a packet, whose header has at most so many bytes, and gives the place behind it."""
-    if sop and data[position : position + 4] == b"\xff\x91\0\4":
-        position += 6
-    header = data[position : position + most]
-    text, place = _bits(header), 1
-    lengths: list[int] = []
-    for band in bands if text[0] == "1" else ():
+def _blocks(text: str, layer: int, bands: list[_Band], lengths: list[int]) -> int:
+    """Reads what a header says of code-blocks, adds their lengths, and gives the number of its bits."""
+    place = 1
+    for band in bands:
         blocks = band.blocks
         for number, path in enumerate(band.paths):
             if (block := blocks.get(number)) is None:
@@ -194,7 +188,22 @@ def _packet(
             if block[0] < 0 or place > len(text):
                 raise ValueError(_BROKEN)
             lengths.append(int(text[codes.end() : place], 2))
-    position += _header_bytes(header, place)
+    return place
+
+
+def _packet(
+    data: bytes, position: int, layer: int, bands: list[_Band], most: int, *, sop: int, eph: int
+) -> int:
+    """Reads a packet, whose header has at most so many bytes, and gives the place behind it."""
+    if sop and data[position : position + 4] == b"\xff\x91\0\4":
+        position += 6
+    lengths: list[int] = []
+    if data[position] < 0x80:  # nothing follows the first bit
+        position += 1
+    else:
+        header = data[position : position + most]
+        place = _blocks(_bits(header), layer, bands, lengths)
+        position += _header_bytes(header, place)
     if eph and data[position : position + 2] == b"\xff\x92":
         position += 2
     for length in lengths:
