@@ -9,9 +9,11 @@ the network in half precision. ``<model>_two`` is two such fed processes on the 
 whole extraction of drawn slides, where the packages that read slides are there.
 """
 
+import gc
 import io
 import multiprocessing
 import queue
+import shutil
 import tempfile
 import threading
 import time
@@ -230,13 +232,26 @@ class _Tiles(torch.utils.data.Dataset[Tensor]):
         return tile
 
 
+def _loader_processes(batch_bytes: int, shared_bytes: int) -> int:
+    """A process a core, or as many whose batches fit into shared memory: Docker's is 64 MiB."""
+    # Each has two batches ready and makes a third.
+    count = min(16, available_cores(), shared_bytes // (3 * batch_bytes))
+    if count < 1:
+        raise NotHereError(
+            f"shared memory of {shared_bytes >> 20} MiB holds no batches of a DataLoader; give a container "
+            "more (docker run --ipc=host)"
+        )
+    return count
+
+
 def _plain_loop(name: str, device: torch.device, seconds: float) -> Figures:
     """Tiles a second of the usual loop, from its second batch on, a process a core."""
     model = _encoder(name, device.type)._network.model  # type: ignore[attr-defined]
     on_gpu = device.type == "cuda"
-    workers = min(16, available_cores()) if on_gpu else 0
+    size = 64 if on_gpu else 4
+    workers = _loader_processes(size * TILE_PX**2 * 3 * 4, shutil.disk_usage("/dev/shm").free) if on_gpu else 0  # noqa: S108
     loader = torch.utils.data.DataLoader(
-        _Tiles(jpegs(), 10**6), batch_size=64 if on_gpu else 4, num_workers=workers, pin_memory=on_gpu
+        _Tiles(jpegs(), 10**6), batch_size=size, num_workers=workers, pin_memory=on_gpu
     )
     count, began = 0, 0.0
     with torch.inference_mode(), torch.autocast(device.type, torch.float16, enabled=on_gpu):
@@ -271,6 +286,10 @@ def _slides(name: str, device: torch.device, seconds: float) -> Figures:
 def _two(name: str, device: torch.device, seconds: float) -> Figures:
     """Tiles a second of two processes, each with half of the cores, on the one device."""
     threads = max(1, available_cores() // 2)
+    _encoder.cache_clear()
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # what this process keeps is missing to the two
     task = (name, device.type, threads, seconds)
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(2)
@@ -305,10 +324,18 @@ def _nvjpeg(device: torch.device, seconds: float) -> Figures:
         tiles: list[Tensor] = decode_jpeg(files, mode=ImageReadMode.RGB, device=device)
         return tiles
 
+    try:
+        decode()
+    except RuntimeError as error:
+        if "not compiled with" in str(error):
+            raise NotHereError("this torchvision was built without nvJPEG") from error
+        raise
     return _on_device(decode, device, seconds)
 
 
 def _nvimagecodec(device: torch.device, seconds: float) -> Figures:
+    if device.type != "cuda":
+        raise NotHereError("nvImageCodec needs a GPU, also for what it decodes on the CPU")
     try:
         from nvidia import nvimgcodec
     except ImportError as error:

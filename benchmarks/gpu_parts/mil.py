@@ -23,6 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.gpu_parts.record import Figures, Record, ceilings, synchronise
 from benchmarks.training import PlainGatedABMIL, save_bags
+from wsi_ncmi.encoders.base import is_out_of_memory
 from wsi_ncmi.losses import loss_config
 from wsi_ncmi.mil import BagBatch, model_config
 from wsi_ncmi.training import BagCache, LabelledSlides, RunConfig, TrainingConfig
@@ -98,7 +99,9 @@ def _our_epoch_that_fits(
         try:
             epoch = _our_epoch(name, cache, slides, device, precision, size)
             epoch()
-        except torch.OutOfMemoryError:
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
             torch.cuda.empty_cache()
         else:
             return epoch, size

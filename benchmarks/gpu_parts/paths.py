@@ -1,6 +1,7 @@
 """(a) What runs on CUDA, against the CPU: the checks of ``doctor --gpu``, and the compiler."""
 
 import os
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -38,6 +39,8 @@ def _checked(check: object, device: torch.device) -> Figures:
 
 def _compiled(device: torch.device) -> Figures:
     """An encoder through ``torch.compile`` gives the vectors of the plain one."""
+    if not any(map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))):
+        raise NotHereError("torch.compile needs a C compiler (gcc), and there is none")
     tiles = np.random.default_rng(0).integers(0, 256, (8, 224, 224, 3), dtype=np.uint8)
     plain, compiled = (
         load_encoder("torchvision:resnet18", device=device.type, batch_size=8, backend=backend).encode(tiles)

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from benchmarks import gpu
-from benchmarks.gpu_parts import cifar, encoding, losses, mil, paths
+from benchmarks.gpu_parts import cifar, encoding, losses, mil, paths, record
 from benchmarks.gpu_parts.record import BROKEN_DEVICE, NotHereError, Record
 
 ROOT = Path(__file__).parents[2]
@@ -87,6 +87,47 @@ def test_an_unusable_device_ends_the_part_for_a_new_process(tmp_path: Path) -> N
     assert ended.value.code == BROKEN_DEVICE
 
 
+def test_a_device_is_not_given_more_than_fits_in_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel of 20 ms is ordered in no time; as many as the queue takes would run for 20 s."""
+    clock, ordered, largest = [0.0], [0], [0]
+
+    def wait(_: object) -> float:
+        clock[0] += 0.02 * ordered[0]
+        largest[0], ordered[0] = max(largest[0], ordered[0]), 0
+        return clock[0]
+
+    def step() -> int:
+        ordered[0] += 1
+        return 3
+
+    monkeypatch.setattr(record, "synchronise", wait)
+    assert record.rate_of(step, CPU, 0.5) == pytest.approx(150)
+    assert 0.5 <= clock[0] < 0.6
+    assert largest[0] <= 25
+
+
+def test_a_loader_has_the_processes_that_shared_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoding, "available_cores", lambda: 4)
+    assert encoding._loader_processes(10, 1000) == 4
+    assert encoding._loader_processes(10, 65) == 2
+    with pytest.raises(NotHereError, match=r"shared memory of 0 MiB.*--ipc=host"):
+        encoding._loader_processes(10, 29)
+
+
+def test_a_torchvision_without_nvjpeg_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = "decode_jpegs_cuda: torchvision not compiled with nvJPEG support"
+
+    def decode(*_: object, **__: object) -> None:
+        raise RuntimeError(said)
+
+    monkeypatch.setattr("torchvision.io.decode_jpeg", decode)
+    with pytest.raises(NotHereError, match="without nvJPEG"):
+        encoding._nvjpeg(CPU, 0.01)
+    said = "the picture is broken"
+    with pytest.raises(RuntimeError, match="broken"):
+        encoding._nvjpeg(CPU, 0.01)
+
+
 @pytest.mark.usefixtures("one_thread")
 def test_all_cells_of_training_measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("transmil", "vit"):
@@ -109,7 +150,7 @@ def test_all_cells_of_extraction_measure(tmp_path: Path, monkeypatch: pytest.Mon
     encoding.measure(Record(tmp_path / "encoding.json"), CPU, small=True)
     encoding.jpegs.cache_clear()
     found = cells(tmp_path / "encoding.json")
-    assert "nvimagecodec" in found["nvimagecodec"].pop("left_out", "nvimagecodec").lower()
+    assert found["nvimagecodec"] == {"left_out": "nvImageCodec needs a GPU, also for what it decodes on the CPU"}
     assert all("figures" in cell for name, cell in found.items() if name != "nvimagecodec"), found
     # On the CPU both decoders are libjpeg-turbo: the same pixels, so the same vectors.
     assert found["nvjpeg"]["figures"]["levels_apart_most"] == 0

@@ -77,12 +77,34 @@ def test_begin_gives_what_encode_gives(tiles) -> None:
         np.testing.assert_array_equal(encoder.begin(tiles[:count])(), encoder.encode(tiles[:count]))
 
 
+def test_the_first_batch_on_a_gpu_waits_for_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streams of torch's don't wait for the one on which weights are laid out anew."""
+    order: list[object] = []
+
+    class Stream:
+        def __init__(self, device: torch.device) -> None: ...
+
+        def wait_stream(self, other: str) -> None:
+            order.append(other)
+
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"current of {device}")
+    monkeypatch.setattr(torch.nn.Module, "to", lambda self, *_, **__: order.append("moved") or self)
+    network = FromPixels(torch.nn.Identity(), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    TorchBackend(network, torch.device("cuda"), "fp32", 8, "bilinear")
+    assert order == ["moved", "moved", "current of cuda"]
+
+
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
         (MemoryError(), True),
         (torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB"), True),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"), True),
+        (RuntimeError("GET was unable to find an engine to execute this computation"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED. This error may appear if…"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
         (ValueError("out of memory"), False),
     ],

@@ -344,7 +344,8 @@ def _encoder(device: str, precision: str, batch_size: int | str = _BATCH) -> Enc
 
 def _encoded(settings: tuple[str, str, int]) -> NDArray[np.float32]:
     name, device, input_px = settings
-    encoder = load_encoder(name, device=device, precision="fp32", batch_size=_BATCH, input_px=input_px)
+    with hushed("wsi_ncmi.encoders"):  # another process has loggers of its own
+        encoder = load_encoder(name, device=device, precision="fp32", batch_size=_BATCH, input_px=input_px)
     return encoder.encode(_tiles())
 
 

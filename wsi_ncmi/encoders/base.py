@@ -170,8 +170,10 @@ class Encoder(ABC):
         """Encodes at least one square tile: float32 (n, embed_dim)."""
 
 
+# The last three are how cuDNN and cuBLAS say that no memory is left for what they work in.
 _OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory",
-          "failed to allocate")  # fmt: skip
+          "failed to allocate", "unable to find an engine", "cudnn_status_not_supported",
+          "_status_alloc_failed")  # fmt: skip
 
 
 def is_out_of_memory(error: BaseException) -> bool:

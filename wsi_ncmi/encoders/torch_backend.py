@@ -107,6 +107,8 @@ class TorchBackend(Backend):
             self.depth = 2
             self._copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
             self._computing = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            # The weights came, and were laid out anew, on the stream that is current here.
+            self._computing.wait_stream(torch.cuda.current_stream(device))
 
     def begin(self, batch: Tensor) -> Result:
         """See the base class."""

@@ -208,7 +208,7 @@ class DeviceBatches(Batches):
         if place == "device":
             try:
                 self._pixels = self._pixels.to(device)
-            except torch.OutOfMemoryError as error:
+            except torch.cuda.OutOfMemoryError as error:
                 raise InputError(
                     f"The images ({self._pixels.nbytes / 2**30:.1f} GiB) don't fit on the device; set "
                     "data.place to 'host'."
