@@ -129,9 +129,11 @@ def peer(opened: Callable[[Job], Read]) -> Callable[[Job], Job]:
 
 def ours(job: Job) -> Job:
     """``TileReader`` over the grid that has the job's tiles."""
+    from wsi_ncmi.parallel import keep_large_buffers
     from wsi_ncmi.slides import Mpp, open_slide
     from wsi_ncmi.tiling import GridConfig, TileGrid, TileReader, TileSelection
 
+    keep_large_buffers()  # as each worker of ``extract`` does
     mpp, wanted = job["mpp"], job["mpp"] * job["size"] * job["factor"] / job["tile"]
 
     def one_pass(job: Job, keep: list[np.ndarray] | None) -> dict[str, float]:
