@@ -155,6 +155,9 @@ def run_all(given: argparse.Namespace, path: Sequence[str], until: float) -> dic
         arguments = ["--out", str(out), "--seeds", str(given.seeds), "--part", name]
         arguments += ["--small"] if given.small else []
         arguments += ["--cifar", *map(str, given.cifar)] if given.cifar else []
+        if share <= 0:
+            print(f"{name}: no time was left", flush=True)
+            continue
         for tried in range(_TRIES):
             seconds = ends - time.monotonic()
             if tried == 1:

@@ -33,6 +33,7 @@ class Record:
     def __init__(self, path: Path, until: float = math.inf, *, again: bool = False) -> None:
         self._path, self.until = path, until
         self.cells: dict[str, dict[str, Any]] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+        self.cells.pop("part", None)  # an earlier process that didn't get as far as here
         ended = {name for name, cell in self.cells.items() if "begun" in cell}
         self._over = ended | {name for name, cell in self.cells.items() if again and "error" in cell}
         for name in ended:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -76,6 +77,13 @@ def test_a_cell_in_which_the_process_ended_has_had_its_turn(tmp_path: Path) -> N
     assert (
         kept.measure("deadly", lambda: {"a": 1}) == kept.measure("failed", lambda: {"a": 2 - 1}) == {"a": 1}
     )
+
+
+def test_a_part_that_once_could_not_begin_is_no_fault_for_good(tmp_path: Path) -> None:
+    path = tmp_path / "part.json"
+    path.write_text(json.dumps({"part": {"error": "ImportError: no module", "traceback": ""}}))
+    Record(path).measure("fine", lambda: {"a": 1})
+    assert list(cells(path)) == ["fine"]
 
 
 def test_an_unusable_device_ends_the_part_for_a_new_process(tmp_path: Path) -> None:
@@ -342,6 +350,17 @@ def test_parts_are_run_one_by_one_and_a_dead_one_is_told(
     assert f"{'mil':9} {'vit':20} FAILED: ended in this cell" in shown
     assert f"{'losses':9} {'part':20} FAILED: ImportError: no module" in shown
     assert json.loads(shown[-1])["parts"]["mil"]["abmil"]["figures"] == {"ratio": 2.5}
+
+
+def test_a_part_without_time_is_not_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    called = []
+    monkeypatch.setattr(gpu, "_call", lambda *given: called.append(given))
+    given = argparse.Namespace(out=tmp_path, only=["mil", "losses"], seeds=1, small=True, cifar=[])
+    assert gpu.run_all(given, [], time.monotonic() - 1) == {}
+    assert called == []
+    assert capsys.readouterr().out == "mil: no time was left\nlosses: no time was left\n"
 
 
 def test_without_a_gpu_the_command_says_so(
