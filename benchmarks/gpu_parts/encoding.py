@@ -249,7 +249,9 @@ def _plain_loop(name: str, device: torch.device, seconds: float) -> Figures:
     model = _encoder(name, device.type)._network.model  # type: ignore[attr-defined]
     on_gpu = device.type == "cuda"
     size = 64 if on_gpu else 4
-    workers = _loader_processes(size * TILE_PX**2 * 3 * 4, shutil.disk_usage("/dev/shm").free) if on_gpu else 0  # noqa: S108
+    workers = (
+        _loader_processes(size * TILE_PX**2 * 3 * 4, shutil.disk_usage("/dev/shm").free) if on_gpu else 0
+    )
     loader = torch.utils.data.DataLoader(
         _Tiles(jpegs(), 10**6), batch_size=size, num_workers=workers, pin_memory=on_gpu
     )

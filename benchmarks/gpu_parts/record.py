@@ -99,7 +99,7 @@ def synchronise(device: torch.device) -> float:
 def rate_of(step: Callable[[], int], device: torch.device, seconds: float) -> float:
     """Things per second of a step that gives how many it did, from the second call on.
 
-    A device takes orders for a thousand kernels ahead: it is waited for after as many steps as fit in the time.
+    A device takes orders for a thousand kernels ahead: it is waited for after as many as fit in the time.
     """
     step()
     began = now = synchronise(device)

@@ -158,7 +158,9 @@ def test_all_cells_of_extraction_measure(tmp_path: Path, monkeypatch: pytest.Mon
     encoding.measure(Record(tmp_path / "encoding.json"), CPU, small=True)
     encoding.jpegs.cache_clear()
     found = cells(tmp_path / "encoding.json")
-    assert found["nvimagecodec"] == {"left_out": "nvImageCodec needs a GPU, also for what it decodes on the CPU"}
+    assert found["nvimagecodec"] == {
+        "left_out": "nvImageCodec needs a GPU, also for what it decodes on the CPU"
+    }
     assert all("figures" in cell for name, cell in found.items() if name != "nvimagecodec"), found
     # On the CPU both decoders are libjpeg-turbo: the same pixels, so the same vectors.
     assert found["nvjpeg"]["figures"]["levels_apart_most"] == 0
