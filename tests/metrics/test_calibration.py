@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+from scipy.stats import norm
 
 from wsi_ncmi.metrics import (
     apply_temperature,
@@ -11,7 +14,7 @@ from wsi_ncmi.metrics import (
     fit_temperature,
     reliability_bins,
 )
-from wsi_ncmi.metrics.calibration import nll_terms
+from wsi_ncmi.metrics.calibration import PRIOR_SD, nll_terms
 
 
 def _slow_ece(truth, p, bins):
@@ -58,6 +61,23 @@ def test_temperature_undoes_overconfidence():
     assert nll_terms(truth, repaired).mean() < nll_terms(truth, too_sure).mean()
     assert expected_calibration_error(truth, repaired) < 0.3 * expected_calibration_error(truth, too_sure)
     assert (repaired.argmax(1) == too_sure.argmax(1)).all()
+
+
+@pytest.mark.parametrize("sharp", [0.01, 0.3, 1.0, 3.0, 200.0])
+@pytest.mark.parametrize("slides", [1, 7, 300])
+def test_temperature_is_the_minimum_that_scipy_finds(sharp, slides):
+    rng = np.random.default_rng(slides)
+    honest = rng.dirichlet(np.ones(3), slides)
+    truth = np.array([rng.choice(3, p=row) for row in honest])
+    p = apply_temperature(honest, 1 / sharp).clip(1e-15)
+    p /= p.sum(axis=1, keepdims=True)
+
+    def loss(log_temperature):
+        terms = -log_softmax(np.log(p) / np.exp(log_temperature), axis=1)[np.arange(slides), truth]
+        return terms.sum() - norm.logpdf(log_temperature, scale=PRIOR_SD)
+
+    best = minimize_scalar(loss, bracket=(-0.1, 0.1)).x
+    assert np.log(fit_temperature(truth, p)) == pytest.approx(best, abs=1e-6)
 
 
 def test_temperature_one_changes_nothing():

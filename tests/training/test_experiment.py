@@ -149,6 +149,15 @@ def test_two_processes_give_the_same_bits_even_when_one_is_killed(task, kit, tmp
     assert not multiprocessing.active_children()
 
 
+def test_the_only_run_that_is_left_starts_no_process(task, kit, tmp_path, monkeypatch):
+    run(task, kit, tmp_path, (kit.CE,), seeds=1)
+    (tmp_path / "fold_0" / "seed_0" / "run.json").unlink()
+    (tmp_path / "fold_0" / "seed_0" / "model.json").unlink()
+    monkeypatch.delattr("wsi_ncmi.parallel.tasks.ProcessPool")
+    again = run(task, kit, tmp_path, (kit.CE,), seeds=1, workers=2)
+    assert (again.failures, again.skipped) == ((), 1)
+
+
 def test_a_run_that_fails_leaves_the_others(task, kit, tmp_path, monkeypatch):
     def failing(run, *others):
         if run.seed in lost:

@@ -247,7 +247,7 @@ def _run_all(
         # Processes of torchrun don't know of an error in another one and would wait for it: it ends them all.
         catch = TrainingError if distributed.world_size() > 1 else Exception
         outcomes = run_items(
-            todo, partial(_RunsOfProcess, data, share), workers=workers, on_news=on_epoch, gpus=gpus,
+            todo, partial(_RunsOfProcess, data, share), workers=share, on_news=on_epoch, gpus=gpus,
             catch=catch, advice="use fewer workers or a smaller training.cache_mib",
         )  # fmt: skip
         for outcome in outcomes:

@@ -30,6 +30,11 @@ _DASHES = {
 _INCHES = (4.6, 3.7)
 _DPI = 160
 _SMALL = 8
+# A sixth more bytes than by zlib's usual effort, in a quarter of its time.
+_WRITTEN: dict[str, dict[str, Any]] = {
+    "png": {"metadata": {"Software": None}, "pil_kwargs": {"compress_level": 3}},
+    "svg": {"metadata": {"Date": None, "Creator": None}},
+}
 # Text stays text (searchable, editable), and neither date nor program is written: same run, same bytes.
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none", "svg.hashsalt": "wsi-ncmi", "font.size": 9, "axes.spines.top": False,
@@ -87,7 +92,7 @@ def _confusion(classes: Sequence[str], counts: NDArray[np.float64]) -> Canvas:
     ax = canvas.add_subplot()
     ax.grid(visible=False)
     image = ax.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
-    canvas.colorbar(image, ax=ax, label="Share of the true class", shrink=0.8, use_gridspec=False)
+    canvas.colorbar(image, ax=ax, label="Share of the true class", shrink=0.8)
     ax.set_xticks(range(n), classes, rotation=45, ha="right", rotation_mode="anchor")
     ax.set_yticks(range(n), classes)
     ax.set_xlabel("Predicted class")
@@ -166,13 +171,12 @@ def _percent(value: float, _: float) -> str:
 
 
 def _written(canvas: Canvas, formats: Sequence[str]) -> dict[str, bytes]:
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
+    from matplotlib.layout_engine import TightLayoutEngine
 
     found = {}
-    ConstrainedLayoutEngine().execute(canvas)  # once; a figure's own engine would go for each format
+    TightLayoutEngine().execute(canvas)  # once; a figure's own engine would go for each format
     for kind in formats:
         stream = io.BytesIO()
-        metadata = {"Software": None} if kind == "png" else {"Date": None, "Creator": None}
-        canvas.savefig(stream, format=kind, dpi=_DPI, metadata=metadata)
+        canvas.savefig(stream, format=kind, dpi=_DPI, **_WRITTEN[kind])
         found[kind] = stream.getvalue()
     return found
