@@ -35,6 +35,9 @@ def gradients(model, batch, monkeypatch, *, fused: bool):
 @pytest.mark.parametrize("kind", [ABMIL, GatedABMIL])
 def test_it_equals_the_layers(kind, dropout, dense, monkeypatch):
     monkeypatch.setattr(fused_attention, "_DENSE_LENGTH", 512 if dense else 0)
+    if not dense:
+        monkeypatch.setattr(fused_attention, "_LARGE_ROWS", 0)
+        monkeypatch.setattr(fused_attention, "_BLOCK_ROWS", 7)
     torch.manual_seed(0)
     model = kind(6, hidden=9, attention=5, dropout=dropout).double()
     batch = bags(torch.float64)
