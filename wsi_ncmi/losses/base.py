@@ -1,5 +1,6 @@
 """Interface of all losses: a criterion that owns its head and its decision."""
 
+import contextlib
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -12,6 +13,13 @@ from wsi_ncmi.core.errors import InputError
 _INPUT = "(B, E) embeddings or (B, C) logits of floating-point numbers"
 
 
+def full_precision(z: Tensor) -> contextlib.AbstractContextManager[object]:
+    """No autocast where ``z`` is; entering a context costs more than asking whether one is open."""
+    if torch.compiler.is_compiling() or torch.is_autocast_enabled(z.device.type):
+        return torch.autocast(z.device.type, enabled=False)
+    return contextlib.nullcontext()
+
+
 def project(head: nn.Module, z: Tensor) -> Tensor:
     """Applies a head (or none) in its own precision; the result is float32 at least.
 
@@ -20,7 +28,8 @@ def project(head: nn.Module, z: Tensor) -> Tensor:
         z: Inputs (B, E), any floating dtype.
     """
     if not isinstance(head, nn.Identity):
-        z = head(z.to(next(head.parameters()).dtype))
+        weight = head.weight if isinstance(head, nn.Linear) else next(head.parameters())
+        z = head(z.to(weight.dtype))
     return z if z.dtype == torch.float64 else z.float()
 
 
@@ -196,12 +205,12 @@ class LogitCriterion(Criterion):
     def logits(self, z: Tensor) -> Tensor:
         """Logits (B, C) in float32 (float64 kept), also inside autocast."""
         z = self._input(z)
-        with torch.autocast(z.device.type, enabled=False):
+        with full_precision(z):
             return project(self.head, z)
 
     def batch_loss(self, z: Tensor, y: Tensor) -> Tensor:
         """The loss of the head's logits (see :class:`Criterion`)."""
-        with torch.autocast(z.device.type, enabled=False):
+        with full_precision(z):
             return self.loss_from_logits(project(self.head, z), y)
 
     def log_proba(self, z: Tensor) -> Tensor:

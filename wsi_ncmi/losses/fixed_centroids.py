@@ -122,7 +122,7 @@ def linear_log_form(
     if torch.is_grad_enabled() and u.requires_grad:
         loss: Tensor = _LinearLogForm.apply(u, y, weight, bias, power, sigmax, sample_weights)
         return loss
-    return _loss(_log_shares(u, weight, bias, sigmax), y, power, sample_weights)[0]
+    return _loss(_log_shares(u, weight, bias, sigmax), y.unsqueeze(1), power, sample_weights)[0]
 
 
 def _log_shares(u: Tensor, weight: Tensor, bias: Tensor, sigmax: bool) -> Tensor:
@@ -130,10 +130,12 @@ def _log_shares(u: Tensor, weight: Tensor, bias: Tensor, sigmax: bool) -> Tensor
 
 
 def _loss(log_p: Tensor, y: Tensor, power: float, sample_weights: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The loss, and log P_y (B, 1)."""
-    own = log_p.gather(1, y.unsqueeze(1))
-    losses = own.neg() if power == 0 else torch.expm1(power * own) / -power
-    return (losses if sample_weights is None else losses * sample_weights.unsqueeze(1)).mean(), own
+    """The loss for classes y (B, 1), and q · log P_y (B, 1)."""
+    own = log_p.gather(1, y)
+    scaled = power * own
+    losses = own.neg() if power == 0 else torch.expm1(scaled) / -power
+    losses = losses if sample_weights is None else losses * sample_weights.unsqueeze(1)
+    return losses.view(()) if len(losses) == 1 else losses.mean(), scaled
 
 
 class _LinearLogForm(torch.autograd.Function):
@@ -149,13 +151,16 @@ class _LinearLogForm(torch.autograd.Function):
         sample_weights: Tensor | None,
     ) -> Tensor:
         log_p = _log_shares(u, weight, bias, sigmax)
-        loss, own = _loss(log_p, y, power, sample_weights)
+        column = y.unsqueeze(1)
+        loss, scaled = _loss(log_p, column, power, sample_weights)
         # ∂L/∂score_j = w P_y^q (P_j − 1{j = y}) / B and ∂ log σ(u)/∂u = σ(−u).
-        slope = torch.full_like(own, 1 / len(u)) if power == 0 else (power * own).exp_().div_(len(u))
+        slope = torch.ones_like(scaled) if power == 0 else scaled.exp_()
+        if len(u) > 1:
+            slope.div_(len(u))
         if sample_weights is not None:
             slope *= sample_weights.unsqueeze(1)
         of_scores = log_p.exp_().mul_(slope)
-        of_scores.scatter_add_(1, y.unsqueeze(1), slope.neg_())
+        of_scores.scatter_add_(1, column, slope.neg_())
         of_u = of_scores @ weight
         of_u = of_u.mul_(u.neg().sigmoid_()) if sigmax else of_u
         ctx.save_for_backward(of_u, u, y, weight, bias, sample_weights)  # type: ignore[arg-type]
@@ -169,6 +174,6 @@ class _LinearLogForm(torch.autograd.Function):
             return of_u * gradients[0], None, None, None, None, None, None
         # A second derivative may be wanted (create_graph): only autograd's own operations have one.
         power, sigmax = ctx.form  # type: ignore[attr-defined]
-        loss, _ = _loss(_log_shares(u, weight, bias, sigmax), y, power, sample_weights)
+        loss, _ = _loss(_log_shares(u, weight, bias, sigmax), y.unsqueeze(1), power, sample_weights)
         (of_u,) = torch.autograd.grad(loss, u, gradients[0], create_graph=True)
         return of_u, None, None, None, None, None, None

@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy, linear, logsigmoid
 from wsi_ncmi.core.arguments import described
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.losses import fixed_centroids, functional
-from wsi_ncmi.losses.base import Criterion, per_class, project
+from wsi_ncmi.losses.base import Criterion, full_precision, per_class, project
 from wsi_ncmi.losses.decision import CalibratedDecision, ClassMeanDecision
 from wsi_ncmi.losses.ncmi_form import resolve_form
 from wsi_ncmi.losses.running_statistics import (
@@ -186,7 +186,7 @@ class NCMILoss(Criterion):
     def log_symbols(self, z: Tensor) -> Tensor:
         """Log-probabilities (B, m) of the symbols; in training the running mean is updated."""
         z = self._input(z)
-        with torch.autocast(z.device.type, enabled=False):
+        with full_precision(z):
             return self._log_map(self._symbol_scores(z))
 
     def _symbol_scores(self, z: Tensor) -> Tensor:
@@ -203,7 +203,7 @@ class NCMILoss(Criterion):
 
     def batch_loss(self, z: Tensor, y: Tensor) -> Tensor:
         """The loss of a batch (see :class:`~wsi_ncmi.losses.base.Criterion`)."""
-        with torch.autocast(z.device.type, enabled=False):
+        with full_precision(z):
             u = self._symbol_scores(z)
             if self._is_linear:
                 return self._linear_form(u, y)
@@ -310,7 +310,7 @@ class NCMILoss(Criterion):
     def log_proba(self, z: Tensor) -> Tensor:
         """Calibrated log-probabilities (B, C); before :meth:`fit_decision` the nearest centroid wins."""
         z = self._input(z)
-        with torch.autocast(z.device.type, enabled=False):
+        with full_precision(z):
             log_p: Tensor = self.class_means(self.decision(self.distances(z)), z)
             return log_p
 
