@@ -22,7 +22,7 @@ _DENSE_LENGTH = 512
 """Mean tiles of a bag up to which sums over bags are one product with a (bags, tiles) matrix: its zeros cost
 less than a call for each bag."""
 _LARGE_ROWS, _BLOCK_ROWS = 4096, 512
-"""Tiles from which on the gradient of a weight in float32 is summed over blocks, which is a quarter faster."""
+"""Tiles from which on the gradient of a float32 weight is summed over blocks, which is a quarter faster."""
 
 
 class _Bags:
