@@ -123,7 +123,8 @@ def _weight_gradient(of_output: Tensor, inputs: Tensor) -> Tensor:
     if len(inputs) < _LARGE_ROWS or inputs.element_size() < 4:
         return of_output.T @ inputs
     total = inputs.new_zeros(of_output.shape[1], inputs.shape[1])
-    for left, right in zip(of_output.split(_BLOCK_ROWS), inputs.split(_BLOCK_ROWS), strict=True):
+    parts = (torch.split(each, _BLOCK_ROWS) for each in (of_output, inputs))
+    for left, right in zip(*parts, strict=True):
         total.addmm_(left.T, right)
     return total
 
