@@ -117,14 +117,16 @@ def _streaming(device: torch.device) -> str:
 
 def _memory(device: torch.device) -> str:
     """The search for a batch size ends below what memory holds, and a batch that is too large is halved."""
+    # A CPU's memory isn't limited here, and so many tiles would take it a minute.
+    count = _TOO_LARGE if device.type == "cuda" else min(_TOO_LARGE, 2 * _BATCH)
     with _little_memory(device):
         found = _encoder(device.type, "auto", "auto").info.batch_size
-        encoder = _encoder(device.type, "auto", _TOO_LARGE)
-        tiles = np.broadcast_to(_tiles()[:1], (_TOO_LARGE, 256, 256, 3))
+        encoder = _encoder(device.type, "auto", count)
+        tiles = np.broadcast_to(_tiles()[:1], (count, 256, 256, 3))
         features = encoder.encode(tiles)
         _compare("a halved batch", torch.from_numpy(features[-1:]), torch.from_numpy(features[:1]), 1e-3)
     if device.type == "cuda" and not encoder.remark:
-        raise ValueError(f"a batch of {_TOO_LARGE} tiles ran in {_SPARE >> 20} MiB; nothing had to be halved")
+        raise ValueError(f"a batch of {count} tiles ran in {_SPARE >> 20} MiB; nothing had to be halved")
     return f"batch {found} found in {_SPARE >> 20} MiB; {encoder.remark or 'nothing had to be halved'}"
 
 
