@@ -103,7 +103,7 @@ def test_arguments(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
 
 def sample(peer: str, turn: int, value: float, **more: object) -> dict[str, object]:
     return {
-        "part": "tissue", "case": "20 slides", "peer": peer, "version": "1", "round": str(turn), "value": value, **more,
+        "part": "tissue", "case": "mask and grid", "peer": peer, "version": "1", "round": str(turn), "value": value, **more,
     }  # fmt: skip
 
 
@@ -111,15 +111,17 @@ def test_a_cell_has_median_spread_and_the_lead_by_pairs() -> None:
     samples = [sample(OURS, turn, value, dice=0.9) for turn, value in enumerate((2.0, 4.0, 3.0))]
     samples += [sample("hs2p", turn, value, dice=0.8) for turn, value in enumerate((3.0, 4.0, 9.0))]
     samples += [sample("hs2p", 7, 100.0, dice=0.8)]  # a round without ours: no pair
-    assert tables.lead(PARTS["tissue"], "20 slides", "hs2p", samples) == pytest.approx(1.5)  # of 1.5, 1, 3
+    assert tables.lead(PARTS["tissue"], "mask and grid", "hs2p", samples) == pytest.approx(
+        1.5
+    )  # of 1.5, 1, 3
     more = replace(PARTS["tissue"], more=True)
-    assert tables.lead(more, "20 slides", "hs2p", samples) == pytest.approx(2 / 3)
-    assert tables.lead(more, "20 slides", "wsinfer", samples) is None
+    assert tables.lead(more, "mask and grid", "hs2p", samples) == pytest.approx(2 / 3)
+    assert tables.lead(more, "mask and grid", "wsinfer", samples) is None
     assert tables.markdown(samples).splitlines() == [
-        "| Tissue and grid of 20 drawn slides, CPU s (Dice) | 20 slides |",
-        "|---|---|",
-        "| wsi-ncmi 1 | **3** (2–4); Dice 0.900 |",
-        "| hs2p 1 | 6.5 (3–100), 1.50×; Dice 0.800 |",
+        "| Tissue and grid of 20 drawn slides, CPU s (Dice) | mask and grid | with artefacts, thumbnail |",
+        "|---|---|---|",
+        "| wsi-ncmi 1 | **3** (2–4); Dice 0.900 | – |",
+        "| hs2p 1 | 6.5 (3–100), 1.50×; Dice 0.800 | – |",
     ]
 
 

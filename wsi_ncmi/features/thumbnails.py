@@ -206,7 +206,10 @@ def _nearest(length: int, count: int) -> NDArray[np.int64]:
 
 
 def _blend(canvas: NDArray[np.float32], where: NDArray[np.bool_], name: str, strength: float) -> None:
-    canvas[where] += (np.array(COLOURS[name], np.float32) - canvas[where]) * np.float32(strength)
+    places, pixels = np.flatnonzero(where), canvas.reshape(-1, 3)
+    part = pixels[places]
+    part += (np.array(COLOURS[name], np.float32) - part) * np.float32(strength)
+    pixels[places] = part
 
 
 def _entries(content: ThumbnailContent) -> list[tuple[str, str]]:

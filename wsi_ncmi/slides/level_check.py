@@ -125,7 +125,8 @@ def _contrasts(reader: LevelReader, without: Container[tuple[int, int]] = ()) ->
     )
     if all(window in without for window in np.ndindex(len(rows) - 1, len(columns) - 1)):
         return {}
-    whole = level.width_px * level.height_px <= _WHOLE_PX
+    small = level.width_px * level.height_px <= _WHOLE_PX
+    whole = small and not without
     picture = _read(reader, 0, 0, level.width_px, level.height_px) if whole else None
     if whole and picture is None:
         return {}
@@ -137,8 +138,9 @@ def _contrasts(reader: LevelReader, without: Container[tuple[int, int]] = ()) ->
             if picture is not None:
                 x, y, window = left, top, picture[top:bottom, left:right]
             else:
-                x, y = (left + right - _WINDOW_PX) // 2, (top + bottom - _WINDOW_PX) // 2
-                part = _read(reader, x, y, _WINDOW_PX, _WINDOW_PX)
+                wide, high = (right - left, bottom - top) if small else (_WINDOW_PX, _WINDOW_PX)
+                x, y = (left + right - wide) // 2, (top + bottom - high) // 2
+                part = _read(reader, x, y, wide, high)
                 if part is None:
                     continue
                 window = part

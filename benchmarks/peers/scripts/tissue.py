@@ -1,8 +1,9 @@
 """Tissue and tile grid of all slides by one program: ``tissue.py PROGRAM JOB``.
 
-The job names the ``slides`` (a folder) and ``out``. Tiles of 224 px at 0.5 µm of which at least a quarter is
-tissue where the program has that setting; else its defaults. The tiles go into the file ``boxes`` as
-``x, y, width, height`` at level 0, by slide.
+The job names the ``slides`` (a folder), ``out``, and whether our program shall prepare slides as
+``extract`` does (``prepared``). Tiles of 224 px at 0.5 µm of which at least a quarter is tissue where the
+program has that setting; else its defaults. The tiles go into the file ``boxes`` as ``x, y, width, height``
+at level 0, by slide.
 """
 
 import json
@@ -35,13 +36,14 @@ def from_coords(folder: Path, pattern: str) -> Boxes:
 
 
 def ours(job: Job) -> Boxes:
-    """Preparation of a slide as ``wsi-ncmi extract`` does it: tissue, artefacts, thumbnail, grid."""
+    """Mask and grid, or all that ``wsi-ncmi extract`` prepares: artefacts and thumbnail, too."""
     from wsi_ncmi.encoders import EncoderConfig
     from wsi_ncmi.extraction.config import ExtractConfig
     from wsi_ncmi.extraction.slide import prepare_slide
     from wsi_ncmi.extraction.task import SlideTask
     from wsi_ncmi.slides import open_slide, take_inventory
-    from wsi_ncmi.tiling import GridConfig
+    from wsi_ncmi.tiling import GridConfig, TileGrid, select_tiles
+    from wsi_ncmi.tissue import segment_tissue
 
     ready()
     root = Path(job["slides"])
@@ -53,9 +55,14 @@ def ours(job: Job) -> Boxes:
     for record in take_inventory(root):
         task = SlideTask(record=record, config=config)
         with open_slide(task.slide_path) as slide:
-            prepared = prepare_slide(task, slide)
-        size = [float(edge) for edge in prepared.grid.tile_size_level0]
-        boxes[record.slide_id] = [[float(x), float(y), *size] for x, y in prepared.selection.coords.tolist()]
+            if job["prepared"]:
+                prepared = prepare_slide(task, slide)
+                found, chosen = prepared.grid, prepared.selection
+            else:
+                found = TileGrid.plan(slide.levels, task.mpp, grid)
+                chosen = select_tiles(found, segment_tissue(slide, task.mpp, config.tissue), MIN_TISSUE)
+        size = [float(edge) for edge in found.tile_size_level0]
+        boxes[record.slide_id] = [[float(x), float(y), *size] for x, y in chosen.coords.tolist()]
     return boxes
 
 
