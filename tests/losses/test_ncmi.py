@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -360,3 +362,16 @@ def test_scores_of_the_wrong_width_are_named():
 def test_options_override_the_preset():
     criterion = build_loss(loss_config(name="ncmi", preset="ratio", symbols=16, temperature=0.7), 3, 8)
     assert (criterion.symbols, criterion.form.temperature, criterion.form.ratio) == (16, 0.7, "sample")
+
+
+def test_a_loss_is_built_to_be_checked_without_the_compiler():
+    # Loading a model builds it on "meta" first, whose arithmetic would import it: 1.3 s of each command.
+    code = (
+        "import sys, torch\nfrom wsi_ncmi import NCMILoss\n"
+        "with torch.device('meta'):\n"
+        "    made = NCMILoss(3, 16), NCMILoss(3, 16, code_words='learned')\n"
+        "assert {tensor.device.type for each in made for tensor in each.state_dict().values()} == {'meta'}\n"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

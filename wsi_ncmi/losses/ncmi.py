@@ -147,8 +147,13 @@ class NCMILoss(Criterion):
         self.centre = None
         if form.centring:
             self.centre = RunningCentre(self.symbols, form.centring_momentum, form.centring_start)
-        scores = fixed_centroids.code_word_scores(form.code_words, num_classes, self.symbols, form.code_scale)
-        log_centroids = self._log_map(scores).to(torch.get_default_dtype())
+        place = torch.get_default_device()
+        with torch.device("cpu"):  # arithmetic on "meta", where models are built to be checked, takes a second
+            scores = fixed_centroids.code_word_scores(
+                form.code_words, num_classes, self.symbols, form.code_scale
+            )
+            log_centroids = self._log_map(scores).to(torch.get_default_dtype())
+        scores, log_centroids = scores.to(place), log_centroids.to(place)
         if form.code_words == "learned":
             self.code_scores = nn.Parameter(scores.to(torch.get_default_dtype()))
         self.register_buffer("log_centroids", log_centroids)
