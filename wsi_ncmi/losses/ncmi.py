@@ -148,7 +148,7 @@ class NCMILoss(Criterion):
         if form.centring:
             self.centre = RunningCentre(self.symbols, form.centring_momentum, form.centring_start)
         place = torch.get_default_device()
-        with torch.device("cpu"):  # arithmetic on "meta", where models are built to be checked, takes a second
+        with torch.device("cpu"):  # arithmetic on "meta", where models are built to be checked, is slow
             scores = fixed_centroids.code_word_scores(
                 form.code_words, num_classes, self.symbols, form.code_scale
             )
