@@ -12,7 +12,8 @@ from wsi_ncmi.metrics.results import NOT_INFORMATIVE
 
 NCMI_EVIDENCE = (
     "NCMI is ahead of cross-entropy where classes are uneven, labels are wrong or hospitals are new; it is "
-    "level on full data of few classes, and behind on rare lesions and in short image training."
+    "level on full data of few classes, behind in short image training, and on rare lesions of new hospitals "
+    "behind unless the preset rare_lesions is set."
 )
 """What the studies of the losses found; README and docs/explanation/ncmi.md say the same (tested)."""
 
