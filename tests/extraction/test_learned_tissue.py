@@ -101,8 +101,8 @@ def test_models_run_where_the_encoder_runs(tasks, monkeypatch, settings: dict[st
     asked = []
 
     def look(*arguments):
-        asked.append(arguments[5])
-        return real(*arguments[:5])
+        asked.append(arguments[4])
+        return real(*arguments[:4])
 
     real = slide_analysis.analyse_tissue
     monkeypatch.setattr(slide_analysis, "analyse_tissue", look)

@@ -186,12 +186,13 @@ def test_absent_tiles_are_background_and_known_without_reading(tmp_path, levels)
 
 def test_the_overview_of_nested_levels_does_not_read_the_first_one(tmp_path, levels):
     with open_slide(qupath(tmp_path / "a.ome.tif", levels)) as slide:
+        assert len(slide.levels) == 3  # compared with each other at the first look
         asked = []
         honest = slide._tile
         slide._tile = lambda page, index: asked.append(page.imagewidth) or honest(page, index)
         picture = thumbnail(slide, 170)
     assert set(asked) == {175}
-    assert len(asked) == 4
+    assert len(asked) <= 4  # the comparison has read some
     assert picture.shape == (146, 170, 3)
 
 
