@@ -34,7 +34,7 @@ def config(tmp_path: Path) -> ExtractConfig:
 def start(config: ExtractConfig, caplog: pytest.LogCaptureFixture) -> int:
     """Runs the job; how many slides were taken as they are."""
     caplog.clear()
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, "wsi_ncmi"):
         assert extract(config).exit_code == 0
     said = [record.args[0] for record in caplog.records if "aren't read again" in record.msg]
     return int(said[0].split()[0]) if said else 0

@@ -81,7 +81,7 @@ def test_a_run_on_vectors_ends_in_report_and_bundle(tmp_path) -> None:
 
 def test_patients_vectors_are_joined_by_case(tmp_path, caplog) -> None:
     config = config_of(tmp_path, "patient")
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", "wsi_ncmi"):
         data = prepare_data(config)
     assert "joined with the labels by case_id" in caplog.text
     assert len(data.cohort.rows) == 20
