@@ -15,6 +15,7 @@ from research.loss_study.regimes import StudyParts, prepare_parts
 from research.loss_study.settings import FLOOR
 from wsi_ncmi.cohorts import Cohort, SplitConfig, Splits, make_splits, open_bag_source, read_any_splits
 from wsi_ncmi.core.errors import InputError
+from wsi_ncmi.losses.ncmi import NCMILoss
 from wsi_ncmi.metrics import information_metrics
 from wsi_ncmi.metrics.classification import classification_metrics
 from wsi_ncmi.mil import ModelConfig
@@ -163,7 +164,7 @@ class StudyWork:
         )
         p = probabilities_of(fitted.criterion, z)
         means = None
-        if not fitted.criterion.uses_class_means:
+        if not (isinstance(fitted.criterion, NCMILoss) and fitted.criterion.form.class_mean_decision):
             z_train = embed(fitted.aggregator, cache, parts.train.slide_ids, device)
             means = (z_validation, z_train, torch.from_numpy(parts.train.y), z)
         scored = (probabilities_of(fitted.criterion, z_validation), parts.validation.y, p, parts.test.y)

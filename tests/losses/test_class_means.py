@@ -9,7 +9,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch.nn.functional import nll_loss, one_hot
 
 from wsi_ncmi.losses import NCMILoss
-from wsi_ncmi.losses.decision import CalibratedDecision, ClassMeanDecision, _discriminant
+from wsi_ncmi.losses.decision import CalibratedDecision, ClassMeanDecision, FarDecision, _discriminant
 
 
 def _samples(count: int, classes: int, width: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -36,7 +36,9 @@ def test_class_means_join_where_the_training_inputs_are_given_and_only_there():
     for each in (criterion, plain):
         each.fit_decision(z[:60], y[:60], z[60:140], y[60:140])
     alone = NCMILoss(4, 8)
-    alone.load_state_dict({k: v for k, v in criterion.state_dict().items() if "class_means" not in k})
+    alone.load_state_dict(
+        {k: v for k, v in criterion.state_dict().items() if k.split(".")[0] not in ("class_means", "far")}
+    )
     assert torch.equal(alone.predict_proba(z), plain.predict_proba(z))
     # An untrained projection knows little, the class means know the classes.
     right = [(each.predict_proba(z[140:]).argmax(1) == y[140:]).float().mean() for each in (plain, criterion)]

@@ -48,7 +48,7 @@ class Criterion(nn.Module, ABC):
         needs_epoch_pass: True when :meth:`end_epoch` does something, so that a loop without this need
             can skip the extra pass over the training set.
         fits_decision: True when :meth:`fit_decision` does something.
-        uses_class_means: True when :meth:`fit_decision` can do more with the training inputs.
+        uses_training: True when :meth:`fit_decision` can do more with the training inputs.
 
     Raises:
         InputError: Fewer than two classes, or a width below one.
@@ -62,7 +62,7 @@ class Criterion(nn.Module, ABC):
         self.in_features = in_features
         self.needs_epoch_pass = False
         self.fits_decision = False
-        self.uses_class_means = False
+        self.uses_training = False
 
     def forward(self, z: Any, y: Any) -> Tensor:
         """Computes the loss of a batch.
@@ -151,7 +151,7 @@ class Criterion(nn.Module, ABC):
         Args:
             z: Inputs (N, E) that the network has not learned from, computed in eval mode.
             y: Their labels (N,).
-            train_z: The training inputs (M, E), for a criterion that ``uses_class_means``.
+            train_z: The training inputs (M, E), for a criterion that ``uses_training``.
             train_y: Their labels (M,).
         """
 

@@ -84,6 +84,7 @@ class NCMIConfig(LossConfig):
         decision_balance: Exponent of the class weights in the decision's fit.
         ridge: Regularisation of the decision's fit, in pseudo-samples.
         class_mean_decision: Let the class means of the embeddings correct the decision.
+        plain_when_far: Decide slides far from all of the training without class weights and class means.
     """
 
     criterion = "wsi_ncmi.losses.ncmi:NCMILoss"
@@ -117,6 +118,7 @@ class NCMIConfig(LossConfig):
     decision_balance: form.Share | None = None
     ridge: form.Positive = 20.0
     class_mean_decision: bool | None = None
+    plain_when_far: bool | None = None
 
 
 @register_loss

@@ -11,6 +11,8 @@ _MAX_STEPS = 100
 _TOLERANCE = 1e-10
 _SHRINKAGE = 0.3  # of the covariance of class means, towards a multiple of the identity
 _SAY_OF_MEANS = 2.0  # weight of the class means' scores to the distances', each in units of its spread
+_DIRECTIONS = 16  # of the training embeddings' covariance that are told apart
+_REACH = 8.0  # times the median distance of the validation samples, or of the training's where that is larger
 
 
 class CalibratedDecision(nn.Module):
@@ -112,7 +114,30 @@ class _Problem:
         return gradient, hessian
 
 
-class ClassMeanDecision(nn.Module):
+class _Fitted(nn.Module):
+    """Buffers that are None until a fit, and not in the state: models from before they existed load."""
+
+    def __init__(self, **shapes: tuple[int, ...]) -> None:
+        super().__init__()
+        self._shapes = shapes
+        for name in shapes:
+            self.register_buffer(name, None)
+
+    def forget(self) -> None:
+        """Is as before a fit."""
+        for name in self._shapes:
+            setattr(self, name, None)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *arguments: Any, **options: Any
+    ) -> None:
+        fitted = any(prefix + name in state_dict for name in self._shapes)
+        for name, shape in self._shapes.items():
+            setattr(self, name, torch.zeros(shape) if fitted else None)
+        super()._load_from_state_dict(state_dict, prefix, *arguments, **options)
+
+
+class ClassMeanDecision(_Fitted):
     """Log-probabilities corrected by how far an embedding lies from the class means.
 
     Seen as the mean of a Gaussian output, an embedding z lies KL(N(z, Σ) ‖ N(μ_j, Σ)) =
@@ -122,7 +147,7 @@ class ClassMeanDecision(nn.Module):
     The answer is softmax(a · (ℓ_j/s + 2 g_j/t)): ℓ_j the network's own log-probabilities, g_j the
     discriminant's scores, s and t the spreads of both, and a the scale that fits validation best.
 
-    Not fitted, it changes nothing, and its state is empty: models from before it existed load.
+    Not fitted, it changes nothing.
 
     Args:
         num_classes: Number of classes C.
@@ -139,10 +164,7 @@ class ClassMeanDecision(nn.Module):
     bias: Tensor | None
 
     def __init__(self, num_classes: int, width: int) -> None:
-        super().__init__()
-        self._shapes = {"own_weight": (), "weight": (num_classes, width), "bias": (num_classes,)}
-        for name in self._shapes:
-            self.register_buffer(name, None)
+        super().__init__(own_weight=(), weight=(num_classes, width), bias=(num_classes,))
 
     def forward(self, log_p: Tensor, z: Tensor) -> Tensor:
         """Corrected log-probabilities (B, C) of log-probabilities (B, C) and embeddings (B, E)."""
@@ -178,13 +200,100 @@ class ClassMeanDecision(nn.Module):
         self.own_weight = (scale * own).to(dtype)
         self.weight, self.bias = ((scale * means * part).to(dtype) for part in (weight, bias))
 
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *arguments: Any, **options: Any
-    ) -> None:
-        fitted = any(prefix + name in state_dict for name in self._shapes)
-        for name, shape in self._shapes.items():
-            setattr(self, name, torch.zeros(shape) if fitted else None)
-        super()._load_from_state_dict(state_dict, prefix, *arguments, **options)
+
+class FarDecision(_Fitted):
+    """Another decision for embeddings far from all that the training and its validation have seen.
+
+    Class weights and class means shift the scores by what the training's hospitals teach. Where an embedding
+    lies far from theirs, the scores of all classes lie close together, and the shift alone would decide: such
+    a sample gets the calibrated decision without either (``docs/development/ncmi-long-tail.md``). Far is more
+    than 8 times the median distance of the validation samples (or of the training's, where that is larger),
+    in the metric of the training embeddings' covariance (its 16 first directions, shrunk by .3 towards a
+    multiple of the identity).
+
+    Not fitted, it changes nothing.
+
+    Args:
+        num_classes: Number of classes C.
+        width: Width E of the embedding.
+
+    Attributes:
+        scale: a of the softmax of −a·d_j + b_j for far samples, () buffer, or None.
+        bias: Its b (C,), or None.
+        centre: Mean of the training embeddings (E,), or None.
+        directions: First directions of their covariance (K, E), or None.
+        gain: What a squared step along each counts for more than one across them (K,), or None.
+        tail: What a squared step counts (), in units of the distance that is far, or None.
+    """
+
+    scale: Tensor | None
+    bias: Tensor | None
+    centre: Tensor | None
+    directions: Tensor | None
+    gain: Tensor | None
+    tail: Tensor | None
+
+    def __init__(self, num_classes: int, width: int) -> None:
+        directions = min(_DIRECTIONS, width)
+        super().__init__(
+            scale=(), bias=(num_classes,), centre=(width,), directions=(directions, width),
+            gain=(directions,), tail=(),
+        )  # fmt: skip
+
+    def forward(self, log_p: Tensor, distances: Tensor, z: Tensor) -> Tensor:
+        """Log-probabilities (B, C), those of far samples decided anew.
+
+        Args:
+            log_p: Of the usual decision (B, C).
+            distances: From the centroids (B, C).
+            z: Embeddings (B, E).
+        """
+        if self.scale is None or self.bias is None:
+            return log_p
+        own = (self.bias - self.scale * distances).log_softmax(dim=-1).to(log_p.dtype)
+        return torch.where((self.remoteness(z) > 1).unsqueeze(-1), own, log_p)
+
+    def remoteness(self, z: Tensor) -> Tensor:
+        """Distances (B,) of embeddings (B, E) from the training's mean; above 1 is far.
+
+        Raises:
+            RuntimeError: Nothing was fitted.
+        """
+        if self.centre is None or self.directions is None or self.gain is None or self.tail is None:
+            raise RuntimeError("The far decision isn't fitted.")
+        z = z.to(self.centre.dtype) - self.centre
+        return (z @ self.directions.T).square() @ self.gain + self.tail * z.square().sum(dim=-1)
+
+    @torch.no_grad()
+    def fit(self, plain: CalibratedDecision, z: Tensor, train_z: Tensor) -> None:
+        """Takes the decision for far samples, and what is far from the training and validation samples.
+
+        Args:
+            plain: The decision of far samples, fitted.
+            z: Embeddings of the validation samples (N, E), computed in eval mode.
+            train_z: Embeddings of the training samples (M, E), computed in eval mode.
+        """
+        z, train_z = z.double(), train_z.double()
+        centre = train_z.mean(dim=0)
+        residual = train_z - centre
+        values, vectors = torch.linalg.eigh(residual.T @ residual / len(residual))
+        size = values.mean()
+        if size <= 0:  # embeddings that don't vary say of none that it's far
+            self.forget()
+            return
+        kept = self._shapes["directions"][0]
+        values, directions = values.flip(0)[:kept].clamp(min=0), vectors.flip(1)[:, :kept].T
+        tail = 1 / (_SHRINKAGE * size)
+        gain = 1 / ((1 - _SHRINKAGE) * values + _SHRINKAGE * size) - tail
+        # Few validation samples may all lie at the centre by chance, and training samples lie closer than others.
+        reach = _REACH * max(
+            ((part @ directions.T).square() @ gain + tail * part.square().sum(dim=1)).median()
+            for part in (residual, z - centre)
+        )
+        dtype = torch.get_default_dtype()
+        self.scale, self.bias = plain.scale.clone(), plain.bias.clone()
+        self.centre, self.directions = centre.to(dtype), directions.to(dtype)
+        self.gain, self.tail = (gain / reach).to(dtype), (tail / reach).to(dtype)
 
 
 def _spread(scores: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from wsi_ncmi.core.arguments import described
 from wsi_ncmi.core.errors import InputError
 from wsi_ncmi.losses import fixed_centroids, functional
 from wsi_ncmi.losses.base import Criterion, full_precision, per_class, project
-from wsi_ncmi.losses.decision import CalibratedDecision, ClassMeanDecision
+from wsi_ncmi.losses.decision import CalibratedDecision, ClassMeanDecision, FarDecision
 from wsi_ncmi.losses.ncmi_form import resolve_form
 from wsi_ncmi.losses.running_statistics import (
     MemoryBank,
@@ -171,7 +171,8 @@ class NCMILoss(Criterion):
         self.decision = CalibratedDecision(num_classes, 1 / self.tau if form.ratio == "log" else 1.0, ridge)
         self._layer: tuple[Tensor, tuple[int, torch.dtype], tuple[Tensor, Tensor]] | None = None
         self.class_means = ClassMeanDecision(num_classes, in_features or self.symbols)
-        self.uses_class_means = form.class_mean_decision
+        self.far = FarDecision(num_classes, in_features or self.symbols)
+        self.uses_training = form.class_mean_decision or form.plain_when_far
         exact = form.code_words == "means" and form.means_update == "epoch"
         self.needs_epoch_pass = exact or form.decision_means
         self.fits_decision = True
@@ -316,7 +317,8 @@ class NCMILoss(Criterion):
         """Calibrated log-probabilities (B, C); before :meth:`fit_decision` the nearest centroid wins."""
         z = self._input(z)
         with full_precision(z):
-            log_p: Tensor = self.class_means(self.decision(self.distances(z)), z)
+            distances = self.distances(z)
+            log_p: Tensor = self.far(self.class_means(self.decision(distances), z), distances, z)
             return log_p
 
     @torch.no_grad()
@@ -350,7 +352,9 @@ class NCMILoss(Criterion):
         """Fits the decision on validation inputs (never test): scale and per-class bias of the distances.
 
         With the training inputs, and in a form with ``class_mean_decision``, the means of the classes join
-        (:class:`~wsi_ncmi.losses.decision.ClassMeanDecision`).
+        (:class:`~wsi_ncmi.losses.decision.ClassMeanDecision`); with ``plain_when_far`` samples far from all
+        of these get a decision without class weights and class means
+        (:class:`~wsi_ncmi.losses.decision.FarDecision`).
 
         Args:
             z: Inputs (N, E) that the network has not learned from, computed in eval mode.
@@ -367,8 +371,12 @@ class NCMILoss(Criterion):
             distances = self.distances(z)
         self.train(was_training)
         balance = self.form.decision_balance
+        far = self.form.plain_when_far and train_z is not None
+        if far:
+            self.decision.fit(distances, y)
+            self.far.fit(self.decision, z, train_z)
         self.decision.fit(distances, y, balance)
-        if self.uses_class_means and train_z is not None and train_y is not None:
+        if self.form.class_mean_decision and train_z is not None and train_y is not None:
             train_z, train_y = self._checked(train_z, train_y)
             with torch.no_grad():
                 self.class_means.fit(self.decision(distances), z, y, train_z, train_y, balance)

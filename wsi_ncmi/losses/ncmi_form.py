@@ -65,6 +65,9 @@ class NCMIForm:
             under the prior of the data it is fitted to, 1 under a uniform one.
         class_mean_decision: Let the class means of the embeddings correct the decision, where the training
             inputs are given to its fit (``wsi_ncmi.losses.decision.ClassMeanDecision``).
+        plain_when_far: Decide samples far from all that the training has seen without class weights and class
+            means, where the training inputs are given to the decision's fit
+            (``wsi_ncmi.losses.decision.FarDecision``).
     """
 
     symbols: Symbols | None = 8
@@ -90,6 +93,7 @@ class NCMIForm:
     prior_shift: NotNegative = 0.0
     decision_balance: Share = 0.0
     class_mean_decision: bool = False
+    plain_when_far: bool = False
 
     @property
     def effective_power(self) -> float:
@@ -109,14 +113,15 @@ _LOG_REVERSE = NCMIForm(ratio="log", direction="code_to_sample", code_scale=3.0,
 # Chosen on inner validation (docs/development/ncmi-protocol.md): a logarithm that saturates a little, as the
 # code words alone make it robust, and a decision that nearly levels the classes; the class means' share in it
 # by docs/development/ncmi-long-tail-protocol.md.
-_DEFAULT = replace(_LOG_REVERSE, tau=None, power=0.3, decision_balance=0.75, class_mean_decision=True)
+_DEFAULT = replace(
+    _LOG_REVERSE, tau=None, power=0.3, decision_balance=0.75, class_mean_decision=True, plain_when_far=True
+)
 PRESETS: Mapping[Preset, NCMIForm] = {
     "default": _DEFAULT,
     # Chosen there too: half of the prior's margin, and a bound so weak that no rare class is given up.
     "long_tail": replace(_DEFAULT, prior_shift=0.5, power=0.1),
-    # At a new centre the scores of slides that differ in few tiles lie close together: what levels the
-    # classes, and class means that know few centres, then decide alone.
-    "rare_lesions": replace(_DEFAULT, decision_balance=0.0, class_mean_decision=False),
+    # For every sample the decision that the default has for far ones.
+    "rare_lesions": replace(_DEFAULT, decision_balance=0.0, class_mean_decision=False, plain_when_far=False),
     "log": _LOG,
     "log_reverse": _LOG_REVERSE,
     "ratio": NCMIForm(code_scale=3.0),

@@ -154,8 +154,9 @@ def _as_begun(
     config: RunConfig, identity: dict[str, Any], begun: Mapping[str, Any]
 ) -> tuple[RunConfig, dict[str, Any]]:
     """Configuration and identity of an interrupted run: it ends as the version would have that began it."""
-    if "class_mean_decision" not in begun["loss"] and config.loss.name == "ncmi":
-        loss = loss_config(**{**asdict(config.loss), "class_mean_decision": False})
+    if config.loss.name == "ncmi":
+        later = {"class_mean_decision", "plain_when_far"} - set(begun["loss"])
+        loss = loss_config(**{**asdict(config.loss), **dict.fromkeys(later, False)})
         config = replace(config, loss=loss)
     training = replace(config.training, batch_size=begun["training"]["batch_size"])
     return replace(config, training=training), {**identity, "training": training.identity()}
@@ -288,5 +289,5 @@ def _fit_decision(
         return z, torch.from_numpy(np.concatenate([part.y for part in parts])).to(device)
 
     held_out = [validation] if training.decision == "validation" else [train, validation]
-    learned_from = embedded([train]) if criterion.uses_class_means else (None, None)
+    learned_from = embedded([train]) if criterion.uses_training else (None, None)
     criterion.fit_decision(*embedded(held_out), *learned_from)

@@ -161,8 +161,9 @@ def _identity(
 
 
 def _form(criterion: NCMILoss) -> dict[str, Any]:
-    # Class means have no say here: the decision is fitted without the training's embeddings.
-    return {key: value for key, value in asdict(criterion.form).items() if key != "class_mean_decision"}
+    # The decision is fitted without the training's embeddings here: what needs them has no say.
+    without = ("class_mean_decision", "plain_when_far")
+    return {key: value for key, value in asdict(criterion.form).items() if key not in without}
 
 
 def _found(out: Path, identity: Mapping[str, Any], overwrite: bool) -> ImageRun | dict[str, Any] | None:
