@@ -13,7 +13,7 @@ from research.loss_study.regimes import REGIMES
 from research.loss_study.settings import (
     GRID,
     GRIDS,
-    RARE_LESIONS,
+    ON_LESIONS,
     Setting,
     ablation_settings,
     describe_grid,
@@ -226,8 +226,7 @@ def study_stage(
         settings = list(model_settings())
     elif stage == "confirm":
         settings = chosen_settings(out, rivals)
-        if losses is not None and RARE_LESIONS.loss in losses:
-            settings.append(RARE_LESIONS)
+        settings += [setting for setting in ON_LESIONS if losses is not None and setting.loss in losses]
     else:
         settings = [setting for of_loss in GRIDS[grid].values() for setting in of_loss]
         if best is not None:

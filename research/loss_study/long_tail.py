@@ -21,11 +21,16 @@ from wsi_ncmi.core.errors import InputError, WsiNcmiError
 from wsi_ncmi.core.progress import progress_for
 
 _GUARDS = ("rcc", "nsclc")
-# The lesion cohorts and their test centres.
-_LESIONS = {"cam": "34", "cam_01": "01", "cam_12": "12", "cam_23": "23", "cam_40": "40"}
+# The lesion cohorts: their test centres and the seed of the draw.
+_LESIONS = {
+    "cam": ("34", 0), "cam_01": ("01", 0), "cam_12": ("12", 0), "cam_23": ("23", 0), "cam_40": ("40", 0),
+    "cam_34_seed1": ("34", 1), "cam_12_seed1": ("12", 1), "cam_40_seed1": ("40", 1),
+}  # fmt: skip
+_DRAWN = {seed: tuple(name for name, (_, drawn) in _LESIONS.items() if drawn == seed) for seed in (0, 1)}
 _ON_LESIONS = {"rivals": 3, "folds": [0], "seeds": [0]}
 _AS_DEFAULT = {"rate": 5e-4, "batch_size": 4, "into": "lesions_default"}
-_ON_PAIRS = ["ce", "weighted_ce", "logit_adjusted", "ncmi_default", "ncmi_rare_lesions"]
+_ON_PAIRS = ["ce", "weighted_ce", "logit_adjusted", "ncmi_default", "ncmi_rare_lesions", "ncmi_far"]
+_REDRAWN = ["ce", "weighted_ce", "ncmi_far", "floor"]
 STEPS: Sequence[tuple[str, tuple[str, ...], dict[str, Any]]] = (
     ("leads", ("ot_sites", "ot"), {"folds": [0]}),
     ("tune", ("ot_sites",), {"folds": [0], "grid": "long_tail"}),
@@ -39,8 +44,13 @@ STEPS: Sequence[tuple[str, tuple[str, ...], dict[str, Any]]] = (
     ("confirm", ("cam",), {**_ON_LESIONS, **_AS_DEFAULT}),
     (
         "confirm",
-        tuple(_LESIONS),
+        _DRAWN[0],
         {**_ON_LESIONS, **_AS_DEFAULT, "losses": _ON_PAIRS, "into": "lesions_pairs"},
+    ),
+    (
+        "confirm",
+        _DRAWN[1],
+        {**_ON_LESIONS, **_AS_DEFAULT, "losses": _REDRAWN, "into": "lesions_redrawn"},
     ),
     ("models", ("cam",), {"folds": [1], **_AS_DEFAULT}),
     (
@@ -65,8 +75,14 @@ def prepare(data: Path, work: Path) -> None:
     scripts = {
         "OT": [str(data / "tcga_ot" / "unpack.py")],
         **{
-            name.upper(): ["-m", "research.lesion_cohort", str(data), f"--test-centres={centres}"]
-            for name, centres in _LESIONS.items()
+            name.upper(): [
+                "-m",
+                "research.lesion_cohort",
+                str(data),
+                f"--test-centres={centres}",
+                f"--seed={seed}",
+            ]
+            for name, (centres, seed) in _LESIONS.items()
         },
     }
     bags = [data / "tcga_bags" / f"tcga_{name}.npz" for name in _GUARDS]

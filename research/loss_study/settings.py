@@ -8,12 +8,14 @@ from wsi_ncmi.losses import LossConfig, loss_config
 from wsi_ncmi.mil import ModelConfig, model_config
 
 __all__ = [
-    "ABLATIONS", "FLOOR", "GRID", "GRIDS", "LONG_TAIL_GRID", "RARE_LESIONS", "REFERENCES", "Setting",
+    "ABLATIONS", "FLOOR", "GRID", "GRIDS", "LONG_TAIL_GRID", "ON_LESIONS", "REFERENCES", "Setting",
     "ablation_settings", "describe_grid", "exploration_settings", "lead_settings", "model_settings",
     "sensitivity_settings",
 ]  # fmt: skip
 
 _RATES = (5e-4, 1e-3)
+# The decision on far slides came when these studies were done: their rows are of forms without it.
+_WITHOUT_FAR = {"plain_when_far": False}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,8 +128,10 @@ _NCMI_VALUES: Sequence[Mapping[str, Any]] = (
     {"prior_shift": 0.0}, {"prior_shift": 0.5}, {"prior_shift": 0.5, "power": 0.1},
 )  # fmt: skip
 LONG_TAIL_GRID: Mapping[str, tuple[Setting, ...]] = {
-    "ncmi": _with_decay("ncmi", _NCMI_VALUES),
-    "ncmi_code_words": _with_decay("ncmi_code_words", _NCMI_VALUES, "ncmi", class_mean_decision=False),
+    "ncmi": _with_decay("ncmi", _NCMI_VALUES, **_WITHOUT_FAR),
+    "ncmi_code_words": _with_decay(
+        "ncmi_code_words", _NCMI_VALUES, "ncmi", class_mean_decision=False, **_WITHOUT_FAR
+    ),
     "ce": _without_own("ce", (1e-2, 1.0, 3.0)),
     "weighted_ce": _without_own("weighted_ce", (1e-2, 1.0, 3.0)),
     "focal": _with_decay("focal", [{"focal_gamma": g} for g in (0.5, 1.0, 2.0)]),
@@ -173,17 +177,22 @@ FLOOR = "floor"
 """No loss but what every model must beat: logistic regression on each slide's mean tile."""
 
 REFERENCES = (
-    Setting(loss="ncmi_default", name="default", options=loss_config(name="ncmi")),
+    Setting(loss="ncmi_default", name="default", options=loss_config(name="ncmi", **_WITHOUT_FAR)),
     Setting(loss=FLOOR, name="logistic regression", options=loss_config(name="ce")),
 )
 """What ``confirm`` of a long-tail study has beside the chosen settings, and what is no rival either: NCMI as
-it is without any setting, and the floor."""
+it was without any setting, and the floor."""
 
 
-RARE_LESIONS = Setting(
-    loss="ncmi_rare_lesions", name="rare_lesions", options=loss_config(name="ncmi", preset="rare_lesions")
-)
-"""NCMI's preset for few tumour tiles and new centres; in ``confirm`` where it is named."""
+ON_LESIONS = (
+    Setting(
+        loss="ncmi_rare_lesions", name="rare_lesions",
+        options=loss_config(name="ncmi", decision_balance=0.0, class_mean_decision=False, **_WITHOUT_FAR),
+    ),
+    Setting(loss="ncmi_far", name="default", options=loss_config(name="ncmi")),
+)  # fmt: skip
+"""NCMI without class weights and class means in its decision, and as it is since: without them for slides far
+from all of the training. In ``confirm`` where they are named."""
 
 
 def describe_grid(settings: Sequence[Setting]) -> list[dict[str, Any]]:
@@ -322,7 +331,7 @@ def model_settings() -> tuple[Setting, ...]:
         "dtfd": {"hidden": 128, "attention": 64},
     }
     return tuple(
-        Setting(loss=loss, name=name, options=loss_config(name=loss), model=model_config(name=name, **values))
+        Setting(loss=options.name, name=name, options=options, model=model_config(name=name, **values))
         for name, values in sizes.items()
-        for loss in ("ce", "ncmi")
+        for options in (loss_config(name="ce"), loss_config(name="ncmi", **_WITHOUT_FAR))
     )

@@ -9,7 +9,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch.nn.functional import nll_loss, one_hot
 
 from wsi_ncmi.losses import NCMILoss
-from wsi_ncmi.losses.decision import CalibratedDecision, ClassMeanDecision, FarDecision, _discriminant
+from wsi_ncmi.losses.decision import ClassMeanDecision, _discriminant
 
 
 def _samples(count: int, classes: int, width: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -44,19 +44,6 @@ def test_class_means_join_where_the_training_inputs_are_given_and_only_there():
     right = [(each.predict_proba(z[140:]).argmax(1) == y[140:]).float().mean() for each in (plain, criterion)]
     assert right[1] > right[0] + 0.3
     torch.testing.assert_close(criterion.predict_proba(z).sum(dim=1), torch.ones(200))
-
-
-def test_rare_lesions_are_decided_by_the_distances_under_the_prior_of_the_slides():
-    z, y = _samples(200, 4, 8)
-    y[z[:, 0] > 100] = 0  # a common class
-    criterion = NCMILoss(4, 8, preset="rare_lesions")
-    criterion.fit_decision(z[:60], y[:60], z[60:], y[60:])
-    plain = CalibratedDecision(4, 1 / criterion.tau, ridge=20.0)
-    plain.fit(criterion.distances(z[:60]), y[:60], balance=0.0)
-    assert torch.equal(criterion.predict_proba(z), plain(criterion.distances(z)).exp())
-    trained, default = NCMILoss(4, 8, preset="rare_lesions"), NCMILoss(4, 8)
-    default.load_state_dict(trained.state_dict())
-    assert torch.equal(trained(z, y), default(z, y))  # the loss itself is the default's
 
 
 def test_the_scale_is_the_one_that_fits_validation_best():

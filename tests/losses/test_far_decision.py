@@ -46,32 +46,36 @@ def test_how_far_a_sample_is(classes, width, held_out, seed):
     np.testing.assert_allclose(decision.remoteness(other).numpy(), expected, rtol=2e-4, atol=1e-5)
 
 
-def test_far_samples_are_decided_as_rare_lesions_decides_all_and_near_ones_as_before():
+def _fitted(criterion: NCMILoss, z: torch.Tensor, y: torch.Tensor) -> NCMILoss:
+    criterion.fit_decision(z[:80], y[:80], z[80:200], y[80:200])
+    return criterion
+
+
+def test_far_samples_are_decided_by_the_distances_under_the_prior_and_near_ones_as_before():
     z, y = _samples(300, 4, 24, seed=3)
     near, far = z[200:], z[200:] + 60.0
-    criterion, without, plain = (
-        NCMILoss(4, 24, **options) for options in ({}, {"plain_when_far": False}, {"preset": "rare_lesions"})
-    )
-    for each in (without, plain):
-        each.load_state_dict(criterion.state_dict())
-    for each in (criterion, without, plain):
-        each.fit_decision(z[:80], y[:80], z[80:200], y[80:200])
+    criterion, without = NCMILoss(4, 24), NCMILoss(4, 24, plain_when_far=False)
+    without.load_state_dict(criterion.state_dict())
+    assert torch.equal(criterion(z, y), without(z, y))
+    plain = CalibratedDecision(4, 1 / criterion.tau, ridge=20.0)
+    plain.fit(criterion.distances(z[:80]), y[:80])
+    _fitted(criterion, z, y), _fitted(without, z, y)
     both = torch.cat([near, far])
     assert (criterion.far.remoteness(both) > 1).tolist() == [False] * 100 + [True] * 100
     torch.testing.assert_close(criterion.predict_proba(near), without.predict_proba(near))
-    torch.testing.assert_close(criterion.predict_proba(far), plain.predict_proba(far))
-    assert (without.predict_proba(far) - plain.predict_proba(far)).abs().max() > 0.02
+    torch.testing.assert_close(criterion.predict_proba(far), plain(criterion.distances(far)).exp())
+    assert (without.predict_proba(far) - criterion.predict_proba(far)).abs().max() > 0.02
 
 
 @pytest.mark.parametrize("options", [{"class_mean_decision": False}, {"decision_balance": 0.0}])
 def test_either_correction_ends_where_a_sample_is_far(options):
     z, y = _samples(300, 4, 24, seed=4)
-    criterion, plain = NCMILoss(4, 24, **options), NCMILoss(4, 24, preset="rare_lesions")
-    plain.load_state_dict(criterion.state_dict())
+    criterion = NCMILoss(4, 24, **options)
+    plain = CalibratedDecision(4, 1 / criterion.tau, ridge=20.0)
+    plain.fit(criterion.distances(z[:80]), y[:80])
     assert criterion.uses_training
-    for each in (criterion, plain):
-        each.fit_decision(z[:80], y[:80], z[80:200], y[80:200])
-    torch.testing.assert_close(criterion.predict_proba(z + 60), plain.predict_proba(z + 60))
+    p = _fitted(criterion, z, y).predict_proba(z + 60)
+    torch.testing.assert_close(p, plain(criterion.distances(z + 60)).exp())
 
 
 def test_without_the_training_inputs_no_sample_is_far():

@@ -285,7 +285,7 @@ class FarDecision(_Fitted):
         values, directions = values.flip(0)[:kept].clamp(min=0), vectors.flip(1)[:, :kept].T
         tail = 1 / (_SHRINKAGE * size)
         gain = 1 / ((1 - _SHRINKAGE) * values + _SHRINKAGE * size) - tail
-        # Few validation samples may all lie at the centre by chance, and training samples lie closer than others.
+        # A few validation samples may lie at the centre by chance; training samples lie closer than others.
         reach = _REACH * max(
             ((part @ directions.T).square() @ gain + tail * part.square().sum(dim=1)).median()
             for part in (residual, z - centre)

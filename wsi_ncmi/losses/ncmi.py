@@ -48,10 +48,8 @@ class NCMILoss(Criterion):
       on them; with the centroid Γ they are a heuristic.
 
     Presets: ``default``; ``long_tail``, the same for many classes of which most have few samples, which needs
-    the class counts; ``rare_lesions``, the default with a decision that holds where slides differ in few
-    tiles and hospitals are new; ``paper`` is the training arithmetic of the paper's public code (scores =
-    centred, L2-normalised features; it predicts from L1-normalised ones, here the training's p and class
-    means serve);
+    the class counts; ``paper`` is the training arithmetic of the paper's public code (scores = centred,
+    L2-normalised features; it predicts from L1-normalised ones, here the training's p and class means serve);
     ``ratio`` the same ratio on 8 projected symbols with orthogonal code words; ``log`` and ``log_reverse``
     the log form in the two directions. ``docs/explanation/ncmi.md`` has the derivations, what was measured
     and what failed.

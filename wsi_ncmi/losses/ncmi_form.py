@@ -11,7 +11,7 @@ from wsi_ncmi.core.errors import InputError
 
 __all__ = ["PRESETS", "Centroids", "NCMIForm", "resolve_form"]
 
-Preset = Literal["default", "long_tail", "rare_lesions", "log", "log_reverse", "ratio", "paper"]
+Preset = Literal["default", "long_tail", "log", "log_reverse", "ratio", "paper"]
 SymbolMap = Literal["sigmax", "softmax"]
 Centroids = Literal["orthogonal", "simplex", "identity", "learned", "means"]
 MeansUpdate = Literal["epoch", "running", "bank"]
@@ -120,8 +120,6 @@ PRESETS: Mapping[Preset, NCMIForm] = {
     "default": _DEFAULT,
     # Chosen there too: half of the prior's margin, and a bound so weak that no rare class is given up.
     "long_tail": replace(_DEFAULT, prior_shift=0.5, power=0.1),
-    # For every sample the decision that the default has for far ones.
-    "rare_lesions": replace(_DEFAULT, decision_balance=0.0, class_mean_decision=False, plain_when_far=False),
     "log": _LOG,
     "log_reverse": _LOG_REVERSE,
     "ratio": NCMIForm(code_scale=3.0),
