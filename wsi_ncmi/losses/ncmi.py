@@ -369,13 +369,15 @@ class NCMILoss(Criterion):
             distances = self.distances(z)
         self.train(was_training)
         balance = self.form.decision_balance
-        far = self.form.plain_when_far and train_z is not None
-        if far:
+        if train_z is None or train_y is None:
+            self.decision.fit(distances, y, balance)
+            return
+        train_z, train_y = self._checked(train_z, train_y)
+        if self.form.plain_when_far:
             self.decision.fit(distances, y)
             self.far.fit(self.decision, z, train_z)
         self.decision.fit(distances, y, balance)
-        if self.form.class_mean_decision and train_z is not None and train_y is not None:
-            train_z, train_y = self._checked(train_z, train_y)
+        if self.form.class_mean_decision:
             with torch.no_grad():
                 self.class_means.fit(self.decision(distances), z, y, train_z, train_y, balance)
 
