@@ -36,8 +36,8 @@ STEPS: Sequence[tuple[str, tuple[str, ...], dict[str, Any]]] = (
     ("tune", ("ot_sites",), {"folds": [0], "grid": "long_tail"}),
     ("tune", ("ot",), {"folds": [0], "grid": "long_tail", "best": (2, "ot_sites")}),
     ("choose", (), {}),
-    ("confirm", ("ot",), {"rivals": 3, "folds": [0], "seeds": [0]}),
-    ("confirm", ("ot_sites",), {"rivals": 3, "folds": [0, 1, 2], "seeds": [0]}),
+    ("confirm", ("ot",), {"rivals": 3, "folds": [0], "seeds": [0, 1]}),
+    ("confirm", ("ot_sites",), {"rivals": 3, "folds": [0, 1, 2], "seeds": [0, 1]}),
     ("tables", ("ot", "ot_sites"), {}),
     ("confirm", ("cam",), {**_ON_LESIONS, "rate": 1e-3, "into": "lesions"}),
     # As the package's default trains so few slides.
