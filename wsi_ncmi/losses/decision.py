@@ -12,7 +12,7 @@ _TOLERANCE = 1e-10
 _SHRINKAGE = 0.3  # of the covariance of class means, towards a multiple of the identity
 _SAY_OF_MEANS = 2.0  # weight of the class means' scores to the distances', each in units of its spread
 _DIRECTIONS = 16  # of the training embeddings' covariance that are told apart
-_REACH = 8.0  # times the median distance of the validation samples, or of the training's where that is larger
+_REACH = 8.0  # times the median squared distance of validation or training, the larger one
 
 
 class CalibratedDecision(nn.Module):
@@ -206,10 +206,10 @@ class FarDecision(_Fitted):
 
     Class weights and class means shift the scores by what the training's hospitals teach. Where an embedding
     lies far from theirs, the scores of all classes lie close together, and the shift alone would decide: such
-    a sample gets the calibrated decision without either (``docs/development/ncmi-long-tail.md``). Far is more
-    than 8 times the median distance of the validation samples (or of the training's, where that is larger),
-    in the metric of the training embeddings' covariance (its 16 first directions, shrunk by .3 towards a
-    multiple of the identity).
+    a sample gets the calibrated decision without either (``docs/development/ncmi-long-tail.md``). Far is a
+    squared distance from the training's mean of more than 8 times the median of the validation samples (or of
+    the training's, where that is larger), in the metric of the training embeddings' covariance (its 16 first
+    directions, shrunk by .3 towards a multiple of the identity).
 
     Not fitted, it changes nothing.
 
@@ -254,7 +254,7 @@ class FarDecision(_Fitted):
         return torch.where((self.remoteness(z) > 1).unsqueeze(-1), own, log_p)
 
     def remoteness(self, z: Tensor) -> Tensor:
-        """Distances (B,) of embeddings (B, E) from the training's mean; above 1 is far.
+        """Squared distances (B,) of embeddings (B, E) from the training's mean; above 1 is far.
 
         Raises:
             RuntimeError: Nothing was fitted.
