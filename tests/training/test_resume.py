@@ -13,6 +13,7 @@ from dataclasses import asdict, replace
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from wsi_ncmi.core.errors import InputError, storage_fault
 from wsi_ncmi.losses import loss_config
@@ -87,11 +88,8 @@ class CutError(Exception):
     """The plug is pulled."""
 
 
-def test_a_run_begun_with_a_number_of_bags_ends_with_it_where_the_version_may_choose(
-    task, kit, tmp_path, monkeypatch
-):
-    """As 0.1 began it, whose default was the number 16."""
-    run(task, kit, tmp_path / "a", loss_config(name="ce"), batch_size=16)
+def cut_short(monkeypatch, start) -> None:
+    """Starts a run that is cut off at its fifth step."""
     take_step, left = TrainingLoop._take_step, [4]
 
     def step(self, *batch):
@@ -103,9 +101,34 @@ def test_a_run_begun_with_a_number_of_bags_ends_with_it_where_the_version_may_ch
     with monkeypatch.context() as patched:
         patched.setattr(TrainingLoop, "_take_step", step)
         with pytest.raises(CutError):
-            run(task, kit, tmp_path / "b", loss_config(name="ce"), batch_size=16)
+            start()
+
+
+def test_a_run_begun_with_a_number_of_bags_ends_with_it_where_the_version_may_choose(
+    task, kit, tmp_path, monkeypatch
+):
+    """As 0.1 began it, whose default was the number 16."""
+    run(task, kit, tmp_path / "a", loss_config(name="ce"), batch_size=16)
+    cut_short(monkeypatch, lambda: run(task, kit, tmp_path / "b", loss_config(name="ce"), batch_size=16))
     run(task, kit, tmp_path / "b", loss_config(name="ce"), batch_size="auto")
     assert_equal_runs(tmp_path / "a", tmp_path / "b")
+
+
+@pytest.mark.parametrize("later", [("plain_when_far",), ("class_mean_decision", "plain_when_far")])
+def test_a_run_begun_before_a_part_of_the_decision_existed_ends_without_it(
+    task, kit, tmp_path, monkeypatch, later
+):
+    run(task, kit, tmp_path / "a", loss_config(name="ncmi", **dict.fromkeys(later, False)))
+    cut_short(monkeypatch, lambda: run(task, kit, tmp_path / "b", loss_config(name="ncmi")))
+    identity, state = read_resume(tmp_path / "b")
+    identity["loss"] = {key: value for key, value in identity["loss"].items() if key not in later}
+    write_resume(tmp_path / "b", identity, state)
+    run(task, kit, tmp_path / "b", loss_config(name="ncmi"))
+    weights = [load_file(tmp_path / name / MODEL_WEIGHTS) for name in "ab"]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert not any(".far." in name for name in weights[1])
+    assert any(".class_means." in name for name in weights[1]) == ("class_mean_decision" not in later)
 
 
 @pytest.mark.parametrize(
